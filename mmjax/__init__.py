@@ -1,0 +1,1 @@
+"""mmjax: multimodal pretraining in JAX."""
