@@ -1,0 +1,89 @@
+"""Vision transformer: images in, patch tokens out (Dosovitskiy et al. 2021)."""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Float
+
+from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d
+from mmjax.nn.pooling import AttentionPool, mean_pool
+from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
+from mmjax.nn.transformer import Transformer, TransformerConfig
+from mmjax.types import Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig(TransformerConfig):
+  """A vision transformer. Raises ValueError where the fields do not fit each other."""
+
+  image_size: int = 224
+  """Side of the square input image in pixels."""
+  patch_size: int = 16
+  """Side of a patch in pixels; must divide image_size."""
+  pool: Literal["cls", "mean", "map"] = "map"
+  """One vector per image: a class token, the mean over patches, or attention by a learned query (MAP)."""
+  positions: Literal["learned", "sincos2d"] = "learned"
+  """Position embedding of the patches."""
+  stem: Literal["patch", "conv"] = "patch"
+  """From pixels to tokens: a linear map of each patch, or log2(patch_size) 3x3 stride-2 convolutions."""
+  patch_dropout: float = 0.0
+  """Share of the patches left out at random in training (FLIP, Li et al. 2023)."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.image_size % self.patch_size:
+      raise ValueError(f"image_size={self.image_size} must be divisible by patch_size={self.patch_size}")
+    if self.stem == "conv" and self.patch_size & (self.patch_size - 1):
+      raise ValueError(f'patch_size={self.patch_size} must be a power of two for stem="conv"')
+    if self.positions == "sincos2d" and self.width % 4:
+      raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
+    if not 0.0 <= self.patch_dropout < 1.0:
+      raise ValueError(f"patch_dropout={self.patch_dropout} must lie in [0, 1)")
+
+  @property
+  def grid(self) -> int:
+    """Patches along one side."""
+    return self.image_size // self.patch_size
+
+
+class ViT(nn.Module):
+  """Normalised images [batch, image_size, image_size, 3] to `Encoded`; a class token comes first."""
+
+  config: ViTConfig
+
+  @nn.compact
+  def __call__(self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None) -> Encoded:
+    c = self.config
+    if images.shape[1:3] != (c.image_size, c.image_size):
+      raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
+    x = self._embed(images)
+    x = drop_patches(x, rate=c.patch_dropout, rng=fold_in(rng, 0))
+    if c.pool == "cls":
+      cls = self.param("class_token", nn.initializers.normal(c.width**-0.5), (1, c.width), jnp.float32)
+      cls = jnp.broadcast_to(cls[None].astype(x.dtype), (x.shape[0], 1, c.width))
+      x = jnp.concatenate([cls, x], axis=1)
+    tokens = Transformer(c, name="transformer")(x, rng=fold_in(rng, 1))
+    mask = jnp.ones(tokens.shape[:2], bool)
+    if c.pool == "map":
+      pooled = AttentionPool(c, name="pool")(tokens, None)
+    else:
+      pooled = tokens[:, 0] if c.pool == "cls" else mean_pool(tokens, mask)
+    return Encoded(tokens, mask, pooled)
+
+  def _embed(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch patches dim"]:
+    c = self.config
+    if c.stem == "conv":
+      x = ConvStem(c.width, c.patch_size, c.dtype, c.norm_epsilon, name="stem")(images)
+    else:
+      x = PatchEmbed(c.width, c.patch_size, c.dtype, name="stem")(images)
+    x = rearrange(x, "b y x d -> b (y x) d")
+    if c.positions == "sincos2d":
+      positions = sincos_2d(c.grid, c.grid, c.width)
+    else:
+      init = nn.initializers.normal(c.width**-0.5)
+      positions = self.param("position_embedding", init, (c.grid**2, c.width), jnp.float32)
+    return x + positions[None].astype(x.dtype)

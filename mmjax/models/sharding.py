@@ -1,0 +1,16 @@
+"""Where parameters lie on the mesh, unless a run says otherwise."""
+
+# Ordered (regular expression on the parameter path, axes of the trailing dimensions); the first match holds.
+# Axes align to the trailing dimensions, since scan over layers puts a layer axis in front. Attention heads and the
+# MLP's hidden dimension are split over "model" (Shoeybi et al. 2019), the other matrix dimension over "fsdp".
+SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+  (r"attention/(query|key|value)/kernel$", ("fsdp", "model")),
+  (r"attention/(query|key|value)/bias$", ("model",)),
+  (r"attention/out/kernel$", ("model", "fsdp")),
+  (r"mlp/up/kernel$", ("fsdp", "model")),
+  (r"mlp/up/bias$", ("model",)),
+  (r"mlp/down/kernel$", ("model", "fsdp")),
+  (r"(stem|conv_\d+|projection|image_projection|text_projection)/kernel$", ("fsdp", None)),
+  (r"token_embedding$", (None, "fsdp")),
+  (r"(bias|scale|class_token|position_embedding|probe|logit_scale|logit_bias)$", ()),
+)

@@ -1,0 +1,102 @@
+"""Two encoders and a common embedding space: CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023)."""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from mmjax.encoders.text import TextConfig, TextTransformer
+from mmjax.encoders.vit import ViT, ViTConfig
+from mmjax.nn.dense import Dense
+from mmjax.nn.norm import normalize
+from mmjax.nn.stochastic import Rngs, fold_in
+from mmjax.types import Batch, Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoTowerConfig:
+  """An image tower, a text tower, and the space they share. Raises ValueError for a scale out of range."""
+
+  image: ViTConfig = ViTConfig()
+  """The image tower."""
+  text: TextConfig = TextConfig()
+  """The text tower."""
+  embed_dim: int = 512
+  """Dimension of the common space."""
+  init_logit_scale: float = 1 / 0.07
+  """What similarities are multiplied by at the start (CLIP: 1 / 0.07; SigLIP: 10)."""
+  max_logit_scale: float = 100.0
+  """The learned scale is clipped to this (CLIP, section 2.5)."""
+  init_logit_bias: float | None = None
+  """Start of a learned bias that is added to the logits (SigLIP: -10); None: there is none."""
+
+  def __post_init__(self) -> None:
+    if not 0.0 < self.init_logit_scale <= self.max_logit_scale:
+      raise ValueError(
+        f"init_logit_scale={self.init_logit_scale} must lie in (0, max_logit_scale={self.max_logit_scale}]"
+      )
+
+
+class TwoTower(nn.Module):
+  """Parameters: image, text, {image,text}_projection/kernel, logit_scale (its logarithm), logit_bias."""
+
+  config: TwoTowerConfig
+
+  def setup(self) -> None:
+    c = self.config
+    self.image = ViT(c.image)
+    self.text = TextTransformer(c.text)
+
+    def projection(width: int) -> Dense:
+      return Dense(c.embed_dim, nn.initializers.normal(width**-0.5), use_bias=False)
+
+    self.image_projection = projection(c.image.width)
+    self.text_projection = projection(c.text.width)
+    self.log_scale = self.param("logit_scale", nn.initializers.constant(math.log(c.init_logit_scale)), ())
+    if c.init_logit_bias is not None:
+      self.bias = self.param("logit_bias", nn.initializers.constant(c.init_logit_bias), ())
+
+  def encode_image(
+    self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None
+  ) -> Float[Array, "batch dim"]:
+    """Embeddings of normalised images, float32 and not unit-norm."""
+    return self._project_image(self.image(images, rng=rng))
+
+  def encode_text(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Float[Array, "batch dim"]:
+    """Embeddings of token ids, float32 and not unit-norm."""
+    return self._project_text(self.text(ids, rng=rng))
+
+  def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
+    """Both towers on batch["image"] and batch["text"], each with randomness of its own."""
+    return {
+      "image": self.image(batch["image"], rng=fold_in(rng, 0)),
+      "text": self.text(batch["text"], rng=fold_in(rng, 1)),
+    }
+
+  def project(self, encoded: dict[str, Encoded]) -> dict[str, Float[Array, "batch dim"]]:
+    """Unit-norm float32 embeddings of what `encode` gave."""
+    return {
+      "image": normalize(self._project_image(encoded["image"])),
+      "text": normalize(self._project_text(encoded["text"])),
+    }
+
+  def logit_scale(self) -> Float[Array, ""]:
+    """What similarities are multiplied by: exp of the learned logarithm, at most max_logit_scale."""
+    return jnp.minimum(jnp.exp(self.log_scale), self.config.max_logit_scale)
+
+  def logit_bias(self) -> Float[Array, ""]:
+    """What is added to the logits; 0 where the model has no bias."""
+    return jnp.zeros((), jnp.float32) if self.config.init_logit_bias is None else self.bias
+
+  def __call__(self, batch: Batch) -> dict[str, Float[Array, "batch dim"]]:
+    """What `init` runs: everything once."""
+    return self.project(self.encode(batch))
+
+  def _project_image(self, encoded: Encoded) -> Float[Array, "batch dim"]:
+    return self.image_projection(encoded.pooled.astype(jnp.float32))
+
+  def _project_text(self, encoded: Encoded) -> Float[Array, "batch dim"]:
+    return self.text_projection(encoded.pooled.astype(jnp.float32))

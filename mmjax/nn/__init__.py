@@ -1,0 +1,29 @@
+"""Blocks every network shares."""
+
+from mmjax.nn.attention import MultiHeadAttention, attention
+from mmjax.nn.dense import Dense
+from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d
+from mmjax.nn.mlp import MLP
+from mmjax.nn.norm import LayerNorm, layer_norm, normalize
+from mmjax.nn.pooling import AttentionPool, eos_position, mean_pool, take_token
+from mmjax.nn.transformer import Block, Transformer, TransformerConfig
+
+__all__ = [
+  "MLP",
+  "AttentionPool",
+  "Block",
+  "ConvStem",
+  "Dense",
+  "LayerNorm",
+  "MultiHeadAttention",
+  "PatchEmbed",
+  "Transformer",
+  "TransformerConfig",
+  "attention",
+  "eos_position",
+  "layer_norm",
+  "mean_pool",
+  "normalize",
+  "sincos_2d",
+  "take_token",
+]

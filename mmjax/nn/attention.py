@@ -1,0 +1,123 @@
+"""One attention for everything: self and cross, causal or not, padded or not, on every platform."""
+
+import functools
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Bool, Float
+
+from mmjax.nn.dense import Dense, Initializer
+from mmjax.nn.norm import LayerNorm
+
+Implementation = Literal["auto", "xla", "cudnn"]
+
+
+def _attention_cpu(query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool) -> Array:
+  logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+  logits = logits * query.shape[-1] ** -0.5
+  lowest = jnp.finfo(jnp.float32).min
+  if mask is not None:
+    logits = jnp.where(mask[:, None, None, :], logits, lowest)
+  if causal:
+    allowed = jnp.tril(jnp.ones(logits.shape[2:], bool))
+    logits = jnp.where(allowed[None, None], logits, lowest)
+  weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+  return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def _attention_jax(
+  query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool, implementation: Implementation
+) -> Array:
+  with jax.numpy_dtype_promotion("standard"):  # JAX's own code promotes bfloat16 to float32 implicitly
+    return jax.nn.dot_product_attention(
+      query,
+      key,
+      value,
+      mask=None if mask is None else mask[:, None, None, :],
+      is_causal=causal,
+      implementation=None if implementation == "auto" else implementation,
+    )
+
+
+def attention(
+  query: Float[Array, "batch q heads dim"],
+  key: Float[Array, "batch k heads dim"],
+  value: Float[Array, "batch k heads dim"],
+  *,
+  mask: Bool[Array, "batch k"] | None = None,
+  causal: bool = False,
+  implementation: Implementation = "auto",
+) -> Float[Array, "batch q heads dim"]:
+  """softmax(query key^T / sqrt(dim)) value (Vaswani et al. 2017, equation 1), softmax in float32.
+
+  Args:
+    mask: True where a key may be read. A query that may read no key at all gets zeros, and finite gradients.
+    causal: a query reads only keys at its own place and before.
+    implementation: "xla", "cudnn" (flash attention on NVIDIA GPUs), or "auto" (the platform's best).
+  """
+  default = functools.partial(_attention_jax, causal=causal, implementation=implementation)
+  if implementation == "auto":
+    cpu = functools.partial(_attention_cpu, causal=causal)
+    out = lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
+  else:
+    out = default(query, key, value, mask)
+  if mask is None:
+    return out
+  seen = jnp.cumsum(mask, axis=1)[:, : query.shape[1]] > 0 if causal else mask.any(1, keepdims=True)
+  return jnp.where(seen[:, :, None, None], out, jnp.zeros((), out.dtype))
+
+
+class MultiHeadAttention(nn.Module):
+  """Multi-head attention of `x` over `context` (over itself where there is none).
+
+  Parameters: query, key, value, out (Dense); with `qk_norm` also query_norm and key_norm (scales over the
+  head's dimension, shared by the heads; Dehghani et al. 2023, section 2).
+
+  Attributes:
+    num_heads: must divide the width of `x`.
+    qk_norm: normalise queries and keys, which keeps attention logits from growing.
+    causal: a token reads only tokens at its own place and before.
+    out_init: initialiser of the output projection.
+    dtype: compute dtype.
+    implementation: see `attention`.
+    epsilon: of the norms.
+  """
+
+  num_heads: int
+  qk_norm: bool
+  causal: bool
+  out_init: Initializer
+  dtype: str
+  implementation: Implementation
+  epsilon: float
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "batch length width"],
+    context: Float[Array, "batch k context_width"] | None = None,
+    *,
+    mask: Bool[Array, "batch k"] | None = None,
+  ) -> Float[Array, "batch length width"]:
+    width = x.shape[-1]
+    if width % self.num_heads:
+      raise ValueError(f"width {width} is not divisible by num_heads {self.num_heads}")
+    context = x if context is None else context
+
+    def project(name: str, inputs: Array) -> Array:
+      init = nn.initializers.normal(inputs.shape[-1] ** -0.5)  # CLIP's attn_std
+      heads = Dense(width, init, dtype=self.dtype, name=name)(inputs)
+      return rearrange(heads, "b l (h d) -> b l h d", h=self.num_heads)
+
+    query, key, value = project("query", x), project("key", context), project("value", context)
+    if self.qk_norm:
+      query = LayerNorm(self.epsilon, use_bias=False, name="query_norm")(query)
+      key = LayerNorm(self.epsilon, use_bias=False, name="key_norm")(key)
+    out = attention(query, key, value, mask=mask, causal=self.causal, implementation=self.implementation)
+    out = checkpoint_name(rearrange(out, "b l h d -> b l (h d)"), "attention")
+    return Dense(width, self.out_init, dtype=self.dtype, name="out")(out)

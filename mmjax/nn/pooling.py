@@ -1,0 +1,63 @@
+"""From token vectors to one vector per example."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from mmjax.nn.attention import MultiHeadAttention
+from mmjax.nn.mlp import MLP
+from mmjax.nn.norm import LayerNorm
+from mmjax.nn.transformer import TransformerConfig
+
+
+def mean_pool(
+  tokens: Float[Array, "batch length width"], mask: Bool[Array, "batch length"]
+) -> Float[Array, "batch width"]:
+  """The mean over real tokens, summed in float32; zeros where an example has none."""
+  weights = mask.astype(jnp.float32)
+  total = jnp.einsum("btd,bt->bd", tokens.astype(jnp.float32), weights)
+  return (total / jnp.maximum(weights.sum(1), 1.0)[:, None]).astype(tokens.dtype)
+
+
+def eos_position(ids: Int[Array, "batch length"], *, eos_id: int, pad_id: int) -> Int[Array, "batch"]:
+  """Place of the first end-of-text token; where there is none, of the last that is no padding; else 0."""
+  is_eos = ids == eos_id
+  places = jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
+  last_real = jnp.max(jnp.where(ids != pad_id, places, 0), axis=1)
+  return jnp.where(is_eos.any(1), jnp.argmax(is_eos, axis=1).astype(jnp.int32), last_real)
+
+
+def take_token(
+  tokens: Float[Array, "batch length width"], position: Int[Array, "batch"]
+) -> Float[Array, "batch width"]:
+  """The token at each example's position."""
+  return jnp.take_along_axis(tokens, position[:, None, None], axis=1)[:, 0]
+
+
+class AttentionPool(nn.Module):
+  """One learned query reads the tokens, then a residual MLP (Zhai et al. 2022: the MAP head of SigLIP)."""
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(
+    self, tokens: Float[Array, "batch length width"], mask: Bool[Array, "batch length"] | None
+  ) -> Float[Array, "batch width"]:
+    c = self.config
+    probe = self.param("probe", nn.initializers.xavier_uniform(), (1, c.width), jnp.float32)
+    query = jnp.broadcast_to(probe[None].astype(c.dtype), (tokens.shape[0], 1, c.width))
+    init = nn.initializers.normal(c.width**-0.5)
+    attend = MultiHeadAttention(
+      num_heads=c.num_heads,
+      qk_norm=c.qk_norm,
+      causal=False,
+      out_init=init,
+      dtype=c.dtype,
+      implementation=c.attention,
+      epsilon=c.norm_epsilon,
+      name="attention",
+    )
+    x = attend(query, tokens, mask=mask)
+    mlp = MLP(c.hidden, c.activation, init, c.dtype, name="mlp")
+    return (x + mlp(LayerNorm(c.norm_epsilon, name="norm")(x)))[:, 0]

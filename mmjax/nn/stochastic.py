@@ -1,0 +1,44 @@
+"""Randomness inside networks, keyed per example.
+
+Every function takes one key per example, so that what happens to an example depends neither on its place in
+the batch nor on devices or microbatches. `None` means evaluation: nothing random happens.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Key
+
+Rngs = Key[Array, "batch"] | None
+
+
+def fold_in(rng: Rngs, stream: int | Array) -> Rngs:
+  """An independent key per example for the stream (a layer's number, a tower's number)."""
+  return None if rng is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(rng, stream)
+
+
+def drop_path(
+  x: Float[Array, "batch length width"], *, rate: float | Float[Array, ""], rng: Rngs
+) -> Float[Array, "batch length width"]:
+  """Drops a branch for whole examples with probability `rate`, and scales the rest by 1 / (1 - rate).
+
+  Source: stochastic depth, Huang et al. 2016, in the "inverted" form of Touvron et al. 2021.
+  """
+  if rng is None:
+    return x
+  keep = jnp.asarray(1.0 - rate, jnp.float32)
+  kept = jax.vmap(jax.random.bernoulli, in_axes=(0, None))(rng, keep)
+  return x * (kept.astype(jnp.float32) / keep).astype(x.dtype)[:, None, None]
+
+
+def drop_patches(
+  patches: Float[Array, "batch length width"], *, rate: float, rng: Rngs
+) -> Float[Array, "batch kept width"]:
+  """Keeps a random subset of the patches, equally many in every example, in order (FLIP, Li et al. 2023)."""
+  if rng is None or rate == 0.0:
+    return patches
+  length = patches.shape[1]
+  kept = max(1, round(length * (1.0 - rate)))
+  scores = jax.vmap(lambda key: jax.random.uniform(key, (length,)))(rng)
+  indices = jnp.sort(jnp.argsort(scores, axis=1)[:, :kept], axis=1)
+  return jnp.take_along_axis(patches, indices[:, :, None], axis=1)

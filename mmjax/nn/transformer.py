@@ -1,0 +1,137 @@
+"""The pre-norm transformer every encoder shares."""
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from mmjax.nn.attention import MultiHeadAttention
+from mmjax.nn.mlp import MLP
+from mmjax.nn.norm import LayerNorm
+from mmjax.nn.stochastic import Rngs, drop_path, fold_in
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+  """What every transformer shares. Raises ValueError where the fields do not fit each other."""
+
+  width: int = 768
+  """Width of the token vectors."""
+  depth: int = 12
+  """Number of blocks."""
+  num_heads: int = 12
+  """Attention heads; must divide width."""
+  mlp_dim: int | None = None
+  """Hidden width of the MLP; 4 * width where it is None."""
+  activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
+  """The MLP's nonlinearity: exact GELU, its tanh approximation, or x * sigmoid(1.702 x)."""
+  norm_epsilon: float = 1e-6
+  """Added to the variance in every layer norm."""
+  qk_norm: bool = False
+  """Normalise queries and keys, against growing attention logits (Dehghani et al. 2023)."""
+  drop_path: float = 0.0
+  """Probability of dropping a block's branches in the last block; it rises linearly from 0 in the first."""
+  scan: bool = False
+  """One compiled block looped over stacked parameters: compiles faster, runs somewhat slower on CPU."""
+  remat: Literal["none", "dots", "full"] = "none"
+  """What the backward pass computes again: nothing, all but matmul results, or all but the blocks' inputs."""
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  """Compute dtype; parameters, statistics and the softmax stay float32."""
+  attention: Literal["auto", "xla", "cudnn"] = "auto"
+  """Attention's implementation: "cudnn" is flash attention on NVIDIA GPUs."""
+
+  def __post_init__(self) -> None:
+    if self.width % self.num_heads:
+      raise ValueError(f"width={self.width} must be divisible by num_heads={self.num_heads}")
+    if not 0.0 <= self.drop_path < 1.0:
+      raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
+
+  @property
+  def hidden(self) -> int:
+    """Hidden width of the MLP."""
+    return 4 * self.width if self.mlp_dim is None else self.mlp_dim
+
+
+class Block(nn.Module):
+  """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm, as in Radford et al. 2019)."""
+
+  config: TransformerConfig
+  causal: bool
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "batch length width"],
+    mask: Bool[Array, "batch length"] | None,
+    rng: Rngs,
+    layer: Array,
+  ) -> Float[Array, "batch length width"]:
+    c = self.config
+    # Projections that write into the residual stream begin smaller in a deeper network (GPT-2, CLIP).
+    out_init = nn.initializers.normal(c.width**-0.5 * (2 * c.depth) ** -0.5)
+    rate = c.drop_path * layer.astype(jnp.float32) / max(1, c.depth - 1)
+
+    def branch(y: Array, stream: int) -> Array:
+      return drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y
+
+    attend = MultiHeadAttention(
+      num_heads=c.num_heads,
+      qk_norm=c.qk_norm,
+      causal=self.causal,
+      out_init=out_init,
+      dtype=c.dtype,
+      implementation=c.attention,
+      epsilon=c.norm_epsilon,
+      name="attention",
+    )
+    mlp = MLP(c.hidden, c.activation, out_init, c.dtype, name="mlp")
+    rng = fold_in(rng, layer)
+    x = x + branch(attend(LayerNorm(c.norm_epsilon, name="norm1")(x), mask=mask), 0)
+    return x + branch(mlp(LayerNorm(c.norm_epsilon, name="norm2")(x)), 1)
+
+
+def _remat(block: Any, policy: str, *, scan: bool) -> Any:
+  if policy == "none":
+    return block
+  names = {"full": (), "dots": ("dense", "attention")}[policy]
+  saveable = jax.checkpoint_policies.save_only_these_names(*names)
+  # Inside a scan the loop itself keeps XLA from merging the recomputation with the forward pass.
+  return nn.remat(block, policy=saveable, prevent_cse=not scan)
+
+
+class Transformer(nn.Module):
+  """A stack of blocks followed by a layer norm.
+
+  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; and norm.
+  """
+
+  config: TransformerConfig
+  causal: bool = False
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "batch length width"],
+    mask: Bool[Array, "batch length"] | None = None,
+    *,
+    rng: Rngs = None,
+  ) -> Float[Array, "batch length width"]:
+    c = self.config
+    block = _remat(Block, c.remat, scan=c.scan)
+    x = x.astype(c.dtype)
+    if c.scan:
+      scanned = nn.scan(
+        lambda module, carry, layer: (module(carry, mask, rng, layer), None),
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        length=c.depth,
+      )
+      x, _ = scanned(block(c, self.causal, name="blocks"), x, jnp.arange(c.depth))
+    else:
+      for layer in range(c.depth):
+        x = block(c, self.causal, name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer))
+    return LayerNorm(c.norm_epsilon, name="norm")(x)
