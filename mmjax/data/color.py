@@ -1,0 +1,111 @@
+"""Colour augmentation: every step is affine in the colours, so all of them, the background and the normalisation are one matrix."""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+# The matrix maps (red, green, blue, 1) in 0 .. 1 to new colours.
+ColorMatrix = Float[np.ndarray, "4 4"]
+
+LUMA = np.array([0.299, 0.587, 0.114])
+WHITE = (1.0, 1.0, 1.0)
+_IDENTITY = np.eye(4)
+_GREY = np.eye(4)
+_GREY[:3, :3] = LUMA
+# Hue rotates around the grey axis of YIQ.
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_YIQ_INVERSE = np.linalg.inv(_YIQ)
+
+
+class Color(Protocol):
+  """A random change of the colours."""
+
+  def matrix(self, rng: np.random.Generator) -> ColorMatrix: ...
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+  """Brightness, contrast, saturation (factors within 1 - x .. 1 + x) and hue (within x of the circle either way)."""
+
+  brightness: float = 0.3
+  contrast: float = 0.3
+  saturation: float = 0.4
+  hue: float = 0.0
+
+  def matrix(self, rng: np.random.Generator) -> ColorMatrix:
+    draws = (2 * rng.random(4) - 1).tolist()
+    brightness, contrast = 1 + self.brightness * draws[0], 1 + self.contrast * draws[1]
+    saturation = 1 + self.saturation * draws[2]
+    matrix = saturation * _IDENTITY + (1 - saturation) * _GREY
+    if self.hue:
+      matrix[:3, :3] = matrix[:3, :3] @ _hue_rotation(2 * math.pi * self.hue * draws[3])
+    matrix[:3] *= brightness * contrast
+    matrix[:3, 3] += 0.5 * (1 - contrast)
+    return matrix
+
+
+@dataclass(frozen=True)
+class RandomGreyscale:
+  """Takes the colours away with a probability."""
+
+  probability: float = 0.1
+
+  def matrix(self, rng: np.random.Generator) -> ColorMatrix:
+    return _GREY if rng.random() < self.probability else _IDENTITY
+
+
+@dataclass(frozen=True)
+class RandomBackground:
+  """What shows through transparent parts: a random colour with a probability, else white."""
+
+  probability: float = 0.3
+
+  def color(self, rng: np.random.Generator) -> Sequence[float]:
+    draws = rng.random(4).tolist()
+    return draws[1:] if draws[0] < self.probability else WHITE
+
+
+@dataclass(frozen=True)
+class Normalize:
+  """Premultiplied pixels on a background, their colours changed, clipped to 0 .. 1 and normalised: one matrix product."""
+
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+
+  def __call__(
+    self, pixels: UInt8[np.ndarray, "h w 4"], background: Sequence[float], matrix: ColorMatrix | None = None
+  ) -> Float[np.ndarray, "h w 3"]:
+    """With p the premultiplied colour and a the alpha, the composite p + (1 - a) * background is affine in (p, a)."""
+    matrix = _IDENTITY if matrix is None else matrix
+    std = np.asarray(self.std)
+    change = matrix[:3, :3]
+    shown = change @ np.asarray(background)
+    weights = np.empty((4, 3), np.float32)
+    weights[:3] = change.T / (255 * std)
+    weights[3] = shown / (-255 * std)
+    bias = ((shown + matrix[:3, 3] - self.mean) / std).astype(np.float32)
+    ones, low, high = _constants(self, pixels.shape[0] * pixels.shape[1])
+    flat = pixels.reshape(-1, 4).astype(np.float32) @ weights
+    flat += ones @ bias[None]  # broadcasting over a trailing axis of three is ten times slower
+    np.maximum(flat, low, out=flat)
+    np.minimum(flat, high, out=flat)
+    return flat.reshape(*pixels.shape[:2], 3)
+
+
+@functools.lru_cache(maxsize=8)
+def _constants(normalize: Normalize, pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """A column of ones, and black and white after normalisation, for every pixel."""
+  mean, std = np.asarray(normalize.mean), np.asarray(normalize.std)
+  black, white = -mean / std, (1 - mean) / std
+  low, high = (np.tile(color.astype(np.float32), (pixels, 1)) for color in (black, white))
+  return np.ones((pixels, 1), np.float32), low, high
+
+
+def _hue_rotation(angle: float) -> Float[np.ndarray, "3 3"]:
+  cos, sin = math.cos(angle), math.sin(angle)
+  return _YIQ_INVERSE @ np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]]) @ _YIQ

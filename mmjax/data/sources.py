@@ -1,0 +1,70 @@
+"""Where records come from: random access to dictionaries, whatever lies underneath."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypedDict
+
+from mmjax.data.config import DataConfig
+from mmjax.data.errors import DataError, unknown
+
+
+class Record(TypedDict, total=False):
+  """One example. Every source gives the first four; the emoji also the rest."""
+
+  image: bytes
+  """Encoded."""
+  captions: dict[str, list[str]]
+  """By kind; "name" is the main caption of every source."""
+  id: str
+  """How errors and reports name the record."""
+  concept: int
+  """Equal numbers mean the same thing."""
+  codepoint: str
+  concept_group: str
+  group: str
+  subgroup: str
+  vendor: str
+  skin_tone: bool
+
+
+class Source(Protocol):
+  """Random access to records."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> Any: ...
+
+
+def siblings(source: Source, index: int) -> Sequence[int]:
+  """Other records that show the same thing; a source that knows them has a method of this name."""
+  method = getattr(source, "siblings", None)
+  return method(index) if method else ()
+
+
+def make_source(config: DataConfig, split: str) -> Source:
+  """The records of a split.
+
+  Splits: emoji "train", "heldout" (also called "validation": the concepts never trained on), "all"; a folder "train",
+  "validation", "all"; TFDS "train" and "validation" (the configuration says which TFDS splits), or any TFDS split.
+
+  Raises:
+    DataError: there is no such split, or the data cannot be read; the message says what to change.
+  """
+  if config.source == "emoji":
+    from mmjax.data.emoji_source import EmojiSource
+
+    return EmojiSource.from_config(config, split)
+  if config.source == "folder":
+    from mmjax.data.folder_source import FolderSource
+
+    if config.path is None:
+      raise DataError(
+        "--data.source folder needs --data.path DIR: a directory with pictures and captions.csv."
+      )
+    return FolderSource.from_config(config, split)
+  if config.source == "tfds":
+    from mmjax.data.tfds_source import TfdsSource
+
+    if config.name is None:
+      raise DataError("--data.source tfds needs --data.name NAME, such as coco_captions/2014.")
+    return TfdsSource.from_config(config, split)
+  raise unknown("--data.source", config.source, ("emoji", "folder", "tfds"))

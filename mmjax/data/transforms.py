@@ -1,0 +1,183 @@
+"""A record's picture and captions made into what a batch holds, in training (random) and in evaluation (fixed)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from mmjax.data import geometry
+from mmjax.data.color import WHITE, Color, ColorJitter, Normalize, RandomBackground, RandomGreyscale
+from mmjax.data.config import AugmentationConfig, DataConfig
+from mmjax.data.errors import DataError
+from mmjax.data.images import Picture, decode
+
+PRIMARY = "name"
+"""The kind of caption every source has."""
+
+
+class ExampleRng:
+  """All the randomness of one example: a function of (seed, epoch, index) and of nothing else.
+
+  A call re-keys one Philox generator, because making a new one takes longer than cropping a picture. The
+  generator is good until the next call; threads need one ExampleRng each.
+  """
+
+  def __init__(self, seed: int):
+    self._seed = seed & 0xFFFFFFFF
+    self._bits = np.random.Philox(key=0)
+    self._state = self._bits.state
+    self._generator = np.random.Generator(self._bits)
+
+  def __call__(self, epoch: int, index: int) -> np.random.Generator:
+    self._state["state"]["key"] = np.array([index, self._seed << 32 | epoch & 0xFFFFFFFF], np.uint64)
+    self._bits.state = self._state
+    return self._generator
+
+
+@dataclass(frozen=True)
+class Cutout:
+  """Greys out a square, a quarter to a half of the side, with a probability (DeVries and Taylor 2017)."""
+
+  probability: float = 0.5
+
+  def __call__(self, image: Float[np.ndarray, "h w 3"], rng: np.random.Generator) -> None:
+    draws = rng.random(4).tolist()
+    if draws[0] < self.probability:
+      side = int(image.shape[0] * (0.25 + 0.25 * draws[1]))
+      top, left = (int(draw * (image.shape[0] - side)) for draw in draws[2:])
+      image[top : top + side, left : left + side] = 0.0
+
+
+@dataclass(frozen=True)
+class TrainImage:
+  """Random crop, rotation, colours and background, resampled once and converted once."""
+
+  size: int
+  normalize: Normalize
+  crop: geometry.RandomResizedCrop
+  geometry: tuple[geometry.Geometry, ...]
+  colors: tuple[Color, ...]
+  background: RandomBackground
+  cutout: Cutout | None = None
+
+  def __call__(self, image: Image.Image, rng: np.random.Generator) -> Float[np.ndarray, "h w 3"]:
+    """A premultiplied picture (mode "RGBa") to normalised float32 [size, size, 3]."""
+    box = self.crop.box(*image.size, rng)
+    matrices = [transform.matrix(rng) for transform in self.geometry]
+    pixels = np.asarray(geometry.warp(image, box, matrices, self.size))
+    matrix = None
+    for color in self.colors:
+      step = color.matrix(rng)
+      matrix = step if matrix is None else step @ matrix
+    background = self.background.color(rng)
+    result = self.normalize(pixels, background, matrix)
+    if self.cutout is not None:
+      self.cutout(result, rng)
+    return result
+
+
+@dataclass(frozen=True)
+class EvalImage:
+  """The square in the middle, resized with an antialiasing filter, on white: what evaluation and load_run see."""
+
+  size: int
+  normalize: Normalize
+  max_pixels: int
+
+  def __call__(self, picture: Picture, *, record: str = "the picture") -> Float[np.ndarray, "h w 3"]:
+    """Encoded bytes, a path, a Pillow picture or uint8 [h, w, 3] to normalised float32 [size, size, 3].
+
+    Raises:
+      DataError: the picture cannot be read, or claims more than max_pixels.
+    """
+    image = premultiplied(decode(picture, record=record, max_pixels=self.max_pixels))
+    box = geometry.center_box(*image.size)
+    pixels = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+    return self.normalize(np.asarray(pixels), WHITE)
+
+
+@dataclass(frozen=True)
+class SampleCaption:
+  """One caption of a record, by kind: the kinds a record has are drawn in proportion to their weights."""
+
+  weights: Mapping[str, float]
+  """Per kind of caption; kinds without a weight are never drawn."""
+
+  def __call__(self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator) -> str:
+    kind_draw, pick_draw = rng.random(2).tolist()
+    kinds = [kind for kind, texts in captions.items() if texts and self.weights.get(kind, 0) > 0]
+    kinds = kinds or [PRIMARY]  # a record that has none of the wanted kinds still has its main caption
+    point = kind_draw * sum(self.weights.get(kind, 1.0) for kind in kinds)
+    for kind in kinds:
+      point -= self.weights.get(kind, 1.0)
+      if point < 0:
+        break
+    texts = captions[kind]
+    if kind == "keywords":
+      number = 1 + int(pick_draw * min(4, len(texts)))
+      return ", ".join(texts[place] for place in rng.permutation(len(texts))[:number].tolist())
+    return texts[int(pick_draw * len(texts))]
+
+
+def premultiplied(image: Image.Image) -> Image.Image:
+  """Colours multiplied by alpha, so that resampling does not bleed what is invisible."""
+  if image.mode == "RGB":
+    image = image.convert("RGBA")
+  return image.convert("RGBa")
+
+
+def check_captions(captions: Mapping[str, Sequence[str]], record: str) -> None:
+  """Raises DataError where a record has no main caption, or an empty one."""
+  if not captions.get(PRIMARY):
+    raise DataError(
+      f"{record}: has no caption. Add one, remove the record, or use --data.on-bad-record skip."
+    )
+  for kind, texts in captions.items():
+    if any(not text.strip() for text in texts):
+      raise DataError(f"{record}: the caption of kind {kind!r} is empty. Fill it in, or remove the record.")
+
+
+def train_transform(config: DataConfig, image_size: int) -> TrainImage:
+  """The random transform of a configuration; settings at zero cost nothing."""
+  settings = config.augmentation
+  shapes: list[geometry.Geometry] = []
+  if settings.rotation or settings.shear:
+    shapes.append(geometry.RandomRotation(settings.rotation, settings.shear))
+  if settings.flip:
+    shapes.append(geometry.RandomFlip(settings.flip))
+  return TrainImage(
+    size=image_size,
+    normalize=Normalize(config.mean, config.std),
+    crop=geometry.RandomResizedCrop(settings.crop_scale, settings.crop_ratio),
+    geometry=tuple(shapes),
+    colors=_colors(settings),
+    background=RandomBackground(settings.background),
+    cutout=Cutout(settings.cutout) if settings.cutout else None,
+  )
+
+
+def eval_transform(config: DataConfig, image_size: int) -> EvalImage:
+  """The fixed transform of a configuration."""
+  return EvalImage(image_size, Normalize(config.mean, config.std), config.max_pixels)
+
+
+def caption_transform(config: DataConfig) -> SampleCaption:
+  """How a configuration samples captions: the weight of "another language" is shared among the languages."""
+  weights = {PRIMARY: config.name_weight, "keywords": config.keywords_weight}
+  weights |= {language: config.languages_weight / len(config.languages) for language in config.languages}
+  if config.name_weight < 0 or config.keywords_weight < 0 or config.languages_weight < 0:
+    raise DataError(
+      "--data.name-weight, --data.keywords-weight and --data.languages-weight cannot be negative."
+    )
+  return SampleCaption(weights)
+
+
+def _colors(settings: AugmentationConfig) -> tuple[Color, ...]:
+  colors: list[Color] = []
+  if settings.brightness or settings.contrast or settings.saturation or settings.hue:
+    colors.append(ColorJitter(settings.brightness, settings.contrast, settings.saturation, settings.hue))
+  if settings.greyscale:
+    colors.append(RandomGreyscale(settings.greyscale))
+  return tuple(colors)
