@@ -2,6 +2,8 @@
 
 from mmjax.data.config import AugmentationConfig, DataConfig, TokenizerConfig
 from mmjax.data.errors import DataError
+from mmjax.data.evaluation_batches import evaluation_batches
+from mmjax.data.feed import Feed, device_prefetch
 from mmjax.data.loader import Loader, make_loader
 from mmjax.data.sources import Record, Source, make_source
 from mmjax.data.tokenizer import Tokenizer
@@ -12,12 +14,15 @@ __all__ = [
   "AugmentationConfig",
   "DataConfig",
   "DataError",
+  "Feed",
   "Loader",
   "Record",
   "Source",
   "Tokenizer",
   "TokenizerConfig",
+  "device_prefetch",
   "eval_transform",
+  "evaluation_batches",
   "make_loader",
   "make_source",
   "make_tokenizer",

@@ -1,4 +1,4 @@
-"""One batch out of positions in the endless order: what a worker does. No state that a result could depend on."""
+"""One batch out of positions in the endless order: what a worker does, with no state a result depends on."""
 
 import logging
 from dataclasses import dataclass

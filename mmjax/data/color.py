@@ -1,4 +1,4 @@
-"""Colour augmentation: every step is affine in the colours, so all of them, the background and the normalisation are one matrix."""
+"""Colour augmentation: every step is affine in the colours, so all of them together are one matrix."""
 
 import functools
 import math
@@ -30,7 +30,7 @@ class Color(Protocol):
 
 @dataclass(frozen=True)
 class ColorJitter:
-  """Brightness, contrast, saturation (factors within 1 - x .. 1 + x) and hue (within x of the circle either way)."""
+  """Brightness, contrast, saturation (factors within 1 - x .. 1 + x), hue (x of the circle either way)."""
 
   brightness: float = 0.3
   contrast: float = 0.3
@@ -72,7 +72,7 @@ class RandomBackground:
 
 @dataclass(frozen=True)
 class Normalize:
-  """Premultiplied pixels on a background, their colours changed, clipped to 0 .. 1 and normalised: one matrix product."""
+  """Premultiplied pixels on a background, colours changed, clipped to 0 .. 1, normalised: one product."""
 
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
@@ -80,7 +80,7 @@ class Normalize:
   def __call__(
     self, pixels: UInt8[np.ndarray, "h w 4"], background: Sequence[float], matrix: ColorMatrix | None = None
   ) -> Float[np.ndarray, "h w 3"]:
-    """With p the premultiplied colour and a the alpha, the composite p + (1 - a) * background is affine in (p, a)."""
+    """With p the premultiplied colour, a the alpha: p + (1 - a) background is affine in (p, a)."""
     matrix = _IDENTITY if matrix is None else matrix
     std = np.asarray(self.std)
     change = matrix[:3, :3]

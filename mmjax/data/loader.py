@@ -1,4 +1,4 @@
-"""The endless, seeded, resumable stream of training batches. Grain shuffles, works ahead and runs the worker processes."""
+"""The endless, seeded, resumable stream of training batches. Grain shuffles, works ahead and runs workers."""
 
 import logging
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 class _Shard:
   """Grain source of one process's rows of each global batch, as (epochs, indices).
 
-  Global batch n holds the positions n * batch_size .. of the order; a process takes a fixed slice of these, so the
-  global order is the same for any number of processes, and an epoch ends in the middle of a batch where it must.
+  Global batch n holds the positions n * batch_size .. of the order; a process takes a fixed slice of these,
+  so the global order is the same for any number of processes, and an epoch ends inside a batch where it must.
   """
 
   order: grain.MapDataset
@@ -48,8 +48,8 @@ class _Shard:
 class Loader:
   """Iterates over host batches without end: dictionaries of image, text, index and concept (see mmjax.types).
 
-  `get_state` belongs to the last batch that was handed out, however far the workers are ahead; it is independent of
-  the number of workers and processes, so a run may be resumed with others.
+  `get_state` belongs to the last batch that was handed out, however far the workers are ahead; it is
+  independent of the number of workers and processes, so a run may be resumed with others.
 
   Attributes:
     num_bad_records: how many bad records were met and replaced so far (by this process).
@@ -110,7 +110,7 @@ class Loader:
     """Continues after the batch that was the last one when `get_state` was called.
 
     Raises:
-      DataError: the state belongs to other data, another seed or another batch size, where continuing is not exact.
+      DataError: the state is of other data, another seed or another batch size, so it would not be exact.
     """
     for name, value in self._identity.items():
       if state.get(name) != value:

@@ -1,5 +1,6 @@
 """Where records come from: random access to dictionaries, whatever lies underneath."""
 
+import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol, TypedDict
 
@@ -40,11 +41,16 @@ def siblings(source: Source, index: int) -> Sequence[int]:
   return method(index) if method else ()
 
 
+def concept_number(meaning: str) -> int:
+  """A stable non-negative int32 for a meaning; equal strings, equal numbers."""
+  return zlib.crc32(meaning.encode()) & 0x7FFFFFFF
+
+
 def make_source(config: DataConfig, split: str) -> Source:
   """The records of a split.
 
-  Splits: emoji "train", "heldout" (also called "validation": the concepts never trained on), "all"; a folder "train",
-  "validation", "all"; TFDS "train" and "validation" (the configuration says which TFDS splits), or any TFDS split.
+  Splits: emoji "train", "heldout" (or "validation": the concepts never trained on), "all"; a folder "train",
+  "validation", "all"; TFDS "train" and "validation" (the configuration names them), or any TFDS split.
 
   Raises:
     DataError: there is no such split, or the data cannot be read; the message says what to change.

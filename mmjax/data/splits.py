@@ -1,10 +1,11 @@
-"""Which emoji are held out: a pure function of the concept, so no picture of a held-out concept is ever trained on.
+"""Which emoji are held out: a pure function of the concept, never trained on in any artist's version.
 
-A *code point key* is the emoji's code points in lower-case hex, joined by "-", without leading zeros and without the
-variation selector fe0f: the waving hand with a light skin tone is "1f44b-1f3fb". A *concept group* is what remains of the
-key when skin tone, gender, direction and family make-up are stripped: everything that is the same picture for a learner.
-Groups are held out by a hash of their name (never at random, never by vendor). Country flags and keycaps are never
-held out: nobody can guess an unseen flag from its colours.
+A *code point key* is the emoji's code points in lower-case hex, joined by "-", without leading zeros and
+without the variation selector fe0f: the waving hand with a light skin tone is "1f44b-1f3fb". A *concept
+group* is what remains of the key when skin tone, gender, direction and family make-up are stripped:
+everything that is the same picture for a learner. Groups are held out by a hash of their name (never at
+random, never by vendor). Country flags and keycaps are never held out: nobody can guess an unseen flag from
+its colours.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Text to ids with the `tokenizers` library: load a tokenizer.json, or train a byte-level BPE on the data's captions."""
+"""Text to ids with the `tokenizers` library: load a tokenizer.json, or train a byte-level BPE on captions."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ class Tokenizer:
 
   Args:
     engine: the vocabulary and merges.
-    config: padding, ends, case folding and length. Saved with a checkpoint, and what `load` returns enforces it.
+    config: padding, ends, case folding and length. Saved with a checkpoint; what `load` returns enforces it.
 
   Raises:
     DataError: the vocabulary lacks a special token, or padding cannot be told from the end token.
@@ -34,8 +34,8 @@ class Tokenizer:
     self.bos_id = None if config.bos_token is None else _special_id(engine, config.bos_token, "bos_token")
     if self.pad_id in (self.eos_id, self.bos_id):
       raise DataError(
-        f"--data.tokenizer.pad-token {config.pad_token!r} is also the end or begin token, so padding would hide it. "
-        "Name another token of the vocabulary."
+        f"--data.tokenizer.pad-token {config.pad_token!r} is also the end or begin token, so padding would "
+        "hide it. Name another token of the vocabulary."
       )
     room = config.max_length - 1 - (self.bos_id is not None)
     if room < 1:
@@ -82,7 +82,7 @@ class Tokenizer:
     """What `save` wrote.
 
     Raises:
-      DataError: a file is missing or unreadable, or tokenizer.json is not the one that was saved with the record.
+      DataError: a file is missing or unreadable, or tokenizer.json is not the one saved with the record.
     """
     directory = Path(directory)
     record = _read_record(directory / _RECORD)
@@ -90,7 +90,8 @@ class Tokenizer:
     engine = read_vocabulary(directory / _VOCABULARY)
     if _digest((directory / _VOCABULARY).read_text(encoding="utf-8")) != expected:
       raise DataError(
-        f"{directory / _VOCABULARY} is not the vocabulary that {_RECORD} was saved with. Restore both from the same run."
+        f"{directory / _VOCABULARY} is not the vocabulary that {_RECORD} was saved with. "
+        "Restore both from the same run."
       )
     return cls(engine, TokenizerConfig(**record))
 

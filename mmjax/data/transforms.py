@@ -1,4 +1,4 @@
-"""A record's picture and captions made into what a batch holds, in training (random) and in evaluation (fixed)."""
+"""A record's picture and captions made into what a batch holds: in training random, in evaluation fixed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ class TrainImage:
 
 @dataclass(frozen=True)
 class EvalImage:
-  """The square in the middle, resized with an antialiasing filter, on white: what evaluation and load_run see."""
+  """The square in the middle, resized with antialiasing, on white: what evaluation and load_run see."""
 
   size: int
   normalize: Normalize

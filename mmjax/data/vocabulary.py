@@ -1,4 +1,4 @@
-"""The tokenizer of a configuration: trained at first use on the captions of the data, and stored beside it."""
+"""The tokenizer of a configuration: trained at first use on the data's captions, and stored beside it."""
 
 import dataclasses
 import hashlib
@@ -21,8 +21,8 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
   """The tokenizer that a configuration describes.
 
   Args:
-    config: with `tokenizer.path`, that file is loaded; without, a BPE is trained on the training captions once and
-      kept in `config.dir`/tokenizers under a name made of the captions and the settings.
+    config: with `tokenizer.path`, that file is loaded; without, a BPE is trained on the training captions
+      once and kept in `config.dir`/tokenizers under a name made of the captions and the settings.
     source: the training records, when the caller has them already.
 
   Raises:

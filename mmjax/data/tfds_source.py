@@ -1,0 +1,146 @@
+"""Any TFDS data set that is on the disk, read without TensorFlow."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.config import DataConfig
+from mmjax.data.errors import DataError, unknown
+from mmjax.data.sources import Record, concept_number
+from mmjax.data.transforms import PRIMARY
+
+
+class TfdsSource:
+  """A split of a prepared TFDS data set, its pictures still encoded.
+
+  Args:
+    name: such as "mnist" or "coco_captions/2014".
+    split: in TFDS's notation, such as "train" or "train[:90%]".
+    directory: the TFDS data directory (tried before TFDS's own default).
+    image_key: the image feature; by default the only one.
+    caption_key: the text or class label feature, with "/" into nested features ("captions/text"); by default
+      the only one. Several texts are several captions of the picture; a label's caption is its class name.
+
+  Raises:
+    DataError: unknown or unprepared data set, unknown split or feature, a file format without random access.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    split: str,
+    *,
+    directory: str | Path | None = None,
+    image_key: str | None = None,
+    caption_key: str | None = None,
+  ):
+    import tensorflow_datasets as tfds
+
+    builder = _builder(name, directory)
+    leaves = dict(_leaves(builder.info.features))
+    images = [key for key, feature in leaves.items() if isinstance(feature, tfds.features.Image)]
+    texts = [
+      key
+      for key, feature in leaves.items()
+      if isinstance(feature, (tfds.features.Text, tfds.features.ClassLabel))
+    ]
+    self._image_key = _choose(image_key, images, f"image feature of {name}", "--data.image-key")
+    self._caption_key = _choose(caption_key, texts, f"text or label feature of {name}", "--data.caption-key")
+    self._label = leaves[self._caption_key]
+    self._name, self._split = name, split
+    known = list(builder.info.splits)
+    if split.partition("[")[0] not in (*known, "all"):
+      raise unknown(f"split of {name}", split, known)
+    try:
+      self._data = builder.as_data_source(split, decoders=_undecoded(self._image_key, tfds))
+    except (NotImplementedError, ValueError) as error:
+      raise DataError(
+        f"{name} in {builder.data_dir} cannot be read at random: {error}. "
+        "Prepare it again with download_and_prepare(file_format='array_record')."
+      ) from error
+
+  @classmethod
+  def from_config(cls, config: DataConfig, split: str) -> "TfdsSource":
+    """The data set that a configuration names; "train" and "validation" are the splits it names for them."""
+    split = {"train": config.train_split, "validation": config.validation_split}.get(split, split)
+    directory = Path(config.dir).expanduser()
+    keys = {"image_key": config.image_key, "caption_key": config.caption_key}
+    return cls(str(config.name), split, directory=directory, **keys)
+
+  def __len__(self) -> int:
+    return len(self._data)
+
+  def __getitem__(self, index: int) -> Record:
+    example = self._data[index]
+    value = _get(example, self._caption_key)
+    if hasattr(self._label, "int2str"):
+      texts = [self._label.int2str(int(value)).replace("_", " ")]
+    else:
+      values = [value] if isinstance(value, (bytes, str)) else list(value)
+      texts = [text.decode() if isinstance(text, bytes) else str(text) for text in values]
+    return Record(
+      image=_get(example, self._image_key),
+      captions={PRIMARY: texts},
+      id=f"{self._name}/{self._split}/{index}",
+      concept=concept_number(texts[0].casefold()) if texts else 0,
+    )
+
+
+def _builder(name: str, directory: str | Path | None) -> Any:
+  """The builder of a data set that has been prepared; nothing is downloaded."""
+  import tensorflow_datasets as tfds
+
+  directories = ([directory] if directory else []) + [None]
+  found = None
+  for place in directories:
+    try:
+      found = tfds.builder(name, data_dir=None if place is None else str(place), try_gcs=False)
+    except tfds.core.DatasetNotFoundError:
+      continue
+    except ValueError as error:  # an unknown configuration of a known data set
+      raise DataError(f"TFDS cannot open {name!r}: {error}") from error
+    if found.info.splits:
+      return found
+  if found is not None:
+    raise DataError(
+      f"The TFDS data set {name!r} is not prepared in {directory}. Prepare it where there is network: "
+      f"tfds.builder({name!r}, data_dir={str(directory)!r}).download_and_prepare(file_format='array_record')"
+    )
+  local = [path.name for path in Path(directory).iterdir() if path.is_dir()] if directory else []
+  raise unknown("TFDS data set", name.partition("/")[0], [*tfds.list_builders(), *local])
+
+
+def _leaves(features: Any, prefix: str = ""):
+  """(path, feature) of every feature; sequences count as what they are sequences of."""
+  for key, feature in features.items():
+    inner = getattr(feature, "feature", feature)
+    if hasattr(inner, "items"):
+      yield from _leaves(inner, f"{prefix}{key}/")
+    else:
+      yield prefix + key, inner
+
+
+def _choose(given: str | None, candidates: list[str], what: str, option: str) -> str:
+  if given is not None:
+    if given not in candidates:
+      raise unknown(what, given, candidates)
+    return given
+  if len(candidates) != 1:
+    raise DataError(
+      f"There is not one {what} but {len(candidates)}: {', '.join(candidates)}. Name it with {option}."
+    )
+  return candidates[0]
+
+
+def _undecoded(image_key: str, tfds: Any) -> dict:
+  decoders: Any = tfds.decode.SkipDecoding()
+  for key in reversed(image_key.split("/")):
+    decoders = {key: decoders}
+  return decoders
+
+
+def _get(example: Mapping, path: str) -> Any:
+  value: Any = example
+  for key in path.split("/"):
+    value = [item[key] for item in value] if isinstance(value, list) else value[key]
+  return value
