@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
@@ -70,18 +71,33 @@ class TwoTower(nn.Module):
     return self._project_text(self.text(ids, rng=rng))
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Both towers on batch["image"] and batch["text"], each with randomness of its own."""
-    return {
-      "image": self.image(batch["image"], rng=fold_in(rng, 0)),
-      "text": self.text(batch["text"], rng=fold_in(rng, 1)),
-    }
+    """Both towers on every picture and text of the batch (image, text, and second views such as image2).
+
+    Views of one modality go through their tower together; each draws randomness of its own from an example's key.
+    """
+    names = [name for name in batch if name.startswith(("image", "text"))]
+    return self._tower(self.image, "image", names, batch, rng) | self._tower(self.text, "text", names, batch, rng)
 
   def project(self, encoded: dict[str, Encoded]) -> dict[str, Float[Array, "batch dim"]]:
-    """Unit-norm float32 embeddings of what `encode` gave."""
+    """Unit-norm float32 embeddings of what `encode` gave, by the same names."""
     return {
-      "image": normalize(self._project_image(encoded["image"])),
-      "text": normalize(self._project_text(encoded["text"])),
+      name: normalize(self._project_image(e) if name.startswith("image") else self._project_text(e))
+      for name, e in encoded.items()
     }
+
+  def _tower(
+    self, tower: nn.Module, modality: str, names: list[str], batch: Batch, rng: Rngs
+  ) -> dict[str, Encoded]:
+    views = sorted(name for name in names if name.startswith(modality))
+    if not views:
+      return {}
+    stream = 0 if modality == "image" else 1
+    keys = [fold_in(rng, 2 * number + stream) for number in range(len(views))]
+    # Views of an example stand side by side, so that a batch split over devices stays where it is.
+    joined = jax.tree.map(_side_by_side, *[(batch[name], key) for name, key in zip(views, keys, strict=True)])
+    encoded = tower(joined[0], rng=joined[1])
+    pieces = [jax.tree.map(lambda leaf, n=n: leaf[n :: len(views)], encoded) for n in range(len(views))]
+    return dict(zip(views, pieces, strict=True))
 
   def logit_scale(self) -> Float[Array, ""]:
     """What similarities are multiplied by: exp of the learned logarithm, at most max_logit_scale."""
@@ -100,3 +116,8 @@ class TwoTower(nn.Module):
 
   def _project_text(self, encoded: Encoded) -> Float[Array, "batch dim"]:
     return self.text_projection(encoded.pooled.astype(jnp.float32))
+
+
+def _side_by_side(*views: Array) -> Array:
+  """Arrays [batch, ...] to one [batch * views, ...] in which the rows of one example are neighbours."""
+  return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])

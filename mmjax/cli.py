@@ -1,0 +1,116 @@
+"""The command line that every experiment script ends with: train, evaluate, report."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import tyro
+from rich.console import Console
+
+from mmjax.data.errors import DataError
+from mmjax.errors import UserError
+from mmjax.experiment import Experiment
+
+COMMANDS = {
+  "train": "train, or go on training; then evaluate and write the report",
+  "evaluate": "measure the newest checkpoint in the workdir; writes results.json",
+  "report": "write report.html from what the workdir holds",
+}
+
+
+def main(
+  experiment: Experiment,
+  *,
+  description: str | None = None,
+  core: Any = None,
+  arguments: Sequence[str] | None = None,
+) -> NoReturn:
+  """Parses the command line, runs the command, and exits with its status.
+
+  Args:
+    experiment: the defaults; every field can be overridden as --part.field VALUE.
+    description: the script's docstring, for --help.
+    core: an optax transformation in place of optimizer.algorithm (`optax.scale_by_adopt()`).
+    arguments: instead of sys.argv[1:].
+  """
+  arguments = list(sys.argv[1:] if arguments is None else arguments)
+  command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "train"
+  if command not in COMMANDS:
+    _fail(f"unknown command {command!r}; commands are {', '.join(COMMANDS)}, and options start with --")
+  try:
+    sys.exit(_run(command, parse(experiment, command, description, arguments), core))
+  except (UserError, DataError, FileNotFoundError) as error:
+    _fail(str(error))
+  except KeyboardInterrupt:
+    Console(stderr=True).print("interrupted")
+    sys.exit(130)
+
+
+def parse(
+  experiment: Experiment, command: str, description: str | None, arguments: Sequence[str]
+) -> Experiment:
+  """The experiment with the command line's overrides; a field that does not exist is an error naming the nearest."""
+  listing = "\n".join(f"  {name:9} {text}" for name, text in COMMANDS.items())
+  try:
+    return tyro.cli(
+      Experiment,
+      prog=f"{os.path.basename(sys.argv[0])} {command}",
+      description=f"{description or ''}\n\nCommands (the first word; train where it is left out):\n{listing}",
+      default=experiment,
+      args=arguments,
+      config=(tyro.conf.AvoidSubcommands,),
+    )
+  except ValueError as error:  # a field's own check
+    _fail(str(error))
+
+
+def _run(command: str, experiment: Experiment, core: Any) -> int:
+  # Imported here, so that --help and typing errors answer at once.
+  from mmjax.parallel.distributed import start_distributed
+  from mmjax.parallel.host import tune_allocator
+
+  logging.basicConfig(format="%(message)s", level=logging.WARNING)
+  tune_allocator()
+  start_distributed()
+  if command == "train":
+    return _train(experiment, core)
+  from mmjax.run import load_run
+
+  run = load_run(experiment.run.workdir)
+  return _evaluate(run) if command == "evaluate" else _report(run)
+
+
+def _train(experiment: Experiment, core: Any) -> int:
+  from mmjax.train.loop import train
+
+  outcome = train(experiment, core)
+  return outcome.exit_status or _evaluate(outcome.run) or _report(outcome.run)
+
+
+def _evaluate(run: Any) -> int:
+  from mmjax.evaluate import evaluate, print_table, write_results
+
+  results = evaluate(run)
+  print_table(results)
+  write_results(results, run.workdir / "results.json")
+  return 0
+
+
+def _report(run: Any) -> int:
+  from mmjax.evaluate import write_report
+
+  Console().print(f"report: {write_report(run.workdir, run)}", highlight=False, soft_wrap=True)
+  return 0
+
+
+def _fail(message: str) -> NoReturn:
+  Console(stderr=True).print(f"[bold red]error:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
+  sys.exit(2)
+
+
+def _escaped(message: str) -> str:
+  from rich.markup import escape
+
+  return escape(message)

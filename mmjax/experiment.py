@@ -1,0 +1,114 @@
+"""A run as one frozen record, and its JSON form."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import cattrs
+from cattrs.errors import BaseValidationError
+from cattrs.v import transform_error
+
+from mmjax.data.config import DataConfig
+from mmjax.errors import ConfigError
+from mmjax.evaluate.config import EvaluationConfig
+from mmjax.models.two_tower import TwoTowerConfig
+from mmjax.objectives.terms import Contrastive, Objective
+from mmjax.parallel.mesh import ParallelConfig
+from mmjax.train.optimizer import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """How long, how much, where, and what is kept."""
+
+  workdir: Path = Path("runs/experiment")
+  """Folder for everything the run writes: config, metrics, checkpoints, results, report."""
+  steps: int = 1000
+  """Optimiser steps."""
+  batch_size: int = 256
+  """Examples per step, over all devices and processes."""
+  seed: int = 0
+  """Data order, augmentation, initialisation and dropout are functions of it."""
+  resume: bool = True
+  """Continue from the newest checkpoint in the workdir; with --run.no-resume a workdir that holds one is refused."""
+  log_every: int = 10
+  """Steps between two lines of metrics.jsonl."""
+  save_every: int = 500
+  """Steps between two checkpoints (the last step, and Ctrl-C, save as well)."""
+  keep_last: int = 2
+  """How many of the newest checkpoints to keep; the best one by evaluation.best_metric is kept besides."""
+  tensorboard: bool = True
+  """Write TensorBoard event files to WORKDIR/tensorboard."""
+  wandb_project: str | None = None
+  """Log to this Weights & Biases project as well (pip install 'mmjax[wandb]')."""
+
+  def __post_init__(self):
+    for name in ("steps", "batch_size", "log_every", "save_every", "keep_last"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"run.{name} is {getattr(self, name)}: it must be at least 1")
+    if self.seed < 0:
+      raise ValueError(f"run.seed is {self.seed}: it must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """Everything that decides what a run does. Raises ValueError where the parts do not fit each other."""
+
+  data: DataConfig = DataConfig()
+  """What is read, and how it is transformed."""
+  model: TwoTowerConfig = TwoTowerConfig()
+  """The towers."""
+  objectives: tuple[Objective, ...] = (Contrastive(),)
+  """The weighted terms of the loss."""
+  optimizer: OptimizerConfig = OptimizerConfig()
+  """Optimiser, schedule and per-parameter rules."""
+  parallel: ParallelConfig = ParallelConfig()
+  """Mesh, placement and microbatches."""
+  evaluation: EvaluationConfig = EvaluationConfig()
+  """What is measured, and how often."""
+  run: RunConfig = RunConfig()
+  """Steps, batch size, seed and the workdir."""
+
+  def __post_init__(self):
+    if not self.objectives:
+      raise ValueError("objectives is empty: list at least one, such as Contrastive()")
+    names = [objective.name for objective in self.objectives]
+    if len(set(names)) < len(names):
+      raise ValueError(f"objectives must differ in loss or in what they compare; got {names}")
+    for objective in self.objectives:
+      if objective.loss == "sigmoid" and self.model.init_logit_bias is None:
+        raise ValueError(
+          f"the objective {objective.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)"
+        )
+
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+_converter.register_unstructure_hook(Path, str)
+_converter.register_structure_hook(Path, lambda value, _: Path(value))
+
+
+def to_json(config: Any) -> dict[str, Any]:
+  """The nested dictionaries of a configuration, ready for json.dump."""
+  return _converter.unstructure(config)
+
+
+def from_json(fields: dict[str, Any], *, source: str = "the configuration") -> Experiment:
+  """The inverse of to_json. Raises ConfigError, which names `source` and the offending fields."""
+  try:
+    return _converter.structure(fields, Experiment)
+  except (BaseValidationError, ValueError, TypeError) as error:
+    faults = "; ".join(transform_error(error, path="experiment"))
+    raise ConfigError(f"{source} is not an experiment of this version of mmjax: {faults}") from error
+
+
+def read_experiment(path: Path) -> Experiment:
+  """The experiment in a workdir's config.json. Raises ConfigError, or FileNotFoundError with what to do."""
+  if not path.exists():
+    raise FileNotFoundError(f"{path} does not exist: is {path.parent} the workdir of a run?")
+  try:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    fields = record["experiment"]
+  except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    raise ConfigError(f"{path} is not a run's config.json: {error!r}") from error
+  return from_json(fields, source=str(path))

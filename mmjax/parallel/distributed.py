@@ -1,0 +1,45 @@
+"""Starting jax.distributed when, and only when, the environment says that there are several processes."""
+
+import os
+from collections.abc import Mapping
+
+import jax
+
+
+def process_count(environment: Mapping[str, str]) -> int:
+  """How many processes the launcher started, from the variables it sets; 1 where none are set.
+
+  Understands JAX_NUM_PROCESSES (any launcher that sets it with JAX_PROCESS_ID and JAX_COORDINATOR_ADDRESS), SLURM,
+  Open MPI, and the worker list of a Cloud TPU pod slice.
+  """
+  for name in ("JAX_NUM_PROCESSES", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+    if name in environment:
+      return _count(name, environment[name])
+  return len(environment.get("TPU_WORKER_HOSTNAMES", "").split(","))
+
+
+def start_distributed(environment: Mapping[str, str] = os.environ) -> None:
+  """Joins the group of processes named by the environment; does nothing when this process is alone."""
+  # Inside an interactive SLURM allocation SLURM_NTASKS counts tasks that srun has not started.
+  alone = "SLURM_NTASKS" in environment and "SLURM_STEP_ID" not in environment
+  if process_count(environment) == 1 or (alone and "JAX_NUM_PROCESSES" not in environment):
+    return
+  if (jax.config.jax_platforms or "").split(",")[0] == "cpu":
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  if "JAX_NUM_PROCESSES" not in environment:
+    jax.distributed.initialize()
+    return
+  for name in ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID"):
+    if name not in environment:
+      raise ValueError(f"JAX_NUM_PROCESSES is set but {name} is not: set all three or none")
+  jax.distributed.initialize(
+    coordinator_address=environment["JAX_COORDINATOR_ADDRESS"],
+    num_processes=process_count(environment),
+    process_id=_count("JAX_PROCESS_ID", environment["JAX_PROCESS_ID"]),
+  )
+
+
+def _count(name: str, value: str) -> int:
+  if not value.isdecimal():
+    raise ValueError(f"the environment variable {name} is {value!r}: expected a whole number")
+  return int(value)

@@ -1,0 +1,140 @@
+"""A trained model with all that is needed to use it: three lines embed a picture and a sentence."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Float
+
+from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.transforms import eval_transform
+from mmjax.experiment import Experiment, read_experiment
+from mmjax.nn.norm import normalize
+from mmjax.parallel.mesh import batch_sharding, batch_shards, replicated
+
+CONFIG, CHECKPOINTS, TOKENIZER = "config.json", "checkpoints", "tokenizer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A model, its parameters, and the transforms and tokenizer it was trained with.
+
+  Attributes:
+    experiment: the configuration.
+    workdir: the folder it came from.
+    model: the linen module.
+    params: its parameters (the moving average, where the run kept one).
+    tokenizer: strings to token ids, with the padding, EOS, case and length rules of training.
+    mesh: the devices that encode; batches are split over its batch axes.
+    step: optimiser steps the parameters have seen.
+  """
+
+  experiment: Experiment
+  workdir: Path
+  model: nn.Module
+  params: Any
+  tokenizer: Tokenizer
+  mesh: Mesh
+  step: int
+
+  def preprocess(self, image: Any) -> Float[np.ndarray, "height width 3"]:
+    """A path, encoded bytes, PIL image or uint8 array, resized and normalised as in evaluation."""
+    return self._transform(image)
+
+  def encode_image(self, images: Sequence[Any] | Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n dim"]:
+    """Unit-norm embeddings of pictures (anything `preprocess` takes, or already preprocessed float32 arrays)."""
+    ready = isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.float32
+    rows = images if ready else _Lazy(images, self.preprocess)
+    return self._encode("encode_image", rows)
+
+  def encode_text(self, strings: Sequence[str]) -> Float[np.ndarray, "n dim"]:
+    """Unit-norm embeddings of sentences."""
+    if isinstance(strings, str):
+      raise TypeError("encode_text takes a list of strings; wrap the one string in a list")
+    return self._encode("encode_text", self.tokenizer(list(strings)))
+
+  @functools.cached_property
+  def _transform(self) -> Any:
+    return eval_transform(self.experiment.data, self.experiment.model.image.image_size)
+
+  def _encode(self, method: str, rows: Any) -> Float[np.ndarray, "n dim"]:
+    """In batches of one size (the last is padded), each split over the mesh; every process gets every row."""
+    total, size = len(rows), self._batch_size(len(rows))
+    parts = []
+    for start in range(0, total, size):
+      batch = np.asarray(rows[start : min(start + size, total)])
+      padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
+      place = batch_sharding(self.mesh)
+      device = jax.make_array_from_callback(padded.shape, place, lambda index, rows=padded: rows[index])
+      parts.append(np.asarray(_embed(self.model, method, replicated(self.mesh), self.params, device))[: len(batch)])
+    return np.concatenate(parts) if parts else np.zeros((0, self.experiment.model.embed_dim), np.float32)
+
+  def _batch_size(self, rows: int) -> int:
+    """evaluation.batch_size, or less where there are few rows; a power of two of shards, so that few sizes compile."""
+    shards = batch_shards(self.mesh)
+    size = shards
+    while size < min(rows, self.experiment.evaluation.batch_size):
+      size *= 2
+    return size
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _embed(model: nn.Module, method: str, sharding: NamedSharding, params: Any, rows: jax.Array) -> jax.Array:
+  embeddings = normalize(model.apply({"params": params}, rows, method=method))
+  return jax.lax.with_sharding_constraint(embeddings, sharding)
+
+
+class _Lazy:
+  """Preprocesses a slice of pictures when it is asked for, so that only one batch of them is decoded at a time."""
+
+  def __init__(self, images: Sequence[Any], transform: Any):
+    self._images, self._transform = images, transform
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __getitem__(self, piece: slice) -> np.ndarray:
+    return np.stack([self._transform(image) for image in self._images[piece]])
+
+
+def load_run(workdir: str | Path, *, step: int | None = None) -> Run:
+  """Loads what a training run left in its workdir.
+
+  Args:
+    workdir: the folder that holds config.json and checkpoints.
+    step: which checkpoint; the newest where it is None.
+  Raises:
+    FileNotFoundError: the folder is not a run's workdir.
+    mmjax.errors.CheckpointError: it holds no (such) checkpoint.
+  """
+  from mmjax.train.checkpoint import Checkpoints
+  from mmjax.train.setup import prepare
+
+  workdir = Path(workdir).expanduser()
+  experiment = read_experiment(workdir / CONFIG)
+  training = prepare(_on_these_devices(experiment))
+  checkpoints = Checkpoints(workdir / CHECKPOINTS)
+  state = checkpoints.restore(training.shapes, training.shardings, step).state
+  checkpoints.close()
+  return Run(
+    experiment=experiment,
+    workdir=workdir,
+    model=training.model,
+    params=state.evaluation_params,
+    tokenizer=Tokenizer.load(workdir / TOKENIZER),
+    mesh=training.mesh,
+    step=int(state.step),
+  )
+
+
+def _on_these_devices(experiment: Experiment) -> Experiment:
+  """The experiment with its parameters sharded over the devices here, whatever mesh it was trained on."""
+  parallel = dataclasses.replace(experiment.parallel, data=1, fsdp=len(jax.devices()), model=1, microbatches=1)
+  run = dataclasses.replace(experiment.run, batch_size=len(jax.devices()))
+  return dataclasses.replace(experiment, parallel=parallel, run=run)

@@ -1,0 +1,189 @@
+"""The optimiser: an optax core, and what is decided parameter by parameter through path rules."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmjax.errors import ConfigError
+from mmjax.parallel.rules import match_rules
+from mmjax.train.schedule import Schedule, make_schedule
+
+Algorithm = Literal["adam", "lion", "adafactor", "muon", "momentum"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """Optimiser, schedule and per-parameter rules."""
+
+  algorithm: Algorithm = "adam"
+  """Update rule; decoupled weight decay is added to each of them (adam + weight_decay is AdamW)."""
+  learning_rate: float = 1e-3
+  """Peak learning rate."""
+  schedule: Schedule = "cosine"
+  """Shape after the linear warm-up: cosine to zero, or rsqrt / constant with a linear cooldown."""
+  warmup_steps: int = 100
+  """Steps of linear warm-up."""
+  cooldown_steps: int = 0
+  """Steps of linear decrease to zero at the end (rsqrt and constant)."""
+  b1: float = 0.9
+  """Decay of the first moment (adam, lion), or of the momentum (momentum, muon)."""
+  b2: float = 0.98
+  """Decay of the second moment (adam, lion)."""
+  epsilon: float = 1e-6
+  """Added to the denominator (adam)."""
+  weight_decay: float = 0.2
+  """Decoupled weight decay, times the learning rate and the multiplier that weight_decay_rules give."""
+  clip_norm: float = 1.0
+  """Largest global gradient norm; longer gradients are scaled down to it. 0 clips nothing."""
+  ema_decay: float = 0.0
+  """Decay of the moving average of the parameters, which evaluation then uses; 0 keeps none."""
+  learning_rate_rules: tuple[tuple[str, float], ...] = ((".*", 1.0),)
+  """Ordered (path expression, multiplier of the learning rate)."""
+  weight_decay_rules: tuple[tuple[str, float], ...] = (
+    ("(kernel|embedding)$", 1.0),
+    (".*", 0.0),
+  )
+  """Ordered (path expression, multiplier of the weight decay)."""
+  frozen: tuple[str, ...] = ()
+  """Path expressions of parameters that are not trained: no gradient, no optimiser state, no decay."""
+
+  def __post_init__(self):
+    for name in ("learning_rate", "weight_decay", "clip_norm", "warmup_steps", "cooldown_steps"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must not be negative")
+    for name in ("b1", "b2", "ema_decay"):
+      if not 0 <= getattr(self, name) < 1:
+        raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must lie in [0, 1)")
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+  return make_schedule(
+    config.schedule,
+    peak=config.learning_rate,
+    steps=steps,
+    warmup=config.warmup_steps,
+    cooldown=config.cooldown_steps,
+  )
+
+
+def trainable(config: OptimizerConfig, params: Any) -> Any:
+  """True for every parameter that no `frozen` expression matches."""
+  rules = [(expression, False) for expression in config.frozen] + [(".*", True)]
+  mask = match_rules(rules, params, purpose="freezing")
+  if not any(jax.tree.leaves(mask)):
+    raise ConfigError(f"optimizer.frozen={config.frozen} freezes every parameter: nothing is left to train")
+  return mask
+
+
+def make_optimizer(
+  config: OptimizerConfig, params: Any, steps: int, core: optax.GradientTransformation | None = None
+) -> optax.GradientTransformation:
+  """Clipping, the update rule, decay and learning rate with their per-parameter multipliers, and freezing.
+
+  Args:
+    config: the optimiser's fields.
+    params: parameters or their shapes; the rules are matched against their paths.
+    steps: optimiser steps in the whole run.
+    core: any other optax transformation to stand in place of `config.algorithm`
+      (for example `optax.scale_by_adopt()`).
+  """
+  decay = match_rules(config.weight_decay_rules, params, purpose="weight decay")
+  rate = match_rules(config.learning_rate_rules, params, purpose="learning rate")
+  trained = trainable(config, params)
+  train = optax.chain(
+    optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+    core or _core(config),
+    _add_decay(decay, config.weight_decay),
+    _scale(rate),
+    optax.scale_by_learning_rate(learning_rate(config, steps)),
+  )
+  if all(jax.tree.leaves(trained)):
+    return _with_standard_promotion(train)
+  labels = jax.tree.map(lambda t: "train" if t else "frozen", trained)
+  parts = optax.transforms.partition({"train": train, "frozen": optax.set_to_zero()}, labels)
+  return _with_standard_promotion(parts)
+
+
+def _with_standard_promotion(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+  """Optax mixes integer counts with Python floats, which JAX refuses under strict dtype promotion."""
+
+  def init(params):
+    with jax.numpy_dtype_promotion("standard"):
+      return inner.init(params)
+
+  def update(updates, state, params=None):
+    with jax.numpy_dtype_promotion("standard"):
+      return inner.update(updates, state, params)
+
+  return optax.GradientTransformation(init, update)
+
+
+def _core(config: OptimizerConfig) -> optax.GradientTransformation:
+  """The update rule alone: without learning rate and decay, which are added per parameter."""
+  match config.algorithm:
+    case "adam":
+      return optax.scale_by_adam(config.b1, config.b2, config.epsilon)
+    case "lion":
+      return optax.scale_by_lion(config.b1, config.b2)
+    case "adafactor":
+      return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), optax.trace(config.b1))
+    case "muon":
+      return _muon_for_kernels(config)
+    case "momentum":
+      return optax.trace(config.b1, nesterov=True)
+
+
+def _muon_for_kernels(config: OptimizerConfig) -> optax.GradientTransformation:
+  """Muon (Jordan et al. 2024) on kernels, Adam on embeddings, norms and biases, as its authors advise."""
+
+  def label(params):
+    rules = (("kernel$", "kernel"), (".*", "other"))
+    return match_rules(rules, params, purpose="muon")
+
+  def matrix_axes(updates):
+    # A scan over layers stacks kernels along leading axes: the matrix is in the last two.
+    return jax.tree.map(lambda u: optax.contrib.MuonDimensionNumbers(u.ndim - 2, u.ndim - 1), updates)
+
+  return optax.transforms.partition(
+    {
+      "kernel": optax.contrib.scale_by_muon(beta=config.b1, weight_dimension_numbers=matrix_axes),
+      "other": optax.scale_by_adam(config.b1, config.b2, config.epsilon),
+    },
+    label,
+  )
+
+
+def _add_decay(multipliers: Any, weight_decay: float) -> optax.GradientTransformation:
+  def update(updates, params):
+    return jax.tree.map(
+      lambda u, p, m: u if m * weight_decay == 0 or isinstance(u, optax.MaskedNode) else u + m * weight_decay * p,
+      updates,
+      params,
+      multipliers,
+      is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+    )
+
+  return optax.stateless(update)
+
+
+def _scale(multipliers: Any) -> optax.GradientTransformation:
+  def update(updates, params):
+    del params
+    return jax.tree.map(
+      lambda u, m: u if m == 1 or isinstance(u, optax.MaskedNode) else m * u,
+      updates,
+      multipliers,
+      is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+    )
+
+  return optax.stateless(update)
+
+
+def update_ema(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:
+  """Moving average of the parameters; early on the decay is (1 + step) / (10 + step), so that the start is forgotten."""
+  count = step.astype(jnp.float32)
+  effective = jnp.minimum(jnp.float32(decay), (1 + count) / (10 + count))
+  return jax.tree.map(lambda average, p: average + (1 - effective) * (p - average), ema, params)

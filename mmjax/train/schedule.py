@@ -1,0 +1,42 @@
+"""Learning rate as a function of the step."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+import optax
+
+from mmjax.errors import ConfigError
+
+Schedule = Literal["cosine", "rsqrt", "constant"]
+
+
+def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup: int, cooldown: int) -> optax.Schedule:
+  """Linear warm-up to `peak`, then cosine to zero, or reciprocal square root or constant with a linear cooldown.
+
+  Args:
+    kind: "cosine" decays over all the steps after the warm-up (it is its own cooldown); "rsqrt" follows
+      sqrt(warmup / step) (Vaswani et al. 2017, equation 3; Zhai et al. 2022, section 3.5) with `cooldown` linear
+      steps to zero at the end; "constant" stays at the peak until the cooldown.
+    peak: the learning rate at the end of the warm-up.
+    steps: optimiser steps in the whole run.
+    warmup: steps of linear increase from 0.
+    cooldown: steps of linear decrease to 0 at the end.
+  Raises:
+    ConfigError: warm-up and cooldown do not fit into the steps.
+  """
+  if warmup + (0 if kind == "cosine" else cooldown) > steps:
+    raise ConfigError(
+      f"optimizer.warmup_steps={warmup} and optimizer.cooldown_steps={cooldown} do not fit into run.steps={steps}"
+    )
+  ramp = optax.linear_schedule(0.0, peak, warmup)
+  if kind == "cosine":
+    main = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
+    return optax.join_schedules([ramp, main], [warmup])
+  timescale = float(max(warmup, 1))
+
+  def decayed(step):  # steps since the warm-up
+    step = jnp.maximum(jnp.asarray(step, jnp.float32), 0.0)
+    plateau = peak * jnp.sqrt(timescale / (step + timescale)) if kind == "rsqrt" else jnp.float32(peak)
+    return plateau * jnp.clip((steps - warmup - step) / max(cooldown, 1), 0.0, 1.0)
+
+  return optax.join_schedules([ramp, decayed], [warmup])

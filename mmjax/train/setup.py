@@ -1,0 +1,97 @@
+"""From an experiment to a compiled step: the model, the mesh, the optimiser and where everything lies."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mmjax.experiment import Experiment
+from mmjax.models.sharding import SHARDING_RULES
+from mmjax.models.two_tower import TwoTower, TwoTowerConfig
+from mmjax.parallel.mesh import check_batch_size, make_mesh, parse_placement
+from mmjax.train.optimizer import make_optimizer
+from mmjax.train.state import Params, TrainState, init_state, state_shardings
+from mmjax.train.step import Step, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """What a run is made of, before its first step.
+
+  Attributes:
+    model: the linen module.
+    mesh: axes data, fsdp, model.
+    shapes: the state's shapes and dtypes.
+    shardings: where each of its leaves lies.
+    step: (state, batch) -> (state, metrics), jitted.
+    optimizer: the optax transformation.
+  """
+
+  experiment: Experiment
+  model: nn.Module
+  mesh: Mesh
+  optimizer: optax.GradientTransformation
+  shapes: TrainState
+  shardings: TrainState
+  step: Step
+
+  def initial_state(self) -> TrainState:
+    """The state before the first step, each leaf made where it belongs."""
+    return jax.jit(lambda: _state(self.experiment, self.model, self.optimizer), out_shardings=self.shardings)()
+
+
+def prepare(experiment: Experiment, core: optax.GradientTransformation | None = None) -> Training:
+  """Builds everything that needs no data. Raises ConfigError where batch, mesh and rules do not fit.
+
+  Args:
+    experiment: the run.
+    core: an optax transformation to use in place of optimizer.algorithm.
+  """
+  config, run = experiment.optimizer, experiment.run
+  mesh = make_mesh(experiment.parallel)
+  check_batch_size(run.batch_size, mesh, experiment.parallel.microbatches)
+  model = TwoTower(experiment.model)
+  params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  optimizer = make_optimizer(config, params, run.steps, core)
+  shapes = jax.eval_shape(lambda: _state(experiment, model, optimizer))
+  rules = [(e, parse_placement(p)) for e, p in experiment.parallel.placement] + list(SHARDING_RULES)
+  shardings = state_shardings(shapes, rules, mesh)
+  step = make_step(
+    model,
+    experiment.objectives,
+    optimizer,
+    config,
+    steps=run.steps,
+    mesh=mesh,
+    microbatches=experiment.parallel.microbatches,
+    shardings=shardings,
+  )
+  return Training(experiment, model, mesh, optimizer, shapes, shardings, step)
+
+
+def init_params(model: nn.Module, key: jax.Array) -> Params:
+  """Random parameters of a two-tower model."""
+  return model.init(key, example_batch(model.config, 1))["params"]
+
+
+def example_batch(config: TwoTowerConfig, size: int) -> dict[str, Any]:
+  """A batch of zeros of the right shapes."""
+  side, length = config.image.image_size, config.text.max_length
+  return {
+    "image": jnp.zeros((size, side, side, 3), jnp.float32),
+    "text": jnp.zeros((size, length), jnp.int32),
+    "index": jnp.zeros((size,), jnp.int32),
+  }
+
+
+def _state(experiment: Experiment, model: nn.Module, optimizer: optax.GradientTransformation) -> TrainState:
+  return init_state(
+    lambda key: init_params(model, key),
+    optimizer,
+    seed=experiment.run.seed,
+    ema=experiment.optimizer.ema_decay > 0,
+  )

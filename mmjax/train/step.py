@@ -1,0 +1,129 @@
+"""The one training step: forward, weighted sum of objectives, gradient, update, for any model on any mesh."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Bool, Float, Key
+
+from mmjax.objectives.terms import Objective
+from mmjax.parallel.mesh import BATCH_AXES, batch_sharding, replicated
+from mmjax.parallel.microbatch import microbatch
+from mmjax.parallel.rules import parameter_path
+from mmjax.train.optimizer import trainable, update_ema, OptimizerConfig, learning_rate
+from mmjax.train.state import Params, TrainState
+from mmjax.types import Batch
+
+Metrics = dict[str, Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_step(
+  model: nn.Module,
+  objectives: Sequence[Objective],
+  optimizer: optax.GradientTransformation,
+  config: OptimizerConfig,
+  *,
+  steps: int,
+  mesh: Mesh,
+  microbatches: int,
+  shardings: TrainState,
+) -> Step:
+  """Compiles-on-first-call step(state, batch) -> (state, metrics); the state's buffers are donated.
+
+  A step whose loss or gradient is not finite leaves the state as it was; metrics["bad_parameters"] then marks the
+  parameters (in tree order) whose gradient is not finite.
+
+  Args:
+    model: a linen module with encode, project, logit_scale and logit_bias.
+    objectives: the weighted terms of the loss.
+    optimizer: what make_optimizer gave.
+    config: the optimiser's fields (freezing, averaging, the schedule for the log).
+    steps: optimiser steps in the whole run.
+    mesh: axes data, fsdp, model.
+    microbatches: pieces in which each device's rows go through the encoders.
+    shardings: where the state lies.
+  """
+  embed = _embedder(model, mesh, microbatches)
+  schedule = learning_rate(config, steps)
+
+  def loss_fn(params: Params, batch: Batch, keys: Key[Array, "batch"]) -> tuple[Float[Array, ""], Metrics]:
+    params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params))
+    embeddings = embed(params, batch, keys)
+    scale = model.apply({"params": params}, method="logit_scale")
+    bias = model.apply({"params": params}, method="logit_bias")
+    place = dict(logit_scale=scale, logit_bias=bias, mesh=mesh, batch_axes=BATCH_AXES)
+    terms = {o.name: o(embeddings, batch, **place) for o in objectives}
+    loss = sum((o.weight * terms[o.name] for o in objectives), start=jnp.zeros(()))
+    return loss, {"logit_scale": scale, "logit_bias": bias, **terms}
+
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    keys = example_keys(state.rng, state.step, batch["index"])
+    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, keys)
+    grad_norm = optax.global_norm(grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = None if state.ema is None else update_ema(state.ema, params, config.ema_decay, state.step)
+    stepped = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), stepped, state)
+    with jax.numpy_dtype_promotion("standard"):
+      rate = jnp.asarray(schedule(state.step), jnp.float32)
+    metrics |= {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "bad_parameters": _not_finite(grads)}
+    return kept, metrics
+
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    in_shardings=(shardings, batch_sharding(mesh)),
+    out_shardings=(shardings, replicated(mesh)),
+  )
+
+
+def example_keys(rng: Array, step: Array, index: Array) -> Key[Array, "batch"]:
+  """One key per example, a function of (seed, step, example index) and of nothing else."""
+  key = jax.random.fold_in(jax.random.wrap_key_data(rng), step)
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+
+
+def _embedder(model: nn.Module, mesh: Mesh, microbatches: int) -> Callable[[Params, Batch, Array], Metrics]:
+  """(params, batch, keys) -> unit-norm embeddings by name, in microbatches."""
+
+  def forward(params, batch, keys):
+    return model.apply({"params": params}, batch, keys, method=_encode_and_project)
+
+  def pieces(params, batch, keys):
+    return microbatch(lambda b, k: forward(params, b, k), microbatches)(batch, keys)
+
+  if microbatches == 1 or mesh.shape["model"] > 1:
+    return pieces
+  # Manual over the batch axes, so that each device sums its gradient over its own microbatches and the all-reduce
+  # runs once, after the loop; under plain jit (which a split model needs) it runs in every iteration.
+  rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
+  return jax.shard_map(
+    pieces,
+    mesh=mesh,
+    in_specs=(whole, rows, rows),
+    out_specs=rows,
+    check_vma=False,  # the parameters' cotangents are summed at this boundary, not inside
+  )
+
+
+def _encode_and_project(model: Any, batch: Batch, keys: Array) -> Metrics:
+  views = {name: rows for name, rows in batch.items() if name.startswith(("image", "text"))}
+  return model.project(model.encode(views, rng=keys))
+
+
+def _not_finite(grads: Params) -> Bool[Array, "parameters"]:
+  return jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
+
+
+def first_bad_parameter(params: Params, flags: Any) -> str | None:
+  """The path of the first parameter that `bad_parameters` marks, in tree order."""
+  paths = [parameter_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  return next((path for path, bad in zip(paths, flags, strict=True) if bad), None)

