@@ -1,0 +1,50 @@
+"""Soft labels from a teacher: its softmax over the batch is what the student's should be."""
+
+import jax
+from jax import Array
+from jaxtyping import Float
+
+from mmjax.objectives.features import Features, Scalar, TileSize, image_text, positive
+from mmjax.objectives.pairwise import Pairwise, pairwise_loss
+from mmjax.objectives.similarity import similarity
+from mmjax.parallel.ring import AxisName
+
+
+def _distill_tile(row: Features, col: Features) -> dict[str, object]:
+  teacher = jax.lax.stop_gradient(similarity(row["teacher"], col["teacher"], row["teacher_scale"]))
+  logits = similarity(row["x"], col["y"], row["scale"])
+  return {"logits": logits, "soft": (teacher, logits)}
+
+
+def _distill(stats: Features, row: Features, col: Features) -> Array:
+  return sum(lse - soft for lse, soft in zip(stats["logits"], stats["soft"], strict=True)) / 2
+
+
+DISTILL = Pairwise(_distill_tile, {"logits": ("both", "lse"), "soft": ("both", "softmean")}, _distill)
+
+
+def distillation_loss(
+  image: Float[Array, "batch dim"],
+  text: Float[Array, "batch dim"],
+  teacher_image: Float[Array, "batch teacher_dim"],
+  teacher_text: Float[Array, "batch teacher_dim"],
+  *,
+  logit_scale: Scalar,
+  teacher_scale: Scalar,
+  weights: Float[Array, "batch"] | None = None,
+  axis_name: AxisName = None,
+  tile_size: TileSize = None,
+  method: str = "ring",
+) -> Float[Array, ""]:
+  """Cross-entropy from a teacher's softmax over the batch to the student's (Wu et al. 2023, TinyCLIP, eq.
+  2-3).
+
+  The teacher's embeddings may have another width and get no gradient. Other arguments as for clip_loss.
+  Returns: the mean over the global batch and both ways, in nats; at least the teacher's entropy.
+  """
+  rows, columns = image_text(image, text, logit_scale, weights)
+  teachers, _ = image_text(teacher_image, teacher_text, teacher_scale)
+  positive("teacher_scale", teacher_scale)
+  rows |= {"teacher": teacher_image, "teacher_scale": teachers["scale"]}
+  columns |= {"teacher": teacher_text}
+  return pairwise_loss(DISTILL, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)

@@ -1,0 +1,81 @@
+"""Contrastive losses with labels: every pair of equal label is a positive."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from mmjax.objectives.features import Features, Scalar, TileSize, image_text, same_pair
+from mmjax.objectives.pairwise import Pairwise, pairwise_loss
+from mmjax.objectives.similarity import similarity
+from mmjax.parallel.ring import AxisName
+
+
+def _label_tile(row: Features, col: Features) -> dict[str, Array]:
+  logits = similarity(row["x"], col["y"], row["scale"])
+  same = row["id"][:, None] == col["id"][None, :]
+  return {"logits": logits, "positives": jnp.where(same, logits, 0), "count": same.astype(logits.dtype)}
+
+
+def _unicl(stats: Features, row: Features, col: Features) -> Array:
+  sides = zip(stats["logits"], stats["positives"], stats["count"], strict=True)
+  return sum(lse - total / jnp.maximum(count, 1) for lse, total, count in sides) / 2
+
+
+UNICL = Pairwise(
+  _label_tile, {"logits": ("both", "lse"), "positives": ("both", "sum"), "count": ("both", "sum")}, _unicl
+)
+
+
+def unicl_loss(
+  image: Float[Array, "batch dim"],
+  text: Float[Array, "batch dim"],
+  labels: Int[Array, "batch"],
+  *,
+  logit_scale: Scalar,
+  weights: Float[Array, "batch"] | None = None,
+  axis_name: AxisName = None,
+  tile_size: TileSize = None,
+  method: str = "ring",
+) -> Float[Array, ""]:
+  """Image-text pairs with equal labels are all positives (Yang et al. 2022, UniCL, eq. 2-4), both ways.
+
+  With distinct labels it is clip_loss, whose other arguments it shares. Returns: mean over the global batch,
+  in nats.
+  """
+  rows, columns = image_text(image, text, logit_scale, weights, labels)
+  return pairwise_loss(UNICL, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
+
+
+def _supcon_tile(row: Features, col: Features) -> dict[str, Array]:
+  tile, self = _label_tile(row, col), same_pair(row, col)
+  return {name: jnp.where(self, -jnp.inf if name == "logits" else 0, a) for name, a in tile.items()}
+
+
+def _supcon(stats: Features, row: Features, col: Features) -> Array:
+  count = stats["count"]
+  return jnp.where(count > 0, stats["logits"] - stats["positives"] / jnp.maximum(count, 1), 0)
+
+
+SUPCON = Pairwise(
+  _supcon_tile, {"logits": ("row", "lse"), "positives": ("row", "sum"), "count": ("row", "sum")}, _supcon
+)
+
+
+def supcon_loss(
+  features: Float[Array, "batch dim"],
+  labels: Int[Array, "batch"],
+  *,
+  logit_scale: Scalar,
+  weights: Float[Array, "batch"] | None = None,
+  axis_name: AxisName = None,
+  tile_size: TileSize = None,
+  method: str = "ring",
+) -> Float[Array, ""]:
+  """Supervised contrastive loss within one set of embeddings (Khosla et al. 2020, eq. 2).
+
+  Put the views of a picture one below the other, with equal labels. An example is never compared with
+  itself, and one without a positive contributes 0. Other arguments as for clip_loss. Returns: mean over the
+  global batch, in nats.
+  """
+  rows, columns = image_text(features, features, logit_scale, weights, labels)
+  return pairwise_loss(SUPCON, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)

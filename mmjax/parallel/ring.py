@@ -1,0 +1,159 @@
+"""Tours: every block of one side meets every block of the other side once, whatever device each lies on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+PyTree = Any
+AxisName = str | tuple[str, ...] | None
+# (resident, guest) -> (resident, part): what this device's residents learn from the guest, and the guest
+# from them.
+Visit = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+Merge = Callable[[PyTree, PyTree], PyTree]
+
+METHODS = ("ring", "bidirectional", "nested", "all_gather")
+
+
+def tour(
+  visit: Visit,
+  resident: PyTree,
+  guest: PyTree,
+  *,
+  start: PyTree,
+  merge: Merge,
+  axis_name: AxisName,
+  method: str,
+) -> tuple[PyTree, PyTree]:
+  """Takes every device's guest past every device's resident; what was learnt about a guest comes home to it.
+
+  Args:
+    visit: one meeting; it adds to the resident, and returns the guest's part by itself, so that the parts
+      gathered elsewhere can be under way while it runs.
+    guest: leaves with one leading axis (the guest's rows), like those of `start` and of the parts.
+    start: the neutral element of `merge`.
+    axis_name: mesh axes of shard_map or pmap; None is a single meeting without communication.
+    method: "ring" (one neighbour), "bidirectional" (half a guest either way round), "nested" (a ring over the
+      trailing axes inside a ring over the first one: slow links are crossed once per inner round),
+        "all_gather" (all
+      guests at once: more memory, fewer messages).
+  Returns: (resident, all parts of this device's own guest, merged).
+  """
+  if axis_name is None:
+    return visit(resident, guest)
+  if method == "all_gather":
+    return _all_gather(visit, resident, guest, merge=merge, axis_name=axis_name)
+  if method == "nested":
+    inner = axis_name[1:]
+    rounds = lambda resident, guest: ring(
+      visit, resident, [guest], [1], [start], merge=merge, axis_name=inner
+    )
+    resident, (part,) = ring(
+      _single(rounds), resident, [guest], [1], [start], merge=merge, axis_name=axis_name[0]
+    )
+    return resident, part
+  if method == "bidirectional":
+    return _bidirectional(visit, resident, guest, start=start, merge=merge, axis_name=axis_name)
+  resident, (part,) = ring(visit, resident, [guest], [1], [start], merge=merge, axis_name=axis_name)
+  return resident, part
+
+
+def ring(
+  visit: Visit,
+  resident: PyTree,
+  guests: list[PyTree],
+  steps: list[int],
+  starts: list[PyTree],
+  *,
+  merge: Merge,
+  axis_name: AxisName,
+) -> tuple[PyTree, list[PyTree]]:
+  """Several guests on the same round, guest k moving steps[k] places a hop; size-of-axis hops bring each one
+  home.
+
+  Both messages of a hop are issued before its computation and depend on none of it, so that they can overlap.
+  """
+  size = jax.lax.axis_size(axis_name)
+
+  def hop(carry: tuple, _: None) -> tuple[tuple, None]:
+    resident, guests, parts = carry
+    coming = [_shift(guest, step, axis_name) for guest, step in zip(guests, steps)]
+    parts = [_shift(part, step, axis_name) for part, step in zip(parts, steps)]
+    for k, guest in enumerate(guests):
+      resident, part = visit(resident, guest)
+      parts[k] = merge(parts[k], part)
+    return (resident, coming, parts), None
+
+  if size == 1:
+    parts = []
+    for guest in guests:
+      resident, part = visit(resident, guest)
+      parts.append(part)
+    return resident, parts
+  (resident, _, parts), _ = jax.lax.scan(hop, (resident, guests, starts), None, length=size)
+  return resident, [_shift(part, step, axis_name) for part, step in zip(parts, steps)]
+
+
+def vary(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
+  """Marks every leaf as varying over the mesh axes, where shard_map keeps track of that; elsewhere a no-op.
+
+  Inside differentiated code this is what puts the psum over replicated inputs' gradients where it belongs.
+  """
+
+  def cast(leaf: Array) -> Array:
+    missing = tuple(axis for axis in axes if axis not in jax.typeof(leaf).manual_axis_type.varying)
+    return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+  return jax.tree.map(cast, tree)
+
+
+def varying_axes(tree: PyTree) -> tuple[str, ...]:
+  """The mesh axes over which any leaf is known to vary."""
+  return tuple(
+    sorted({axis for leaf in jax.tree.leaves(tree) for axis in jax.typeof(leaf).manual_axis_type.varying})
+  )
+
+
+def _single(visit: Callable[[PyTree, PyTree], tuple[PyTree, list[PyTree]]]) -> Visit:
+  def one(resident: PyTree, guest: PyTree) -> tuple[PyTree, PyTree]:
+    resident, (part,) = visit(resident, guest)
+    return resident, part
+
+  return one
+
+
+def _shift(tree: PyTree, step: int, axis_name: AxisName) -> PyTree:
+  size = jax.lax.axis_size(axis_name)
+  pairs = [(k, (k + step) % size) for k in range(size)]
+  return jax.tree.map(lambda leaf: jax.lax.ppermute(leaf, axis_name, pairs), tree)
+
+
+def _bidirectional(
+  visit: Visit, resident: PyTree, guest: PyTree, *, start: PyTree, merge: Merge, axis_name: AxisName
+) -> tuple[PyTree, PyTree]:
+  half = jax.tree.leaves(guest)[0].shape[0] // 2
+  if half == 0:
+    resident, (part,) = ring(visit, resident, [guest], [1], [start], merge=merge, axis_name=axis_name)
+    return resident, part
+  cut = lambda tree: [
+    jax.tree.map(lambda leaf: leaf[:half], tree),
+    jax.tree.map(lambda leaf: leaf[half:], tree),
+  ]
+  resident, parts = ring(visit, resident, cut(guest), [1, -1], cut(start), merge=merge, axis_name=axis_name)
+  return resident, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *parts)
+
+
+def _all_gather(
+  visit: Visit, resident: PyTree, guest: PyTree, *, merge: Merge, axis_name: AxisName
+) -> tuple[PyTree, PyTree]:
+  size = jax.lax.axis_size(axis_name)
+  resident, parts = visit(resident, jax.lax.all_gather(guest, axis_name, tiled=True))
+  # Send every guest's part home: row k of the leading axis is now device k's part of this device's own guest.
+  split = jax.tree.map(lambda leaf: leaf.reshape(size, leaf.shape[0] // size, *leaf.shape[1:]), parts)
+  home = jax.tree.map(lambda leaf: jax.lax.all_to_all(leaf, axis_name, 0, 0), split)
+  part = jax.tree.map(lambda leaf: leaf[0], home)
+  for k in range(1, size):
+    part = merge(part, jax.tree.map(lambda leaf: leaf[k], home))  # noqa: B023
+  return resident, part
