@@ -26,6 +26,8 @@ def build(directory: str | Path, vendor: str, *, limit: int | None = None) -> An
   """
   if vendor not in VENDORS:
     raise unknown("emoji vendor", vendor, VENDORS)
+  if limit is not None and limit < 1:
+    raise DataError(f"--data.limit {limit} leaves no emoji. Give at least 1, or leave it out.")
   from mmjax.data import emoji_builder
 
   config = (
@@ -37,7 +39,8 @@ def build(directory: str | Path, vendor: str, *, limit: int | None = None) -> An
     with _lock(directory / "emoji.lock"):
       builder = emoji_builder.EmojiBuilder(data_dir=str(directory), config=config)
       if not builder.info.splits:
-        _prepare(builder, len(emoji_builder.selection(limit)))
+        total = sum(len(emoji_builder.selection(held_out, limit)) for held_out in (False, True))
+        _prepare(builder, total)
   except OSError as error:
     raise DataError(
       f"Cannot build the emoji data in {directory}: {error}. Choose a writable directory with --data.dir DIR."

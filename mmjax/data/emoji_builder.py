@@ -20,10 +20,10 @@ class EmojiConfig(tfds.core.BuilderConfig):
   limit: int | None = None
 
 
-def selection(limit: int | None) -> tuple[Emoji, ...]:
-  """The emoji of a configuration: the same ones for every artist."""
-  emoji = catalogue()
-  return emoji if limit is None else emoji[:: max(1, len(emoji) // limit)][:limit]
+def selection(held_out: bool, limit: int | None) -> tuple[Emoji, ...]:
+  """The emoji of a split: the same ones for every artist. With a limit, every n-th of them."""
+  emoji = tuple(item for item in catalogue() if splits.is_held_out(item.concept_group) == held_out)
+  return emoji if limit is None else emoji[:: max(1, len(catalogue()) // limit)]
 
 
 class EmojiBuilder(tfds.core.GeneratorBasedBuilder):
@@ -60,10 +60,9 @@ class EmojiBuilder(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, held_out: bool) -> Iterator[tuple[str, dict]]:
     config = self.builder_config
-    for emoji in selection(config.limit):
-      if splits.is_held_out(emoji.concept_group) == held_out:
-        yield emoji.key, _example(emoji, config.vendor)
-        self.advance()
+    for emoji in selection(held_out, config.limit):
+      yield emoji.key, _example(emoji, config.vendor)
+      self.advance()
 
 
 def _example(emoji: Emoji, vendor: str) -> dict:

@@ -80,7 +80,7 @@ def is_country_flag(key: str) -> bool:
 
 
 def is_keycap(key: str) -> bool:
-  return key.endswith("20e3")
+  return key.endswith("20e3") or key == "1f51f"  # the ten has a code point of its own
 
 
 def is_held_out(group: str) -> bool:

@@ -107,7 +107,9 @@ def _builder(name: str, directory: str | Path | None) -> Any:
       f"tfds.builder({name!r}, data_dir={str(directory)!r}).download_and_prepare(file_format='array_record')"
     )
   local = [path.name for path in Path(directory).iterdir() if path.is_dir()] if directory else []
-  raise unknown("TFDS data set", name.partition("/")[0], [*tfds.list_builders(), *local])
+  raise unknown(
+    "TFDS data set", name.partition("/")[0], [*tfds.list_builders(with_community_datasets=False), *local]
+  )
 
 
 def _leaves(features: Any, prefix: str = ""):

@@ -1,0 +1,154 @@
+"""Strings to ids: what is padded, cut, folded, saved and refused."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+
+from mmjax.data import DataConfig, DataError, Tokenizer, TokenizerConfig, make_tokenizer
+from mmjax.data.tokenizer import train_vocabulary
+
+CONFIG = TokenizerConfig(vocab_size=300, max_length=8)
+AWKWARD = [
+  "",
+  " ",
+  "\x00",
+  "<eos>",
+  "<pad> <eos>",
+  "日本語のテキスト",
+  "العربية",
+  "🧑🏿‍🚀",
+  "e\u0301 é",
+  "a" * 10_000,
+  "ﬁ Ⅳ Straße",
+  "new\nline\ttab",
+  "\u200b\ufeff",
+]
+
+
+@pytest.fixture(scope="module")
+def engine():
+  return train_vocabulary(["grinning face", "waving hand", "winkende hand", "flag: Germany"] * 3, CONFIG)
+
+
+def test_texts_end_with_the_end_token_and_are_padded(engine):
+  tokenizer = Tokenizer(engine, CONFIG)
+  ids = tokenizer(["waving hand", ""])
+  assert ids.dtype == np.int32 and ids.shape == (2, 8)
+  end = ids[0].tolist().index(tokenizer.eos_id)
+  assert (
+    end > 0 and (ids[0, end + 1 :] == tokenizer.pad_id).all() and (ids[0, :end] != tokenizer.pad_id).all()
+  )
+  assert ids[1].tolist() == [tokenizer.eos_id] + [tokenizer.pad_id] * 7
+  assert tokenizer.decode(ids[0]).strip() == "waving hand"
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+@pytest.mark.parametrize("bos", [None, "<bos>"])
+def test_awkward_strings_have_exactly_one_end(text, bos):
+  config = dataclasses.replace(CONFIG, bos_token=bos)
+  tokenizer = Tokenizer(train_vocabulary(["some text"], config), config)
+  (ids,) = tokenizer([text])
+  assert ids.shape == (8,) and ids.min() >= 0 and ids.max() < tokenizer.vocab_size
+  assert (ids == tokenizer.eos_id).sum() == 1, "the end token survives truncation, and text cannot write it"
+  after = ids.tolist().index(tokenizer.eos_id) + 1
+  assert (ids[after:] == tokenizer.pad_id).all() and tokenizer.pad_id not in ids[:after]
+  assert (ids[0] == tokenizer.bos_id) == (bos is not None)
+
+
+def test_every_string_can_be_had_back(engine):
+  tokenizer = Tokenizer(engine, dataclasses.replace(CONFIG, max_length=200, lowercase=False))
+  plain = Tokenizer(train_vocabulary(["x"], tokenizer.config), tokenizer.config)
+  for text in ("日本語 العربية 🧑🏿‍🚀", "a <eos> b", "Straße"):
+    assert plain.decode(plain([text])[0]).strip() == text
+
+
+def test_case_and_compatibility_forms_are_folded_on_request(engine):
+  folded = Tokenizer(engine, CONFIG)
+  np.testing.assert_array_equal(folded(["WAVING ﬁ"]), folded(["waving fi"]))
+  config = dataclasses.replace(CONFIG, lowercase=False)
+  plain = Tokenizer(train_vocabulary(["Waving waving"], config), config)
+  assert (plain(["WAVING"]) != plain(["waving"])).any()
+
+
+def test_rows_do_not_depend_on_their_neighbours(engine):
+  tokenizer = Tokenizer(engine, CONFIG)
+  together = tokenizer(AWKWARD)
+  np.testing.assert_array_equal(together, np.concatenate([tokenizer([text]) for text in AWKWARD]))
+
+
+def test_saved_and_loaded_it_is_the_same(engine, tmp_path):
+  tokenizer = Tokenizer(engine, CONFIG)
+  tokenizer.save(tmp_path / "tokenizer")
+  loaded = Tokenizer.load(tmp_path / "tokenizer")
+  assert loaded.config == CONFIG
+  assert (loaded.pad_id, loaded.eos_id, loaded.vocab_size) == (
+    tokenizer.pad_id,
+    tokenizer.eos_id,
+    tokenizer.vocab_size,
+  )
+  np.testing.assert_array_equal(loaded([*AWKWARD, "WAVING"]), tokenizer([*AWKWARD, "WAVING"]))
+  loaded.save(tmp_path / "again")  # and saving it once more changes nothing
+  for name in ("tokenizer.json", "tokenizer_config.json"):
+    assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "tokenizer" / name).read_bytes()
+
+
+def test_another_vocabulary_than_the_saved_one_is_refused(engine, tmp_path):
+  Tokenizer(engine, CONFIG).save(tmp_path)
+  other = train_vocabulary(["something else"], CONFIG)
+  (tmp_path / "tokenizer.json").write_text(other.to_str())
+  with pytest.raises(DataError, match=r"not the vocabulary that tokenizer_config.json was saved with"):
+    Tokenizer.load(tmp_path)
+
+
+def test_any_tokenizer_json_can_be_loaded(tmp_path):
+  vocabulary = {"[PAD]": 0, "[SEP]": 1, "[UNK]": 2, "a": 3, "b": 4}
+  engine = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+  engine.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  engine.enable_truncation(2)  # the file's own settings must not act
+  engine.enable_padding(length=3)
+  engine.post_processor = tokenizers.processors.TemplateProcessing("[SEP] $A", special_tokens=[("[SEP]", 1)])
+  engine.save(str(tmp_path / "tokenizer.json"))
+  config = TokenizerConfig(
+    path=str(tmp_path / "tokenizer.json"), pad_token="[PAD]", eos_token="[SEP]", max_length=6
+  )
+  tokenizer = make_tokenizer(DataConfig(tokenizer=config))
+  assert tokenizer(["A b a"]).tolist() == [[3, 4, 3, 1, 0, 0]]
+
+
+def test_vocabulary_is_trained_once_per_data(emoji_config, train_source, tokenizer, monkeypatch):
+  monkeypatch.setattr("mmjax.data.vocabulary.train_vocabulary", lambda *_: pytest.fail("trained again"))
+  again = make_tokenizer(emoji_config, train_source)
+  np.testing.assert_array_equal(again(["grinning face"]), tokenizer(["grinning face"]))
+  assert tokenizer.vocab_size == 400
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"eos_token": "</s>"}, r"no token '</s>'. Set --data.tokenizer.eos-token"),
+    ({"pad_token": "<eos>"}, r"--data.tokenizer.pad-token '<eos>' is also the end"),
+    ({"max_length": 1}, r"--data.tokenizer.max-length 1 leaves no room"),
+  ],
+)
+def test_settings_that_cannot_work_are_refused(engine, change, message):
+  with pytest.raises(DataError, match=message):
+    Tokenizer(engine, dataclasses.replace(CONFIG, **change))
+
+
+def test_unreadable_files_are_named(tmp_path):
+  with pytest.raises(DataError, match=r"Cannot read the tokenizer .*none.json"):
+    make_tokenizer(DataConfig(tokenizer=TokenizerConfig(path=str(tmp_path / "none.json"))))
+  (tmp_path / "bad.json").write_text("{")
+  with pytest.raises(DataError, match=r"bad.json is not a tokenizer.json"):
+    make_tokenizer(DataConfig(tokenizer=TokenizerConfig(path=str(tmp_path / "bad.json"))))
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps({})[:-1])
+  with pytest.raises(DataError, match=r"Cannot read the tokenizer record"):
+    Tokenizer.load(tmp_path)
+
+
+def test_a_single_string_is_not_taken_for_a_list(engine):
+  with pytest.raises(TypeError, match="sequence of strings"):
+    Tokenizer(engine, CONFIG)("waving hand")
