@@ -1,0 +1,155 @@
+"""The emoji suite: an artist never seen, concepts never seen, and classes nobody named in training.
+
+Skin tones are left out everywhere, flags wherever vendors are compared (their colours alone find them).
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.config import DataConfig
+from mmjax.data.emoji_draw import VENDORS
+from mmjax.data.emoji_source import EmojiSource, is_flag
+from mmjax.data.splits import is_held_out
+from mmjax.evaluate.pictures import Pictures, raw_pixel_floor
+from mmjax.evaluate.results import Metrics, Result
+from mmjax.evaluate.retrieval import Embedded, image_retrieval, image_text_retrieval
+from mmjax.evaluate.task import Task
+from mmjax.evaluate.zero_shot import class_embeddings, mean_embeddings, zero_shot
+
+ARTISTS = {"noto": "Noto", "twemoji": "Twemoji", "openmoji": "OpenMoji"}
+_PUBLISHED = "0.201 R@1 in the published measurement, with another drawing of Noto"
+
+
+class Emoji:
+  """Every base emoji but flags, by every artist, in the same order, each embedded once."""
+
+  def __init__(self, run: Any):
+    data = run.experiment.data
+    self.records = base_records(data.dir, data.limit)
+    self.images = {
+      vendor: Embedded(run.encode_image(Pictures(records, data)), self.concepts)
+      for vendor, records in self.records.items()
+    }
+    names = [record["captions"]["name"][0] for record in self.first]
+    self.texts = Embedded(run.encode_text(names), self.concepts)
+    self.seen = tuple(vendor for vendor in VENDORS if vendor in data.vendors)
+    self.unseen = tuple(vendor for vendor in VENDORS if vendor not in data.vendors)
+
+  @property
+  def first(self) -> list[Any]:
+    """The records of any one artist; but for the picture they are alike."""
+    return self.records[VENDORS[0]]
+
+  @functools.cached_property
+  def concepts(self) -> np.ndarray:
+    return np.array([record["concept"] for record in self.first])
+
+  @functools.cached_property
+  def held_out(self) -> np.ndarray:
+    return np.array([is_held_out(record["concept_group"]) for record in self.first], bool)
+
+
+@functools.lru_cache(maxsize=1)
+def base_records(directory: str, limit: int | None) -> dict[str, list[Any]]:
+  """The base emoji without flags by artist; 1,644 of each. Read once, since training evaluates often."""
+  source = EmojiSource(directory, VENDORS, "all", skin_tones=False, languages=(), limit=limit)
+  records: dict[str, list[Any]] = {vendor: [] for vendor in VENDORS}
+  for record in source.records:
+    if not is_flag(record):
+      records[record["vendor"]].append(record)
+  return records
+
+
+def run(run: Any) -> list[Result]:
+  """All emoji tasks of a Run."""
+  emoji, task = Emoji(run), Task(run)
+  settings = run.experiment.evaluation
+  return [
+    *vendor_hold_out(emoji, task, run.experiment.data),
+    *concept_hold_out(emoji, task),
+    *zero_shot_classes(emoji, task, run.encode_text, settings.templates, settings.min_class_size),
+  ]
+
+
+def vendor_hold_out(emoji: Emoji, task: Task, data: DataConfig) -> Iterator[Result]:
+  """Pictures by an artist that was not trained on: to the artists that were, and from and to text."""
+  for vendor in emoji.unseen or VENDORS[-1:]:
+    name = ARTISTS[vendor] + (" (unseen)" if vendor in emoji.unseen else " (seen)")
+    images = emoji.images[vendor]
+    for target in (other for other in emoji.seen if other != vendor):
+      floor, how = vendor_floor(data, vendor, target)
+      more = {"floor": floor, "floor_is": f"{how} ({_PUBLISHED})" if target == "twemoji" else how}
+      found = image_retrieval(images, emoji.images[target])
+      gallery = len(emoji.images[target])
+      yield task.result(
+        f"emoji_{vendor}_to_{target}", "image_retrieval", f"{name} to {ARTISTS[target]}", images, found,
+        gallery=gallery, **more,
+      )  # fmt: skip
+    found = image_text_retrieval(images, emoji.texts)
+    title = f"{name} and names"
+    yield task.result(f"emoji_{vendor}", "zeroshot_retrieval", title, images, found, gallery=len(images))
+    found = image_text_retrieval(images.shuffled(), emoji.texts)
+    yield task.result(
+      f"emoji_{vendor}_shuffled", "zeroshot_retrieval", f"Control: {title} shuffled", images, found,
+      gallery=len(images), control=True,
+    )  # fmt: skip
+
+
+def concept_hold_out(emoji: Emoji, task: Task) -> Iterator[Result]:
+  """Pictures and names of concepts that no artist showed in training, one artist at a time."""
+  texts = emoji.texts[emoji.held_out]
+  for vendor in VENDORS if len(texts) else ():
+    images = emoji.images[vendor][emoji.held_out]
+    title = f"Held-out concepts, {ARTISTS[vendor]}"
+    found = image_text_retrieval(images, texts)
+    yield task.result(
+      f"emoji_heldout_{vendor}", "zeroshot_retrieval", title, images, found, gallery=len(images)
+    )
+
+
+def zero_shot_classes(
+  emoji: Emoji, task: Task, encode_text: Any, templates: tuple[str, ...], min_class_size: int
+) -> Iterator[Result]:
+  """Groups and subgroups of the held-out concepts, all artists together.
+
+  A class is told by its name in the templates, and ("members") by the names of its emoji in training.
+  """
+  for field in ("group", "subgroup"):
+    sizes = Counter(record[field] for record in emoji.first)
+    classes = sorted(name for name, size in sizes.items() if field == "group" or size >= min_class_size)
+    labels = np.array([classes.index(r[field]) if r[field] in classes else -1 for r in emoji.first])
+    tested, known = emoji.held_out & (labels >= 0), ~emoji.held_out & (labels >= 0)
+    if not tested.any():
+      continue
+    images = np.concatenate([emoji.images[vendor].rows[tested] for vendor in VENDORS])
+    truth = np.tile(labels[tested], len(VENDORS))
+    named = class_embeddings(encode_text, [readable(name) for name in classes], templates)
+    members = mean_embeddings(emoji.texts.rows[known], labels[known], len(classes))
+    for how, prompts in (("name", named), ("members", members)):
+      found = zero_shot(images, truth, prompts)
+      title = f"Held-out {field}s ({len(classes)}), by {'name' if how == 'name' else 'names of members'}"
+      yield task.result(
+        f"emoji_{field}s_by_{how}", "zeroshot_classification", title, images, found, classes=len(classes)
+      )
+
+
+def readable(slug: str) -> str:
+  """ "face-smiling" -> "face smiling"."""
+  return slug.replace("-", " ")
+
+
+def vendor_floor(data: DataConfig, query: str, target: str) -> tuple[Metrics, str]:
+  """The raw-pixel floor between two artists; measured once for a set of data."""
+  return _floor(data.dir, data.limit, query, target)
+
+
+@functools.lru_cache(maxsize=4)
+def _floor(directory: str, limit: int | None, query: str, target: str) -> tuple[Metrics, str]:
+  records = base_records(directory, limit)
+  pictures = {vendor: list(Pictures(records[vendor], DataConfig())) for vendor in (query, target)}
+  ids = [record["concept"] for record in records[query]], [record["concept"] for record in records[target]]
+  return raw_pixel_floor(pictures[query], pictures[target], ids)

@@ -1,0 +1,110 @@
+"""What an evaluation found: one record per task, with what guessing gives beside it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+Metrics = dict[str, float]
+
+
+class _Required(TypedDict):
+  title: str
+  dataset: str
+  model: str
+  pretrained: str
+  task: str
+  language: str
+  step: int
+  n: int
+  metrics: Metrics
+  chance: Metrics
+
+
+class Result(_Required, total=False):
+  """CLIP_benchmark's fields (dataset, model, pretrained, task, metrics, language) and more.
+
+  title: one line for people. step: optimiser steps of the model. n: pictures measured. chance: what guessing
+  scores, under the metrics' names. floor, floor_is: what the raw pixels score, and how that was measured.
+  gallery: pictures to choose among; classes: classes to choose among. control: a negative control, which
+  must be at chance. skipped: unreadable records left out.
+  """
+
+  floor: Metrics
+  floor_is: str
+  gallery: int
+  classes: int
+  control: bool
+  skipped: int
+
+
+@dataclass(frozen=True)
+class Cell:
+  """One number with what it is to be compared with."""
+
+  metric: str
+  value: float
+  chance: float
+  floor: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+  """One direction of one result: a line of the table."""
+
+  key: str
+  title: str
+  kind: str
+  n: int
+  control: bool
+  cells: tuple[Cell, ...]
+
+
+_DIRECTIONS = {
+  ("zeroshot_retrieval", "image_retrieval"): "text to picture",
+  ("zeroshot_retrieval", "text_retrieval"): "picture to text",
+}
+
+
+def flatten(results: Sequence[Result]) -> Metrics:
+  """{"dataset/metric": value} of everything but the controls, and "mean_recall@1", the mean of every R@1."""
+  values = {
+    f"{result['dataset']}/{name}": value
+    for result in results
+    if not result.get("control")
+    for name, value in result["metrics"].items()
+  }
+  recalls = [value for name, value in values.items() if name.endswith("recall@1")]
+  if recalls:
+    values["mean_recall@1"] = sum(recalls) / len(recalls)
+  return values
+
+
+def rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+  """The lines of the table: every direction of every retrieval, and every classification."""
+  for result in results:
+    metrics = result["metrics"]
+    for family in ("image_retrieval", "text_retrieval"):
+      names = [name for name in metrics if name.startswith(f"{family}_")]
+      if names:
+        direction = _DIRECTIONS.get((result["task"], family))
+        yield _row(
+          result, names, "recall", f"{result['title']}, {direction}" if direction else result["title"]
+        )
+    if "acc1" in metrics:
+      names = [name for name in ("acc1", "acc5", "mean_per_class_recall") if name in metrics]
+      yield _row(result, names, "accuracy", result["title"])
+
+
+def short(metric: str) -> str:
+  """The name of a column: "R@5", "median rank", "acc1"."""
+  if "_recall@" in metric:
+    return "R@" + metric.rpartition("@")[2]
+  return "median rank" if metric.endswith("median_rank") else metric.replace("_", " ")
+
+
+def _row(result: Mapping[str, Any], names: list[str], kind: str, title: str) -> Row:
+  floor = result.get("floor", {})
+  cells = tuple(
+    Cell(name, result["metrics"][name], result["chance"][name], floor.get(name)) for name in names
+  )
+  return Row(result["dataset"], title, kind, result["n"], bool(result.get("control")), cells)
