@@ -15,26 +15,75 @@ from mmjax.nn.dense import Dense, Initializer
 from mmjax.nn.norm import LayerNorm
 
 Implementation = Literal["auto", "xla", "cudnn"]
+Residuals = tuple[Array, Array, Array, Array]
+
+
+def _allowed(mask: Array | None, *, causal: bool, shape: tuple[int, int]) -> Array | None:
+  """Which key each query may read, [batch or 1, 1, q, k]; None where every query may read every key."""
+  keys = None if mask is None else mask[:, None, None, :]
+  if not causal:
+    return keys
+  before = jnp.tril(jnp.ones(shape, bool))[None, None]
+  return before if keys is None else before & keys
+
+
+def _weights(query: Array, key: Array, allowed: Array | None) -> Array:
+  """The softmax, float32; all zeros for a query that may read nothing."""
+  logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+  if allowed is not None:
+    logits = jnp.where(allowed, logits, jnp.finfo(jnp.float32).min)
+  # The scale is applied to the differences, which are exact, in the same pass as the exponential.
+  weights = jnp.exp((logits - logits.max(-1, keepdims=True)) * query.shape[-1] ** -0.5)
+  if allowed is not None:
+    weights = jnp.where(allowed, weights, 0.0)
+  return weights * (1.0 / jnp.maximum(weights.sum(-1, keepdims=True), jnp.finfo(jnp.float32).tiny))
+
+
+@jax.custom_vjp
+def attention_by_hand(
+  query: Float[Array, "batch heads q dim"],
+  key: Float[Array, "batch heads k dim"],
+  value: Float[Array, "batch heads k dim"],
+  allowed: Bool[Array, "#batch 1 #q k"] | None,
+) -> Float[Array, "batch heads q dim"]:
+  """Softmax attention with its gradient written out, which is what XLA's CPU backend runs fastest."""
+  return _by_hand_forward(query, key, value, allowed)[0]
+
+
+def _by_hand_forward(
+  query: Array, key: Array, value: Array, allowed: Array | None
+) -> tuple[Array, Residuals]:
+  weights = _weights(query, key, allowed).astype(value.dtype)
+  out = jnp.einsum("bhqk,bhkd->bhqd", weights, value, preferred_element_type=jnp.float32)
+  return out.astype(value.dtype), (query, key, value, weights)
+
+
+def _by_hand_backward(residuals: Residuals, g: Array) -> tuple[Array, Array, Array, None]:
+  query, key, value, weights = residuals
+  dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  dvalue = dot("bhqk,bhqd->bhkd", weights, g)
+  dweights = dot("bhqd,bhkd->bhqk", g, value)
+  w32 = weights.astype(jnp.float32)
+  dlogits = w32 * (dweights - (dweights * w32).sum(-1, keepdims=True)) * query.shape[-1] ** -0.5
+  dlogits = dlogits.astype(query.dtype)
+  dquery, dkey = dot("bhqk,bhkd->bhqd", dlogits, key), dot("bhqk,bhqd->bhkd", dlogits, query)
+  return dquery.astype(query.dtype), dkey.astype(key.dtype), dvalue.astype(value.dtype), None
+
+
+attention_by_hand.defvjp(_by_hand_forward, _by_hand_backward)
 
 
 def _attention_cpu(query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool) -> Array:
-  logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-  logits = logits * query.shape[-1] ** -0.5
-  lowest = jnp.finfo(jnp.float32).min
-  if mask is not None:
-    logits = jnp.where(mask[:, None, None, :], logits, lowest)
-  if causal:
-    allowed = jnp.tril(jnp.ones(logits.shape[2:], bool))
-    logits = jnp.where(allowed[None, None], logits, lowest)
-  weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-  return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+  allowed = _allowed(mask, causal=causal, shape=(query.shape[1], key.shape[1]))
+  heads_first = [rearrange(x, "b l h d -> b h l d") for x in (query, key, value)]
+  return rearrange(attention_by_hand(*heads_first, allowed), "b h l d -> b l h d")
 
 
 def _attention_jax(
   query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool, implementation: Implementation
 ) -> Array:
   with jax.numpy_dtype_promotion("standard"):  # JAX's own code promotes bfloat16 to float32 implicitly
-    return jax.nn.dot_product_attention(
+    out = jax.nn.dot_product_attention(
       query,
       key,
       value,
@@ -42,6 +91,10 @@ def _attention_jax(
       is_causal=causal,
       implementation=None if implementation == "auto" else implementation,
     )
+  if mask is None:
+    return out
+  seen = jnp.cumsum(mask, axis=1)[:, : query.shape[1]] > 0 if causal else mask.any(1, keepdims=True)
+  return jnp.where(seen[:, :, None, None], out, jnp.zeros((), out.dtype))
 
 
 def attention(
@@ -61,15 +114,10 @@ def attention(
     implementation: "xla", "cudnn" (flash attention on NVIDIA GPUs), or "auto" (the platform's best).
   """
   default = functools.partial(_attention_jax, causal=causal, implementation=implementation)
-  if implementation == "auto":
-    cpu = functools.partial(_attention_cpu, causal=causal)
-    out = lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
-  else:
-    out = default(query, key, value, mask)
-  if mask is None:
-    return out
-  seen = jnp.cumsum(mask, axis=1)[:, : query.shape[1]] > 0 if causal else mask.any(1, keepdims=True)
-  return jnp.where(seen[:, :, None, None], out, jnp.zeros((), out.dtype))
+  if implementation != "auto":
+    return default(query, key, value, mask)
+  cpu = functools.partial(_attention_cpu, causal=causal)
+  return lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
 
 
 class MultiHeadAttention(nn.Module):

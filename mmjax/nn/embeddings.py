@@ -46,8 +46,8 @@ def windows(x: Float[Array, "batch height width channels"]) -> Float[Array, "bat
 class ConvStem(nn.Module):
   """3x3 convolutions with stride 2, then a linear layer, instead of a patch embedding (Xiao et al. 2021).
 
-  Each convolution halves the sides and doubles the channels, up to the width; layer norm and GELU follow. It is
-  written as shifted slices and one matmul, which XLA's CPU backend runs faster than a convolution.
+  Each convolution halves the sides and doubles the channels, up to the width; layer norm and GELU follow. It
+  is written as shifted slices and one matmul, which XLA's CPU backend runs faster than a convolution.
 
   Attributes:
     width: of the tokens.

@@ -1,38 +1,59 @@
-"""The two-layer perceptron of a transformer block."""
+"""The two-layer perceptron of a transformer block, and its nonlinearities."""
 
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from mmjax.nn.dense import Dense, Initializer
 
-
-def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-  """x Phi(x), exactly, with the normal distribution function Phi (Hendrycks and Gimpel 2016), in float32."""
-  return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
 
-def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
-  """The tanh approximation of GELU, as big_vision and SigLIP use it, computed in float32."""
-  return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
+def _pointwise(value_and_slope: ValueAndSlope) -> Callable[[Array], Array]:
+  """An elementwise function, computed in float32, whose backward pass keeps nothing but the input.
+
+  The unused one of the two results is dropped by the compiler.
+  """
+
+  @jax.custom_vjp
+  def apply(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return value_and_slope(x.astype(jnp.float32))[0].astype(x.dtype)
+
+  def forward(x: Array) -> tuple[Array, Array]:
+    return apply(x), x
+
+  def backward(x: Array, g: Array) -> tuple[Array]:
+    return ((g.astype(jnp.float32) * value_and_slope(x.astype(jnp.float32))[1]).astype(x.dtype),)
+
+  apply.defvjp(forward, backward)
+  return apply
 
 
-def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-  """x sigmoid(1.702 x), as OpenAI's CLIP weights need it, computed in float32."""
-  x32 = x.astype(jnp.float32)
-  return (x32 * jax.nn.sigmoid(1.702 * x32)).astype(x.dtype)
+def _gelu(x: Array) -> tuple[Array, Array]:
+  # By erf, not the erfc of jax.nn.gelu, which XLA's CPU backend computes three times slower.
+  cdf = 0.5 * (1.0 + lax.erf(x * 0.5**0.5))
+  return x * cdf, cdf + x * jnp.exp(-0.5 * x * x) * (2.0 * jnp.pi) ** -0.5
 
 
-Activation = Callable[[Array], Array]
-ACTIVATIONS: dict[str, Activation] = {
-  "gelu": gelu,
-  "gelu_tanh": gelu_tanh,
-  "quick_gelu": quick_gelu,
-}
+def _gelu_tanh(x: Array) -> tuple[Array, Array]:
+  c = (2.0 / jnp.pi) ** 0.5
+  t = jnp.tanh(c * (x + 0.044715 * x * x * x))
+  return 0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * c * (1.0 + 3 * 0.044715 * x * x)
+
+
+def _quick_gelu(x: Array) -> tuple[Array, Array]:
+  s = jax.nn.sigmoid(1.702 * x)
+  return x * s, s + 1.702 * x * s * (1.0 - s)
+
+
+gelu = _pointwise(_gelu)  # x Phi(x), with the normal distribution function Phi (Hendrycks and Gimpel 2016)
+gelu_tanh = _pointwise(_gelu_tanh)  # its tanh approximation, as big_vision and SigLIP have it
+quick_gelu = _pointwise(_quick_gelu)  # x sigmoid(1.702 x), which OpenAI's CLIP weights need
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
 class MLP(nn.Module):

@@ -1,26 +1,47 @@
 """Layer normalisation with float32 statistics."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+Residuals = tuple[Array, Array, Array, Array, Array]
 
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def layer_norm(
-  x: Float[Array, "*batch width"],
-  scale: Float[Array, "width"],
-  bias: Float[Array, "width"] | None,
-  *,
-  epsilon: float,
+  x: Float[Array, "*batch width"], scale: Float[Array, "width"], bias: Float[Array, "width"], epsilon: float
 ) -> Float[Array, "*batch width"]:
-  """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis, in float32 (Ba et al. 2016)."""
-  x32 = x.astype(jnp.float32)
+  """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis, in float32 (Ba et al. 2016).
+
+  The result has the dtype of x; the backward pass keeps x and two numbers per row.
+  """
+  return _forward(x, scale, bias, epsilon)[0]
+
+
+def _forward(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Residuals]:
+  x32, axes = x.astype(jnp.float32), range(x.ndim - 1)
   mean = x32.mean(-1, keepdims=True)
-  variance = jnp.square(x32 - mean).mean(-1, keepdims=True)
-  axes = range(x.ndim - 1)
-  y = (x32 - mean) * lax.rsqrt(variance + epsilon) * jnp.expand_dims(scale, axes)
-  return (y if bias is None else y + jnp.expand_dims(bias, axes)).astype(x.dtype)
+  inverse = lax.rsqrt(jnp.square(x32 - mean).mean(-1, keepdims=True) + epsilon)
+  y = (x32 - mean) * inverse * jnp.expand_dims(scale, axes) + jnp.expand_dims(bias, axes)
+  return y.astype(x.dtype), (x, scale, bias, mean, inverse)
+
+
+def _backward(epsilon: float, residuals: Residuals, g: Array) -> tuple[Array, Array, Array]:
+  del epsilon
+  x, scale, _, mean, inverse = residuals
+  axes = tuple(range(x.ndim - 1))
+  g32, normal = g.astype(jnp.float32), (x.astype(jnp.float32) - mean) * inverse
+  scaled = g32 * jnp.expand_dims(scale, axes)
+  projected = normal * (scaled * normal).mean(-1, keepdims=True)
+  dx = inverse * (scaled - scaled.mean(-1, keepdims=True) - projected)
+  return dx.astype(x.dtype), (g32 * normal).sum(axes), g32.sum(axes)
+
+
+layer_norm.defvjp(_forward, _backward)
 
 
 class LayerNorm(nn.Module):
@@ -36,12 +57,14 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32) if self.use_bias else None
-    return layer_norm(x, scale, bias, epsilon=self.epsilon)
+    width = (x.shape[-1],)
+    scale = self.param("scale", nn.initializers.ones, width, jnp.float32)
+    zeros = nn.initializers.zeros
+    bias = self.param("bias", zeros, width, jnp.float32) if self.use_bias else jnp.zeros(width, jnp.float32)
+    return layer_norm(x, scale, bias, self.epsilon)
 
 
 def normalize(x: Float[Array, "*batch dim"], *, epsilon: float = 1e-12) -> Float[Array, "*batch dim"]:
   """Unit-norm float32 rows: x * rsqrt(sum x^2 + epsilon), whose gradient is finite at zero as well."""
   x32 = x.astype(jnp.float32)
-  return x32 * jax.lax.rsqrt(jnp.square(x32).sum(-1, keepdims=True) + epsilon)
+  return x32 * lax.rsqrt(jnp.square(x32).sum(-1, keepdims=True) + epsilon)
