@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from mmjax.objectives.similarity import accumulator
+
 Features = Mapping[str, Any]
 Scalar = Float[Array, ""] | Float[Array, "batch"] | float
 TileSize = int | tuple[int, int] | None
@@ -32,7 +34,7 @@ def image_text(
   if image.dtype != text.dtype:
     raise ValueError(f"image is {image.dtype} and text is {text.dtype}; cast one of them")
   positive("logit_scale", logit_scale)
-  dtype = jnp.promote_types(image.dtype, jnp.float32)
+  dtype = accumulator(image.dtype)
   row = {"x": image, "scale": _number(logit_scale, dtype)}
   row |= {name: _number(value, dtype) for name, value in scalars.items()}
   column: dict[str, Any] = {"y": text}

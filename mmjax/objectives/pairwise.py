@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from mmjax.objectives.passes import Layout, affine_total, statistics
 from mmjax.objectives.reductions import KINDS
+from mmjax.objectives.similarity import accumulator
 from mmjax.objectives.tiles import Block, Rules
 from mmjax.parallel.ring import METHODS, AxisName, vary, varying_axes
 
@@ -118,8 +119,7 @@ def _arguments(rows: Features, columns: Features, axis_name: AxisName, tile_size
   _check(axes, tile_size, method)
   tile = (tile_size, tile_size) if isinstance(tile_size, int) else tile_size or (DEFAULT_TILE, DEFAULT_TILE)
   dtypes = [leaf.dtype for leaf in jax.tree.leaves((rows, columns)) if hasattr(leaf, "dtype")]
-  floats = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
-  dtype = jnp.result_type(*floats, jnp.float32)
+  dtype = accumulator(*dtypes)
   rows, columns = jax.tree.map(
     lambda x: jnp.asarray(x, dtype) if isinstance(x, float) else x, (rows, columns)
   )
@@ -249,4 +249,4 @@ def _check_tile(objective: Pairwise, row: Block, column: Block) -> Any:
       raise ValueError(
         f"tile's {name!r} has shape {leaf.shape}, expected [rows, columns] = {row.size, column.size}"
       )
-  return jnp.result_type(*jax.tree.leaves(outputs), jnp.float32)
+  return accumulator(*(leaf.dtype for leaf in jax.tree.leaves(outputs)))

@@ -127,9 +127,7 @@ def _gradients(
 
   def fresh(kinds: dict[str, str], block: Block) -> tuple[PyTree, PyTree]:
     diff, _ = tiles.partition(block)
-    gradient = jax.tree.map(
-      lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, layout.dtype)), diff
-    )
+    gradient = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, layout.dtype), diff)
     begin = tiles.start(kinds, block.size, layout.dtype) if states else {}
     return vary((begin, gradient), layout.varying)
 

@@ -1,5 +1,7 @@
 """The scaled inner products of a tile, fast and exact enough in every precision."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -25,8 +27,14 @@ def pair_similarity(
 ) -> Float[Array, "batch"]:
   """scale_i <x_i, y_i>: the positives. A dot with float32 accumulation; a bfloat16 sum would cost 1e-3 of
   loss."""
-  products = jnp.einsum("bd,bd->b", x, y, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+  products = jnp.einsum("bd,bd->b", x, y, preferred_element_type=accumulator(x.dtype))
   return products * scale.astype(products.dtype)
+
+
+def accumulator(*dtypes: Any) -> Any:
+  """The dtype of statistics and sums: float64 where any input is, float32 otherwise (strict promotion or
+  not)."""
+  return jnp.dtype("float64" if any(jnp.dtype(dtype) == "float64" for dtype in dtypes) else "float32")
 
 
 @jax.custom_vjp

@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Bool
 
 from mmjax.objectives.reductions import KINDS
+from mmjax.objectives.similarity import accumulator
 
 PyTree = Any
 Tile = tuple[int, int]
@@ -50,7 +51,7 @@ def merge(kinds: dict[str, str], one: PyTree, two: PyTree) -> dict[str, PyTree]:
 def tile_outputs(rules: Rules, row: Block, column: Block) -> dict[str, PyTree]:
   """The objective's matrices for one tile, absent pairs filled so that they change no reduction."""
   outputs = rules.tile(row.features, column.features)
-  outputs = jax.tree.map(lambda a: a.astype(jnp.promote_types(a.dtype, jnp.float32)), dict(outputs))
+  outputs = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), dict(outputs))
   keep = _present_pairs(row, column)
   if keep is None:
     return outputs
