@@ -1,11 +1,12 @@
 """One batch out of positions in the endless order: what a worker does, with no state a result depends on."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Int32
 from PIL import Image
 
 from mmjax.data.config import DataConfig
@@ -47,18 +48,20 @@ class Batcher:
     self._pictures: dict[int, Image.Image] = {}
     self._cache_left = config.cache_mb * 2**20
     self._texts: dict[str, np.ndarray] = {}
+    self._checked: set[int] = set()
     self._image_size = image_size
 
   def __call__(self, epochs: np.ndarray, indices: np.ndarray) -> Prepared:
     """The examples (epoch, index), row by row. Bad records stop it, or are replaced by the next good one."""
     rows = len(indices)
     batch = self._empty(rows)
+    texts = {f"text{suffix}": [""] * rows for suffix in self._views()}
     rng, bad = ExampleRng(self._seed), []
     for row, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist())):
       for step in range(len(self._source)):
         candidate = (index + step) % len(self._source)
         try:
-          self._fill(batch, row, candidate, rng(epoch, candidate))
+          self._fill(batch, texts, row, candidate, rng(epoch, candidate))
           break
         except DataError as error:
           bad.append(str(error))
@@ -66,33 +69,45 @@ class Batcher:
             return Prepared({}, bad, str(error))
       else:
         return Prepared({}, bad, f"No record of {len(self._source)} is good; the last one: {bad[-1]}")
-    return Prepared(batch, bad)
+    return Prepared(batch | {key: self._ids(column) for key, column in texts.items()}, bad)
+
+  def _views(self) -> Sequence[str]:
+    return ("", "2")[: self._config.views]
 
   def _empty(self, rows: int) -> dict[str, np.ndarray]:
-    size, length = self._image_size, self._tokenizer.config.max_length
+    size = self._image_size
     batch = {"index": np.empty(rows, np.int32), "concept": np.empty(rows, np.int32)}
-    for suffix in ("", "2")[: self._config.views]:
+    for suffix in self._views():
       batch[f"image{suffix}"] = np.empty((rows, size, size, 3), np.float32)
-      batch[f"text{suffix}"] = np.empty((rows, length), np.int32)
     return batch
 
-  def _fill(self, batch: dict[str, np.ndarray], row: int, index: int, rng: np.random.Generator) -> None:
+  def _fill(
+    self,
+    batch: dict[str, np.ndarray],
+    texts: dict[str, list[str]],
+    row: int,
+    index: int,
+    rng: np.random.Generator,
+  ) -> None:
     record = self._source[index]
-    check_captions(record["captions"], record["id"])
+    if index not in self._checked:
+      check_captions(record["captions"], record["id"])
+      self._checked.add(index)
     batch["index"][row] = index
     batch["concept"][row] = record["concept"]
-    batch["image"][row] = self._transform(self._picture(index, record), rng)
-    batch["text"][row] = self._ids(self._sample_caption(record["captions"], rng))
+    self._transform(self._picture(index, record), rng, batch["image"][row])
+    texts["text"][row] = self._sample_caption(record["captions"], rng)
     if self._config.views == 2:
-      batch["image2"][row] = self._second_view(index, record, rng)
-      batch["text2"][row] = self._ids(self._sample_caption(record["captions"], rng))
+      other = self._other_picture(index, record, rng)
+      self._transform(other, rng, batch["image2"][row])
+      texts["text2"][row] = self._sample_caption(record["captions"], rng)
 
-  def _second_view(self, index: int, record: Record, rng: np.random.Generator) -> Float[np.ndarray, "h w 3"]:
+  def _other_picture(self, index: int, record: Record, rng: np.random.Generator) -> Image.Image:
     others = siblings(self._source, index)
     if others:
       index = others[int(rng.random() * len(others))]
       record = self._source[index]
-    return self._transform(self._picture(index, record), rng)
+    return self._picture(index, record)
 
   def _picture(self, index: int, record: Record) -> Image.Image:
     picture = self._pictures.get(index)
@@ -106,13 +121,13 @@ class Batcher:
         self._pictures[index] = picture
     return picture
 
-  def _ids(self, text: str) -> Int32[np.ndarray, " t"]:
-    ids = self._texts.get(text)
-    if ids is None:
-      ids = self._tokenizer([text])[0]
-      if len(self._texts) < _REMEMBERED_TEXTS:
-        self._texts[text] = ids
-    return ids
+  def _ids(self, texts: list[str]) -> Int32[np.ndarray, "n t"]:
+    known = self._texts
+    missing = [text for text in dict.fromkeys(texts) if text not in known]
+    if len(known) + len(missing) > _REMEMBERED_TEXTS:
+      return self._tokenizer(texts)
+    known.update(zip(missing, self._tokenizer(missing)))
+    return np.stack([known[text] for text in texts])
 
   def __getstate__(self) -> dict[str, Any]:
     """Worker processes start with empty memories instead of a copy of this one's."""

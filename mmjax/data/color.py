@@ -78,7 +78,11 @@ class Normalize:
   std: tuple[float, float, float]
 
   def __call__(
-    self, pixels: UInt8[np.ndarray, "h w 4"], background: Sequence[float], matrix: ColorMatrix | None = None
+    self,
+    pixels: UInt8[np.ndarray, "h w 4"],
+    background: Sequence[float],
+    matrix: ColorMatrix | None = None,
+    out: Float[np.ndarray, "h w 3"] | None = None,
   ) -> Float[np.ndarray, "h w 3"]:
     """With p the premultiplied colour, a the alpha: p + (1 - a) background is affine in (p, a)."""
     matrix = _IDENTITY if matrix is None else matrix
@@ -90,11 +94,13 @@ class Normalize:
     weights[3] = shown / (-255 * std)
     bias = ((shown + matrix[:3, 3] - self.mean) / std).astype(np.float32)
     ones, low, high = _constants(self, pixels.shape[0] * pixels.shape[1])
-    flat = pixels.reshape(-1, 4).astype(np.float32) @ weights
+    out = np.empty((*pixels.shape[:2], 3), np.float32) if out is None else out
+    flat = out.reshape(-1, 3)
+    np.matmul(pixels.reshape(-1, 4).astype(np.float32), weights, out=flat)
     flat += ones @ bias[None]  # broadcasting over a trailing axis of three is ten times slower
     np.maximum(flat, low, out=flat)
     np.minimum(flat, high, out=flat)
-    return flat.reshape(*pixels.shape[:2], 3)
+    return out
 
 
 @functools.lru_cache(maxsize=8)

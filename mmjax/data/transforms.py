@@ -62,8 +62,10 @@ class TrainImage:
   background: RandomBackground
   cutout: Cutout | None = None
 
-  def __call__(self, image: Image.Image, rng: np.random.Generator) -> Float[np.ndarray, "h w 3"]:
-    """A premultiplied picture (mode "RGBa") to normalised float32 [size, size, 3]."""
+  def __call__(
+    self, image: Image.Image, rng: np.random.Generator, out: Float[np.ndarray, "h w 3"] | None = None
+  ) -> Float[np.ndarray, "h w 3"]:
+    """A premultiplied picture (mode "RGBa") to normalised float32 [size, size, 3], in `out` if given."""
     box = self.crop.box(*image.size, rng)
     matrices = [transform.matrix(rng) for transform in self.geometry]
     pixels = np.asarray(geometry.warp(image, box, matrices, self.size))
@@ -72,7 +74,7 @@ class TrainImage:
       step = color.matrix(rng)
       matrix = step if matrix is None else step @ matrix
     background = self.background.color(rng)
-    result = self.normalize(pixels, background, matrix)
+    result = self.normalize(pixels, background, matrix, out)
     if self.cutout is not None:
       self.cutout(result, rng)
     return result
@@ -106,19 +108,25 @@ class SampleCaption:
   """Per kind of caption; kinds without a weight are never drawn."""
 
   def __call__(self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator) -> str:
-    kind_draw, pick_draw = rng.random(2).tolist()
-    kinds = [kind for kind, texts in captions.items() if texts and self.weights.get(kind, 0) > 0]
-    kinds = kinds or [PRIMARY]  # a record that has none of the wanted kinds still has its main caption
-    point = kind_draw * sum(self.weights.get(kind, 1.0) for kind in kinds)
-    for kind in kinds:
-      point -= self.weights.get(kind, 1.0)
-      if point < 0:
-        break
+    kind_draw, pick_draw, order = rng.random(3).tolist()
+    kind = self._draw(self.weights, kind_draw)
+    if not captions.get(kind):  # rare, and then drawn again among those that are there
+      present = {name: weight for name, weight in self.weights.items() if captions.get(name)}
+      kind = self._draw(present, order)
     texts = captions[kind]
-    if kind == "keywords":
-      number = 1 + int(pick_draw * min(4, len(texts)))
-      return ", ".join(texts[place] for place in rng.permutation(len(texts))[:number].tolist())
-    return texts[int(pick_draw * len(texts))]
+    if kind != "keywords":
+      return texts[int(pick_draw * len(texts))]
+    number = 1 + int(pick_draw * min(4, len(texts)))
+    return ", ".join(texts[place] for place in rng.permutation(len(texts))[:number].tolist())
+
+  def _draw(self, weights: Mapping[str, float], point: float) -> str:
+    """A kind with probability in proportion to its weight; the main caption where nothing has any."""
+    point *= sum(weights.values())
+    for kind, weight in weights.items():
+      point -= weight
+      if point < 0:
+        return kind
+    return PRIMARY
 
 
 def premultiplied(image: Image.Image) -> Image.Image:
