@@ -72,7 +72,9 @@ class Run:
       padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
       place = batch_sharding(self.mesh)
       device = jax.make_array_from_callback(padded.shape, place, lambda index, rows=padded: rows[index])
-      parts.append(np.asarray(_embed(self.model, method, replicated(self.mesh), self.params, device))[: len(batch)])
+      parts.append(
+        np.asarray(_embed(self.model, method, replicated(self.mesh), self.params, device))[: len(batch)]
+      )
     return np.concatenate(parts) if parts else np.zeros((0, self.experiment.model.embed_dim), np.float32)
 
   def _batch_size(self, rows: int) -> int:
@@ -135,6 +137,8 @@ def load_run(workdir: str | Path, *, step: int | None = None) -> Run:
 
 def _on_these_devices(experiment: Experiment) -> Experiment:
   """The experiment with its parameters sharded over the devices here, whatever mesh it was trained on."""
-  parallel = dataclasses.replace(experiment.parallel, data=1, fsdp=len(jax.devices()), model=1, microbatches=1)
+  parallel = dataclasses.replace(
+    experiment.parallel, data=1, fsdp=len(jax.devices()), model=1, microbatches=1
+  )
   run = dataclasses.replace(experiment.run, batch_size=len(jax.devices()))
   return dataclasses.replace(experiment, parallel=parallel, run=run)

@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+import jax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float
-
-import jax
 
 from mmjax.objectives.contrastive import clip_loss, siglip_loss
 from mmjax.types import Batch
@@ -24,6 +23,10 @@ class Contrastive:
   """The two embeddings that are compared, by name: image, text, or image2 (the second view of data.views=2)."""
   weight: float = 1.0
   """What the loss is multiplied by in the sum over objectives."""
+  mask_same_concept: bool = False
+  """Leave out the negatives that mean the same (equal batch["concept"]): duplicates, and variants of one thing."""
+  tile_size: int | None = None
+  """Most rows and columns of the similarity matrix held at once; None: what is fast here."""
 
   def __call__(
     self,
@@ -46,15 +49,19 @@ class Contrastive:
       batch_axes: the mesh axes the batch is split over.
     """
     rows, columns = (embeddings[name] for name in self.between)
+    concepts = batch["concept"] if self.mask_same_concept else None
 
-    def local(rows, columns, scale, bias):
+    def local(rows, columns, concepts, scale, bias):
+      common = dict(logit_scale=scale, axis_name=batch_axes, ids=concepts, tile_size=self.tile_size)
       if self.loss == "softmax":
-        return clip_loss(rows, columns, logit_scale=scale, axis_name=batch_axes)
-      return siglip_loss(rows, columns, logit_scale=scale, logit_bias=bias, axis_name=batch_axes)
+        return clip_loss(rows, columns, **common)
+      return siglip_loss(rows, columns, logit_bias=bias, **common)
 
     sharded, whole = PartitionSpec(batch_axes), PartitionSpec()
-    mapped = jax.shard_map(local, mesh=mesh, in_specs=(sharded, sharded, whole, whole), out_specs=whole)
-    return mapped(rows, columns, logit_scale, logit_bias)
+    mapped = jax.shard_map(
+      local, mesh=mesh, in_specs=(sharded, sharded, sharded, whole, whole), out_specs=whole
+    )
+    return mapped(rows, columns, concepts, logit_scale, logit_bias)
 
   @property
   def name(self) -> str:

@@ -41,6 +41,7 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         preservation_policy=_preservation(keep_last, best_metric), cleanup_tmp_directories=True
       ),
+      item_handlers={"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()},
     )
 
   @property
@@ -72,7 +73,9 @@ class Checkpoints:
     """
     step = self.latest_step if step is None else step
     if step is None or step not in self._manager.all_steps():
-      raise CheckpointError(f"{self._directory} holds no checkpoint{'' if step is None else f' of step {step}'}")
+      raise CheckpointError(
+        f"{self._directory} holds no checkpoint{'' if step is None else f' of step {step}'}"
+      )
     self._check_same(step, shapes)
     target = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings)
     items = self._manager.restore(
@@ -102,13 +105,13 @@ class Checkpoints:
         )
     for path in saved:
       if path not in wanted:
-        raise CheckpointError(f"{where} is of another model or optimiser: {path!r} has no place here; {remedy}")
+        raise CheckpointError(
+          f"{where} is of another model or optimiser: {path!r} has no place here; {remedy}"
+        )
 
 
 def _leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  return {
-    parameter_path(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
+  return {parameter_path(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _preservation(keep_last: int, best_metric: str | None) -> policies.PreservationPolicy:

@@ -194,7 +194,9 @@ class _Loop:
 
   def _diagnosis(self, step: int, values: Metrics, bad: Any) -> str:
     name = first_bad_parameter(self._training.shapes.params, bad)
-    where = f"the first parameter whose gradient is not finite is {name!r}" if name else "every gradient is finite"
+    where = (
+      f"the first parameter whose gradient is not finite is {name!r}" if name else "every gradient is finite"
+    )
     saved = self._checkpoints.latest_step
     kept = f"step {saved} in {self._workdir / CHECKPOINTS}" if saved is not None else "none yet"
     return (
@@ -229,7 +231,9 @@ class _Loop:
     if self._interrupt:
       self._progress.say(f"stopped after step {step}; saving")
       self._checkpoints.wait()
-      self._progress.say(f"saved to {self._workdir / CHECKPOINTS / str(step)}; the same command goes on from here")
+      self._progress.say(
+        f"saved to {self._workdir / CHECKPOINTS / str(step)}; the same command goes on from here"
+      )
 
 
 class _Clock:

@@ -159,7 +159,9 @@ def _muon_for_kernels(config: OptimizerConfig) -> optax.GradientTransformation:
 def _add_decay(multipliers: Any, weight_decay: float) -> optax.GradientTransformation:
   def update(updates, params):
     return jax.tree.map(
-      lambda u, p, m: u if m * weight_decay == 0 or isinstance(u, optax.MaskedNode) else u + m * weight_decay * p,
+      lambda u, p, m: (
+        u if m * weight_decay == 0 or isinstance(u, optax.MaskedNode) else u + m * weight_decay * p
+      ),
       updates,
       params,
       multipliers,
@@ -183,7 +185,7 @@ def _scale(multipliers: Any) -> optax.GradientTransformation:
 
 
 def update_ema(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:
-  """Moving average of the parameters; early on the decay is (1 + step) / (10 + step), so that the start is forgotten."""
+  """Moving average of the parameters; early on the decay is (1 + step) / (10 + step), to forget the start."""
   count = step.astype(jnp.float32)
   effective = jnp.minimum(jnp.float32(decay), (1 + count) / (10 + count))
   return jax.tree.map(lambda average, p: average + (1 - effective) * (p - average), ema, params)

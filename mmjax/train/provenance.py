@@ -11,7 +11,17 @@ from typing import Any
 from mmjax.experiment import Experiment, to_json
 from mmjax.files import write_atomically
 
-PACKAGES = ("mmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+PACKAGES = (
+  "mmjax",
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "grain",
+  "tensorflow-datasets",
+  "numpy",
+)
 
 
 def describe_run(experiment: Experiment) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mmjax.objectives.terms import Objective
 from mmjax.parallel.mesh import BATCH_AXES, batch_sharding, replicated
 from mmjax.parallel.microbatch import microbatch
 from mmjax.parallel.rules import parameter_path
-from mmjax.train.optimizer import trainable, update_ema, OptimizerConfig, learning_rate
+from mmjax.train.optimizer import OptimizerConfig, learning_rate, trainable, update_ema
 from mmjax.train.state import Params, TrainState
 from mmjax.types import Batch
 
@@ -53,7 +53,9 @@ def make_step(
   schedule = learning_rate(config, steps)
 
   def loss_fn(params: Params, batch: Batch, keys: Key[Array, "batch"]) -> tuple[Float[Array, ""], Metrics]:
-    params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params))
+    params = jax.tree.map(
+      lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params)
+    )
     embeddings = embed(params, batch, keys)
     scale = model.apply({"params": params}, method="logit_scale")
     bias = model.apply({"params": params}, method="logit_bias")
@@ -65,7 +67,7 @@ def make_step(
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     keys = example_keys(state.rng, state.step, batch["index"])
     (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, keys)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = None if state.ema is None else update_ema(state.ema, params, config.ema_decay, state.step)
@@ -74,7 +76,12 @@ def make_step(
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), stepped, state)
     with jax.numpy_dtype_promotion("standard"):
       rate = jnp.asarray(schedule(state.step), jnp.float32)
-    metrics |= {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "bad_parameters": _not_finite(grads)}
+    metrics |= {
+      "loss": loss,
+      "grad_norm": grad_norm,
+      "learning_rate": rate,
+      "bad_parameters": _not_finite(grads),
+    }
     return kept, metrics
 
   return jax.jit(

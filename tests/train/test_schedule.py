@@ -1,0 +1,38 @@
+import math
+
+import jax
+import pytest
+
+from mmjax.errors import ConfigError
+from mmjax.train.schedule import make_schedule
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+  with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix integers and floats
+    yield
+
+
+def values(kind, steps, **arguments):
+  schedule = make_schedule(kind, peak=2.0, steps=100, **arguments)
+  return [float(schedule(step)) for step in steps]
+
+
+def test_cosine_by_hand():
+  got = values("cosine", [0, 5, 10, 55, 100], warmup=10, cooldown=0)
+  assert got == pytest.approx([0, 1, 2, 2 * (1 + math.cos(math.pi / 2)) / 2, 0], abs=1e-6)
+
+
+def test_reciprocal_square_root_by_hand():
+  # sqrt(16 / step) from the end of the warm-up on; the last 20 steps fall linearly on top of that.
+  got = values("rsqrt", [8, 16, 64, 90, 100], warmup=16, cooldown=20)
+  assert got == pytest.approx([1, 2, 2 * math.sqrt(16 / 64), 2 * math.sqrt(16 / 90) / 2, 0], abs=1e-6)
+
+
+def test_constant_by_hand():
+  assert values("constant", [0, 1, 50, 90, 100], warmup=0, cooldown=20) == pytest.approx([2, 2, 2, 1, 0])
+
+
+def test_a_schedule_longer_than_the_run_is_refused():
+  with pytest.raises(ConfigError, match="do not fit into run.steps=100"):
+    values("constant", [0], warmup=60, cooldown=50)

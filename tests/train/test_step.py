@@ -1,0 +1,122 @@
+"""One step is the same on any mesh, in any number of microbatches; and what it does with NaN, freezing, EMA."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.objectives import clip_loss
+from mmjax.objectives.terms import Contrastive
+from mmjax.parallel.mesh import put_batch
+from mmjax.train.step import first_bad_parameter
+from tests.tiny import experiment, host_batch, training_on
+
+STEPS = 20
+
+
+def losses(devices: int, **parallel) -> np.ndarray:
+  """Loss and gradient norm of STEPS steps on the same batches."""
+  training = training_on(devices, experiment(parallel=parallel))
+  state, rows = training.initial_state(), []
+  for number in range(STEPS):
+    state, metrics = training.step(state, put_batch(host_batch(seed=number % 3), training.mesh))
+    rows.append((float(metrics["loss"]), float(metrics["grad_norm"])))
+  assert int(state.step) == STEPS
+  return np.array(rows)
+
+
+@pytest.mark.parametrize(
+  ("devices", "parallel"),
+  [
+    (8, dict()),
+    (8, dict(fsdp=2, model=2)),
+    (1, dict(microbatches=4)),
+    (4, dict(fsdp=2, microbatches=2)),
+    (4, dict(model=2, microbatches=2)),
+  ],
+)
+def test_twenty_steps_do_not_depend_on_devices_or_microbatches(devices, parallel):
+  np.testing.assert_allclose(losses(devices, **parallel), losses(1), rtol=1e-5, atol=1e-5)
+
+
+def test_the_first_loss_is_the_dense_one():
+  training = training_on(1, experiment(model=dict(image=_without_patch_dropout())))
+  state, batch = training.initial_state(), host_batch()
+  embeddings = training.model.apply({"params": state.params}, batch)
+  scale = training.experiment.model.init_logit_scale
+  expected = clip_loss(embeddings["image"], embeddings["text"], logit_scale=scale)
+  _, metrics = training.step(state, put_batch(batch, training.mesh))
+  assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_gradients_are_reduced_once_after_the_microbatch_loop():
+  training = training_on(4, experiment(parallel=dict(fsdp=2, microbatches=2)))
+  batch = jax.tree.map(
+    lambda rows: jax.ShapeDtypeStruct(rows.shape, rows.dtype), put_batch(host_batch(), training.mesh)
+  )
+  text = training.step.lower(training.shapes, batch).compile().as_text()
+  assert "all-reduce" in text
+  loops = re.findall(r"body=%?([\w.\-]+)", text)
+  assert loops, "the microbatch loop is gone"
+  for name in loops:
+    body = re.search(rf"^%?{re.escape(name)} .*?^}}", text, flags=re.MULTILINE | re.DOTALL)
+    assert body and "all-reduce" not in body.group(0)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_names_the_parameter():
+  training = training_on(1, experiment())
+  state = training.initial_state()
+  before = jax.tree.map(np.asarray, jax.device_get(state))
+  batch = host_batch()
+  batch["image"][3, 0, 0, 0] = np.nan
+  after, metrics = training.step(state, put_batch(batch, training.mesh))
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), before)
+  assert not np.isfinite(metrics["loss"])
+  bad = first_bad_parameter(training.shapes.params, metrics["bad_parameters"])
+  assert bad is not None and bad.startswith("image")
+
+
+def test_frozen_towers_do_not_move_and_averages_follow():
+  training = training_on(1, experiment(optimizer=dict(frozen=("^text/",), warmup_steps=0)))
+  state = training.initial_state()
+  start = jax.device_get(state.params)
+  state, _ = training.step(state, put_batch(host_batch(), training.mesh))
+  params, ema = jax.device_get((state.params, state.ema))
+  jax.tree.map(np.testing.assert_array_equal, params["text"], start["text"])
+  kernel = lambda tree: tree["image_projection"]["kernel"]
+  assert not np.array_equal(kernel(params), kernel(start))
+  np.testing.assert_allclose(
+    kernel(ema), kernel(start) + 0.9 * (kernel(params) - kernel(start)), rtol=1e-5, atol=1e-7
+  )
+
+
+def test_objectives_are_weighted_and_logged_separately():
+  both = (Contrastive(weight=2.0), Contrastive(between=("image", "image2"), weight=0.5))
+  training = training_on(1, dataclasses.replace(experiment(), objectives=both))
+  batch = host_batch() | {"image2": host_batch(seed=1)["image"]}
+  _, metrics = training.step(training.initial_state(), put_batch(batch, training.mesh))
+  total = 2.0 * metrics["softmax_image_text"] + 0.5 * metrics["softmax_image_image2"]
+  assert float(metrics["loss"]) == pytest.approx(float(total), rel=1e-6)
+
+
+def test_randomness_is_keyed_on_the_example_not_on_its_row():
+  training = training_on(1, experiment())
+  batch = host_batch()
+  turned = {name: rows[::-1].copy() for name, rows in batch.items()}
+  values = [
+    float(training.step(training.initial_state(), put_batch(b, training.mesh))[1]["loss"])
+    for b in (batch, turned)
+  ]
+  assert values[0] == pytest.approx(values[1], rel=1e-6)
+  other = batch | {"index": batch["index"] + 1000}  # other examples, hence other dropped patches
+  assert (
+    float(training.step(training.initial_state(), put_batch(other, training.mesh))[1]["loss"]) != values[0]
+  )
+  assert jnp.isfinite(values[0])
+
+
+def _without_patch_dropout():
+  return dataclasses.replace(experiment().model.image, patch_dropout=0.0)
