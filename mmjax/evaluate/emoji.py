@@ -34,8 +34,10 @@ class Emoji:
       vendor: Embedded(run.encode_image(Pictures(records, data)), self.concepts)
       for vendor, records in self.records.items()
     }
-    names = [record["captions"]["name"][0] for record in self.first]
-    self.texts = Embedded(run.encode_text(names), self.concepts)
+    self.flags = [r for r in _read(data.dir, data.limit) if r["vendor"] == VENDORS[0] and is_flag(r)]
+    names = [record["captions"]["name"][0] for record in [*self.first, *self.flags]]
+    rows = run.encode_text(names)
+    self.texts, self.flag_rows = Embedded(rows[: len(self.first)], self.concepts), rows[len(self.first) :]
     self.seen = tuple(vendor for vendor in VENDORS if vendor in data.vendors)
     self.unseen = tuple(vendor for vendor in VENDORS if vendor not in data.vendors)
 
@@ -53,15 +55,16 @@ class Emoji:
     return np.array([is_held_out(record["concept_group"]) for record in self.first], bool)
 
 
-@functools.lru_cache(maxsize=1)
 def base_records(directory: str, limit: int | None) -> dict[str, list[Any]]:
-  """The base emoji without flags by artist; 1,644 of each. Read once, since training evaluates often."""
-  source = EmojiSource(directory, VENDORS, "all", skin_tones=False, languages=(), limit=limit)
-  records: dict[str, list[Any]] = {vendor: [] for vendor in VENDORS}
-  for record in source.records:
-    if not is_flag(record):
-      records[record["vendor"]].append(record)
-  return records
+  """The base emoji without flags by artist, in the same order; 1,644 of each."""
+  records = _read(directory, limit)
+  return {vendor: [r for r in records if r["vendor"] == vendor and not is_flag(r)] for vendor in VENDORS}
+
+
+@functools.lru_cache(maxsize=1)
+def _read(directory: str, limit: int | None) -> list[Any]:
+  """Read once, since training evaluates often."""
+  return EmojiSource(directory, VENDORS, "all", skin_tones=False, languages=(), limit=limit).records
 
 
 def run(run: Any) -> list[Result]:
@@ -106,9 +109,7 @@ def concept_hold_out(emoji: Emoji, task: Task) -> Iterator[Result]:
     images = emoji.images[vendor][emoji.held_out]
     title = f"Held-out concepts, {ARTISTS[vendor]}"
     found = image_text_retrieval(images, texts)
-    yield task.result(
-      f"emoji_heldout_{vendor}", "zeroshot_retrieval", title, images, found, gallery=len(images)
-    )
+    yield task.result(f"emoji_heldout_{vendor}", "zeroshot_retrieval", title, images, found, gallery=len(images))
 
 
 def zero_shot_classes(
@@ -118,17 +119,20 @@ def zero_shot_classes(
 
   A class is told by its name in the templates, and ("members") by the names of its emoji in training.
   """
+  records = [*emoji.first, *emoji.flags]  # flags are never held out, but one may be taken for one
+  rows = np.concatenate([emoji.texts.rows, emoji.flag_rows])
+  held_out = np.pad(emoji.held_out, (0, len(emoji.flags)))
   for field in ("group", "subgroup"):
-    sizes = Counter(record[field] for record in emoji.first)
+    sizes = Counter(record[field] for record in records)
     classes = sorted(name for name, size in sizes.items() if field == "group" or size >= min_class_size)
-    labels = np.array([classes.index(r[field]) if r[field] in classes else -1 for r in emoji.first])
-    tested, known = emoji.held_out & (labels >= 0), ~emoji.held_out & (labels >= 0)
+    labels = np.array([classes.index(r[field]) if r[field] in classes else -1 for r in records])
+    tested, known = held_out & (labels >= 0), ~held_out & (labels >= 0)
     if not tested.any():
       continue
-    images = np.concatenate([emoji.images[vendor].rows[tested] for vendor in VENDORS])
+    images = np.concatenate([emoji.images[vendor].rows[tested[: len(emoji.first)]] for vendor in VENDORS])
     truth = np.tile(labels[tested], len(VENDORS))
     named = class_embeddings(encode_text, [readable(name) for name in classes], templates)
-    members = mean_embeddings(emoji.texts.rows[known], labels[known], len(classes))
+    members = mean_embeddings(rows[known], labels[known], len(classes))
     for how, prompts in (("name", named), ("members", members)):
       found = zero_shot(images, truth, prompts)
       title = f"Held-out {field}s ({len(classes)}), by {'name' if how == 'name' else 'names of members'}"

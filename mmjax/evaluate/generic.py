@@ -48,7 +48,5 @@ def run(run: Any) -> list[Result]:
     ("_shuffled", f"Control: {name} shuffled", images.shuffled(), True),
   ):
     found = image_text_retrieval(shown, texts)
-    results.append(
-      task.result(f"{name}{suffix}", "zeroshot_retrieval", title, images, found, control=control, **more)
-    )
+    results.append(task.result(f"{name}{suffix}", "zeroshot_retrieval", title, images, found, control=control, **more))
   return results

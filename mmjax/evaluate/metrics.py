@@ -20,9 +20,7 @@ _CHUNK = 16_000_000  # scores held at a time
 Ids = Int[np.ndarray, " n"] | Sequence[int]
 
 
-def ranks(
-  scores: Float[np.ndarray, "n m"], positive: np.ndarray, *, tie: float = 0.0
-) -> Int[np.ndarray, " n"]:
+def ranks(scores: Float[np.ndarray, "n m"], positive: np.ndarray, *, tie: float = 0.0) -> Int[np.ndarray, " n"]:
   """The rank, from 1, of every query's best positive; ties count against it.
 
   Args:
@@ -107,9 +105,7 @@ def _chance_in_top(cutoff: int, positives: int, size: int) -> float:
   if not positives:
     return 0.0
   negatives = size - positives
-  logarithm = (
-    lgamma(negatives + 1) - lgamma(negatives - cutoff + 1) - lgamma(size + 1) + lgamma(size - cutoff + 1)
-  )
+  logarithm = lgamma(negatives + 1) - lgamma(negatives - cutoff + 1) - lgamma(size + 1) + lgamma(size - cutoff + 1)
   return -float(np.expm1(logarithm))
 
 

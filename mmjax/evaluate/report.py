@@ -1,2 +1,231 @@
-def write_report(workdir, run=None):
-  raise NotImplementedError
+"""The report: one self-contained HTML file about a run, finished or interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmjax.errors import UserError
+from mmjax.evaluate import gallery
+from mmjax.evaluate.figures import column, line_chart, training_charts
+from mmjax.evaluate.page import Section, card, missing, page
+from mmjax.evaluate.results import Cell, Row, flatten, rows, short
+from mmjax.evaluate.table import number
+from mmjax.files import write_atomically
+
+if TYPE_CHECKING:
+  from mmjax.run import Run
+
+History = dict[str, list[tuple[int, float]]]
+"""(step, value) by metric, from the evaluations during training."""
+
+
+def write_report(workdir: str | Path, run: Run | None = None) -> Path:
+  """Writes report.html from config.json, metrics.jsonl and results.json; what is missing is said so.
+
+  Args:
+    workdir: the folder of a run.
+    run: embeds the pictures that are shown; without it the picture sections say that there is no model.
+  Returns: the path of report.html.
+  Raises:
+    UserError: a file of the workdir is not what it should be; the message names it (and the line).
+  """
+  workdir = Path(workdir).expanduser()
+  if not workdir.is_dir():
+    raise UserError(f"{workdir} is not a directory: give the workdir of a run")
+  config = _json(workdir / "config.json") or {}
+  lines, history = _metrics(workdir / "metrics.jsonl")
+  results = _json(workdir / "results.json") or []
+  sections = [
+    ("results", "Results", _results(results, history)),
+    ("training", "Training", _training(lines, history)),
+    *_pictures(run),
+    ("configuration", "Configuration", _configuration(config)),
+  ]
+  html = page(f"mmjax run: {workdir.resolve().name}", _lead(config, lines, results, run), sections)
+  path = workdir / "report.html"
+  write_atomically(path, html)
+  return path
+
+
+def _json(path: Path) -> Any:
+  if not path.exists():
+    return None
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise UserError(f"{path} is not JSON ({error}): remove it, or evaluate the run again") from error
+
+
+def _metrics(path: Path) -> tuple[list[dict[str, Any]], History]:
+  """The training lines, and the evaluations; a last line that a crash cut short is dropped."""
+  lines: list[dict[str, Any]] = []
+  history: History = {}
+  text = path.read_text(encoding="utf-8") if path.exists() else ""
+  for place, line in enumerate(text.splitlines(keepends=True), 1):
+    if not line.endswith("\n"):
+      break
+    try:
+      record = json.loads(line)
+      step = int(record["step"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+      raise UserError(f"{path}, line {place}: not a line of metrics ({error!r}): remove it") from error
+    for name, value in record.get("eval", {}).items():
+      history.setdefault(name, []).append((step, value))
+    if "eval" not in record:
+      lines.append(record)
+  return lines, history
+
+
+def _lead(config: Any, lines: Sequence[Mapping], results: Sequence[Any], run: Run | None) -> str:
+  """A sentence and the numbers one looks for first."""
+  planned = config.get("experiment", {}).get("run", {}).get("steps")
+  cards = []
+  if lines:
+    last = lines[-1]
+    cards.append(card(f"{last['step']:,}", "steps", f"of {planned:,} planned" if planned else ""))
+    if "loss" in last:
+      chance = f"chance {last['chance']:.2f}" if "chance" in last else ""
+      cards.append(card(f"{last['loss']:.3f}", "last loss (nats)", chance))
+    speeds = sorted(column(lines, "examples_per_second")[1])
+    if speeds:
+      cards.append(card(f"{speeds[len(speeds) // 2]:,.0f}", "examples / s", "median"))
+    if "seconds" in last:
+      cards.append(card(f"{last['seconds'] / 60:.1f}", "minutes"))
+  for row in [row for row in rows(results) if not row.control and row.kind == "recall"][:4:2]:
+    first = row.cells[0]
+    cards.append(card(number(first, first.value), f"{short(first.metric)}, {row.title}", _beside(first)))
+  step = f"Model of step {run.step:,}. " if run is not None else ""
+  finished = bool(lines) and bool(planned) and lines[-1]["step"] >= planned
+  state = "" if finished else "This run has not finished. "
+  return (
+    f'<p class="note">{state}{step}Everything here is in this one file.</p><div class="cards">{"".join(cards)}</div>'
+  )
+
+
+def _beside(cell: Cell) -> str:
+  floor = "" if cell.floor is None else f" · floor {number(cell, cell.floor)}"
+  return f"chance {number(cell, cell.chance)}{floor}"
+
+
+def _results(results: Sequence[Any], history: History) -> str:
+  if not results:
+    return missing("There is no results.json in this workdir: the run has not been evaluated yet.")
+  lines = list(rows(results))
+  tables = "".join(
+    f"<h3>{heading}</h3>{_table([row for row in lines if row.kind == kind], history)}"
+    for kind, heading in (("recall", "Retrieval"), ("accuracy", "Zero-shot classification"))
+    if any(row.kind == kind for row in lines)
+  )
+  floors = dict.fromkeys(result["floor_is"] for result in results if "floor_is" in result)
+  notes = "".join(f'<p class="note">Floor: {escape(floor)}.</p>' for floor in floors)
+  return (
+    '<p class="note">R@K: the share of queries with a right answer among the first K. The mark on a bar is chance. '
+    "Ties count against the model.</p>" + tables + notes
+  )
+
+
+def _table(lines: Sequence[Row], history: History) -> str:
+  columns = list(dict.fromkeys(short(cell.metric) for row in lines for cell in row.cells))
+  head = "".join(f"<th>{escape(name)}</th>" for name in ("", "n", *columns))
+  body = []
+  for row in lines:
+    cells = {short(cell.metric): _cell(cell, history.get(f"{row.key}/{cell.metric}", [])) for cell in row.cells}
+    kind = ' class="control"' if row.control else ""
+    body.append(
+      f"<tr{kind}><td>{escape(row.title)}</td><td>{row.n:,}</td>"
+      + "".join(f"<td>{cells.get(name, '')}</td>" for name in columns)
+      + "</tr>"
+    )
+  return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _cell(cell: Cell, earlier: Sequence[tuple[int, float]]) -> str:
+  """The value, a bar with a mark at chance, what it is compared with, and whether it was ever better."""
+  rank = cell.metric.endswith("median_rank")
+  bar = ""
+  if not rank:
+    width, mark = 100 * min(cell.value, 1), 100 * min(cell.chance, 0.98)
+    bar = f'<div class="bar"><span style="width:{width:.1f}%"></span><i style="left:{mark:.1f}%"></i></div>'
+  return f"<b>{number(cell, cell.value)}</b>{bar}<small>{_beside(cell)}</small>{_best(cell, earlier, rank)}"
+
+
+def _best(cell: Cell, earlier: Sequence[tuple[int, float]], lower: bool) -> str:
+  if not earlier:
+    return ""
+  step, value = (min if lower else max)(earlier, key=lambda entry: entry[1])
+  if (cell.value <= value) if lower else (cell.value >= value):
+    return '<span class="best">★ best so far</span>'
+  return f"<small>best {number(cell, value)} at step {step:,}</small>"
+
+
+def _training(lines: Sequence[Mapping], history: History) -> str:
+  if not lines:
+    return missing("There is no metrics.jsonl with numbers in this workdir: training has not begun.")
+  charts = training_charts(lines)
+  curves = [
+    (name.replace("/", ", ").replace("image_retrieval_", ""), *map(list, zip(*points)))
+    for name, points in history.items()
+    if name.endswith("recall@1")
+  ]
+  if curves:
+    wanted = curves[-1:] + curves[:2]  # the mean of all comes last
+    charts.append(("Recall@1 during training", line_chart(wanted, ylabel="recall@1", zero=True)))
+  return '<div class="charts">' + "".join(f"<div><h3>{h}</h3>{svg}</div>" for h, svg in charts) + "</div>"
+
+
+_NO_MODEL = "There is no model to embed pictures with: the workdir holds no checkpoint yet."
+_PICTURE_SECTIONS: tuple[tuple[str, str, Callable[[gallery.Exhibition], str], str], ...] = (
+  (
+    "text-to-picture", "Text to picture", gallery.text_to_picture,
+    "The nearest pictures by {shelf} for every text, out of {size:,}. Texts are evenly spread over {texts}, not chosen.",
+  ),
+  (
+    "similarity", "Similarity of a batch", gallery.similarity,
+    "Cosine between pictures (rows) and texts (columns). What belongs together is framed, on the diagonal.",
+  ),
+  (
+    "neighbours", "Neighbours across artists", gallery.neighbours,
+    "For a picture by {shelf}, the nearest pictures by the others; right ones show the same emoji.",
+  ),
+)  # fmt: skip
+
+
+def _pictures(run: Run | None) -> list[Section]:
+  if run is None:
+    return [(anchor, heading, missing(_NO_MODEL)) for anchor, heading, _, _ in _PICTURE_SECTIONS]
+  show = gallery.exhibition(run)
+  texts = "the concepts never trained on" if show.others else "the validation split"
+  facts = {"shelf": escape(show.shelf.name), "size": len(show.shelf.records), "texts": texts}
+  sections = []
+  for anchor, heading, draw, note in _PICTURE_SECTIONS:
+    if anchor == "neighbours" and not show.others:
+      sections.append((anchor, heading, missing("Only the emoji data has several artists to compare.")))
+    else:
+      sections.append((anchor, heading, f'<p class="note">{note.format(**facts)}</p>{draw(show)}'))
+  return sections
+
+
+def _configuration(config: Mapping[str, Any]) -> str:
+  if not config:
+    return missing("There is no config.json in this workdir.")
+  parts = dict(config.get("experiment", {}))
+  parts["software"] = {key: value for key, value in config.items() if key != "experiment"}
+  return "".join(
+    f"<details><summary>{escape(name)}</summary><dl>{''.join(_entries(value, ''))}</dl></details>"
+    for name, value in parts.items()
+  )
+
+
+def _entries(value: Any, prefix: str) -> list[str]:
+  """One line per field; nested records become dotted names."""
+  if isinstance(value, Mapping):
+    items = [(f"{prefix}.{key}" if prefix else str(key), inner) for key, inner in value.items()]
+    return [line for name, inner in items for line in _entries(inner, name)]
+  if isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
+    return [line for place, inner in enumerate(value) for line in _entries(inner, f"{prefix}[{place}]")]
+  shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+  return [f"<dt>{escape(prefix)}</dt><dd>{escape(shown)}</dd>"]

@@ -87,9 +87,7 @@ def rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
       names = [name for name in metrics if name.startswith(f"{family}_")]
       if names:
         direction = _DIRECTIONS.get((result["task"], family))
-        yield _row(
-          result, names, "recall", f"{result['title']}, {direction}" if direction else result["title"]
-        )
+        yield _row(result, names, "recall", f"{result['title']}, {direction}" if direction else result["title"])
     if "acc1" in metrics:
       names = [name for name in ("acc1", "acc5", "mean_per_class_recall") if name in metrics]
       yield _row(result, names, "accuracy", result["title"])
@@ -104,7 +102,5 @@ def short(metric: str) -> str:
 
 def _row(result: Mapping[str, Any], names: list[str], kind: str, title: str) -> Row:
   floor = result.get("floor", {})
-  cells = tuple(
-    Cell(name, result["metrics"][name], result["chance"][name], floor.get(name)) for name in names
-  )
+  cells = tuple(Cell(name, result["metrics"][name], result["chance"][name], floor.get(name)) for name in names)
   return Row(result["dataset"], title, kind, result["n"], bool(result.get("control")), cells)

@@ -1,0 +1,136 @@
+"""Pictures on the page: retrieval grids, a similarity matrix, neighbours across artists."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmjax.evaluate import emoji, generic
+from mmjax.evaluate.figures import color_scale, heat_map
+from mmjax.evaluate.metrics import retrieval_ranks
+from mmjax.evaluate.pictures import Pictures
+from mmjax.evaluate.retrieval import Embedded
+
+QUERIES, SHOWN, BATCH, NEIGHBOURS = 12, 8, 16, 4
+
+
+@dataclass(frozen=True)
+class Shelf:
+  """Pictures that can be retrieved and shown."""
+
+  name: str
+  records: Sequence[Any]
+  embedded: Embedded
+  run: Any
+
+  def thumbnail(self, index: int) -> str:
+    """A data URI, at most 72 pixels wide."""
+    record = self.records[index]
+    picture = Pictures([record], self.run.experiment.data)[0]
+    picture = picture if picture.mode == "RGBA" else picture.convert("RGB")
+    picture.thumbnail((72, 72), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+  def label(self, index: int) -> str:
+    return self.records[index]["captions"]["name"][0]
+
+
+@dataclass(frozen=True)
+class Exhibition:
+  """What the picture sections show: a shelf to search by text, the texts, and shelves to compare artists."""
+
+  shelf: Shelf
+  captions: Sequence[str]
+  texts: Embedded
+  others: Sequence[Shelf]
+  held_out: np.ndarray
+  """Which of the texts are of concepts never trained on."""
+
+
+def exhibition(run: Any) -> Exhibition:
+  """Embeds what is shown: all emoji, or the validation split of other data."""
+  if run.experiment.data.source != "emoji":
+    found = generic.Captioned(run)
+    shelf = Shelf("validation", found.records, found.images, run)
+    return Exhibition(shelf, found.captions, found.texts, (), np.ones(len(found.captions), bool))
+  suite = emoji.Emoji(run)
+  shelves = {
+    vendor: Shelf(emoji.ARTISTS[vendor], suite.records[vendor], images, run) for vendor, images in suite.images.items()
+  }
+  first = (*suite.unseen, "noto")[0]
+  captions = [record["captions"]["name"][0] for record in suite.first]
+  others = [shelves[vendor] for vendor in suite.seen if vendor != first]
+  return Exhibition(shelves[first], captions, suite.texts, others, suite.held_out)
+
+
+def evenly(places: np.ndarray, count: int) -> list[int]:
+  """`count` of the places, evenly spread: nobody picked the good ones."""
+  chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
+  return [int(place) for place in places[np.unique(chosen)]]
+
+
+def text_to_picture(show: Exhibition) -> str:
+  """Queries and the nearest pictures, right and wrong marked."""
+  places = np.flatnonzero(show.held_out) if show.held_out.any() else np.arange(len(show.texts))
+  queries = evenly(places, QUERIES)
+  chosen = show.texts[np.array(queries)]
+  order = _nearest(chosen.rows, show.shelf.embedded.rows, SHOWN)
+  found = retrieval_ranks(chosen.rows, show.shelf.embedded.rows, chosen.ids, show.shelf.embedded.ids)
+  lines = []
+  for query, nearest, rank, concept in zip(queries, order, found.tolist(), chosen.ids.tolist()):
+    tiles = "".join(_tile(show.shelf, index, show.shelf.embedded.ids[index] == concept) for index in nearest)
+    label = f'<b>{escape(show.captions[query])}</b><span class="rank">right one at rank {rank}</span>'
+    lines.append(f'<div class="query"><div class="what">{label}</div><div class="tiles">{tiles}</div></div>')
+  return "".join(lines)
+
+
+def similarity(show: Exhibition) -> str:
+  """The cosines of a batch of pictures and their texts."""
+  places = np.flatnonzero(show.held_out) if show.held_out.any() else np.arange(len(show.texts))
+  texts = evenly(places, BATCH)
+  by_concept = {concept: place for place, concept in enumerate(show.shelf.embedded.ids.tolist())}
+  texts = [place for place in texts if int(show.texts.ids[place]) in by_concept]
+  images = [by_concept[int(show.texts.ids[place])] for place in texts]
+  matrix = show.shelf.embedded.rows[images] @ show.texts.rows[texts].T
+  thumbnails = [show.shelf.thumbnail(index) for index in images]
+  drawing = heat_map(matrix, thumbnails, [show.captions[place] for place in texts])
+  return drawing + color_scale(float(matrix.min()), float(matrix.max()))
+
+
+def neighbours(show: Exhibition) -> str:
+  """A picture of one artist, and the nearest ones of the others."""
+  queries = evenly(np.arange(len(show.shelf.records)), QUERIES)
+  order = {other.name: _nearest(show.shelf.embedded.rows[queries], other.embedded.rows, NEIGHBOURS) for other in show.others}  # fmt: skip
+  lines = []
+  for row, query in enumerate(queries):
+    concept = show.shelf.embedded.ids[query]
+    groups = "".join(
+      f'<div class="artist"><span>{escape(other.name)}</span><div class="tiles">'
+      + "".join(_tile(other, index, other.embedded.ids[index] == concept) for index in order[other.name][row])
+      + "</div></div>"
+      for other in show.others
+    )
+    label = f"{_image(show.shelf, query)}<b>{escape(show.shelf.label(query))}</b>"
+    lines.append(f'<div class="query"><div class="what pictured">{label}</div>{groups}</div>')
+  return "".join(lines)
+
+
+def _nearest(rows: np.ndarray, gallery: np.ndarray, count: int) -> np.ndarray:
+  return np.argsort(-(rows @ gallery.T), axis=1, kind="stable")[:, :count]
+
+
+def _tile(shelf: Shelf, index: int, right: bool) -> str:
+  mark = '<i aria-label="right">✓</i>' if right else '<i aria-label="wrong">✗</i>'
+  return f'<div class="tile {"right" if right else "wrong"}">{_image(shelf, index)}{mark}</div>'
+
+
+def _image(shelf: Shelf, index: int) -> str:
+  name = escape(shelf.label(index), quote=True)
+  return f'<img src="{shelf.thumbnail(index)}" alt="{name}" title="{name}">'
