@@ -49,9 +49,9 @@ class Run:
 
   def encode_image(self, images: Sequence[Any] | Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n dim"]:
     """Unit-norm embeddings of pictures (anything `preprocess` takes, or already preprocessed float32 arrays)."""
-    ready = isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.float32
-    rows = images if ready else _Lazy(images, self.preprocess)
-    return self._encode("encode_image", rows)
+    if isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.float32:
+      return self._encode("encode_image", images)
+    return self._encode("encode_image", _Lazy(images, self.preprocess))
 
   def encode_text(self, strings: Sequence[str]) -> Float[np.ndarray, "n dim"]:
     """Unit-norm embeddings of sentences."""
@@ -70,11 +70,9 @@ class Run:
     for start in range(0, total, size):
       batch = np.asarray(rows[start : min(start + size, total)])
       padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
-      place = batch_sharding(self.mesh)
-      device = jax.make_array_from_callback(padded.shape, place, lambda index, rows=padded: rows[index])
-      parts.append(
-        np.asarray(_embed(self.model, method, replicated(self.mesh), self.params, device))[: len(batch)]
-      )
+      device = jax.make_array_from_callback(padded.shape, batch_sharding(self.mesh), padded.__getitem__)
+      embedded = _embed(self.model, method, replicated(self.mesh), self.params, device)
+      parts.append(np.asarray(embedded)[: len(batch)])
     return np.concatenate(parts) if parts else np.zeros((0, self.experiment.model.embed_dim), np.float32)
 
   def _batch_size(self, rows: int) -> int:
@@ -88,14 +86,14 @@ class Run:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _embed(model: nn.Module, method: str, sharding: NamedSharding, params: Any, rows: jax.Array) -> jax.Array:
-  embeddings = normalize(model.apply({"params": params}, rows, method=method))
-  return jax.lax.with_sharding_constraint(embeddings, sharding)
+  embeddings: Any = model.apply({"params": params}, rows, method=method)
+  return jax.lax.with_sharding_constraint(normalize(embeddings), sharding)
 
 
 class _Lazy:
   """Preprocesses a slice of pictures when it is asked for, so that only one batch of them is decoded at a time."""
 
-  def __init__(self, images: Sequence[Any], transform: Any):
+  def __init__(self, images: Any, transform: Any):
     self._images, self._transform = images, transform
 
   def __len__(self) -> int:

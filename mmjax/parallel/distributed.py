@@ -24,7 +24,8 @@ def start_distributed(environment: Mapping[str, str] = os.environ) -> None:
   alone = "SLURM_NTASKS" in environment and "SLURM_STEP_ID" not in environment
   if process_count(environment) == 1 or (alone and "JAX_NUM_PROCESSES" not in environment):
     return
-  if (jax.config.jax_platforms or "").split(",")[0] == "cpu":
+  platforms = jax.config.jax_platforms  # type: ignore[attr-defined]  # defined at run time
+  if (platforms or "").split(",")[0] == "cpu":
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
   if "JAX_NUM_PROCESSES" not in environment:
     jax.distributed.initialize()

@@ -155,7 +155,8 @@ class _Loop:
 
   def run(self, state: TrainState) -> TrainState:
     run, evaluation = self._experiment.run, self._experiment.evaluation
-    step, pending = self._start, None
+    step = self._start
+    pending: tuple[int, Metrics] | None = None
     with TrainingProgress(run.steps, start=self._start, quiet=jax.process_index() != 0) as self._progress:
       self._greet()
       while step < run.steps and not self._interrupt:
@@ -168,7 +169,8 @@ class _Loop:
         pending = step, metrics
         evaluating = evaluation.every > 0 and step % evaluation.every == 0
         if evaluating or step % run.save_every == 0:
-          pending = self._look(*pending)
+          self._look(*pending)
+          pending = None
           evaluated = self._evaluate(state, step) if evaluating else {}
           self._checkpoints.save(step, state, self._feed.get_state(), evaluated)
       if pending is not None:

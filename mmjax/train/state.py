@@ -17,8 +17,7 @@ from mmjax.parallel.rules import Rules, parameter_path
 Params = Any
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
   """Everything a step reads and writes.
 
   Attributes:
@@ -56,17 +55,12 @@ def init_state(
   )
 
 
-def state_shardings(shapes: TrainState, rules: Rules[Placement], mesh: Mesh) -> TrainState:
-  """A sharding for every leaf: parameters by the rules, their moments and averages beside them, the rest replicated."""
+def state_shardings(shapes: TrainState, rules: Rules[Placement], mesh: Mesh) -> Any:
+  """A TrainState of shardings: parameters by the rules, moments and averages beside them, the rest replicated."""
   params = parameter_shardings(rules, shapes.params, mesh)
   whole = replicated(mesh)
-  return TrainState(
-    step=whole,
-    params=params,
-    opt_state=_beside(shapes.opt_state, shapes.params, params, whole),
-    ema=None if shapes.ema is None else params,
-    rng=whole,
-  )
+  places: dict[str, Any] = dict(step=whole, params=params, rng=whole, ema=None if shapes.ema is None else params)
+  return TrainState(opt_state=_beside(shapes.opt_state, shapes.params, params, whole), **places)
 
 
 def _beside(tree: Any, params: Params, shardings: Any, default: NamedSharding) -> Any:

@@ -57,10 +57,12 @@ def make_step(
       lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params)
     )
     embeddings = embed(params, batch, keys)
-    scale = model.apply({"params": params}, method="logit_scale")
-    bias = model.apply({"params": params}, method="logit_bias")
-    place = dict(logit_scale=scale, logit_bias=bias, mesh=mesh, batch_axes=BATCH_AXES)
-    terms = {o.name: o(embeddings, batch, **place) for o in objectives}
+    scale: Any = model.apply({"params": params}, method="logit_scale")
+    bias: Any = model.apply({"params": params}, method="logit_bias")
+    terms = {
+      o.name: o(embeddings, batch, logit_scale=scale, logit_bias=bias, mesh=mesh, batch_axes=BATCH_AXES)
+      for o in objectives
+    }
     loss = sum((o.weight * terms[o.name] for o in objectives), start=jnp.zeros(()))
     return loss, {"logit_scale": scale, "logit_bias": bias, **terms}
 
