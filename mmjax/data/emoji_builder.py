@@ -33,7 +33,7 @@ class EmojiBuilder(tfds.core.GeneratorBasedBuilder):
   """
 
   name = "emoji"
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.0.0")  # raise it when the split, the captions or the drawing change
   BUILDER_CONFIGS = [EmojiConfig(name=vendor, vendor=vendor) for vendor in VENDORS]  # noqa: RUF012
 
   advance: Callable[[], None] = staticmethod(lambda: None)
