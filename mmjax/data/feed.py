@@ -79,9 +79,7 @@ class Feed:
   def _start(self) -> None:
     self._queue: queue.Queue[tuple[Any, Any, BaseException | None]] = queue.Queue(self._depth)
     self._stopped = threading.Event()
-    self._thread = threading.Thread(
-      target=self._run, args=(self._queue, self._stopped), daemon=True, name="feed"
-    )
+    self._thread = threading.Thread(target=self._run, args=(self._queue, self._stopped), daemon=True, name="feed")
     self._thread.start()
 
   def _run(self, ready: queue.Queue, stopped: threading.Event) -> None:

@@ -96,17 +96,14 @@ class FolderSource:
     except OSError as error:
       raise DataError(f"Cannot read {path}: {error.strerror}. Restore it or remove its row.") from error
     texts = self._captions[name]
-    return Record(
-      image=image, captions={PRIMARY: texts}, id=str(path), concept=concept_number(texts[0].casefold())
-    )
+    return Record(image=image, captions={PRIMARY: texts}, id=str(path), concept=concept_number(texts[0].casefold()))
 
   def _entry(self, row: Mapping, image_key: str, caption_key: str, place: str) -> tuple[str, list[str]]:
     name, value = row[image_key], row[caption_key]
     texts = [str(text).strip() for text in (value if isinstance(value, list) else [value or ""])]
     if not texts or not all(texts):
       raise DataError(
-        f"{place}: the field {caption_key!r} is empty. "
-        "Fill it in, remove the row, or use --data.on-bad-record skip."
+        f"{place}: the field {caption_key!r} is empty. Fill it in, remove the row, or use --data.on-bad-record skip."
       )
     if not name or not (self._directory / str(name)).is_file():
       raise DataError(
@@ -123,9 +120,7 @@ def _find_captions(directory: Path, given: str | Path | None) -> Path:
       raise DataError(f"--data.path {directory} is not a directory. Give the one with your pictures.")
     found = [path for path in candidates if path.is_file()]
   except OSError as error:
-    raise DataError(
-      f"Cannot read the directory {directory}: {error.strerror}. Check its permissions."
-    ) from error
+    raise DataError(f"Cannot read the directory {directory}: {error.strerror}. Check its permissions.") from error
   if not found:
     raise DataError(
       f"{directory} has no {' or '.join(path.name for path in candidates)}. "
@@ -163,9 +158,7 @@ def _object(line: str, place: str) -> dict:
 def _column(row: Mapping, given: str | None, known: tuple[str, ...], place: str, option: str) -> str:
   if given is not None:
     if given not in row:
-      raise DataError(
-        f"{place}: there is no column {given!r}, only {', '.join(map(str, row))}. Check {option}."
-      )
+      raise DataError(f"{place}: there is no column {given!r}, only {', '.join(map(str, row))}. Check {option}.")
     return given
   for name in known:
     if name in row:

@@ -32,9 +32,7 @@ def decode(picture: Picture, *, record: str = "the picture", max_pixels: int = M
   try:
     image = Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture))
   except Image.DecompressionBombError as error:
-    raise DataError(
-      f"{record}: refused as a decompression bomb ({error}). Shrink it or remove it."
-    ) from error
+    raise DataError(f"{record}: refused as a decompression bomb ({error}). Shrink it or remove it.") from error
   except (OSError, ValueError, SyntaxError) as error:
     raise DataError(f"{record}: cannot be read as a picture ({error}). Replace or remove it.") from error
   width, height = image.size
@@ -45,13 +43,9 @@ def decode(picture: Picture, *, record: str = "the picture", max_pixels: int = M
     )
   try:
     image.load()
-    return _with_known_mode(
-      ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO", "TIFF") else image
-    )
+    return _with_known_mode(ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO", "TIFF") else image)
   except (OSError, ValueError, SyntaxError, EOFError) as error:
-    raise DataError(
-      f"{record}: the picture is corrupt or truncated ({error}). Replace or remove it."
-    ) from error
+    raise DataError(f"{record}: the picture is corrupt or truncated ({error}). Replace or remove it.") from error
 
 
 def _with_known_mode(image: Image.Image) -> Image.Image:
@@ -63,9 +57,7 @@ def _with_known_mode(image: Image.Image) -> Image.Image:
 
 
 def _from_array(array: np.ndarray, record: str) -> Image.Image:
-  if (
-    array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4))
-  ):
+  if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
     raise DataError(
       f"{record}: an array of {array.dtype} {list(array.shape)} is not a picture; "
       "give uint8 [height, width, 3] (or 4 with transparency)."

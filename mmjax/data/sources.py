@@ -63,9 +63,7 @@ def make_source(config: DataConfig, split: str) -> Source:
     from mmjax.data.folder_source import FolderSource
 
     if config.path is None:
-      raise DataError(
-        "--data.source folder needs --data.path DIR: a directory with pictures and captions.csv."
-      )
+      raise DataError("--data.source folder needs --data.path DIR: a directory with pictures and captions.csv.")
     return FolderSource.from_config(config, split)
   if config.source == "tfds":
     from mmjax.data.tfds_source import TfdsSource

@@ -40,9 +40,7 @@ class TfdsSource:
     leaves = dict(_leaves(builder.info.features))
     images = [key for key, feature in leaves.items() if isinstance(feature, tfds.features.Image)]
     texts = [
-      key
-      for key, feature in leaves.items()
-      if isinstance(feature, (tfds.features.Text, tfds.features.ClassLabel))
+      key for key, feature in leaves.items() if isinstance(feature, (tfds.features.Text, tfds.features.ClassLabel))
     ]
     self._image_key = _choose(image_key, images, f"image feature of {name}", "--data.image-key")
     self._caption_key = _choose(caption_key, texts, f"text or label feature of {name}", "--data.caption-key")
@@ -107,9 +105,7 @@ def _builder(name: str, directory: str | Path | None) -> Any:
       f"tfds.builder({name!r}, data_dir={str(directory)!r}).download_and_prepare(file_format='array_record')"
     )
   local = [path.name for path in Path(directory).iterdir() if path.is_dir()] if directory else []
-  raise unknown(
-    "TFDS data set", name.partition("/")[0], [*tfds.list_builders(with_community_datasets=False), *local]
-  )
+  raise unknown("TFDS data set", name.partition("/")[0], [*tfds.list_builders(with_community_datasets=False), *local])
 
 
 def _leaves(features: Any, prefix: str = ""):
@@ -128,9 +124,7 @@ def _choose(given: str | None, candidates: list[str], what: str, option: str) ->
       raise unknown(what, given, candidates)
     return given
   if len(candidates) != 1:
-    raise DataError(
-      f"There is not one {what} but {len(candidates)}: {', '.join(candidates)}. Name it with {option}."
-    )
+    raise DataError(f"There is not one {what} but {len(candidates)}: {', '.join(candidates)}. Name it with {option}.")
   return candidates[0]
 
 

@@ -157,6 +157,4 @@ def _read_record(path: Path) -> dict:
   try:
     return json.loads(path.read_text(encoding="utf-8"))
   except (OSError, json.JSONDecodeError) as error:
-    raise DataError(
-      f"Cannot read the tokenizer record {path}: {error}. Was it saved with the run?"
-    ) from error
+    raise DataError(f"Cannot read the tokenizer record {path}: {error}. Was it saved with the run?") from error

@@ -139,9 +139,7 @@ def premultiplied(image: Image.Image) -> Image.Image:
 def check_captions(captions: Mapping[str, Sequence[str]], record: str) -> None:
   """Raises DataError where a record has no main caption, or an empty one."""
   if not captions.get(PRIMARY):
-    raise DataError(
-      f"{record}: has no caption. Add one, remove the record, or use --data.on-bad-record skip."
-    )
+    raise DataError(f"{record}: has no caption. Add one, remove the record, or use --data.on-bad-record skip.")
   for kind, texts in captions.items():
     if any(not text.strip() for text in texts):
       raise DataError(f"{record}: the caption of kind {kind!r} is empty. Fill it in, or remove the record.")
@@ -176,9 +174,7 @@ def caption_transform(config: DataConfig) -> SampleCaption:
   weights = {PRIMARY: config.name_weight, "keywords": config.keywords_weight}
   weights |= {language: config.languages_weight / len(config.languages) for language in config.languages}
   if config.name_weight < 0 or config.keywords_weight < 0 or config.languages_weight < 0:
-    raise DataError(
-      "--data.name-weight, --data.keywords-weight and --data.languages-weight cannot be negative."
-    )
+    raise DataError("--data.name-weight, --data.keywords-weight and --data.languages-weight cannot be negative.")
   return SampleCaption(weights)
 
 

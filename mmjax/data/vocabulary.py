@@ -31,11 +31,7 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
   if config.tokenizer.path is not None:
     return Tokenizer(read_vocabulary(config.tokenizer.path), config.tokenizer)
   texts = list(dict.fromkeys(_captions(make_source(config, "train") if source is None else source)))
-  path = (
-    Path(config.dir).expanduser()
-    / "tokenizers"
-    / f"{config.source}-{_fingerprint(texts, config.tokenizer)}.json"
-  )
+  path = Path(config.dir).expanduser() / "tokenizers" / f"{config.source}-{_fingerprint(texts, config.tokenizer)}.json"
   engine = read_vocabulary(path) if path.exists() else _train(texts, config.tokenizer, path)
   return Tokenizer(engine, config.tokenizer)
 

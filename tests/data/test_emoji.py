@@ -111,9 +111,7 @@ def test_wrong_names_are_answered_with_the_nearest(tmp_path, arguments, message)
 
 def test_missing_package_says_how_to_install_it(tmp_path, monkeypatch):
   find = importlib.util.find_spec
-  monkeypatch.setattr(
-    importlib.util, "find_spec", lambda name: None if name == "dynamic_font" else find(name)
-  )
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "dynamic_font" else find(name))
   with pytest.raises(DataError, match=r"'dynamic-font', which is missing: pip install 'mmjax\[emoji\]'"):
     emoji.build(tmp_path, "noto", limit=2)
 

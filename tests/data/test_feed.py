@@ -56,9 +56,7 @@ def test_batches_come_in_order_and_end():
 
 def test_put_runs_ahead_in_another_thread():
   put_by = []
-  with device_prefetch(
-    Counter(), lambda batch: put_by.append(threading.current_thread().name), depth=3
-  ) as feed:
+  with device_prefetch(Counter(), lambda batch: put_by.append(threading.current_thread().name), depth=3) as feed:
     next(feed)
     wait_until(lambda: len(put_by) >= 4)  # three in the queue, while nobody asks
     assert set(put_by) == {"feed"}

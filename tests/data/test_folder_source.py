@@ -74,10 +74,7 @@ def test_a_byte_order_mark_does_no_harm(folder):
 
 def test_the_split_column_decides(folder):
   write(folder, "image,caption,split\na.png,a,train\nb.jpg,b,val\nsub/c.webp,c,TRAIN\n")
-  names = {
-    s: [record["id"].rpartition("/")[2] for record in FolderSource(folder, s)]
-    for s in ("train", "validation")
-  }
+  names = {s: [record["id"].rpartition("/")[2] for record in FolderSource(folder, s)] for s in ("train", "validation")}
   assert names == {"train": ["a.png", "c.webp"], "validation": ["b.jpg"]}
 
 
@@ -90,9 +87,7 @@ def test_without_it_a_hash_keeps_one_in_twenty(folder):
   assert train.isdisjoint(validation) and len(train) + len(validation) == 2000
   assert 70 <= len(validation) <= 130
   write(folder, "image,caption\n" + "".join(f"{name},x\n" for name in reversed(names)))
-  assert {r["id"] for r in FolderSource(folder, "validation")} == validation, (
-    "the order of the rows does not matter"
-  )
+  assert {r["id"] for r in FolderSource(folder, "validation")} == validation, "the order of the rows does not matter"
 
 
 @pytest.mark.parametrize(

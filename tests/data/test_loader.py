@@ -90,9 +90,7 @@ def test_it_resumes_exactly_in_the_middle_of_an_epoch(emoji_config, train_source
 @pytest.mark.parametrize("cache_mb, prefetch", [(0, 1), (1, 5)])
 def test_caching_and_prefetching_change_nothing(emoji_config, train_source, tokenizer, cache_mb, prefetch):
   config = dataclasses.replace(emoji_config, cache_mb=cache_mb, prefetch=prefetch)
-  same(
-    take(loader(config, train_source, tokenizer), 16), take(loader(emoji_config, train_source, tokenizer), 16)
-  )
+  same(take(loader(config, train_source, tokenizer), 16), take(loader(emoji_config, train_source, tokenizer), 16))
 
 
 def test_worker_processes_change_nothing(emoji_config, train_source, tokenizer, caplog):
@@ -212,9 +210,7 @@ def test_a_second_view_without_another_artist_is_the_same_picture_varied_anew(em
     ({"batch_size": 0}, "0"),
   ],
 )
-def test_batch_sizes_that_cannot_be_shared_are_refused(
-  emoji_config, train_source, tokenizer, options, message
-):
+def test_batch_sizes_that_cannot_be_shared_are_refused(emoji_config, train_source, tokenizer, options, message):
   with pytest.raises(DataError, match=message):
     loader(emoji_config, train_source, tokenizer, **options)
 

@@ -28,9 +28,7 @@ def test_variants_share_a_concept_group(group, members):
   assert groups == {splits.codepoint_key(group)}
 
 
-@pytest.mark.parametrize(
-  "one, other", [("🐈", "🐈‍⬛"), ("❤️", "❤️‍🔥"), ("🧑‍🚀", "🧑‍🚒"), ("🏴‍☠️", "🏳️‍🌈"), ("♀️", "♂️")]
-)
+@pytest.mark.parametrize("one, other", [("🐈", "🐈‍⬛"), ("❤️", "❤️‍🔥"), ("🧑‍🚀", "🧑‍🚒"), ("🏴‍☠️", "🏳️‍🌈"), ("♀️", "♂️")])
 def test_different_things_have_different_concept_groups(one, other):
   assert splits.concept_group(splits.codepoint_key(one)) != splits.concept_group(splits.codepoint_key(other))
 

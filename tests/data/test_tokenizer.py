@@ -38,9 +38,7 @@ def test_texts_end_with_the_end_token_and_are_padded(engine):
   ids = tokenizer(["waving hand", ""])
   assert ids.dtype == np.int32 and ids.shape == (2, 8)
   end = ids[0].tolist().index(tokenizer.eos_id)
-  assert (
-    end > 0 and (ids[0, end + 1 :] == tokenizer.pad_id).all() and (ids[0, :end] != tokenizer.pad_id).all()
-  )
+  assert end > 0 and (ids[0, end + 1 :] == tokenizer.pad_id).all() and (ids[0, :end] != tokenizer.pad_id).all()
   assert ids[1].tolist() == [tokenizer.eos_id] + [tokenizer.pad_id] * 7
   assert tokenizer.decode(ids[0]).strip() == "waving hand"
 
@@ -111,9 +109,7 @@ def test_any_tokenizer_json_can_be_loaded(tmp_path):
   engine.enable_padding(length=3)
   engine.post_processor = tokenizers.processors.TemplateProcessing("[SEP] $A", special_tokens=[("[SEP]", 1)])
   engine.save(str(tmp_path / "tokenizer.json"))
-  config = TokenizerConfig(
-    path=str(tmp_path / "tokenizer.json"), pad_token="[PAD]", eos_token="[SEP]", max_length=6
-  )
+  config = TokenizerConfig(path=str(tmp_path / "tokenizer.json"), pad_token="[PAD]", eos_token="[SEP]", max_length=6)
   tokenizer = make_tokenizer(DataConfig(tokenizer=config))
   assert tokenizer(["A b a"]).tolist() == [[3, 4, 3, 1, 0, 0]]
 

@@ -38,9 +38,7 @@ def picture(array=RGBA):
 
 def composite(array, color=(255, 255, 255)):
   background = Image.new("RGBA", array.shape[1::-1], (*color, 255))
-  return (
-    np.asarray(Image.alpha_composite(background, Image.fromarray(array)).convert("RGB"), np.float32) / 255
-  )
+  return np.asarray(Image.alpha_composite(background, Image.fromarray(array)).convert("RGB"), np.float32) / 255
 
 
 def test_randomness_depends_on_seed_epoch_and_index_alone():
@@ -50,9 +48,7 @@ def test_randomness_depends_on_seed_epoch_and_index_alone():
   one = ExampleRng(1)
   one(5, 6).random(3)  # what came before does not matter
   assert one(2, 3).random(4).tolist() == draws(1, 2, 3)
-  different = [
-    draws(*numbers) for numbers in [(1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0), (2, 1, 3), (3, 2, 1)]
-  ]
+  different = [draws(*numbers) for numbers in [(1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0), (2, 1, 3), (3, 2, 1)]]
   assert len({tuple(row) for row in different}) == 6
 
 
@@ -66,9 +62,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees():
 
 def test_normalisation_uses_mean_and_deviation_of_each_channel():
   config = DataConfig(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
-  plain, normalised = (
-    eval_transform(c, 24)(RGBA) for c in (DataConfig(mean=(0, 0, 0), std=(1, 1, 1)), config)
-  )
+  plain, normalised = (eval_transform(c, 24)(RGBA) for c in (DataConfig(mean=(0, 0, 0), std=(1, 1, 1)), config))
   np.testing.assert_allclose(normalised, (plain - config.mean) / config.std, atol=1e-5)
 
 
