@@ -6,9 +6,9 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
-from mmjax.nn.pooling import AttentionPool, eos_position, mean_pool, take_token
+from mmjax.nn.pooling import AttentionPool, eos_position, mean_pool
 from mmjax.nn.stochastic import Rngs
 from mmjax.nn.transformer import Transformer, TransformerConfig
 from mmjax.types import Encoded
@@ -56,28 +56,14 @@ class TextTransformer(nn.Module):
     if length > c.max_length:
       raise ValueError(f"text has {length} tokens, more than max_length={c.max_length}")
     # CLIP's standard deviations: 0.02 for tokens, 0.01 for positions.
-    embedding = self.param(
-      "token_embedding", nn.initializers.normal(0.02), (c.vocab_size, c.width), jnp.float32
-    )
-    positions = self.param(
-      "position_embedding", nn.initializers.normal(0.01), (c.max_length, c.width), jnp.float32
-    )
+    embedding = self.param("token_embedding", nn.initializers.normal(0.02), (c.vocab_size, c.width), jnp.float32)
+    positions = self.param("position_embedding", nn.initializers.normal(0.01), (c.max_length, c.width), jnp.float32)
     mask = ids != c.pad_id
     x = jnp.take(embedding, ids, axis=0) + positions[None, :length]
-    tokens = Transformer(c, causal=c.causal, name="transformer")(x, mask, rng=rng)
-    return Encoded(tokens, mask, self._pool(tokens, mask, ids))
-
-  def _pool(
-    self,
-    tokens: Float[Array, "batch length width"],
-    mask: Bool[Array, "batch length"],
-    ids: Int[Array, "batch length"],
-  ) -> Float[Array, "batch width"]:
-    c = self.config
+    pick = 0 if c.pool != "eos" else eos_position(ids, eos_id=c.eos_id, pad_id=c.pad_id)
+    tokens, pooled = Transformer(c, causal=c.causal, name="transformer")(x, mask, rng=rng, pick=pick)
     if c.pool == "map":
-      return AttentionPool(c, name="pool")(tokens, mask)
-    if c.pool == "mean":
-      return mean_pool(tokens, mask)
-    if c.pool == "first":
-      return tokens[:, 0]
-    return take_token(tokens, eos_position(ids, eos_id=c.eos_id, pad_id=c.pad_id))
+      pooled = AttentionPool(c, name="pool")(tokens, mask)
+    elif c.pool == "mean":
+      pooled = mean_pool(tokens, mask)
+    return Encoded(tokens, mask, pooled)

@@ -66,12 +66,12 @@ class ViT(nn.Module):
       cls = self.param("class_token", nn.initializers.normal(c.width**-0.5), (1, c.width), jnp.float32)
       cls = jnp.broadcast_to(cls[None].astype(x.dtype), (x.shape[0], 1, c.width))
       x = jnp.concatenate([cls, x], axis=1)
-    tokens = Transformer(c, name="transformer")(x, rng=fold_in(rng, 1))
+    tokens, first = Transformer(c, name="transformer")(x, rng=fold_in(rng, 1))
     mask = jnp.ones(tokens.shape[:2], bool)
     if c.pool == "map":
       pooled = AttentionPool(c, name="pool")(tokens, None)
     else:
-      pooled = tokens[:, 0] if c.pool == "cls" else mean_pool(tokens, mask)
+      pooled = first if c.pool == "cls" else mean_pool(tokens, mask)
     return Encoded(tokens, mask, pooled)
 
   def _embed(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch patches dim"]:

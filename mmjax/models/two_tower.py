@@ -85,9 +85,7 @@ class TwoTower(nn.Module):
       for name, e in encoded.items()
     }
 
-  def _tower(
-    self, tower: nn.Module, modality: str, names: list[str], batch: Batch, rng: Rngs
-  ) -> dict[str, Encoded]:
+  def _tower(self, tower: nn.Module, modality: str, names: list[str], batch: Batch, rng: Rngs) -> dict[str, Encoded]:
     views = sorted(name for name in names if name.startswith(modality))
     if not views:
       return {}

@@ -5,8 +5,8 @@ from mmjax.nn.dense import Dense
 from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm, layer_norm, normalize
-from mmjax.nn.pooling import AttentionPool, eos_position, mean_pool, take_token
-from mmjax.nn.transformer import Block, Transformer, TransformerConfig
+from mmjax.nn.pooling import AttentionPool, eos_position, mean_pool
+from mmjax.nn.transformer import Block, Transformer, TransformerConfig, take_token
 
 __all__ = [
   "MLP",

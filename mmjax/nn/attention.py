@@ -50,9 +50,7 @@ def attention_by_hand(
   return _by_hand_forward(query, key, value, allowed)[0]
 
 
-def _by_hand_forward(
-  query: Array, key: Array, value: Array, allowed: Array | None
-) -> tuple[Array, Residuals]:
+def _by_hand_forward(query: Array, key: Array, value: Array, allowed: Array | None) -> tuple[Array, Residuals]:
   weights = _weights(query, key, allowed).astype(value.dtype)
   out = jnp.einsum("bhqk,bhkd->bhqd", weights, value, preferred_element_type=jnp.float32)
   return out.astype(value.dtype), (query, key, value, weights)
@@ -121,7 +119,7 @@ def attention(
 
 
 class MultiHeadAttention(nn.Module):
-  """Multi-head attention of `x` over `context` (over itself where there is none).
+  """Multi-head attention of `x` over `context` (over itself where there is none); arguments as for `attention`.
 
   Parameters: query, key, value, out (Dense); with `qk_norm` also query_norm and key_norm (scales over the
   head's dimension, shared by the heads; Dehghani et al. 2023, section 2).
@@ -129,7 +127,6 @@ class MultiHeadAttention(nn.Module):
   Attributes:
     num_heads: must divide the width of `x`.
     qk_norm: normalise queries and keys, which keeps attention logits from growing.
-    causal: a token reads only tokens at its own place and before.
     out_init: initialiser of the output projection.
     dtype: compute dtype.
     implementation: see `attention`.
@@ -138,7 +135,6 @@ class MultiHeadAttention(nn.Module):
 
   num_heads: int
   qk_norm: bool
-  causal: bool
   out_init: Initializer
   dtype: str
   implementation: Implementation
@@ -151,6 +147,7 @@ class MultiHeadAttention(nn.Module):
     context: Float[Array, "batch k context_width"] | None = None,
     *,
     mask: Bool[Array, "batch k"] | None = None,
+    causal: bool = False,
   ) -> Float[Array, "batch length width"]:
     width = x.shape[-1]
     if width % self.num_heads:
@@ -166,6 +163,6 @@ class MultiHeadAttention(nn.Module):
     if self.qk_norm:
       query = LayerNorm(self.epsilon, use_bias=False, name="query_norm")(query)
       key = LayerNorm(self.epsilon, use_bias=False, name="key_norm")(key)
-    out = attention(query, key, value, mask=mask, causal=self.causal, implementation=self.implementation)
+    out = attention(query, key, value, mask=mask, causal=causal, implementation=self.implementation)
     out = checkpoint_name(rearrange(out, "b l h d -> b l (h d)"), "attention")
     return Dense(width, self.out_init, dtype=self.dtype, name="out")(out)

@@ -42,9 +42,7 @@ def _backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def matmul(
-  x: Float[Array, "*batch i"], kernel: Float[Array, "i o"], dtype: jnp.dtype
-) -> Float[Array, "*batch o"]:
+def matmul(x: Float[Array, "*batch i"], kernel: Float[Array, "i o"], dtype: jnp.dtype) -> Float[Array, "*batch o"]:
   """`x @ kernel` computed in `dtype` with float32 accumulation; the kernel's gradient is float32.
 
   The platform is chosen when the program is lowered, so that a program compiled here for an accelerator gets
@@ -59,9 +57,7 @@ def _matmul_forward(x: Array, kernel: Array, dtype: jnp.dtype) -> tuple[Array, R
   return y, (low, kernel, jnp.zeros((), x.dtype))
 
 
-def _matmul_backward(
-  dtype: jnp.dtype, residuals: tuple[Array, Array, Array], g: Array
-) -> tuple[Array, Array]:
+def _matmul_backward(dtype: jnp.dtype, residuals: tuple[Array, Array, Array], g: Array) -> tuple[Array, Array]:
   low, kernel, like = residuals
   args = (low, kernel.astype(dtype), g.astype(dtype))
   dx, dk = lax.platform_dependent(*args, cpu=_backward_cpu, default=_backward)

@@ -26,9 +26,7 @@ class PatchEmbed(nn.Module):
   dtype: str
 
   @nn.compact
-  def __call__(
-    self, images: Float[Array, "batch height width channels"]
-  ) -> Float[Array, "batch rows columns dim"]:
+  def __call__(self, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns dim"]:
     p = self.patch_size
     patches = rearrange(images, "b (y p) (x q) c -> b y x (p q c)", p=p, q=p)
     return Dense(self.width, nn.initializers.lecun_normal(), dtype=self.dtype, name="projection")(patches)
@@ -38,9 +36,7 @@ def windows(x: Float[Array, "batch height width channels"]) -> Float[Array, "bat
   """The 3x3 windows of a convolution with stride 2 and padding 1, side by side: [b, h/2, w/2, 9c]."""
   h, w = x.shape[1], x.shape[2]
   padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  return jnp.concatenate(
-    [padded[:, i : i + h : 2, j : j + w : 2] for i in range(3) for j in range(3)], axis=-1
-  )
+  return jnp.concatenate([padded[:, i : i + h : 2, j : j + w : 2] for i in range(3) for j in range(3)], axis=-1)
 
 
 class ConvStem(nn.Module):
@@ -62,9 +58,7 @@ class ConvStem(nn.Module):
   epsilon: float
 
   @nn.compact
-  def __call__(
-    self, images: Float[Array, "batch height width channels"]
-  ) -> Float[Array, "batch rows columns dim"]:
+  def __call__(self, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns dim"]:
     count = self.patch_size.bit_length() - 1
     x = images.astype(self.dtype)
     for i in range(count):
@@ -74,9 +68,7 @@ class ConvStem(nn.Module):
     return Dense(self.width, nn.initializers.lecun_normal(), dtype=self.dtype, name="projection")(x)
 
 
-def sincos_2d(
-  rows: int, columns: int, width: int, *, temperature: float = 10_000.0
-) -> Float[Array, "patches width"]:
+def sincos_2d(rows: int, columns: int, width: int, *, temperature: float = 10_000.0) -> Float[Array, "patches width"]:
   """Fixed two-dimensional positions: sin x, cos x, sin y, cos y at width / 4 frequencies each (MoCo v3's).
 
   Raises: ValueError where four does not divide the width.

@@ -28,13 +28,6 @@ def eos_position(ids: Int[Array, "batch length"], *, eos_id: int, pad_id: int) -
   return jnp.where(is_eos.any(1), jnp.argmax(is_eos, axis=1).astype(jnp.int32), last_real)
 
 
-def take_token(
-  tokens: Float[Array, "batch length width"], position: Int[Array, "batch"]
-) -> Float[Array, "batch width"]:
-  """The token at each example's position."""
-  return jnp.take_along_axis(tokens, position[:, None, None], axis=1)[:, 0]
-
-
 class AttentionPool(nn.Module):
   """One learned query reads the tokens, then a residual MLP (Zhai et al. 2022: the MAP head of SigLIP)."""
 
@@ -51,7 +44,6 @@ class AttentionPool(nn.Module):
     attend = MultiHeadAttention(
       num_heads=c.num_heads,
       qk_norm=c.qk_norm,
-      causal=False,
       out_init=init,
       dtype=c.dtype,
       implementation=c.attention,
