@@ -56,9 +56,12 @@ class Emoji:
 
 
 def base_records(directory: str, limit: int | None) -> dict[str, list[Any]]:
-  """The base emoji without flags by artist, in the same order; 1,644 of each."""
-  records = _read(directory, limit)
-  return {vendor: [r for r in records if r["vendor"] == vendor and not is_flag(r)] for vendor in VENDORS}
+  """The base emoji without flags that every artist drew, in the same order; 1,644."""
+  records = [record for record in _read(directory, limit) if not is_flag(record)]
+  drawn = Counter(record["concept"] for record in records)
+  return {
+    vendor: [r for r in records if r["vendor"] == vendor and drawn[r["concept"]] == len(VENDORS)] for vendor in VENDORS
+  }
 
 
 @functools.lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ _COLORS = {
 SERIES = ("#aa0001", "#aa0002", "#aa0003")
 _MUTED, _TEXT = "#aa0008", "#aa0009"
 
-Curve = tuple[str, Sequence[float], Sequence[float]]
+Curve = tuple[str, Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 """(label, x, y)."""
 
 
@@ -80,7 +80,7 @@ def _dress(axes: Any, xlabel: str, ylabel: str) -> None:
     spine.set_color(_MUTED)
 
 
-def moving_average(values: Sequence[float], width: int) -> Float[np.ndarray, " n"]:
+def moving_average(values: Sequence[float] | np.ndarray, width: int) -> Float[np.ndarray, " n"]:
   """The mean over a centred window, which shrinks at the ends."""
   sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, np.float64))])
   place = np.arange(len(values))
@@ -150,7 +150,7 @@ def sequential(share: float) -> str:
   index = min(int(share), len(_CIVIDIS) - 2)
   pair = np.array(_CIVIDIS[index : index + 2], float)
   color = pair[0] + (pair[1] - pair[0]) * (share - index)
-  return "#" + "".join(f"{int(round(part)):02x}" for part in color.tolist())
+  return "#" + "".join(f"{round(part):02x}" for part in color.tolist())
 
 
 def training_charts(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

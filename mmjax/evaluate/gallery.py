@@ -16,7 +16,7 @@ from mmjax.evaluate.metrics import retrieval_ranks
 from mmjax.evaluate.pictures import Pictures
 from mmjax.evaluate.retrieval import Embedded
 
-QUERIES, SHOWN, BATCH, NEIGHBOURS = 12, 8, 16, 4
+QUERIES, SHOWN, BATCH, NEIGHBOURS = 12, 10, 16, 5
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ def similarity(show: Exhibition) -> str:
 def neighbours(show: Exhibition) -> str:
   """A picture of one artist, and the nearest ones of the others."""
   queries = evenly(np.arange(len(show.shelf.records)), QUERIES)
-  order = {other.name: _nearest(show.shelf.embedded.rows[queries], other.embedded.rows, NEIGHBOURS) for other in show.others}  # fmt: skip
+  rows = show.shelf.embedded.rows[queries]
+  order = {other.name: _nearest(rows, other.embedded.rows, NEIGHBOURS) for other in show.others}
   lines = []
   for row, query in enumerate(queries):
     concept = show.shelf.embedded.ids[query]

@@ -50,7 +50,8 @@ p { margin: 0 0 12px; } .note, small, .legend, .missing { color: var(--muted); }
 .note { max-width: 75ch; font-size: 0.92rem; }
 nav { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap: 4px 18px; padding-top: 10px;
   padding-bottom: 10px; background: var(--page); }
-nav a { color: var(--series-1); text-decoration: none; font-size: 0.92rem; } nav a:hover { text-decoration: underline; }
+nav a { color: var(--series-1); text-decoration: none; font-size: 0.92rem; }
+  nav a:hover { text-decoration: underline; }
 section { background: var(--surface); border: 1px solid var(--line); border-radius: 12px; padding: 20px;
   margin: 0 0 20px; scroll-margin-top: 60px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 18px 0 8px; }
@@ -64,26 +65,33 @@ th, td { padding: 8px 10px; text-align: right; border-bottom: 1px solid var(--li
 th { font-weight: 600; color: var(--muted); } th:first-child, td:first-child { text-align: left; }
 td:first-child { min-width: 190px; } td b { font-size: 1.02rem; } td small { display: block; white-space: nowrap; }
 tr.control { color: var(--muted); } .best { color: var(--good); font-size: 0.8rem; white-space: nowrap; }
-.bar { position: relative; height: 5px; margin: 4px 0 2px auto; width: 84px; border-radius: 3px; background: var(--line); }
+.bar { position: relative; height: 5px; margin: 4px 0 2px auto; width: 84px; border-radius: 3px;
+  background: var(--line); }
 .bar span { position: absolute; inset: 0 auto 0 0; border-radius: 3px; background: var(--series-1); }
 .bar i { position: absolute; top: -2px; bottom: -2px; width: 2px; background: var(--series-2); }
 .query { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 18px; padding: 10px 0;
   border-bottom: 1px solid var(--line); } .query:last-child { border-bottom: 0; }
-.what { flex: 0 0 190px; overflow-wrap: anywhere; } .what .rank { display: block; color: var(--muted); font-size: 0.85rem; }
+.what { flex: 0 0 190px; overflow-wrap: anywhere; } .what .rank { display: block; color: var(--muted);
+  font-size: 0.85rem; }
 .pictured { display: flex; align-items: center; gap: 10px; }
 .tiles { display: flex; flex-wrap: wrap; gap: 8px; } .artist span { color: var(--muted); font-size: 0.85rem; }
 .tile { position: relative; border: 3px solid transparent; border-radius: 10px; }
 .tile.right { border-color: var(--good); } .tile.wrong { border-color: var(--line); }
-.tile i { position: absolute; right: -7px; bottom: -7px; width: 18px; height: 18px; border-radius: 50%; font: 700 11px/18px
+.tile i { position: absolute; right: -7px; bottom: -7px; width: 18px; height: 18px; border-radius: 50%;
+  font: 700 11px/18px
   sans-serif; text-align: center; color: var(--surface); background: var(--good); }
 .tile.wrong i { background: var(--muted); }
-img { display: block; width: 58px; height: 58px; object-fit: contain; padding: 3px; border-radius: 7px; background: #fff; }
+img { display: block; width: 58px; height: 58px; object-fit: contain; padding: 3px; border-radius: 7px;
+  background: #fff; }
 .heat { width: 100%; max-width: 680px; height: auto; } .heat text { font-size: 11px; fill: var(--text); }
 .truth { stroke: var(--text); stroke-width: 2; }
 .scale { display: inline-block; width: 160px; height: 12px; border-radius: 3px; vertical-align: middle; }
 details { border-top: 1px solid var(--line); padding: 8px 0; } summary { cursor: pointer; font-weight: 600; }
-dl { display: grid; grid-template-columns: minmax(150px, max-content) 1fr; gap: 2px 16px; margin: 8px 0; font-size: 0.9rem; }
-dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, "Liberation Mono", monospace; }
-@media (max-width: 620px) { .what { flex-basis: 100%; } img { width: 48px; height: 48px; } header { padding-top: 20px; }
+dl { display: grid; grid-template-columns: minmax(150px, max-content) 1fr; gap: 2px 16px; margin: 8px 0;
+  font-size: 0.9rem; }
+dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere;
+  font-family: ui-monospace, "Liberation Mono", monospace; }
+@media (max-width: 620px) { .what { flex-basis: 100%; } img { width: 48px; height: 48px; }
+  header { padding-top: 20px; }
   section { padding: 14px; } dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; } }
 """

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mmjax.errors import UserError
 from mmjax.evaluate import gallery
-from mmjax.evaluate.figures import column, line_chart, training_charts
+from mmjax.evaluate.figures import Curve, column, line_chart, training_charts
 from mmjax.evaluate.page import Section, card, missing, page
-from mmjax.evaluate.results import Cell, Row, flatten, rows, short
+from mmjax.evaluate.results import Cell, Row, rows, short
 from mmjax.evaluate.table import number
 from mmjax.files import write_atomically
 
@@ -133,7 +133,9 @@ def _table(lines: Sequence[Row], history: History) -> str:
   head = "".join(f"<th>{escape(name)}</th>" for name in ("", "n", *columns))
   body = []
   for row in lines:
-    cells = {short(cell.metric): _cell(cell, history.get(f"{row.key}/{cell.metric}", [])) for cell in row.cells}
+    cells = {short(cell.metric): _cell(cell) for cell in row.cells}
+    first = row.cells[0]
+    cells[short(first.metric)] += _best(first, history.get(f"{row.key}/{first.metric}", []))
     kind = ' class="control"' if row.control else ""
     body.append(
       f"<tr{kind}><td>{escape(row.title)}</td><td>{row.n:,}</td>"
@@ -143,21 +145,21 @@ def _table(lines: Sequence[Row], history: History) -> str:
   return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
-def _cell(cell: Cell, earlier: Sequence[tuple[int, float]]) -> str:
-  """The value, a bar with a mark at chance, what it is compared with, and whether it was ever better."""
-  rank = cell.metric.endswith("median_rank")
+def _cell(cell: Cell) -> str:
+  """The value, a bar with a mark at chance, and what it is compared with."""
   bar = ""
-  if not rank:
+  if not cell.metric.endswith("median_rank"):
     width, mark = 100 * min(cell.value, 1), 100 * min(cell.chance, 0.98)
     bar = f'<div class="bar"><span style="width:{width:.1f}%"></span><i style="left:{mark:.1f}%"></i></div>'
-  return f"<b>{number(cell, cell.value)}</b>{bar}<small>{_beside(cell)}</small>{_best(cell, earlier, rank)}"
+  return f"<b>{number(cell, cell.value)}</b>{bar}<small>{_beside(cell)}</small>"
 
 
-def _best(cell: Cell, earlier: Sequence[tuple[int, float]], lower: bool) -> str:
+def _best(cell: Cell, earlier: Sequence[tuple[int, float]]) -> str:
+  """Whether the evaluations during training were ever better."""
   if not earlier:
     return ""
-  step, value = (min if lower else max)(earlier, key=lambda entry: entry[1])
-  if (cell.value <= value) if lower else (cell.value >= value):
+  step, value = max(earlier, key=lambda entry: entry[1])
+  if cell.value >= value:
     return '<span class="best">★ best so far</span>'
   return f"<small>best {number(cell, value)} at step {step:,}</small>"
 
@@ -166,8 +168,12 @@ def _training(lines: Sequence[Mapping], history: History) -> str:
   if not lines:
     return missing("There is no metrics.jsonl with numbers in this workdir: training has not begun.")
   charts = training_charts(lines)
-  curves = [
-    (name.replace("/", ", ").replace("image_retrieval_", ""), *map(list, zip(*points)))
+  curves: list[Curve] = [
+    (
+      name.replace("/", ", ").replace("image_retrieval_", ""),
+      [step for step, _ in points],
+      [value for _, value in points],
+    )
     for name, points in history.items()
     if name.endswith("recall@1")
   ]
@@ -181,7 +187,7 @@ _NO_MODEL = "There is no model to embed pictures with: the workdir holds no chec
 _PICTURE_SECTIONS: tuple[tuple[str, str, Callable[[gallery.Exhibition], str], str], ...] = (
   (
     "text-to-picture", "Text to picture", gallery.text_to_picture,
-    "The nearest pictures by {shelf} for every text, out of {size:,}. Texts are evenly spread over {texts}, not chosen.",
+    "The nearest pictures by {shelf} for every text, out of {size:,}. Texts are spread evenly over {texts}.",
   ),
   (
     "similarity", "Similarity of a batch", gallery.similarity,

@@ -1,6 +1,8 @@
 """A Run without a network: what it embeds is a hash of what is shown, plus as much noise as wanted."""
 
+import functools
 import hashlib
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,12 +78,18 @@ def vector(key: Any) -> np.ndarray:
   return np.random.default_rng(seed).standard_normal(DIM).astype(np.float32)
 
 
+@functools.cache
+def data_dir() -> tempfile.TemporaryDirectory:
+  """Removed when the tests end."""
+  return tempfile.TemporaryDirectory(prefix="mmjax-emoji-")
+
+
 def emoji_run(limit: int | None = 60, noise: float = 0.0, **more: Any) -> FakeRun:
   """A FakeRun that knows what every emoji picture shows and what its name means."""
   from mmjax.data.images import decode
   from mmjax.evaluate.emoji import base_records
 
-  data = DataConfig(limit=limit)
+  data = DataConfig(limit=limit) if limit is None else DataConfig(dir=data_dir().name, limit=limit)
   meanings: dict[Any, Any] = {}
   for records in base_records(data.dir, limit).values():
     for record in records:
