@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
@@ -50,7 +51,7 @@ def image_text(
 
 def positive(name: str, value: Any) -> None:
   """Refuses a temperature or scale that is known, and not above zero."""
-  if not isinstance(value, jax.core.Tracer) and not bool(jnp.all(jnp.asarray(value) > 0)):
+  if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
     raise ValueError(
       f"{name} must be positive (it multiplies the similarities, already exponentiated), got {value}"
     )

@@ -77,8 +77,8 @@ def affine_total(
 
   def dot(stats: tuple[Stats, Stats], slopes: tuple[Stats, ...]) -> Array:
     total = jnp.zeros((), layout.dtype)
-    for part in jax.tree.leaves(jax.tree.map(jnp.vdot, slopes, stats)):
-      total = total + part
+    for part in jax.tree.leaves(jax.tree.map(jnp.multiply, slopes, stats)):
+      total = total + part.sum()
     return total
 
   def value(rows: Block, columns: Block, *slopes: Stats) -> Array:

@@ -83,6 +83,4 @@ def relative(got, want):
 
 def sharded(fn, mesh, axes, specs, **options):
   """fn under shard_map with a replicated result."""
-  return partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=jax.sharding.PartitionSpec(), **options)(
-    fn
-  )
+  return partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=jax.sharding.PartitionSpec(), **options)(fn)
