@@ -46,6 +46,7 @@ def line_chart(
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(6.4, 2.9), layout="constrained")
+  figure.patch.set_alpha(0)  # the page's own colour shows through, light or dark
   axes = figure.add_subplot()
   _plot(axes, curves, smooth)
   if reference is not None:
