@@ -73,7 +73,7 @@ def _plot(axes: Any, curves: Sequence[Curve], smooth: bool) -> None:
 def _dress(axes: Any, xlabel: str, ylabel: str) -> None:
   axes.set_xlabel(xlabel, color=_TEXT)
   axes.set_ylabel(ylabel, color=_TEXT)
-  axes.tick_params(colors=_MUTED, labelcolor=_TEXT, labelsize=9)
+  axes.tick_params(which="both", colors=_MUTED, labelcolor=_TEXT, labelsize=9)
   axes.grid(color=_MUTED, alpha=0.25, linewidth=0.6)
   axes.patch.set_alpha(0)
   for side, spine in axes.spines.items():

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmjax.errors import UserError
 from mmjax.evaluate import evaluate, flatten, write_report, write_results
-from mmjax.evaluate.figures import heat_map, moving_average
+from mmjax.evaluate.figures import heat_map, line_chart, moving_average
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fakes import emoji_run
@@ -119,6 +119,12 @@ def test_bad_files_are_named(tmp_path):
 
 def test_moving_average_by_hand():
   np.testing.assert_allclose(moving_average([1, 2, 3, 10], 3), [1.5, 2, 5, 6.5])
+
+
+def test_log_axes_follow_the_page_too():
+  drawing = line_chart([("norm", [1, 2, 3], [0.4, 2.0, 4.0])], ylabel="norm", log=True)
+  labels = re.findall(r"<g [^>]*style=\"([^\"]*)\"|<text[^>]*style=\"([^\"]*)\"", drawing)
+  assert "var(--text)" in drawing and not any("#000000" in style for pair in labels for style in pair)
 
 
 def test_heat_map_frames_the_diagonal():
