@@ -7,7 +7,7 @@ from typing import Any
 
 import cattrs
 from cattrs.errors import BaseValidationError
-from cattrs.v import transform_error
+from cattrs.v import format_exception, transform_error
 
 from mmjax.data.config import DataConfig
 from mmjax.errors import ConfigError
@@ -98,8 +98,13 @@ def from_json(fields: dict[str, Any], *, source: str = "the configuration") -> E
   try:
     return _converter.structure(fields, Experiment)
   except (BaseValidationError, ValueError, TypeError) as error:
-    faults = "; ".join(transform_error(error, path="experiment"))
+    faults = "; ".join(transform_error(error, path="experiment", format_exception=_fault))
     raise ConfigError(f"{source} is not an experiment of this version of mmjax: {faults}") from error
+
+
+def _fault(error: BaseException, kind: type | None) -> str:
+  # cattrs words its own errors well; a field's own check says more than "invalid value".
+  return str(error) if type(error) is ValueError else format_exception(error, kind)
 
 
 def read_experiment(path: Path) -> Experiment:

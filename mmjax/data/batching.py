@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
-from mmjax.data.images import decode
+from mmjax.data.images import decode, trimmed
 from mmjax.data.sources import Record, Source, siblings
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import (
@@ -112,7 +112,8 @@ class Batcher:
   def _picture(self, index: int, record: Record) -> Image.Image:
     picture = self._pictures.get(index)
     if picture is None:
-      picture = premultiplied(decode(record["image"], record=record["id"], max_pixels=self._config.max_pixels))
+      picture = decode(record["image"], record=record["id"], max_pixels=self._config.max_pixels)
+      picture = premultiplied(trimmed(picture) if self._config.trim else picture)
       size = picture.width * picture.height * 4
       if size <= self._cache_left:
         self._cache_left -= size

@@ -9,7 +9,7 @@ class AugmentationConfig:
   """How training pictures are varied: whatever is on, one resampling and one colour matrix do it."""
 
   crop_scale: tuple[float, float] = (0.6, 1.0)
-  """Share of the picture's area that a random crop keeps; 1 1 switches cropping off."""
+  """Share of the picture's area that a random crop keeps; 1 1 switches cropping off, above 1 zooms out."""
   crop_ratio: tuple[float, float] = (0.8, 1.25)
   """Width over height of a random crop, before it is resized to a square."""
   rotation: float = 10.0
@@ -94,6 +94,8 @@ class DataConfig:
   """How text becomes ids."""
   augmentation: AugmentationConfig = AugmentationConfig()
   """How training pictures are varied."""
+  trim: bool = False
+  """Cut off margins that are transparent or of the corner's colour, in training and in evaluation."""
   mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
   """Subtracted from the colours (0 to 1)."""
   std: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -34,8 +34,9 @@ class RandomResizedCrop:
     area = width * height * (self.scale[0] + draws[0] * (self.scale[1] - self.scale[0]))
     low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
     ratio = math.exp(low + draws[1] * (high - low))
-    crop_width = min(width, math.sqrt(area * ratio))
-    crop_height = min(height, math.sqrt(area / ratio))
+    crop_width, crop_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+    if self.scale[1] <= 1:  # a scale above 1 asks for a crop larger than the picture, transparent around it
+      crop_width, crop_height = min(width, crop_width), min(height, crop_height)
     x, y = draws[2] * (width - crop_width), draws[3] * (height - crop_height)
     return box_matrix(x, y, crop_width, crop_height)
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from mmjax.data.errors import DataError
 
@@ -46,6 +46,29 @@ def decode(picture: Picture, *, record: str = "the picture", max_pixels: int = M
     return _with_known_mode(ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO", "TIFF") else image)
   except (OSError, ValueError, SyntaxError, EOFError) as error:
     raise DataError(f"{record}: the picture is corrupt or truncated ({error}). Replace or remove it.") from error
+
+
+def trimmed(image: Image.Image) -> Image.Image:
+  """What is visible, in the middle of a square: margins that are transparent, or of the corner's colour, cut off.
+
+  Artists (and fonts) leave margins of their own around the same drawing; a picture without any stays as it is.
+  """
+  box = _visible_box(image)
+  if box is None or box == (0, 0, *image.size):
+    return image
+  left, top, right, bottom = box
+  side = max(right - left, bottom - top)
+  margin = (0, 0, 0, 0) if image.mode == "RGBA" else image.getpixel((0, 0))
+  square = Image.new(image.mode, (side, side), margin)
+  square.paste(image.crop(box), ((side - right + left) // 2, (side - bottom + top) // 2))
+  return square
+
+
+def _visible_box(image: Image.Image) -> tuple[int, int, int, int] | None:
+  """(left, top, right, bottom) of what is not margin; None where everything is."""
+  if image.mode == "RGBA":
+    return image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()  # 8: a shadow's last breath
+  return ImageChops.difference(image, Image.new(image.mode, image.size, image.getpixel((0, 0)))).getbbox()
 
 
 def _with_known_mode(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from mmjax.data import geometry
 from mmjax.data.color import WHITE, Color, ColorJitter, Normalize, RandomBackground, RandomGreyscale
 from mmjax.data.config import AugmentationConfig, DataConfig
 from mmjax.data.errors import DataError
-from mmjax.data.images import Picture, decode
+from mmjax.data.images import Picture, decode, trimmed
 
 PRIMARY = "name"
 """The kind of caption every source has."""
@@ -87,6 +87,7 @@ class EvalImage:
   size: int
   normalize: Normalize
   max_pixels: int
+  trim: bool = False
 
   def __call__(self, picture: Picture, *, record: str = "the picture") -> Float[np.ndarray, "h w 3"]:
     """Encoded bytes, a path, a Pillow picture or uint8 [h, w, 3] to normalised float32 [size, size, 3].
@@ -94,7 +95,8 @@ class EvalImage:
     Raises:
       DataError: the picture cannot be read, or claims more than max_pixels.
     """
-    image = premultiplied(decode(picture, record=record, max_pixels=self.max_pixels))
+    image = decode(picture, record=record, max_pixels=self.max_pixels)
+    image = premultiplied(trimmed(image) if self.trim else image)
     box = geometry.center_box(*image.size)
     pixels = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
     return self.normalize(np.asarray(pixels), WHITE)
@@ -166,7 +168,7 @@ def train_transform(config: DataConfig, image_size: int) -> TrainImage:
 
 def eval_transform(config: DataConfig, image_size: int) -> EvalImage:
   """The fixed transform of a configuration."""
-  return EvalImage(image_size, Normalize(config.mean, config.std), config.max_pixels)
+  return EvalImage(image_size, Normalize(config.mean, config.std), config.max_pixels, config.trim)
 
 
 def caption_transform(config: DataConfig) -> SampleCaption:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmjax.data import DataError
 from mmjax.data.config import DataConfig
-from mmjax.data.images import decode
+from mmjax.data.images import decode, trimmed
 from mmjax.evaluate.results import Metrics
 from mmjax.evaluate.retrieval import Embedded, image_retrieval
 from mmjax.evaluate.zero_shot import normalized
@@ -35,7 +35,8 @@ class Pictures(Sequence):
       return [self[place] for place in range(*index.indices(len(self)))]
     record = self._records[index]
     try:
-      return decode(record["image"], record=record["id"], max_pixels=self._config.max_pixels)
+      picture = decode(record["image"], record=record["id"], max_pixels=self._config.max_pixels)
+      return trimmed(picture) if self._config.trim else picture
     except DataError:
       if self._config.on_bad_record != "skip":
         raise

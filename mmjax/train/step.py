@@ -49,7 +49,7 @@ def make_step(
     microbatches: pieces in which each device's rows go through the encoders.
     shardings: where the state lies.
   """
-  embed = _embedder(model, mesh, microbatches)
+  embed = _embedder(model, {name for o in objectives for name in o.between}, mesh, microbatches)
   schedule = learning_rate(config, steps)
 
   def loss_fn(params: Params, batch: Batch, keys: Key[Array, "batch"]) -> tuple[Float[Array, ""], Metrics]:
@@ -100,11 +100,14 @@ def example_keys(rng: Array, step: Array, index: Array) -> Key[Array, "batch"]:
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
-def _embedder(model: nn.Module, mesh: Mesh, microbatches: int) -> Callable[[Params, Batch, Array], Metrics]:
-  """(params, batch, keys) -> unit-norm embeddings by name, in microbatches."""
+def _embedder(
+  model: nn.Module, names: set[str], mesh: Mesh, microbatches: int
+) -> Callable[[Params, Batch, Array], Metrics]:
+  """(params, batch, keys) -> unit-norm embeddings of those names, in microbatches."""
 
   def forward(params, batch, keys):
-    return model.apply({"params": params}, batch, keys, method=_encode_and_project)
+    views = {name: batch[name] for name in sorted(names)}
+    return model.apply({"params": params}, views, keys, method=_encode_and_project)
 
   def pieces(params, batch, keys):
     return microbatch(lambda b, k: forward(params, b, k), microbatches)(batch, keys)
@@ -124,8 +127,7 @@ def _embedder(model: nn.Module, mesh: Mesh, microbatches: int) -> Callable[[Para
 
 
 def _encode_and_project(model: Any, batch: Batch, keys: Array) -> Metrics:
-  views = {name: rows for name, rows in batch.items() if name.startswith(("image", "text"))}
-  return model.project(model.encode(views, rng=keys))
+  return model.project(model.encode(batch, rng=keys))
 
 
 def _not_finite(grads: Params) -> Bool[Array, "parameters"]:

@@ -1,0 +1,63 @@
+import dataclasses
+import json
+
+import pytest
+
+from mmjax.errors import ConfigError
+from mmjax.experiment import Experiment, from_json, read_experiment, to_json
+from mmjax.objectives.terms import Contrastive
+from tests.tiny import EXPERIMENT
+
+
+@pytest.mark.parametrize(
+  "experiment",
+  [
+    Experiment(),
+    EXPERIMENT,
+    dataclasses.replace(
+      EXPERIMENT,
+      objectives=(Contrastive(weight=0.5), Contrastive(between=("image", "image2"), mask_same_concept=True)),
+      parallel=dataclasses.replace(EXPERIMENT.parallel, placement=((".*kernel", "fsdp,model"),)),
+    ),
+  ],
+)
+def test_json_and_back(experiment):
+  assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
+
+
+def test_a_field_that_does_not_exist_is_named(tmp_path):
+  fields = to_json(EXPERIMENT)
+  fields["model"]["image"]["patch_sise"] = 8
+  path = tmp_path / "config.json"
+  path.write_text(json.dumps({"experiment": fields}))
+  with pytest.raises(ConfigError, match=r"config.json .*patch_sise"):
+    read_experiment(path)
+
+
+def test_a_value_that_a_field_refuses_is_named():
+  fields = to_json(EXPERIMENT)
+  fields["run"]["steps"] = 0
+  with pytest.raises(ConfigError, match="run.steps is 0"):
+    from_json(fields)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"experiment": 3}', "\x00\xff"])
+def test_what_is_no_config_is_refused_by_name(tmp_path, text):
+  path = tmp_path / "config.json"
+  path.write_bytes(text.encode("latin-1"))
+  with pytest.raises(ConfigError, match=r"config\.json"):
+    read_experiment(path)
+
+
+def test_a_folder_that_is_no_workdir_is_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match="is .* the workdir of a run"):
+    read_experiment(tmp_path / "config.json")
+
+
+def test_parts_that_do_not_fit_are_refused():
+  with pytest.raises(ValueError, match="needs a bias"):
+    dataclasses.replace(EXPERIMENT, objectives=(Contrastive(loss="sigmoid"),))
+  with pytest.raises(ValueError, match="objectives is empty"):
+    dataclasses.replace(EXPERIMENT, objectives=())
+  with pytest.raises(ValueError, match="must differ"):
+    dataclasses.replace(EXPERIMENT, objectives=(Contrastive(), Contrastive(weight=2.0)))

@@ -1,0 +1,149 @@
+"""The loop end to end on a handful of real emoji: resume, interruption, refusal."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+import mmjax
+from mmjax.errors import CheckpointError, UserError
+from mmjax.train import loop
+from tests.tiny import experiment
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+  return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run_of(data_dir):
+  def config(workdir, **parts):
+    parts = {"data": {}, "run": {}} | parts
+    return experiment(
+      **parts | {"data": {"dir": data_dir, **parts["data"]}, "run": {"steps": 6, "workdir": workdir, **parts["run"]}}
+    )
+
+  return config
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, run_of):
+  """An uninterrupted run of six steps."""
+  workdir = tmp_path_factory.mktemp("whole")
+  return loop.train(run_of(workdir)), workdir
+
+
+def log(workdir):
+  volatile = {"seconds", "examples_per_second", "input_wait", "input_wait_share"}
+  records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  return [{name: value for name, value in record.items() if name not in volatile} for record in records]
+
+
+def parameters_equal(one, two):
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(one.params), jax.device_get(two.params))
+
+
+def test_every_step_is_logged_beside_chance(whole):
+  _, workdir = whole
+  records = log(workdir)
+  assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+  assert records[0]["chance"] == pytest.approx(np.log(16))
+  assert {"loss", "softmax_image_text", "logit_scale", "grad_norm", "learning_rate"} <= records[0].keys()
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(whole, tmp_path, run_of, monkeypatch):
+  outcome, workdir = whole
+  interrupted = run_of(tmp_path)
+  original = loop.TrainingProgress.advance
+
+  def interrupt_at_three(self, step):
+    original(self, step)
+    if step == 3:
+      os.kill(os.getpid(), signal.SIGINT)
+
+  monkeypatch.setattr(loop.TrainingProgress, "advance", interrupt_at_three)
+  first = loop.train(interrupted)
+  assert first.exit_status == 128 + signal.SIGINT and 3 <= first.run.step < 6
+  monkeypatch.setattr(loop.TrainingProgress, "advance", original)
+  second = loop.train(interrupted)
+  assert second.exit_status == 0
+  parameters_equal(second.run, outcome.run)
+  assert log(tmp_path) == log(workdir)
+
+
+def test_a_loaded_run_is_the_trained_one(whole):
+  outcome, workdir = whole
+  loaded = mmjax.load_run(workdir)
+  parameters_equal(loaded, outcome.run)
+  assert loaded.step == 6 and loaded.experiment == outcome.run.experiment
+  words = ["cat", "a red heart"]
+  np.testing.assert_allclose(loaded.encode_text(words), outcome.run.encode_text(words), atol=1e-6)
+  pictures = np.random.default_rng(0).integers(0, 255, (11, 20, 20, 3), np.uint8)
+  embeddings = loaded.encode_image(list(pictures))
+  assert embeddings.shape == (11, 8)
+  np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+  np.testing.assert_allclose(loaded.encode_image(list(pictures[3:4])), embeddings[3:4], atol=1e-6)
+  ready = np.stack([loaded.preprocess(picture) for picture in pictures])
+  np.testing.assert_allclose(loaded.encode_image(ready), embeddings, atol=1e-6)
+
+
+def test_one_string_is_not_a_list_of_strings(whole):
+  with pytest.raises(TypeError, match="list of strings"):
+    whole[0].run.encode_text("cat")
+
+
+def test_a_finished_run_has_nothing_left_to_do(whole, run_of):
+  outcome, workdir = whole
+  before = (workdir / "metrics.jsonl").read_text()
+  again = loop.train(run_of(workdir))
+  parameters_equal(again.run, outcome.run)
+  assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_a_used_workdir_is_refused_without_resume(whole, run_of):
+  _, workdir = whole
+  with pytest.raises(CheckpointError, match="holds a run at step 6"):
+    loop.train(run_of(workdir, run={"resume": False}))
+
+
+def test_a_batch_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, run_of, monkeypatch):
+  config = run_of(tmp_path, run={"save_every": 2})
+  place, calls = loop.put_batch, []
+
+  def poisoned(batch, mesh):
+    calls.append(1)
+    if len(calls) == 4:
+      batch = batch | {"image": np.full_like(batch["image"], np.nan)}
+    return place(batch, mesh)
+
+  monkeypatch.setattr(loop, "put_batch", poisoned)
+  with pytest.raises(loop.NotFiniteError, match=r"step 4 is not finite.*first parameter .* 'image.*step 2 in"):
+    loop.train(config)
+  assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdecimal()) == ["2"]
+  monkeypatch.setattr(loop, "put_batch", place)
+  assert loop.train(config).run.step == 6
+
+
+def test_evaluation_while_training_keeps_the_best(tmp_path, run_of):
+  config = run_of(tmp_path, evaluation={"every": 3}, run={"keep_last": 1})
+  loop.train(config)
+  evaluations = [record for record in log(tmp_path) if "eval" in record]
+  assert [record["step"] for record in evaluations] == [3, 6]
+  assert all(0 <= record["eval"]["mean_recall@1"] <= 1 for record in evaluations)
+
+
+def test_a_workdir_that_cannot_be_made_is_named(tmp_path, run_of):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match="file/run cannot be written"):
+    loop.train(run_of(tmp_path / "file" / "run"))
+
+
+def test_an_unknown_best_metric_lists_the_metrics(tmp_path, run_of):
+  config = run_of(tmp_path, evaluation={"every": 1, "best_metric": "accuracy"}, run={"steps": 2})
+  with pytest.raises(UserError, match="best_metric='accuracy' is not among the metrics: .*recall@1"):
+    loop.train(dataclasses.replace(config))
