@@ -18,7 +18,9 @@ from mmjax.objectives.tiles import Block, Rules
 from mmjax.parallel.ring import METHODS, AxisName, vary, varying_axes
 
 Features = Mapping[str, Any]
-DEFAULT_TILE = 1024
+# Measured on CPU (scripts/benchmarks/RESULTS.md): one tile for all lets the compiler keep the logits for the backward
+# pass, as a dense loss does; beyond that, tiles that stay in the cache are as fast as larger ones.
+ONE_TILE, ONE_TILE_OF_A_RING, DEFAULT_TILE = 4096, 2048, 1024
 SIDES = ("row", "col", "both")
 
 
@@ -76,7 +78,8 @@ def pairwise_loss(
       "weight" ([size], at least 0) is each example's importance in the mean; an example of weight 0 is
       absent: nobody's positive or negative. The two sides may differ in size.
     axis_name: mesh axis or axes of the batch, inside shard_map or pmap; None: the arrays are the whole batch.
-    tile_size: rows and columns of the pair matrix held at once (one number, or two); cut to what there is.
+    tile_size: rows and columns of the pair matrix held at once (one number, or two), cut to what
+      there is; None: a block of up to 4096 x 4096 (2048 x 2048 on several devices) whole, tiles of 1024 beyond.
     method: "ring", "bidirectional", "nested" (the first axis of several is the slow one), "all_gather", or
       "autodiff": the ring without hand-written derivatives, for jvp and Hessians.
   Returns: weighted mean of finish's losses (a sum of two means where it gives losses per row and per column);
@@ -117,28 +120,26 @@ def batch_mean(
 def _arguments(rows: Features, columns: Features, axis_name: AxisName, tile_size: Any, method: str) -> tuple:
   axes = (axis_name,) if isinstance(axis_name, str) else axis_name and tuple(axis_name)
   _check(axes, tile_size, method)
-  tile = (tile_size, tile_size) if isinstance(tile_size, int) else tile_size or (DEFAULT_TILE, DEFAULT_TILE)
+  tile = (tile_size, tile_size) if isinstance(tile_size, int) else tile_size
   dtypes = [leaf.dtype for leaf in jax.tree.leaves((rows, columns)) if hasattr(leaf, "dtype")]
   dtype = accumulator(*dtypes)
-  rows, columns = jax.tree.map(
-    lambda x: jnp.asarray(x, dtype) if isinstance(x, float) else x, (rows, columns)
-  )
+  rows, columns = jax.tree.map(lambda x: jnp.asarray(x, dtype) if isinstance(x, float) else x, (rows, columns))
   return rows, columns, axes, tile, method
 
 
 def _prepare(
-  objective: Pairwise, rows: Features, columns: Features, axes: Any, tile: tuple[int, int], method: str
+  objective: Pairwise, rows: Features, columns: Features, axes: Any, tile: tuple[int, int] | None, method: str
 ) -> tuple[Block, Block, Layout]:
   varying = tuple(sorted({*(axes or ()), *varying_axes((rows, columns))}))
   row, column = (_block(f, axes, varying, side) for f, side in ((rows, "rows"), (columns, "columns")))
+  small = row.size * column.size <= (ONE_TILE if axes is None else ONE_TILE_OF_A_RING) ** 2
+  tile = tile or ((row.size, column.size) if small else (DEFAULT_TILE, DEFAULT_TILE))
   return row, column, Layout(axes, tile, method, varying, _check_tile(objective, row, column))
 
 
 # Compiled once per objective and shape, so that calls outside jit cost no compilation each.
 @partial(jax.jit, static_argnames=("objective", "axes", "tile", "method"))
-def _statistics(
-  objective: Pairwise, rows: Features, columns: Features, axes: Any, tile: Any, method: str
-) -> dict:
+def _statistics(objective: Pairwise, rows: Features, columns: Features, axes: Any, tile: Any, method: str) -> dict:
   row, column, layout = _prepare(objective, rows, columns, axes, tile, method)
   return _named(objective, row, column, *statistics(objective.rules, layout, row, column))
 
@@ -197,9 +198,7 @@ def _block(features: Features, axes: tuple[str, ...] | None, varying: tuple[str,
   """Features with scalars spread over the examples (outside the differentiated core) and the global
   numbers."""
   if "index" in features:
-    raise ValueError(
-      f"{side}[\"index\"] is the engine's own name for the examples' global numbers; rename the feature"
-    )
+    raise ValueError(f"{side}[\"index\"] is the engine's own name for the examples' global numbers; rename the feature")
   features = jax.tree.map(jnp.asarray, dict(features))
   named = jax.tree_util.tree_leaves_with_path(features)
   sizes = {side + jax.tree_util.keystr(path): leaf.shape[0] for path, leaf in named if leaf.ndim}
@@ -246,7 +245,5 @@ def _check_tile(objective: Pairwise, row: Block, column: Block) -> Any:
     raise ValueError(f"tile returns {sorted(outputs)} but reduce names {sorted(objective.reduce)}")
   for name, leaf in ((name, leaf) for name, out in outputs.items() for leaf in jax.tree.leaves(out)):
     if leaf.shape != (row.size, column.size):
-      raise ValueError(
-        f"tile's {name!r} has shape {leaf.shape}, expected [rows, columns] = {row.size, column.size}"
-      )
+      raise ValueError(f"tile's {name!r} has shape {leaf.shape}, expected [rows, columns] = {row.size, column.size}")
   return accumulator(*(leaf.dtype for leaf in jax.tree.leaves(outputs)))
