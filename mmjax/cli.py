@@ -69,10 +69,12 @@ def parse(
 def _run(command: str, experiment: Experiment, core: Any) -> int:
   # Imported here, so that --help and typing errors answer at once.
   from mmjax.parallel.distributed import start_distributed
-  from mmjax.parallel.host import tune_allocator
+  from mmjax.parallel.host import tune_allocator, tune_compiler
 
   logging.basicConfig(format="%(message)s", level=logging.WARNING)
+  logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS and Orbax: nothing a user can act on
   tune_allocator()
+  tune_compiler()
   start_distributed()
   if command == "train":
     return _train(experiment, core)

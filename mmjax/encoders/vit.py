@@ -24,8 +24,9 @@ class ViTConfig(TransformerConfig):
   """Side of the square input image in pixels."""
   patch_size: int = 16
   """Side of a patch in pixels; must divide image_size."""
-  pool: Literal["cls", "mean", "map"] = "map"
-  """One vector per image: a class token, the mean over patches, or attention by a learned query (MAP)."""
+  pool: Literal["cls", "mean", "map", "flat"] = "map"
+  """One vector per image: a class token, the mean over patches, attention by a learned query (MAP), or all patches
+  side by side (flat: for few patches of aligned pictures, where the place of a patch says much)."""
   positions: Literal["learned", "sincos2d"] = "learned"
   """Position embedding of the patches."""
   stem: Literal["patch", "conv"] = "patch"
@@ -41,8 +42,15 @@ class ViTConfig(TransformerConfig):
       raise ValueError(f'patch_size={self.patch_size} must be a power of two for stem="conv"')
     if self.positions == "sincos2d" and self.width % 4:
       raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
+    if self.pool == "flat" and self.patch_dropout:
+      raise ValueError('pool="flat" needs every patch: set patch_dropout=0')
     if not 0.0 <= self.patch_dropout < 1.0:
       raise ValueError(f"patch_dropout={self.patch_dropout} must lie in [0, 1)")
+
+  @property
+  def pooled_width(self) -> int:
+    """Width of the one vector per image."""
+    return self.grid**2 * self.width if self.pool == "flat" else self.width
 
   @property
   def grid(self) -> int:
@@ -70,6 +78,8 @@ class ViT(nn.Module):
     mask = jnp.ones(tokens.shape[:2], bool)
     if c.pool == "map":
       pooled = AttentionPool(c, name="pool")(tokens, None)
+    elif c.pool == "flat":
+      pooled = rearrange(tokens, "b p d -> b (p d)")
     else:
       pooled = first if c.pool == "cls" else mean_pool(tokens, mask)
     return Encoded(tokens, mask, pooled)

@@ -54,7 +54,7 @@ class TwoTower(nn.Module):
     def projection(width: int) -> Dense:
       return Dense(c.embed_dim, nn.initializers.normal(width**-0.5), use_bias=False)
 
-    self.image_projection = projection(c.image.width)
+    self.image_projection = projection(c.image.pooled_width)
     self.text_projection = projection(c.text.width)
     self.log_scale = self.param("logit_scale", nn.initializers.constant(math.log(c.init_logit_scale)), ())
     if c.init_logit_bias is not None:
