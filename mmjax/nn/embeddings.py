@@ -39,10 +39,16 @@ def windows(x: Float[Array, "batch height width channels"]) -> Float[Array, "bat
   return jnp.concatenate([padded[:, i : i + h : 2, j : j + w : 2] for i in range(3) for j in range(3)], axis=-1)
 
 
+def stem_widths(width: int, patch_size: int) -> list[int]:
+  """Channels after each of a convolutional stem's log2(patch_size) convolutions: they double, up to half the width."""
+  count = patch_size.bit_length() - 1
+  return [max(8, width // 2 ** (count - i)) for i in range(count)]
+
+
 class ConvStem(nn.Module):
   """3x3 convolutions with stride 2, then a linear layer, instead of a patch embedding (Xiao et al. 2021).
 
-  Each convolution halves the sides and doubles the channels, up to the width; layer norm and GELU follow. It
+  Each convolution halves the sides and doubles the channels; layer norm and GELU follow. It
   is written as shifted slices and one matmul, which XLA's CPU backend runs faster than a convolution.
 
   Attributes:
@@ -59,10 +65,8 @@ class ConvStem(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns dim"]:
-    count = self.patch_size.bit_length() - 1
     x = images.astype(self.dtype)
-    for i in range(count):
-      features = max(8, self.width // 2 ** (count - i))
+    for i, features in enumerate(stem_widths(self.width, self.patch_size)):
       x = Dense(features, nn.initializers.he_normal(), dtype=self.dtype, name=f"conv_{i}")(windows(x))
       x = gelu(LayerNorm(self.epsilon, name=f"norm_{i}")(x))
     return Dense(self.width, nn.initializers.lecun_normal(), dtype=self.dtype, name="projection")(x)
