@@ -46,7 +46,7 @@ EXPERIMENT = Experiment(
     Contrastive(between=("image", "image2"), mask_same_concept=True),
   ),
   optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1, ema_decay=0.99),
-  run=RunConfig(workdir=Path("runs/clip_emoji"), steps=1200, batch_size=256),
+  run=RunConfig(workdir=Path("runs/clip_emoji"), steps=700, batch_size=256),
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data import DataConfig, DataError, eval_transform
-from mmjax.data.images import decode
+from mmjax.data.images import decode, trimmed
 
 rng = np.random.default_rng(0)
 PIXELS = rng.integers(0, 256, (40, 30, 3), np.uint8)
@@ -94,3 +94,33 @@ def test_the_limit_on_pixels_is_a_setting():
 def test_other_arrays_are_not_guessed_at(array):
   with pytest.raises(DataError, match="give uint8"):
     decode(array)
+
+
+def test_trimming_leaves_what_is_visible_in_the_middle_of_a_square():
+  drawing = np.zeros((20, 30, 4), np.uint8)
+  drawing[4:10, 12:24] = (200, 100, 50, 255)  # 6 high, 12 wide
+  drawing[0, 0] = (0, 0, 0, 5)  # too faint to see
+  got = np.asarray(trimmed(Image.fromarray(drawing)))
+  assert got.shape == (12, 12, 4)
+  assert (got[3:9] == (200, 100, 50, 255)).all() and (got[:3] == 0).all() and (got[9:] == 0).all()
+
+
+def test_trimming_takes_the_corner_for_the_margin_where_nothing_is_transparent():
+  photo = np.full((16, 16, 3), (250, 250, 240), np.uint8)
+  photo[5:9, 2:12] = 7
+  got = np.asarray(trimmed(Image.fromarray(photo)))
+  assert got.shape == (10, 10, 3) and (got[3:7] == 7).all() and (got[:3] == (250, 250, 240)).all()
+
+
+@pytest.mark.parametrize("picture", [np.zeros((5, 7, 4), np.uint8), np.full((5, 7, 3), 9, np.uint8)])
+def test_a_picture_of_nothing_stays_as_it_is(picture):
+  assert np.array_equal(np.asarray(trimmed(Image.fromarray(picture))), picture)
+
+
+def test_evaluation_trims_when_it_is_told_to():
+  small = np.zeros((32, 32, 4), np.uint8)
+  small[10:20, 14:24] = (255, 0, 0, 255)
+  whole = np.full((10, 10, 4), (255, 0, 0, 255), np.uint8)
+  transform = eval_transform(DataConfig(trim=True), 8)
+  np.testing.assert_array_equal(transform(small), transform(whole))
+  assert not np.array_equal(eval_transform(DataConfig(), 8)(small), transform(whole))

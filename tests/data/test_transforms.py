@@ -130,6 +130,13 @@ def test_crops_stay_inside_and_keep_their_share_of_the_area():
     assert 4 * half.prod() <= 0.5 * 300 * 100 + 1e-6
 
 
+def test_a_crop_scale_above_one_zooms_out_around_the_whole_picture():
+  matrix = RandomResizedCrop(scale=(4, 4), ratio=(1, 1)).box(10, 10, np.random.default_rng(0))
+  half, center = np.array([matrix[0, 0], matrix[1, 1]]), matrix[:2, 2]
+  np.testing.assert_allclose(half, 10)
+  assert (center - half <= 0).all() and (center + half >= 10).all()
+
+
 def test_warp_crops_like_pillow():
   image = Image.fromarray(RGBA[..., :3]).convert("RGBA")
   cropped = warp(image, box_matrix(4, 6, 8, 8), [], 8)

@@ -1,0 +1,75 @@
+"""The vision transformer: shapes, pooling, and randomness that belongs to the example."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.encoders import ViT, ViTConfig
+
+SMALL = {"image_size": 8, "patch_size": 4, "width": 8, "depth": 1, "num_heads": 2}
+IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((3, 8, 8, 3)), jnp.float32)
+RNG = jax.random.split(jax.random.key(1), 3)
+
+
+def _vit(**fields):
+  model = ViT(ViTConfig(**SMALL, **fields))
+  params = jax.jit(model.init)(jax.random.key(0), IMAGES)["params"]
+  return params, jax.jit(lambda images, rng=None: model.apply({"params": params}, images, rng=rng))
+
+
+@pytest.mark.parametrize(
+  ("fields", "length"),
+  [
+    ({"pool": "cls"}, 5),
+    ({"pool": "mean", "positions": "sincos2d"}, 4),
+    ({"pool": "map", "stem": "conv"}, 4),
+    ({"pool": "flat"}, 4),
+  ],
+)
+def test_tokens_mask_and_pooled(fields, length):
+  params, encode = _vit(**fields)
+  out = encode(IMAGES)
+  assert (out.tokens.shape, out.pooled.shape) == ((3, length, 8), (3, 32 if fields["pool"] == "flat" else 8))
+  assert bool(out.mask.all()) and out.mask.shape == (3, length)
+  assert ("position_embedding" in params) == (fields.get("positions") != "sincos2d")
+  t = np.asarray(out.tokens)
+  expected = {"cls": t[:, 0], "mean": t.mean(1), "flat": t.reshape(3, -1)}
+  if fields["pool"] in expected:
+    np.testing.assert_allclose(out.pooled, expected[fields["pool"]], rtol=1e-5, atol=1e-6)
+
+
+def test_patch_dropout_and_drop_path_follow_the_example_in_any_order():
+  _, encode = _vit(pool="mean", patch_dropout=0.5, drop_path=0.0)
+  out, order = encode(IMAGES, RNG), jnp.asarray([2, 0, 1])
+  assert out.tokens.shape == (3, 2, 8)
+  np.testing.assert_allclose(encode(IMAGES[order], RNG[order]).pooled, out.pooled[order], rtol=1e-5, atol=1e-6)
+  assert encode(IMAGES).tokens.shape == (3, 4, 8)  # evaluation reads every patch
+
+
+def test_positions_matter():
+  _, encode = _vit(pool="mean")
+  moved = jnp.roll(IMAGES, 4, axis=1)
+  assert np.abs(encode(moved).pooled - encode(IMAGES).pooled).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"pool": "flat", "patch_dropout": 0.5}, 'pool="flat" needs every patch'),
+    ({"patch_size": 3}, "image_size=8 must be divisible by patch_size=3"),
+    ({"image_size": 9, "patch_size": 3, "stem": "conv"}, "patch_size=3 must be a power of two"),
+    ({"width": 6, "positions": "sincos2d"}, "width=6 must be divisible by 4"),
+    ({"patch_dropout": 1.0}, "patch_dropout=1.0"),
+    ({"pool": "flat", "patch_dropout": 0.5}, 'pool="flat" needs every patch'),
+    ({"depth": 0}, "depth=0 must be at least 1"),
+  ],
+)
+def test_fields_that_do_not_fit_are_named(fields, message):
+  with pytest.raises(ValueError, match=message):
+    ViTConfig(**{**SMALL, **fields})
+
+
+def test_an_image_of_another_size_is_refused():
+  with pytest.raises(ValueError, match="images are 4x4, but image_size=8"):
+    ViT(ViTConfig(**SMALL)).init(jax.random.key(0), IMAGES[:, :4, :4])
