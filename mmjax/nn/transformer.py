@@ -45,6 +45,8 @@ class TransformerConfig:
   """Attention's implementation: "cudnn" is flash attention on NVIDIA GPUs."""
 
   def __post_init__(self) -> None:
+    if self.depth < 1:
+      raise ValueError(f"depth={self.depth} must be at least 1")
     if self.width % self.num_heads:
       raise ValueError(f"width={self.width} must be divisible by num_heads={self.num_heads}")
     if not 0.0 <= self.drop_path < 1.0:

@@ -9,11 +9,11 @@ from mmjax.models.flops import image_flops, two_tower_flops
 
 
 def test_vit_b_16_by_hand():
-  """17.5 G multiply-adds is the literature's number for ViT-B/16 at 224 pixels (Touvron et al. 2021)."""
+  """17.6 G multiply-adds is the literature's number for ViT-B/16 at 224 pixels (Touvron et al. 2021)."""
   flops = image_flops(ViTConfig(**vit_size("B"), patch_size=16, pool="cls"))
   block = 2 * 197 * 12 * 768**2 + 4 * 197**2 * 768
   assert flops == 2 * 196 * 3 * 256 * 768 + 12 * block
-  assert round(flops / 2e9, 1) == 17.5
+  assert round(flops / 2e9, 1) == 17.6
 
 
 def test_close_to_what_the_compiler_counts():

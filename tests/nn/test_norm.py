@@ -1,0 +1,42 @@
+"""Layer normalisation and unit norm against numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.nn.norm import layer_norm, normalize
+
+
+def _plain(x, scale, bias, epsilon):
+  mean = x.mean(-1, keepdims=True)
+  variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+  return (x - mean) / jnp.sqrt(variance + epsilon) * scale[None, None] + bias[None, None]
+
+
+def _arguments():
+  rng = np.random.default_rng(0)
+  x, g = (jnp.asarray(rng.standard_normal((2, 3, 8)) * 3 + 1, jnp.float32) for _ in range(2))
+  scale, bias = (jnp.asarray(rng.standard_normal(8), jnp.float32) for _ in range(2))
+  return x, scale, bias, g
+
+
+def test_value_and_gradients_equal_those_of_the_plain_formula():
+  x, scale, bias, g = _arguments()
+  ours, pull = jax.vjp(lambda *a: layer_norm(*a, 1e-3), x, scale, bias)
+  plain, pull_plain = jax.vjp(lambda *a: _plain(*a, 1e-3), x, scale, bias)
+  for a, b in zip((ours, *pull(g)), (plain, *pull_plain(g)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+
+
+def test_statistics_of_bfloat16_input_are_float32():
+  x, scale, bias, _ = _arguments()
+  low = (x + 100).astype(jnp.bfloat16)  # in bfloat16, the mean of such numbers would be off by 0.25
+  ours = layer_norm(low, scale, bias, 1e-6)
+  assert ours.dtype == jnp.bfloat16
+  plain = _plain(low.astype(jnp.float32), scale, bias, 1e-6)
+  np.testing.assert_allclose(ours.astype(jnp.float32), plain, rtol=1e-2, atol=1e-2)
+
+
+def test_unit_norm_has_a_finite_gradient_at_zero():
+  np.testing.assert_allclose(normalize(jnp.asarray([[3.0, 4.0]])), [[0.6, 0.8]], rtol=1e-6)
+  assert np.isfinite(jax.grad(lambda x: normalize(x).sum())(jnp.zeros((1, 4)))).all()

@@ -1,0 +1,37 @@
+"""The host's settings, tried in a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import json, os, resource, sys
+from mmjax.parallel import host
+tuned = (host.tune_allocator(), host.tune_compiler()) if sys.argv[1] == "tune" else None
+import jax, jax.numpy as jnp
+f = jax.jit(lambda x: jnp.sort(jnp.sin(x[:, None] + x[None])).sum())
+x = jnp.linspace(0.0, 1.0, 3000)
+for _ in range(3):
+  f(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+  f(x).block_until_ready()
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(json.dumps([tuned, faults, os.environ.get("XLA_FLAGS", "")]))
+"""
+
+
+def _run(argument, **environment):
+  env = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
+  done = subprocess.run([sys.executable, "-c", SCRIPT, argument], env=env, capture_output=True, text=True, check=True)
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_memory_that_a_step_frees_serves_the_next_one():
+  tuned, faults, flags = _run("tune", XLA_FLAGS="--xla_cpu_enable_concurrency_optimized_scheduler=true")
+  assert tuned == [True, True]
+  assert "scheduler=true" in flags and "scheduler=false" not in flags  # what the user set stands
+  assert "ynn_fusion_type" in flags
+  _, plain_faults, _ = _run("leave", XLA_FLAGS="")
+  assert faults < plain_faults / 4
