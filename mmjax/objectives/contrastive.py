@@ -71,9 +71,7 @@ def _siglip_tile(row: Features, col: Features) -> dict[str, Array]:
   return {"losses": counted(jax.nn.softplus(wrong(row, col)), row, col)}
 
 
-SIGLIP = Pairwise(
-  _siglip_tile, {"losses": ("row", "sum")}, lambda stats, row, col: stats["losses"], affine=True
-)
+SIGLIP = Pairwise(_siglip_tile, {"losses": ("row", "sum")}, lambda stats, row, col: stats["losses"], affine=True)
 
 
 def siglip_loss(

@@ -30,6 +30,7 @@ def image_text(
     is known to be non-positive (one that is traced cannot be looked at; the losses are finite for any finite
     scale).
   """
+  image, text = jnp.asarray(image), jnp.asarray(text)
   if image.ndim != 2 or image.shape != text.shape:
     raise ValueError(f"image and text must both be [batch, dim], got {image.shape} and {text.shape}")
   if image.dtype != text.dtype:
@@ -52,9 +53,7 @@ def image_text(
 def positive(name: str, value: Any) -> None:
   """Refuses a temperature or scale that is known, and not above zero."""
   if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
-    raise ValueError(
-      f"{name} must be positive (it multiplies the similarities, already exponentiated), got {value}"
-    )
+    raise ValueError(f"{name} must be positive (it multiplies the similarities, already exponentiated), got {value}")
 
 
 def same_pair(row: Features, col: Features) -> Bool[Array, "rows columns"]:

@@ -87,9 +87,7 @@ def affine_total(
   def forward(rows: Block, columns: Block, *slopes: Stats) -> tuple[Array, tuple]:
     nothing = [dict.fromkeys(kinds, ()) for kinds in (rules.rows, rules.columns)]
     back = Back(rows, nothing[0], slopes[0]), Back(columns, nothing[1], slopes[1])
-    (row_states, row_gradient), (column_states, column_gradient) = _gradients(
-      rules, layout, *back, states=True
-    )
+    (row_states, row_gradient), (column_states, column_gradient) = _gradients(rules, layout, *back, states=True)
     stats = (row_states, column_states)
     return dot(stats, slopes), (_like(row_gradient, rows), _like(column_gradient, columns), *stats)
 
@@ -120,9 +118,7 @@ def _states(rules: Rules, layout: Layout, rows: Block, columns: Block) -> tuple[
   )
 
 
-def _gradients(
-  rules: Rules, layout: Layout, rows: Back, columns: Back, *, states: bool
-) -> tuple[PyTree, PyTree]:
+def _gradients(rules: Rules, layout: Layout, rows: Back, columns: Back, *, states: bool) -> tuple[PyTree, PyTree]:
   """((statistics if asked for, gradients) of the rows, the same of the columns)."""
 
   def fresh(kinds: dict[str, str], block: Block) -> tuple[PyTree, PyTree]:

@@ -210,9 +210,12 @@ def fit(size: int, limit: int) -> int:
 
 
 def pad(tree: PyTree, multiple: int) -> PyTree:
+  """Up to a multiple, by repeating the last example (a zero might become a NaN in a tile); masks by False."""
+
   def one(leaf: Array) -> Array:
     extra = -leaf.shape[0] % multiple
-    return jnp.pad(leaf, ((0, extra),) + ((0, 0),) * (leaf.ndim - 1)) if extra else leaf
+    width = ((0, extra),) + ((0, 0),) * (leaf.ndim - 1)
+    return jnp.pad(leaf, width, mode="constant" if leaf.dtype == bool else "edge") if extra else leaf
 
   return jax.tree.map(one, tree)
 

@@ -23,9 +23,7 @@ def _decoupled(stats: Features, row: Features, col: Features) -> Array:
   return (losses[0] + losses[1]) / 2
 
 
-DCL = Pairwise(
-  lambda row, col: {"negatives": _negatives(row, col)}, {"negatives": ("both", "lse")}, _decoupled
-)
+DCL = Pairwise(lambda row, col: {"negatives": _negatives(row, col)}, {"negatives": ("both", "lse")}, _decoupled)
 
 
 def dcl_loss(
@@ -54,9 +52,7 @@ def _focal_tile(row: Features, col: Features) -> dict[str, Array]:
   return {"losses": counted(easy * jax.nn.softplus(error), row, col)}
 
 
-FOCAL = Pairwise(
-  _focal_tile, {"losses": ("row", "sum")}, lambda stats, row, col: stats["losses"], affine=True
-)
+FOCAL = Pairwise(_focal_tile, {"losses": ("row", "sum")}, lambda stats, row, col: stats["losses"], affine=True)
 
 
 def focal_loss(
@@ -109,11 +105,7 @@ def sogclr_loss(
   """
   rows, columns = image_text(image, text, logit_scale, weights)
   stats = pairwise_statistics(DCL, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
-  ones = (
-    jnp.ones(len(image), rows["scale"].dtype)
-    if weights is None
-    else (weights > 0).astype(rows["scale"].dtype)
-  )
+  ones = jnp.ones(len(image), rows["scale"].dtype) if weights is None else (weights > 0).astype(rows["scale"].dtype)
   present = ones.sum() if axis_name is None else jax.lax.psum(ones.sum(), axis_name)
   pair = pair_similarity(image, text, jnp.broadcast_to(rows["scale"], (len(image),)))
   total, new = jnp.zeros((), pair.dtype), []

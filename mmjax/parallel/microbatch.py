@@ -43,9 +43,7 @@ def _batch_size(args: PyTree, num_microbatches: int) -> int:
   sizes = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(args):
     if leaf.ndim == 0:
-      raise ValueError(
-        f"microbatch: argument {jax.tree_util.keystr(path)} is a scalar and has no leading axis"
-      )
+      raise ValueError(f"microbatch: argument {jax.tree_util.keystr(path)} is a scalar and has no leading axis")
     sizes[jax.tree_util.keystr(path)] = leaf.shape[0]
   if len(set(sizes.values())) != 1:
     raise ValueError(f"microbatch: arguments must share one leading axis, got {sizes or 'no arrays'}")

@@ -47,12 +47,8 @@ def tour(
     return _all_gather(visit, resident, guest, merge=merge, axis_name=axis_name)
   if method == "nested":
     inner = axis_name[1:]
-    rounds = lambda resident, guest: ring(
-      visit, resident, [guest], [1], [start], merge=merge, axis_name=inner
-    )
-    resident, (part,) = ring(
-      _single(rounds), resident, [guest], [1], [start], merge=merge, axis_name=axis_name[0]
-    )
+    rounds = lambda resident, guest: ring(visit, resident, [guest], [1], [start], merge=merge, axis_name=inner)
+    resident, (part,) = ring(_single(rounds), resident, [guest], [1], [start], merge=merge, axis_name=axis_name[0])
     return resident, part
   if method == "bidirectional":
     return _bidirectional(visit, resident, guest, start=start, merge=merge, axis_name=axis_name)
@@ -111,9 +107,7 @@ def vary(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
 
 def varying_axes(tree: PyTree) -> tuple[str, ...]:
   """The mesh axes over which any leaf is known to vary."""
-  return tuple(
-    sorted({axis for leaf in jax.tree.leaves(tree) for axis in jax.typeof(leaf).manual_axis_type.varying})
-  )
+  return tuple(sorted({axis for leaf in jax.tree.leaves(tree) for axis in jax.typeof(leaf).manual_axis_type.varying}))
 
 
 def _single(visit: Callable[[PyTree, PyTree], tuple[PyTree, list[PyTree]]]) -> Visit:
