@@ -10,7 +10,9 @@ speed hits all alike and only one computes at a time. Prints a table and, with -
   python scripts/benchmarks/train_step.py --shape small --batch 256 --dtype float32 \\
       --peers mmjax mmjax+remat open_clip big_vision --env open_clip=VT/bin/python --big-vision BV
 
-As root, --nice -15 --rest 0.5 runs the steps ahead of other work and then rests for half as long.
+As root, --nice -15 --rest 0.5 runs the steps ahead of other work and then rests for half as long. On a busy machine
+compare images_per_cpu_second with --cpus 0: PyTorch's threads spin while they wait for one another, so with several
+of them neither its seconds nor its CPU seconds mean much beside other work.
 """
 
 import argparse
@@ -72,6 +74,8 @@ def _set_priority(nice: int) -> None:
 
 def work(args: argparse.Namespace) -> None:
   """One peer: builds its step, then runs one for every line on standard input."""
+  if args.cpus:
+    os.sched_setaffinity(0, args.cpus)  # before any framework counts its threads
   import peers
 
   replies, sys.stdout = sys.stdout, sys.stderr
@@ -114,7 +118,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     python = pythons.get(name.partition("+")[0], sys.executable)
     command = [python, here, "--work", name, "--shape", args.shape, "--batch", str(args.batch)]
     command += ["--dtype", args.dtype, "--big-vision", args.big_vision, "--nice", str(args.nice)]
-    command += ["--warmup", str(args.warmup)]
+    command += ["--warmup", str(args.warmup), "--cpus", *map(str, args.cpus)]
     pipe = subprocess.PIPE
     processes[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     _ask(processes[name], name, step=False)  # one after another, so that compilations do not compete
@@ -139,6 +143,7 @@ def _summary(name: str, rows: list[dict[str, float]], args: argparse.Namespace) 
     "shape": args.shape,
     "batch": args.batch,
     "dtype": args.dtype,
+    "cpus": len(args.cpus) or os.cpu_count(),
     "images_per_second": round(args.batch / median, 2),
     "images_per_second_best": round(args.batch / min(seconds), 2),
     "images_per_cpu_second": round(args.batch / statistics.median(row["cpu_seconds"] for row in used), 2),
@@ -155,11 +160,12 @@ def _print_table(records: list[dict[str, Any]]) -> None:
   columns = ["peer", "images_per_second", "images_per_second_best", "images_per_cpu_second", "spread", "peak_mb"]
   columns += ["others", "basis"]
   reference = next((r for r in records if r["peer"] == "open_clip"), records[0])
-  print("  ".join(columns), f" ratio to {reference['peer']}: speed, memory")
+  print("  ".join(columns), f" ratio to {reference['peer']}: speed, speed per CPU second, memory")
   for record in records:
     speed = record["images_per_second"] / reference["images_per_second"]
+    thrift = record["images_per_cpu_second"] / reference["images_per_cpu_second"]
     memory = record["peak_mb"] / reference["peak_mb"]
-    print("  ".join(str(record[column]) for column in columns), f" {speed:.2f}, {memory:.2f}")
+    print("  ".join(str(record[column]) for column in columns), f" {speed:.2f}, {thrift:.2f}, {memory:.2f}")
 
 
 def main() -> None:
@@ -172,6 +178,7 @@ def main() -> None:
   parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
   parser.add_argument("--warmup", type=int, default=2, help="steps before the timed ones")
   parser.add_argument("--steps", type=int, default=5, help="timed steps of each peer")
+  parser.add_argument("--cpus", type=int, nargs="*", default=[], help="processors to run on (all)")
   parser.add_argument("--nice", type=int, default=0, help="priority of the timed steps; negative needs root")
   parser.add_argument("--rest", type=float, default=0.0, help="rest for this many step times after each step")
   parser.add_argument("--output", help="write the records here as JSON")
