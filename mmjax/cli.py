@@ -48,9 +48,7 @@ def main(
     sys.exit(130)
 
 
-def parse(
-  experiment: Experiment, command: str, description: str | None, arguments: Sequence[str]
-) -> Experiment:
+def parse(experiment: Experiment, command: str, description: str | None, arguments: Sequence[str]) -> Experiment:
   """The experiment with the command line's overrides; a field that does not exist is an error naming the nearest."""
   listing = "\n".join(f"  {name:9} {text}" for name, text in COMMANDS.items())
   try:

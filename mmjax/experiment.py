@@ -78,9 +78,7 @@ class Experiment:
       raise ValueError(f"objectives must differ in loss or in what they compare; got {names}")
     for objective in self.objectives:
       if objective.loss == "sigmoid" and self.model.init_logit_bias is None:
-        raise ValueError(
-          f"the objective {objective.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)"
-        )
+        raise ValueError(f"the objective {objective.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True)

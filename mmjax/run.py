@@ -135,8 +135,6 @@ def load_run(workdir: str | Path, *, step: int | None = None) -> Run:
 
 def _on_these_devices(experiment: Experiment) -> Experiment:
   """The experiment with its parameters sharded over the devices here, whatever mesh it was trained on."""
-  parallel = dataclasses.replace(
-    experiment.parallel, data=1, fsdp=len(jax.devices()), model=1, microbatches=1
-  )
+  parallel = dataclasses.replace(experiment.parallel, data=1, fsdp=len(jax.devices()), model=1, microbatches=1)
   run = dataclasses.replace(experiment.run, batch_size=len(jax.devices()))
   return dataclasses.replace(experiment, parallel=parallel, run=run)

@@ -17,9 +17,7 @@ from mmjax.train.optimizer import OptimizerConfig
 from mmjax.train.setup import Training, prepare
 
 MODEL = TwoTowerConfig(
-  image=ViTConfig(
-    image_size=16, patch_size=8, width=16, depth=1, num_heads=2, pool="mean", patch_dropout=0.25
-  ),
+  image=ViTConfig(image_size=16, patch_size=8, width=16, depth=1, num_heads=2, pool="mean", patch_dropout=0.25),
   text=TextConfig(vocab_size=64, max_length=8, width=16, depth=1, num_heads=2, eos_id=63),
   embed_dim=8,
 )
@@ -35,9 +33,7 @@ EXPERIMENT = Experiment(
 
 def experiment(**parts) -> Experiment:
   """EXPERIMENT with fields of its parts replaced: experiment(run=dict(steps=3))."""
-  replaced = {
-    name: dataclasses.replace(getattr(EXPERIMENT, name), **fields) for name, fields in parts.items()
-  }
+  replaced = {name: dataclasses.replace(getattr(EXPERIMENT, name), **fields) for name, fields in parts.items()}
   return dataclasses.replace(EXPERIMENT, **replaced)
 
 

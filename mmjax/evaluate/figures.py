@@ -163,7 +163,7 @@ def training_charts(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
       extra = dict(options)
       if key == "loss":
         chance = column(lines, "chance")
-        extra["reference"] = ("chance: ln(batch)", *chance) if chance[1] else None
+        extra["reference"] = ("chance", *chance) if chance[1] else None
       if key == "logit_scale":
         values = [1 / max(value, 1e-9) for value in values]
       if key == "input_wait":

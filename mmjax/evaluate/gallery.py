@@ -78,23 +78,24 @@ def evenly(places: np.ndarray, count: int) -> list[int]:
 
 def text_to_picture(show: Exhibition) -> str:
   """Queries and the nearest pictures, right and wrong marked."""
-  places = np.flatnonzero(show.held_out) if show.held_out.any() else np.arange(len(show.texts))
-  queries = evenly(places, QUERIES)
+  seen, unseen = np.flatnonzero(~show.held_out), np.flatnonzero(show.held_out)
+  queries = evenly(seen, QUERIES - min(len(unseen), QUERIES // 2)) + evenly(unseen, QUERIES // 2)
   chosen = show.texts[np.array(queries)]
   order = _nearest(chosen.rows, show.shelf.embedded.rows, SHOWN)
   found = retrieval_ranks(chosen.rows, show.shelf.embedded.rows, chosen.ids, show.shelf.embedded.ids)
   lines = []
   for query, nearest, rank, concept in zip(queries, order, found.tolist(), chosen.ids.tolist()):
     tiles = "".join(_tile(show.shelf, index, show.shelf.embedded.ids[index] == concept) for index in nearest)
-    label = f'<b>{escape(show.captions[query])}</b><span class="rank">right one at rank {rank}</span>'
+    unseen_concept = "; concept never trained on" if show.held_out[query] and show.others else ""
+    note = f'<span class="rank">right one at rank {rank}{unseen_concept}</span>'
+    label = f"<b>{escape(show.captions[query])}</b>{note}"
     lines.append(f'<div class="query"><div class="what">{label}</div><div class="tiles">{tiles}</div></div>')
   return "".join(lines)
 
 
 def similarity(show: Exhibition) -> str:
   """The cosines of a batch of pictures and their texts."""
-  places = np.flatnonzero(show.held_out) if show.held_out.any() else np.arange(len(show.texts))
-  texts = evenly(places, BATCH)
+  texts = evenly(np.arange(len(show.texts)), BATCH)
   by_concept = {concept: place for place, concept in enumerate(show.shelf.embedded.ids.tolist())}
   texts = [place for place in texts if int(show.texts.ids[place]) in by_concept]
   images = [by_concept[int(show.texts.ids[place])] for place in texts]

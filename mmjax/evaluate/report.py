@@ -204,7 +204,7 @@ def _pictures(run: Run | None) -> list[Section]:
   if run is None:
     return [(anchor, heading, missing(_NO_MODEL)) for anchor, heading, _, _ in _PICTURE_SECTIONS]
   show = gallery.exhibition(run)
-  texts = "the concepts never trained on" if show.others else "the validation split"
+  texts = "concepts trained on, and then over others" if show.others else "the validation split"
   facts = {"shelf": escape(show.shelf.name), "size": len(show.shelf.records), "texts": texts}
   sections = []
   for anchor, heading, draw, note in _PICTURE_SECTIONS:

@@ -1,6 +1,7 @@
 """The weighted terms of a run's loss, as its configuration lists them."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -58,10 +59,18 @@ class Contrastive:
       return siglip_loss(rows, columns, logit_bias=bias, **common)
 
     sharded, whole = PartitionSpec(batch_axes), PartitionSpec()
-    mapped = jax.shard_map(
-      local, mesh=mesh, in_specs=(sharded, sharded, sharded, whole, whole), out_specs=whole
-    )
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=(sharded, sharded, sharded, whole, whole), out_specs=whole)
     return mapped(rows, columns, concepts, logit_scale, logit_bias)
+
+  def chance(self, batch_size: int) -> float:
+    """The loss of a model that cannot tell pairs apart, in nats.
+
+    softmax: ln(n). sigmoid: n times the entropy of 1/n, what the best constant logit gives; about ln(n) + 1.
+    """
+    softmax = math.log(batch_size)
+    if self.loss == "softmax" or batch_size == 1:
+      return softmax
+    return softmax + (batch_size - 1) * math.log(batch_size / (batch_size - 1))
 
   @property
   def name(self) -> str:

@@ -115,9 +115,7 @@ def parse_placement(text: str) -> Placement:
   axes = tuple(None if name in ("-", "") else name for name in text.split(","))
   for axis in axes:
     if axis is not None and axis not in MESH_AXES:
-      raise ConfigError(
-        f"placement {text!r} names the axis {axis!r}; axes are {', '.join(MESH_AXES)}, '-' is none"
-      )
+      raise ConfigError(f"placement {text!r} names the axis {axis!r}; axes are {', '.join(MESH_AXES)}, '-' is none")
   return () if axes == (None,) else axes
 
 
@@ -146,7 +144,5 @@ def _specification(placement: Placement, shape: tuple[int, ...], mesh: Mesh) -> 
     return placement(shape, mesh)
   trailing = placement[max(0, len(placement) - len(shape)) :]
   axes = (None,) * (len(shape) - len(trailing)) + tuple(trailing)
-  fits = (
-    axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=True)
-  )
+  fits = (axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=True))
   return PartitionSpec(*fits)

@@ -73,9 +73,7 @@ class Checkpoints:
     """
     step = self.latest_step if step is None else step
     if step is None or step not in self._manager.all_steps():
-      raise CheckpointError(
-        f"{self._directory} holds no checkpoint{'' if step is None else f' of step {step}'}"
-      )
+      raise CheckpointError(f"{self._directory} holds no checkpoint{'' if step is None else f' of step {step}'}")
     self._check_same(step, shapes)
     target = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings)
     items = self._manager.restore(
@@ -105,9 +103,7 @@ class Checkpoints:
         )
     for path in saved:
       if path not in wanted:
-        raise CheckpointError(
-          f"{where} is of another model or optimiser: {path!r} has no place here; {remedy}"
-        )
+        raise CheckpointError(f"{where} is of another model or optimiser: {path!r} has no place here; {remedy}")
 
 
 def _leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -118,7 +114,5 @@ def _preservation(keep_last: int, best_metric: str | None) -> policies.Preservat
   newest = policies.LatestN(keep_last)
   if best_metric is None:
     return newest
-  best = policies.BestN(
-    get_metric_fn=lambda metrics: metrics[best_metric], n=1, keep_checkpoints_without_metrics=False
-  )
+  best = policies.BestN(get_metric_fn=lambda metrics: metrics[best_metric], n=1, keep_checkpoints_without_metrics=False)
   return policies.AnyPreservationPolicy([newest, best])

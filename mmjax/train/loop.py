@@ -1,7 +1,6 @@
 """The one training loop: feed, step, log, evaluate, save, stop."""
 
 import dataclasses
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -118,9 +117,7 @@ def as_run(training: Training, workdir: Path, tokenizer: Tokenizer, state: Train
   )
 
 
-def _start(
-  experiment: Experiment, training: Training, checkpoints: Checkpoints, feed: Feed
-) -> tuple[TrainState, int]:
+def _start(experiment: Experiment, training: Training, checkpoints: Checkpoints, feed: Feed) -> tuple[TrainState, int]:
   """The state to go on from and its step; a resumed run's data goes on where it was."""
   if checkpoints.latest_step is None:
     return training.initial_state(), 0
@@ -190,15 +187,14 @@ class _Loop:
     self._progress.advance(step)
     if step % self._experiment.run.log_every == 0 or step == self._experiment.run.steps:
       numbers = {name: float(value) for name, value in values.items()} | self._clock.numbers()
-      numbers["chance"] = math.log(self._experiment.run.batch_size)
+      chances = (o.weight * o.chance(self._experiment.run.batch_size) for o in self._experiment.objectives)
+      numbers["chance"] = sum(chances)
       self._writer.write(step, numbers)
       self._progress.report(step, numbers)
 
   def _diagnosis(self, step: int, values: Metrics, bad: Any) -> str:
     name = first_bad_parameter(self._training.shapes.params, bad)
-    where = (
-      f"the first parameter whose gradient is not finite is {name!r}" if name else "every gradient is finite"
-    )
+    where = f"the first parameter whose gradient is not finite is {name!r}" if name else "every gradient is finite"
     saved = self._checkpoints.latest_step
     kept = f"step {saved} in {self._workdir / CHECKPOINTS}" if saved is not None else "none yet"
     return (
@@ -233,9 +229,7 @@ class _Loop:
     if self._interrupt:
       self._progress.say(f"stopped after step {step}; saving")
       self._checkpoints.wait()
-      self._progress.say(
-        f"saved to {self._workdir / CHECKPOINTS / str(step)}; the same command goes on from here"
-      )
+      self._progress.say(f"saved to {self._workdir / CHECKPOINTS / str(step)}; the same command goes on from here")
 
 
 class _Clock:

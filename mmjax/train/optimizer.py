@@ -159,9 +159,7 @@ def _muon_for_kernels(config: OptimizerConfig) -> optax.GradientTransformation:
 def _add_decay(multipliers: Any, weight_decay: float) -> optax.GradientTransformation:
   def update(updates, params):
     return jax.tree.map(
-      lambda u, p, m: (
-        u if m * weight_decay == 0 or isinstance(u, optax.MaskedNode) else u + m * weight_decay * p
-      ),
+      lambda u, p, m: u if m * weight_decay == 0 or isinstance(u, optax.MaskedNode) else u + m * weight_decay * p,
       updates,
       params,
       multipliers,

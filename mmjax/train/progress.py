@@ -16,7 +16,7 @@ from rich.progress import (
 
 
 def summary(numbers: Mapping[str, float]) -> str:
-  """The few numbers worth watching; the loss stands beside ln(batch), what guessing gives."""
+  """The few numbers worth watching; the loss stands beside chance, what guessing gives."""
   return (
     f"loss {numbers['loss']:.3f} (chance {numbers['chance']:.2f})  scale {numbers['logit_scale']:.1f}  "
     f"grad {numbers['grad_norm']:.2f}  {numbers['examples_per_second']:.0f} samples/s  "

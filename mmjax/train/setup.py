@@ -41,9 +41,7 @@ class Training:
 
   def initial_state(self) -> TrainState:
     """The state before the first step, each leaf made where it belongs."""
-    return jax.jit(
-      lambda: _state(self.experiment, self.model, self.optimizer), out_shardings=self.shardings
-    )()
+    return jax.jit(lambda: _state(self.experiment, self.model, self.optimizer), out_shardings=self.shardings)()
 
 
 def prepare(experiment: Experiment, core: optax.GradientTransformation | None = None) -> Training:

@@ -53,9 +53,7 @@ def make_step(
   schedule = learning_rate(config, steps)
 
   def loss_fn(params: Params, batch: Batch, keys: Key[Array, "batch"]) -> tuple[Float[Array, ""], Metrics]:
-    params = jax.tree.map(
-      lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params)
-    )
+    params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params))
     embeddings = embed(params, batch, keys)
     scale: Any = model.apply({"params": params}, method="logit_scale")
     bias: Any = model.apply({"params": params}, method="logit_bias")

@@ -17,7 +17,8 @@ ADAM = {"b1": 0.9, "b2": 0.98, "eps": 1e-6, "weight_decay": 0.2}
 LEARNING_RATE = 1e-4
 
 
-def _jax_step(params: Any, loss: Callable[[Any, Any], Any], data: Any) -> Step:
+def _jax_step(params: Any, loss: Callable[[Any, Any], Any], data: Any, trim: Callable[[], Any] | None = None) -> Step:
+  """One AdamW step. `trim` is called once, while the first step runs: it gives back what compiling took."""
   import jax
   import optax
 
@@ -33,8 +34,11 @@ def _jax_step(params: Any, loss: Callable[[Any, Any], Any], data: Any) -> Step:
   data = jax.tree.map(jax.numpy.asarray, data)
 
   def step() -> float:
-    nonlocal state
+    nonlocal state, trim
     state, value = compiled(state, data)
+    if trim is not None:
+      trim()
+      trim = None
     jax.block_until_ready(state)
     return float(value)
 
@@ -85,7 +89,8 @@ def build_mmjax(c: dict[str, int], dtype: str, data: Any, *, remat: str = "none"
     embeddings = model.project(model.encode(batch))
     return clip_loss(embeddings["image"], embeddings["text"], logit_scale=model.logit_scale())
 
-  return _jax_step(params, lambda params, batch: nn.apply(forward, model)({"params": params}, batch), data)
+  loss = lambda params, batch: nn.apply(forward, model)({"params": params}, batch)
+  return _jax_step(params, loss, data, host.trim_allocator)
 
 
 def build_big_vision(c: dict[str, int], dtype: str, data: Any, *, path: str) -> Step:

@@ -85,7 +85,7 @@ def test_finished_run(finished):
   text, reader = read(finished)
   assert finished.name == "report.html" and reader.tags.count("svg") == 8  # seven charts and the matrix
   assert "fill: #ffffff" not in text  # charts are see-through, so that they fit a dark page
-  assert "chance: ln(batch)" in text and "Noto (unseen) to Twemoji" in text and "best so far" in text
+  assert ">chance<" in text and "Noto (unseen) to Twemoji" in text and "best so far" in text
   assert 'class="tile right"' in text and 'class="tile wrong"' in text
   assert "right one at rank 1<" in text and "prefers-color-scheme: dark" in text
   assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text

@@ -18,9 +18,7 @@ def test_data_takes_the_devices_that_are_left():
   assert m.batch_shards(mesh) == 4
 
 
-@pytest.mark.parametrize(
-  "config", [m.ParallelConfig(data=3), m.ParallelConfig(fsdp=16), m.ParallelConfig(model=3)]
-)
+@pytest.mark.parametrize("config", [m.ParallelConfig(data=3), m.ParallelConfig(fsdp=16), m.ParallelConfig(model=3)])
 def test_a_mesh_that_does_not_use_all_devices_is_refused(config):
   with pytest.raises(ConfigError, match="does not make the 8 devices"):
     m.make_mesh(config)

@@ -88,9 +88,7 @@ def test_frozen_towers_do_not_move_and_averages_follow():
   jax.tree.map(np.testing.assert_array_equal, params["text"], start["text"])
   kernel = lambda tree: tree["image_projection"]["kernel"]
   assert not np.array_equal(kernel(params), kernel(start))
-  np.testing.assert_allclose(
-    kernel(ema), kernel(start) + 0.9 * (kernel(params) - kernel(start)), rtol=1e-5, atol=1e-7
-  )
+  np.testing.assert_allclose(kernel(ema), kernel(start) + 0.9 * (kernel(params) - kernel(start)), rtol=1e-5, atol=1e-7)
 
 
 def test_objectives_are_weighted_and_logged_separately():
@@ -107,14 +105,11 @@ def test_randomness_is_keyed_on_the_example_not_on_its_row():
   batch = host_batch()
   turned = {name: rows[::-1].copy() for name, rows in batch.items()}
   values = [
-    float(training.step(training.initial_state(), put_batch(b, training.mesh))[1]["loss"])
-    for b in (batch, turned)
+    float(training.step(training.initial_state(), put_batch(b, training.mesh))[1]["loss"]) for b in (batch, turned)
   ]
   assert values[0] == pytest.approx(values[1], rel=1e-6)
   other = batch | {"index": batch["index"] + 1000}  # other examples, hence other dropped patches
-  assert (
-    float(training.step(training.initial_state(), put_batch(other, training.mesh))[1]["loss"]) != values[0]
-  )
+  assert float(training.step(training.initial_state(), put_batch(other, training.mesh))[1]["loss"]) != values[0]
   assert jnp.isfinite(values[0])
 
 
