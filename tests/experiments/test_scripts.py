@@ -15,12 +15,10 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path for path in (ROOT / "experiments").glob("*.py"))
 
 # Small enough to run in seconds; everything else is the script's own.
-TINY = (  # one string reads better than forty
-  """--data.limit 40 --data.tokenizer.vocab-size 384 --data.tokenizer.max-length 8
+TINY = """--data.limit 40 --data.tokenizer.vocab-size 384 --data.tokenizer.max-length 8
   --model.image.width 16 --model.image.depth 1 --model.image.num-heads 2 --model.image.image-size 16
   --model.text.width 16 --model.text.depth 1 --model.text.num-heads 2 --model.embed-dim 8
-  --optimizer.warmup-steps 1 --run.batch-size 16 --run.steps 3 --run.log-every 1 --run.no-tensorboard"""
-).split()
+  --optimizer.warmup-steps 1 --run.batch-size 16 --run.steps 3 --run.log-every 1 --run.no-tensorboard""".split()
 
 
 @pytest.fixture(scope="module")
