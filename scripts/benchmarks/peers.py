@@ -18,7 +18,7 @@ LEARNING_RATE = 1e-4
 
 
 def _jax_step(params: Any, loss: Callable[[Any, Any], Any], data: Any, trim: Callable[[], Any] | None = None) -> Step:
-  """One AdamW step. `trim` is called once, while the first step runs: it gives back what compiling took."""
+  """One AdamW step. `trim` is called once, after the first step: it gives back what compiling took."""
   import jax
   import optax
 
@@ -36,10 +36,10 @@ def _jax_step(params: Any, loss: Callable[[Any, Any], Any], data: Any, trim: Cal
   def step() -> float:
     nonlocal state, trim
     state, value = compiled(state, data)
+    jax.block_until_ready(state)
     if trim is not None:
       trim()
       trim = None
-    jax.block_until_ready(state)
     return float(value)
 
   return step
