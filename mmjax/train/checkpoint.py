@@ -71,6 +71,7 @@ class Checkpoints:
     Raises:
       CheckpointError: there is none, or it is of another model or optimiser; the first difference is named.
     """
+    self.wait()  # what was saved a moment ago may still be on its way to the disk
     step = self.latest_step if step is None else step
     if step is None or step not in self._manager.all_steps():
       raise CheckpointError(f"{self._directory} holds no checkpoint{'' if step is None else f' of step {step}'}")

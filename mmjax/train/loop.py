@@ -1,5 +1,6 @@
 """The one training loop: feed, step, log, evaluate, save, stop."""
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -67,7 +68,8 @@ def train(experiment: Experiment, core: optax.GradientTransformation | None = No
   )
   best = experiment.evaluation.best_metric if experiment.evaluation.every else None
   checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last, best_metric=best)
-  with device_prefetch(loader, lambda batch: put_batch(batch, training.mesh)) as feed:
+  feed = device_prefetch(loader, lambda batch: put_batch(batch, training.mesh))
+  with contextlib.closing(checkpoints), feed:  # whatever happens, a save that has begun is finished
     state, start = _start(experiment, training, checkpoints, feed)
     if jax.process_index() == 0:
       write_config(experiment, workdir / CONFIG)
@@ -75,7 +77,6 @@ def train(experiment: Experiment, core: optax.GradientTransformation | None = No
     with graceful_interrupt() as interrupt:
       loop = _Loop(training, tokenizer, workdir, checkpoints, feed, interrupt, start)
       state = loop.run(state)
-  checkpoints.close()
   return Outcome(as_run(training, workdir, tokenizer, state), interrupt.exit_status)
 
 
