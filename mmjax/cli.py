@@ -90,18 +90,24 @@ def _train(experiment: Experiment, core: Any) -> int:
 
 
 def _evaluate(run: Any) -> int:
+  import jax
+
   from mmjax.evaluate import evaluate, print_table, write_results
 
-  results = evaluate(run)
-  print_table(results)
-  write_results(results, run.workdir / "results.json")
+  results = evaluate(run)  # every process embeds its share
+  if jax.process_index() == 0:
+    print_table(results)
+    write_results(results, run.workdir / "results.json")
   return 0
 
 
 def _report(run: Any) -> int:
+  import jax
+
   from mmjax.evaluate import write_report
 
-  Console().print(f"report: {write_report(run.workdir, run)}", highlight=False, soft_wrap=True)
+  path = write_report(run.workdir, run)
+  Console(quiet=jax.process_index() != 0).print(f"report: {path}", highlight=False, soft_wrap=True)
   return 0
 
 
