@@ -49,7 +49,7 @@ class ConvStem(nn.Module):
   """3x3 convolutions with stride 2, then a linear layer, instead of a patch embedding (Xiao et al. 2021).
 
   Each convolution halves the sides and doubles the channels; layer norm and GELU follow. It
-  is written as shifted slices and one matmul, which XLA's CPU backend runs faster than a convolution.
+  is written as shifted slices and one matmul, so that it uses the same fast `Dense` as everything else.
 
   Attributes:
     width: of the tokens.

@@ -15,6 +15,7 @@ from mmjax.data.feed import Feed, device_prefetch
 from mmjax.errors import CheckpointError, UserError
 from mmjax.evaluate import evaluate, flatten
 from mmjax.experiment import Experiment, to_json
+from mmjax.parallel.host import trim_allocator
 from mmjax.parallel.mesh import put_batch
 from mmjax.run import CHECKPOINTS, CONFIG, TOKENIZER, Run
 from mmjax.train.checkpoint import Checkpoints
@@ -186,6 +187,8 @@ class _Loop:
     if not (np.isfinite(values["loss"]) and np.isfinite(values["grad_norm"])):
       raise NotFiniteError(self._diagnosis(step, values, bad))
     self._progress.advance(step)
+    if step == self._start + 1:
+      trim_allocator()  # what compiling took
     if step % self._experiment.run.log_every == 0 or step == self._experiment.run.steps:
       numbers = {name: float(value) for name, value in values.items()} | self._clock.numbers()
       chances = (o.weight * o.chance(self._experiment.run.batch_size) for o in self._experiment.objectives)
