@@ -25,7 +25,7 @@ class OptimizerConfig:
   schedule: Schedule = "cosine"
   """Shape after the linear warm-up: cosine to zero, or rsqrt / constant with a linear cooldown."""
   warmup_steps: int = 100
-  """Steps of linear warm-up."""
+  """Steps of linear warm-up; with cooldown_steps at most half of run.steps, shortened where that is less."""
   cooldown_steps: int = 0
   """Steps of linear decrease to zero at the end (rsqrt and constant)."""
   b1: float = 0.9

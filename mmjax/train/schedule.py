@@ -5,13 +5,13 @@ from typing import Literal
 import jax.numpy as jnp
 import optax
 
-from mmjax.errors import ConfigError
-
 Schedule = Literal["cosine", "rsqrt", "constant"]
 
 
 def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup: int, cooldown: int) -> optax.Schedule:
   """Linear warm-up to `peak`, then cosine to zero, or reciprocal square root or constant with a linear cooldown.
+
+  Warm-up and cooldown take at most half of the steps: in a shorter run, a quick trial, both are shortened alike.
 
   Args:
     kind: "cosine" decays over all the steps after the warm-up (it is its own cooldown); "rsqrt" follows
@@ -21,13 +21,9 @@ def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup: int, coold
     steps: optimiser steps in the whole run.
     warmup: steps of linear increase from 0.
     cooldown: steps of linear decrease to 0 at the end.
-  Raises:
-    ConfigError: warm-up and cooldown do not fit into the steps.
   """
-  if warmup + (0 if kind == "cosine" else cooldown) > steps:
-    raise ConfigError(
-      f"optimizer.warmup_steps={warmup} and optimizer.cooldown_steps={cooldown} do not fit into run.steps={steps}"
-    )
+  room = min(1.0, steps / 2 / max(warmup + cooldown, 1))
+  warmup, cooldown = int(room * warmup), int(room * cooldown)
   ramp = optax.linear_schedule(0.0, peak, warmup)
   if kind == "cosine":
     main = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
