@@ -7,7 +7,7 @@ emoji against each other. Negatives of the same concept are left out.
 
 Expect, without flags and skin tones (n = 1,644; 2 cores, float32, 700 steps in 12 to 13 minutes, seed 0, 2026-11-22):
 
-    Noto to Twemoji         R@1 0.442; raw pixels 0.187 as drawn, 0.31 to 0.36 trimmed to what is visible
+    Noto to Twemoji         R@1 0.442; raw pixels 0.187 as drawn, 0.350 trimmed to what is visible
     English name to Noto    R@1 0.319; shuffled pairs 0.001, which is chance
     held-out concepts, text to Noto (n = 232)    R@10 0.276, chance 0.043
     zero-shot, 9 groups of held-out concepts     acc1 0.148 by name, 0.414 by their members' names, chance 0.111
@@ -19,7 +19,7 @@ What was tried, and what it gave (Noto to Twemoji, name to Noto, held-out R@10):
     this recipe with a cosine over 1,200 steps, stopped at step 300                .392  .246  .272 (Twemoji)
     this recipe                                                                    .442  .319  .276
 
-Trimming every picture to what is visible lifts raw pixels above the first goal (0.25): only what is above 0.36 is
+Trimming every picture to what is visible lifts raw pixels above the first goal (0.25): only what is above 0.35 is
 learnt. Flat pooling keeps the place of a patch, which says much once pictures are aligned; strong augmentation takes
 that away again. The first two lines are from a prototype with other details and changed several things at once.
 """

@@ -151,12 +151,13 @@ def readable(slug: str) -> str:
 
 def vendor_floor(data: DataConfig, query: str, target: str) -> tuple[Metrics, str]:
   """The raw-pixel floor between two artists; measured once for a set of data."""
-  return _floor(data.dir, data.limit, query, target)
+  return _floor(data.dir, data.limit, data.trim, query, target)
 
 
 @functools.lru_cache(maxsize=4)
-def _floor(directory: str, limit: int | None, query: str, target: str) -> tuple[Metrics, str]:
+def _floor(directory: str, limit: int | None, trim: bool, query: str, target: str) -> tuple[Metrics, str]:
   records = base_records(directory, limit)
-  pictures = {vendor: list(Pictures(records[vendor], DataConfig())) for vendor in (query, target)}
+  pictures = {vendor: list(Pictures(records[vendor], DataConfig(trim=trim))) for vendor in (query, target)}
   ids = [record["concept"] for record in records[query]], [record["concept"] for record in records[target]]
-  return raw_pixel_floor(pictures[query], pictures[target], ids)
+  scores, how = raw_pixel_floor(pictures[query], pictures[target], ids)
+  return scores, f"{how}{', margins trimmed' if trim else ''}"
