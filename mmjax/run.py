@@ -119,7 +119,7 @@ def load_run(workdir: str | Path, *, step: int | None = None) -> Run:
   workdir = Path(workdir).expanduser()
   experiment = read_experiment(workdir / CONFIG)
   training = prepare(_on_these_devices(experiment))
-  checkpoints = Checkpoints(workdir / CHECKPOINTS)
+  checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
   state = checkpoints.restore(training.shapes, training.shardings, step).state
   checkpoints.close()
   return Run(

@@ -30,16 +30,20 @@ class Checkpoints:
     directory: created if need be.
     keep_last: how many of the newest to keep.
     best_metric: name of the evaluation metric whose largest value is kept as well; None keeps no best.
+    read_only: look only: nothing is created, and a run that is writing here just now is left in peace.
   """
 
-  def __init__(self, directory: Path, *, keep_last: int = 3, best_metric: str | None = None):
+  def __init__(self, directory: Path, *, keep_last: int = 3, best_metric: str | None = None, read_only: bool = False):
     self._directory = directory.absolute()
     # Orbax logs several lines a save at INFO and warns of its own defaults: nothing a user can act on.
     logging.getLogger("absl").setLevel(logging.ERROR)
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=_preservation(keep_last, best_metric), cleanup_tmp_directories=True
+        preservation_policy=_preservation(keep_last, best_metric),
+        cleanup_tmp_directories=not read_only,
+        create=not read_only,
+        read_only=read_only,
       ),
       item_handlers={"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()},
     )

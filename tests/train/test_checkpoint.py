@@ -64,6 +64,14 @@ def test_a_checkpoint_of_another_model_is_refused_and_the_parameter_named(tmp_pa
   checkpoints.close()
 
 
+def test_reading_creates_nothing(tmp_path, training):
+  reader = Checkpoints(tmp_path / "checkpoints", read_only=True)
+  with pytest.raises(CheckpointError, match="holds no checkpoint"):
+    reader.restore(training.shapes, training.shardings)
+  reader.close()
+  assert not (tmp_path / "checkpoints").exists()
+
+
 def test_an_empty_folder_is_said_to_be_empty(tmp_path, training):
   checkpoints = Checkpoints(tmp_path)
   with pytest.raises(CheckpointError, match="holds no checkpoint"):
