@@ -16,7 +16,7 @@ from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import eval_transform
 from mmjax.experiment import Experiment, read_experiment
 from mmjax.nn.norm import normalize
-from mmjax.parallel.mesh import batch_sharding, batch_shards, replicated
+from mmjax.parallel.mesh import batch_sharding, batch_shards, make_mesh, replicated
 
 CONFIG, CHECKPOINTS, TOKENIZER = "config.json", "checkpoints", "tokenizer"
 
@@ -114,27 +114,15 @@ def load_run(workdir: str | Path, *, step: int | None = None) -> Run:
     mmjax.errors.CheckpointError: it holds no (such) checkpoint.
   """
   from mmjax.train.checkpoint import Checkpoints
-  from mmjax.train.setup import prepare
+  from mmjax.train.setup import parameter_plan
 
   workdir = Path(workdir).expanduser()
   experiment = read_experiment(workdir / CONFIG)
-  training = prepare(_on_these_devices(experiment))
+  # Sharded over the devices here, whatever mesh they were trained on.
+  mesh = make_mesh(dataclasses.replace(experiment.parallel, data=1, fsdp=len(jax.devices()), model=1))
+  model, shapes, shardings = parameter_plan(experiment, mesh)
   checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
-  state = checkpoints.restore(training.shapes, training.shardings, step).state
+  params, step = checkpoints.restore_params(shapes, shardings, step)
   checkpoints.close()
-  return Run(
-    experiment=experiment,
-    workdir=workdir,
-    model=training.model,
-    params=state.evaluation_params,
-    tokenizer=Tokenizer.load(workdir / TOKENIZER),
-    mesh=training.mesh,
-    step=int(state.step),
-  )
-
-
-def _on_these_devices(experiment: Experiment) -> Experiment:
-  """The experiment with its parameters sharded over the devices here, whatever mesh it was trained on."""
-  parallel = dataclasses.replace(experiment.parallel, data=1, fsdp=len(jax.devices()), model=1, microbatches=1)
-  run = dataclasses.replace(experiment.run, batch_size=len(jax.devices()))
-  return dataclasses.replace(experiment, parallel=parallel, run=run)
+  tokenizer = Tokenizer.load(workdir / TOKENIZER)
+  return Run(experiment, workdir, model, params, tokenizer, mesh, step)

@@ -12,7 +12,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from mmjax.errors import CheckpointError
 from mmjax.parallel.rules import parameter_path
-from mmjax.train.state import TrainState
+from mmjax.train.state import Params, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,23 @@ class Checkpoints:
       metrics=dict(metrics) or None,
     )
 
+  def restore_params(self, shapes: Params, shardings: Params, step: int | None = None) -> tuple[Params, int]:
+    """Reads the parameters to evaluate with (their moving average, where the run kept one), and nothing else.
+
+    Returns: (parameters, optimiser steps they have seen). Raises: CheckpointError, as restore does; whichever
+    optimiser the run used, it is not looked at.
+    """
+    self.wait()
+    step = self._existing(step)
+    tree = self._manager.item_metadata(step).state.tree
+    name = "ema" if tree.get("ema") is not None else "params"
+    self._check_same(step, {name: shapes}, {name: tree.get(name)}, "model")
+    target = {name: jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings)}
+    args = ocp.args.PyTreeRestore(target, ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+      restored = reader.restore(self._directory / str(step) / "state", args)
+    return restored[name], step
+
   def restore(self, shapes: TrainState, shardings: TrainState, step: int | None = None) -> Restored:
     """Reads a checkpoint (the newest unless `step` is given) straight into its shards.
 
@@ -76,10 +93,8 @@ class Checkpoints:
       CheckpointError: there is none, or it is of another model or optimiser; the first difference is named.
     """
     self.wait()  # what was saved a moment ago may still be on its way to the disk
-    step = self.latest_step if step is None else step
-    if step is None or step not in self._manager.all_steps():
-      raise CheckpointError(f"{self._directory} holds no checkpoint{'' if step is None else f' of step {step}'}")
-    self._check_same(step, shapes)
+    step = self._existing(step)
+    self._check_same(step, shapes, self._manager.item_metadata(step).state.tree, "model or optimiser")
     target = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings)
     items = self._manager.restore(
       step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
@@ -94,21 +109,27 @@ class Checkpoints:
     self._manager.wait_until_finished()
     self._manager.close()
 
-  def _check_same(self, step: int, shapes: TrainState) -> None:
-    saved = _leaf_shapes(self._manager.item_metadata(step).state.tree)
-    wanted = _leaf_shapes(shapes)
+  def _existing(self, step: int | None) -> int:
+    """That step, or the newest. Raises CheckpointError where there is no such checkpoint."""
+    wanted = self.latest_step if step is None else step
+    if wanted is None or wanted not in self._manager.all_steps():
+      raise CheckpointError(f"{self._directory} holds no checkpoint{'' if step is None else f' of step {step}'}")
+    return wanted
+
+  def _check_same(self, step: int, shapes: Any, tree: Any, what: str) -> None:
+    saved, wanted = _leaf_shapes(tree), _leaf_shapes(shapes)
     where = f"the checkpoint {self._directory / str(step)}"
     remedy = "run with the configuration in the workdir's config.json, or choose another --run.workdir"
     for path, shape in wanted.items():
       if path not in saved:
-        raise CheckpointError(f"{where} is of another model or optimiser: it has no {path!r}; {remedy}")
+        raise CheckpointError(f"{where} is of another {what}: it has no {path!r}; {remedy}")
       if saved[path] != shape:
         raise CheckpointError(
           f"{where} is of another model: {path!r} has shape {saved[path]} there and {shape} here; {remedy}"
         )
     for path in saved:
       if path not in wanted:
-        raise CheckpointError(f"{where} is of another model or optimiser: {path!r} has no place here; {remedy}")
+        raise CheckpointError(f"{where} is of another {what}: {path!r} has no place here; {remedy}")
 
 
 def _leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from mmjax.experiment import Experiment
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
-from mmjax.parallel.mesh import check_batch_size, make_mesh, parse_placement
+from mmjax.parallel.mesh import Placement, check_batch_size, make_mesh, parameter_shardings, parse_placement
+from mmjax.parallel.rules import Rules
 from mmjax.train.optimizer import make_optimizer
 from mmjax.train.state import Params, TrainState, init_state, state_shardings
 from mmjax.train.step import Step, make_step
@@ -58,8 +59,7 @@ def prepare(experiment: Experiment, core: optax.GradientTransformation | None = 
   params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
   optimizer = make_optimizer(config, params, run.steps, core)
   shapes = jax.eval_shape(lambda: _state(experiment, model, optimizer))
-  rules = [(e, parse_placement(p)) for e, p in experiment.parallel.placement] + list(SHARDING_RULES)
-  shardings = state_shardings(shapes, rules, mesh)
+  shardings = state_shardings(shapes, placement_rules(experiment), mesh)
   step = make_step(
     model,
     experiment.objectives,
@@ -71,6 +71,18 @@ def prepare(experiment: Experiment, core: optax.GradientTransformation | None = 
     shardings=shardings,
   )
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step)
+
+
+def parameter_plan(experiment: Experiment, mesh: Mesh) -> tuple[nn.Module, Params, Params]:
+  """(model, shapes, shardings): what using the parameters takes, without optimiser or objectives."""
+  model = TwoTower(experiment.model)
+  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  return model, shapes, parameter_shardings(placement_rules(experiment), shapes, mesh)
+
+
+def placement_rules(experiment: Experiment) -> Rules[Placement]:
+  """The run's own placements first, then those every model has."""
+  return [(e, parse_placement(p)) for e, p in experiment.parallel.placement] + list(SHARDING_RULES)
 
 
 def init_params(model: nn.Module, key: jax.Array) -> Params:

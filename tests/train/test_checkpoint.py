@@ -64,10 +64,30 @@ def test_a_checkpoint_of_another_model_is_refused_and_the_parameter_named(tmp_pa
   checkpoints.close()
 
 
+def test_parameters_are_read_whatever_the_optimiser_was(tmp_path, training):
+  checkpoints = Checkpoints(tmp_path)
+  state = stepped(training, training.initial_state(), 0)
+  checkpoints.save(1, state, {}, {})
+  lion = training_on(1, experiment(optimizer=dict(algorithm="lion", ema_decay=0.0)))
+  params, step = checkpoints.restore_params(lion.shapes.params, lion.shardings.params)
+  checkpoints.close()
+  assert step == 1
+  equal(params, state.ema)
+
+
+def test_parameters_of_another_model_are_refused(tmp_path, training):
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(1, training.initial_state(), {}, {})
+  wider = training_on(1, experiment(model=dict(embed_dim=12)))
+  with pytest.raises(CheckpointError, match=r"another model: 'ema/image_projection/kernel' has shape \(16, 8\) there"):
+    checkpoints.restore_params(wider.shapes.params, wider.shardings.params)
+  checkpoints.close()
+
+
 def test_reading_creates_nothing(tmp_path, training):
   reader = Checkpoints(tmp_path / "checkpoints", read_only=True)
   with pytest.raises(CheckpointError, match="holds no checkpoint"):
-    reader.restore(training.shapes, training.shardings)
+    reader.restore_params(training.shapes.params, training.shardings.params)
   reader.close()
   assert not (tmp_path / "checkpoints").exists()
 
