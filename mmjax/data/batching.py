@@ -35,6 +35,15 @@ class Prepared:
   error: str | None = None
 
 
+def row_shapes(config: DataConfig, image_size: int) -> dict[str, tuple[tuple[int, ...], type]]:
+  """Shape and dtype of one row of everything in a batch, by name."""
+  shapes: dict[str, tuple[tuple[int, ...], type]] = {"index": ((), np.int32), "concept": ((), np.int32)}
+  for suffix in ("", "2")[: config.views]:
+    shapes[f"image{suffix}"] = ((image_size, image_size, 3), np.float32)
+    shapes[f"text{suffix}"] = ((config.tokenizer.max_length,), np.int32)
+  return shapes
+
+
 class Batcher:
   """Positions of the endless order to a batch of training examples.
 
@@ -75,11 +84,8 @@ class Batcher:
     return ("", "2")[: self._config.views]
 
   def _empty(self, rows: int) -> dict[str, np.ndarray]:
-    size = self._image_size
-    batch = {"index": np.empty(rows, np.int32), "concept": np.empty(rows, np.int32)}
-    for suffix in self._views():
-      batch[f"image{suffix}"] = np.empty((rows, size, size, 3), np.float32)
-    return batch
+    entries = row_shapes(self._config, self._image_size)
+    return {name: np.empty((rows, *shape), dtype) for name, (shape, dtype) in entries.items() if "text" not in name}
 
   def _fill(
     self,

@@ -1,6 +1,7 @@
 """From an experiment to a compiled step: the model, the mesh, the optimiser and where everything lies."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -45,15 +46,20 @@ class Training:
     return jax.jit(lambda: _state(self.experiment, self.model, self.optimizer), out_shardings=self.shardings)()
 
 
-def prepare(experiment: Experiment, core: optax.GradientTransformation | None = None) -> Training:
+def prepare(
+  experiment: Experiment,
+  core: optax.GradientTransformation | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> Training:
   """Builds everything that needs no data. Raises ConfigError where batch, mesh and rules do not fit.
 
   Args:
     experiment: the run.
     core: an optax transformation to use in place of optimizer.algorithm.
+    devices: those of the mesh, which need not exist (`plan` compiles for them); all that are here where it is None.
   """
   config, run = experiment.optimizer, experiment.run
-  mesh = make_mesh(experiment.parallel)
+  mesh = make_mesh(experiment.parallel, devices)
   check_batch_size(run.batch_size, mesh, experiment.parallel.microbatches)
   model = TwoTower(experiment.model)
   params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
