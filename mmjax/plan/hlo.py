@@ -1,0 +1,169 @@
+"""What a compiled step costs, read from XLA's text: cycles, FLOPs, collectives, each as often as its loops run."""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterator
+
+from mmjax.plan.hlo_flops import instruction_flops
+from mmjax.plan.hlo_groups import Groups, replica_groups
+from mmjax.plan.hlo_text import Computation, Instruction, Module, parse
+
+_COLLECTIVE = re.compile(
+  r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)(-start)?$"
+)
+_ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """All collectives of one kind over the same groups of devices.
+
+  Attributes:
+    kind: all-reduce, all-gather, reduce-scatter, all-to-all, collective-permute, ...
+    groups: device numbers (places in the mesh, row by row), group by group; the chains of a permute.
+    count: how often one runs in a step.
+    bytes: per step and device, of the whole array: what an all-gather gives, what a reduce-scatter takes, what an
+      all-reduce or permute takes and gives. A ring moves (n-1)/n of it over each link, an all-reduce twice that.
+  """
+
+  kind: str
+  groups: Groups
+  count: int
+  bytes: int
+
+  @property
+  def group_size(self) -> int:
+    return max(map(len, self.groups), default=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+  """One instruction the TPU compiler has an estimate for.
+
+  Attributes:
+    name: in the HLO text.
+    source: the JAX operation it came from.
+    trips: how often it runs in a step.
+    cycles: in all of them together.
+  """
+
+  name: str
+  source: str
+  trips: int
+  cycles: int
+
+
+@dataclasses.dataclass(frozen=True)
+class HloCost:
+  """What one run of a compiled program costs on one device.
+
+  Attributes:
+    cycles: the TPU compiler's own estimates, summed; 0 for programs of other compilers. Collectives have none.
+    flops: of matrix products and convolutions.
+    collectives: by kind and groups, the most bytes first.
+    kernels: what `cycles` consists of, the dearest first.
+    unknown_loops: loops whose trip count could not be read; they count once.
+  """
+
+  cycles: int
+  flops: int
+  collectives: tuple[Collective, ...]
+  kernels: tuple[Kernel, ...]
+  unknown_loops: tuple[str, ...]
+
+
+def analyse(hlo_text: str) -> HloCost:
+  """Reads the cost of a program compiled for TPU, GPU or CPU from its `compiled.as_text()`.
+
+  Raises: ValueError for any other text.
+  """
+  module = parse(hlo_text)
+  flops, kernels, unknown = 0, [], []
+  traffic: dict[tuple[str, Groups], list[int]] = collections.defaultdict(lambda: [0, 0])
+  for instruction, computation, trips, fused in _walk(module, module.entry, 1, False):
+    flops += trips * instruction_flops(instruction, computation)
+    if not fused and (cycles := int(instruction.attribute(_ESTIMATE.pattern) or 0)):
+      source = instruction.attribute(r'op_name="([^"]*)"') or instruction.opcode
+      kernels.append(Kernel(instruction.name, source, trips, trips * cycles))
+    if found := _COLLECTIVE.match(instruction.opcode):
+      groups = replica_groups(instruction.attributes, module.devices)
+      total = traffic[found.group(1), groups]
+      total[0] += trips
+      total[1] += trips * _payload(found.group(1), instruction, computation, groups)
+    if instruction.opcode == "while" and _trip_count(module, computation, instruction) is None:
+      unknown.append(instruction.name)
+  records = [Collective(kind, groups, count, size) for (kind, groups), (count, size) in traffic.items()]
+  return HloCost(
+    cycles=sum(kernel.cycles for kernel in kernels),
+    flops=flops,
+    collectives=tuple(sorted(records, key=lambda record: -record.bytes)),
+    kernels=tuple(sorted(kernels, key=lambda kernel: -kernel.cycles)),
+    unknown_loops=tuple(unknown),
+  )
+
+
+def _walk(
+  module: Module, computation: Computation, trips: int, fused: bool
+) -> Iterator[tuple[Instruction, Computation, int, bool]]:
+  """Every instruction that runs, the computation it stands in, how often it runs, and whether it is part of a fusion.
+
+  Of a conditional's branches each counts as if it were taken; the scalar functions of reductions do not count.
+  """
+  for instruction in computation.instructions.values():
+    yield instruction, computation, trips, fused
+    if instruction.opcode == "while":
+      inner = trips * (_trip_count(module, computation, instruction) or 1)
+      names = instruction.called("body", "condition")
+    else:
+      inner, names = trips, _callees(instruction)
+    for name in names:
+      yield from _walk(module, module.computations[name], inner, fused or instruction.opcode == "fusion")
+
+
+def _callees(instruction: Instruction) -> tuple[str, ...]:
+  match instruction.opcode:
+    case "fusion" | "async-start":
+      return instruction.called("calls")
+    case "call":
+      return instruction.called("to_apply")
+    case "conditional":
+      return instruction.called("branch_computations", "true_computation", "false_computation")
+  return ()
+
+
+def _payload(kind: str, instruction: Instruction, computation: Computation, groups: Groups) -> int:
+  operands = (computation.instructions[name] for name in instruction.operands)
+  size = sum(array.bytes for operand in operands for array in operand.arrays)
+  return size * max(map(len, groups), default=1) if kind == "all-gather" else size
+
+
+def _trip_count(module: Module, computation: Computation, loop: Instruction) -> int | None:
+  """How often a loop runs: what the compiler noted, or from a condition that compares a counter with a constant.
+
+  The counter is taken to rise by one, as in everything that jax.lax makes.
+  """
+  if noted := loop.attribute(r'"known_trip_count":\{"n":"(\d+)"'):
+    return int(noted)
+  condition = module.computations[loop.called("condition")[0]]
+  test, compare = condition.root, condition.root
+  if test.opcode == "fusion":
+    compare = module.computations[test.called("calls")[0]].root
+  direction = compare.attribute(r"direction=(\w+)")
+  begin = computation.instructions[loop.operands[0]]
+  if compare.opcode != "compare" or direction not in ("LT", "LE", "NE"):
+    return None
+  counter, bound = (_value(condition, name, begin, computation) for name in test.operands[:2])
+  return None if counter is None or bound is None else max(0, bound - counter + (direction == "LE"))
+
+
+def _value(condition: Computation, name: str, begin: Instruction, outside: Computation) -> int | None:
+  """An integer of a loop's condition: a constant, or what an element of the loop's state was at the beginning."""
+  instruction = condition.instructions[name]
+  while instruction.opcode in ("copy", "bitcast", "copy-done", "copy-start"):
+    instruction = condition.instructions[instruction.operands[0]]
+  if instruction.opcode == "constant":
+    return int(instruction.literal) if re.fullmatch(r"-?\d+", instruction.literal) else None
+  if instruction.opcode != "get-tuple-element" or condition is outside or begin.opcode != "tuple":
+    return None
+  return _value(outside, begin.operands[int(instruction.attribute(r"index=(\d+)") or 0)], begin, outside)
