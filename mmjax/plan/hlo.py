@@ -81,7 +81,7 @@ def analyse(hlo_text: str) -> HloCost:
   module = parse(hlo_text)
   flops, kernels, unknown = 0, [], []
   traffic: dict[tuple[str, Groups], list[int]] = collections.defaultdict(lambda: [0, 0])
-  for instruction, computation, trips, fused in _walk(module, module.entry, 1, False):
+  for instruction, computation, trips, fused in walk(module, module.entry, 1, False):
     flops += trips * instruction_flops(instruction, computation)
     if not fused and (cycles := int(instruction.attribute(_ESTIMATE.pattern) or 0)):
       source = instruction.attribute(r'op_name="([^"]*)"') or instruction.opcode
@@ -103,7 +103,7 @@ def analyse(hlo_text: str) -> HloCost:
   )
 
 
-def _walk(
+def walk(
   module: Module, computation: Computation, trips: int, fused: bool
 ) -> Iterator[tuple[Instruction, Computation, int, bool]]:
   """Every instruction that runs, the computation it stands in, how often it runs, and whether it is part of a fusion.
@@ -118,7 +118,7 @@ def _walk(
     else:
       inner, names = trips, _callees(instruction)
     for name in names:
-      yield from _walk(module, module.computations[name], inner, fused or instruction.opcode == "fusion")
+      yield from walk(module, module.computations[name], inner, fused or instruction.opcode == "fusion")
 
 
 def _callees(instruction: Instruction) -> tuple[str, ...]:
