@@ -1,0 +1,81 @@
+"""`plan`: an experiment and the name of a machine in, a Plan out."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from mmjax.errors import ConfigError
+from mmjax.experiment import Experiment, to_json
+from mmjax.plan.cache import Cache
+from mmjax.plan.derive import derive
+from mmjax.plan.process import compile_elsewhere, require_compiler
+from mmjax.plan.record import Plan
+from mmjax.plan.topologies import Topology, parse_topology
+
+
+def plan(
+  experiment: Experiment,
+  topology: str,
+  *,
+  price: float | None = None,
+  fresh: bool = False,
+  say: Callable[[str], None] = lambda phase: None,
+) -> Plan:
+  """Compiles the step that training runs for a machine one need not have, in a process of its own.
+
+  Args:
+    experiment: the run.
+    topology: v5e:16x16, v5p:4x4x8, h100x64, cpu:8, ...
+    price: US dollars a chip-hour, in place of the list price.
+    fresh: compile although the cache (`experiment.data.dir`/plan) knows the answer.
+    say: told what is going on.
+  Raises:
+    TopologyError: no such machine; the message lists those known.
+    PlanError: the compiler is not installed (the message says how to), or failed.
+    ConfigError: batch, mesh and machine do not fit each other.
+  """
+  machine = parse_topology(topology)
+  experiment, notes = as_planned(experiment, machine)
+  cache = Cache(Path(experiment.data.dir) / "plan")
+  facts = None if fresh else cache.read(experiment, machine)
+  cached = facts is not None
+  if facts is None:
+    require_compiler(machine.hardware.platform)
+    facts = compile_elsewhere(to_json(experiment), machine, say)
+    cache.write(experiment, machine, facts)
+  found = derive(facts, experiment, machine, price=price, cached=cached)
+  return dataclasses.replace(found, notes=(*notes, *found.notes))
+
+
+def as_planned(experiment: Experiment, topology: Topology) -> tuple[Experiment, tuple[str, ...]]:
+  """The experiment as training would run it on the machine, and what had to be assumed.
+
+  Training gives the text tower the tokenizer's vocabulary and length; a vocabulary that is yet to be learnt is taken
+  to become as large as it may. parallel.data follows the machine.
+  """
+  tokenizer, text, notes = experiment.data.tokenizer, experiment.model.text, []
+  # A learnt vocabulary begins with padding and end token; in a file they can be anywhere, and matter to no shape.
+  size = text.vocab_size if tokenizer.path else tokenizer.vocab_size
+  text = dataclasses.replace(
+    text,
+    vocab_size=size,
+    max_length=tokenizer.max_length,
+    pad_id=text.pad_id if tokenizer.path else 0,
+    eos_id=text.eos_id if tokenizer.path else 1,
+  )
+  parallel = experiment.parallel
+  rest = parallel.fsdp * parallel.model
+  if topology.devices % rest:
+    raise ConfigError(
+      f"parallel.fsdp={parallel.fsdp} x parallel.model={parallel.model} does not divide the {topology.devices} devices "
+      f"of {topology.name}; choose divisors, such as --parallel.fsdp {_divisor(topology.devices, parallel.fsdp)}"
+    )
+  if parallel.data not in (-1, topology.devices // rest):
+    notes.append(f"parallel.data={parallel.data} became {topology.devices // rest}, to use all of {topology.name}")
+    parallel = dataclasses.replace(parallel, data=-1)
+  model = dataclasses.replace(experiment.model, text=text)
+  return dataclasses.replace(experiment, model=model, parallel=parallel), tuple(notes)
+
+
+def _divisor(number: int, near: int) -> int:
+  return max(n for n in range(1, min(number, near) + 1) if number % n == 0)

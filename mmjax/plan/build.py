@@ -1,0 +1,136 @@
+"""Inside the planning process: the step that training runs, compiled for devices that do not exist."""
+
+import dataclasses
+import importlib.metadata
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmjax.data.batching import row_shapes
+from mmjax.experiment import Experiment
+from mmjax.parallel.mesh import batch_sharding
+from mmjax.plan.axes import by_axes
+from mmjax.plan.facts import Facts
+from mmjax.plan.hlo import analyse
+from mmjax.plan.hlo_bytes import memory_traffic
+from mmjax.plan.hlo_text import parse
+from mmjax.train.setup import Training, prepare
+
+_UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_KERNELS = 12
+
+
+def compile_step(experiment: Experiment, devices: Sequence[Any], say: Callable[[str], None]) -> Facts:
+  """Compiles the training step of an experiment and reads what the compiler says about it.
+
+  Args:
+    experiment: the run; its mesh must fit the devices.
+    devices: of the machine; they need not be attached.
+    say: told what is going on.
+  Raises: ConfigError where the experiment does not fit the devices.
+  """
+  began = time.monotonic()
+  say("tracing")
+  training = prepare(experiment, devices=devices)
+  state = jax.tree.map(_placed, training.shapes, training.shardings)
+  batch = batch_arguments(training)
+  step: Any = training.step
+  lowered = step.lower(state, batch)
+  traced = time.monotonic()
+  facts = _before_compiling(training, batch, traced - began)
+  say("compiling")
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    seconds = time.monotonic() - traced
+    return dataclasses.replace(
+      facts, needed_bytes=needed_bytes(str(error)), complaint=_first_words(str(error)), compile_seconds=seconds
+    )
+  facts = dataclasses.replace(facts, compile_seconds=time.monotonic() - traced)
+  say("reading the program")
+  return _after_compiling(facts, compiled)
+
+
+def batch_arguments(training: Training) -> dict[str, jax.ShapeDtypeStruct]:
+  """The global batch that the loader of this run would give, as shapes."""
+  experiment = training.experiment
+  rows, sharding = experiment.run.batch_size, batch_sharding(training.mesh)
+  shapes = row_shapes(experiment.data, experiment.model.image.image_size)
+  return {
+    name: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()
+  }
+
+
+def needed_bytes(message: str) -> int | None:
+  """What a TPU compiler that gave up says the program needs: "Used 17.51G of 15.75G hbm. Exceeded ...".
+
+  None where it does not say; the program then needs more than the device has, nobody knows how much.
+  """
+  found = re.search(r"Used ([\d.]+)([KMGTB]?) of [\d.]+[KMGTB]? hbm", message)
+  return None if found is None else int(float(found[1]) * _UNITS[found[2]])
+
+
+def _before_compiling(training: Training, batch: dict[str, Any], seconds: float) -> Facts:
+  shapes, shardings = training.shapes, training.shardings
+  return Facts(
+    mesh=dict(training.mesh.shape),
+    parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes.params)),
+    parameter_bytes=_bytes(shapes.params, shardings.params),
+    optimizer_bytes=_bytes(shapes.opt_state, shardings.opt_state),
+    average_bytes=_bytes(shapes.ema, shardings.ema),
+    batch_bytes=sum(_leaf_bytes(leaf, leaf.sharding) for leaf in batch.values()),
+    trace_seconds=seconds,
+    compile_seconds=0.0,
+    versions=_versions(),
+  )
+
+
+def _after_compiling(facts: Facts, compiled: Any) -> Facts:
+  memory, text = compiled.memory_analysis(), compiled.as_text()
+  cost = analyse(text)
+  return dataclasses.replace(
+    facts,
+    argument_bytes=memory.argument_size_in_bytes,
+    output_bytes=memory.output_size_in_bytes,
+    alias_bytes=memory.alias_size_in_bytes,
+    temporary_bytes=memory.temp_size_in_bytes,
+    code_bytes=memory.generated_code_size_in_bytes,
+    flops=cost.flops,
+    cycles=cost.cycles,
+    memory_traffic=memory_traffic(parse(text)),
+    collectives=by_axes(cost.collectives, facts.mesh),
+    unknown_loops=len(cost.unknown_loops),
+    kernels=tuple((kernel.source, kernel.trips, kernel.cycles) for kernel in cost.kernels[:_KERNELS]),
+  )
+
+
+def _placed(shape: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+
+def _bytes(shapes: Any, shardings: Any) -> int:
+  return sum(map(_leaf_bytes, jax.tree.leaves(shapes), jax.tree.leaves(shardings)))
+
+
+def _leaf_bytes(leaf: Any, sharding: Any) -> int:
+  return int(np.prod(sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+
+
+def _versions() -> dict[str, str]:
+  versions = {}
+  for package in ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin"):
+    try:
+      versions[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return versions
+
+
+def _first_words(message: str) -> str:
+  return " ".join(message.split())[:600]

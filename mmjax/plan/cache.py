@@ -1,0 +1,86 @@
+"""What compilers said, kept on disk: a search comes past the same step more than once, and so does its user."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import mmjax
+from mmjax.experiment import Experiment, to_json
+from mmjax.files import write_atomically
+from mmjax.plan import facts
+from mmjax.plan.facts import Facts
+from mmjax.plan.topologies import Topology
+
+# What decides how a step compiles, besides the experiment and the machine.
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda12-plugin", "jax-cuda12-pjrt")
+_VARIABLES = ("LIBTPU_INIT_ARGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
+
+
+class Cache:
+  """Facts by experiment, machine, this package's sources and the compilers' versions."""
+
+  def __init__(self, folder: Path):
+    self._folder = folder.expanduser()
+
+  def read(self, experiment: Experiment, topology: Topology) -> Facts | None:
+    """What was written for the same key, or None."""
+    path = self._path(experiment, topology)
+    try:
+      return facts.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+      return None
+    except (OSError, ValueError):  # half a disk, or another program's file: compile again and write over it
+      return None
+
+  def write(self, experiment: Experiment, topology: Topology, found: Facts) -> None:
+    """Keeps them; a folder that cannot be written costs the next plan a compilation and nothing else."""
+    path = self._path(experiment, topology)
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      write_atomically(path, json.dumps(facts.to_json(found)))
+    except OSError:
+      return
+
+  def _path(self, experiment: Experiment, topology: Topology) -> Path:
+    return self._folder / f"{_key(experiment, topology)}.json"
+
+
+def _key(experiment: Experiment, topology: Topology) -> str:
+  parts = {
+    "step": _step_fields(experiment),
+    "topology": topology.name,
+    "sources": _sources(),
+    "packages": {name: _version(name) for name in _PACKAGES},
+    "variables": {
+      name: os.environ.get(name) for name in (*_VARIABLES, "XLA_FLAGS" if topology.name[:3] == "cpu" else "")
+    },
+  }
+  return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _step_fields(experiment: Experiment) -> dict[str, Any]:
+  """The configuration without what leaves the compiled step as it is."""
+  fields = to_json(experiment)
+  run = {name: fields["run"][name] for name in ("steps", "batch_size", "seed")}
+  data = {"views": experiment.data.views, "max_length": experiment.data.tokenizer.max_length}
+  kept = {name: fields[name] for name in ("model", "objectives", "optimizer", "parallel")}
+  return kept | {"run": run, "data": data}
+
+
+def _sources() -> str:
+  """A digest of this package's code: a checkout's revision would miss what is not committed."""
+  digest, folder = hashlib.sha256(), Path(mmjax.__file__).parent
+  for path in sorted(folder.rglob("*.py")):
+    digest.update(str(path.relative_to(folder)).encode())
+    digest.update(path.read_bytes())
+  return digest.hexdigest()
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None

@@ -1,0 +1,148 @@
+"""From what the compiler said to a Plan: rooflines, throughput, hours and money."""
+
+import dataclasses
+
+from mmjax.experiment import Experiment
+from mmjax.models.flops import image_flops, text_flops, two_tower_flops
+from mmjax.plan.facts import Facts, Traffic
+from mmjax.plan.hardware import Hardware
+from mmjax.plan.record import Link, Memory, Plan
+from mmjax.plan.topologies import Topology
+from mmjax.plan.variants import TOWERS, tower_remat
+
+_GPU_NOTE = "JAX takes 75% of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise: set it to 0.95"
+_ROOFLINE_NOTE = "this compiler estimates no time: step time and MFU are bounds that no run reaches"
+
+
+def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: float | None, cached: bool) -> Plan:
+  """The Plan of an experiment whose step was compiled for a machine.
+
+  Args:
+    facts: what the compiler said.
+    experiment: as it was compiled.
+    topology: what for.
+    price: US dollars a chip-hour; the list price where it is None.
+    cached: whether the facts were read from the cache.
+  """
+  chip, run, model = topology.hardware, experiment.run, experiment.model
+  peak = facts.peak_bytes
+  plan = Plan(
+    topology=topology.name,
+    chip=chip.name,
+    devices=topology.devices,
+    chips=topology.chips,
+    mesh=facts.mesh,
+    batch_size=run.batch_size,
+    microbatches=experiment.parallel.microbatches,
+    remat={name: tower_remat(getattr(model, name)) for name in TOWERS},
+    steps=run.steps,
+    fits=not facts.complaint and peak <= chip.hbm_bytes,
+    peak_bytes=peak,
+    hbm_bytes=chip.hbm_bytes,
+    memory=_memory(facts),
+    parameters=facts.parameters,
+    model_flops=model_flops(experiment) / topology.devices,
+    price=chip.price if price is None else price,
+    trace_seconds=facts.trace_seconds,
+    compile_seconds=facts.compile_seconds,
+    cached=cached,
+    versions=facts.versions,
+    notes=_notes(facts, chip, peak),
+  )
+  return plan if facts.complaint else _with_times(plan, facts, topology)
+
+
+def model_flops(experiment: Experiment) -> int:
+  """What a step's mathematics asks for, over all devices: a tower for each view, a product for each objective."""
+  model, size, embed = experiment.model, experiment.run.batch_size, experiment.model.embed_dim
+  views = {name for objective in experiment.objectives for name in objective.between}
+  images, texts = (sum(name.startswith(kind) for name in views) for kind in ("image", "text"))
+  image = image_flops(model.image) + 2 * embed * model.image.pooled_width
+  text = text_flops(model.text) + 2 * embed * model.text.width
+  more = (images - 1) * image + (texts - 1) * text + (len(experiment.objectives) - 1) * 2 * size * embed
+  return size * (two_tower_flops(model, batch_size=size) + 3 * more)
+
+
+def _with_times(plan: Plan, facts: Facts, topology: Topology) -> Plan:
+  chip = topology.hardware
+  links = tuple(link(traffic, topology) for traffic in facts.collectives)
+  compute, memory = facts.flops / chip.flops, facts.memory_traffic / chip.hbm_bandwidth
+  wires = sum(one.seconds for one in links)
+  compiler = facts.cycles / chip.clock if facts.cycles and chip.clock else None
+  step = max(compute, memory, wires) if compiler is None else max(compiler, wires)
+  hours = plan.steps * step / 3600 * plan.chips
+  return dataclasses.replace(
+    plan,
+    flops=facts.flops,
+    recompute_share=max(0.0, 1 - plan.model_flops / facts.flops) if facts.flops else 0.0,
+    memory_traffic=facts.memory_traffic,
+    collectives=links,
+    collective_bytes=sum(one.bytes for one in links),
+    compute_seconds=compute,
+    hbm_seconds=memory,
+    interconnect_seconds=wires,
+    compiler_seconds=compiler,
+    step_seconds=step,
+    time_source="roofline" if compiler is None else "compiler",
+    samples_per_second=plan.batch_size / step,
+    mfu=plan.model_flops / (step * chip.flops),
+    chip_hours=hours,
+    cost=hours * plan.price,
+    kernels=tuple((name, times, cycles / (chip.clock or 1.0)) for name, times, cycles in facts.kernels),
+  )
+
+
+def link(traffic: Traffic, topology: Topology) -> Link:
+  """What the wires see of a collective: the bytes a ring algorithm sends, at the full speed of the links crossed."""
+  n = max(2, traffic.group_size)
+  share = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1.0, "collective-broadcast": 1.0}
+  wire = traffic.bytes * share.get(traffic.kind, (n - 1) / n)
+  chip = topology.hardware
+  if chip.node is None:
+    seconds = wire / (chip.interconnect * _share_of_links(traffic, topology))
+  elif traffic.span < chip.node:
+    seconds = wire / chip.interconnect
+  else:
+    seconds = max(wire / chip.interconnect, wire / _ports(traffic, chip) / (chip.network or chip.interconnect))
+  return Link(**dataclasses.asdict(traffic), wire_bytes=round(wire), seconds=seconds)
+
+
+def _share_of_links(traffic: Traffic, topology: Topology) -> float:
+  """The part of a chip's links a collective uses: one link for a hop, one dimension's for a group that fits in it."""
+  dimensions = len(topology.grid)
+  if traffic.kind == "collective-permute":
+    return 1 / (2 * dimensions)
+  return 1 / dimensions if traffic.group_size <= max(topology.grid) else 1.0
+
+
+def _ports(traffic: Traffic, chip: Hardware) -> int:
+  """Network ports of a node that share the bytes going out: one for each member of the group in it; a hop has one."""
+  if traffic.kind == "collective-permute" or chip.node is None:
+    return 1
+  stride = max(1, traffic.span // max(1, traffic.group_size - 1))
+  return max(1, chip.node // stride)
+
+
+def _memory(facts: Facts) -> Memory:
+  known = facts.parameter_bytes + facts.optimizer_bytes + facts.average_bytes + facts.batch_bytes
+  gave_up = facts.needed_bytes is not None or facts.complaint
+  return Memory(
+    parameters=facts.parameter_bytes,
+    optimizer=facts.optimizer_bytes,
+    average=facts.average_bytes,
+    batch=facts.batch_bytes,
+    temporaries=max(0, facts.peak_bytes - known) if gave_up else facts.temporary_bytes,
+    code=facts.code_bytes,
+    outputs=facts.output_bytes - facts.alias_bytes,
+  )
+
+
+def _notes(facts: Facts, chip: Hardware, peak: int) -> tuple[str, ...]:
+  notes = [_ROOFLINE_NOTE] if not facts.complaint and not facts.cycles else []
+  if chip.platform == "cuda" and 0.75 < peak / chip.hbm_bytes <= 1:
+    notes.append(_GPU_NOTE)
+  if facts.unknown_loops:
+    notes.append(f"{facts.unknown_loops} loop(s) of unknown length are counted once")
+  if facts.complaint:
+    notes.append(f"the compiler gave up: {facts.complaint}")
+  return tuple(notes)

@@ -1,0 +1,124 @@
+"""Starts the planning process, follows it, and ends it whatever happens to the caller."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from mmjax.errors import UserError
+from mmjax.plan.facts import Facts, from_json
+from mmjax.plan.topologies import Topology
+
+_NEEDS = {  # module that must be there, how to get it
+  "tpu": (("libtpu",), "pip install 'libtpu==0.0.42.*'"),
+  "cuda": (("jax_plugins.xla_cuda12",), "pip install 'jax-cuda12-plugin==0.10.2' 'jax-cuda12-pjrt==0.10.2'"),
+  "cpu": ((), ""),
+}
+
+
+class PlanError(UserError):
+  """A step that could not be compiled; the message holds the compiler's words."""
+
+
+def compile_elsewhere(experiment: dict[str, Any], topology: Topology, say: Callable[[str], None]) -> Facts:
+  """Compiles a step in a fresh process. The caller's JAX, environment and signal handlers stay as they are.
+
+  Args:
+    experiment: as mmjax.experiment.to_json writes it.
+    topology: what to compile for.
+    say: told what is going on.
+  Raises:
+    PlanError: the compiler's package is missing, or compiling failed.
+    UserError: the experiment does not fit the topology.
+  """
+  require_compiler(topology.hardware.platform)
+  with tempfile.TemporaryFile("w+") as log:
+    # A session of its own: Ctrl-C reaches this process, which then ends the other.
+    process = subprocess.Popen(
+      [sys.executable, "-m", "mmjax.plan.worker"],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=log,
+      text=True,
+      env=environment(topology),
+      start_new_session=True,
+    )
+    try:
+      message = _follow(process, {"experiment": experiment, "topology": topology.name}, say)
+    finally:
+      process.kill()
+      process.wait()
+    return _outcome(message, topology, log)
+
+
+def require_compiler(platform: str) -> None:
+  """Raises PlanError with the pip command where the platform's compiler is not installed."""
+  modules, command = _NEEDS[platform]
+  for module in modules:
+    parent = module.partition(".")[0]
+    if importlib.util.find_spec(parent) is None or importlib.util.find_spec(module) is None:
+      kind = {"tpu": "TPU", "cuda": "GPU"}[platform]
+      raise PlanError(
+        f"planning for {kind}s takes their compiler, which is not installed (no {kind} is needed): {command}"
+      )
+
+
+def environment(topology: Topology) -> dict[str, str]:
+  """The environment of the planning process: this one's, without what would disturb the compiler."""
+  dropped = {"JAX_NUM_CPU_DEVICES", "JAX_COMPILATION_CACHE_DIR"}
+  if topology.hardware.platform != "cpu":
+    dropped.add("XLA_FLAGS")  # made for this machine's backend, and an unknown one aborts
+  inherited = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("TPU_")}
+  search = [str(Path(__file__).parents[2]), *(path for path in sys.path[1:] if path)]
+  return inherited | {"PYTHONPATH": os.pathsep.join(search)} | _platform_variables(topology)
+
+
+def _platform_variables(topology: Topology) -> dict[str, str]:
+  platform, variables = topology.hardware.platform, {"JAX_PLATFORMS": "cpu"}
+  if platform == "cuda":
+    # Nothing can be timed here, and a Triton product that was not tuned does not compile for a ViT's shapes.
+    variables["XLA_FLAGS"] = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
+  elif platform == "tpu":
+    chip = "v5litepod" if topology.hardware.name == "v5e" else topology.hardware.name
+    cores = topology.chips * (2 if chip in ("v4", "v5p", "tpu7x") else 1)
+    variables |= {
+      "TPU_SKIP_MDS_QUERY": "1",
+      "TPU_WORKER_HOSTNAMES": "localhost",
+      "TPU_ACCELERATOR_TYPE": f"{chip}-{cores}",
+      "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two plans at a time; nobody holds a chip
+      "TPU_LOG_DIR": "disabled",
+      "TPU_MIN_LOG_LEVEL": "3",
+      "TPU_STDERR_LOG_LEVEL": "3",
+    }
+  return variables
+
+
+def _follow(process: subprocess.Popen[str], request: Any, say: Callable[[str], None]) -> dict[str, Any]:
+  """Hands over the request, passes on the phases, and returns the last message."""
+  assert process.stdin is not None and process.stdout is not None
+  last: dict[str, Any] = {}
+  try:
+    with process.stdin as stream:
+      json.dump(request, stream)
+  except BrokenPipeError:
+    return last  # it ended before it could read; its log says why
+  for line in process.stdout:
+    last = json.loads(line)
+    if "phase" in last:
+      say(last["phase"])
+  return last
+
+
+def _outcome(message: dict[str, Any], topology: Topology, log: IO[str]) -> Facts:
+  if "facts" in message:
+    return from_json(message["facts"])
+  if message.get("wrong") == "experiment":
+    raise UserError(message["error"])
+  log.seek(0)
+  said = message.get("error") or "\n".join(log.read().splitlines()[-12:])
+  raise PlanError(f"the step could not be compiled for {topology.name}:\n{said}")

@@ -1,0 +1,68 @@
+"""Experiments like a given one that need less memory, or arrange the same machine in another way."""
+
+import dataclasses
+from typing import Any, Literal
+
+from mmjax.experiment import Experiment
+from mmjax.nn.transformer import TransformerConfig
+
+Remat = Literal["none", "dots", "full"]
+REMAT: tuple[Remat, ...] = ("none", "dots", "full")
+TOWERS = ("image", "text")
+
+
+def with_batch(experiment: Experiment, size: int) -> Experiment:
+  """Another global batch."""
+  return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=size))
+
+
+def with_microbatches(experiment: Experiment, count: int) -> Experiment:
+  """The same batch, encoded in `count` pieces."""
+  return dataclasses.replace(experiment, parallel=dataclasses.replace(experiment.parallel, microbatches=count))
+
+
+def with_mesh(experiment: Experiment, *, fsdp: int, model: int) -> Experiment:
+  """Another arrangement of the devices; the data axis takes what is left."""
+  parallel = dataclasses.replace(experiment.parallel, data=-1, fsdp=fsdp, model=model)
+  return dataclasses.replace(experiment, parallel=parallel)
+
+
+def with_remat(experiment: Experiment, policy: Remat) -> Experiment:
+  """Both towers recompute so much; one that is no transformer has no such choice and stays as it is."""
+  model = experiment.model
+  towers = {name: getattr(model, name) for name in TOWERS}
+  chosen = {n: dataclasses.replace(t, remat=policy) for n, t in towers.items() if isinstance(t, TransformerConfig)}
+  towers |= chosen
+  return dataclasses.replace(experiment, model=dataclasses.replace(model, **towers))
+
+
+def remat_of(experiment: Experiment) -> Remat:
+  """How much the tower that recomputes least recomputes."""
+  towers = (getattr(experiment.model, name) for name in TOWERS)
+  return min((tower_remat(t) for t in towers if isinstance(t, TransformerConfig)), key=REMAT.index, default="none")
+
+
+def tower_remat(config: Any) -> Remat:
+  """What a tower's backward pass computes again."""
+  return config.remat if isinstance(config, TransformerConfig) else "none"
+
+
+def options(experiment: Experiment, base: Experiment, topology: str = "") -> str:
+  """The command-line options that lead from `base` to `experiment`."""
+  words = [f"--topology {topology}"] if topology else []
+  for name in ("fsdp", "model", "microbatches"):
+    value = getattr(experiment.parallel, name)
+    words += [f"--parallel.{name} {value}"] if value != getattr(base.parallel, name) else []
+  for tower in TOWERS:
+    policy = tower_remat(getattr(experiment.model, tower))
+    words += [f"--model.{tower}.remat {policy}"] if policy != tower_remat(getattr(base.model, tower)) else []
+  if experiment.run.batch_size != base.run.batch_size:
+    words.append(f"--run.batch-size {experiment.run.batch_size}")
+  return " ".join(words)
+
+
+def piece_counts(experiment: Experiment, devices: int) -> list[int]:
+  """Numbers of microbatches that divide each device's rows, ascending; those that leave a device no rows are out."""
+  shards = devices // experiment.parallel.model
+  rows = max(1, experiment.run.batch_size // shards)
+  return [count for count in range(1, rows + 1) if rows % count == 0]

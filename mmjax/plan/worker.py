@@ -1,0 +1,78 @@
+"""The planning process: reads a request from standard input, compiles, writes what it found to standard output.
+
+Started by mmjax.plan.process with an environment of its own. Every line it writes is a JSON object: {"phase": ...}
+while it works, then {"facts": ...} or {"error": ..., "wrong": ...}. What libraries print goes to standard error.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from importlib import resources
+from typing import Any, TextIO
+
+
+def main() -> None:
+  _die_with_parent()
+  channel = _private_standard_output()
+  request = json.load(sys.stdin)
+
+  def tell(**message: Any) -> None:
+    print(json.dumps(message), file=channel, flush=True)
+
+  tell(phase="starting")
+  from mmjax.errors import UserError
+  from mmjax.plan.topologies import parse_topology
+
+  topology = parse_topology(request["topology"])
+  devices = make_devices(topology)
+  from mmjax.experiment import from_json
+  from mmjax.plan import facts
+  from mmjax.plan.build import compile_step
+
+  try:
+    found = compile_step(from_json(request["experiment"]), devices, lambda phase: tell(phase=phase))
+  except (UserError, ValueError) as error:
+    tell(error=str(error), wrong="experiment" if isinstance(error, UserError) else type(error).__name__)
+    sys.exit(1)
+  tell(facts=facts.to_json(found))
+
+
+def make_devices(topology: Any) -> list[Any]:
+  """The devices of a machine, none of which need be here."""
+  import jax
+  from jax.experimental import topologies
+
+  from mmjax.parallel.host import tune_compiler
+
+  hardware, grid = topology.hardware, "x".join(map(str, topology.grid))
+  if hardware.platform == "cpu":
+    tune_compiler()
+    jax.config.update("jax_num_cpu_devices", topology.devices)
+    return jax.devices()
+  if hardware.platform == "cuda":
+    config = resources.files("mmjax.plan").joinpath("target_configs", f"{hardware.name}.txtpb").read_text()
+    return topologies.get_topology_desc("", "cuda", target_config=config, topology=f"1x{grid}").devices
+  options: dict[str, Any] = {"chip_config_name": "megacore"} if hardware.name == "v4" else {}
+  if topology.chips == 1:
+    options["chips_per_host_bounds"] = (1, 1, 1)
+  return topologies.get_topology_desc(topology.name, "tpu", **options).devices
+
+
+def _private_standard_output() -> TextIO:
+  """Standard output for the parent alone; what libraries print there goes to standard error from now on."""
+  channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+  os.dup2(2, 1)
+  return channel
+
+
+def _die_with_parent() -> None:
+  """A parent that is killed outright cannot stop a compilation that may run for minutes (Linux; elsewhere a no-op)."""
+  if sys.platform == "linux":
+    pr_set_pdeathsig = 1  # from <sys/prctl.h>
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+  main()
