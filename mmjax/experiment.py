@@ -10,6 +10,8 @@ from cattrs.errors import BaseValidationError
 from cattrs.v import format_exception, transform_error
 
 from mmjax.data.config import DataConfig
+from mmjax.encoders.resnet import ResNetConfig
+from mmjax.encoders.vit import ViTConfig
 from mmjax.errors import ConfigError
 from mmjax.evaluate.config import EvaluationConfig
 from mmjax.models.two_tower import TwoTowerConfig
@@ -84,6 +86,11 @@ class Experiment:
 _converter = cattrs.Converter(forbid_extra_keys=True)
 _converter.register_unstructure_hook(Path, str)
 _converter.register_structure_hook(Path, lambda value, _: Path(value))
+# The two kinds of image tower are told apart by the field that only a residual network has.
+_converter.register_structure_hook_func(
+  lambda kind: kind == ViTConfig | ResNetConfig,
+  lambda fields, _: _converter.structure(fields, ResNetConfig if "layers" in fields else ViTConfig),
+)
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -1,7 +1,18 @@
 """One modality in, `Encoded` out."""
 
+from mmjax.encoders.bert import bert_config
+from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 
-__all__ = ["TextConfig", "TextTransformer", "ViT", "ViTConfig", "vit_size"]
+__all__ = [
+  "ResNet",
+  "ResNetConfig",
+  "TextConfig",
+  "TextTransformer",
+  "ViT",
+  "ViTConfig",
+  "bert_config",
+  "vit_size",
+]

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d
-from mmjax.nn.pooling import AttentionPool, mean_pool
+from mmjax.nn.pooling import AttentionPool, TanhPool, mean_pool
 from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
 from mmjax.nn.transformer import Transformer, TransformerConfig
 from mmjax.types import Encoded
@@ -31,6 +31,12 @@ class ViTConfig(TransformerConfig):
   """Position embedding of the patches."""
   stem: Literal["patch", "conv"] = "patch"
   """From pixels to tokens: a linear map of each patch, or log2(patch_size) 3x3 stride-2 convolutions."""
+  stem_bias: bool = True
+  """Whether the linear map of a patch has a bias (CLIP: no)."""
+  class_position: bool = False
+  """Whether the class token has a position embedding of its own, as in ViT and CLIP (it adds nothing to training)."""
+  tanh_pool: bool = False
+  """A linear layer and tanh on the pooled vector (transformers' ViTModel)."""
   patch_dropout: float = 0.0
   """Share of the patches left out at random in training (FLIP, Li et al. 2023)."""
 
@@ -42,6 +48,10 @@ class ViTConfig(TransformerConfig):
       raise ValueError(f'patch_size={self.patch_size} must be a power of two for stem="conv"')
     if self.positions == "sincos2d" and self.width % 4:
       raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
+    if self.class_position and self.pool != "cls":
+      raise ValueError(f'class_position needs pool="cls": pool="{self.pool}" has no class token')
+    if self.tanh_pool and self.pool == "flat":
+      raise ValueError('tanh_pool needs one token of width: choose another pool than "flat"')
     if self.pool == "flat" and self.patch_dropout:
       raise ValueError('pool="flat" needs every patch: set patch_dropout=0')
     if not 0.0 <= self.patch_dropout < 1.0:
@@ -72,6 +82,8 @@ class ViT(nn.Module):
     x = drop_patches(x, rate=c.patch_dropout, rng=fold_in(rng, 0))
     if c.pool == "cls":
       cls = self.param("class_token", nn.initializers.normal(c.width**-0.5), (1, c.width), jnp.float32)
+      if c.class_position:
+        cls = cls + self.param("class_position", nn.initializers.normal(c.width**-0.5), (1, c.width), jnp.float32)
       cls = jnp.broadcast_to(cls[None].astype(x.dtype), (x.shape[0], 1, c.width))
       x = jnp.concatenate([cls, x], axis=1)
     tokens, first = Transformer(c, name="transformer")(x, rng=fold_in(rng, 1))
@@ -82,14 +94,20 @@ class ViT(nn.Module):
       pooled = rearrange(tokens, "b p d -> b (p d)")
     else:
       pooled = first if c.pool == "cls" else mean_pool(tokens, mask)
+    if c.tanh_pool:
+      pooled = TanhPool(c.dtype, name="tanh_pool")(pooled)
     return Encoded(tokens, mask, pooled)
+
+  def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
+    """The pooled vector alone, float32: what a tower without a partner embeds an image as."""
+    return self(images).pooled.astype(jnp.float32)
 
   def _embed(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch patches dim"]:
     c = self.config
     if c.stem == "conv":
       x = ConvStem(c.width, c.patch_size, c.dtype, c.norm_epsilon, name="stem")(images)
     else:
-      x = PatchEmbed(c.width, c.patch_size, c.dtype, name="stem")(images)
+      x = PatchEmbed(c.width, c.patch_size, c.dtype, c.stem_bias, name="stem")(images)
     x = rearrange(x, "b y x d -> b (y x) d")
     if c.positions == "sincos2d":
       positions = sincos_2d(c.grid, c.grid, c.width)

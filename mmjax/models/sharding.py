@@ -10,7 +10,10 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"mlp/up/kernel$", ("fsdp", "model")),
   (r"mlp/up/bias$", ("model",)),
   (r"mlp/down/kernel$", ("model", "fsdp")),
-  (r"(stem|conv_\d+|projection|image_projection|text_projection)/kernel$", ("fsdp", None)),
-  (r"token_embedding$", (None, "fsdp")),
-  (r"(bias|scale|class_token|position_embedding|probe|logit_scale|logit_bias)$", ()),
+  (r"attention_pool/(query|key|value)/kernel$", ("fsdp", "model")),
+  (r"attention_pool/out/kernel$", ("model", "fsdp")),
+  (r"(conv_\w+|projection|image_projection|text_projection|tanh_pool/dense)/kernel$", ("fsdp", None)),
+  (r"/token_embedding$", (None, "fsdp")),
+  (r"(bias|scale|mean|var|class_token|class_position|position_embedding|token_type_embedding|probe)$", ()),
+  (r"^logit_(scale|bias)$", ()),
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 from mmjax.nn.dense import Dense
@@ -16,17 +18,23 @@ from mmjax.nn.norm import normalize
 from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.types import Batch, Encoded
 
+Projection = Literal["linear", "affine", "none"]
+
 
 @dataclasses.dataclass(frozen=True)
 class TwoTowerConfig:
   """An image tower, a text tower, and the space they share. Raises ValueError for a scale out of range."""
 
-  image: ViTConfig = ViTConfig()
+  image: ViTConfig | ResNetConfig = ViTConfig()
   """The image tower."""
   text: TextConfig = TextConfig()
   """The text tower."""
   embed_dim: int = 512
   """Dimension of the common space."""
+  image_projection: Projection = "linear"
+  """From the image tower to that space: a linear map, one with a bias, or none (SigLIP: the tower's own width)."""
+  text_projection: Projection = "linear"
+  """From the text tower to that space: a linear map, one with a bias (SigLIP), or none."""
   init_logit_scale: float = 1 / 0.07
   """What similarities are multiplied by at the start (CLIP: 1 / 0.07; SigLIP: 10)."""
   max_logit_scale: float = 100.0
@@ -39,23 +47,33 @@ class TwoTowerConfig:
       raise ValueError(
         f"init_logit_scale={self.init_logit_scale} must lie in (0, max_logit_scale={self.max_logit_scale}]"
       )
+    for name, kind, width in (
+      ("image", self.image_projection, self.image.pooled_width),
+      ("text", self.text_projection, self.text.width),
+    ):
+      if kind == "none" and width != self.embed_dim:
+        raise ValueError(
+          f'{name}_projection="none" needs the width of its tower, {width}, as embed_dim, not {self.embed_dim}'
+        )
 
 
 class TwoTower(nn.Module):
-  """Parameters: image, text, {image,text}_projection/kernel, logit_scale (its logarithm), logit_bias."""
+  """Parameters: image, text, {image,text}_projection/{kernel,bias}, logit_scale (its logarithm), logit_bias."""
 
   config: TwoTowerConfig
 
   def setup(self) -> None:
     c = self.config
-    self.image = ViT(c.image)
+    self.image = ResNet(c.image) if isinstance(c.image, ResNetConfig) else ViT(c.image)
     self.text = TextTransformer(c.text)
 
-    def projection(width: int) -> Dense:
-      return Dense(c.embed_dim, nn.initializers.normal(width**-0.5), use_bias=False)
+    def projection(kind: Projection, width: int) -> Dense | None:
+      if kind == "none":
+        return None
+      return Dense(c.embed_dim, nn.initializers.normal(width**-0.5), use_bias=kind == "affine")
 
-    self.image_projection = projection(c.image.pooled_width)
-    self.text_projection = projection(c.text.width)
+    self.image_projection = projection(c.image_projection, c.image.pooled_width)
+    self.text_projection = projection(c.text_projection, c.text.width)
     self.log_scale = self.param("logit_scale", nn.initializers.constant(math.log(c.init_logit_scale)), ())
     if c.init_logit_bias is not None:
       self.bias = self.param("logit_bias", nn.initializers.constant(c.init_logit_bias), ())
@@ -116,10 +134,12 @@ class TwoTower(nn.Module):
     return self.project(self.encode(batch))
 
   def _project_image(self, encoded: Encoded) -> Float[Array, "batch dim"]:
-    return self.image_projection(encoded.pooled.astype(jnp.float32))
+    pooled = encoded.pooled.astype(jnp.float32)
+    return pooled if self.image_projection is None else self.image_projection(pooled)
 
   def _project_text(self, encoded: Encoded) -> Float[Array, "batch dim"]:
-    return self.text_projection(encoded.pooled.astype(jnp.float32))
+    pooled = encoded.pooled.astype(jnp.float32)
+    return pooled if self.text_projection is None else self.text_projection(pooled)
 
 
 def _side_by_side(*views: Array) -> Array:

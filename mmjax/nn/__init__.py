@@ -5,7 +5,7 @@ from mmjax.nn.dense import Dense
 from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm, layer_norm, normalize
-from mmjax.nn.pooling import AttentionPool, eos_position, mean_pool
+from mmjax.nn.pooling import AttentionPool, TanhPool, eos_position, first_position, mean_pool
 from mmjax.nn.transformer import Block, Transformer, TransformerConfig, take_token
 
 __all__ = [
@@ -17,10 +17,12 @@ __all__ = [
   "LayerNorm",
   "MultiHeadAttention",
   "PatchEmbed",
+  "TanhPool",
   "Transformer",
   "TransformerConfig",
   "attention",
   "eos_position",
+  "first_position",
   "layer_norm",
   "mean_pool",
   "normalize",

@@ -19,17 +19,20 @@ class PatchEmbed(nn.Module):
     width: of the tokens.
     patch_size: side of a patch in pixels; must divide the image's sides.
     dtype: compute dtype.
+    use_bias: whether the projection has a bias.
   """
 
   width: int
   patch_size: int
   dtype: str
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns dim"]:
     p = self.patch_size
     patches = rearrange(images, "b (y p) (x q) c -> b y x (p q c)", p=p, q=p)
-    return Dense(self.width, nn.initializers.lecun_normal(), dtype=self.dtype, name="projection")(patches)
+    init = nn.initializers.lecun_normal()
+    return Dense(self.width, init, use_bias=self.use_bias, dtype=self.dtype, name="projection")(patches)
 
 
 def windows(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns patch"]:

@@ -6,6 +6,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from mmjax.nn.attention import MultiHeadAttention
+from mmjax.nn.dense import Dense
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.transformer import TransformerConfig
@@ -20,12 +21,28 @@ def mean_pool(
   return (total / jnp.maximum(weights.sum(1), 1.0)[:, None]).astype(tokens.dtype)
 
 
+def first_position(ids: Int[Array, "batch length"], token: int) -> Int[Array, "batch"]:
+  """Place of the first `token`; 0 where there is none."""
+  return jnp.argmax(ids == token, axis=1).astype(jnp.int32)
+
+
 def eos_position(ids: Int[Array, "batch length"], *, eos_id: int, pad_id: int) -> Int[Array, "batch"]:
   """Place of the first end-of-text token; where there is none, of the last that is no padding; else 0."""
   is_eos = ids == eos_id
   places = jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
   last_real = jnp.max(jnp.where(ids != pad_id, places, 0), axis=1)
   return jnp.where(is_eos.any(1), jnp.argmax(is_eos, axis=1).astype(jnp.int32), last_real)
+
+
+class TanhPool(nn.Module):
+  """tanh of a linear layer over the vector already pooled (Devlin et al. 2019: BERT's pooler)."""
+
+  dtype: str
+
+  @nn.compact
+  def __call__(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch width"]:
+    width = pooled.shape[-1]
+    return jnp.tanh(Dense(width, nn.initializers.normal(width**-0.5), dtype=self.dtype, name="dense")(pooled))
 
 
 class AttentionPool(nn.Module):

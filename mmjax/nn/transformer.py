@@ -1,4 +1,4 @@
-"""The pre-norm transformer every encoder shares."""
+"""The transformer every encoder shares, pre-norm unless told otherwise."""
 
 import dataclasses
 from typing import Any, Literal
@@ -31,6 +31,10 @@ class TransformerConfig:
   """The MLP's nonlinearity: exact GELU, its tanh approximation, or x * sigmoid(1.702 x)."""
   norm_epsilon: float = 1e-6
   """Added to the variance in every layer norm."""
+  norm: Literal["pre", "post"] = "pre"
+  """Layer norm before each branch and once at the end, or after each sum (Vaswani et al. 2017, BERT)."""
+  input_norm: bool = False
+  """A layer norm on the embeddings, before the first block (CLIP's image tower, BERT)."""
   qk_norm: bool = False
   """Normalise queries and keys, against growing attention logits (Dehghani et al. 2023)."""
   drop_path: float = 0.0
@@ -68,7 +72,7 @@ def take_token(
 
 
 class Block(nn.Module):
-  """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm, as in Radford et al. 2019).
+  """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm, as in Radford et al. 2019); or each norm after the sum.
 
   With `context`, `x` are some of its tokens, and only they are computed; `mask` then says what they may read.
   """
@@ -105,9 +109,17 @@ class Block(nn.Module):
     mlp = MLP(c.hidden, c.activation, out_init, c.dtype, name="mlp")
     norm1, norm2 = LayerNorm(c.norm_epsilon, name="norm1"), LayerNorm(c.norm_epsilon, name="norm2")
     rng = fold_in(rng, layer)
+    causal = self.causal and context is None
+    if c.norm == "post":
+      x = norm1(x + branch(attend(x, context, mask=mask, causal=causal), 0))
+      return norm2(x + branch(mlp(x), 1))
     read = None if context is None else norm1(context)
-    x = x + branch(attend(norm1(x), read, mask=mask, causal=self.causal and read is None), 0)
+    x = x + branch(attend(norm1(x), read, mask=mask, causal=causal), 0)
     return x + branch(mlp(norm2(x)), 1)
+
+
+def _identity(x: Array) -> Array:
+  return x
 
 
 def _remat(block: Any, policy: str, *, scan: bool) -> Any:
@@ -120,9 +132,10 @@ def _remat(block: Any, policy: str, *, scan: bool) -> Any:
 
 
 class Transformer(nn.Module):
-  """A stack of blocks followed by a layer norm.
+  """A stack of blocks, followed by a layer norm where the blocks are pre-norm.
 
-  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; and norm.
+  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (pre-norm
+  only); input_norm, if the configuration has it.
   """
 
   config: TransformerConfig
@@ -144,8 +157,10 @@ class Transformer(nn.Module):
     """
     c = self.config
     block = _remat(Block, c.remat, scan=c.scan)
-    norm = LayerNorm(c.norm_epsilon, name="norm")
+    norm = LayerNorm(c.norm_epsilon, name="norm") if c.norm == "pre" else _identity
     x = x.astype(c.dtype)
+    if c.input_norm:
+      x = LayerNorm(c.norm_epsilon, name="input_norm")(x)
     if c.scan:
       scanned = nn.scan(
         lambda module, carry, layer: (module(carry, mask, rng, layer), None),

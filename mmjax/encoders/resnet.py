@@ -1,0 +1,155 @@
+"""CLIP's residual network: images in, one vector per place out (Radford et al. 2021, section 2.4)."""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange, reduce
+from jax import Array
+from jaxtyping import Float
+
+from mmjax.nn.attention import attention
+from mmjax.nn.dense import Dense
+from mmjax.nn.stochastic import Rngs
+from mmjax.types import Encoded
+
+EXPANSION = 4  # a bottleneck's output is this many times wider than its middle
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetConfig:
+  """A residual network as CLIP has it. Raises ValueError where the fields do not fit each other."""
+
+  image_size: int = 224
+  """Side of the square input image in pixels; must be divisible by 32."""
+  layers: tuple[int, int, int, int] = (3, 4, 6, 3)
+  """Bottleneck blocks in each of the four stages (RN50: 3 4 6 3)."""
+  width: int = 64
+  """Channels after the stem; the last stage gives 32 times as many."""
+  num_heads: int = 32
+  """Heads of the attention that pools; must divide 32 * width."""
+  output_dim: int = 1024
+  """Width of the one vector per image, which the pooling's last linear layer gives."""
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  """Compute dtype; parameters and the softmax stay float32."""
+
+  def __post_init__(self) -> None:
+    if self.image_size % 32:
+      raise ValueError(f"image_size={self.image_size} must be divisible by 32, the product of the strides")
+    if len(self.layers) != 4 or min(self.layers) < 1:
+      raise ValueError(f"layers={self.layers} must be four numbers of at least 1")
+    if self.width % 2:
+      raise ValueError(f"width={self.width} must be even: the stem begins with half of it")
+    if self.features % self.num_heads:
+      raise ValueError(f"32 * width = {self.features} must be divisible by num_heads={self.num_heads}")
+
+  @property
+  def features(self) -> int:
+    """Channels after the last stage."""
+    return 32 * self.width
+
+  @property
+  def grid(self) -> int:
+    """Places along one side after the last stage."""
+    return self.image_size // 32
+
+  @property
+  def pooled_width(self) -> int:
+    """Width of the one vector per image."""
+    return self.output_dim
+
+
+class FrozenBatchNorm(nn.Module):
+  """(x - mean) / sqrt(var + 1e-5) * scale + bias, with all four as parameters and the statistics never updated.
+
+  A batch's own statistics would tie its examples together, and let a "frozen" tower drift; `mean` and `var` get no
+  gradient and come from the weights that are loaded.
+  """
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
+    channels = (x.shape[-1],)
+    zeros, ones = nn.initializers.zeros, nn.initializers.ones
+    scale, bias = self.param("scale", ones, channels), self.param("bias", zeros, channels)
+    mean, var = (jax.lax.stop_gradient(self.param(*p, channels)) for p in (("mean", zeros), ("var", ones)))
+    factor = scale * jax.lax.rsqrt(var + 1e-5)
+    axes = (0, 1, 2)
+    y = (x.astype(jnp.float32) - jnp.expand_dims(mean, axes)) * jnp.expand_dims(factor, axes)
+    return (y + jnp.expand_dims(bias, axes)).astype(x.dtype)
+
+
+def _conv(features: int, size: int, name: str, dtype: str, stride: int = 1) -> nn.Conv:
+  padding = ((size // 2, size // 2),) * 2
+  init = nn.initializers.he_normal()
+  kernel = (size, size)
+  return nn.Conv(features, kernel, stride, padding, use_bias=False, dtype=dtype, kernel_init=init, name=name)
+
+
+def _shrink(x: Array, factor: int) -> Array:
+  """The mean of squares of `factor` pixels: every stride but the stem's first is one of these (antialiasing)."""
+  return x if factor == 1 else reduce(x, "b (y p) (x q) c -> b y x c", "mean", p=factor, q=factor)
+
+
+class Bottleneck(nn.Module):
+  """relu(x + narrow, 3x3, widen), with the average pool in front of the last convolution of each branch."""
+
+  width: int
+  stride: int
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns features"]:
+    features = self.width * EXPANSION
+    y = nn.relu(FrozenBatchNorm(name="norm_1")(_conv(self.width, 1, "conv_1", self.dtype)(x)))
+    y = nn.relu(FrozenBatchNorm(name="norm_2")(_conv(self.width, 3, "conv_2", self.dtype)(y)))
+    y = FrozenBatchNorm(name="norm_3")(_conv(features, 1, "conv_3", self.dtype)(_shrink(y, self.stride)))
+    if self.stride > 1 or x.shape[-1] != features:
+      x = FrozenBatchNorm(name="norm_skip")(_conv(features, 1, "conv_skip", self.dtype)(_shrink(x, self.stride)))
+    return nn.relu(x + y)
+
+
+class AttentionPool2d(nn.Module):
+  """The mean over places asks all places and itself (learned positions), then a linear layer: CLIP's pooling."""
+
+  config: ResNetConfig
+
+  @nn.compact
+  def __call__(self, places: Float[Array, "batch length width"]) -> Float[Array, "batch dim"]:
+    c = self.config
+    tokens = jnp.concatenate([places.mean(1, keepdims=True), places], axis=1)
+    init = nn.initializers.normal(c.features**-0.5)
+    shape = (c.grid**2 + 1, c.features)
+    tokens = tokens + self.param("position_embedding", init, shape, jnp.float32)[None].astype(tokens.dtype)
+
+    def heads(name: str, x: Array) -> Array:
+      return rearrange(Dense(c.features, init, dtype=c.dtype, name=name)(x), "b l (h d) -> b l h d", h=c.num_heads)
+
+    pooled = attention(heads("query", tokens[:, :1]), heads("key", tokens), heads("value", tokens))
+    return Dense(c.output_dim, init, dtype=c.dtype, name="out")(rearrange(pooled, "b 1 h d -> b (h d)"))
+
+
+class ResNet(nn.Module):
+  """Normalised images [batch, image_size, image_size, 3] to `Encoded`: places as tokens, the pooled vector."""
+
+  config: ResNetConfig
+
+  @nn.compact
+  def __call__(self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None) -> Encoded:
+    del rng  # nothing in it is random
+    c = self.config
+    if images.shape[1:3] != (c.image_size, c.image_size):
+      raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
+    x = images.astype(c.dtype)
+    for i, features in enumerate((c.width // 2, c.width // 2, c.width), 1):
+      x = _conv(features, 3, f"conv_{i}", c.dtype, stride=2 if i == 1 else 1)(x)
+      x = nn.relu(FrozenBatchNorm(name=f"norm_{i}")(x))
+    x = _shrink(x, 2)
+    for stage, blocks in enumerate(c.layers, 1):
+      for block in range(blocks):
+        stride = 2 if stage > 1 and block == 0 else 1
+        x = Bottleneck(c.width * 2 ** (stage - 1), stride, c.dtype, name=f"stage_{stage}_block_{block}")(x)
+    tokens = rearrange(x, "b y x d -> b (y x) d")
+    pooled = AttentionPool2d(c, name="attention_pool")(tokens)
+    return Encoded(tokens, jnp.ones(tokens.shape[:2], bool), pooled)

@@ -1,0 +1,68 @@
+"""CLIP's residual network, and BERT as a configuration; both against the reference in tests/interop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.encoders import ResNet, ResNetConfig, TextTransformer, bert_config
+from mmjax.models.flops import image_flops
+
+SMALL = ResNetConfig(image_size=64, layers=(2, 1, 1, 1), width=4, num_heads=4, output_dim=6)
+IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((3, 64, 64, 3)), jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def params():
+  return jax.jit(ResNet(SMALL).init)(jax.random.key(0), IMAGES)["params"]
+
+
+def test_shapes_and_independence_of_the_rest_of_the_batch(params):
+  out = ResNet(SMALL).apply({"params": params}, IMAGES)
+  assert (out.tokens.shape, out.pooled.shape, bool(out.mask.all())) == ((3, 4, 128), (3, 6), True)
+  alone = ResNet(SMALL).apply({"params": params}, IMAGES[1:2])
+  np.testing.assert_allclose(alone.pooled[0], out.pooled[1], rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_of_the_batch_norm_get_no_gradient(params):
+  grads = jax.grad(lambda p: jnp.square(ResNet(SMALL).apply({"params": p}, IMAGES).pooled).sum())(params)
+  assert not np.any(grads["norm_1"]["mean"]) and not np.any(grads["norm_1"]["var"])
+  assert np.any(grads["norm_1"]["scale"]) and np.any(grads["conv_1"]["kernel"])
+
+
+def test_flops_are_what_the_compiler_counts():
+  config = ResNetConfig(image_size=128, layers=(2, 1, 1, 1), width=8, num_heads=4, output_dim=6)
+  image = jnp.zeros((1, 128, 128, 3))
+  params = jax.eval_shape(ResNet(config).init, jax.random.key(0), image)["params"]
+  forward = jax.jit(lambda p, x: ResNet(config).apply({"params": p}, x).pooled)
+  compiled = forward.lower(params, image).compile().cost_analysis()["flops"]
+  # The compiler leaves out products with a convolution's padding, and counts elementwise operations.
+  assert image_flops(config) == pytest.approx(compiled, rel=0.1)
+
+
+def test_fields_that_do_not_fit_are_named():
+  for fields, message in (
+    ({"image_size": 65}, "image_size=65 must be divisible by 32"),
+    ({"layers": (1, 2)}, "must be four numbers"),
+    ({"width": 3}, "width=3 must be even"),
+    ({"num_heads": 7}, "divisible by num_heads=7"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      ResNetConfig(**fields)
+  with pytest.raises(ValueError, match="images are 32x32, but image_size=64"):
+    ResNet(SMALL).init(jax.random.key(0), IMAGES[:, :32, :32])
+
+
+def test_segments_change_a_bert_and_padding_does_not():
+  config = bert_config(width=8, depth=2, num_heads=2, vocab_size=20, max_length=8)
+  ids = jnp.asarray([[3, 4, 5, 6, 0, 0], [3, 9, 6, 0, 0, 0]])
+  params = TextTransformer(config).init(jax.random.key(0), ids)["params"]
+
+  def embed(ids, types=None):
+    return TextTransformer(config).apply({"params": params}, ids, types, method="encode_text")
+
+  plain = embed(ids)
+  np.testing.assert_allclose(embed(ids, jnp.zeros_like(ids)), plain, rtol=1e-6)
+  assert np.abs(embed(ids, jnp.ones_like(ids)) - plain).max() > 1e-3
+  np.testing.assert_allclose(embed(ids[:, :4])[1], plain[1], rtol=1e-5, atol=1e-6)
+  assert "norm" not in params["transformer"] and "input_norm" in params["transformer"]
