@@ -45,6 +45,6 @@ def distillation_loss(
   rows, columns = image_text(image, text, logit_scale, weights)
   teachers, _ = image_text(teacher_image, teacher_text, teacher_scale)
   positive("teacher_scale", teacher_scale)
-  rows |= {"teacher": teacher_image, "teacher_scale": teachers["scale"]}
+  rows |= {"teacher": teachers["x"], "teacher_scale": teachers["scale"]}
   columns |= {"teacher": teacher_text}
   return pairwise_loss(DISTILL, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)

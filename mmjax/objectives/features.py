@@ -26,6 +26,9 @@ def image_text(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """(row features x, scale, ..., column features y, ...) of n pairs; weights and ids go to both sides.
 
+  The scale is multiplied into x here, once, and "scale" is None; in low precision, where that would round x again, it
+  goes along for the tiles to apply.
+
   Raises: ValueError for embeddings of unequal shape or type, weights or ids of another length, a scale that
     is known to be non-positive (one that is traced cannot be looked at; the losses are finite for any finite
     scale).
@@ -37,7 +40,11 @@ def image_text(
     raise ValueError(f"image is {image.dtype} and text is {text.dtype}; cast one of them")
   positive("logit_scale", logit_scale)
   dtype = accumulator(image.dtype)
-  row = {"x": image, "scale": _number(logit_scale, dtype)}
+  scale = _number(logit_scale, dtype)
+  folded = image.dtype == dtype
+  row = (
+    {"x": image * (scale[:, None] if scale.ndim else scale), "scale": None} if folded else {"x": image, "scale": scale}
+  )
   row |= {name: _number(value, dtype) for name, value in scalars.items()}
   column: dict[str, Any] = {"y": text}
   for name, value in (("weight", weights), ("id", ids)):

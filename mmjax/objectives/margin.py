@@ -44,8 +44,7 @@ def hinge_loss(
   Arguments as for clip_loss, without a temperature. Returns: the mean over the global batch.
   """
   rows, columns = image_text(image, text, 1.0, weights, ids, margin=margin)
-  pair = pair_similarity(image, text, jnp.ones(len(image), rows["scale"].dtype))
-  rows["pair"] = columns["pair"] = pair
+  rows["pair"] = columns["pair"] = pair_similarity(image, text)
   return pairwise_loss(HINGE, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
 
 

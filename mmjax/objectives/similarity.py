@@ -11,7 +11,7 @@ from jaxtyping import Float
 def similarity(
   x: Float[Array, "rows dim"], y: Float[Array, "columns dim"], scale: Float[Array, "rows"] | None = None
 ) -> Float[Array, "rows columns"]:
-  """scale_i <x_i, y_j> in float32 (float64 for float64 features).
+  """scale_i <x_i, y_j> in float32 (float64 for float64 features); None: x is scaled already.
 
   Low-precision features are multiplied as they are and accumulated in float32; scaling them first would
   round them again. For float32 the scale goes into the rows: `dim` products a row instead of `columns`.
@@ -23,12 +23,12 @@ def similarity(
 
 
 def pair_similarity(
-  x: Float[Array, "batch dim"], y: Float[Array, "batch dim"], scale: Float[Array, "batch"]
+  x: Float[Array, "batch dim"], y: Float[Array, "batch dim"], scale: Float[Array, "batch"] | None = None
 ) -> Float[Array, "batch"]:
   """scale_i <x_i, y_i>: the positives. A dot with float32 accumulation; a bfloat16 sum would cost 1e-3 of
   loss."""
   products = jnp.einsum("bd,bd->b", x, y, preferred_element_type=accumulator(x.dtype))
-  return products * scale.astype(products.dtype)
+  return products if scale is None else products * scale.astype(products.dtype)
 
 
 def accumulator(*dtypes: Any) -> Any:

@@ -105,9 +105,9 @@ def sogclr_loss(
   """
   rows, columns = image_text(image, text, logit_scale, weights)
   stats = pairwise_statistics(DCL, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
-  ones = jnp.ones(len(image), rows["scale"].dtype) if weights is None else (weights > 0).astype(rows["scale"].dtype)
+  pair = pair_similarity(rows["x"], text, _spread(rows["scale"], len(image)))
+  ones = jnp.ones(len(image), pair.dtype) if weights is None else (weights > 0).astype(pair.dtype)
   present = ones.sum() if axis_name is None else jax.lax.psum(ones.sum(), axis_name)
-  pair = pair_similarity(image, text, jnp.broadcast_to(rows["scale"], (len(image),)))
   total, new = jnp.zeros((), pair.dtype), []
   for lse, old in zip(stats["negatives"], log_u, strict=True):
     log_g = lse - pair - jnp.log(jnp.maximum(present - 1, 1))
@@ -115,3 +115,7 @@ def sogclr_loss(
     new.append(jax.lax.stop_gradient(jnp.where(jnp.isneginf(old), log_g, mixed)))
     total = total + batch_mean(jnp.exp(log_g - new[-1]), weights, axis_name=axis_name) / 2
   return total, (new[0], new[1])
+
+
+def _spread(scale: Array | None, size: int) -> Array | None:
+  return None if scale is None else jnp.broadcast_to(scale, (size,))
