@@ -1,9 +1,10 @@
-"""The command line that every experiment script ends with: train, evaluate, report."""
+"""The command line that every experiment script ends with: train, evaluate, report, plan."""
 
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import tyro
@@ -17,6 +18,7 @@ COMMANDS = {
   "train": "train, or go on training; then evaluate and write the report",
   "evaluate": "measure the newest checkpoint in the workdir; writes results.json",
   "report": "write report.html from what the workdir holds",
+  "plan": "fits? how fast? what cost? on a machine you need not have (--topology v5e:16x16; plan --help)",
 }
 
 
@@ -25,6 +27,7 @@ def main(
   *,
   description: str | None = None,
   core: Any = None,
+  losses: Mapping[str, Any] = MappingProxyType({}),
   arguments: Sequence[str] | None = None,
 ) -> NoReturn:
   """Parses the command line, runs the command, and exits with its status.
@@ -33,6 +36,7 @@ def main(
     experiment: the defaults; every field can be overridden as --part.field VALUE.
     description: the script's docstring, for --help.
     core: an optax transformation in place of optimizer.algorithm (`optax.scale_by_adopt()`).
+    losses: pairwise losses of the script's own, by the names that its objectives give them.
     arguments: instead of sys.argv[1:].
   """
   arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -40,7 +44,9 @@ def main(
   if command not in COMMANDS:
     _fail(f"unknown command {command!r}; commands are {', '.join(COMMANDS)}, and options start with --")
   try:
-    sys.exit(_run(command, parse(experiment, command, description, arguments), core))
+    if command == "plan":
+      sys.exit(_plan(experiment, description, arguments, core))
+    sys.exit(_run(command, parse(experiment, command, description, arguments), core, losses))
   except (UserError, DataError, FileNotFoundError) as error:
     _fail(str(error))
   except KeyboardInterrupt:
@@ -64,7 +70,7 @@ def parse(experiment: Experiment, command: str, description: str | None, argumen
     _fail(str(error))
 
 
-def _run(command: str, experiment: Experiment, core: Any) -> int:
+def _run(command: str, experiment: Experiment, core: Any, losses: Mapping[str, Any]) -> int:
   # Imported here, so that --help and typing errors answer at once.
   from mmjax.parallel.distributed import start_distributed
   from mmjax.parallel.host import tune_allocator, tune_compiler
@@ -75,18 +81,24 @@ def _run(command: str, experiment: Experiment, core: Any) -> int:
   tune_compiler()
   start_distributed()
   if command == "train":
-    return _train(experiment, core)
+    return _train(experiment, core, losses)
   from mmjax.run import load_run
 
   run = load_run(experiment.run.workdir)
   return _evaluate(run) if command == "evaluate" else _report(run)
 
 
-def _train(experiment: Experiment, core: Any) -> int:
+def _train(experiment: Experiment, core: Any, losses: Mapping[str, Any]) -> int:
   from mmjax.train.loop import train
 
-  outcome = train(experiment, core)
+  outcome = train(experiment, core, losses)
   return outcome.exit_status or _evaluate(outcome.run) or _report(outcome.run)
+
+
+def _plan(experiment: Experiment, description: str | None, arguments: Sequence[str], core: Any) -> int:
+  from mmjax.plan.command import run
+
+  return run(experiment, description, arguments, own_core=core is not None)
 
 
 def _evaluate(run: Any) -> int:

@@ -3,6 +3,7 @@
 from mmjax.plan.api import plan
 from mmjax.plan.process import PlanError
 from mmjax.plan.record import Change, Link, Memory, Plan
+from mmjax.plan.search import Search, find
 from mmjax.plan.topologies import TopologyError, known_topologies
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
   "Memory",
   "Plan",
   "PlanError",
+  "Search",
   "TopologyError",
+  "find",
   "known_topologies",
   "plan",
 ]
