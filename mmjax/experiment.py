@@ -15,7 +15,7 @@ from mmjax.encoders.vit import ViTConfig
 from mmjax.errors import ConfigError
 from mmjax.evaluate.config import EvaluationConfig
 from mmjax.models.two_tower import TwoTowerConfig
-from mmjax.objectives.terms import Contrastive, Objective
+from mmjax.objectives.terms import LOSSES, Contrastive, Objective, needs_bias
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.train.optimizer import OptimizerConfig
 
@@ -79,7 +79,7 @@ class Experiment:
     if len(set(names)) < len(names):
       raise ValueError(f"objectives must differ in loss or in what they compare; got {names}")
     for objective in self.objectives:
-      if objective.loss == "sigmoid" and self.model.init_logit_bias is None:
+      if objective.loss in LOSSES and needs_bias(LOSSES[objective.loss]) and self.model.init_logit_bias is None:
         raise ValueError(f"the objective {objective.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
 
 

@@ -1,7 +1,6 @@
 """Margin objectives: a pair should score higher than its negatives by some margin."""
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 

@@ -1,25 +1,61 @@
 """The weighted terms of a run's loss, as its configuration lists them."""
 
 import dataclasses
+import difflib
+import inspect
 import math
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float
 
+from mmjax.errors import ConfigError
 from mmjax.objectives.contrastive import clip_loss, siglip_loss
+from mmjax.objectives.labelled import unicl_loss
+from mmjax.objectives.margin import hinge_loss, triplet_loss
+from mmjax.objectives.variants import dcl_loss, focal_loss
 from mmjax.types import Batch
+
+PairLoss = Callable[..., Float[Array, ""]]
+"""loss(image, text, ...) -> scalar; of logit_scale, logit_bias, ids, labels, axis_name and tile_size it is given
+those that its signature names."""
+
+LOSSES: Mapping[str, PairLoss] = MappingProxyType(
+  {
+    "softmax": clip_loss,
+    "sigmoid": siglip_loss,
+    "dcl": dcl_loss,
+    "focal": focal_loss,
+    "hinge": hinge_loss,
+    "triplet": triplet_loss,
+    "unicl": unicl_loss,
+  }
+)
+
+# The loss where every pair looks the same, by batch size. sigmoid: n times the entropy of 1/n, what the best constant
+# logit gives, about ln(n) + 1.
+_CHANCE: Mapping[str, Callable[[int], float]] = MappingProxyType(
+  {
+    "softmax": math.log,
+    "unicl": math.log,
+    "sigmoid": lambda n: math.log(n) + (n - 1) * math.log(n / (n - 1)) if n > 1 else 0.0,
+    "dcl": lambda n: math.log(n - 1) if n > 1 else 0.0,
+    "hinge": lambda n: 2 * (n - 1) * _default(hinge_loss, "margin"),
+    "triplet": lambda n: 2 * _default(triplet_loss, "margin"),
+  }
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrastive:
   """A contrastive loss between two embeddings of every example in the global batch."""
 
-  loss: Literal["softmax", "sigmoid"] = "softmax"
-  """softmax: CLIP's symmetric InfoNCE; sigmoid: SigLIP's pairwise loss (needs model.init_logit_bias)."""
+  loss: str = "softmax"
+  """softmax (CLIP), sigmoid (SigLIP), dcl, focal, hinge, triplet, unicl (labels: the concept), or the name of the
+  script's own, given to main(..., losses={NAME: function}); sigmoid and focal need model.init_logit_bias."""
   between: tuple[str, str] = ("image", "text")
   """The two embeddings that are compared, by name: image, text, or image2 (the second view of data.views=2)."""
   weight: float = 1.0
@@ -34,6 +70,7 @@ class Contrastive:
     embeddings: Mapping[str, Float[Array, "batch dim"]],
     batch: Batch,
     *,
+    loss: PairLoss,
     logit_scale: Float[Array, ""],
     logit_bias: Float[Array, ""],
     mesh: Mesh,
@@ -44,33 +81,27 @@ class Contrastive:
     Args:
       embeddings: unit-norm float32 embeddings by name, sharded over `batch_axes` of `mesh`.
       batch: what they were made from.
+      loss: what `self.loss` names.
       logit_scale: similarities are multiplied by it.
       logit_bias: added to the logits (sigmoid).
       mesh: the mesh the arrays lie on.
       batch_axes: the mesh axes the batch is split over.
     """
     rows, columns = (embeddings[name] for name in self.between)
-    concepts = batch["concept"] if self.mask_same_concept else None
+    wanted = inspect.signature(loss).parameters
 
     def local(rows, columns, concepts, scale, bias):
-      common = dict(logit_scale=scale, axis_name=batch_axes, ids=concepts, tile_size=self.tile_size)
-      if self.loss == "softmax":
-        return clip_loss(rows, columns, **common)
-      return siglip_loss(rows, columns, logit_bias=bias, **common)
+      available = dict(logit_scale=scale, logit_bias=bias, axis_name=batch_axes, tile_size=self.tile_size)
+      available |= {"ids": concepts if self.mask_same_concept else None, "labels": concepts}
+      return loss(rows, columns, **{name: value for name, value in available.items() if name in wanted})
 
     sharded, whole = PartitionSpec(batch_axes), PartitionSpec()
     mapped = jax.shard_map(local, mesh=mesh, in_specs=(sharded, sharded, sharded, whole, whole), out_specs=whole)
-    return mapped(rows, columns, concepts, logit_scale, logit_bias)
+    return mapped(rows, columns, batch["concept"], logit_scale, logit_bias)
 
-  def chance(self, batch_size: int) -> float:
-    """The loss of a model that cannot tell pairs apart, in nats.
-
-    softmax: ln(n). sigmoid: n times the entropy of 1/n, what the best constant logit gives; about ln(n) + 1.
-    """
-    softmax = math.log(batch_size)
-    if self.loss == "softmax" or batch_size == 1:
-      return softmax
-    return softmax + (batch_size - 1) * math.log(batch_size / (batch_size - 1))
+  def chance(self, batch_size: int) -> float | None:
+    """The loss of a model that says the same of every pair; None where no closed form is known."""
+    return _CHANCE[self.loss](batch_size) if self.loss in _CHANCE else None
 
   @property
   def name(self) -> str:
@@ -79,3 +110,46 @@ class Contrastive:
 
 # The terms a configuration may list.
 Objective = Contrastive
+
+
+def needs_bias(loss: PairLoss) -> bool:
+  return "logit_bias" in inspect.signature(loss).parameters
+
+
+def resolve(objectives: Sequence[Objective], own: Mapping[str, PairLoss], *, has_bias: bool) -> dict[str, PairLoss]:
+  """The functions that the terms name: the script's own, or those of LOSSES.
+
+  Args:
+    objectives: the terms.
+    own: the script's losses, by name.
+    has_bias: whether the model has a logit bias.
+  Raises: ConfigError for an unknown name (with the nearest), for an own loss that takes a built-in's name, and for
+    one that asks for what a term does not have.
+  """
+  known = {**LOSSES, **own}
+  for name in own:
+    if name in LOSSES:
+      raise ConfigError(f"a loss of the script's own is named {name!r}, as a built-in one is; give it another name")
+  for objective in objectives:
+    if objective.loss not in known:
+      near = difflib.get_close_matches(objective.loss, known, n=1)
+      hint = f"; did you mean {near[0]!r}?" if near else ""
+      raise ConfigError(f"objectives: unknown loss {objective.loss!r}; there are {', '.join(known)}{hint}")
+  return {o.loss: _checked(o.loss, known[o.loss], has_bias) for o in objectives}
+
+
+def _checked(name: str, loss: PairLoss, has_bias: bool) -> PairLoss:
+  given = ("logit_scale", "logit_bias", "ids", "labels", "axis_name", "tile_size")
+  parameters = list(inspect.signature(loss).parameters.values())[2:]
+  for parameter in parameters:
+    if parameter.default is parameter.empty and parameter.name not in given:
+      raise ConfigError(f"the loss {name!r} asks for {parameter.name!r}; a term has {', '.join(given)}")
+  if "axis_name" not in [parameter.name for parameter in parameters]:
+    raise ConfigError(f"the loss {name!r} has no axis_name: it would see one device's examples only")
+  if needs_bias(loss) and not has_bias:
+    raise ConfigError(f"the loss {name!r} asks for a logit_bias: set --model.init-logit-bias (SigLIP uses -10)")
+  return loss
+
+
+def _default(loss: PairLoss, parameter: str) -> float:
+  return inspect.signature(loss).parameters[parameter].default

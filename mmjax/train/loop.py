@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ from mmjax.data.feed import Feed, device_prefetch
 from mmjax.errors import CheckpointError, UserError
 from mmjax.evaluate import evaluate, flatten
 from mmjax.experiment import Experiment, to_json
+from mmjax.objectives.terms import PairLoss
 from mmjax.parallel.host import trim_allocator
 from mmjax.parallel.mesh import put_batch
 from mmjax.run import CHECKPOINTS, CONFIG, TOKENIZER, Run
@@ -45,19 +48,24 @@ class Outcome:
   exit_status: int
 
 
-def train(experiment: Experiment, core: optax.GradientTransformation | None = None) -> Outcome:
+def train(
+  experiment: Experiment,
+  core: optax.GradientTransformation | None = None,
+  losses: Mapping[str, PairLoss] = MappingProxyType({}),
+) -> Outcome:
   """Trains to experiment.run.steps, from the newest checkpoint of the workdir if it holds one.
 
   Args:
     experiment: the run; the vocabulary of its text tower is taken from the data's tokenizer.
     core: an optax transformation in place of optimizer.algorithm.
+    losses: pairwise losses of the caller's own, by the names its objectives give them.
   Raises:
     UserError: the configuration, the data or a checkpoint is wrong, or the numbers became NaN.
   """
   source = make_source(experiment.data, "train")
   tokenizer = make_tokenizer(experiment.data, source)
   experiment = with_tokenizer(experiment, tokenizer)
-  training = prepare(experiment, core)
+  training = prepare(experiment, core, losses=losses)
   workdir = make_workdir(experiment.run.workdir)
   loader = make_loader(
     experiment.data,
@@ -191,8 +199,7 @@ class _Loop:
       trim_allocator()  # what compiling took
     if step % self._experiment.run.log_every == 0 or step == self._experiment.run.steps:
       numbers = {name: float(value) for name, value in values.items()} | self._clock.numbers()
-      chances = (o.weight * o.chance(self._experiment.run.batch_size) for o in self._experiment.objectives)
-      numbers["chance"] = sum(chances)
+      numbers |= _chance(self._experiment)
       self._writer.write(step, numbers)
       self._progress.report(step, numbers)
 
@@ -234,6 +241,13 @@ class _Loop:
       self._progress.say(f"stopped after step {step}; saving")
       self._checkpoints.wait()
       self._progress.say(f"saved to {self._workdir / CHECKPOINTS / str(step)}; the same command goes on from here")
+
+
+def _chance(experiment: Experiment) -> dict[str, float]:
+  """What guessing gives, where that is known of every objective."""
+  terms = [(o.weight, o.chance(experiment.run.batch_size)) for o in experiment.objectives]
+  known = [weight * chance for weight, chance in terms if chance is not None]
+  return {"chance": sum(known)} if len(known) == len(terms) else {}
 
 
 class _Clock:

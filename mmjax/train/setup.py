@@ -1,7 +1,8 @@
 """From an experiment to a compiled step: the model, the mesh, the optimiser and where everything lies."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from mmjax.experiment import Experiment
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
+from mmjax.objectives.terms import PairLoss, resolve
 from mmjax.parallel.mesh import Placement, check_batch_size, make_mesh, parameter_shardings, parse_placement
 from mmjax.parallel.rules import Rules
 from mmjax.train.optimizer import make_optimizer
@@ -50,6 +52,7 @@ def prepare(
   experiment: Experiment,
   core: optax.GradientTransformation | None = None,
   devices: Sequence[jax.Device] | None = None,
+  losses: Mapping[str, PairLoss] = MappingProxyType({}),
 ) -> Training:
   """Builds everything that needs no data. Raises ConfigError where batch, mesh and rules do not fit.
 
@@ -57,6 +60,7 @@ def prepare(
     experiment: the run.
     core: an optax transformation to use in place of optimizer.algorithm.
     devices: those of the mesh, which need not exist (`plan` compiles for them); all that are here where it is None.
+    losses: functions of the script's own that its objectives name.
   """
   config, run = experiment.optimizer, experiment.run
   mesh = make_mesh(experiment.parallel, devices)
@@ -75,6 +79,7 @@ def prepare(
     mesh=mesh,
     microbatches=experiment.parallel.microbatches,
     shardings=shardings,
+    losses=resolve(experiment.objectives, losses, has_bias=experiment.model.init_logit_bias is not None),
   )
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step)
 

@@ -1,6 +1,6 @@
 """The one training step: forward, weighted sum of objectives, gradient, update, for any model on any mesh."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Bool, Float, Key
 
-from mmjax.objectives.terms import Objective
+from mmjax.objectives.terms import Objective, PairLoss
 from mmjax.parallel.mesh import BATCH_AXES, batch_sharding, replicated
 from mmjax.parallel.microbatch import microbatch
 from mmjax.parallel.rules import parameter_path
@@ -33,6 +33,7 @@ def make_step(
   mesh: Mesh,
   microbatches: int,
   shardings: TrainState,
+  losses: Mapping[str, PairLoss],
 ) -> Step:
   """Compiles-on-first-call step(state, batch) -> (state, metrics); the state's buffers are donated.
 
@@ -48,6 +49,7 @@ def make_step(
     mesh: axes data, fsdp, model.
     microbatches: pieces in which each device's rows go through the encoders.
     shardings: where the state lies.
+    losses: the functions that the objectives name.
   """
   embed = _embedder(model, {name for o in objectives for name in o.between}, mesh, microbatches)
   schedule = learning_rate(config, steps)
@@ -58,7 +60,15 @@ def make_step(
     scale: Any = model.apply({"params": params}, method="logit_scale")
     bias: Any = model.apply({"params": params}, method="logit_bias")
     terms = {
-      o.name: o(embeddings, batch, logit_scale=scale, logit_bias=bias, mesh=mesh, batch_axes=BATCH_AXES)
+      o.name: o(
+        embeddings,
+        batch,
+        loss=losses[o.loss],
+        logit_scale=scale,
+        logit_bias=bias,
+        mesh=mesh,
+        batch_axes=BATCH_AXES,
+      )
       for o in objectives
     }
     loss = sum((o.weight * terms[o.name] for o in objectives), start=jnp.zeros(()))
