@@ -1,9 +1,10 @@
 """The command line that every experiment script ends with: train, evaluate, report, plan."""
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -39,14 +40,29 @@ def main(
     losses: pairwise losses of the script's own, by the names that its objectives give them.
     arguments: instead of sys.argv[1:].
   """
-  arguments = list(sys.argv[1:] if arguments is None else arguments)
-  command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "train"
-  if command not in COMMANDS:
-    _fail(f"unknown command {command!r}; commands are {', '.join(COMMANDS)}, and options start with --")
-  try:
+  command, rest = split_command(arguments, COMMANDS)
+  with answered():
     if command == "plan":
-      sys.exit(_plan(experiment, description, arguments, core))
-    sys.exit(_run(command, parse(experiment, command, description, arguments), core, losses))
+      status = _plan(experiment, description, rest, core)
+    else:
+      status = _run(command, parse(experiment, command, description, rest), core, losses)
+  sys.exit(status)
+
+
+def split_command(arguments: Sequence[str] | None, commands: Iterable[str]) -> tuple[str, list[str]]:
+  """(the command, train where none is named; its options) of sys.argv[1:] unless others are given."""
+  rest = list(sys.argv[1:] if arguments is None else arguments)
+  command = rest.pop(0) if rest and not rest[0].startswith("-") else "train"
+  if command not in commands:
+    _fail(f"unknown command {command!r}; commands are {', '.join(commands)}, and options start with --")
+  return command, rest
+
+
+@contextlib.contextmanager
+def answered() -> Iterator[None]:
+  """Mistakes of the user's end in a sentence and status 2, Ctrl-C in status 130."""
+  try:
+    yield
   except (UserError, DataError, FileNotFoundError) as error:
     _fail(str(error))
   except KeyboardInterrupt:
@@ -54,9 +70,15 @@ def main(
     sys.exit(130)
 
 
-def parse(experiment: Experiment, command: str, description: str | None, arguments: Sequence[str]) -> Experiment:
+def parse(
+  experiment: Experiment,
+  command: str,
+  description: str | None,
+  arguments: Sequence[str],
+  commands: Mapping[str, str] = MappingProxyType(COMMANDS),
+) -> Experiment:
   """The experiment with the command line's overrides; a field that does not exist is an error naming the nearest."""
-  listing = "\n".join(f"  {name:9} {text}" for name, text in COMMANDS.items())
+  listing = "\n".join(f"  {name:9} {text}" for name, text in commands.items())
   try:
     return tyro.cli(
       Experiment,
@@ -70,8 +92,8 @@ def parse(experiment: Experiment, command: str, description: str | None, argumen
     _fail(str(error))
 
 
-def _run(command: str, experiment: Experiment, core: Any, losses: Mapping[str, Any]) -> int:
-  # Imported here, so that --help and typing errors answer at once.
+def start_process() -> None:
+  """Logging, memory, compiler and, where there are several processes, the meeting of them."""
   from mmjax.parallel.distributed import start_distributed
   from mmjax.parallel.host import tune_allocator, tune_compiler
 
@@ -80,6 +102,10 @@ def _run(command: str, experiment: Experiment, core: Any, losses: Mapping[str, A
   tune_allocator()
   tune_compiler()
   start_distributed()
+
+
+def _run(command: str, experiment: Experiment, core: Any, losses: Mapping[str, Any]) -> int:
+  start_process()  # JAX is imported from here on, so that --help and typing errors answer at once
   if command == "train":
     return _train(experiment, core, losses)
   from mmjax.run import load_run

@@ -1,7 +1,8 @@
 """Losses: pure functions of what the models say."""
 
-from mmjax.objectives.contrastive import clip_loss, siglip_loss
+from mmjax.objectives.contrastive import clip_loss, masked_logits, siglip_loss
 from mmjax.objectives.distillation import distillation_loss
+from mmjax.objectives.features import image_text
 from mmjax.objectives.labelled import supcon_loss, unicl_loss
 from mmjax.objectives.margin import hinge_loss, triplet_loss
 from mmjax.objectives.pairwise import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
@@ -16,6 +17,8 @@ __all__ = [
   "distillation_loss",
   "focal_loss",
   "hinge_loss",
+  "image_text",
+  "masked_logits",
   "pair_similarity",
   "pairwise_loss",
   "pairwise_statistics",

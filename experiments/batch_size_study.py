@@ -1,0 +1,51 @@
+"""Softmax against sigmoid as the batch grows: the question of SigLIP's figure 2, at the scale of a laptop.
+
+Zhai et al. 2023 find the sigmoid loss ahead of the softmax loss while batches are small (below 16,384 of theirs), the
+gap closing as they grow, and both levelling off at 32,768. Here every run sees the same number of examples (run.steps x
+run.batch_size), the learning rate goes with the square root of the batch, and microbatches of at most 64 (GradCache)
+keep the memory of the encoders the same for every batch, while the loss sees the whole of it.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+
+from new_objective import EXPERIMENT as SMALL
+from new_objective import METRICS, with_loss
+
+from mmjax.study import Study, Variant, main
+
+EXPERIMENT = dataclasses.replace(SMALL, run=dataclasses.replace(SMALL.run, workdir=Path("runs/batch_size_study")))
+MICROBATCH = 64
+
+
+def at(loss, batch_size):
+  """The experiment with that loss and batch size, on as many examples as before."""
+
+  def change(experiment):
+    run, optimizer = experiment.run, experiment.optimizer
+    steps = max(1, run.steps * run.batch_size // batch_size)
+    rate = optimizer.learning_rate * math.sqrt(batch_size / run.batch_size)
+    return dataclasses.replace(
+      with_loss(loss)(experiment),
+      optimizer=dataclasses.replace(optimizer, learning_rate=rate, warmup_steps=max(1, steps // 8)),
+      parallel=dataclasses.replace(experiment.parallel, microbatches=max(1, batch_size // MICROBATCH)),
+      run=dataclasses.replace(run, steps=steps, batch_size=batch_size),
+    )
+
+  return change
+
+
+def study(batch_sizes):
+  variants = [
+    Variant(f"{loss} {size}", at(loss, size), series=loss, x=size)
+    for size in batch_sizes
+    for loss in ("softmax", "sigmoid")
+  ]
+  return Study(tuple(variants), METRICS, axis="batch size")
+
+
+STUDY = study((16, 64, 256, 1024))
+
+if __name__ == "__main__":
+  main(STUDY, EXPERIMENT, description=__doc__)

@@ -1,0 +1,75 @@
+"""A pairwise loss of one's own, in ten lines, against CLIP's and SigLIP's.
+
+The loss is InfoNCE with the first term of its expansion turned up (PolyLoss, Leng et al. 2022, eq. 6, there for
+classification): -log p + epsilon (1 - p), where p is the softmax probability of the right pair, both ways. Everything
+between `tile` and `finish` (tiles, devices, masks, gradients) is the engine's: the N x N matrix is never held.
+
+Every loss trains the same small run from two seeds; the comparison is in runs/new_objective.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+from clip_emoji import EXPERIMENT as CLIP
+
+from mmjax.objectives import Pairwise, image_text, masked_logits, pair_similarity, pairwise_loss
+from mmjax.objectives.terms import Contrastive
+from mmjax.study import Study, Variant, main
+
+
+def finish(stats, row, col, epsilon=2.0):
+  pair = pair_similarity(row["x"], col["y"], row["scale"])
+  losses = [lse - pair for lse in stats["logits"]]  # -log p, over texts and over images
+  return sum(loss + epsilon * (1 - jnp.exp(-loss)) for loss in losses) / 2
+
+
+POLY = Pairwise(lambda row, col: {"logits": masked_logits(row, col)}, {"logits": ("both", "lse")}, finish)
+
+
+def poly_loss(image, text, *, logit_scale, ids=None, axis_name=None, tile_size=None):
+  rows, columns = image_text(image, text, logit_scale, ids=ids)
+  return pairwise_loss(POLY, rows, columns, axis_name=axis_name, tile_size=tile_size)
+
+
+EXPERIMENT = dataclasses.replace(
+  CLIP,
+  data=dataclasses.replace(CLIP.data, views=1),
+  objectives=(Contrastive(mask_same_concept=True),),
+  optimizer=dataclasses.replace(CLIP.optimizer, warmup_steps=20),
+  run=dataclasses.replace(CLIP.run, workdir=Path("runs/new_objective"), steps=150),
+)
+
+
+def with_loss(loss):
+  """The experiment with that loss; SigLIP's begins at the temperature and bias of its paper."""
+
+  def change(experiment):
+    model = experiment.model
+    if loss == "sigmoid":
+      model = dataclasses.replace(model, init_logit_scale=10.0, init_logit_bias=-10.0)
+    objectives = tuple(dataclasses.replace(objective, loss=loss) for objective in experiment.objectives)
+    return dataclasses.replace(experiment, model=model, objectives=objectives)
+
+  return change
+
+
+METRICS = {
+  "text to unseen artist, R@10": "emoji_noto/image_retrieval_recall@10",
+  "unseen artist to text, R@10": "emoji_noto/text_retrieval_recall@10",
+  "held-out concepts, R@10": "emoji_heldout_noto/image_retrieval_recall@10",
+}
+
+STUDY = Study(
+  variants=(
+    Variant("softmax (CLIP)", with_loss("softmax")),
+    Variant("sigmoid (SigLIP)", with_loss("sigmoid")),
+    Variant("poly", with_loss("poly")),
+  ),
+  metrics=METRICS,
+  seeds=2,
+  losses={"poly": poly_loss},
+)
+
+if __name__ == "__main__":
+  main(STUDY, EXPERIMENT, description=__doc__)

@@ -1,0 +1,181 @@
+"""What a study found: a table and a plot of all its variants, with chance and spread."""
+
+from __future__ import annotations
+
+import base64
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+from rich.console import Console
+
+from mmjax.errors import UserError
+from mmjax.evaluate.page import page
+from mmjax.evaluate.results import flatten
+from mmjax.files import write_atomically
+
+if TYPE_CHECKING:  # mmjax.study uses this file
+  from mmjax.study import Member, Study, Variant
+
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: colour-blind-safe
+
+
+@dataclass(frozen=True)
+class Line:
+  """One variant: the values of its seeds by heading, and what all of them share."""
+
+  variant: Variant
+  values: Mapping[str, tuple[float, ...]]
+  facts: Mapping[str, str]
+
+  def words(self, heading: str) -> str:
+    values = self.values[heading]
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def write_comparison(study: Study, runs: Sequence[Member], workdir: Path) -> None:
+  """Writes comparison.json, .md, .png and .html to the study's workdir, and prints the table.
+
+  Raises: UserError where no run has been measured, or a metric is not among the results; it names both.
+  """
+  if jax.process_index() != 0:
+    return
+  workdir = workdir.expanduser()
+  lines, chance = _lines(study, runs)
+  table = _markdown(study, lines, chance)
+  records = [{"variant": line.variant.name, **line.facts, **line.values} for line in lines]
+  write_atomically(workdir / "comparison.json", json.dumps(records, indent=2) + "\n")
+  write_atomically(workdir / "comparison.md", table)
+  _plot(study, lines, chance, workdir / "comparison.png")
+  write_atomically(workdir / "comparison.html", _html(study, lines, chance, workdir))
+  console = Console()
+  console.print(_rich(study, lines, chance) if console.is_terminal else table, highlight=False)
+  console.print(f"comparison: {workdir / 'comparison.html'}", highlight=False, soft_wrap=True)
+
+
+def _lines(study: Study, runs: Sequence[Member]) -> tuple[list[Line], dict[str, float]]:
+  """A line for every variant that has been measured, and the metrics' chance levels."""
+  lines, chance = [], {}
+  for variant in study.variants:
+    mine = [run.experiment for run in runs if run.variant is variant]
+    measured = [(e, _results(e.run.workdir.expanduser() / "results.json")) for e in mine]
+    measured = [(e, results) for e, results in measured if results]
+    if not measured:
+      continue
+    numbers = [flatten(results) for _, results in measured]
+    for name in study.metrics.values():
+      if any(name not in found for found in numbers):
+        raise UserError(f"the study's metric {name!r} is not among {', '.join(numbers[0])}")
+    values = {heading: tuple(found[name] for found in numbers) for heading, name in study.metrics.items()}
+    lines.append(Line(variant, values, _facts([e for e, _ in measured])))
+    chance = _chances(study, measured[0][1])
+  if not lines:
+    raise UserError(
+      f"no variant has been measured yet in {runs[0].experiment.run.workdir.parent.parent}; run train first"
+    )
+  return lines, chance
+
+
+def _results(path: Path) -> list[Any]:
+  try:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+  except json.JSONDecodeError as error:
+    raise UserError(f"{path} is not JSON ({error}): remove it, or evaluate the run again") from error
+
+
+def _chances(study: Study, results: Sequence[Any]) -> dict[str, float]:
+  named = flatten([dict(result, metrics=result["chance"]) for result in results])  # type: ignore[misc]
+  return {heading: named[name] for heading, name in study.metrics.items()}
+
+
+def _facts(experiments: Sequence[Any]) -> dict[str, str]:
+  run = experiments[0].run
+  return {
+    "batch": f"{run.batch_size:,}",
+    "steps": f"{run.steps:,}",
+    "microbatches": str(experiments[0].parallel.microbatches),
+    "learning rate": f"{experiments[0].optimizer.learning_rate:.2g}",
+    "seeds": str(len(experiments)),
+  }
+
+
+def _cells(study: Study, lines: Sequence[Line], chance: Mapping[str, float]) -> list[list[str]]:
+  """Heading, one row per variant, and chance."""
+  facts = list(lines[0].facts)
+  head = ["variant", *facts, *study.metrics]
+  body = [[line.variant.name, *line.facts.values(), *map(line.words, study.metrics)] for line in lines]
+  return [head, *body, ["chance", *[""] * len(facts), *(f"{chance[heading]:.3f}" for heading in study.metrics)]]
+
+
+def _markdown(study: Study, lines: Sequence[Line], chance: Mapping[str, float]) -> str:
+  head, *body = _cells(study, lines, chance)
+  rule = ["---"] + ["---:"] * (len(head) - 1)
+  return "".join("| " + " | ".join(row) + " |\n" for row in (head, rule, *body))
+
+
+def _rich(study: Study, lines: Sequence[Line], chance: Mapping[str, float]) -> Any:
+  from rich.table import Table
+
+  head, *body = _cells(study, lines, chance)
+  table = Table()
+  for place, name in enumerate(head):
+    table.add_column(name, justify="left" if place == 0 else "right")
+  for row in body:
+    table.add_row(*row, style="dim" if row is body[-1] else None)
+  return table
+
+
+def _html(study: Study, lines: Sequence[Line], chance: Mapping[str, float], workdir: Path) -> str:
+  head, *body = _cells(study, lines, chance)
+  cells = lambda row, tag: "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+  rows = "".join(f"<tr{' class=control' if row is body[-1] else ''}>{cells(row, 'td')}</tr>" for row in body)
+  table = f'<div class="scroll"><table><thead><tr>{cells(head, "th")}</tr></thead><tbody>{rows}</tbody></table></div>'
+  picture = base64.b64encode((workdir / "comparison.png").read_bytes()).decode()
+  image = (
+    f'<img style="width:100%;height:auto;padding:0" alt="the table as a plot" src="data:image/png;base64,{picture}">'
+  )
+  lead = '<p class="note">The same data and evaluation for every variant; mean and standard deviation over seeds.</p>'
+  return page(f"mmjax study: {workdir.resolve().name}", lead, [("table", "Table", table), ("plot", "Plot", image)])
+
+
+def _plot(study: Study, lines: Sequence[Line], chance: Mapping[str, float], path: Path) -> None:
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(4.2 * len(study.metrics), 3.6), layout="constrained")
+  for axes, heading in zip(figure.subplots(1, len(study.metrics), squeeze=False)[0], study.metrics, strict=True):
+    (_bars if study.axis is None else _curves)(axes, study, lines, heading)
+    axes.axhline(chance[heading], color="#777777", linestyle=":", linewidth=1.2, label="chance")
+    axes.set_title(heading, fontsize=10)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+  figure.axes[0].legend(frameon=False, fontsize=9)
+  partial = path.with_suffix(".partial.png")
+  figure.savefig(partial, dpi=130)
+  partial.replace(path)
+
+
+def _bars(axes: Any, study: Study, lines: Sequence[Line], heading: str) -> None:
+  for place, line in enumerate(lines):
+    values = line.values[heading]
+    axes.bar(place, statistics.mean(values), color=_COLORS[place % len(_COLORS)], width=0.6, zorder=2)
+    axes.plot([place] * len(values), values, "o", color="#222222", markersize=3, zorder=3)
+  axes.set_xticks(range(len(lines)), [line.variant.name for line in lines], rotation=20, ha="right", fontsize=9)
+
+
+def _curves(axes: Any, study: Study, lines: Sequence[Line], heading: str) -> None:
+  for color, series in zip(_COLORS, dict.fromkeys(line.variant.series for line in lines), strict=False):
+    mine = [line for line in lines if line.variant.series == series]
+    x = [line.variant.x for line in mine]
+    axes.plot(
+      x, [statistics.mean(line.values[heading]) for line in mine], "o-", color=color, label=series, markersize=4
+    )
+    for line in mine:
+      axes.plot([line.variant.x] * len(line.values[heading]), line.values[heading], ".", color=color, alpha=0.5)
+  axes.set_xscale("log", base=2)
+  axes.set_xlabel(study.axis)

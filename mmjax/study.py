@@ -1,0 +1,155 @@
+"""Several runs that differ in one thing, compared: one command trains, measures and tabulates them all."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from mmjax.cli import answered, parse, split_command, start_process
+from mmjax.experiment import Experiment
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+  {
+    "train": "train every variant, or go on; measure each; then write the comparison",
+    "evaluate": "measure the newest checkpoint of every variant again",
+    "report": "write comparison.md, .png and .html from what has been measured",
+  }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One of the things that are compared.
+
+  Attributes:
+    name: the row's title, and the folder of its runs.
+    change: makes its experiment from the study's; must leave run.workdir alone.
+    series: the curve it belongs to, where variants have a place along an axis.
+    x: that place.
+  """
+
+  name: str
+  change: Callable[[Experiment], Experiment]
+  series: str = ""
+  x: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """What is compared, and by what.
+
+  Attributes:
+    variants: in the order of the table.
+    metrics: {heading: name of a metric in results.json, as "dataset/metric"}; higher is better.
+    axis: what `Variant.x` is; None where variants have no order.
+    seeds: how many runs of each variant, from run.seed on; the table gives mean and spread.
+    losses: pairwise losses of the script's own, as in mmjax.cli.main.
+  """
+
+  variants: tuple[Variant, ...]
+  metrics: Mapping[str, str]
+  axis: str | None = None
+  seeds: int = 1
+  losses: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One run of a study."""
+
+  variant: Variant
+  experiment: Experiment
+
+
+def main(
+  study: Study, experiment: Experiment, *, description: str | None = None, arguments: Sequence[str] | None = None
+) -> NoReturn:
+  """The command line of a study: mmjax.cli.main's, whose overrides go to what all variants share.
+
+  The variants' runs are in run.workdir/VARIANT/seedN, each a workdir of its own; the comparison is in run.workdir.
+  """
+  command, rest = split_command(arguments, COMMANDS)
+  with answered():
+    experiment = parse(experiment, command, description, rest, COMMANDS)
+    start_process()
+    status = _run(study, command, experiment)
+  sys.exit(status)
+
+
+def members(study: Study, experiment: Experiment) -> list[Member]:
+  """Every run of the study, seed by seed, so that a table of all variants is there early."""
+  runs = []
+  for seed in range(experiment.run.seed, experiment.run.seed + study.seeds):
+    for variant in study.variants:
+      changed = variant.change(experiment)
+      workdir = experiment.run.workdir / variant.name.replace(" ", "_") / f"seed{seed}"
+      run = dataclasses.replace(changed.run, workdir=workdir, seed=seed)
+      runs.append(Member(variant, dataclasses.replace(changed, run=run)))
+  return runs
+
+
+def _run(study: Study, command: str, experiment: Experiment) -> int:
+  from mmjax.evaluate.comparison import write_comparison
+
+  runs = members(study, experiment)
+  for place, member in enumerate(runs, 1):
+    if command == "report":
+      continue
+    workdir = member.experiment.run.workdir
+    Console().print(f"\n[bold]{place} of {len(runs)}: {member.variant.name}[/], {workdir}", highlight=False)
+    status = _train(member.experiment, study.losses) if command == "train" else _evaluate(workdir)
+    if status:
+      return status
+  write_comparison(study, runs, experiment.run.workdir)
+  return 0
+
+
+def _train(experiment: Experiment, losses: Mapping[str, Any]) -> int:
+  """Trains and measures one run; one that is finished and measured is left as it is."""
+  import jax
+
+  from mmjax.train.loop import train
+
+  if _finished(experiment):
+    Console().print("finished and measured already", highlight=False)
+    return 0
+  outcome = train(experiment, losses=losses)
+  if outcome.exit_status:
+    return outcome.exit_status
+  _measure(outcome.run)
+  jax.clear_caches()  # the next variant compiles its own step
+  return 0
+
+
+def _finished(experiment: Experiment) -> bool:
+  from mmjax.run import CHECKPOINTS
+  from mmjax.train.checkpoint import Checkpoints
+
+  workdir = experiment.run.workdir.expanduser()
+  if not (workdir / "results.json").exists():
+    return False
+  checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
+  step = checkpoints.latest_step
+  checkpoints.close()
+  return step == experiment.run.steps
+
+
+def _evaluate(workdir: Path) -> int:
+  from mmjax.run import load_run
+
+  _measure(load_run(workdir))
+  return 0
+
+
+def _measure(run: Any) -> None:
+  import jax
+
+  from mmjax.evaluate import evaluate, write_results
+
+  results = evaluate(run)  # every process embeds its share
+  if jax.process_index() == 0:
+    write_results(results, run.workdir / "results.json")
