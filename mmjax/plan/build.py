@@ -49,9 +49,8 @@ def compile_step(experiment: Experiment, devices: Sequence[Any], say: Callable[[
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     seconds = time.monotonic() - traced
-    return dataclasses.replace(
-      facts, needed_bytes=needed_bytes(str(error)), complaint=_first_words(str(error)), compile_seconds=seconds
-    )
+    needed = needed_bytes(str(error), facts.known_bytes)
+    return dataclasses.replace(facts, needed_bytes=needed, complaint=_first_words(str(error)), compile_seconds=seconds)
   facts = dataclasses.replace(facts, compile_seconds=time.monotonic() - traced)
   say("reading the program")
   return _after_compiling(facts, compiled)
@@ -67,13 +66,17 @@ def batch_arguments(training: Training) -> dict[str, jax.ShapeDtypeStruct]:
   }
 
 
-def needed_bytes(message: str) -> int | None:
-  """What a TPU compiler that gave up says the program needs: "Used 17.51G of 15.75G hbm. Exceeded ...".
+def needed_bytes(message: str, arguments: int) -> int | None:
+  """What a TPU compiler that gave up says the program needs; None where it names no number.
 
-  None where it does not say; the program then needs more than the device has, nobody knows how much.
+  Seen: "Used 17.51G of 15.75G hbm. Exceeded ...", and "total memory required for HLO temporaries (63.59G) exceeds
+  available HBM", to which the step's `arguments` have to be added.
   """
-  found = re.search(r"Used ([\d.]+)([KMGTB]?) of [\d.]+[KMGTB]? hbm", message)
-  return None if found is None else int(float(found[1]) * _UNITS[found[2]])
+  if (found := re.search(r"Used ([\d.]+)([KMGTB]?) of [\d.]+[KMGTB]? hbm", message)) is not None:
+    return int(float(found[1]) * _UNITS[found[2]])
+  if (found := re.search(r"HLO temporaries \(([\d.]+)([KMGTB]?)\)", message)) is not None:
+    return int(float(found[1]) * _UNITS[found[2]]) + arguments
+  return None
 
 
 def _before_compiling(training: Training, batch: dict[str, Any], seconds: float) -> Facts:

@@ -125,8 +125,8 @@ def read_price(text: str | None, topology: str) -> float | None:
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
   """A line on standard error that says what is going on, and since when; nothing where that is no terminal."""
-  columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-  with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+  columns, console = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()), Console(stderr=True)
+  with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
     task = progress.add_task("starting")
     yield lambda phase: progress.update(task, description=phase)
 

@@ -25,7 +25,8 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
     cached: whether the facts were read from the cache.
   """
   chip, run, model = topology.hardware, experiment.run, experiment.model
-  peak = facts.peak_bytes
+  silent = bool(facts.complaint) and facts.needed_bytes is None
+  peak = chip.hbm_bytes + 1 if silent else facts.peak_bytes
   plan = Plan(
     topology=topology.name,
     chip=chip.name,
@@ -39,7 +40,7 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
     fits=not facts.complaint and peak <= chip.hbm_bytes,
     peak_bytes=peak,
     hbm_bytes=chip.hbm_bytes,
-    memory=_memory(facts),
+    memory=_memory(facts, peak),
     parameters=facts.parameters,
     model_flops=model_flops(experiment) / topology.devices,
     price=chip.price if price is None else price,
@@ -123,15 +124,13 @@ def _ports(traffic: Traffic, chip: Hardware) -> int:
   return max(1, chip.node // stride)
 
 
-def _memory(facts: Facts) -> Memory:
-  known = facts.parameter_bytes + facts.optimizer_bytes + facts.average_bytes + facts.batch_bytes
-  gave_up = facts.needed_bytes is not None or facts.complaint
+def _memory(facts: Facts, peak: int) -> Memory:
   return Memory(
     parameters=facts.parameter_bytes,
     optimizer=facts.optimizer_bytes,
     average=facts.average_bytes,
     batch=facts.batch_bytes,
-    temporaries=max(0, facts.peak_bytes - known) if gave_up else facts.temporary_bytes,
+    temporaries=max(0, peak - facts.known_bytes) if facts.complaint else facts.temporary_bytes,
     code=facts.code_bytes,
     outputs=facts.output_bytes - facts.alias_bytes,
   )
@@ -141,6 +140,10 @@ def _notes(facts: Facts, chip: Hardware, peak: int) -> tuple[str, ...]:
   notes = [_ROOFLINE_NOTE] if not facts.complaint and not facts.cycles else []
   if chip.platform == "cuda" and 0.75 < peak / chip.hbm_bytes <= 1:
     notes.append(_GPU_NOTE)
+  if chip.platform == "cpu":
+    notes.append(
+      "virtual devices share this machine's memory; rates are those of two cores, see mmjax/plan/hardware.py"
+    )
   if facts.unknown_loops:
     notes.append(f"{facts.unknown_loops} loop(s) of unknown length are counted once")
   if facts.complaint:

@@ -73,6 +73,11 @@ class Facts:
   kernels: tuple[tuple[str, int, int], ...] = ()
 
   @property
+  def known_bytes(self) -> int:
+    """The step's arguments, by their shapes and placement."""
+    return self.parameter_bytes + self.optimizer_bytes + self.average_bytes + self.batch_bytes
+
+  @property
   def peak_bytes(self) -> int:
     """Memory that the step needs at once: arguments, results that replace none of them, temporaries, code."""
     if self.needed_bytes is not None:

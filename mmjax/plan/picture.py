@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmjax.plan.hardware import Hardware
+from mmjax.plan.hardware import GIB, Hardware
 from mmjax.plan.record import Plan
+from mmjax.plan.table import size, verdict
 
 # Okabe and Ito's colour-blind-safe palette.
 _COLORS = ("#0072b2", "#56b4e9", "#009e73", "#f0e442", "#e69f00", "#999999")
-_GIB = 2**30
 
 
 def save_picture(plan: Plan, chip: Hardware, name: str, path: Path) -> None:
@@ -37,18 +37,16 @@ def _memory_bar(axes: Axes, plan: Plan) -> None:
     "activations, gradients, scratch": m.temporaries,
     "program and results": m.code + m.outputs,
   }
-  unit, scale = ("GiB", _GIB) if plan.hbm_bytes >= _GIB and plan.peak_bytes > 0.01 * _GIB else ("MiB", 2**20)
   left = 0.0
   for (label, count), color in zip(parts.items(), _COLORS, strict=True):
     if count:
-      width = count / scale
-      axes.barh(0, width, left=left, color=color, edgecolor="white", label=f"{label} {width:.3g} {unit}")
-      left += width
-  limit = plan.hbm_bytes / scale
-  axes.axvline(limit, color="#d55e00", linewidth=2, label=f"there is {limit:.4g} {unit}")
+      axes.barh(0, count / GIB, left=left, color=color, label=f"{label} {size(count)}")
+      left += count / GIB
+  limit = plan.hbm_bytes / GIB
+  axes.axvline(limit, color="#d55e00", linewidth=2, label=f"there is {size(plan.hbm_bytes)}")
   axes.set_xlim(0, 1.03 * max(limit, left))
   axes.set_yticks([])
-  axes.set_xlabel(f"memory of a device, {unit}: {'fits' if plan.fits else 'does not fit'}")
+  axes.set_xlabel(f"memory of a device, GiB: {verdict(plan).plain.lower()}")
   axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42), ncols=4, fontsize=8, frameon=False)
   axes.spines[["left", "right", "top"]].set_visible(False)
 

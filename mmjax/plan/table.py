@@ -42,7 +42,7 @@ def verdict(plan: Plan) -> Text:
   sizes = f"{size(plan.peak_bytes)} of {size(plan.hbm_bytes)} a device"
   if plan.fits:
     return Text(f"FITS: {sizes}, {share:.0%} to spare", style="bold green")
-  if plan.margin_bytes >= 0:
+  if plan.margin_bytes == -1:  # the compiler gave up and named no number
     return Text(f"DOES NOT FIT: more than {size(plan.hbm_bytes)} a device", style="bold red")
   return Text(f"DOES NOT FIT: {sizes}, {size(-plan.margin_bytes)} ({share:.0%}) too much", style="bold red")
 
@@ -95,7 +95,11 @@ def _memory(plan: Plan) -> Iterable[Row]:
   yield "activations, gradients, scratch", size(m.temporaries), compiled
   yield "results that replace nothing", size(m.outputs), compiled
   yield "program", size(m.code), compiled
-  yield "peak", size(plan.peak_bytes), f"{compiled}; {size(plan.hbm_bytes)} published, {size(plan.margin_bytes)} left"
+  yield (
+    "peak",
+    size(plan.peak_bytes),
+    f"{compiled}; of {size(plan.hbm_bytes)} (published), {size(plan.margin_bytes)} left",
+  )
 
 
 def _work(plan: Plan) -> Iterable[Row]:
@@ -143,7 +147,8 @@ def _time(plan: Plan) -> Iterable[Row]:
 
 def _run(plan: Plan) -> Iterable[Row]:
   if plan.chip_hours is not None:
-    yield f"run of {plan.steps:,} steps", f"{plan.chip_hours:,.2f} h", f"modelled: chip-hours of {plan.chips} chips"
+    hours = f"{plan.chip_hours:,.1f}" if plan.chip_hours >= 10 else f"{plan.chip_hours:.2g}"
+    yield f"run of {plan.steps:,} steps", f"{hours} h", f"modelled: chip-hours of {plan.chips} chips"
     yield "cost", f"${plan.cost:,.2f}", f"at ${plan.price:g} a chip-hour (--price)"
   ago = ", some time ago (cached; --fresh compiles again)" if plan.cached else ""
   took = f"{plan.trace_seconds + plan.compile_seconds:.1f} s"

@@ -87,8 +87,9 @@ def _same_count(name: str, names: list[str]) -> list[str]:
   match = re.fullmatch(r"(v4|v5e|v5p|v6e|tpu7x|[ah]\d00)[^0-9]*(\d+)", name.replace("v5litepod", "v5e"))
   if match is None:
     return []
-  sizes = {other: math.prod(int(n) for n in re.split(r"[:x]", other.removeprefix(match[1])) if n) for other in names}
-  return [other for other in names if other.startswith(match[1]) and sizes[other] == int(match[2])]
+  chip, count = match[1], int(match[2])
+  mine = [other for other in names if re.match(rf"{chip}[:x]", other)]
+  return [other for other in mine if math.prod(map(int, re.findall(r"\d+", other[len(chip) :]))) == count]
 
 
 def _physical_memory() -> int:
