@@ -1,0 +1,20 @@
+"""Read and write other projects' weights."""
+
+from mmjax.interop.errors import InteropError
+from mmjax.interop.preprocess import Preprocess
+from mmjax.interop.pretrained import FORMATS, Pretrained, load, load_pretrained, save
+from mmjax.interop.restore import Report, restore
+from mmjax.interop.tokenizer import PretrainedTokenizer
+
+__all__ = [
+  "FORMATS",
+  "InteropError",
+  "Preprocess",
+  "Pretrained",
+  "PretrainedTokenizer",
+  "Report",
+  "load",
+  "load_pretrained",
+  "restore",
+  "save",
+]

@@ -1,0 +1,105 @@
+"""What it takes to know an architecture of another project, and the test of whether a model of ours is one."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from mmjax.encoders import TextConfig
+from mmjax.encoders.vit import ViTConfig
+from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields
+from mmjax.interop.mapping import Rule
+from mmjax.interop.shapes import ModelConfig
+from mmjax.interop.tensors import Entry
+from mmjax.models import TwoTowerConfig
+from mmjax.nn.transformer import TransformerConfig
+
+Entries = Mapping[str, Entry]
+
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+ACTIVATIONS: Mapping[str, Activation] = {
+  "gelu": "gelu",
+  "quick_gelu": "quick_gelu",
+  "gelu_pytorch_tanh": "gelu_tanh",
+  "gelu_new": "gelu_tanh",
+  "gelu_fast": "gelu_tanh",
+}
+THEIR_ACTIVATIONS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """One architecture as one project keeps it.
+
+  Attributes:
+    name: what they call it.
+    read: their configuration and the tensors of a file to our configuration.
+    write: our configuration to theirs, as far as theirs can say it; `check_writable` finds what got lost.
+    rules: the table of names for a configuration.
+    ignored: expressions of tensors that hold no weights.
+    renamed: pairs of an expression and what takes its place in a name.
+  """
+
+  name: str
+  read: Callable[[Fields, Entries], ModelConfig]
+  write: Callable[[Any], dict[str, Any]]
+  rules: Callable[[Any], tuple[Rule, ...]]
+  ignored: tuple[str, ...] = ()
+  renamed: tuple[tuple[str, str], ...] = ()
+
+
+def check_writable(ours: ModelConfig, back: ModelConfig, name: str) -> None:
+  """Raises InteropError for fields of `ours` that their configuration could not say (`back` is what came back)."""
+  lost = list(_differences(canonical(ours), canonical(back), "model"))
+  if lost:
+    wanted = "; ".join(f"{path} is {mine!r}, and {name} has only {theirs!r}" for path, mine, theirs in lost)
+    raise InteropError(f'{name} cannot hold this model: {wanted}. format="mmjax" holds every model')
+
+
+def canonical(config: ModelConfig) -> ModelConfig:
+  """The configuration without what changes no embedding, so that equal ones compute the same."""
+  if isinstance(config, TwoTowerConfig):
+    return dataclasses.replace(
+      config,
+      image=canonical(config.image),  # type: ignore[arg-type]
+      text=canonical(config.text),  # type: ignore[arg-type]
+      init_logit_scale=1.0,
+      max_logit_scale=math.inf,
+      init_logit_bias=None if config.init_logit_bias is None else 0.0,
+    )
+  if isinstance(config, TransformerConfig):
+    defaults = TransformerConfig()
+    same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention")}
+    config = dataclasses.replace(config, mlp_dim=config.hidden, **same)
+  if isinstance(config, ViTConfig):
+    return dataclasses.replace(config, patch_dropout=0.0)
+  return _canonical_text(config) if isinstance(config, TextConfig) else config
+
+
+def _canonical_text(config: TextConfig) -> TextConfig:
+  if config.causal and config.pool == "eos":
+    # A text that ends in its end token and then padding: what is read there has only that text before it.
+    config = dataclasses.replace(config, pool="eos_or_first", mask_padding=False)
+  if not config.mask_padding:
+    config = dataclasses.replace(config, pad_id=0)
+  return config if config.pool.startswith("eos") else dataclasses.replace(config, eos_id=0)
+
+
+def _differences(mine: Any, theirs: Any, path: str) -> Any:
+  if type(mine) is not type(theirs):
+    yield path, type(mine).__name__, type(theirs).__name__
+    return
+  for field in dataclasses.fields(mine):
+    a, b = getattr(mine, field.name), getattr(theirs, field.name)
+    if dataclasses.is_dataclass(a):
+      yield from _differences(a, b, f"{path}.{field.name}")
+    elif a != b:
+      yield f"{path}.{field.name}", a, b
+
+
+def wrong_kind(name: str, wanted: str, config: Any) -> InteropError:
+  """The error for a model that is not of an architecture's kind at all."""
+  return InteropError(
+    f'{name} is {wanted}, and this model is {type(config).__name__}; format="mmjax" holds every model'
+  )

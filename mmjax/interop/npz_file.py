@@ -1,0 +1,67 @@
+"""NumPy's .npz, as big_vision writes it: headers are checked before data, and nothing is ever unpickled."""
+
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from mmjax.interop.errors import InteropError
+from mmjax.interop.tensors import Entry
+
+_MAX_MEMBERS = 100_000
+
+
+class NpzFile:
+  """The arrays of a .npz by name.
+
+  Raises:
+    InteropError: not a zip of .npy files, an array of objects (pickle), or one whose header claims more or fewer bytes
+      than the archive holds for it.
+  """
+
+  def __init__(self, path: Path):
+    self.path = path
+    try:
+      self._zip = zipfile.ZipFile(path)
+      members = self._zip.infolist()
+      if len(members) > _MAX_MEMBERS:
+        raise InteropError(f"{path}: {len(members)} arrays; more than {_MAX_MEMBERS} are refused")
+      self.entries = {m.filename.removesuffix(".npy"): self._entry(m) for m in members}
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+      raise InteropError(f"{path} is not a whole .npz file ({error}); download or export it again") from error
+
+  def read(self, name: str) -> np.ndarray:
+    try:
+      with self._zip.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+      raise InteropError(
+        f"{self.path}: the array {name!r} is corrupt ({error}); download or export it again"
+      ) from error
+
+  def _entry(self, member: zipfile.ZipInfo) -> Entry:
+    where = f"{self.path}: the array {member.filename.removesuffix('.npy')!r}"
+    with self._zip.open(member) as file:
+      try:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
+          version
+        ]
+        shape, _, dtype = read_header(file)
+      except (ValueError, KeyError) as error:
+        raise InteropError(f"{where} is not a .npy array ({error})") from error
+      if dtype.hasobject or (dtype.kind == "V" and dtype.itemsize != 2):
+        raise InteropError(f"{where} has the dtype {dtype}: only numbers are read, nothing is unpickled")
+      claimed = math.prod(shape) * dtype.itemsize
+      if claimed != member.file_size - file.tell():
+        raise InteropError(
+          f"{where} claims shape {shape} of {dtype}, {claimed} bytes, but the archive holds "
+          f"{member.file_size - file.tell()}"
+        )
+      # A zip of zeros may claim a thousand times its size: real weights hardly compress.
+      if member.file_size > 1_000 + 200 * member.compress_size:
+        raise InteropError(
+          f"{where} claims {member.file_size} bytes from {member.compress_size}: refused as a zip bomb"
+        )
+    return Entry(tuple(shape), dtype)

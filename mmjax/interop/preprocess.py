@@ -1,0 +1,151 @@
+"""How a picture becomes what a published model was trained on: size, resampling, crop, colours; both projects' JSON."""
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageOps
+
+from mmjax.data.images import Picture, decode
+from mmjax.interop.fields import Fields
+
+Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic"]
+Resize = Literal["shortest", "squash", "longest"]
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_HALF = (0.5, 0.5, 0.5)
+_INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_PIL = {name: Image.Resampling(number) for number, name in _INTERPOLATIONS.items()}
+_KNOWN = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+  """A picture to normalised float32 [size, size, 3], as torchvision does it on Pillow pictures.
+
+  Attributes:
+    size: side in pixels.
+    resize: "shortest" (the shorter side, then the middle is cut out), "squash" (both sides), "longest" (then padded).
+    interpolation: Pillow's filter; all but "nearest" antialias.
+    mean, std: subtracted from and divided into colours of 0 to 1.
+    fill: grey level of the padding ("longest").
+  """
+
+  size: int
+  resize: Resize = "shortest"
+  interpolation: Interpolation = "bicubic"
+  mean: tuple[float, float, float] = CLIP_MEAN
+  std: tuple[float, float, float] = CLIP_STD
+  fill: int = 0
+
+  def __call__(self, picture: Picture) -> Float[np.ndarray, "height width 3"]:
+    """A path, encoded bytes, a Pillow picture or uint8 array; transparency is dropped, as the references do."""
+    image = decode(picture).convert("RGB")
+    pixels = np.asarray(self._resized(image), np.float32) / np.float32(255)
+    return (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+
+  def _resized(self, image: Image.Image) -> Image.Image:
+    side, filter_ = self.size, _PIL[self.interpolation]
+    width, height = image.size
+    if self.resize == "squash":
+      return image.resize((side, side), filter_)
+    if self.resize == "longest":
+      ratio = max(width, height) / side
+      return _cut(image.resize((round(width / ratio), round(height / ratio)), filter_), side, self.fill)
+    short = min(width, height)
+    # The longer side is rounded down, as torchvision does.
+    return _cut(image.resize((int(side * width / short), int(side * height / short)), filter_), side, self.fill)
+
+
+def _cut(image: Image.Image, side: int, fill: int) -> Image.Image:
+  """The square in the middle, padded where the picture is smaller."""
+  width, height = image.size
+  if width < side or height < side:
+    left, top = max(0, (side - width) // 2), max(0, (side - height) // 2)
+    right, bottom = max(0, (side - width + 1) // 2), max(0, (side - height + 1) // 2)
+    image = ImageOps.expand(image, (left, top, right, bottom), fill=(fill,) * 3)
+    width, height = image.size
+  left, top = round((width - side) / 2.0), round((height - side) / 2.0)
+  return image.crop((left, top, left + side, top + side))
+
+
+def from_transformers(fields: Fields, size: int, default: Preprocess) -> Preprocess:
+  """What preprocessor_config.json says; what it leaves out is as `default`, the architecture's own processor."""
+  for name in ("do_resize", "do_rescale", "do_normalize"):
+    fields.only(name, True, True)
+  if "rescale_factor" in fields and abs(fields.number("rescale_factor") - 1 / 255) > 1e-9:
+    raise fields.wrong("rescale_factor", "1 / 255")
+  resize = default.resize
+  if isinstance(fields.values.get("size"), dict):
+    sides = fields.object("size")
+    resize = "shortest" if "shortest_edge" in sides else "squash"
+    short = sides.integer("shortest_edge") if resize == "shortest" else sides.integer("height")
+    if short != size or (resize == "squash" and sides.integer("width") != short):
+      raise fields.wrong("size", f"the model's image size, {size}")
+    if resize == "shortest" and not fields.flag("do_center_crop", True):
+      raise fields.wrong("do_center_crop", "true: models here take squares")
+  return dataclasses.replace(
+    default,
+    size=size,
+    resize=resize,
+    interpolation=fields.choice(
+      "resample", _INTERPOLATIONS, {v: k for k, v in _INTERPOLATIONS.items()}[default.interpolation]
+    ),
+    mean=fields.colors("image_mean", default.mean),
+    std=fields.colors("image_std", default.std),
+  )
+
+
+def to_transformers(p: Preprocess, processor: str) -> dict[str, Any]:
+  """The content of preprocessor_config.json for an image processor of theirs."""
+  shortest = p.resize == "shortest"
+  square = {"height": p.size, "width": p.size}
+  return {
+    "image_processor_type": processor,
+    "do_resize": True,
+    "size": {"shortest_edge": p.size} if shortest else square,
+    "resample": {name: number for number, name in _INTERPOLATIONS.items()}[p.interpolation],
+    "do_center_crop": shortest,
+    **({"crop_size": square} if shortest else {}),
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": list(p.mean),
+    "image_std": list(p.std),
+    "do_convert_rgb": True,
+  }
+
+
+def from_open_clip(fields: Fields, size: int) -> Preprocess:
+  """What preprocess_cfg says; the size is the model's, as open_clip itself has it."""
+  fields.known(_KNOWN)
+  return Preprocess(
+    size=size,
+    resize=fields.choice("resize_mode", {"shortest": "shortest", "squash": "squash", "longest": "longest"}, "shortest"),
+    interpolation=fields.choice("interpolation", {"bicubic": "bicubic", "bilinear": "bilinear"}, "bicubic"),
+    mean=fields.colors("mean", CLIP_MEAN),
+    std=fields.colors("std", CLIP_STD),
+    fill=fields.integer("fill_color", 0, least=0),
+  )
+
+
+def to_open_clip(p: Preprocess) -> dict[str, Any]:
+  """The content of preprocess_cfg."""
+  return {
+    "size": p.size,
+    "mode": "RGB",
+    "mean": list(p.mean),
+    "std": list(p.std),
+    "interpolation": p.interpolation,
+    "resize_mode": p.resize,
+    "fill_color": p.fill,
+  }
+
+
+def default_preprocess(size: int, kind: str) -> Preprocess:
+  """What an architecture was published with: SigLIP and ViT squash to -1 .. 1, CLIP cuts out the middle."""
+  if kind in ("CLIPModel", "open_clip's CLIP", "OpenAI's CLIP"):
+    return Preprocess(size)
+  interpolation: Interpolation = "bicubic" if kind == "SiglipModel" else "bilinear"
+  return Preprocess(size, "squash", interpolation, _HALF, _HALF)

@@ -1,0 +1,255 @@
+"""Reading and writing checkpoints of other projects, with everything that changes numbers."""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from mmjax.encoders import TextConfig, ViTConfig
+from mmjax.errors import ConfigError
+from mmjax.interop import preprocess as pre
+from mmjax.interop.architecture import Architecture, check_writable, wrong_kind
+from mmjax.interop.big_vision import BIG_VISION
+from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.mapping import Table
+from mmjax.interop.native import NATIVE
+from mmjax.interop.open_clip_towers import OPEN_CLIP, OPENAI
+from mmjax.interop.preprocess import Preprocess
+from mmjax.interop.restore import make_array, plan_restore, read_all
+from mmjax.interop.safetensors_file import write_safetensors
+from mmjax.interop.shapes import ModelConfig, build, flat_shapes, per_layer, unflatten
+from mmjax.interop.source import CONFIG, OPEN_CLIP_CONFIG, WEIGHTS, Source, open_source
+from mmjax.interop.tensors import Entry
+from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
+from mmjax.interop.transformers_single import BERT, VIT
+from mmjax.interop.transformers_towers import CLIP, SIGLIP, SIGLIP2
+from mmjax.models import TwoTowerConfig
+
+Format = Literal["transformers", "siglip2", "open_clip", "openai", "big_vision", "mmjax"]
+FORMATS: tuple[Format, ...] = ("transformers", "siglip2", "open_clip", "openai", "big_vision", "mmjax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+  """A checkpoint with everything that changes numbers.
+
+  Attributes:
+    model: a linen module with encode_image, encode_text or both, as `load` says.
+    params: its parameters, float32.
+    source: where they came from.
+  """
+
+  model: nn.Module
+  params: Any
+  source: Source
+
+  @functools.cached_property
+  def preprocess(self) -> Preprocess:
+    """A picture to what encode_image takes, as the files beside the weights say (or the architecture's default)."""
+    return _read_preprocess(self.source, _image_size(self.model.config))
+
+  @functools.cached_property
+  def tokenizer(self) -> PretrainedTokenizer:
+    """Strings to the ids that encode_text takes. Raises InteropError where the folder has no tokenizer.json."""
+    config: Any = self.model.config
+    text = config.text if isinstance(config, TwoTowerConfig) else config
+    open_clip = self.source.fields.object("model_cfg").object("text_cfg") if self.source.format == "open_clip" else None
+    return load_tokenizer(self.source.folder, text.max_length, open_clip=open_clip)
+
+
+def load(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> tuple[nn.Module, Any]:
+  """Weights of another project as a model of ours.
+
+  `model.apply({"params": params}, images [b, h, w, 3] already normalised, method="encode_image") -> [b, d]` and
+  `method="encode_text"` with token ids [b, t] are what the reference's get_image_features and get_text_features
+  (encode_image and encode_text in open_clip) give: projected, float32, NOT unit-norm. A tower alone gives the
+  reference's pooler_output (its first token where it has no pooler); a sentence encoder the mean over its tokens.
+
+  Args:
+    path: a folder with config.json and model.safetensors (transformers: CLIPModel, SiglipModel, Siglip2Model, ViTModel,
+      BertModel and sentence encoders made of it; mmjax's own), with open_clip_config.json and
+      open_clip_model.safetensors, or a file: .safetensors named as in OpenAI's CLIP, .npz of big_vision (SigLIP, ViT).
+    image_size: other than the checkpoint's: positions are resampled.
+    max_length: other than the checkpoint's: positions are cut off, or interpolated.
+  Raises:
+    InteropError: what is there cannot be read, is not known, or does not fit together; tensor or field is named.
+  """
+  found = load_pretrained(path, image_size=image_size, max_length=max_length)
+  return found.model, found.params
+
+
+def load_pretrained(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> Pretrained:
+  """As `load`, with the preprocessing and the tokenizer that stand beside the weights."""
+  source = open_source(path)
+  flat: Mapping[str, Any] = read_all(source)
+  config = _resized(source.config, image_size, max_length)
+  if config != source.config:
+    shapes = flat_shapes(config)
+    plan = plan_restore(source, shapes)
+    flat = {
+      name: flat[name] if flat[name].shape == shape else make_array(plan.readers[name], shape)
+      for name, shape in shapes.items()
+    }
+  return Pretrained(build(config), unflatten(flat), source)
+
+
+def save(
+  model: nn.Module,
+  params: Any,
+  path: str | Path,
+  format: Format = "transformers",
+  *,
+  preprocess: Preprocess | None = None,
+) -> Path:
+  """Writes weights and configuration as another project keeps them. What `load` reads of it is the same, bit for bit.
+
+  Args:
+    model: a model of ours.
+    params: its parameters, stacked over layers or not.
+    path: the folder to write into; for openai and big_vision also a file (.safetensors, .npz).
+    format: "transformers" (CLIPModel, SiglipModel, ViTModel or BertModel, whichever the model is), "siglip2"
+      (transformers' Siglip2Model), "open_clip" (opens in open_clip.create_model_and_transforms("local-dir:PATH")),
+      "openai", "big_vision", or "mmjax", which holds every model.
+    preprocess: written beside the weights in the format's own way.
+  Returns: the file with the weights.
+  Raises: InteropError where the format cannot hold the model; every field that does not fit is named.
+  """
+  config: ModelConfig = model.config
+  architecture = _architecture(format, config)
+  fields, table = _their_side(architecture, config)
+  flat = _effective(config, per_layer(params))
+  missing = set(table.places) ^ set(flat)
+  if missing:
+    raise InteropError(f"params are not those of this model: {sorted(missing)[0]!r} is only on one side")
+  tensors = table.to_theirs(flat, lambda leaf: np.asarray(jax.device_get(leaf), np.float32))
+  return _write(Path(path).expanduser(), architecture, fields, tensors, preprocess)
+
+
+def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[str, Any], Table]:
+  """Their configuration and the table, once it is known that theirs says everything that ours says."""
+  fields, shapes = architecture.write(config), flat_shapes(config)
+  rules = architecture.rules(config)
+  entries = {n: Entry(s, np.dtype(np.float32)) for n, s in Table(rules, shapes, partial=True).their_shapes.items()}
+  try:
+    back = architecture.read(Fields(fields, architecture.name), entries)
+  except (KeyError, IndexError, ValueError) as error:
+    if isinstance(error, InteropError):
+      raise
+    raise InteropError(
+      f'{architecture.name} cannot hold this model ({error}); format="mmjax" holds every one'
+    ) from error
+  check_writable(config, back, architecture.name)
+  try:
+    return fields, Table(rules, shapes)
+  except ConfigError as error:
+    raise InteropError(
+      f'{architecture.name} cannot hold this model: {error}; format="mmjax" holds every one'
+    ) from error
+
+
+def _architecture(format_: str, config: ModelConfig) -> Architecture:
+  simple = {"open_clip": OPEN_CLIP, "openai": OPENAI, "big_vision": BIG_VISION, "mmjax": NATIVE, "siglip2": SIGLIP2}
+  if format_ in simple:
+    return simple[format_]
+  if format_ != "transformers":
+    raise InteropError(f"unknown format {format_!r}; formats are {', '.join(FORMATS)}")
+  match config:
+    case TwoTowerConfig():
+      return SIGLIP if isinstance(config.image, ViTConfig) and config.image.pool == "map" else CLIP
+    case ViTConfig():
+      return VIT
+    case TextConfig():
+      return BERT
+  raise wrong_kind("transformers", "CLIPModel, SiglipModel, ViTModel or BertModel", config)
+
+
+def _effective(config: ModelConfig, flat: dict[str, Any]) -> dict[str, Any]:
+  """The parameters with the scale as it acts: ours is clipped where it is used, theirs is not."""
+  if not isinstance(config, TwoTowerConfig) or math.isinf(config.max_logit_scale):
+    return flat
+  limit = np.float32(math.log(config.max_logit_scale))
+  return flat | {"logit_scale": np.minimum(np.asarray(flat["logit_scale"]), limit)}
+
+
+def _write(
+  path: Path, architecture: Architecture, fields: dict[str, Any], tensors: dict[str, np.ndarray], p: Preprocess | None
+) -> Path:
+  is_file = path.suffix in (".npz", ".safetensors")
+  if is_file and architecture not in (BIG_VISION, OPENAI):
+    raise InteropError(f"{path}: {architecture.name} is a folder of several files; give a folder")
+  folder = path.parent if is_file else path
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    return _write_files(path, is_file, folder, architecture, fields, tensors, p)
+  except OSError as error:
+    raise InteropError(f"{folder} cannot be written: {error}; choose another folder") from error
+
+
+def _write_files(
+  path: Path,
+  is_file: bool,
+  folder: Path,
+  architecture: Architecture,
+  fields: dict[str, Any],
+  tensors: dict[str, np.ndarray],
+  p: Preprocess | None,
+) -> Path:
+  if architecture is BIG_VISION:
+    target = path if is_file else folder / "model.npz"
+    np.savez(target, **tensors)  # type: ignore[arg-type]
+    return target
+  target = path if is_file else folder / ("open_clip_model.safetensors" if architecture is OPEN_CLIP else WEIGHTS)
+  write_safetensors(target, tensors, {"format": "pt"})
+  if architecture is OPEN_CLIP:
+    cfg = {"model_cfg": fields, "preprocess_cfg": {} if p is None else pre.to_open_clip(p)}
+    _write_json(folder / OPEN_CLIP_CONFIG, cfg)
+  elif architecture is not OPENAI:
+    _write_json(folder / CONFIG, fields | ({"dtype": "float32"} if architecture is not NATIVE else {}))
+    if p is not None:
+      processor = {CLIP.name: "CLIPImageProcessor", VIT.name: "ViTImageProcessor"}
+      record = pre.to_transformers(p, processor.get(architecture.name, "SiglipImageProcessor"))
+      _write_json(folder / "preprocessor_config.json", record)
+  return target
+
+
+def _write_json(path: Path, fields: dict[str, Any]) -> None:
+  path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _image_size(config: Any) -> int:
+  image = config.image if isinstance(config, TwoTowerConfig) else config
+  if isinstance(image, TextConfig):
+    raise InteropError("a text tower alone takes no pictures")
+  return image.image_size
+
+
+def _read_preprocess(source: Source, size: int) -> Preprocess:
+  default = pre.default_preprocess(size, source.architecture.name)
+  if source.format == "open_clip":
+    return pre.from_open_clip(source.fields.object("preprocess_cfg"), size)
+  for name, part in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+    if (source.folder / name).is_file() and source.format in ("transformers", "mmjax"):
+      fields = read_json(source.folder / name)
+      return pre.from_transformers(fields.object(part) if part else fields, size, default)
+  return default
+
+
+def _resized(config: ModelConfig, image_size: int | None, max_length: int | None) -> ModelConfig:
+  try:
+    if isinstance(config, TwoTowerConfig):
+      image = dataclasses.replace(config.image, image_size=image_size or config.image.image_size)
+      text = dataclasses.replace(config.text, max_length=max_length or config.text.max_length)
+      return dataclasses.replace(config, image=image, text=text)
+    if isinstance(config, TextConfig):
+      return dataclasses.replace(config, max_length=max_length or config.max_length)
+    return dataclasses.replace(config, image_size=image_size or config.image_size)
+  except ValueError as error:
+    raise InteropError(str(error)) from error

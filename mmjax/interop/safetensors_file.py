@@ -1,0 +1,150 @@
+"""The safetensors format: every claim of the header is checked before a byte of data is touched."""
+
+import json
+import math
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from mmjax.interop.errors import InteropError
+from mmjax.interop.tensors import Entry
+
+DTYPES: dict[str, np.dtype] = {
+  "BOOL": np.dtype(np.bool_),
+  "U8": np.dtype(np.uint8),
+  "I8": np.dtype(np.int8),
+  "U16": np.dtype(np.uint16),
+  "I16": np.dtype(np.int16),
+  "U32": np.dtype(np.uint32),
+  "I32": np.dtype(np.int32),
+  "U64": np.dtype(np.uint64),
+  "I64": np.dtype(np.int64),
+  "F16": np.dtype(np.float16),
+  "BF16": np.dtype(ml_dtypes.bfloat16),
+  "F32": np.dtype(np.float32),
+  "F64": np.dtype(np.float64),
+}
+_MAX_HEADER = 20_000_000  # 100,000 tensors; parsing more than this would take over a second
+_REMEDY = "download or export the file again"
+
+
+class SafetensorsFile:
+  """A .safetensors file, mapped into memory: reading a tensor gives a view, and copies nothing.
+
+  Args:
+    path: the file.
+
+  Raises:
+    InteropError: it is truncated, its header is not what the format says, or a tensor is described wrongly (a dtype
+      that does not exist, a shape that does not fill its bytes, bytes outside the file or shared with another).
+  """
+
+  def __init__(self, path: Path):
+    self.path = path
+    size = path.stat().st_size
+    with path.open("rb") as file:
+      length = _header_length(path, file.read(8), size)
+      header = _parse(path, file.read(length))
+      self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    self._start = 8 + length
+    self.metadata: Mapping[str, Any] = header.pop("__metadata__", None) or {}
+    self._offsets: dict[str, int] = {}
+    self.entries: dict[str, Entry] = {}
+    spans = []
+    for name, fields in header.items():
+      entry, begin, end = _entry(f"{path}: the tensor {name!r}", fields, size - self._start)
+      self.entries[name], self._offsets[name] = entry, begin
+      spans.append((begin, end, name))
+    _check_spans(path, sorted(spans), size - self._start)
+
+  def read(self, name: str) -> np.ndarray:
+    entry = self.entries[name]
+    count = math.prod(entry.shape)
+    flat = np.frombuffer(self._bytes, entry.dtype, count, self._start + self._offsets[name])
+    return flat.reshape(entry.shape)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+  """Writes the file beside `path` and renames it into place."""
+  from safetensors.numpy import save_file
+
+  partial = path.with_name(path.name + ".partial")
+  save_file({name: np.asarray(t, order="C") for name, t in tensors.items()}, partial, dict(metadata))
+  partial.replace(path)
+
+
+def _header_length(path: Path, first: bytes, size: int) -> int:
+  if len(first) < 8:
+    raise InteropError(f"{path} is truncated: {size} bytes, and a safetensors file begins with 8; {_REMEDY}")
+  length = int.from_bytes(first, "little")
+  if length > size - 8:
+    raise InteropError(
+      f"{path} is truncated, or no safetensors file: its header claims {length} bytes, and {size - 8} follow; {_REMEDY}"
+    )
+  if length > _MAX_HEADER:
+    raise InteropError(f"{path}: its header claims {length} bytes; more than {_MAX_HEADER} are refused")
+  return length
+
+
+def _parse(path: Path, header: bytes) -> dict[str, Any]:
+  try:
+    parsed = json.loads(header, object_pairs_hook=_no_duplicates)
+  except (ValueError, RecursionError) as error:
+    raise InteropError(f"{path}: its header is not JSON ({error}); {_REMEDY}") from error
+  if not isinstance(parsed, dict):
+    raise InteropError(f"{path}: its header is not a JSON object; {_REMEDY}")
+  return parsed
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    names = [name for name, _ in pairs]
+    raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice")
+  return found
+
+
+def _entry(where: str, fields: Any, available: int) -> tuple[Entry, int, int]:
+  if not isinstance(fields, dict):
+    raise InteropError(f"{where} is not described by an object with dtype, shape and data_offsets")
+  dtype = DTYPES.get(fields["dtype"]) if isinstance(fields.get("dtype"), str) else None
+  if dtype is None:
+    raise InteropError(f"{where} has the dtype {fields.get('dtype')!r}; known are {', '.join(DTYPES)}")
+  shape: Any = fields.get("shape")
+  offsets: Any = fields.get("data_offsets")
+  if not _naturals(shape):
+    raise InteropError(f"{where} has the shape {shape!r}, which is not a list of numbers of at least 0")
+  if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    raise InteropError(f"{where} has data_offsets {offsets!r}, which are not [begin, end]")
+  begin, end = offsets
+  if end > available:
+    raise InteropError(
+      f"{where} claims the bytes {begin} to {end}, but {available} are in the file: it is truncated; {_REMEDY}"
+    )
+  if math.prod(shape) * dtype.itemsize != end - begin:
+    raise InteropError(
+      f"{where} has shape {shape} of {fields['dtype']}, {math.prod(shape) * dtype.itemsize} bytes, but data_offsets "
+      f"of {end - begin} bytes"
+    )
+  return Entry(tuple(shape), dtype), begin, end
+
+
+def _naturals(value: Any) -> bool:
+  return isinstance(value, list) and len(value) <= 32 and all(type(n) is int and 0 <= n < 2**63 for n in value)
+
+
+def _check_spans(path: Path, spans: list[tuple[int, int, str]], available: int) -> None:
+  """Tensors must lie one after the other and fill the file, as the format says: no byte is read twice or hidden."""
+  end, last = 0, ""
+  for begin, stop, name in spans:
+    if begin < end:
+      raise InteropError(f"{path}: the tensors {last!r} and {name!r} overlap; {_REMEDY}")
+    if begin > end:
+      raise InteropError(f"{path}: {begin - end} bytes before the tensor {name!r} belong to nothing; {_REMEDY}")
+    end, last = stop, name
+  if end != available:
+    raise InteropError(f"{path}: {available - end} bytes after the last tensor belong to nothing; {_REMEDY}")

@@ -1,0 +1,98 @@
+"""From a configuration to a module, and to the shapes of its parameters without making any."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.encoders import ResNet, ResNetConfig, TextConfig, TextTransformer, ViT, ViTConfig
+from mmjax.models import TwoTower, TwoTowerConfig
+from mmjax.nn.transformer import TransformerConfig
+
+ModelConfig = TwoTowerConfig | ViTConfig | TextConfig | ResNetConfig
+Flat = dict[str, Any]
+"""Parameters by path, `image/transformer/block_0/attention/query/kernel`; never stacked over layers."""
+
+_STACKED = re.compile(r"(^|/)blocks/")
+
+
+def build(config: ModelConfig) -> nn.Module:
+  """The linen module of a configuration."""
+  match config:
+    case TwoTowerConfig():
+      return TwoTower(config)
+    case ViTConfig():
+      return ViT(config)
+    case ResNetConfig():
+      return ResNet(config)
+    case TextConfig():
+      return TextTransformer(config)
+
+
+def flat_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+  """The shapes of all parameters by path. One block of each tower is traced, however many there are."""
+  config = with_scan(config, True)
+  shapes = jax.eval_shape(build(config).init, jax.random.key(0), _example(config))["params"]
+  return {path: leaf.shape for path, leaf in _unstacked(flatten(shapes), _take_shape).items()}
+
+
+def flatten(params: Any) -> Flat:
+  """A tree of parameters, by path."""
+  return flax.traverse_util.flatten_dict(params, sep="/")
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """The inverse of `flatten`."""
+  return flax.traverse_util.unflatten_dict(dict(flat), sep="/")
+
+
+def per_layer(params: Any) -> Flat:
+  """Parameters by path, with the layers of a scanned tower taken apart (as views)."""
+  return _unstacked(flatten(params), lambda leaf, layer: leaf[layer])
+
+
+def stacked_paths(path: str) -> tuple[str, int | None]:
+  """Where a layer's parameter lies in a scanned tower: the path of the stack, and the layer's number."""
+  found = re.search(r"(^|/)block_(\d+)/", path)
+  if found is None:
+    return path, None
+  return path[: found.start()] + found[1] + "blocks/" + path[found.end() :], int(found[2])
+
+
+def with_scan(config: Any, scan: bool) -> Any:
+  """The configuration with its towers scanned or not, which changes no number."""
+  if isinstance(config, TwoTowerConfig):
+    return dataclasses.replace(config, image=with_scan(config.image, scan), text=with_scan(config.text, scan))
+  return dataclasses.replace(config, scan=scan) if isinstance(config, TransformerConfig) else config
+
+
+def _take_shape(leaf: Any, layer: int) -> Any:
+  del layer
+  return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+
+def _unstacked(flat: Flat, take: Any) -> Flat:
+  result: Flat = {}
+  for path, leaf in flat.items():
+    if not _STACKED.search(path):
+      result[path] = leaf
+      continue
+    for layer in range(leaf.shape[0]):
+      result[_STACKED.sub(rf"\g<1>block_{layer}/", path)] = take(leaf, layer)
+  return result
+
+
+def _example(config: ModelConfig) -> Any:
+  def images(side: int) -> Any:
+    return jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+
+  ids = jnp.zeros((1, 1), jnp.int32)
+  if isinstance(config, TwoTowerConfig):
+    return {"image": images(config.image.image_size), "text": ids}
+  return ids if isinstance(config, TextConfig) else images(config.image_size)

@@ -1,0 +1,224 @@
+"""From a path to a checkpoint that is understood: which files, which architecture, which configuration of ours."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from mmjax.encoders import ResNetConfig, TextConfig
+from mmjax.interop.architecture import Architecture
+from mmjax.interop.big_vision import BIG_VISION
+from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.mapping import Table
+from mmjax.interop.native import NATIVE
+from mmjax.interop.npz_file import NpzFile
+from mmjax.interop.open_clip_towers import OPEN_CLIP, OPENAI
+from mmjax.interop.safetensors_file import SafetensorsFile
+from mmjax.interop.shapes import ModelConfig, flat_shapes
+from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
+from mmjax.interop.transformers_single import BERT, VIT
+from mmjax.interop.transformers_towers import CLIP, SIGLIP, SIGLIP2
+from mmjax.models import TwoTowerConfig
+
+TRANSFORMERS: Mapping[str, Architecture] = {
+  "clip": CLIP,
+  "siglip": SIGLIP,
+  "siglip2": SIGLIP2,
+  "vit": VIT,
+  "bert": BERT,
+}
+OPEN_CLIP_CONFIG, CONFIG, WEIGHTS, INDEX = (
+  "open_clip_config.json",
+  "config.json",
+  "model.safetensors",
+  "model.safetensors.index.json",
+)
+_OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_LATER = {"blip": "BlipModel", "blip_text_model": "BlipModel", "coca": "CoCa", "flava": "FlavaModel"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A checkpoint on disk, understood but not read.
+
+  Attributes:
+    path: as given.
+    folder: where the files beside the weights are (tokenizer, preprocessing).
+    format: "transformers", "open_clip", "openai", "big_vision" or "mmjax".
+    architecture: what they call it, and its table of names.
+    file: the tensors.
+    fields: the configuration file (empty where the format has none).
+    config: our configuration.
+    table: which of our parameters is which of their tensors.
+  """
+
+  path: Path
+  folder: Path
+  format: str
+  architecture: Architecture
+  file: TensorFile
+  fields: Fields
+  config: ModelConfig
+  table: Table
+
+
+def open_source(path: str | Path) -> Source:
+  """Finds and checks everything but the tensors' names and shapes (see `mapping.check`).
+
+  Raises:
+    InteropError: nothing there, a pickle, an unknown architecture or configuration, or a file that is not what it says.
+  """
+  path = Path(path).expanduser()
+  if not path.exists():
+    raise InteropError(f"{path} does not exist: give a folder with weights, a .safetensors or a .npz file")
+  folder = path if path.is_dir() else path.parent
+  format_, file, fields = _open_folder(path) if path.is_dir() else _open_file(path)
+  architecture = _architecture(format_, fields)
+  if architecture is BIG_VISION:
+    file = Unstacked(file, "encoderblock/", "encoderblock_{}/")
+  if architecture.renamed:
+    file = Renamed(file, architecture.renamed)
+  model_fields = fields.object("model_cfg") if format_ == "open_clip" else fields
+  config = _config(architecture, model_fields, file)
+  if architecture is BERT:
+    config = _sentence_pooling(config, folder)
+  _check_depth(config, file)
+  return Source(
+    path,
+    folder,
+    format_,
+    architecture,
+    file,
+    fields,
+    config,
+    Table(architecture.rules(config), _shapes(config, fields)),
+  )
+
+
+def _shapes(config: ModelConfig, fields: Fields) -> dict[str, tuple[int, ...]]:
+  try:
+    return flat_shapes(config)
+  except (ValueError, TypeError, OverflowError) as error:
+    raise InteropError(f"{fields.where}: no model can be made of it: {error}") from error
+
+
+def _open_folder(folder: Path) -> tuple[str, TensorFile, Fields]:
+  has_config, has_open_clip = (folder / CONFIG).exists(), (folder / OPEN_CLIP_CONFIG).exists()
+  if has_open_clip:
+    names = _OPEN_CLIP_WEIGHTS if has_config else (*_OPEN_CLIP_WEIGHTS, WEIGHTS)
+    for name in names:
+      if (folder / name).exists():
+        return "open_clip", SafetensorsFile(folder / name), read_json(folder / OPEN_CLIP_CONFIG)
+  if has_config and (folder / INDEX).exists() and not (folder / WEIGHTS).exists():
+    return _with_config(_shards(folder), read_json(folder / CONFIG))
+  if has_config and (folder / WEIGHTS).exists():
+    return _with_config(SafetensorsFile(folder / WEIGHTS), read_json(folder / CONFIG))
+  single = sorted([*folder.glob("*.npz"), *folder.glob("*.safetensors")])
+  if len(single) == 1:
+    return _open_file(single[0])
+  pickles = sorted(p for p in folder.iterdir() if p.suffix in _PICKLES)
+  if pickles:
+    raise _refused(pickles[0])
+  raise InteropError(
+    f"{folder} holds no weights: wanted are {CONFIG} with {WEIGHTS}, {OPEN_CLIP_CONFIG} with {_OPEN_CLIP_WEIGHTS[0]}, "
+    f"or one .safetensors or .npz file ({len(single)} found)"
+  )
+
+
+def _open_file(path: Path) -> tuple[str, TensorFile, Fields]:
+  if path.suffix in _PICKLES:
+    raise _refused(path)
+  if path.suffix == ".npz":
+    return "big_vision", NpzFile(path), Fields({}, str(path))
+  if path.suffix != ".safetensors":
+    raise InteropError(f"{path} is neither a .safetensors nor a .npz file")
+  file = SafetensorsFile(path)
+  if (path.parent / OPEN_CLIP_CONFIG).exists() and "visual.conv1.weight" in file.entries:
+    return "open_clip", file, read_json(path.parent / OPEN_CLIP_CONFIG)
+  if (path.parent / CONFIG).exists() and path.name == WEIGHTS:
+    return _with_config(file, read_json(path.parent / CONFIG))
+  if "visual.conv1.weight" in file.entries and "text_projection" in file.entries:
+    return "openai", file, Fields({}, str(path))
+  raise InteropError(
+    f"{path} is not named like OpenAI's CLIP, and there is no {CONFIG} or {OPEN_CLIP_CONFIG} beside it"
+  )
+
+
+def _with_config(file: TensorFile, fields: Fields) -> tuple[str, TensorFile, Fields]:
+  return ("mmjax" if "mmjax_model" in fields else "transformers"), file, fields
+
+
+def _architecture(format_: str, fields: Fields) -> Architecture:
+  match format_:
+    case "open_clip":
+      return OPEN_CLIP
+    case "openai":
+      return OPENAI
+    case "big_vision":
+      return BIG_VISION
+    case "mmjax":
+      return NATIVE
+  kind = fields.text("model_type")
+  if kind in _LATER:
+    raise InteropError(f"{fields.where}: model_type {kind!r} is {_LATER[kind]}, which mmjax has no model for yet")
+  return fields.choice("model_type", TRANSFORMERS)
+
+
+def _config(architecture: Architecture, fields: Fields, file: TensorFile) -> ModelConfig:
+  try:
+    return architecture.read(fields, file.entries)
+  except InteropError:
+    raise
+  except KeyError as error:
+    raise InteropError(f"{file.path} is not {architecture.name}: it has no tensor {error}") from error
+  except (ValueError, IndexError) as error:
+    raise InteropError(f"{fields.where}: {error}") from error
+
+
+def _check_depth(config: ModelConfig, file: TensorFile) -> None:
+  """A configuration may claim a billion layers; the file cannot hold more than it has tensors."""
+  towers = (config.image, config.text) if isinstance(config, TwoTowerConfig) else (config,)
+  for tower in towers:
+    depth = sum(tower.layers) if isinstance(tower, ResNetConfig) else tower.depth
+    if depth > len(file.entries):
+      raise InteropError(f"{file.path} holds {len(file.entries)} tensors, but its configuration claims {depth} layers")
+
+
+def _sentence_pooling(config: ModelConfig, folder: Path) -> ModelConfig:
+  """What sentence-transformers writes beside a BERT says how a sentence becomes one vector."""
+  modules = folder / "modules.json"
+  if not modules.exists() or not isinstance(config, TextConfig):
+    return config
+  pooling = read_json(inside(folder, "1_Pooling/config.json", str(modules)))
+  for name in ("pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens"):
+    pooling.only(name, False, False)
+  mean = pooling.flag("pooling_mode_mean_tokens", False)
+  return dataclasses.replace(config, pool="mean" if mean else "first", tanh_pool=False)
+
+
+def _shards(folder: Path) -> Shards:
+  index = read_json(folder / INDEX)
+  names = sorted({str(name) for name in index.object("weight_map").values.values()})
+  if not names:
+    raise InteropError(f"{folder / INDEX}: weight_map names no files")
+  return Shards(folder, [SafetensorsFile(inside(folder, name, f"{folder / INDEX}: weight_map")) for name in names])
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+  """A file that some JSON names, in `folder` or below. Raises InteropError where the name leads out of it."""
+  pure = PurePosixPath(name)
+  if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
+    raise InteropError(f"{where} names the file {name!r}, which leads out of the folder {folder}")
+  if not (folder / pure).is_file():
+    raise InteropError(f"{where} names the file {name!r}, which is not in {folder}")
+  return folder / pure
+
+
+def _refused(path: Path) -> InteropError:
+  return InteropError(
+    f"{path} is refused: a {path.suffix} file is a pickle, which runs code when it is opened. Where you trust it and "
+    'have PyTorch, convert it once: python -c "import torch; from safetensors.torch import save_file; '
+    f"w = torch.load('{path.name}', map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
+    "save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors')\""
+  )

@@ -1,0 +1,93 @@
+"""Named tensors in files, read only when they are asked for."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from mmjax.interop.errors import InteropError
+
+
+class Entry(NamedTuple):
+  """What a file's header says of one tensor; true of the file, which has been checked."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+
+class TensorFile(Protocol):
+  """A checkpoint's tensors by name: headers at once, numbers on demand (views of the file where that is possible)."""
+
+  path: Path
+
+  @property
+  def entries(self) -> Mapping[str, Entry]: ...
+
+  def read(self, name: str) -> np.ndarray: ...
+
+
+class Shards:
+  """Several files as one (transformers splits large models). Raises InteropError where two hold the same tensor."""
+
+  def __init__(self, path: Path, files: list[TensorFile]):
+    self.path = path
+    self._owner: dict[str, TensorFile] = {}
+    self.entries: dict[str, Entry] = {}
+    for file in files:
+      for name, entry in file.entries.items():
+        if name in self._owner:
+          raise InteropError(f"{path}: {self._owner[name].path.name} and {file.path.name} both hold {name!r}")
+        self._owner[name] = file
+        self.entries[name] = entry
+
+  def read(self, name: str) -> np.ndarray:
+    return self._owner[name].read(name)
+
+
+class Renamed:
+  """A file whose names are changed by regular expressions, one after the other (prefixes off, old spellings mended)."""
+
+  def __init__(self, file: TensorFile, pairs: Sequence[tuple[str, str]]):
+    self.path = file.path
+    self._file = file
+    self._original: dict[str, str] = {}
+    for name in file.entries:
+      new = name
+      for expression, replacement in pairs:
+        new = re.sub(expression, replacement, new)
+      if new in self._original:
+        raise InteropError(f"{file.path}: {self._original[new]!r} and {name!r} are both {new!r}")
+      self._original[new] = name
+    self.entries = {new: file.entries[name] for new, name in self._original.items()}
+
+  def read(self, name: str) -> np.ndarray:
+    return self._file.read(self._original[name])
+
+
+class Unstacked:
+  """Tensors that a scan over layers stacked, one by one: `encoderblock/x` [depth, ...] is `encoderblock_0/x`, ..."""
+
+  def __init__(self, file: TensorFile, stacked: str, layer: str):
+    self.path = file.path
+    self._file = file
+    self._places: dict[str, tuple[str, int | None]] = {}
+    self.entries: dict[str, Entry] = {}
+    for name, entry in file.entries.items():
+      for place, new in _layers(name, entry, stacked, layer):
+        self._places[new] = (name, place)
+        self.entries[new] = entry if place is None else Entry(entry.shape[1:], entry.dtype)
+
+  def read(self, name: str) -> np.ndarray:
+    original, place = self._places[name]
+    tensor = self._file.read(original)
+    return tensor if place is None else tensor[place]
+
+
+def _layers(name: str, entry: Entry, stacked: str, layer: str) -> Iterator[tuple[int | None, str]]:
+  if stacked not in name or not entry.shape:
+    yield None, name
+    return
+  for place in range(min(entry.shape[0], 10_000)):
+    yield place, name.replace(stacked, layer.format(place))

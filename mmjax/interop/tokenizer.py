@@ -1,0 +1,156 @@
+"""A published model's tokenizer, with the padding, length and clean-up its project applies."""
+
+import dataclasses
+import html
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from jaxtyping import Int32
+
+from mmjax.data.tokenizer import Tokenizer
+from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields, read_json
+
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+FILES = (
+  TOKENIZER,
+  TOKENIZER_CONFIG,
+  "special_tokens_map.json",
+  "vocab.json",
+  "merges.txt",
+  "vocab.txt",
+  "spiece.model",
+  "tokenizer.model",
+  "added_tokens.json",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedTokenizer:
+  """Strings to ids [n, max_length], as the reference's tokenizer with padding="max_length" and truncation gives them.
+
+  Attributes:
+    engine: with truncation and padding set.
+    max_length: tokens per text.
+    clean: repair and lower the text as open_clip does ("lower"), repair it only ("whitespace"), or leave it ("").
+  """
+
+  engine: tokenizers.Tokenizer
+  max_length: int
+  clean: str = ""
+
+  def __call__(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
+    if isinstance(strings, str):
+      raise TypeError("a tokenizer takes a sequence of strings; wrap a single one in a list")
+    texts = [_cleaned(text, self.clean) for text in strings]
+    return np.array([encoding.ids for encoding in self.engine.encode_batch(texts)], np.int32).reshape(
+      -1, self.max_length
+    )
+
+
+def load_tokenizer(folder: Path, max_length: int, *, open_clip: Fields | None = None) -> PretrainedTokenizer:
+  """The tokenizer.json of a folder, with the rules that stand beside it.
+
+  Args:
+    folder: the checkpoint's.
+    max_length: the model's context length.
+    open_clip: the text_cfg of an open_clip configuration, where it is one.
+  Raises: InteropError where there is none, or its rules are unknown here.
+  """
+  path = folder / TOKENIZER
+  if not path.is_file():
+    others = [name for name in FILES if (folder / name).is_file()]
+    raise InteropError(
+      f"{folder} has no {TOKENIZER}" + (f" (only {', '.join(others)})" if others else "") + "; with transformers, "
+      "AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes one"
+    )
+  try:
+    engine = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+  except Exception as error:  # the library raises bare Exception
+    raise InteropError(f"{path} is not a tokenizer.json: {error}") from error
+  record = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else Fields({}, str(path))
+  pad, clean = _pad_token(record, "<|endoftext|>"), ""
+  if open_clip is not None:
+    clean, native = _open_clip_clean(open_clip)
+    pad = 0 if native else pad
+  pad_id = pad if isinstance(pad, int) else engine.token_to_id(pad)
+  if pad_id is None:
+    raise InteropError(f"{record.where}: the padding token {pad!r} is not in the vocabulary of {path}")
+  engine.enable_truncation(max_length)
+  side = record.choice("padding_side", {"right": "right", "left": "left"}, "right")
+  engine.enable_padding(direction=side, pad_id=pad_id, pad_token=engine.id_to_token(pad_id) or "", length=max_length)
+  engine.encode_special_tokens = record.flag("split_special_tokens", False)
+  return PretrainedTokenizer(engine, max_length, clean)
+
+
+def _open_clip_clean(text: Fields) -> tuple[str, bool]:
+  """How open_clip repairs a text, and whether the tokenizer is its own, which pads with 0."""
+  kwargs = text.object("tokenizer_kwargs")
+  kwargs.known({"clean"})
+  text.only("tokenizer_mode", None, None)
+  native = "hf_tokenizer_name" not in text
+  choices = {"lower": "lower", "whitespace": "whitespace", "canonicalize": "canonicalize"}
+  return kwargs.choice("clean", choices, "lower" if native else "whitespace"), native
+
+
+def _pad_token(record: Fields, default: str) -> str | int:
+  token = record.values.get("pad_token", default)
+  if isinstance(token, dict):  # an AddedToken
+    token = token.get("content")
+  if not isinstance(token, str):
+    raise record.wrong("pad_token", "a token")
+  return token
+
+
+def _cleaned(text: str, clean: str) -> str:
+  if not clean:
+    return text
+  try:
+    import ftfy
+  except ImportError as error:
+    raise InteropError("open_clip repairs texts with ftfy before tokenizing: pip install 'mmjax[interop]'") from error
+  text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+  if clean == "canonicalize":
+    import string
+
+    text = text.replace("_", " ").translate(str.maketrans("", "", string.punctuation))
+  text = " ".join(text.split()).strip()
+  return text if clean == "whitespace" else text.lower()
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+  """Copies whatever tokenizer files a folder has."""
+  for name in FILES:
+    if (source / name).is_file():
+      shutil.copyfile(source / name, target / name)
+
+
+def export_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+  """A tokenizer of ours as transformers reads it: ends, padding and length become part of its two files."""
+  tokenizer.save(folder)
+  engine = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
+  config = tokenizer.config
+  specials = [(config.eos_token, tokenizer.eos_id)]
+  template = f"$A {config.eos_token}"
+  if config.bos_token is not None and tokenizer.bos_id is not None:
+    specials.append((config.bos_token, tokenizer.bos_id))
+    template = f"{config.bos_token} {template}"
+  engine.post_processor = tokenizers.processors.TemplateProcessing(single=template, special_tokens=specials)
+  (folder / TOKENIZER).write_text(engine.to_str(), encoding="utf-8")
+  record: dict[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_max_length": config.max_length,
+    "padding_side": "right",
+    "truncation_side": "right",
+    "pad_token": config.pad_token,
+    "eos_token": config.eos_token,
+    "bos_token": config.bos_token,
+    "split_special_tokens": True,
+    "clean_up_tokenization_spaces": False,
+  }
+  (folder / TOKENIZER_CONFIG).write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")

@@ -1,0 +1,148 @@
+"""transformers' single towers: ViTModel, and BertModel with the sentence encoders made of it."""
+
+from typing import Any
+
+from mmjax.encoders import TextConfig, ViTConfig, bert_config
+from mmjax.interop.architecture import ACTIVATIONS, THEIR_ACTIVATIONS, Architecture, Entries, wrong_kind
+from mmjax.interop.fields import Fields
+from mmjax.interop.mapping import Rule, joined, linear, norm, patches
+from mmjax.interop.transformers_towers import write_size
+
+_OURS, _THEIRS = r"transformer/block_(\d+)/", r"encoder.layer.\1."
+
+
+def _blocks(attention: str, after_attention: str, after_mlp: str) -> tuple[Rule, ...]:
+  return joined(
+    *(
+      linear(f"{_OURS}attention/{name}", f"{_THEIRS}attention.{attention}.{name}") for name in ("query", "key", "value")
+    ),
+    linear(f"{_OURS}attention/out", f"{_THEIRS}attention.output.dense"),
+    linear(f"{_OURS}mlp/up", f"{_THEIRS}intermediate.dense"),
+    linear(f"{_OURS}mlp/down", f"{_THEIRS}output.dense"),
+    norm(f"{_OURS}norm1", f"{_THEIRS}{after_attention}"),
+    norm(f"{_OURS}norm2", f"{_THEIRS}{after_mlp}"),
+    linear("^tanh_pool/dense", "pooler.dense"),
+  )
+
+
+def vit_rules(config: ViTConfig) -> tuple[Rule, ...]:
+  positions = "embeddings.position_embeddings"
+  return joined(
+    _blocks("attention", "layernorm_before", "layernorm_after"),
+    patches("^stem/projection", "embeddings.patch_embeddings.projection", config.patch_size),
+    norm("^transformer/norm", "layernorm"),
+    (
+      Rule("^class_token$", "embeddings.cls_token", "1 1 d -> 1 d"),
+      Rule("^class_position$", positions, "1 n d -> n d", part=0, axis=1),
+      Rule("^position_embedding$", positions, "1 n d -> n d", part=1, axis=1),
+    ),
+  )
+
+
+def bert_rules(config: TextConfig) -> tuple[Rule, ...]:
+  del config
+  return joined(
+    _blocks("self", "attention.output.LayerNorm", "output.LayerNorm"),
+    norm("^transformer/input_norm", "embeddings.LayerNorm"),
+    (
+      Rule("^token_embedding$", "embeddings.word_embeddings.weight"),
+      Rule("^position_embedding$", "embeddings.position_embeddings.weight"),
+      Rule("^token_type_embedding$", "embeddings.token_type_embeddings.weight"),
+    ),
+  )
+
+
+def read_vit(fields: Fields, entries: Entries) -> ViTConfig:
+  fields.only("num_channels", 3, 3)
+  fields.only("qkv_bias", True, True)
+  pooled = "pooler.dense.weight" in entries
+  if pooled:
+    fields.only("pooler_act", "tanh", "tanh")
+    fields.only("pooler_output_size", fields.integer("hidden_size", 768), fields.integer("hidden_size", 768))
+  return ViTConfig(
+    **_size(fields),
+    activation=fields.choice("hidden_act", ACTIVATIONS, "gelu"),
+    norm_epsilon=fields.number("layer_norm_eps", 1e-12),
+    image_size=fields.square("image_size", 224),
+    patch_size=fields.square("patch_size", 16),
+    pool="cls",
+    class_position=True,
+    tanh_pool=pooled,
+  )
+
+
+def write_vit(config: Any) -> dict[str, Any]:
+  if not isinstance(config, ViTConfig):
+    raise wrong_kind("ViTModel", "a vision transformer alone", config)
+  return {
+    "architectures": ["ViTModel"],
+    "model_type": "vit",
+    **write_size(config),
+    "image_size": config.image_size,
+    "patch_size": config.patch_size,
+    "num_channels": 3,
+    "qkv_bias": True,
+    "pooler_act": "tanh",
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+  }
+
+
+def read_bert(fields: Fields, entries: Entries) -> TextConfig:
+  for name, supported in (
+    ("position_embedding_type", "absolute"),
+    ("is_decoder", False),
+    ("add_cross_attention", False),
+  ):
+    fields.only(name, supported, supported)
+  pooled = "pooler.dense.weight" in entries
+  return bert_config(
+    **_size(fields),
+    activation=fields.choice("hidden_act", ACTIVATIONS, "gelu"),
+    norm_epsilon=fields.number("layer_norm_eps", 1e-12),
+    vocab_size=fields.integer("vocab_size", 30522),
+    max_length=fields.integer("max_position_embeddings", 512),
+    token_types=fields.integer("type_vocab_size", 2),
+    pad_id=fields.integer("pad_token_id", 0, least=0),
+    tanh_pool=pooled,
+  )
+
+
+def write_bert(config: Any) -> dict[str, Any]:
+  if not isinstance(config, TextConfig):
+    raise wrong_kind("BertModel", "a text transformer alone", config)
+  return {
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    **write_size(config),
+    "hidden_act": THEIR_ACTIVATIONS[config.activation],
+    "vocab_size": config.vocab_size,
+    "max_position_embeddings": config.max_length,
+    "type_vocab_size": config.token_types,
+    "pad_token_id": config.pad_id,
+    "position_embedding_type": "absolute",
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+  }
+
+
+def _size(fields: Fields) -> dict[str, Any]:
+  return {
+    "width": fields.integer("hidden_size", 768),
+    "mlp_dim": fields.integer("intermediate_size", 3072),
+    "depth": fields.integer("num_hidden_layers", 12),
+    "num_heads": fields.integer("num_attention_heads", 12),
+  }
+
+
+# Heads of models made for one task have no counterpart: the encoder is read, they are left.
+_HEADS = (r"embeddings\.position_ids$", r"^classifier\.", r"^cls\.", r"^qa_outputs\.", r"embeddings\.mask_token$")
+VIT = Architecture("ViTModel", read_vit, write_vit, vit_rules, _HEADS, ((r"^vit\.", ""),))
+BERT = Architecture(
+  "BertModel",
+  read_bert,
+  write_bert,
+  bert_rules,
+  _HEADS,
+  ((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
+)
