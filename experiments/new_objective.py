@@ -62,8 +62,8 @@ METRICS = {
 
 STUDY = Study(
   variants=(
-    Variant("softmax (CLIP)", with_loss("softmax")),
-    Variant("sigmoid (SigLIP)", with_loss("sigmoid")),
+    Variant("softmax", with_loss("softmax")),
+    Variant("sigmoid", with_loss("sigmoid")),
     Variant("poly", with_loss("poly")),
   ),
   metrics=METRICS,

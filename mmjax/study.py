@@ -1,6 +1,7 @@
 """Several runs that differ in one thing, compared: one command trains, measures and tabulates them all."""
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ class Study:
   metrics: Mapping[str, str]
   axis: str | None = None
   seeds: int = 1
-  losses: Mapping[str, Any] = MappingProxyType({})
+  losses: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +87,14 @@ def members(study: Study, experiment: Experiment) -> list[Member]:
   for seed in range(experiment.run.seed, experiment.run.seed + study.seeds):
     for variant in study.variants:
       changed = variant.change(experiment)
-      workdir = experiment.run.workdir / variant.name.replace(" ", "_") / f"seed{seed}"
+      workdir = experiment.run.workdir / _folder(variant.name) / f"seed{seed}"
       run = dataclasses.replace(changed.run, workdir=workdir, seed=seed)
       runs.append(Member(variant, dataclasses.replace(changed, run=run)))
   return runs
+
+
+def _folder(name: str) -> str:
+  return re.sub(r"[^\w.=-]+", "_", name.replace("..", "")).strip("_")
 
 
 def _run(study: Study, command: str, experiment: Experiment) -> int:

@@ -55,7 +55,7 @@ def write_comparison(study: Study, runs: Sequence[Member], workdir: Path) -> Non
   _plot(study, lines, chance, workdir / "comparison.png")
   write_atomically(workdir / "comparison.html", _html(study, lines, chance, workdir))
   console = Console()
-  console.print(_rich(study, lines, chance) if console.is_terminal else table, highlight=False)
+  console.print(_rich(study, lines, chance) if console.is_terminal else table, highlight=False, soft_wrap=True)
   console.print(f"comparison: {workdir / 'comparison.html'}", highlight=False, soft_wrap=True)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted(path for path in (ROOT / "experiments").glob("*.py"))
+# Studies train several runs each and have tests of their own.
+SCRIPTS = sorted(path for path in (ROOT / "experiments").glob("*.py") if "\nSTUDY = " not in path.read_text())
 
 # Small enough to run in seconds; everything else is the script's own.
 TINY = """--data.limit 40 --data.tokenizer.vocab-size 384 --data.tokenizer.max-length 8

@@ -6,12 +6,13 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mmjax.objectives import clip_loss
 from mmjax.objectives.terms import Contrastive
 from mmjax.parallel.mesh import put_batch
-from mmjax.train.step import first_bad_parameter
+from mmjax.train.step import example_keys, first_bad_parameter
 from tests.tiny import experiment, host_batch, training_on
 
 STEPS = 20
@@ -50,6 +51,28 @@ def test_the_first_loss_is_the_dense_one():
   expected = clip_loss(embeddings["image"], embeddings["text"], logit_scale=scale)
   _, metrics = training.step(state, put_batch(batch, training.mesh))
   assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_step_written_with_pmap_has_the_trainers_loss_and_gradient():
+  training = training_on(8, experiment())
+  state, batch = training.initial_state(), host_batch()
+  keys = jax.random.key_data(example_keys(state.rng, state.step, jnp.asarray(batch["index"])))
+  params = jax.device_get(state.params)
+
+  def loss(params, batch, keys):
+    model = training.model.bind({"params": params})
+    embeddings = model.project(model.encode(batch, rng=jax.random.wrap_key_data(keys)))
+    return clip_loss(embeddings["image"], embeddings["text"], logit_scale=model.logit_scale(), axis_name="batch")
+
+  def local(params, batch, keys):
+    value, gradient = jax.value_and_grad(loss)(params, batch, keys)
+    return value, optax.tree.norm(jax.lax.pmean(gradient, "batch"))
+
+  split = jax.tree.map(lambda rows: rows.reshape(8, -1, *rows.shape[1:]), ({**batch}, keys))
+  value, norm = jax.pmap(local, axis_name="batch", in_axes=(None, 0, 0))(params, *split)
+  _, metrics = training.step(state, put_batch(batch, training.mesh))
+  np.testing.assert_allclose(value, np.full(8, metrics["loss"]), rtol=1e-6)
+  np.testing.assert_allclose(norm, np.full(8, metrics["grad_norm"]), rtol=1e-5)
 
 
 def test_gradients_are_reduced_once_after_the_microbatch_loop():

@@ -1,0 +1,93 @@
+"""The studies in experiments/ run, tiny, and say what they found; mistakes are answered."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from mmjax.study import Variant, main, members
+
+ROOT = Path(__file__).parents[2]
+TINY = """--data.limit 40 --data.tokenizer.vocab-size 384 --data.tokenizer.max-length 8
+  --model.image.width 16 --model.image.depth 1 --model.image.num-heads 2 --model.image.image-size 16
+  --model.text.width 16 --model.text.depth 1 --model.text.num-heads 2 --model.embed-dim 8
+  --optimizer.warmup-steps 1 --run.batch-size 16 --run.steps 2 --run.log-every 1 --run.no-tensorboard""".split()
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+  return [*TINY, "--data.dir", str(tmp_path_factory.mktemp("data"))]
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+  monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+  import batch_size_study
+  import new_objective
+
+  return new_objective, batch_size_study
+
+
+def call(study, experiment, *arguments) -> int:
+  with pytest.raises(SystemExit) as stop:
+    main(study, experiment, arguments=list(arguments))
+  return stop.value.code
+
+
+def test_an_own_loss_is_compared_with_the_built_in_ones(scripts, options, tmp_path, capsys):
+  script, _ = scripts
+  study = dataclasses.replace(script.STUDY, variants=script.STUDY.variants[1:])
+  where = [*options, "--run.workdir", str(tmp_path)]
+  assert call(study, script.EXPERIMENT, "train", *where) == 0
+  assert {f"comparison.{kind}" for kind in ("json", "md", "png", "html")} <= {path.name for path in tmp_path.iterdir()}
+  records = json.loads((tmp_path / "comparison.json").read_text())
+  assert [(record["variant"], record["seeds"]) for record in records] == [("sigmoid", "2"), ("poly", "2")]
+  results = json.loads((tmp_path / "poly" / "seed1" / "results.json").read_text())
+  (noto,) = (result["metrics"] for result in results if result["dataset"] == "emoji_noto")
+  assert records[1]["text to unseen artist, R@10"][1] == noto["image_retrieval_recall@10"]
+  lines = (tmp_path / "poly" / "seed0" / "metrics.jsonl").read_text().splitlines()
+  assert len(lines) == 2 and "poly_image_text" in json.loads(lines[0])
+  capsys.readouterr()
+  assert call(study, script.EXPERIMENT, "train", *where) == 0  # everything is there: nothing is trained again
+  said = capsys.readouterr().out
+  assert said.count("finished and measured already") == 4 and "| poly | 16 | 2 |" in said
+
+
+def test_batch_sizes_see_the_same_number_of_examples(scripts, tmp_path):
+  _, script = scripts
+  runs = [member.experiment for member in members(script.STUDY, script.EXPERIMENT)]
+  assert {run.run.steps * run.run.batch_size for run in runs} == {38_400, 37 * 1024}
+  assert max(run.run.batch_size // run.parallel.microbatches for run in runs) == 64
+  assert len({run.run.workdir for run in runs}) == len(runs) == 8
+
+
+def test_the_batch_size_study_draws_a_curve_for_each_loss(scripts, options, tmp_path, capsys, monkeypatch):
+  _, script = scripts
+  monkeypatch.setattr(script, "MICROBATCH", 8)  # 16 is two microbatches of one example on each of 8 devices
+  assert call(script.study((8, 16)), script.EXPERIMENT, *options, "--run.workdir", str(tmp_path)) == 0
+  table = (tmp_path / "comparison.md").read_text()
+  assert "| sigmoid 8 | 8 | 4 | 1 |" in table and "| softmax 16 | 16 | 2 | 2 |" in table
+  assert (tmp_path / "comparison.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+  ("command", "change", "said"),
+  [
+    (["trian"], {}, "unknown command 'trian'; commands are train, evaluate, report"),
+    (["report"], {}, "no variant has been measured yet"),
+    (["train"], {"losses": {}}, "unknown loss 'poly'"),
+  ],
+)
+def test_mistakes_are_answered_in_a_sentence(scripts, options, tmp_path, capsys, command, change, said):
+  script, _ = scripts
+  study = dataclasses.replace(script.STUDY, variants=script.STUDY.variants[2:], **change)
+  assert call(study, script.EXPERIMENT, *command, *options, "--run.workdir", str(tmp_path)) == 2
+  assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_folders_of_variants_are_plain_names(scripts):
+  script, _ = scripts
+  study = dataclasses.replace(script.STUDY, variants=(Variant("a (b/c) ../d", lambda e: e),))
+  one, _ = members(study, script.EXPERIMENT)
+  assert one.experiment.run.workdir.parts[-2:] == ("a_b_c_d", "seed0")
