@@ -69,9 +69,7 @@ def open_source(path: str | Path) -> Source:
   Raises:
     InteropError: nothing there, a pickle, an unknown architecture or configuration, or a file that is not what it says.
   """
-  path = Path(path).expanduser()
-  if not path.exists():
-    raise InteropError(f"{path} does not exist: give a folder with weights, a .safetensors or a .npz file")
+  path = _existing(path)
   folder = path if path.is_dir() else path.parent
   format_, file, fields = _open_folder(path) if path.is_dir() else _open_file(path)
   architecture = _architecture(format_, fields)
@@ -94,6 +92,23 @@ def open_source(path: str | Path) -> Source:
     config,
     Table(architecture.rules(config), _shapes(config, fields)),
   )
+
+
+def open_tensors(path: str | Path) -> TensorFile:
+  """The tensors of a checkpoint whose architecture need not be known. Raises InteropError where there are none."""
+  path = _existing(path)
+  if path.is_dir():
+    return _open_folder(path)[1]
+  if path.suffix in _PICKLES:
+    raise _refused(path)
+  return NpzFile(path) if path.suffix == ".npz" else SafetensorsFile(path)
+
+
+def _existing(path: str | Path) -> Path:
+  path = Path(path).expanduser()
+  if not path.exists():
+    raise InteropError(f"{path} does not exist: give a folder with weights, a .safetensors or a .npz file")
+  return path
 
 
 def _shapes(config: ModelConfig, fields: Fields) -> dict[str, tuple[int, ...]]:

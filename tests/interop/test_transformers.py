@@ -97,9 +97,9 @@ def test_two_towers(case, tmp_path):
   assert_same_tensors(tmp_path / "theirs/model.safetensors", tmp_path / "ours/model.safetensors")
   again, info = type(theirs).from_pretrained(tmp_path / "ours", output_loading_info=True)
   assert not info["missing_keys"] and not info["unexpected_keys"]
-  torch.testing.assert_close(image_features(again, images), expected[0], rtol=0, atol=0)
+  torch.testing.assert_close(image_features(again, images), expected[0], rtol=0, atol=1e-6)
   text_again = again.get_text_features(torch.tensor(IDS).long()).pooler_output
-  torch.testing.assert_close(text_again, expected[1], rtol=0, atol=0)
+  torch.testing.assert_close(text_again, expected[1], rtol=0, atol=1e-6)
   assert_same_params(interop.load(tmp_path / "ours")[1], params)
 
 
@@ -117,7 +117,7 @@ def test_vit(pooled, tmp_path):
   assert_same_tensors(tmp_path / "theirs/model.safetensors", tmp_path / "ours/model.safetensors")
   again = transformers.ViTModel.from_pretrained(tmp_path / "ours", add_pooling_layer=pooled)
   got = again(torch.tensor(IMAGES[:, :16, :16].transpose(0, 3, 1, 2))).last_hidden_state
-  torch.testing.assert_close(got, out.last_hidden_state, rtol=0, atol=0)
+  torch.testing.assert_close(got, out.last_hidden_state, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooled", [True, False])
@@ -138,7 +138,7 @@ def test_bert(pooled, tmp_path):
   assert_same_tensors(tmp_path / "theirs/model.safetensors", tmp_path / "ours/model.safetensors")
   again = transformers.BertModel.from_pretrained(tmp_path / "ours", add_pooling_layer=pooled)
   torch.testing.assert_close(
-    again(torch.tensor(IDS).long(), **args).last_hidden_state, out.last_hidden_state, rtol=0, atol=0
+    again(torch.tensor(IDS).long(), **args).last_hidden_state, out.last_hidden_state, rtol=0, atol=1e-6
   )
 
 

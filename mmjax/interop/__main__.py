@@ -1,0 +1,94 @@
+"""python -m mmjax.interop convert IN OUT --to FORMAT;  python -m mmjax.interop inspect IN"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from mmjax.errors import UserError
+
+_FORMATS = ("transformers", "siglip2", "open_clip", "openai", "big_vision", "mmjax")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Parses the command line and runs the command; returns its exit status."""
+  options = _parser().parse_args(arguments)
+  try:
+    return _convert(options) if options.command == "convert" else _inspect(options.source)
+  except UserError as error:
+    Console(stderr=True).print(f"[bold red]error:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m mmjax.interop", description="Read and write other projects' weights."
+  )
+  commands = parser.add_subparsers(dest="command", required=True)
+  convert = commands.add_parser("convert", help="read a checkpoint, write it in another format")
+  convert.add_argument("source", metavar="IN", help="a folder with weights, a .safetensors or a .npz file")
+  convert.add_argument("target", metavar="OUT", help="the folder to write (openai, big_vision: or a file)")
+  convert.add_argument("--to", required=True, choices=_FORMATS, metavar="FORMAT", help=", ".join(_FORMATS))
+  convert.add_argument("--image-size", type=int, metavar="N", help="resample the positions for images of N x N pixels")
+  convert.add_argument("--max-length", type=int, metavar="N", help="make the text tower take N tokens")
+  inspect = commands.add_parser("inspect", help="show the architecture and every tensor")
+  inspect.add_argument("source", metavar="IN", help="a folder with weights, a .safetensors or a .npz file")
+  return parser
+
+
+def _convert(options: Any) -> int:
+  from mmjax.interop.convert import convert, size_text
+
+  written = convert(
+    options.source, options.target, options.to, image_size=options.image_size, max_length=options.max_length
+  )
+  files = ", ".join(sorted(p.name for p in written.parent.iterdir() if p.is_file()))
+  Console().print(
+    f"{written} ({size_text(written.stat().st_size)}); in the folder: {files}", highlight=False, soft_wrap=True
+  )
+  return 0
+
+
+def _inspect(path: str) -> int:
+  """Prints what is there even where it cannot be loaded, and then says why (status 2)."""
+  from mmjax.interop.convert import rows, size_text, total
+  from mmjax.interop.mapping import check
+  from mmjax.interop.source import open_source, open_tensors
+
+  console = Console() if sys.stdout.isatty() else Console(width=200)  # a pipe has no width: names are not cut for it
+  file, problem = open_tensors(path), None
+  ours: dict[str, list[str]] = {}
+  try:
+    source = open_source(path)
+    file = source.file
+    for name, place in source.table.places.items():
+      ours.setdefault(place.theirs, []).append(name)
+    console.print(f"{source.architecture.name}, format {source.format}", style="bold", highlight=False)
+    console.print(_escaped(source.config), highlight=False, soft_wrap=True)
+    check(source.file, source.table, source.architecture.ignored)
+  except UserError as error:
+    problem = error
+  table = Table(Column("tensor", overflow="fold"), "shape", "dtype", "size", Column("ours", overflow="fold"))
+  for row in rows(file, ours):
+    table.add_row(*map(_escaped, row))
+  console.print(table)
+  count, size = total(file)
+  console.print(f"{len(file.entries)} tensors, {count:,} numbers, {size_text(size)}", highlight=False)
+  if problem is not None:
+    raise problem
+  return 0
+
+
+def _escaped(value: object) -> str:
+  from rich.markup import escape
+
+  return escape(str(value))
+
+
+if __name__ == "__main__":
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing here is worth waking an accelerator for
+  sys.exit(main())

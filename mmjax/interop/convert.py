@@ -1,0 +1,94 @@
+"""One checkpoint to another format, with all that stands beside it; and a look inside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmjax.encoders import ViTConfig
+from mmjax.interop.errors import InteropError
+from mmjax.interop.pretrained import Format, load_pretrained, save
+from mmjax.interop.shapes import ModelConfig
+from mmjax.interop.source import OPEN_CLIP_CONFIG, Source
+from mmjax.interop.tensors import TensorFile
+from mmjax.interop.tokenizer import TOKENIZER, copy_tokenizer
+from mmjax.models import TwoTowerConfig
+
+
+def convert(
+  source: str | Path,
+  target: str | Path,
+  format: Format,
+  *,
+  image_size: int | None = None,
+  max_length: int | None = None,
+) -> Path:
+  """Reads a checkpoint and writes it in another format, its preprocessing and tokenizer files with it.
+
+  Returns: the file with the weights.
+  Raises: InteropError, as `load` and `save` do; and for a target that is the source.
+  """
+  source, target = Path(source).expanduser(), Path(target).expanduser()
+  if source.resolve() == target.resolve():
+    raise InteropError(f"{target} is what is read: write to another folder")
+  found = load_pretrained(source, image_size=image_size, max_length=max_length)
+  config: Any = found.model.config
+  has_pictures = isinstance(config, TwoTowerConfig | ViTConfig)
+  written = save(found.model, found.params, target, format, preprocess=found.preprocess if has_pictures else None)
+  folder = written.parent
+  copy_tokenizer(found.source.folder, folder)
+  if format == "open_clip":
+    _name_tokenizer(folder, found.source, config)
+  return written
+
+
+def _name_tokenizer(folder: Path, source: Source, config: ModelConfig) -> None:
+  """open_clip uses its own CLIP tokenizer unless the configuration names another, which then lies in the folder."""
+  text = source.fields.object("model_cfg").object("text_cfg")
+  kept = {n: v for n, v in text.values.items() if n in ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")}
+  is_clip = isinstance(config, TwoTowerConfig) and config.text.vocab_size == 49408
+  if source.format != "open_clip" and (folder / TOKENIZER).is_file() and not is_clip:
+    kept = {"hf_tokenizer_name": str(folder)}
+  name_tokenizer(folder, kept)
+
+
+def name_tokenizer(folder: Path, fields: dict[str, Any]) -> None:
+  """Adds fields to text_cfg in the open_clip_config.json of a folder."""
+  path = folder / OPEN_CLIP_CONFIG
+  record = json.loads(path.read_text(encoding="utf-8"))
+  record["model_cfg"]["text_cfg"] |= fields
+  path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def rows(file: TensorFile, ours: dict[str, list[str]]) -> list[tuple[str, str, str, str, str]]:
+  """A line per tensor: name, shape, dtype, size, and our parameters it holds."""
+  return [
+    (
+      name,
+      " x ".join(map(str, entry.shape)) or "scalar",
+      "bfloat16" if entry.dtype.kind == "V" else str(entry.dtype),
+      size_text(_bytes(entry)),
+      ", ".join(ours.get(name, [])) or "-",
+    )
+    for name, entry in sorted(file.entries.items())
+  ]
+
+
+def total(file: TensorFile) -> tuple[int, int]:
+  """Numbers and bytes of all tensors."""
+  counts = [(_bytes(e) // max(1, e.dtype.itemsize), _bytes(e)) for e in file.entries.values()]
+  return sum(n for n, _ in counts), sum(b for _, b in counts)
+
+
+def _bytes(entry: Any) -> int:
+  count = entry.dtype.itemsize
+  for side in entry.shape:
+    count *= side
+  return count
+
+
+def size_text(size: float) -> str:
+  for unit in ("B", "kB", "MB"):
+    if size < 1000:
+      return f"{size:.3g} {unit}"
+    size /= 1000
+  return f"{size:.3g} GB"

@@ -1,0 +1,212 @@
+"""Damaged and hostile checkpoints: an error that names file, tensor or field, at once, and nothing allocated for it."""
+
+import json
+import shutil
+import time
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from mmjax import interop
+from mmjax.encoders import TextConfig, ViTConfig
+from mmjax.interop import InteropError
+from mmjax.interop.npz_file import NpzFile
+from mmjax.interop.safetensors_file import SafetensorsFile
+from mmjax.interop.shapes import build, flat_shapes, unflatten
+from mmjax.models import TwoTowerConfig
+
+HUGE = 2**50
+
+
+def write(path, header, data=b""):
+  raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+  path.write_bytes(len(raw).to_bytes(8, "little") + raw + data)
+  return path
+
+
+def tensor(shape=(2,), begin=0, end=8, dtype="F32"):
+  return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+HEADERS = {
+  "no JSON": (b"{{{", "header is not JSON"),
+  "a list": (b"[]", "not a JSON object"),
+  "nested without end": (b"[" * 100_000, "header is not JSON"),
+  "a number without end": (b'{"x": ' + b"9" * 10_000 + b"}", "header is not JSON"),
+  "a name twice": (b'{"x": {}, "x": {}}', "'x' stands in it twice"),
+  "not an object": ({"x": 3}, "'x' is not described by an object"),
+  "an unknown dtype": ({"x": tensor(dtype="F31")}, "'x' has the dtype 'F31'"),
+  "a huge shape": ({"x": tensor([HUGE, HUGE])}, "'x' has shape"),
+  "bytes outside the file": ({"x": tensor([HUGE], 0, 4 * HUGE)}, "'x' claims the bytes 0 to"),
+  "a negative shape": ({"x": tensor([-2])}, "'x' has the shape [-2]"),
+  "a shape of floats": ({"x": tensor([2.0])}, "'x' has the shape"),
+  "offsets backwards": ({"x": tensor((2,), 8, 0)}, "'x' has data_offsets [8, 0]"),
+  "a wrong size": ({"x": tensor((3,))}, "'x' has shape [3] of F32, 12 bytes"),
+  "overlapping": ({"x": tensor(), "y": tensor((1,), 4, 8)}, "'x' and 'y' overlap"),
+  "a gap": ({"x": tensor((1,), 4, 8)}, "4 bytes before the tensor 'x'"),
+  "bytes at the end": ({"x": tensor((1,), 0, 4)}, "4 bytes after the last tensor"),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_header_is_believed_only_after_it_is_checked(case, tmp_path):
+  header, message = HEADERS[case]
+  path = write(tmp_path / "model.safetensors", header, bytes(8))
+  refused(lambda: SafetensorsFile(path), message, path.name)
+
+
+def test_truncated_anywhere(tmp_path):
+  whole = write(tmp_path / "whole.safetensors", {"x": tensor()}, bytes(8)).read_bytes()
+  SafetensorsFile(tmp_path / "whole.safetensors")
+  for length in range(len(whole)):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(whole[:length])
+    refused(lambda path=path: SafetensorsFile(path), "truncated", "cut.safetensors")
+  (tmp_path / "long.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
+  refused(lambda: SafetensorsFile(tmp_path / "long.safetensors"), f"claims {2**62} bytes")
+
+
+def refused(action, *said):
+  """An InteropError with these words, within a second, from less than 30 MB."""
+  tracemalloc.start()
+  start = time.monotonic()
+  try:
+    with pytest.raises(InteropError) as error:
+      action()
+    assert time.monotonic() - start < 1
+    assert tracemalloc.get_traced_memory()[1] < 30e6
+  finally:
+    tracemalloc.stop()
+  for words in said:
+    assert words in str(error.value), error.value
+
+
+def test_npz_is_never_unpickled_nor_believed(tmp_path):
+  np.savez(tmp_path / "good.npz", x=np.zeros(3, np.float32))
+  assert NpzFile(tmp_path / "good.npz").read("x").shape == (3,)
+  np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
+  refused(lambda: NpzFile(tmp_path / "objects.npz"), "'x' has the dtype object", "nothing is unpickled")
+  (tmp_path / "cut.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:-30])
+  refused(lambda: NpzFile(tmp_path / "cut.npz"), "not a whole .npz file")
+  np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros(2_000_000, np.float32))
+  refused(lambda: NpzFile(tmp_path / "bomb.npz"), "'x' claims", "zip bomb")
+  header = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999,), }".ljust(
+    118
+  )
+  with zipfile.ZipFile(tmp_path / "claims.npz", "w") as file:
+    file.writestr("x.npy", header)
+  refused(lambda: NpzFile(tmp_path / "claims.npz"), "'x' claims shape (999999999999,)")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+  """A small CLIPModel, written by us."""
+  folder = tmp_path_factory.mktemp("clip")
+  tower = dict(width=8, depth=1, num_heads=2, norm_epsilon=1e-5)
+  config = TwoTowerConfig(
+    image=ViTConfig(
+      **tower, image_size=8, patch_size=4, pool="cls", input_norm=True, class_position=True, stem_bias=False
+    ),
+    text=TextConfig(**tower, vocab_size=20, max_length=6, eos_id=19),
+    embed_dim=4,
+  )
+  rng = np.random.default_rng(0)
+  params = {n: rng.standard_normal(s).astype(np.float32) for n, s in flat_shapes(config).items()}
+  interop.save(build(config), unflatten(params), folder)
+  interop.load(folder)  # JAX is warm: what follows is timed
+  return folder
+
+
+CONFIGS = {
+  "an unknown kind": (dict(model_type="clop"), "model_type is 'clop'", "'clip'"),
+  "BLIP": (dict(model_type="blip"), "BlipModel, which mmjax has no model for yet"),
+  "an unknown activation": (dict(text_config=dict(hidden_act="relu6")), "text_config: hidden_act is 'relu6'"),
+  "a width that is no number": (dict(vision_config=dict(hidden_size="8")), "vision_config: hidden_size is '8'"),
+  "a huge width": (dict(vision_config=dict(hidden_size=10**12)), "vision_config: hidden_size is 1000000000000"),
+  "a wide width": (dict(text_config=dict(hidden_size=2**23)), "'text_model.", "asks for"),
+  "layers without end": (dict(vision_config=dict(num_hidden_layers=10**6)), "claims 1000000 layers"),
+  "heads that do not divide": (dict(text_config=dict(num_attention_heads=3)), "divisible by num_heads=3"),
+  "grey pictures": (dict(vision_config=dict(num_channels=1)), "num_channels is 1"),
+  "an oblong picture": (dict(vision_config=dict(image_size=[8, 4])), "image_size is [8, 4]"),
+  "another resolution": (dict(vision_config=dict(image_size=16)), "vision_model.embeddings.position_embedding.weight"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_configuration_that_does_not_fit(case, clip, tmp_path):
+  changes, *said = CONFIGS[case]
+  folder = shutil.copytree(clip, tmp_path / "clip")
+  config = json.loads((folder / "config.json").read_text())
+  for name, value in changes.items():
+    config[name] = config[name] | value if isinstance(value, dict) else value
+  (folder / "config.json").write_text(json.dumps(config))
+  refused(lambda: interop.load(folder), *said)
+
+
+def test_missing_surplus_and_misshapen_tensors(clip, tmp_path):
+  from safetensors.numpy import load_file, save_file
+
+  weights = load_file(clip / "model.safetensors")
+  first = "text_model.final_layer_norm.bias"
+  for number, (changed, *said) in enumerate(
+    (
+      ({n: w for n, w in weights.items() if n != first}, f"has no tensor {first!r}"),
+      (weights | {"decoder.x": np.zeros(2, np.float32)}, "'decoder.x', which has no place", "restore"),
+      (weights | {first: np.zeros(9, np.float32)}, first, "has shape [9]", "asks for [8]"),
+      (weights | {first: np.zeros(8, np.int32)}, first, "holds int32"),
+    )
+  ):
+    folder = shutil.copytree(clip, tmp_path / str(number))
+    save_file(changed, folder / "model.safetensors")
+    refused(lambda folder=folder: interop.load(folder), *said)
+
+
+def test_paths_that_climb_out_and_files_that_are_not_there(clip, tmp_path):
+  for name, said in (
+    ("../clip/model.safetensors", "leads out of the folder"),
+    ("/etc/passwd", "leads out"),
+    ("x", "not in"),
+  ):
+    folder = tmp_path / str(len(name))
+    folder.mkdir()
+    shutil.copy(clip / "config.json", folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"logit_scale": name}}))
+    refused(lambda folder=folder: interop.load(folder), repr(name), said)
+  refused(lambda: interop.load(tmp_path / "nowhere"), "does not exist")
+  (tmp_path / "empty").mkdir()
+  refused(lambda: interop.load(tmp_path / "empty"), "holds no weights")
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth", ".ckpt"])
+def test_pickles_are_refused_with_the_way_out(suffix, tmp_path):
+  (tmp_path / f"pytorch_model{suffix}").write_bytes(b"\x80\x04")
+  (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+  for path in (tmp_path, tmp_path / f"pytorch_model{suffix}"):
+    refused(lambda path=path: interop.load(path), "is a pickle", "save_file", "weights_only=True")
+
+
+def test_a_model_that_a_format_cannot_hold_is_refused_field_by_field(tmp_path):
+  tower = dict(width=8, depth=1, num_heads=2)
+  config = TwoTowerConfig(
+    image=ViTConfig(**tower, image_size=8, patch_size=4, stem="conv", pool="flat"),
+    text=TextConfig(**tower, vocab_size=20, max_length=6, eos_id=19, pool="mean", causal=False),
+    embed_dim=4,
+  )
+  rng = np.random.default_rng(0)
+  params = unflatten({n: rng.standard_normal(s).astype(np.float32) for n, s in flat_shapes(config).items()})
+  for format_ in ("transformers", "open_clip", "siglip2", "openai", "big_vision"):
+    refused(
+      lambda format_=format_: interop.save(build(config), params, tmp_path, format=format_),
+      "cannot hold this model",
+      'format="mmjax"',
+    )
+  with pytest.raises(InteropError, match=r"model.image.stem is 'conv', and CLIPModel has only 'patch'"):
+    interop.save(build(config), params, tmp_path)
+  interop.save(build(config), params, tmp_path, format="mmjax")
+  model, again = interop.load(tmp_path)
+  assert model.config == config
+  np.testing.assert_array_equal(again["image"]["stem"]["conv_0"]["kernel"], params["image"]["stem"]["conv_0"]["kernel"])
+  with pytest.raises(InteropError, match="unknown format 'onnx'"):
+    interop.save(build(config), params, tmp_path, format="onnx")
