@@ -1,10 +1,12 @@
-"""The command line that every experiment script ends with: train, evaluate, report, plan."""
+"""The command line that every experiment script ends with: train, evaluate, report, export, plan."""
 
+import argparse
 import contextlib
 import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -19,6 +21,7 @@ COMMANDS = {
   "train": "train, or go on training; then evaluate and write the report",
   "evaluate": "measure the newest checkpoint in the workdir; writes results.json",
   "report": "write report.html from what the workdir holds",
+  "export": "write the model for others: --to transformers|siglip2|open_clip|openai|big_vision|mmjax [--out DIR]",
   "plan": "fits? how fast? what cost? on a machine you need not have (--topology v5e:16x16; plan --help)",
 }
 
@@ -44,6 +47,8 @@ def main(
   with answered():
     if command == "plan":
       status = _plan(experiment, description, rest, core)
+    elif command == "export":
+      status = _export(experiment, description, rest)
     else:
       status = _run(command, parse(experiment, command, description, rest), core, losses)
   sys.exit(status)
@@ -125,6 +130,25 @@ def _plan(experiment: Experiment, description: str | None, arguments: Sequence[s
   from mmjax.plan.command import run
 
   return run(experiment, description, arguments, own_core=core is not None)
+
+
+def _export(experiment: Experiment, description: str | None, arguments: Sequence[str]) -> int:
+  """Takes --to and --out for itself; the rest is the experiment's, of which only the workdir matters."""
+  options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+  options.add_argument("--to", default="mmjax")
+  options.add_argument("--out", type=Path)
+  try:
+    mine, rest = options.parse_known_args(arguments)
+  except argparse.ArgumentError as error:
+    _fail(str(error))
+  workdir = parse(experiment, "export", description, rest).run.workdir
+  start_process()
+  from mmjax.interop.export import export_run
+  from mmjax.run import load_run
+
+  folder = export_run(load_run(workdir), mine.to, mine.out)
+  Console().print(f"exported: {folder}", highlight=False, soft_wrap=True)
+  return 0
 
 
 def _evaluate(run: Any) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cattrs
 from cattrs.errors import BaseValidationError
@@ -54,6 +54,18 @@ class RunConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PretrainedConfig:
+  """Weights to begin from, in place of random ones."""
+
+  path: str | None = None
+  """A folder or file that mmjax.interop.load reads (transformers, open_clip, big_vision, ...); None: all is random."""
+  into: Literal["", "image", "text"] = ""
+  """The tower they are for; empty: the whole model."""
+  take: tuple[str, ...] = (".*",)
+  """Expressions of the parameters to take; whatever none matches begins at random."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
   """Everything that decides what a run does. Raises ValueError where the parts do not fit each other."""
 
@@ -61,6 +73,8 @@ class Experiment:
   """What is read, and how it is transformed."""
   model: TwoTowerConfig = TwoTowerConfig()
   """The towers."""
+  pretrained: PretrainedConfig = PretrainedConfig()
+  """What the parameters begin from."""
   objectives: tuple[Objective, ...] = (Contrastive(),)
   """The weighted terms of the loss."""
   optimizer: OptimizerConfig = OptimizerConfig()

@@ -1,6 +1,7 @@
 """From an experiment to a compiled step: the model, the mesh, the optimiser and where everything lies."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from mmjax.objectives.terms import PairLoss, resolve
 from mmjax.parallel.mesh import Placement, check_batch_size, make_mesh, parameter_shardings, parse_placement
 from mmjax.parallel.rules import Rules
 from mmjax.train.optimizer import make_optimizer
+from mmjax.train.pretrained import pretrained_state
 from mmjax.train.state import Params, TrainState, init_state, state_shardings
 from mmjax.train.step import Step, make_step
 
@@ -44,8 +46,11 @@ class Training:
   step: Step
 
   def initial_state(self) -> TrainState:
-    """The state before the first step, each leaf made where it belongs."""
-    return jax.jit(lambda: _state(self.experiment, self.model, self.optimizer), out_shardings=self.shardings)()
+    """The state before the first step, each leaf made, or read from pretrained weights, where it belongs."""
+    fresh = functools.partial(_state, self.experiment, self.model, self.optimizer)
+    if self.experiment.pretrained.path is not None:
+      return pretrained_state(fresh, self.experiment.pretrained, self.shapes, self.shardings)
+    return jax.jit(fresh, out_shardings=self.shardings)()
 
 
 def prepare(

@@ -1,0 +1,63 @@
+"""The model card: what ran, what it scored, how to open it; written beside exported weights."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_OPEN = {
+  "transformers": "from transformers import AutoModel\nmodel = AutoModel.from_pretrained({folder!r})",
+  "siglip2": "from transformers import AutoModel\nmodel = AutoModel.from_pretrained({folder!r})",
+  "open_clip": "import open_clip\nmodel, _, preprocess = open_clip.create_model_and_transforms({name!r})\n"
+  "tokenizer = open_clip.get_tokenizer({name!r})",
+}
+_OURS = (
+  "from mmjax import interop\nfound = interop.load_pretrained({folder!r})  # .model .params .preprocess .tokenizer"
+)
+_LIBRARIES = {"transformers": "transformers", "siglip2": "transformers", "open_clip": "open_clip"}
+
+
+def model_card(
+  title: str,
+  format: str,
+  folder: str,
+  config: Mapping[str, Any],
+  results: Sequence[Mapping[str, Any]],
+  notes: Sequence[str],
+) -> str:
+  """Markdown with the front matter that model hubs read.
+
+  Args:
+    title: what the run is called.
+    format: the format of the weights beside it.
+    folder: where they are.
+    config: the run's config.json (experiment, packages, git).
+    results: the run's results.json; empty where it was not evaluated.
+    notes: what does not come along.
+  """
+  code = _OPEN.get(format, _OURS).format(folder=folder, name=f"local-dir:{folder}")
+  parts = [
+    f"---\nlibrary_name: {_LIBRARIES.get(format, 'mmjax')}\ntags: [mmjax, contrastive, image-text]\n---\n",
+    f"# {title}\n\nTrained with mmjax, and written in the format `{format}`.\n",
+    f"```python\n{code}\n```\n",
+    "## Results\n\n" + (_results(results) if results else "The run was not evaluated.\n"),
+    *(["## Mind\n\n" + "\n".join(f"* {note}" for note in notes) + "\n"] if notes else []),
+    f"## What ran\n\nCommit {config.get('git') or 'unknown'}, Python {config.get('python', 'unknown')}; "
+    f"{_packages(config)}.\n\n```json\n{json.dumps(config.get('experiment', {}), indent=2, ensure_ascii=False)}\n```\n",
+  ]
+  return "\n".join(parts)
+
+
+def _results(results: Sequence[Mapping[str, Any]]) -> str:
+  lines = ["| task | n | metric | value | chance |", "|---|---|---|---|---|"]
+  for result in results:
+    for metric, value in result["metrics"].items():
+      chance = result["chance"].get(metric)
+      shown = "" if chance is None else f"{chance:.4g}"
+      lines.append(f"| {result['title']} | {result['n']} | {metric} | {value:.4g} | {shown} |")
+  return "\n".join(lines) + "\n"
+
+
+def _packages(config: Mapping[str, Any]) -> str:
+  return (
+    ", ".join(f"{name} {version}" for name, version in config.get("packages", {}).items() if version) or "no versions"
+  )

@@ -1,0 +1,62 @@
+"""A state that begins from published weights: read into its shards, while only the rest is made at random."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from mmjax.experiment import PretrainedConfig
+from mmjax.parallel.rules import parameter_path
+from mmjax.train.state import TrainState
+
+
+def pretrained_state(
+  fresh: Callable[[], TrainState], config: PretrainedConfig, shapes: TrainState, shardings: TrainState
+) -> TrainState:
+  """The state before the first step, with the parameters (and their moving average) that a checkpoint has.
+
+  What is read is never made at random first, and each device reads its own piece: nothing is held twice.
+
+  Args:
+    fresh: the state as it would be without the checkpoint (it is compiled, less what is read).
+    config: the checkpoint, and what to take of it.
+    shapes, shardings: of the whole state.
+  Raises: mmjax.interop.InteropError where the checkpoint cannot be read, or does not fit.
+  """
+  from mmjax.interop.restore import make_array, plan_restore  # here, so that other runs need none of it
+  from mmjax.interop.source import open_source
+
+  assert config.path is not None
+  sizes = {name: leaf.shape for name, leaf in _flat(shapes.params).items()}
+  plan = plan_restore(open_source(config.path), sizes, take=config.take, into=config.into)
+  Console(quiet=jax.process_index() != 0).print(
+    f"{config.path}: {_summary(plan.report)}", highlight=False, soft_wrap=True
+  )
+
+  def without(state: TrainState) -> TrainState:
+    def rest(tree: Any) -> Any:
+      return None if tree is None else {n: leaf for n, leaf in _flat(tree).items() if n not in plan.readers}
+
+    return state.replace(params=rest(state.params), ema=rest(state.ema))
+
+  made = jax.jit(lambda: without(fresh()), out_shardings=without(shardings))()
+
+  def whole(made_part: Any, places: Any) -> Any:
+    def leaf(key_path: Any, sharding: Any) -> Any:
+      name = parameter_path(key_path)
+      reader = plan.readers.get(name)
+      return made_part[name] if reader is None else make_array(reader, sizes[name], sharding)
+
+    return None if made_part is None else jax.tree_util.tree_map_with_path(leaf, places)
+
+  return made.replace(params=whole(made.params, shardings.params), ema=whole(made.ema, shardings.ema))
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+  return {parameter_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _summary(report: Any) -> str:
+  kept = f"{len(report.reinitialised)} of the model's begin at random"
+  return f"{len(report.taken)} parameters taken ({len(report.resampled)} resampled), {len(report.left)} left, {kept}"
