@@ -56,7 +56,7 @@ def test_the_first_loss_is_the_dense_one():
 def test_a_step_written_with_pmap_has_the_trainers_loss_and_gradient():
   training = training_on(8, experiment())
   state, batch = training.initial_state(), host_batch()
-  keys = jax.random.key_data(example_keys(state.rng, state.step, jnp.asarray(batch["index"])))
+  keys = np.asarray(jax.random.key_data(example_keys(state.rng, state.step, jnp.asarray(batch["index"]))))
   params = jax.device_get(state.params)
 
   def loss(params, batch, keys):
