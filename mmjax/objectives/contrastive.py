@@ -87,7 +87,7 @@ def siglip_loss(
   method: str = "ring",
 ) -> Float[Array, ""]:
   """Sigmoid loss over all pairs of the global batch, summed over a row, averaged over rows (Zhai et al.
-  2023, eq. 1).
+  2023, section 3.2).
 
   Args:
     image, text: unit-norm embeddings of the local pairs, float32, float64 or bfloat16.

@@ -36,8 +36,8 @@ def distillation_loss(
   tile_size: TileSize = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Cross-entropy from a teacher's softmax over the batch to the student's (Wu et al. 2023, TinyCLIP, eq.
-  2-3).
+  """Cross-entropy from a teacher's softmax over the batch to the student's (Wu et al. 2023, TinyCLIP,
+  affinity mimicking).
 
   The teacher's embeddings may have another width and get no gradient. Other arguments as for clip_loss.
   Returns: the mean over the global batch and both ways, in nats; at least the teacher's entropy.

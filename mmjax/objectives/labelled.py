@@ -37,7 +37,7 @@ def unicl_loss(
   tile_size: TileSize = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Image-text pairs with equal labels are all positives (Yang et al. 2022, UniCL, eq. 2-4), both ways.
+  """Image-text pairs with equal labels are all positives (Yang et al. 2022, UniCL, section 3.2), both ways.
 
   With distinct labels it is clip_loss, whose other arguments it shares. Returns: mean over the global batch,
   in nats.

@@ -38,7 +38,7 @@ def hinge_loss(
   ids: Int[Array, "batch"] | None = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Sum of hinges over all negatives, both ways, mean over pairs (Kiros et al. 2014, eq. 2).
+  """Sum of hinges over all negatives, both ways, mean over pairs (Kiros et al. 2014, section 2.2).
 
   Arguments as for clip_loss, without a temperature. Returns: the mean over the global batch.
   """
@@ -73,7 +73,7 @@ def triplet_loss(
   ids: Int[Array, "batch"] | None = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Hinge against the hardest negative of the global batch, both ways (Faghri et al. 2018, VSE++, eq. 6).
+  """Hinge against the hardest negative of the global batch, both ways (Faghri et al. 2018, VSE++, MH).
 
   Arguments as for clip_loss, without a temperature. Returns: the mean over the global batch.
   """

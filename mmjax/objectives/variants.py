@@ -37,7 +37,7 @@ def dcl_loss(
   ids: Int[Array, "batch"] | None = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Decoupled contrastive loss: the positive is not in the denominator (Yeh et al. 2022, eq. 6), both ways.
+  """Decoupled contrastive loss: the positive is not in the denominator (Yeh et al. 2022, L_DC), both ways.
 
   Arguments as for clip_loss. Returns: the mean over the global batch, in nats; it can be negative.
   """
@@ -94,7 +94,7 @@ def sogclr_loss(
 
   With g_i the mean over negatives of exp(S_ij - S_ii), u_i <- (1 - gamma) u_i + gamma g_i and the loss is
   the mean of g_i / stop_gradient(u_i): the gradient of log g_i with u_i in the denominator (FastCLIP, Wei et
-  al. 2024, eq. 4).
+  al. 2024, section 4).
 
   Args:
     log_u: log u of the local images and texts, kept by the caller between epochs; -inf: never seen, u_i =
