@@ -104,6 +104,7 @@ def _after_compiling(facts: Facts, compiled: Any) -> Facts:
     alias_bytes=memory.alias_size_in_bytes,
     temporary_bytes=memory.temp_size_in_bytes,
     code_bytes=memory.generated_code_size_in_bytes,
+    compiler_peak_bytes=memory.peak_memory_in_bytes,
     flops=cost.flops,
     cycles=cost.cycles,
     memory_traffic=memory_traffic(parse(text)),

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cattrs.errors import BaseValidationError
+
 import mmjax
 from mmjax.experiment import Experiment, to_json
 from mmjax.files import write_atomically
@@ -16,6 +18,7 @@ from mmjax.plan.topologies import Topology
 
 # What decides how a step compiles, besides the experiment and the machine.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda12-plugin", "jax-cuda12-pjrt")
+_FOLDERS = ("nn", "encoders", "fusion", "models", "objectives", "parallel", "train", "plan")
 _VARIABLES = ("LIBTPU_INIT_ARGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
 
 
@@ -32,7 +35,11 @@ class Cache:
       return facts.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
       return None
-    except (OSError, ValueError):  # half a disk, or another program's file: compile again and write over it
+    except (
+      OSError,
+      ValueError,
+      BaseValidationError,
+    ):  # half a disk, or another program's file: compile again and write over it
       return None
 
   def write(self, experiment: Experiment, topology: Topology, found: Facts) -> None:
@@ -71,10 +78,10 @@ def _step_fields(experiment: Experiment) -> dict[str, Any]:
 
 
 def _sources() -> str:
-  """A digest of this package's code: a checkout's revision would miss what is not committed."""
-  digest, folder = hashlib.sha256(), Path(mmjax.__file__).parent
-  for path in sorted(folder.rglob("*.py")):
-    digest.update(str(path.relative_to(folder)).encode())
+  """A digest of the code that decides: a checkout's revision would miss what is not committed."""
+  digest, root = hashlib.sha256(), Path(mmjax.__file__).parent
+  for path in sorted(path for folder in _FOLDERS for path in (root / folder).rglob("*.py")):
+    digest.update(str(path.relative_to(root)).encode())
     digest.update(path.read_bytes())
   return digest.hexdigest()
 

@@ -37,6 +37,8 @@ class Facts:
     parameter_bytes, optimizer_bytes, average_bytes, batch_bytes: what the step's arguments consist of.
     argument_bytes, output_bytes, alias_bytes, temporary_bytes, code_bytes: the compiler's memory analysis; all 0 where
       the compiler gave up for lack of memory.
+    compiler_peak_bytes: the compiler's own figure of the most that is alive at once; it leaves out gaps between buffers
+      on TPU, and temporaries on CPU, so that a program needs at least as much as the sum of the five.
     needed_bytes: what a compiler that gave up says the program needs, else None.
     complaint: its own words.
     flops: of matrix products and convolutions.
@@ -63,6 +65,7 @@ class Facts:
   alias_bytes: int = 0
   temporary_bytes: int = 0
   code_bytes: int = 0
+  compiler_peak_bytes: int = 0
   needed_bytes: int | None = None
   complaint: str = ""
   flops: int = 0
