@@ -41,6 +41,9 @@ EXTRAS = {
   "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn"],
   "tpu": ["jax[tpu]"],
   "cuda12": ["jax[cuda12]"],
+  # The compilers that `plan` asks; neither needs the hardware, and neither disturbs a run that has none.
+  "plan-tpu": ["libtpu==0.0.42.*"],
+  "plan-gpu": ["jax-cuda12-plugin==0.10.2", "jax-cuda12-pjrt==0.10.2"],
   "wandb": ["wandb"],
 }
 
@@ -53,6 +56,7 @@ setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=find_packages(include=["mmjax", "mmjax.*"]),
+  package_data={"mmjax.plan": ["target_configs/*.txtpb"]},
   install_requires=CORE,
   extras_require=EXTRAS,
 )

@@ -39,7 +39,7 @@ class Cache:
       OSError,
       ValueError,
       BaseValidationError,
-    ):  # half a disk, or another program's file: compile again and write over it
+    ):  # half a disk, another program: compile again
       return None
 
   def write(self, experiment: Experiment, topology: Topology, found: Facts) -> None:
