@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from einops import rearrange
+from einops import EinopsError, rearrange
 
+from mmjax.errors import ConfigError
 from mmjax.interop.errors import InteropError
 from mmjax.interop.tensors import TensorFile
 from mmjax.parallel.rules import match_rules
@@ -46,9 +46,8 @@ class Rule:
     return rearrange(tensor, f"{ours} -> {theirs}", **dict(self.sizes))
 
   def their_shape(self, shape: Shape) -> Shape:
-    if not self.layout:
-      return shape
-    return jax.eval_shape(self.to_theirs, jax.ShapeDtypeStruct(shape, np.float32)).shape
+    # A view of one zero has every shape and takes no memory.
+    return self.to_theirs(np.broadcast_to(np.int8(0), shape)).shape
 
 
 def linear(ours: str, theirs: str, part: int = 0) -> tuple[Rule, Rule]:
@@ -110,7 +109,7 @@ class Table:
   Args:
     rules: the table.
     shapes: our parameters, by path.
-    partial: leave out parameters that no rule covers; otherwise they are an error (ConfigError).
+    partial: leave out parameters that no rule covers or fits; otherwise they are an error (ConfigError).
   """
 
   def __init__(self, rules: Sequence[Rule], shapes: Mapping[str, Shape], *, partial: bool = False):
@@ -121,8 +120,13 @@ class Table:
     for path, rule in matched.items():
       match = re.search(rule.ours, path)
       assert match is not None
-      name = match.expand(rule.theirs)
-      parts.setdefault(name, []).append((rule.part, path, rule, rule.their_shape(shapes[path])))
+      try:
+        their_shape = rule.their_shape(shapes[path])
+      except EinopsError as error:
+        if partial:
+          continue
+        raise ConfigError(f"the parameter {path!r} has shape {shapes[path]}, not that of {rule.theirs!r}") from error
+      parts.setdefault(match.expand(rule.theirs), []).append((rule.part, path, rule, their_shape))
     self.places: dict[str, Place] = {}
     self.their_shapes: dict[str, Shape] = {}
     for name, group in parts.items():

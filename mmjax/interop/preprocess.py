@@ -30,6 +30,8 @@ class Preprocess:
     interpolation: Pillow's filter; all but "nearest" antialias.
     mean, std: subtracted from and divided into colours of 0 to 1.
     fill: grey level of the padding ("longest").
+    odd: where the middle begins when an odd number of pixels is too many: one half rounded to even (torchvision, and
+      so open_clip), or down (transformers).
   """
 
   size: int
@@ -38,6 +40,7 @@ class Preprocess:
   mean: tuple[float, float, float] = CLIP_MEAN
   std: tuple[float, float, float] = CLIP_STD
   fill: int = 0
+  odd: Literal["even", "down"] = "even"
 
   def __call__(self, picture: Picture) -> Float[np.ndarray, "height width 3"]:
     """A path, encoded bytes, a Pillow picture or uint8 array; transparency is dropped, as the references do."""
@@ -52,13 +55,14 @@ class Preprocess:
       return image.resize((side, side), filter_)
     if self.resize == "longest":
       ratio = max(width, height) / side
-      return _cut(image.resize((round(width / ratio), round(height / ratio)), filter_), side, self.fill)
+      return _cut(image.resize((round(width / ratio), round(height / ratio)), filter_), side, self.fill, self.odd)
     short = min(width, height)
     # The longer side is rounded down, as torchvision does.
-    return _cut(image.resize((int(side * width / short), int(side * height / short)), filter_), side, self.fill)
+    sides = int(side * width / short), int(side * height / short)
+    return _cut(image.resize(sides, filter_), side, self.fill, self.odd)
 
 
-def _cut(image: Image.Image, side: int, fill: int) -> Image.Image:
+def _cut(image: Image.Image, side: int, fill: int, odd: str) -> Image.Image:
   """The square in the middle, padded where the picture is smaller."""
   width, height = image.size
   if width < side or height < side:
@@ -66,7 +70,8 @@ def _cut(image: Image.Image, side: int, fill: int) -> Image.Image:
     right, bottom = max(0, (side - width + 1) // 2), max(0, (side - height + 1) // 2)
     image = ImageOps.expand(image, (left, top, right, bottom), fill=(fill,) * 3)
     width, height = image.size
-  left, top = round((width - side) / 2.0), round((height - side) / 2.0)
+  begin = round if odd == "even" else int
+  left, top = begin((width - side) / 2.0), begin((height - side) / 2.0)
   return image.crop((left, top, left + side, top + side))
 
 
@@ -89,6 +94,7 @@ def from_transformers(fields: Fields, size: int, default: Preprocess) -> Preproc
     default,
     size=size,
     resize=resize,
+    odd="down",
     interpolation=fields.choice(
       "resample", _INTERPOLATIONS, {v: k for k, v in _INTERPOLATIONS.items()}[default.interpolation]
     ),

@@ -1,8 +1,10 @@
 """From a configuration to a module, and to the shapes of its parameters without making any."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -35,11 +37,12 @@ def build(config: ModelConfig) -> nn.Module:
       return TextTransformer(config)
 
 
-def flat_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(maxsize=32)
+def flat_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
   """The shapes of all parameters by path. One block of each tower is traced, however many there are."""
   config = with_scan(config, True)
   shapes = jax.eval_shape(build(config).init, jax.random.key(0), _example(config))["params"]
-  return {path: leaf.shape for path, leaf in _unstacked(flatten(shapes), _take_shape).items()}
+  return MappingProxyType({path: leaf.shape for path, leaf in _unstacked(flatten(shapes), _take_shape).items()})
 
 
 def flatten(params: Any) -> Flat:

@@ -82,16 +82,11 @@ def open_source(path: str | Path) -> Source:
   if architecture is BERT:
     config = _sentence_pooling(config, folder)
   _check_depth(config, file)
-  return Source(
-    path,
-    folder,
-    format_,
-    architecture,
-    file,
-    fields,
-    config,
-    Table(architecture.rules(config), _shapes(config, fields)),
-  )
+  try:
+    table = Table(architecture.rules(config), flat_shapes(config))
+  except (ValueError, TypeError, OverflowError) as error:
+    raise InteropError(f"{fields.where}: no model can be made of it: {error}") from error
+  return Source(path, folder, format_, architecture, file, fields, config, table)
 
 
 def open_tensors(path: str | Path) -> TensorFile:
@@ -109,13 +104,6 @@ def _existing(path: str | Path) -> Path:
   if not path.exists():
     raise InteropError(f"{path} does not exist: give a folder with weights, a .safetensors or a .npz file")
   return path
-
-
-def _shapes(config: ModelConfig, fields: Fields) -> dict[str, tuple[int, ...]]:
-  try:
-    return flat_shapes(config)
-  except (ValueError, TypeError, OverflowError) as error:
-    raise InteropError(f"{fields.where}: no model can be made of it: {error}") from error
 
 
 def _open_folder(folder: Path) -> tuple[str, TensorFile, Fields]:
