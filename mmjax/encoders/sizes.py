@@ -1,5 +1,7 @@
 """Named transformer sizes (Zhai et al. 2022, table 2; So400m: Alabdulmohsin et al. 2023)."""
 
+from typing import Any
+
 _SIZES = {  # name: width, depth, num_heads, mlp_dim
   "Ti": (192, 12, 3, 768),
   "S": (384, 12, 6, 1536),
@@ -11,7 +13,7 @@ _SIZES = {  # name: width, depth, num_heads, mlp_dim
 }
 
 
-def vit_size(name: str) -> dict[str, int]:
+def vit_size(name: str) -> dict[str, Any]:
   """Fields of a transformer's configuration by size: `ViTConfig(**vit_size("B"), patch_size=32)`.
 
   Raises: ValueError where there is no such size.

@@ -1,0 +1,65 @@
+"""CLIP ViT-B/32 (Radford et al. 2021, table 20): 400 million pairs, batch 32,768, 32 epochs.
+
+The paper reports 63.2% zero-shot on ImageNet (table 11). Its hyper-parameters (tables 18 to 20): AdamW,
+learning rate 5e-4, b1 0.9, b2 0.98, epsilon 1e-6, weight decay 0.2 (not on gains and biases), 2,000 steps of
+warm-up, cosine decay, temperature from 0.07 and clipped at 100; a random square crop is the only
+augmentation.
+
+What cannot be run here: the pairs are not public, and neither is such a machine here. Point it at pictures of
+your own with `--data.path DIR` (or `--data.source tfds --data.name ...`); their captions get a byte-level BPE
+of CLIP's size, unless `--data.tokenizer.path` names one. What it would take elsewhere:
+
+    python experiments/clip_b32.py plan --topology v5e:16x16
+"""
+
+from pathlib import Path
+
+from mmjax.cli import main
+from mmjax.data import AugmentationConfig, DataConfig, TokenizerConfig
+from mmjax.encoders.text import TextConfig
+from mmjax.encoders.vit import ViTConfig
+from mmjax.experiment import Experiment, RunConfig
+from mmjax.models.two_tower import TwoTowerConfig
+from mmjax.objectives.terms import Contrastive
+from mmjax.train.optimizer import OptimizerConfig
+
+EXPERIMENT = Experiment(
+  data=DataConfig(
+    source="folder",
+    tokenizer=TokenizerConfig(vocab_size=49_408, max_length=77),
+    augmentation=AugmentationConfig(
+      crop_scale=(0.9, 1.0),
+      crop_ratio=(1.0, 1.0),
+      rotation=0.0,
+      brightness=0.0,
+      contrast=0.0,
+      saturation=0.0,
+      background=0.0,
+    ),
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+    workers=8,
+  ),
+  model=TwoTowerConfig(
+    image=ViTConfig(
+      patch_size=32,
+      pool="cls",
+      stem_bias=False,
+      class_position=True,
+      input_norm=True,
+      activation="quick_gelu",
+      norm_epsilon=1e-5,
+      scan=True,
+      remat="full",
+      dtype="bfloat16",
+    ),
+    text=TextConfig(activation="quick_gelu", norm_epsilon=1e-5, scan=True, remat="full", dtype="bfloat16"),
+    embed_dim=512,
+  ),
+  objectives=(Contrastive(),),
+  optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=2000, b2=0.98, epsilon=1e-6, weight_decay=0.2),
+  run=RunConfig(workdir=Path("runs/clip_b32"), batch_size=32_768, steps=390_625, save_every=2000, log_every=50),
+)
+
+if __name__ == "__main__":
+  main(EXPERIMENT, description=__doc__)
