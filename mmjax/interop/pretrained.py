@@ -141,8 +141,6 @@ def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[s
   try:
     back = architecture.read(Fields(fields, architecture.name), entries)
   except (KeyError, IndexError, ValueError) as error:
-    if isinstance(error, InteropError):
-      raise
     raise InteropError(
       f'{architecture.name} cannot hold this model ({error}); format="mmjax" holds every one'
     ) from error

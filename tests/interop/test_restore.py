@@ -264,7 +264,7 @@ def test_big_vision_vit(pool, tmp_path):
 
 
 def test_convert_inspect_and_mistakes(siglip, tmp_path, capsys):
-  folder, params = siglip
+  folder, _ = siglip
   assert main(["convert", str(folder), str(tmp_path / "bv"), "--to", "big_vision"]) == 0
   assert main(["convert", str(tmp_path / "bv"), str(tmp_path / "back"), "--to", "transformers"]) == 0
   assert "model.safetensors" in capsys.readouterr().out
