@@ -23,7 +23,9 @@ class ViTConfig(TransformerConfig):
   image_size: int = 224
   """Side of the square input image in pixels."""
   patch_size: int = 16
-  """Side of a patch in pixels; must divide image_size."""
+  """Side of a patch in pixels; must divide image_size, unless drop_remainder."""
+  drop_remainder: bool = False
+  """Leave out the pixels at the right and below that fill no patch (SigLIP So400m/14 at 384 pixels)."""
   pool: Literal["cls", "mean", "map", "flat"] = "map"
   """One vector per image: a class token, the mean over patches, attention by a learned query (MAP), or all patches
   side by side (flat: for few patches of aligned pictures, where the place of a patch says much)."""
@@ -42,7 +44,7 @@ class ViTConfig(TransformerConfig):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    if self.image_size % self.patch_size:
+    if self.image_size % self.patch_size and not self.drop_remainder:
       raise ValueError(f"image_size={self.image_size} must be divisible by patch_size={self.patch_size}")
     if self.stem == "conv" and self.patch_size & (self.patch_size - 1):
       raise ValueError(f'patch_size={self.patch_size} must be a power of two for stem="conv"')
@@ -104,6 +106,8 @@ class ViT(nn.Module):
 
   def _embed(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch patches dim"]:
     c = self.config
+    if c.drop_remainder:
+      images = images[:, : c.grid * c.patch_size, : c.grid * c.patch_size]
     if c.stem == "conv":
       x = ConvStem(c.width, c.patch_size, c.dtype, c.norm_epsilon, name="stem")(images)
     else:

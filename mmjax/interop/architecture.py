@@ -73,7 +73,8 @@ def canonical(config: ModelConfig) -> ModelConfig:
     same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention")}
     config = dataclasses.replace(config, mlp_dim=config.hidden, **same)
   if isinstance(config, ViTConfig):
-    return dataclasses.replace(config, patch_dropout=0.0)
+    remainder = config.drop_remainder and config.image_size % config.patch_size != 0
+    return dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)
   return _canonical_text(config) if isinstance(config, TextConfig) else config
 
 
@@ -96,6 +97,11 @@ def _differences(mine: Any, theirs: Any, path: str) -> Any:
       yield from _differences(a, b, f"{path}.{field.name}")
     elif a != b:
       yield f"{path}.{field.name}", a, b
+
+
+def sides(image_size: int, patch_size: int) -> dict[str, Any]:
+  """Sizes of a vision transformer whose strided convolution drops the pixels that fill no patch."""
+  return {"image_size": image_size, "patch_size": patch_size, "drop_remainder": image_size % patch_size != 0}
 
 
 def wrong_kind(name: str, wanted: str, config: Any) -> InteropError:

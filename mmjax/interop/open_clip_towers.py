@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
-from mmjax.interop.architecture import Architecture, Entries, wrong_kind
+from mmjax.interop.architecture import Architecture, Entries, sides, wrong_kind
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
@@ -172,8 +172,7 @@ def _read_vit(vision: Fields, quick: bool) -> ViTConfig:
     mlp_dim=int(width * vision.number("mlp_ratio", 4.0)),
     activation=_activation(vision, quick),
     norm_epsilon=_epsilon(vision),
-    image_size=vision.square("image_size", 224),
-    patch_size=vision.square("patch_size", 16),
+    **sides(vision.square("image_size", 224), vision.square("patch_size", 16)),
     pool="cls",
     input_norm=not vision.flag("no_ln_pre", False),
     class_position=True,

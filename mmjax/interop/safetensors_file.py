@@ -64,6 +64,8 @@ class SafetensorsFile:
   def read(self, name: str) -> np.ndarray:
     entry = self.entries[name]
     count = math.prod(entry.shape)
+    if count == 0:
+      return np.zeros(entry.shape, entry.dtype)
     flat = np.frombuffer(self._bytes, entry.dtype, count, self._start + self._offsets[name])
     return flat.reshape(entry.shape)
 

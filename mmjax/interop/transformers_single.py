@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmjax.encoders import TextConfig, ViTConfig, bert_config
-from mmjax.interop.architecture import ACTIVATIONS, THEIR_ACTIVATIONS, Architecture, Entries, wrong_kind
+from mmjax.interop.architecture import ACTIVATIONS, THEIR_ACTIVATIONS, Architecture, Entries, sides, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches
 from mmjax.interop.transformers_towers import write_size
@@ -63,8 +63,7 @@ def read_vit(fields: Fields, entries: Entries) -> ViTConfig:
     **_size(fields),
     activation=fields.choice("hidden_act", ACTIVATIONS, "gelu"),
     norm_epsilon=fields.number("layer_norm_eps", 1e-12),
-    image_size=fields.square("image_size", 224),
-    patch_size=fields.square("patch_size", 16),
+    **sides(fields.square("image_size", 224), fields.square("patch_size", 16)),
     pool="cls",
     class_position=True,
     tanh_pool=pooled,

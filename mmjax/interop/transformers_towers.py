@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from mmjax.encoders import TextConfig, ViTConfig
-from mmjax.interop.architecture import ACTIVATIONS, THEIR_ACTIVATIONS, Architecture, Entries, wrong_kind
+from mmjax.interop.architecture import ACTIVATIONS, THEIR_ACTIVATIONS, Architecture, Entries, sides, wrong_kind
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
@@ -106,8 +106,7 @@ def read_clip(fields: Fields, entries: Entries) -> TwoTowerConfig:
       **_size(vision, 768, 3072, 12),
       activation=vision.choice("hidden_act", ACTIVATIONS, "quick_gelu"),
       norm_epsilon=vision.number("layer_norm_eps", 1e-5),
-      image_size=vision.square("image_size", 224),
-      patch_size=vision.square("patch_size", 32),
+      **sides(vision.square("image_size", 224), vision.square("patch_size", 32)),
       pool="cls",
       input_norm=True,
       class_position=True,
@@ -174,8 +173,7 @@ def _read_siglip(fields: Fields, vision: Fields, image_size: int) -> TwoTowerCon
       **size,
       activation=vision.choice("hidden_act", ACTIVATIONS, "gelu_pytorch_tanh"),
       norm_epsilon=vision.number("layer_norm_eps", 1e-6),
-      image_size=image_size,
-      patch_size=vision.square("patch_size", 16),
+      **sides(image_size, vision.square("patch_size", 16)),
       pool="map",
     ),
     text=TextConfig(

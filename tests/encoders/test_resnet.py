@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.encoders import ResNet, ResNetConfig, TextTransformer, bert_config
+from mmjax.encoders.resnet import FrozenBatchNorm
 from mmjax.models.flops import image_flops
 
 SMALL = ResNetConfig(image_size=64, layers=(2, 1, 1, 1), width=4, num_heads=4, output_dim=6)
@@ -14,20 +15,34 @@ IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((3, 64, 64, 3)), j
 
 @pytest.fixture(scope="module")
 def params():
-  return jax.jit(ResNet(SMALL).init)(jax.random.key(0), IMAGES)["params"]
+  return random_like(jax.eval_shape(ResNet(SMALL).init, jax.random.key(0), IMAGES)["params"])
+
+
+def random_like(shapes):
+  rng = np.random.default_rng(0)
+  return jax.tree.map(lambda s: jnp.asarray(np.abs(0.3 * rng.standard_normal(s.shape)), jnp.float32), shapes)
 
 
 def test_shapes_and_independence_of_the_rest_of_the_batch(params):
-  out = ResNet(SMALL).apply({"params": params}, IMAGES)
+  encode = jax.jit(lambda images: ResNet(SMALL).apply({"params": params}, images))
+  out = encode(IMAGES)
   assert (out.tokens.shape, out.pooled.shape, bool(out.mask.all())) == ((3, 4, 128), (3, 6), True)
-  alone = ResNet(SMALL).apply({"params": params}, IMAGES[1:2])
-  np.testing.assert_allclose(alone.pooled[0], out.pooled[1], rtol=1e-5, atol=1e-6)
+  others = encode(IMAGES.at[0].set(9.0).at[2].set(-9.0))
+  np.testing.assert_allclose(others.pooled[1], out.pooled[1], rtol=1e-5)
+  assert np.abs(others.pooled[0] - out.pooled[0]).max() > 1e-3
 
 
-def test_statistics_of_the_batch_norm_get_no_gradient(params):
-  grads = jax.grad(lambda p: jnp.square(ResNet(SMALL).apply({"params": p}, IMAGES).pooled).sum())(params)
-  assert not np.any(grads["norm_1"]["mean"]) and not np.any(grads["norm_1"]["var"])
-  assert np.any(grads["norm_1"]["scale"]) and np.any(grads["conv_1"]["kernel"])
+def test_statistics_of_the_batch_norm_get_no_gradient():
+  norm, x = FrozenBatchNorm(), IMAGES[:, :4, :4]
+  params = random_like(jax.eval_shape(norm.init, jax.random.key(0), x)["params"])
+  loss = lambda p: jnp.square(norm.apply({"params": p}, x)).sum()
+  grads = jax.jit(jax.grad(loss))(params)
+  assert not np.any(grads["mean"]) and not np.any(grads["var"])
+  assert np.all(grads["scale"]) and np.all(grads["bias"])
+  shown = norm.apply({"params": params}, x)
+  expected = (x - params["mean"][None, None, None]) / np.sqrt(params["var"] + 1e-5)[None, None, None]
+  expected = expected * params["scale"][None, None, None] + params["bias"][None, None, None]
+  np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_flops_are_what_the_compiler_counts():
@@ -56,8 +71,9 @@ def test_fields_that_do_not_fit_are_named():
 def test_segments_change_a_bert_and_padding_does_not():
   config = bert_config(width=8, depth=2, num_heads=2, vocab_size=20, max_length=8)
   ids = jnp.asarray([[3, 4, 5, 6, 0, 0], [3, 9, 6, 0, 0, 0]])
-  params = TextTransformer(config).init(jax.random.key(0), ids)["params"]
+  params = jax.jit(TextTransformer(config).init)(jax.random.key(0), ids)["params"]
 
+  @jax.jit
   def embed(ids, types=None):
     return TextTransformer(config).apply({"params": params}, ids, types, method="encode_text")
 

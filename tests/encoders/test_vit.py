@@ -47,6 +47,14 @@ def test_patch_dropout_and_drop_path_follow_the_example_in_any_order():
   assert encode(IMAGES).tokens.shape == (3, 4, 8)  # evaluation reads every patch
 
 
+def test_pixels_that_fill_no_patch_are_left_out():
+  model = ViT(ViTConfig(**{**SMALL, "patch_size": 3}, drop_remainder=True, pool="mean"))
+  params = jax.jit(model.init)(jax.random.key(0), IMAGES)["params"]
+  encode = jax.jit(lambda images: model.apply({"params": params}, images).pooled)
+  np.testing.assert_array_equal(encode(IMAGES.at[:, 6:].set(9.0).at[:, :, 6:].set(9.0)), encode(IMAGES))
+  assert params["position_embedding"].shape == (4, 8)
+
+
 def test_positions_matter():
   _, encode = _vit(pool="mean")
   moved = jnp.roll(IMAGES, 4, axis=1)

@@ -1,4 +1,4 @@
-"""A run of ours, exported from the command line, opens in the other projects and embeds alike; its card says what ran."""
+"""A run of ours, exported on the command line, opens in other projects and embeds alike; its card says what ran."""
 
 import dataclasses
 import json

@@ -57,7 +57,7 @@ TWO_TOWERS = {
   "clip, ends by the largest id": (clip, dict(eos_token_id=2), dict(num_attention_heads=4, patch_size=4)),
   "clip, gelu and epsilon": (clip, OTHER, OTHER | dict(hidden_size=24, num_hidden_layers=1)),
   "siglip": (siglip, {}, {}),
-  "siglip, gelu and epsilon": (siglip, OTHER, OTHER | dict(patch_size=4, num_attention_heads=4)),
+  "siglip, gelu and epsilon": (siglip, OTHER, OTHER | dict(patch_size=5, num_attention_heads=4)),  # a pixel is over
   "siglip2": (siglip2, {}, {}),
   "siglip2, gelu and epsilon": (siglip2, OTHER, OTHER | dict(patch_size=4)),
 }
