@@ -5,6 +5,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from mmjax.parallel import host
+
 SCRIPT = """
 import json, os, resource, sys
 from mmjax.parallel import host
@@ -35,3 +39,20 @@ def test_memory_that_a_step_frees_serves_the_next_one():
   assert "ynn_fusion_type" in flags
   _, plain_faults, _ = _run("leave", XLA_FLAGS="")
   assert faults < plain_faults / 4
+
+
+@pytest.mark.parametrize(
+  ("platforms", "plugin", "hardware", "cpu"),
+  [
+    ("cpu", True, True, True),
+    ("", False, False, True),
+    ("", True, False, True),  # the compiler is here for planning
+    ("", True, True, False),
+    ("cuda", False, False, False),
+  ],
+)
+def test_a_compiler_without_its_hardware_changes_nothing(platforms, plugin, hardware, cpu, monkeypatch):
+  monkeypatch.setenv("JAX_PLATFORMS", platforms)
+  monkeypatch.setattr(host.importlib.util, "find_spec", lambda name: plugin or None)
+  monkeypatch.setattr(host.glob, "glob", lambda pattern: [pattern] if hardware else [])
+  assert host.on_cpu() == cpu
