@@ -1,4 +1,4 @@
-"""open_clip's own towers (ViT, ModifiedResNet, text), and OpenAI's CLIP, which they are named after."""
+"""open_clip's own towers: ViT, ModifiedResNet, text."""
 
 import math
 from typing import Any, Literal
@@ -272,74 +272,7 @@ def _write_blocks(c: ViTConfig | TextConfig) -> dict[str, Any]:
   return fields | ({} if c.norm_epsilon == 1e-5 else {"norm_kwargs": {"eps": c.norm_epsilon}})
 
 
-def read_openai(fields: Fields, entries: Entries) -> TwoTowerConfig:
-  """OpenAI's files have no configuration: everything follows from shapes, and from what is the same in all of them."""
-  del fields
-  shape = {name: entry.shape for name, entry in entries.items()}
-  embed_dim, width = shape["text_projection"][1], shape["ln_final.weight"][0]
-  vocab, length = shape["token_embedding.weight"][0], shape["positional_embedding"][0]
-  return TwoTowerConfig(
-    image=_openai_vit(shape) if "visual.proj" in shape else _openai_resnet(shape, embed_dim),
-    text=TextConfig(
-      width=width,
-      depth=_count(shape, "transformer.resblocks."),
-      num_heads=max(1, width // 64),
-      vocab_size=vocab,
-      max_length=length,
-      pool="argmax",
-      eos_id=2,
-      mask_padding=False,
-      activation="quick_gelu",
-      norm_epsilon=1e-5,
-    ),
-    embed_dim=embed_dim,
-    image_projection="linear" if "visual.proj" in shape else "none",
-    max_logit_scale=math.inf,
-  )
-
-
-def _openai_vit(shape: dict[str, tuple[int, ...]]) -> ViTConfig:
-  width, patch_size = shape["visual.conv1.weight"][0], shape["visual.conv1.weight"][-1]
-  return ViTConfig(
-    width=width,
-    depth=_count(shape, "visual.transformer.resblocks."),
-    num_heads=max(1, width // 64),
-    image_size=patch_size * math.isqrt(max(1, shape["visual.positional_embedding"][0] - 1)),
-    patch_size=patch_size,
-    activation="quick_gelu",
-    norm_epsilon=1e-5,
-    pool="cls",
-    input_norm=True,
-    class_position=True,
-    stem_bias=False,
-  )
-
-
-def _openai_resnet(shape: dict[str, tuple[int, ...]], embed_dim: int) -> ResNetConfig:
-  width = shape["visual.layer1.0.conv1.weight"][0]
-  first, second, third, fourth = (_count(shape, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
-  return ResNetConfig(
-    image_size=32 * math.isqrt(max(1, shape["visual.attnpool.positional_embedding"][0] - 1)),
-    layers=(first, second, third, fourth),
-    width=width,
-    num_heads=width * 32 // 64,
-    output_dim=embed_dim,
-  )
-
-
-def _count(names: dict[str, Any], prefix: str) -> int:
-  """How many numbered layers follow a prefix."""
-  return len({name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)})
-
-
-def write_openai(config: Any) -> dict[str, Any]:
-  if not isinstance(config, TwoTowerConfig):
-    raise wrong_kind("OpenAI's CLIP", "an image tower beside a text transformer", config)
-  return {}
-
-
-_BUFFERS = (r"num_batches_tracked$", r"attn_mask$", r"^(input_resolution|context_length|vocab_size)$")
+BUFFERS = (r"num_batches_tracked$", r"attn_mask$", r"^(input_resolution|context_length|vocab_size)$")
 # With custom_text the text tower is a module of its own, and its names begin with "text.".
 _CUSTOM_TEXT = ((r"^text\.", ""),)
-OPEN_CLIP = Architecture("open_clip's CLIP", read, write, rules, _BUFFERS, renamed=_CUSTOM_TEXT)
-OPENAI = Architecture("OpenAI's CLIP", read_openai, write_openai, rules, _BUFFERS)
+OPEN_CLIP = Architecture("open_clip's CLIP", read, write, rules, BUFFERS, renamed=_CUSTOM_TEXT)

@@ -21,10 +21,12 @@ from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.mapping import Table
 from mmjax.interop.native import NATIVE
-from mmjax.interop.open_clip_towers import OPEN_CLIP, OPENAI
+from mmjax.interop.open_clip_towers import OPEN_CLIP
+from mmjax.interop.openai import OPENAI
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.restore import make_array, plan_restore, read_all
 from mmjax.interop.safetensors_file import write_safetensors
+from mmjax.interop.sentence import write_pooling
 from mmjax.interop.shapes import ModelConfig, build, flat_shapes, per_layer, unflatten
 from mmjax.interop.source import CONFIG, OPEN_CLIP_CONFIG, WEIGHTS, Source, open_source
 from mmjax.interop.tensors import Entry
@@ -130,7 +132,10 @@ def save(
   if missing:
     raise InteropError(f"params are not those of this model: {sorted(missing)[0]!r} is only on one side")
   tensors = table.to_theirs(flat, lambda leaf: np.asarray(jax.device_get(leaf), np.float32))
-  return _write(Path(path).expanduser(), architecture, fields, tensors, preprocess)
+  written = _write(Path(path).expanduser(), architecture, fields, tensors, preprocess)
+  if architecture is BERT and isinstance(config, TextConfig) and config.pool == "mean":
+    write_pooling(config, written.parent)
+  return written
 
 
 def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[str, Any], Table]:
@@ -144,6 +149,8 @@ def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[s
     raise InteropError(
       f'{architecture.name} cannot hold this model ({error}); format="mmjax" holds every one'
     ) from error
+  if isinstance(back, TextConfig) and isinstance(config, TextConfig) and config.pool == "mean":
+    back = dataclasses.replace(back, pool="mean")  # said in files of sentence-transformers beside it
   check_writable(config, back, architecture.name)
   try:
     return fields, Table(rules, shapes)

@@ -12,8 +12,10 @@ from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.mapping import Table
 from mmjax.interop.native import NATIVE
 from mmjax.interop.npz_file import NpzFile
-from mmjax.interop.open_clip_towers import OPEN_CLIP, OPENAI
+from mmjax.interop.open_clip_towers import OPEN_CLIP
+from mmjax.interop.openai import OPENAI
 from mmjax.interop.safetensors_file import SafetensorsFile
+from mmjax.interop.sentence import read_pooling
 from mmjax.interop.shapes import ModelConfig, flat_shapes
 from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
 from mmjax.interop.transformers_single import BERT, VIT
@@ -79,8 +81,8 @@ def open_source(path: str | Path) -> Source:
     file = Renamed(file, architecture.renamed)
   model_fields = fields.object("model_cfg") if format_ == "open_clip" else fields
   config = _config(architecture, model_fields, file)
-  if architecture is BERT:
-    config = _sentence_pooling(config, folder)
+  if isinstance(config, TextConfig) and architecture is BERT:
+    config = read_pooling(config, folder)
   _check_depth(config, file)
   try:
     table = Table(architecture.rules(config), flat_shapes(config))
@@ -186,18 +188,6 @@ def _check_depth(config: ModelConfig, file: TensorFile) -> None:
     depth = sum(tower.layers) if isinstance(tower, ResNetConfig) else tower.depth
     if depth > len(file.entries):
       raise InteropError(f"{file.path} holds {len(file.entries)} tensors, but its configuration claims {depth} layers")
-
-
-def _sentence_pooling(config: ModelConfig, folder: Path) -> ModelConfig:
-  """What sentence-transformers writes beside a BERT says how a sentence becomes one vector."""
-  modules = folder / "modules.json"
-  if not modules.exists() or not isinstance(config, TextConfig):
-    return config
-  pooling = read_json(inside(folder, "1_Pooling/config.json", str(modules)))
-  for name in ("pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens"):
-    pooling.only(name, False, False)
-  mean = pooling.flag("pooling_mode_mean_tokens", False)
-  return dataclasses.replace(config, pool="mean" if mean else "first", tanh_pool=False)
 
 
 def _shards(folder: Path) -> Shards:

@@ -1,0 +1,46 @@
+"""sentence-transformers' few files beside a BERT: how a sentence becomes one vector."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from mmjax.encoders import TextConfig
+from mmjax.interop.fields import read_json
+
+_MODULES, _POOLING = "modules.json", "1_Pooling"
+_OTHERS = ("pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens")
+
+
+def read_pooling(config: TextConfig, folder: Path) -> TextConfig:
+  """The configuration with the pooling that a folder's files ask for; as it is where there are none.
+
+  Raises: InteropError where they ask for a pooling without a counterpart here.
+  """
+  path = folder / _POOLING / "config.json"
+  if not (folder / _MODULES).is_file() or not path.is_file():
+    return config
+  pooling = read_json(path)
+  for name in _OTHERS:
+    pooling.only(name, False, False)
+  mean = pooling.flag("pooling_mode_mean_tokens", False)
+  return dataclasses.replace(config, pool="mean" if mean else "first", tanh_pool=False)
+
+
+def write_pooling(config: TextConfig, folder: Path) -> None:
+  """Writes those files for a model that takes the mean over its tokens."""
+  (folder / _POOLING).mkdir(exist_ok=True)
+  kinds = (("0", "", "Transformer"), ("1", _POOLING, "Pooling"))
+  modules = [
+    {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+    for name, path, kind in kinds
+  ]
+  pooling = {
+    "word_embedding_dimension": config.width,
+    "pooling_mode_cls_token": False,
+    "pooling_mode_mean_tokens": True,
+  }
+  pooling |= dict.fromkeys(_OTHERS, False)
+  (folder / _MODULES).write_text(json.dumps(modules, indent=2), encoding="utf-8")
+  (folder / _POOLING / "config.json").write_text(json.dumps(pooling, indent=2), encoding="utf-8")
+  length = json.dumps({"max_seq_length": config.max_length, "do_lower_case": False})
+  (folder / "sentence_bert_config.json").write_text(length, encoding="utf-8")
