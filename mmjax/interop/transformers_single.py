@@ -142,6 +142,6 @@ BERT = Architecture(
   read_bert,
   write_bert,
   bert_rules,
-  _HEADS,
+  (*_HEADS, r"^pooler\."),  # sentence encoders leave it unused
   ((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
 )
