@@ -50,10 +50,10 @@ def compile_step(experiment: Experiment, devices: Sequence[Any], say: Callable[[
       raise
     seconds = time.monotonic() - traced
     needed = needed_bytes(str(error), facts.known_bytes)
-    return dataclasses.replace(facts, needed_bytes=needed, complaint=_first_words(str(error)), compile_seconds=seconds)
+    return dataclasses.replace(facts, peak_bytes=needed, complaint=_first_words(str(error)), compile_seconds=seconds)
   facts = dataclasses.replace(facts, compile_seconds=time.monotonic() - traced)
   say("reading the program")
-  return _after_compiling(facts, compiled)
+  return _after_compiling(facts, compiled, devices[0].platform)
 
 
 def batch_arguments(training: Training) -> dict[str, jax.ShapeDtypeStruct]:
@@ -66,17 +66,30 @@ def batch_arguments(training: Training) -> dict[str, jax.ShapeDtypeStruct]:
   }
 
 
-def needed_bytes(message: str, arguments: int) -> int | None:
-  """What a TPU compiler that gave up says the program needs; None where it names no number.
+def needed_bytes(message: str, arguments: int) -> int:
+  """What a TPU compiler that gave up says the program needs; 0 where it names no number.
 
-  Seen: "Used 17.51G of 15.75G hbm. Exceeded ...", and "total memory required for HLO temporaries (63.59G) exceeds
-  available HBM", to which the step's `arguments` have to be added.
+  Seen: "Used 17.51G of 15.75G hbm. Exceeded hbm capacity by 1.76G", and "total memory required for HLO temporaries
+  (63.59G) exceeds available HBM (15.75G)", to which the step's `arguments` have to be added.
   """
-  if (found := re.search(r"Used ([\d.]+)([KMGTB]?) of [\d.]+[KMGTB]? hbm", message)) is not None:
-    return int(float(found[1]) * _UNITS[found[2]])
-  if (found := re.search(r"HLO temporaries \(([\d.]+)([KMGTB]?)\)", message)) is not None:
-    return int(float(found[1]) * _UNITS[found[2]]) + arguments
-  return None
+  number = r"([\d.]+)([KMGTB]?)"
+  total = re.search(rf"of {number} hbm\. Exceeded hbm capacity by {number}\.", message)
+  parts = re.search(rf"HLO temporaries \({number}\)", message)
+  if total is not None:
+    return _count(total[1], total[2]) + _count(total[3], total[4])
+  return 0 if parts is None else _count(parts[1], parts[2]) + arguments
+
+
+def _count(number: str, unit: str) -> int:
+  return int(float(number.rstrip(".")) * _UNITS[unit])
+
+
+def _peak(memory: Any, platform: str) -> int:
+  """See Facts.peak_bytes."""
+  if platform == "tpu":
+    return memory.peak_memory_in_bytes
+  results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  return memory.argument_size_in_bytes + results + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
 
 
 def _before_compiling(training: Training, batch: dict[str, Any], seconds: float) -> Facts:
@@ -94,7 +107,7 @@ def _before_compiling(training: Training, batch: dict[str, Any], seconds: float)
   )
 
 
-def _after_compiling(facts: Facts, compiled: Any) -> Facts:
+def _after_compiling(facts: Facts, compiled: Any, platform: str) -> Facts:
   memory, text = compiled.memory_analysis(), compiled.as_text()
   cost = analyse(text)
   return dataclasses.replace(
@@ -104,7 +117,7 @@ def _after_compiling(facts: Facts, compiled: Any) -> Facts:
     alias_bytes=memory.alias_size_in_bytes,
     temporary_bytes=memory.temp_size_in_bytes,
     code_bytes=memory.generated_code_size_in_bytes,
-    compiler_peak_bytes=memory.peak_memory_in_bytes,
+    peak_bytes=_peak(memory, platform),
     flops=cost.flops,
     cycles=cost.cycles,
     memory_traffic=memory_traffic(parse(text)),

@@ -25,8 +25,7 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
     cached: whether the facts were read from the cache.
   """
   chip, run, model = topology.hardware, experiment.run, experiment.model
-  silent = bool(facts.complaint) and facts.needed_bytes is None
-  peak = chip.hbm_bytes + 1 if silent else facts.peak_bytes
+  peak = facts.peak_bytes or chip.hbm_bytes + 1
   plan = Plan(
     topology=topology.name,
     chip=chip.name,
@@ -125,14 +124,15 @@ def _ports(traffic: Traffic, chip: Hardware) -> int:
 
 
 def _memory(facts: Facts, peak: int) -> Memory:
+  results = facts.output_bytes - facts.alias_bytes
   return Memory(
     parameters=facts.parameter_bytes,
     optimizer=facts.optimizer_bytes,
     average=facts.average_bytes,
     batch=facts.batch_bytes,
-    temporaries=max(0, peak - facts.known_bytes) if facts.complaint else facts.temporary_bytes,
+    temporaries=max(0, peak - facts.known_bytes - results - facts.code_bytes),
     code=facts.code_bytes,
-    outputs=facts.output_bytes - facts.alias_bytes,
+    outputs=results,
   )
 
 

@@ -37,10 +37,10 @@ class Facts:
     parameter_bytes, optimizer_bytes, average_bytes, batch_bytes: what the step's arguments consist of.
     argument_bytes, output_bytes, alias_bytes, temporary_bytes, code_bytes: the compiler's memory analysis; all 0 where
       the compiler gave up for lack of memory.
-    compiler_peak_bytes: the compiler's own figure of the most that is alive at once; it leaves out gaps between buffers
-      on TPU, and temporaries on CPU, so that a program needs at least as much as the sum of the five.
-    needed_bytes: what a compiler that gave up says the program needs, else None.
-    complaint: its own words.
+    peak_bytes: memory the step needs at once. On TPU what the compiler compares with the memory there is (its size
+      of the temporaries counts gaps between buffers twice); elsewhere arguments, results that replace none of them,
+      temporaries and code; what a compiler that gave up says the program needs, 0 where it does not say.
+    complaint: what a compiler said that gave up for lack of memory; else empty.
     flops: of matrix products and convolutions.
     cycles: the TPU compiler's estimate; 0 from compilers that make none.
     memory_traffic: bytes to and from memory.
@@ -65,8 +65,7 @@ class Facts:
   alias_bytes: int = 0
   temporary_bytes: int = 0
   code_bytes: int = 0
-  compiler_peak_bytes: int = 0
-  needed_bytes: int | None = None
+  peak_bytes: int = 0
   complaint: str = ""
   flops: int = 0
   cycles: int = 0
@@ -79,13 +78,6 @@ class Facts:
   def known_bytes(self) -> int:
     """The step's arguments, by their shapes and placement."""
     return self.parameter_bytes + self.optimizer_bytes + self.average_bytes + self.batch_bytes
-
-  @property
-  def peak_bytes(self) -> int:
-    """Memory that the step needs at once: arguments, results that replace none of them, temporaries, code."""
-    if self.needed_bytes is not None:
-      return self.needed_bytes
-    return self.argument_bytes + self.output_bytes - self.alias_bytes + self.temporary_bytes + self.code_bytes
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True)

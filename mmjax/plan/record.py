@@ -63,8 +63,8 @@ class Plan:
     topology, chip, devices, chips: the machine; a chip is what is rented, a device what JAX sees.
     mesh, batch_size, microbatches, remat, steps: the run.
     fits: whether the step's peak fits into the memory.
-    peak_bytes: compiled: arguments, results that replace none of them, temporaries and code together; one byte more
-      than there is where a compiler gave up and named no number.
+    peak_bytes: compiled: arguments, results that replace none of them, temporaries and code together (on TPU the
+      compiler's own sum); one byte more than there is where a compiler gave up and named no number.
     hbm_bytes: memory a program can have.
     memory: the peak by what it holds.
     parameters: how many numbers the model learns.

@@ -29,6 +29,7 @@ FACTS = Facts(
   alias_bytes=12_000,
   temporary_bytes=GIB,
   code_bytes=100,
+  peak_bytes=12_700 + GIB,
   flops=197_000_000_000,
   cycles=3_000_000,
   memory_traffic=819_000_000,
@@ -42,11 +43,12 @@ def planned(facts=FACTS, topology=V5E, **options):
   return derive(facts, EXPERIMENT, topology, **({"price": None, "cached": False} | options))
 
 
-def test_peak_is_arguments_new_results_temporaries_and_code():
+def test_it_fits_where_the_peak_is_no_more_than_there_is():
   plan = planned()
-  assert plan.peak_bytes == 12_500 + 100 + GIB + 100
-  assert plan.fits and plan.margin_bytes == int(15.75 * GIB) - plan.peak_bytes
-  assert not planned(dataclasses.replace(FACTS, temporary_bytes=16 * GIB)).fits
+  assert plan.fits and plan.margin_bytes == int(15.75 * GIB) - 12_700 - GIB
+  assert plan.memory.temporaries == GIB  # what the peak holds beside arguments (4000 + 8000 + 500), results and code
+  assert planned(dataclasses.replace(FACTS, peak_bytes=int(15.75 * GIB))).fits
+  assert not planned(dataclasses.replace(FACTS, peak_bytes=int(15.75 * GIB) + 1)).fits
 
 
 def test_times_throughput_hours_and_money():
@@ -77,8 +79,9 @@ def test_without_cycles_the_roofline_is_a_bound_and_says_so():
 
 
 def test_a_compiler_that_gave_up_makes_a_plan_that_does_not_fit():
-  plan = planned(dataclasses.replace(FACTS, needed_bytes=20 * GIB, complaint="RESOURCE_EXHAUSTED"))
+  plan = planned(dataclasses.replace(FACTS, peak_bytes=20 * GIB, complaint="RESOURCE_EXHAUSTED"))
   assert not plan.fits and plan.peak_bytes == 20 * GIB
+  assert not planned(dataclasses.replace(FACTS, peak_bytes=0, complaint="RESOURCE_EXHAUSTED")).fits
   assert plan.step_seconds is None and plan.mfu is None and plan.to_json()["fits"] is False
 
 

@@ -115,11 +115,13 @@ def test_a_missing_compiler_is_answered_with_the_command_that_installs_it(topolo
 
 
 def test_what_a_tpu_compiler_says_when_it_gives_up():
-  total = "Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm. Exceeded hbm capacity by 1.75G."
-  assert needed_bytes(total, 0) == int(17.5 * 2**30)
+  total = (
+    "Ran out of memory in memory space hbm. Used 15.75G of 15.75G hbm. Exceeded hbm capacity by 5.74M. Total >= 16G"
+  )
+  assert needed_bytes(total, 0) == int(15.75 * 2**30) + int(5.74 * 2**20)
   parts = "the total memory required for HLO temporaries (63.59G) exceeds available HBM (15.75G)"
-  assert needed_bytes(parts, 2**30) == int(64.59 * 2**30)
-  assert needed_bytes("RESOURCE_EXHAUSTED: something else", 0) is None
+  assert needed_bytes(parts, 2**30) == int(63.59 * 2**30) + 2**30
+  assert needed_bytes("RESOURCE_EXHAUSTED: something else", 2**30) == 0
 
 
 @pytest.mark.skipif(

@@ -42,6 +42,7 @@ class FakeCompiler:
       alias_bytes=0,
       temporary_bytes=int(self.row_bytes * rows * KEPT[policy]),
       code_bytes=0,
+      peak_bytes=self.state_bytes // parallel.fsdp + int(self.row_bytes * rows * KEPT[policy]),
       cycles=int(1e6 * experiment.run.batch_size / machine.devices * time),
       collectives=(),
     )
