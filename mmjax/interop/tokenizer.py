@@ -28,6 +28,9 @@ FILES = (
   "tokenizer.model",
   "added_tokens.json",
 )
+# Classes of transformers whose tokenizer.json is the whole of them; SigLIP's also change the text beforehand.
+_WHOLE = {"CLIPTokenizer", "CLIPTokenizerFast", "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", None}
+_WHOLE |= {"TokenizersBackend"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,11 @@ def load_tokenizer(folder: Path, max_length: int, *, open_clip: Fields | None = 
   if pad_id is None:
     raise InteropError(f"{record.where}: the padding token {pad!r} is not in the vocabulary of {path}")
   engine.enable_truncation(max_length)
+  if record.values.get("tokenizer_class") not in _WHOLE:
+    raise InteropError(
+      f"{record.where}: tokenizer_class is {record.values['tokenizer_class']!r}, which does more than {TOKENIZER}: "
+      "make the ids with transformers and give them to encode_text"
+    )
   side = record.choice("padding_side", {"right": "right", "left": "left"}, "right")
   engine.enable_padding(direction=side, pad_id=pad_id, pad_token=engine.id_to_token(pad_id) or "", length=max_length)
   engine.encode_special_tokens = record.flag("split_special_tokens", False)

@@ -1,6 +1,7 @@
 """The reference libraries, and what the parity tests share. Weights are random: real ones cannot be had offline."""
 
-import importlib
+import gzip
+import importlib.util
 import os
 from pathlib import Path
 
@@ -86,6 +87,20 @@ def assert_same_tensors(first: Path, second: Path, *, but: tuple[str, ...] = ())
   assert names == set(b)
   for name in names:
     assert a[name].tobytes() == b[name].tobytes() and a[name].shape == b[name].shape, name
+
+
+def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+  """OpenAI's CLIP vocabulary: ids and merges, from the file that open_clip ships; or a skip."""
+  spec = importlib.util.find_spec("open_clip")
+  if spec is None or spec.origin is None:
+    pytest.skip("open_clip is not installed: run scripts/references.sh for its vocabulary")
+  with gzip.open(Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz") as file:
+    lines = file.read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+  merges = [(first, second) for first, second in map(str.split, lines)]
+  alphabet = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that are shown as themselves; then the rest
+  bytes_ = [chr(b) for b in alphabet] + [chr(256 + n) for n in range(256 - len(alphabet))]
+  tokens = [*bytes_, *(b + "</w>" for b in bytes_), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
+  return {token: number for number, token in enumerate(tokens)}, merges
 
 
 def assert_same_params(first, second) -> None:

@@ -1,6 +1,5 @@
 """open_clip's models and ours give the same embeddings, both ways, from random weights."""
 
-import gzip
 import json
 
 import jax
@@ -18,6 +17,7 @@ from tests.interop.references import (
   assert_close,
   assert_same_params,
   assert_same_tensors,
+  clip_vocabulary,
   embed,
   randomize,
   reference,
@@ -131,22 +131,14 @@ def test_positions_are_resampled_as_theirs_are(tmp_path):
   assert_close(embed(model, params, "encode_image", IMAGES[:, :40, :40]), theirs.eval().encode_image(pixels))
 
 
-def clip_vocabulary():
+def clip_tokenizer():
   """The tokenizer.json of OpenAI's CLIP, from the merges that open_clip ships."""
   import tokenizers
   from tokenizers import normalizers, pre_tokenizers
 
-  with gzip.open(open_clip.tokenizer.default_bpe()) as file:
-    text = file.read().decode()
-  merges = [tuple(line.split()) for line in text.split("\n")[1 : 49152 - 256 - 2 + 1]]
-  bytes_ = list(open_clip.tokenizer.bytes_to_unicode().values())
-  vocab = [*bytes_, *(b + "</w>" for b in bytes_), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
-  ids = {token: number for number, token in enumerate(vocab)}
-  engine = tokenizers.Tokenizer(
-    tokenizers.models.BPE(
-      ids, merges, end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token="<|endoftext|>"
-    )
-  )
+  ids, merges = clip_vocabulary()
+  model = dict(end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token="<|endoftext|>")
+  engine = tokenizers.Tokenizer(tokenizers.models.BPE(ids, merges, **model))
   whitespace = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
   engine.normalizer = normalizers.Sequence([normalizers.NFC(), whitespace, normalizers.Lowercase()])
   pattern = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -160,7 +152,7 @@ def clip_vocabulary():
 
 
 def test_token_ids_of_awkward_strings(tmp_path):
-  clip_vocabulary().save(str(tmp_path / "tokenizer.json"))
+  clip_tokenizer().save(str(tmp_path / "tokenizer.json"))
   ours = load_tokenizer(tmp_path, 77, open_clip=Fields({}, "text_cfg"))
   theirs = open_clip.tokenizer.SimpleTokenizer()
   expected = theirs(AWKWARD).numpy()

@@ -1,5 +1,7 @@
 """transformers' models and ours give the same embeddings, both ways, from random weights."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,13 +10,14 @@ from einops import rearrange
 from mmjax import interop
 from mmjax.data import TokenizerConfig
 from mmjax.data.tokenizer import Tokenizer, train_vocabulary
-from mmjax.interop.tokenizer import export_tokenizer
+from mmjax.interop.tokenizer import export_tokenizer, load_tokenizer
 from tests.interop.references import (
   AWKWARD,
   IMAGES,
   assert_close,
   assert_same_params,
   assert_same_tensors,
+  clip_vocabulary,
   embed,
   randomize,
   reference,
@@ -170,6 +173,23 @@ def test_pictures_are_prepared_alike(processor, fields, tmp_path):
     expected = theirs(picture, return_tensors="np").pixel_values[0].transpose(1, 2, 0)
     levels = np.abs(ours(picture) - expected) * np.array(ours.std)
     assert levels.max() <= 1.001 / 255, (height, width, levels.max() * 255)
+
+
+def test_token_ids_of_awkward_strings(tmp_path):
+  """CLIP's real vocabulary; padding with the end token, as its files say."""
+  vocabulary, merges = clip_vocabulary()
+  transformers.CLIPTokenizer(vocab=vocabulary, merges=merges).save_pretrained(tmp_path)
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  expected = theirs(AWKWARD, padding="max_length", truncation=True, max_length=77).input_ids
+  for text, mine, yours in zip(AWKWARD, load_tokenizer(tmp_path, 77)(AWKWARD), expected, strict=True):
+    assert mine.tolist() == yours, repr(text[:40])
+
+
+def test_a_tokenizer_that_is_more_than_its_file_is_refused(tmp_path):
+  (tmp_path / "tokenizer.json").write_text(train_vocabulary(AWKWARD, TokenizerConfig(vocab_size=300)).to_str())
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "SiglipTokenizer"}))
+  with pytest.raises(interop.InteropError, match="tokenizer_class is 'SiglipTokenizer'"):
+    load_tokenizer(tmp_path, 8)
 
 
 def test_a_trained_tokenizer_gives_transformers_the_same_ids(tmp_path):

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -32,14 +31,6 @@ def test_one_tower_is_read_and_the_other_begins_at_random(tmp_path):
     assert leaf.sharding == flatten(training.shardings.params)[name], name
   kernel = got["text/transformer/block_0/mlp/up/kernel"]
   assert {shard.data.shape for shard in kernel.addressable_shards} == {(2, 64)}
-  state, metrics = training.step(state, jax.device_put(tiny.host_batch(16), training_batch(training)))
-  assert np.isfinite(metrics["loss"])
-
-
-def training_batch(training):
-  from mmjax.parallel.mesh import batch_sharding
-
-  return batch_sharding(training.mesh)
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path):
@@ -48,7 +39,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
   interop.save(build(config), params, tmp_path, format="mmjax")
   for pretrained, said in (
     (PretrainedConfig(str(tmp_path), "text"), "the model has"),
-    (PretrainedConfig(str(tmp_path), "image"), "none of its parameters"),
+    (PretrainedConfig(str(tmp_path), "image", ("token",)), "none of its parameters"),
     (PretrainedConfig(str(tmp_path / "no"), "text"), "does not exist"),
   ):
     experiment = dataclasses.replace(tiny.EXPERIMENT, pretrained=pretrained)
