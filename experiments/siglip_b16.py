@@ -34,7 +34,9 @@ EXPERIMENT = Experiment(
     workers=8,
   ),
   model=TwoTowerConfig(
-    image=ViTConfig(**vit_size("B"), patch_size=16, activation="gelu_tanh", scan=True, remat="full", dtype="bfloat16"),
+    image=ViTConfig(
+      **vit_size("B"), patch_size=16, activation="gelu_tanh", scan=True, remat="attention", dtype="bfloat16"
+    ),
     text=TextConfig(
       **vit_size("B"),
       vocab_size=32_000,
@@ -44,7 +46,7 @@ EXPERIMENT = Experiment(
       pool="last",
       activation="gelu_tanh",
       scan=True,
-      remat="full",
+      remat="attention",
       dtype="bfloat16",
     ),
     embed_dim=768,

@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float
 
+from mmjax.nn.attention_tpu import attention_in_lanes, fits_lanes, is_local, rows_major
 from mmjax.nn.dense import Dense, Initializer
 from mmjax.nn.norm import LayerNorm
 
@@ -77,6 +78,11 @@ def _attention_cpu(query: Array, key: Array, value: Array, mask: Array | None, *
   return rearrange(attention_by_hand(*heads_first, allowed), "b h l d -> b l h d")
 
 
+def _attention_tpu(query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool) -> Array:
+  allowed = _allowed(mask, causal=causal, shape=(query.shape[1], key.shape[1]))
+  return attention_in_lanes(query, key, value, allowed)
+
+
 def _attention_jax(
   query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool, implementation: Implementation
 ) -> Array:
@@ -115,7 +121,8 @@ def attention(
   if implementation != "auto":
     return default(query, key, value, mask)
   cpu = functools.partial(_attention_cpu, causal=causal)
-  return lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
+  tpu = functools.partial(_attention_tpu, causal=causal) if is_local() and fits_lanes(query, key) else default
+  return lax.platform_dependent(query, key, value, mask, cpu=cpu, tpu=tpu, default=default)
 
 
 class MultiHeadAttention(nn.Module):
@@ -152,7 +159,8 @@ class MultiHeadAttention(nn.Module):
     width = x.shape[-1]
     if width % self.num_heads:
       raise ValueError(f"width {width} is not divisible by num_heads {self.num_heads}")
-    context = x if context is None else context
+    if context is None:
+      x = context = lax.platform_dependent(x, tpu=rows_major, default=lambda x: x) if is_local() else x
 
     def project(name: str, inputs: Array) -> Array:
       init = nn.initializers.normal(inputs.shape[-1] ** -0.5)  # CLIP's attn_std

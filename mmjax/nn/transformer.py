@@ -41,8 +41,9 @@ class TransformerConfig:
   """Probability of dropping a block's branches in the last block; it rises linearly from 0 in the first."""
   scan: bool = False
   """One compiled block looped over stacked parameters: compiles faster, runs somewhat slower on CPU."""
-  remat: Literal["none", "dots", "full"] = "none"
-  """What the backward pass computes again: nothing, all but matmul results, or all but the blocks' inputs."""
+  remat: Literal["none", "dots", "attention", "full"] = "none"
+  """What the backward pass computes again: nothing, all but matmul results, all but the blocks' inputs and attention's
+  results, or all but the blocks' inputs."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Compute dtype; parameters, statistics and the softmax stay float32."""
   attention: Literal["auto", "xla", "cudnn"] = "auto"
@@ -125,7 +126,7 @@ def _identity(x: Array) -> Array:
 def _remat(block: Any, policy: str, *, scan: bool) -> Any:
   if policy == "none":
     return block
-  names = {"full": (), "dots": ("dense", "attention")}[policy]
+  names = {"full": (), "attention": ("attention",), "dots": ("dense", "attention")}[policy]
   saveable = jax.checkpoint_policies.save_only_these_names(*names)
   # Inside a scan the loop itself keeps XLA from merging the recomputation with the forward pass.
   return nn.remat(block, policy=saveable, prevent_cse=not scan)

@@ -85,7 +85,9 @@ def test_scan_equals_the_loop():
   _assert_close((out, dx, _stacked(grads)), (scanned, scanned_dx, scanned_grads), 1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"remat": "full"}, {"remat": "dots"}, {"remat": "full", "scan": True}])
+@pytest.mark.parametrize(
+  "changes", [{"remat": "full"}, {"remat": "dots"}, {"remat": "attention"}, {"remat": "full", "scan": True}]
+)
 def test_rematerialisation_changes_nothing(changes):
   out, (grads, dx) = _run()
   params, expected = (_stacked(_params()), _stacked(grads)) if "scan" in changes else (_params(), grads)
