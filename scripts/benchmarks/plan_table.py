@@ -1,0 +1,105 @@
+"""What the papers' own configurations would take, as Markdown: every script below on every machine below.
+
+  python scripts/benchmarks/plan_table.py --out scripts/benchmarks/PLAN.md
+  python scripts/benchmarks/plan_table.py --only siglip_b16 clip_l14 --topologies v5e:16x16 --out build/plan.md
+
+Each row is a compile by the machine's own compiler (extras plan-tpu and plan-gpu), several minutes on two cores, so all
+of them take hours; plans are remembered in --data.dir's cache of the experiments, and a second run goes on where the
+first was stopped. The file is written anew after every row. `--microbatches 1 2 4 8` are tried in turn until a step
+fits. A row that could not be compiled says why.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmjax.errors import UserError
+from mmjax.experiment import Experiment
+from mmjax.plan import Plan, plan
+from mmjax.plan.table import seconds, size
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPTS = ("clip_b32", "clip_b16", "clip_l14", "clip_l14_1m", "openclip_h14", "siglip_b16", "siglip_so400m14")
+TOPOLOGIES = ("v5e:16x16", "v5p:4x4x8", "h100x8", "h100x64")
+COLUMNS = (
+  "configuration | machine | batch | mesh (data x fsdp) | pieces | remat | peak of memory | fits | recomputed | step "
+  "| from | pairs/s | MFU | chip-hours | US$ | compiled in"
+).split(" | ")
+HEAD = """# The papers' own configurations, planned
+
+What each would take, said by the real compilers without the hardware. **Compiled:** memory, FLOPs, collectives and,
+for TPU, the time of everything but collectives (the compiler's estimated cycles at the chip's clock). **Modelled:** the
+time on the wires at their full speed, and for GPUs every time ("roofline": a bound that no run reaches). **Not known:**
+contention on the wires, stragglers, reading and decoding the input. MFU counts the model's FLOPs once (no recompute)
+against the peak in bfloat16; the run is the paper's number of examples, at list prices.
+
+    {command}
+
+"""
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--only", nargs="+", default=SCRIPTS, choices=SCRIPTS)
+  parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES)
+  parser.add_argument("--microbatches", nargs="+", type=int, default=(1, 2, 4, 8, 16, 32, 64))
+  parser.add_argument("--out", type=Path, required=True)
+  options = parser.parse_args()
+  command = "python " + " ".join([str(Path(__file__).resolve().relative_to(REPOSITORY)), *sys.argv[1:]])
+  sys.path.insert(0, str(REPOSITORY / "experiments"))
+  rows = [row(COLUMNS), row("---" for _ in COLUMNS)]
+  for name in options.only:
+    experiment = importlib.import_module(name).EXPERIMENT
+    for topology in options.topologies:
+      rows.append(row(cells(name, experiment, topology, options.microbatches)))
+      print(rows[-1], flush=True)
+      options.out.parent.mkdir(parents=True, exist_ok=True)
+      options.out.write_text(HEAD.format(command=command) + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+def cells(name: str, experiment: Experiment, topology: str, microbatches: list[int]) -> list[str]:
+  """The row of one configuration on one machine, in the fewest pieces that fit."""
+  try:
+    found = fewest_pieces(experiment, topology, microbatches)
+  except UserError as error:
+    reason = " ".join(str(error).split())[:160].replace("|", "/")
+    return [name, topology, f"{experiment.run.batch_size:,}", *[""] * (len(COLUMNS) - 4), f"not planned: {reason}"]
+  return list(described(name, found))
+
+
+def fewest_pieces(experiment: Experiment, topology: str, microbatches: list[int]) -> Plan:
+  """The first plan that fits, from the configuration's own number of microbatches on; else the last one tried."""
+  own = experiment.parallel.microbatches
+  for count in (own, *(n for n in microbatches if n > own)):
+    parallel = dataclasses.replace(experiment.parallel, microbatches=count)
+    found = plan(dataclasses.replace(experiment, parallel=parallel), topology, say=lambda phase: None)
+    if found.fits:
+      break
+  return found
+
+
+def described(name: str, p: Plan) -> Iterator[str]:
+  known = lambda value, text: "?" if value is None else text(value)
+  yield from (name, p.topology, f"{p.batch_size:,}", f"{p.mesh['data']} x {p.mesh['fsdp']}", str(p.microbatches))
+  yield "/".join(dict.fromkeys(p.remat.values()))
+  yield f"{size(p.peak_bytes)} of {size(p.hbm_bytes)}"
+  yield "yes" if p.fits else "no"
+  yield known(p.recompute_share, lambda share: f"{share:.0%}")
+  yield known(p.step_seconds, seconds)
+  yield p.time_source or "?"
+  yield known(p.samples_per_second, lambda rate: f"{rate:,.0f}")
+  yield known(p.mfu, lambda mfu: f"{mfu:.1%}")
+  yield known(p.chip_hours, lambda hours: f"{hours:,.0f}")
+  yield known(p.cost, lambda cost: f"{cost:,.0f}")
+  yield f"{p.compile_seconds:.0f} s"
+
+
+def row(cells) -> str:
+  return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+  main()
