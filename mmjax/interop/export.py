@@ -37,6 +37,7 @@ def _notes(run: Run, format: Format) -> list[str]:
   notes = [
     "Transparent pictures were put on white in training; other projects drop the transparency: flatten them first."
   ]
+  notes.append("Of pictures that are not square, training cuts out the middle before it resizes; others do after it.")
   if run.experiment.data.trim:
     notes.append("Margins were cut off in training (data.trim); no other project does that: cut them off first.")
   if format == "open_clip":

@@ -210,3 +210,27 @@ def test_a_model_that_a_format_cannot_hold_is_refused_field_by_field(tmp_path):
   np.testing.assert_array_equal(again["image"]["stem"]["conv_0"]["kernel"], params["image"]["stem"]["conv_0"]["kernel"])
   with pytest.raises(InteropError, match="unknown format 'onnx'"):
     interop.save(build(config), params, tmp_path, format="onnx")
+
+
+OPEN_CLIP = {
+  "CoCa": (dict(multimodal_cfg=dict(width=8)), "multimodal_cfg makes this a CoCa"),
+  "a tower of timm's": (dict(vision_cfg=dict(timm_model_name="vit_x")), "timm_model_name is 'vit_x'"),
+  "a field it has never had": (dict(vision_cfg=dict(lairs=3)), "vision_cfg: unknown field 'lairs'"),
+  "attention pooling": (dict(vision_cfg=dict(attentional_pool=True)), "attentional_pool is True"),
+  "a mean over patches": (dict(vision_cfg=dict(pool_type="avg")), "pool_type is 'avg'"),
+  "a norm of queries": (dict(text_cfg=dict(qk_norm=True)), "text_cfg: qk_norm is True"),
+  "another project's text tower": (
+    dict(text_cfg=dict(hf_model_name="roberta-base")),
+    "hf_model_name is 'roberta-base'",
+  ),
+  "stages that are none": (dict(vision_cfg=dict(layers=[1, 2])), "layers is [1, 2]"),
+}
+
+
+@pytest.mark.parametrize("case", OPEN_CLIP)
+def test_what_open_clip_has_and_mmjax_has_not(case, tmp_path):
+  changes, said = OPEN_CLIP[case]
+  config = dict(embed_dim=8, vision_cfg={}, text_cfg={}) | changes
+  (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+  write(tmp_path / "open_clip_model.safetensors", {"visual.conv1.weight": tensor()}, bytes(8))
+  refused(lambda: interop.load(tmp_path), "open_clip_config.json: model_cfg", said)
