@@ -83,7 +83,7 @@ def _add_bias_backward(bias: Array, g: Array) -> tuple[Array, Array]:
 
 
 def _column_sums(g: Array) -> Array:
-  return g.sum(tuple(range(g.ndim - 1))).astype(jnp.float32)
+  return g.sum(tuple(range(g.ndim - 1)), dtype=jnp.float32)
 
 
 def _column_sums_tpu(g: Array) -> Array:
