@@ -4,8 +4,8 @@
   python scripts/benchmarks/plan_table.py --only siglip_b16 clip_l14 --topologies v5e:16x16 --out build/plan.md
 
 Each row is a compile by the machine's own compiler (extras plan-tpu and plan-gpu), several minutes on two cores, so all
-of them take hours; plans are remembered in --data.dir's cache of the experiments, and a second run goes on where the
-first was stopped. The file is written anew after every row. `--microbatches 1 2 4 8` are tried in turn until a step
+of them take hours; plans are remembered in --data-dir, and a second run goes on where the first was stopped. The file
+is written anew after every row. --microbatches are tried in turn, from the configuration's own number on, until a step
 fits. A row that could not be compiled says why.
 """
 
@@ -46,6 +46,7 @@ def main() -> None:
   parser.add_argument("--only", nargs="+", default=SCRIPTS, choices=SCRIPTS)
   parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES)
   parser.add_argument("--microbatches", nargs="+", type=int, default=(1, 2, 4, 8, 16, 32, 64))
+  parser.add_argument("--data-dir", default="~/.cache/mmjax", help="where plans are remembered, under plan/")
   parser.add_argument("--out", type=Path, required=True)
   options = parser.parse_args()
   command = "python " + " ".join([str(Path(__file__).resolve().relative_to(REPOSITORY)), *sys.argv[1:]])
@@ -53,6 +54,8 @@ def main() -> None:
   rows = [row(COLUMNS), row("---" for _ in COLUMNS)]
   for name in options.only:
     experiment = importlib.import_module(name).EXPERIMENT
+    data = dataclasses.replace(experiment.data, dir=str(Path(options.data_dir).expanduser()))
+    experiment = dataclasses.replace(experiment, data=data)
     for topology in options.topologies:
       rows.append(row(cells(name, experiment, topology, options.microbatches)))
       print(rows[-1], flush=True)
