@@ -77,6 +77,11 @@ def load_tokenizer(folder: Path, max_length: int, *, open_clip: Fields | None = 
   except Exception as error:  # the library raises bare Exception
     raise InteropError(f"{path} is not a tokenizer.json: {error}") from error
   record = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else Fields({}, str(path))
+  if record.values.get("tokenizer_class") not in _WHOLE:
+    raise InteropError(
+      f"{record.where}: tokenizer_class is {record.values['tokenizer_class']!r}, which does more than {TOKENIZER}: "
+      "make the ids with transformers and give them to encode_text"
+    )
   pad, clean = _pad_token(record, "<|endoftext|>"), ""
   if open_clip is not None:
     clean, native = _open_clip_clean(open_clip)
@@ -85,11 +90,6 @@ def load_tokenizer(folder: Path, max_length: int, *, open_clip: Fields | None = 
   if pad_id is None:
     raise InteropError(f"{record.where}: the padding token {pad!r} is not in the vocabulary of {path}")
   engine.enable_truncation(max_length)
-  if record.values.get("tokenizer_class") not in _WHOLE:
-    raise InteropError(
-      f"{record.where}: tokenizer_class is {record.values['tokenizer_class']!r}, which does more than {TOKENIZER}: "
-      "make the ids with transformers and give them to encode_text"
-    )
   side = record.choice("padding_side", {"right": "right", "left": "left"}, "right")
   engine.enable_padding(direction=side, pad_id=pad_id, pad_token=engine.id_to_token(pad_id) or "", length=max_length)
   engine.encode_special_tokens = record.flag("split_special_tokens", False)
