@@ -29,9 +29,11 @@ EPILOG = """plan compiles the very step that training runs, from shapes alone, w
 (TPU: libtpu; GPU: jax-cuda12-plugin; neither needs a TPU, GPU or driver), in a process of its own.
 
 Compiled (the compiler says so): memory and whether it fits, FLOPs, memory traffic, collectives, and on TPU the cycles.
+
 Modelled (computed from published peaks): rooflines, interconnect time (rings at full speed, hidden behind compute),
 step time, samples/s, MFU, cost. On GPU and CPU no compiler estimates time: step time and MFU are bounds no run reaches.
-Not known: contention on the interconnect, input, hosts, stragglers, restarts, autotuning of GPU kernels, fragmentation.
+
+Not known: contention on the interconnect, input, hosts, stragglers, restarts, autotuning and fragmentation on GPUs.
 
 Exit status: 0 it fits, 3 it does not (the report says what would help), 2 a mistake in the command."""
 
@@ -57,7 +59,7 @@ class PlanOptions:
 
 @dataclasses.dataclass(frozen=True)
 class _Request:
-  options: tyro.conf.OmitArgPrefixes[PlanOptions]
+  plan: tyro.conf.OmitArgPrefixes[PlanOptions]
   experiment: Annotated[Experiment, tyro.conf.arg(name="")]
 
 
@@ -99,7 +101,7 @@ def _parse(experiment: Experiment, description: str | None, arguments: Sequence[
     )
   except ValueError as error:  # a field's own check
     raise ConfigError(str(error)) from error
-  return request.options, request.experiment
+  return request.plan, request.experiment
 
 
 def read_price(text: str | None, topology: str) -> float | None:
