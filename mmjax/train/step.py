@@ -120,10 +120,11 @@ def _embedder(
   def pieces(params, batch, keys):
     return microbatch(lambda b, k: forward(params, b, k), microbatches)(batch, keys)
 
-  if microbatches == 1 or mesh.shape["model"] > 1:
+  if mesh.size == 1 or mesh.shape["model"] > 1:
     return pieces
-  # Manual over the batch axes, so that each device sums its gradient over its own microbatches and the all-reduce
-  # runs once, after the loop; under plain jit (which a split model needs) it runs in every iteration.
+  # Manual over the batch axes, so that each device sums its gradient over its own microbatches and layers, and the
+  # all-reduce runs once, after the loops; under plain jit (which a split model needs) it runs in every iteration, and
+  # on an fsdp mesh the partitioner may split activations along their width, which makes them many times larger.
   rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
   return jax.shard_map(
     pieces,
