@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmjax import interop
 from mmjax.cli import main
 from mmjax.data import TokenizerConfig
 from mmjax.data.tokenizer import Tokenizer, train_vocabulary
@@ -93,6 +94,17 @@ def test_transformers_opens_what_export_writes(run, capsys):
   with torch.no_grad():
     assert_alike(ours.encode_text(STRINGS), model.get_text_features(ids).pooler_output.numpy())
     assert_alike(ours.encode_image([PICTURE]), model.get_image_features(exact).pooler_output.numpy())
+
+
+def test_we_open_what_export_writes(run, tmp_path):
+  """In the format that holds everything; text and pictures are prepared as in the run."""
+  experiment, ours = run
+  assert call(experiment, "export", "--out", str(tmp_path)) == 0
+  found = interop.load_pretrained(tmp_path)
+  assert found.model.config == experiment.model
+  np.testing.assert_array_equal(found.tokenizer(STRINGS), ours.tokenizer(STRINGS))
+  assert np.abs(found.preprocess(PICTURE) - ours.preprocess(PICTURE)).max() * 0.5 <= 1.01 / 255
+  assert jax.tree.all(jax.tree.map(np.array_equal, found.params, ours.params))
 
 
 def test_open_clip_opens_what_export_writes(run):
