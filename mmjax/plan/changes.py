@@ -21,7 +21,7 @@ from mmjax.plan.variants import (
 WANTED = 3
 # What compiling alternatives may take, in seconds; after that rules of thumb decide.
 PATIENCE = 300.0
-# Rules of thumb, from compiling L/14 and B/16 for v5e: activations kept under a policy, and what it adds to a step.
+# Rough rules of thumb: the share of activations kept under a policy, and what it adds to a step.
 _KEPT = {"none": 1.0, "dots": 0.6, "attention": 0.25, "full": 0.15}
 _EXTRA_TIME = {"none": 0.0, "dots": 0.08, "attention": 0.25, "full": 0.33}
 _FORWARD_AGAIN = 0.33  # what microbatches add, which recompute the forward pass

@@ -142,7 +142,7 @@ def _notes(facts: Facts, chip: Hardware, peak: int) -> tuple[str, ...]:
     notes.append(_GPU_NOTE)
   if chip.platform == "cpu":
     notes.append(
-      "virtual devices share this machine's memory; rates are those of two cores, see mmjax/plan/hardware.py"
+      "virtual devices share this machine's memory; rates are nominal, see mmjax/plan/hardware.py"
     )
   if facts.unknown_loops:
     notes.append(f"{facts.unknown_loops} loop(s) of unknown length are counted once")

@@ -1,6 +1,6 @@
 """What a chip can do, by its maker's published numbers, and what an hour of it costs.
 
-TPU memory, peak and bandwidths: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x} (read 2026-11). A program may
+TPU memory, peak and bandwidths: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}. A program may
 use what the compiler lets it: it refuses more than 15.75 of v5e's 16 GiB, and the documentation explains the same of
 v5p (95 of 96). `interconnect` is one direction of all links of a chip together, half the documented bidirectional
 figure. TPU clocks are not documented; they follow from the documented peak and the matrix units a compiler knows
@@ -12,8 +12,8 @@ GPU numbers: NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM (dense
 it. NVLink: half of the bidirectional 600 and 900 GB/s. Network between nodes of eight: one 200 Gb/s (A100) or 400 Gb/s
 (H100, H200) port for each GPU, as in NVIDIA's DGX.
 
-Prices are list prices on demand, in US dollars a chip-hour, and the first thing to override (`--price`): Google's
-us-central1/us-east5 for TPUs; AWS's p4de, p5 and p5en for GPUs after the cut of June 2025. They change; yours differ.
+Prices are rough list prices on demand, in US dollars a chip-hour, not looked up for this version: override them
+(`--price`), yours differ anyway.
 """
 
 import dataclasses
@@ -72,7 +72,7 @@ CHIPS = {chip.name: chip for chip in (*_TPUS, *_GPUS)}
 def virtual_cpu(devices: int, memory_bytes: int) -> Hardware:
   """A share of this machine: `devices` virtual ones divide its memory and two cores' worth of arithmetic.
 
-  The rates are those measured on the two cores this project is developed on (RESULTS.md: 150 GFLOP/s float32); they
-  order alternatives, and predict no other machine.
+  The rates are nominal, about what two cores of a server give in float32: they order alternatives, and predict no
+  machine.
   """
   return Hardware("cpu", "cpu", memory_bytes // devices, 150e9 / devices, 20e9 / devices, 10e9 / devices, 0.0)
