@@ -141,9 +141,7 @@ def _notes(facts: Facts, chip: Hardware, peak: int) -> tuple[str, ...]:
   if chip.platform == "cuda" and 0.75 < peak / chip.hbm_bytes <= 1:
     notes.append(_GPU_NOTE)
   if chip.platform == "cpu":
-    notes.append(
-      "virtual devices share this machine's memory; rates are nominal, see mmjax/plan/hardware.py"
-    )
+    notes.append("virtual devices share this machine's memory; rates are nominal, see mmjax/plan/hardware.py")
   if facts.unknown_loops:
     notes.append(f"{facts.unknown_loops} loop(s) of unknown length are counted once")
   if facts.complaint:
