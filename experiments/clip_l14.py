@@ -22,7 +22,6 @@ EXPERIMENT = dataclasses.replace(
     embed_dim=768,
   ),
   optimizer=dataclasses.replace(B32.optimizer, learning_rate=4e-4),
-  parallel=dataclasses.replace(B32.parallel, fsdp=16),
   run=dataclasses.replace(B32.run, workdir=Path("runs/clip_l14")),
 )
 

@@ -25,7 +25,7 @@ EXPERIMENT = dataclasses.replace(
     embed_dim=1024,
   ),
   optimizer=dataclasses.replace(L14.optimizer, learning_rate=5e-4),
-  parallel=dataclasses.replace(L14.parallel, microbatches=4),
+  parallel=dataclasses.replace(L14.parallel, fsdp=16, microbatches=4),
   run=dataclasses.replace(L14.run, workdir=Path("runs/openclip_h14"), batch_size=79_872, steps=400_641),
 )
 
