@@ -58,8 +58,11 @@ def test_as_a_locked_tower_it_does_not_change(folder, monkeypatch):
   experiment = lit_emoji.locked(lit_emoji.EXPERIMENT)
   tokenizer = make_tokenizer(experiment.data)
   model = dataclasses.replace(experiment.model, image=dataclasses.replace(experiment.model.image, **small), embed_dim=8)
-  settings = dataclasses.replace(experiment.run, batch_size=4)
-  experiment = with_tokenizer(dataclasses.replace(experiment, model=model, run=settings), tokenizer)
+  changes = dict(
+    run=dataclasses.replace(experiment.run, batch_size=4),
+    optimizer=dataclasses.replace(experiment.optimizer, warmup_steps=0),  # the first step of a warm-up moves nothing
+  )
+  experiment = with_tokenizer(dataclasses.replace(experiment, model=model, **changes), tokenizer)
   training = prepare(experiment, devices=jax.devices()[:1])
   state = training.initial_state()
   before = jax.device_get(state.params)
