@@ -1,8 +1,7 @@
 """CLIP ViT-L/14 (Radford et al. 2021, table 20): 428 million parameters, learning rate 4e-4.
 
 The paper reports 75.3% zero-shot on ImageNet (76.2% after an epoch at 336 pixels, table 11); it took 256
-V100s twelve days. Everything else is as in clip_b32.py, also what cannot be run here. Optimiser state is
-spread over 16 devices (fsdp).
+V100s twelve days. Everything else is as in clip_b32.py, also what cannot be run here.
 """
 
 import dataclasses
