@@ -3,7 +3,7 @@
 from mmjax.objectives.contrastive import clip_loss, masked_logits, siglip_loss
 from mmjax.objectives.distillation import distillation_loss
 from mmjax.objectives.features import image_text
-from mmjax.objectives.labelled import supcon_loss, unicl_loss
+from mmjax.objectives.labelled import supcon_loss, supcon_views_loss, unicl_loss
 from mmjax.objectives.margin import hinge_loss, triplet_loss
 from mmjax.objectives.pairwise import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
 from mmjax.objectives.similarity import pair_similarity, similarity
@@ -26,6 +26,7 @@ __all__ = [
   "similarity",
   "sogclr_loss",
   "supcon_loss",
+  "supcon_views_loss",
   "triplet_loss",
   "unicl_loss",
 ]

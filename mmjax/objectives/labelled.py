@@ -79,3 +79,20 @@ def supcon_loss(
   """
   rows, columns = image_text(features, features, logit_scale, weights, labels)
   return pairwise_loss(SUPCON, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
+
+
+def supcon_views_loss(
+  one: Float[Array, "batch dim"],
+  other: Float[Array, "batch dim"],
+  labels: Int[Array, "batch"],
+  *,
+  logit_scale: Scalar,
+  axis_name: AxisName = None,
+  tile_size: TileSize = None,
+) -> Float[Array, ""]:
+  """supcon_loss over two views (or modalities) of every example, which share its label.
+
+  Returns: mean over the 2 n embeddings of the global batch, in nats.
+  """
+  features, both = jnp.concatenate([one, other]), jnp.concatenate([labels, labels])
+  return supcon_loss(features, both, logit_scale=logit_scale, axis_name=axis_name, tile_size=tile_size)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from mmjax.errors import ConfigError
 from mmjax.objectives.contrastive import clip_loss, siglip_loss
-from mmjax.objectives.labelled import unicl_loss
+from mmjax.objectives.labelled import supcon_views_loss, unicl_loss
 from mmjax.objectives.margin import hinge_loss, triplet_loss
 from mmjax.objectives.variants import dcl_loss, focal_loss
 from mmjax.types import Batch
@@ -32,6 +32,7 @@ LOSSES: Mapping[str, PairLoss] = MappingProxyType(
     "hinge": hinge_loss,
     "triplet": triplet_loss,
     "unicl": unicl_loss,
+    "supcon": supcon_views_loss,
   }
 )
 
@@ -44,6 +45,7 @@ _CHANCE: Mapping[str, Callable[[int], float]] = MappingProxyType(
     "sigmoid": lambda n: math.log(n) + (n - 1) * math.log(n / (n - 1)) if n > 1 else 0.0,
     "dcl": lambda n: math.log(n - 1) if n > 1 else 0.0,
     "hinge": lambda n: 2 * (n - 1) * _default(hinge_loss, "margin"),
+    "supcon": lambda n: math.log(2 * n - 1),
     "triplet": lambda n: 2 * _default(triplet_loss, "margin"),
   }
 )
@@ -54,8 +56,8 @@ class Contrastive:
   """A contrastive loss between two embeddings of every example in the global batch."""
 
   loss: str = "softmax"
-  """softmax (CLIP), sigmoid (SigLIP), dcl, focal, hinge, triplet, unicl (labels: the concept), or the name of the
-  script's own, given to main(..., losses={NAME: function}); sigmoid and focal need model.init_logit_bias."""
+  """softmax (CLIP), sigmoid (SigLIP), dcl, focal, hinge, triplet, unicl and supcon (labels: the concept), or the
+  name of the script's own, given to main(..., losses={NAME: function}). sigmoid, focal: set model.init_logit_bias."""
   between: tuple[str, str] = ("image", "text")
   """The two embeddings that are compared, by name: image, text, or image2 (the second view of data.views=2)."""
   weight: float = 1.0
