@@ -1,8 +1,8 @@
 """A pairwise loss of one's own, in ten lines, against CLIP's and SigLIP's.
 
-The loss is InfoNCE with the first term of its expansion turned up (Poly-1 of PolyLoss, Leng et al. 2022, there
-for classification): -log p + epsilon (1 - p), where p is the softmax probability of the right pair, both ways. Everything
-between `tile` and `finish` (tiles, devices, masks, gradients) is the engine's: the N x N matrix is never held.
+The loss is InfoNCE with the first term of its expansion turned up (Poly-1 of PolyLoss, Leng et al. 2022, there for
+classification): -log p + epsilon (1 - p), where p is the softmax probability of the right pair, both ways. All between
+`tile` and `finish` (tiles, devices, masks, gradients) is the engine's: the N x N matrix is never held.
 
 Every loss trains the same small run (150 steps of 256) from two seeds; the comparison is in runs/new_objective. Found
 on 2026-11-22 (mean and standard deviation; a run took 2 to 4 minutes on 2 shared cores; chance .006, .006, .043):
