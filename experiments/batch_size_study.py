@@ -2,8 +2,8 @@
 
 Zhai et al. 2023 find the sigmoid loss ahead of the softmax loss while batches are small (below 16,384 of theirs), the
 gap closing as they grow, and both levelling off at 32,768. Here every run sees the same number of examples (run.steps x
-run.batch_size), the learning rate goes with the square root of the batch, and microbatches of at most 64 (GradCache)
-keep the memory of the encoders the same for every batch, while the loss sees the whole of it.
+run.batch_size), the learning rate goes with the square root of the batch up to that of 256, and microbatches of at most
+64 (GradCache) keep the memory of the encoders the same for every batch, while the loss sees the whole of it.
 """
 
 import dataclasses
@@ -25,10 +25,11 @@ def at(loss, batch_size):
   def change(experiment):
     run, optimizer = experiment.run, experiment.optimizer
     steps = max(1, run.steps * run.batch_size // batch_size)
-    rate = optimizer.learning_rate * math.sqrt(batch_size / run.batch_size)
+    rate = optimizer.learning_rate * min(1.0, math.sqrt(batch_size / run.batch_size))
+    warmup = max(steps // 8, min(20, steps // 2))
     return dataclasses.replace(
       with_loss(loss)(experiment),
-      optimizer=dataclasses.replace(optimizer, learning_rate=rate, warmup_steps=max(1, steps // 8)),
+      optimizer=dataclasses.replace(optimizer, learning_rate=rate, warmup_steps=warmup),
       parallel=dataclasses.replace(experiment.parallel, microbatches=max(1, batch_size // MICROBATCH)),
       run=dataclasses.replace(run, steps=steps, batch_size=batch_size),
     )
@@ -45,7 +46,7 @@ def study(batch_sizes):
   return Study(tuple(variants), METRICS, axis="batch size")
 
 
-STUDY = study((16, 64, 256, 1024))
+STUDY = study((16, 64, 256, 512))
 
 if __name__ == "__main__":
   main(STUDY, EXPERIMENT, description=__doc__)
