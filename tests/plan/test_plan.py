@@ -63,7 +63,11 @@ def test_predicted_memory_is_what_a_run_takes(tmp_path, monkeypatch):
   assert 2 * plan.peak_bytes > 300e6
   assert 2 * plan.peak_bytes == pytest.approx(measured, rel=0.15)
   # What is known without a compiler: parameters are counted, nothing recomputes, gradients cross the data axis once.
-  assert plan.flops == pytest.approx(plan.model_flops, rel=0.05)
+  # The model's count has two things that are not computed: the gradient of the pictures themselves, and the last text
+  # block (depth 1) at the 7 tokens that are not read, but for their keys and values.
+  pictures = 256 * 2 * 64 * (8 * 8 * 3) * 96
+  unread = 3 * 256 * 2 * 7 * (2 + 8) * 96**2
+  assert 2 * plan.flops == pytest.approx(2 * plan.model_flops - pictures - unread, rel=0.005)
   assert plan.memory.optimizer == pytest.approx(2 * plan.memory.parameters, rel=1e-3)
   reduced = [link for link in plan.collectives if link.kind == "all-reduce"]
   assert {link.axes for link in reduced} == {("data",)}
@@ -150,7 +154,8 @@ def children(process: int) -> list[int]:
 
 def test_ctrl_c_ends_the_compilation_too(tmp_path):
   code = f"""
-import sys; sys.argv = ["tiny.py"]
+import signal, sys; sys.argv = ["tiny.py"]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell would ignore it
 from mmjax.cli import main
 from tests.plan.test_plan import HEAVY
 main(HEAVY, arguments=["plan", "--topology", "cpu:2", "--fresh", "--data.dir", {str(tmp_path)!r}])
