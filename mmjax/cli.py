@@ -154,12 +154,11 @@ def _export(experiment: Experiment, description: str | None, arguments: Sequence
 def _evaluate(run: Any) -> int:
   import jax
 
-  from mmjax.evaluate import evaluate, print_table, write_results
+  from mmjax.evaluate import measure, print_table
 
-  results = evaluate(run)  # every process embeds its share
+  results = measure(run)
   if jax.process_index() == 0:
     print_table(results)
-    write_results(results, run.workdir / "results.json")
   return 0
 
 

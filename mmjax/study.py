@@ -117,6 +117,7 @@ def _train(experiment: Experiment, losses: Mapping[str, Any]) -> int:
   """Trains and measures one run; one that is finished and measured is left as it is."""
   import jax
 
+  from mmjax.evaluate import measure
   from mmjax.train.loop import train
 
   if _finished(experiment):
@@ -125,7 +126,7 @@ def _train(experiment: Experiment, losses: Mapping[str, Any]) -> int:
   outcome = train(experiment, losses=losses)
   if outcome.exit_status:
     return outcome.exit_status
-  _measure(outcome.run)
+  measure(outcome.run)
   jax.clear_caches()  # the next variant compiles its own step
   return 0
 
@@ -144,17 +145,8 @@ def _finished(experiment: Experiment) -> bool:
 
 
 def _evaluate(workdir: Path) -> int:
+  from mmjax.evaluate import measure
   from mmjax.run import load_run
 
-  _measure(load_run(workdir))
+  measure(load_run(workdir))
   return 0
-
-
-def _measure(run: Any) -> None:
-  import jax
-
-  from mmjax.evaluate import evaluate, write_results
-
-  results = evaluate(run)  # every process embeds its share
-  if jax.process_index() == 0:
-    write_results(results, run.workdir / "results.json")

@@ -3,7 +3,7 @@
 from mmjax.evaluate.config import EvaluationConfig
 from mmjax.evaluate.report import write_report
 from mmjax.evaluate.results import Result, flatten
-from mmjax.evaluate.suite import evaluate, write_results
+from mmjax.evaluate.suite import evaluate, measure, write_results
 from mmjax.evaluate.table import print_table
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
   "Result",
   "evaluate",
   "flatten",
+  "measure",
   "print_table",
   "write_report",
   "write_results",

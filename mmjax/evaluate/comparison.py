@@ -16,7 +16,7 @@ from rich.console import Console
 
 from mmjax.errors import UserError
 from mmjax.evaluate.page import page
-from mmjax.evaluate.results import flatten
+from mmjax.evaluate.results import flatten, read_json
 from mmjax.files import write_atomically
 
 if TYPE_CHECKING:  # mmjax.study uses this file
@@ -64,7 +64,7 @@ def _lines(study: Study, runs: Sequence[Member]) -> tuple[list[Line], dict[str, 
   lines, chance = [], {}
   for variant in study.variants:
     mine = [run.experiment for run in runs if run.variant is variant]
-    measured = [(e, _results(e.run.workdir.expanduser() / "results.json")) for e in mine]
+    measured = [(e, read_json(e.run.workdir.expanduser() / "results.json")) for e in mine]
     measured = [(e, results) for e, results in measured if results]
     if not measured:
       continue
@@ -80,13 +80,6 @@ def _lines(study: Study, runs: Sequence[Member]) -> tuple[list[Line], dict[str, 
       f"no variant has been measured yet in {runs[0].experiment.run.workdir.parent.parent}; run train first"
     )
   return lines, chance
-
-
-def _results(path: Path) -> list[Any]:
-  try:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-  except json.JSONDecodeError as error:
-    raise UserError(f"{path} is not JSON ({error}): remove it, or evaluate the run again") from error
 
 
 def _chances(study: Study, results: Sequence[Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from mmjax.errors import UserError
 from mmjax.evaluate import gallery
 from mmjax.evaluate.figures import Curve, column, line_chart, training_charts
 from mmjax.evaluate.page import Section, card, missing, page
-from mmjax.evaluate.results import Cell, Row, rows, short
+from mmjax.evaluate.results import Cell, Row, read_json, rows, short
 from mmjax.evaluate.table import number
 from mmjax.files import write_atomically
 
@@ -36,9 +36,9 @@ def write_report(workdir: str | Path, run: Run | None = None) -> Path:
   workdir = Path(workdir).expanduser()
   if not workdir.is_dir():
     raise UserError(f"{workdir} is not a directory: give the workdir of a run")
-  config = _json(workdir / "config.json") or {}
+  config = read_json(workdir / "config.json") or {}
   lines, history = _metrics(workdir / "metrics.jsonl")
-  results = _json(workdir / "results.json") or []
+  results = read_json(workdir / "results.json") or []
   sections = [
     ("results", "Results", _results(results, history)),
     ("training", "Training", _training(lines, history)),
@@ -49,15 +49,6 @@ def write_report(workdir: str | Path, run: Run | None = None) -> Path:
   path = workdir / "report.html"
   write_atomically(path, html)
   return path
-
-
-def _json(path: Path) -> Any:
-  if not path.exists():
-    return None
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise UserError(f"{path} is not JSON ({error}): remove it, or evaluate the run again") from error
 
 
 def _metrics(path: Path) -> tuple[list[dict[str, Any]], History]:

@@ -1,8 +1,12 @@
 """What an evaluation found: one record per task, with what guessing gives beside it."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypedDict
+
+from mmjax.errors import UserError
 
 Metrics = dict[str, float]
 
@@ -77,6 +81,16 @@ def flatten(results: Sequence[Result]) -> Metrics:
   if recalls:
     values["mean_recall@1"] = sum(recalls) / len(recalls)
   return values
+
+
+def read_json(path: Path) -> Any:
+  """A JSON file of a workdir; None where there is none. Raises UserError where it is not JSON."""
+  if not path.exists():
+    return None
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise UserError(f"{path} is not JSON ({error}): remove it, or evaluate the run again") from error
 
 
 def rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jax
+
 from mmjax.evaluate import emoji, generic
 from mmjax.evaluate.results import Result
 from mmjax.files import write_atomically
@@ -22,6 +24,14 @@ def evaluate(run: Run) -> list[Result]:
     mmjax.data.DataError: the data cannot be read; the message names the record.
   """
   return emoji.run(run) if run.experiment.data.source == "emoji" else generic.run(run)
+
+
+def measure(run: Run) -> list[Result]:
+  """Evaluates (every process embeds its share) and writes results.json to the run's workdir."""
+  results = evaluate(run)
+  if jax.process_index() == 0:
+    write_results(results, run.workdir / "results.json")
+  return results
 
 
 def write_results(results: Sequence[Result], path: str | Path) -> None:

@@ -59,18 +59,8 @@ def make_step(
     embeddings = embed(params, batch, keys)
     scale: Any = model.apply({"params": params}, method="logit_scale")
     bias: Any = model.apply({"params": params}, method="logit_bias")
-    terms = {
-      o.name: o(
-        embeddings,
-        batch,
-        loss=losses[o.loss],
-        logit_scale=scale,
-        logit_bias=bias,
-        mesh=mesh,
-        batch_axes=BATCH_AXES,
-      )
-      for o in objectives
-    }
+    common = dict(logit_scale=scale, logit_bias=bias, mesh=mesh, batch_axes=BATCH_AXES)
+    terms = {o.name: o(embeddings, batch, loss=losses[o.loss], **common) for o in objectives}
     loss = sum((o.weight * terms[o.name] for o in objectives), start=jnp.zeros(()))
     return loss, {"logit_scale": scale, "logit_bias": bias, **terms}
 
