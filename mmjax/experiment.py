@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import cattrs
 from cattrs.errors import BaseValidationError
+from cattrs.strategies import configure_tagged_union
 from cattrs.v import format_exception, transform_error
 
 from mmjax.data.config import DataConfig
@@ -14,8 +15,10 @@ from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.errors import ConfigError
 from mmjax.evaluate.config import EvaluationConfig
+from mmjax.models.build import ModelConfig
 from mmjax.models.two_tower import TwoTowerConfig
-from mmjax.objectives.terms import LOSSES, Contrastive, Objective, needs_bias
+from mmjax.objectives.answer_terms import Answer
+from mmjax.objectives.terms import LOSSES, Contrastive, needs_bias
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.train.optimizer import OptimizerConfig
 
@@ -65,18 +68,24 @@ class PretrainedConfig:
   """Expressions of the parameters to take; whatever none matches begins at random."""
 
 
+Objective = Contrastive | Answer
+"""The terms a configuration may list."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """Everything that decides what a run does. Raises ValueError where the parts do not fit each other."""
 
   data: DataConfig = DataConfig()
   """What is read, and how it is transformed."""
-  model: TwoTowerConfig = TwoTowerConfig()
-  """The towers."""
+  model: ModelConfig = TwoTowerConfig()
+  """The towers, and what reads them."""
   pretrained: PretrainedConfig = PretrainedConfig()
   """What the parameters begin from."""
   objectives: tuple[Objective, ...] = (Contrastive(),)
   """The weighted terms of the loss."""
+  balance: Literal["fixed", "uncertainty"] = "fixed"
+  """How terms are weighed: as they say, or besides by a learned variance each (Kendall et al. 2018)."""
   optimizer: OptimizerConfig = OptimizerConfig()
   """Optimiser, schedule and per-parameter rules."""
   parallel: ParallelConfig = ParallelConfig()
@@ -89,17 +98,25 @@ class Experiment:
   def __post_init__(self):
     if not self.objectives:
       raise ValueError("objectives is empty: list at least one, such as Contrastive()")
+    if self.optimizer.ema_decay == 0 and any(objective.teacher for objective in self.objectives):
+      raise ValueError(
+        "an objective learns from the moving average of the model: set --optimizer.ema-decay (ALBEF: 0.995)"
+      )
     names = [objective.name for objective in self.objectives]
     if len(set(names)) < len(names):
       raise ValueError(f"objectives must differ in loss or in what they compare; got {names}")
     for objective in self.objectives:
-      if objective.loss in LOSSES and needs_bias(LOSSES[objective.loss]) and self.model.init_logit_bias is None:
+      if not isinstance(objective, Contrastive) or objective.loss not in LOSSES:
+        continue
+      if needs_bias(LOSSES[objective.loss]) and getattr(self.model, "init_logit_bias", None) is None:
         raise ValueError(f"the objective {objective.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
 _converter.register_unstructure_hook(Path, str)
 _converter.register_structure_hook(Path, lambda value, _: Path(value))
+# A record says which kind of term it is; those that older runs saved were contrastive.
+configure_tagged_union(Objective, _converter, tag_name="term", default=Contrastive)
 # The two kinds of image tower are told apart by the field that only a residual network has.
 _converter.register_structure_hook_func(
   lambda kind: kind == ViTConfig | ResNetConfig,

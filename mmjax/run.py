@@ -15,6 +15,7 @@ from jaxtyping import Float
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import eval_transform
 from mmjax.experiment import Experiment, read_experiment
+from mmjax.models.build import image_size
 from mmjax.nn.norm import normalize
 from mmjax.parallel.mesh import batch_sharding, batch_shards, make_mesh, replicated
 
@@ -61,7 +62,7 @@ class Run:
 
   @functools.cached_property
   def _transform(self) -> Any:
-    return eval_transform(self.experiment.data, self.experiment.model.image.image_size)
+    return eval_transform(self.experiment.data, image_size(self.experiment.model))
 
   def _encode(self, method: str, rows: Any) -> Float[np.ndarray, "n dim"]:
     """In batches of one size (the last is padded), each split over the mesh; every process gets every row."""

@@ -16,4 +16,5 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"/token_embedding$", (None, "fsdp")),
   (r"(bias|scale|mean|var|class_token|class_position|position_embedding|token_type_embedding|probe)$", ()),
   (r"^logit_(scale|bias)$", ()),
+  (r"^balance/", ()),
 )

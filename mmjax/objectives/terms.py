@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import jax
 from jax import Array
@@ -16,6 +17,7 @@ from mmjax.errors import ConfigError
 from mmjax.objectives.contrastive import clip_loss, siglip_loss
 from mmjax.objectives.labelled import supcon_views_loss, unicl_loss
 from mmjax.objectives.margin import hinge_loss, triplet_loss
+from mmjax.objectives.term import Term
 from mmjax.objectives.variants import dcl_loss, focal_loss
 from mmjax.types import Batch
 
@@ -52,7 +54,7 @@ _CHANCE: Mapping[str, Callable[[int], float]] = MappingProxyType(
 
 
 @dataclasses.dataclass(frozen=True)
-class Contrastive:
+class Contrastive(Term):
   """A contrastive loss between two embeddings of every example in the global batch."""
 
   loss: str = "softmax"
@@ -60,8 +62,6 @@ class Contrastive:
   name of the script's own, given to main(..., losses={NAME: function}). sigmoid, focal: set model.init_logit_bias."""
   between: tuple[str, str] = ("image", "text")
   """The two embeddings that are compared, by name: image, text, or image2 (the second view of data.views=2)."""
-  weight: float = 1.0
-  """What the loss is multiplied by in the sum over objectives."""
   mask_same_concept: bool = False
   """Leave out the negatives that mean the same (equal batch["concept"]): duplicates, and variants of one thing."""
   tile_size: int | None = None
@@ -101,7 +101,7 @@ class Contrastive:
     mapped = jax.shard_map(local, mesh=mesh, in_specs=(sharded, sharded, sharded, whole, whole), out_specs=whole)
     return mapped(rows, columns, batch["concept"], logit_scale, logit_bias)
 
-  def chance(self, batch_size: int) -> float | None:
+  def chance(self, batch_size: int, model: Any = None) -> float | None:
     """The loss of a model that says the same of every pair; None where no closed form is known."""
     return _CHANCE[self.loss](batch_size) if self.loss in _CHANCE else None
 
@@ -109,16 +109,16 @@ class Contrastive:
   def name(self) -> str:
     return f"{self.loss}_{'_'.join(self.between)}"
 
-
-# The terms a configuration may list.
-Objective = Contrastive
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return (*self.between, "concept")
 
 
 def needs_bias(loss: PairLoss) -> bool:
   return "logit_bias" in inspect.signature(loss).parameters
 
 
-def resolve(objectives: Sequence[Objective], own: Mapping[str, PairLoss], *, has_bias: bool) -> dict[str, PairLoss]:
+def resolve(objectives: Sequence[Contrastive], own: Mapping[str, PairLoss], *, has_bias: bool) -> dict[str, PairLoss]:
   """The functions that the terms name: the script's own, or those of LOSSES.
 
   Args:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmjax.data.batching import row_shapes
 from mmjax.experiment import Experiment
+from mmjax.models.build import image_size
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.plan.axes import by_axes
 from mmjax.plan.facts import Facts
@@ -60,7 +61,7 @@ def batch_arguments(training: Training) -> dict[str, jax.ShapeDtypeStruct]:
   """The global batch that the loader of this run would give, as shapes."""
   experiment = training.experiment
   rows, sharding = experiment.run.batch_size, batch_sharding(training.mesh)
-  shapes = row_shapes(experiment.data, experiment.model.image.image_size)
+  shapes = row_shapes(experiment.data, image_size(experiment.model))
   return {
     name: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()
   }

@@ -4,6 +4,7 @@ import dataclasses
 
 from mmjax.experiment import Experiment
 from mmjax.models.flops import image_flops, text_flops, two_tower_flops
+from mmjax.objectives.terms import Contrastive
 from mmjax.plan.facts import Facts, Traffic
 from mmjax.plan.hardware import Hardware
 from mmjax.plan.record import Link, Memory, Plan
@@ -55,11 +56,12 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
 def model_flops(experiment: Experiment) -> int:
   """What a step's mathematics asks for, over all devices: a tower for each view, a product for each objective."""
   model, size, embed = experiment.model, experiment.run.batch_size, experiment.model.embed_dim
-  views = {name for objective in experiment.objectives for name in objective.between}
+  pairs = [objective for objective in experiment.objectives if isinstance(objective, Contrastive)]
+  views = {name for objective in pairs for name in objective.between}
   images, texts = (sum(name.startswith(kind) for name in views) for kind in ("image", "text"))
   image = image_flops(model.image) + 2 * embed * model.image.pooled_width
   text = text_flops(model.text) + 2 * embed * model.text.width
-  more = (images - 1) * image + (texts - 1) * text + (len(experiment.objectives) - 1) * 2 * size * embed
+  more = (images - 1) * image + (texts - 1) * text + (len(pairs) - 1) * 2 * size * embed
   return size * (two_tower_flops(model, batch_size=size) + 3 * more)
 
 

@@ -17,6 +17,7 @@ from mmjax.data.feed import Feed, device_prefetch
 from mmjax.errors import CheckpointError, UserError
 from mmjax.evaluate import evaluate, flatten
 from mmjax.experiment import Experiment, to_json
+from mmjax.models.build import image_size
 from mmjax.objectives.terms import PairLoss
 from mmjax.parallel.host import trim_allocator
 from mmjax.parallel.mesh import put_batch
@@ -71,7 +72,7 @@ def train(
     experiment.data,
     source,
     tokenizer,
-    image_size=experiment.model.image.image_size,
+    image_size=image_size(experiment.model),
     batch_size=experiment.run.batch_size,
     seed=experiment.run.seed,
   )
@@ -244,10 +245,14 @@ class _Loop:
 
 
 def _chance(experiment: Experiment) -> dict[str, float]:
-  """What guessing gives, where that is known of every objective."""
-  terms = [(o.weight, o.chance(experiment.run.batch_size)) for o in experiment.objectives]
-  known = [weight * chance for weight, chance in terms if chance is not None]
-  return {"chance": sum(known)} if len(known) == len(terms) else {}
+  """What guessing gives for each objective where that is known, and for their sum where it is known of all."""
+  chances = {o.name: o.chance(experiment.run.batch_size, experiment.model) for o in experiment.objectives}
+  known = {name: chance for name, chance in chances.items() if chance is not None}
+  numbers = {f"{name}_chance": chance for name, chance in known.items()} if len(chances) > 1 else {}
+  constant = experiment.balance == "fixed" and not any(o.schedule for o in experiment.objectives)
+  if constant and len(known) == len(chances):
+    numbers["chance"] = sum(o.weight * known[o.name] for o in experiment.objectives)
+  return numbers
 
 
 class _Clock:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,12 +11,22 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
+from mmjax.models.build import build, init_params
 from mmjax.models.sharding import SHARDING_RULES
-from mmjax.models.two_tower import TwoTower, TwoTowerConfig
-from mmjax.objectives.terms import PairLoss, resolve
-from mmjax.parallel.mesh import Placement, check_batch_size, make_mesh, parameter_shardings, parse_placement
+from mmjax.objectives.term import PerExample
+from mmjax.objectives.terms import Contrastive, PairLoss, resolve
+from mmjax.parallel.mesh import (
+  Placement,
+  batch_shards,
+  check_batch_size,
+  make_mesh,
+  parameter_shardings,
+  parse_placement,
+)
 from mmjax.parallel.rules import Rules
+from mmjax.train.loss import BALANCE
 from mmjax.train.optimizer import make_optimizer
 from mmjax.train.pretrained import pretrained_state
 from mmjax.train.state import Params, TrainState, init_state, state_shardings
@@ -70,8 +79,9 @@ def prepare(
   config, run = experiment.optimizer, experiment.run
   mesh = make_mesh(experiment.parallel, devices)
   check_batch_size(run.batch_size, mesh, experiment.parallel.microbatches)
-  model = TwoTower(experiment.model)
-  params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  check_together(experiment, mesh)
+  model = build(experiment.model)
+  params = jax.eval_shape(lambda: _params(experiment, model, jax.random.key(0)))
   optimizer = make_optimizer(config, params, run.steps, core)
   shapes = jax.eval_shape(lambda: _state(experiment, model, optimizer))
   shardings = state_shardings(shapes, placement_rules(experiment), mesh)
@@ -84,15 +94,26 @@ def prepare(
     mesh=mesh,
     microbatches=experiment.parallel.microbatches,
     shardings=shardings,
-    losses=resolve(experiment.objectives, losses, has_bias=experiment.model.init_logit_bias is not None),
+    losses=_pair_losses(experiment, losses),
   )
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step)
 
 
+def check_together(experiment: Experiment, mesh: Mesh) -> None:
+  """Rows that a term wants to see together must lie on one device. Raises ConfigError naming the term."""
+  rows = experiment.run.batch_size // batch_shards(mesh) // experiment.parallel.microbatches
+  for term in experiment.objectives:
+    if isinstance(term, PerExample) and rows % term.together:
+      raise ConfigError(
+        f"the objective {term.name} looks at {term.together} rows together, but a microbatch of one device has {rows}: "
+        "choose a batch size, microbatches or a group that fit each other"
+      )
+
+
 def parameter_plan(experiment: Experiment, mesh: Mesh) -> tuple[nn.Module, Params, Params]:
   """(model, shapes, shardings): what using the parameters takes, without optimiser or objectives."""
-  model = TwoTower(experiment.model)
-  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  model = build(experiment.model)
+  shapes = jax.eval_shape(lambda: _params(experiment, model, jax.random.key(0)))
   return model, shapes, parameter_shardings(placement_rules(experiment), shapes, mesh)
 
 
@@ -101,24 +122,22 @@ def placement_rules(experiment: Experiment) -> Rules[Placement]:
   return [(e, parse_placement(p)) for e, p in experiment.parallel.placement] + list(SHARDING_RULES)
 
 
-def init_params(model: nn.Module, key: jax.Array) -> Params:
-  """Random parameters of a two-tower model."""
-  return model.init(key, example_batch(model.config, 1))["params"]
+def _pair_losses(experiment: Experiment, own: Mapping[str, PairLoss]) -> dict[str, PairLoss]:
+  pairs = [o for o in experiment.objectives if isinstance(o, Contrastive)]
+  return resolve(pairs, own, has_bias=getattr(experiment.model, "init_logit_bias", None) is not None)
 
 
-def example_batch(config: TwoTowerConfig, size: int) -> dict[str, Any]:
-  """A batch of zeros of the right shapes."""
-  side, length = config.image.image_size, config.text.max_length
-  return {
-    "image": jnp.zeros((size, side, side, 3), jnp.float32),
-    "text": jnp.zeros((size, length), jnp.int32),
-    "index": jnp.zeros((size,), jnp.int32),
-  }
+def _params(experiment: Experiment, model: nn.Module, key: jax.Array) -> Params:
+  """The model's random parameters and, where the terms are balanced by uncertainty, their log variances."""
+  params = init_params(model, key)
+  if experiment.balance == "fixed":
+    return params
+  return {**params, BALANCE: {term.name: jnp.zeros(()) for term in experiment.objectives}}
 
 
 def _state(experiment: Experiment, model: nn.Module, optimizer: optax.GradientTransformation) -> TrainState:
   return init_state(
-    lambda key: init_params(model, key),
+    lambda key: _params(experiment, model, key),
     optimizer,
     seed=experiment.run.seed,
     ema=experiment.optimizer.ema_decay > 0,

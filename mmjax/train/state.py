@@ -26,6 +26,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: the optimiser's state.
     ema: moving average of the parameters, or None.
     rng: key data; the randomness of step s is fold_in(rng, s), so it survives a restart.
+    memory: what terms of the loss remember from step to step (queues), by their names; None: they remember nothing.
   """
 
   step: Int[Array, ""]
@@ -33,6 +34,7 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: Any
   ema: Params | None
   rng: UInt32[Array, "..."]
+  memory: Any = None
 
   @property
   def evaluation_params(self) -> Params:
@@ -41,7 +43,12 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def init_state(
-  init_params: Callable[[Array], Params], optimizer: optax.GradientTransformation, *, seed: int, ema: bool
+  init_params: Callable[[Array], Params],
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int,
+  ema: bool,
+  memory: Any = None,
 ) -> TrainState:
   """The state before the first step (call it under jit, or under eval_shape for its shapes)."""
   params_key, step_key = jax.random.split(jax.random.key(seed))
@@ -52,6 +59,7 @@ def init_state(
     opt_state=optimizer.init(params),
     ema=jax.tree.map(jnp.copy, params) if ema else None,
     rng=jax.random.key_data(step_key),
+    memory=memory,
   )
 
 
@@ -59,8 +67,9 @@ def state_shardings(shapes: TrainState, rules: Rules[Placement], mesh: Mesh) -> 
   """A TrainState of shardings: parameters by the rules, moments and averages beside them, the rest replicated."""
   params = parameter_shardings(rules, shapes.params, mesh)
   whole = replicated(mesh)
+  memory = jax.tree.map(lambda _: whole, shapes.memory)
   places: dict[str, Any] = dict(step=whole, params=params, rng=whole, ema=None if shapes.ema is None else params)
-  return TrainState(opt_state=_beside(shapes.opt_state, shapes.params, params, whole), **places)
+  return TrainState(opt_state=_beside(shapes.opt_state, shapes.params, params, whole), memory=memory, **places)
 
 
 def _beside(tree: Any, params: Params, shardings: Any, default: NamedSharding) -> Any:

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Key
 
-from mmjax.objectives.terms import Objective, PairLoss
-from mmjax.parallel.mesh import BATCH_AXES, batch_sharding, replicated
-from mmjax.parallel.microbatch import microbatch
+from mmjax.objectives.term import Term
+from mmjax.objectives.terms import PairLoss
+from mmjax.parallel.mesh import batch_sharding, replicated
 from mmjax.parallel.rules import parameter_path
+from mmjax.train.loss import make_loss
 from mmjax.train.optimizer import OptimizerConfig, learning_rate, trainable, update_ema
 from mmjax.train.state import Params, TrainState
 from mmjax.types import Batch
@@ -25,7 +26,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 def make_step(
   model: nn.Module,
-  objectives: Sequence[Objective],
+  objectives: Sequence[Term],
   optimizer: optax.GradientTransformation,
   config: OptimizerConfig,
   *,
@@ -41,7 +42,7 @@ def make_step(
   parameters (in tree order) whose gradient is not finite.
 
   Args:
-    model: a linen module with encode, project, logit_scale and logit_bias.
+    model: a linen module; its methods are those that the objectives ask for.
     objectives: the weighted terms of the loss.
     optimizer: what make_optimizer gave.
     config: the optimiser's fields (freezing, averaging, the schedule for the log).
@@ -49,29 +50,22 @@ def make_step(
     mesh: axes data, fsdp, model.
     microbatches: pieces in which each device's rows go through the encoders.
     shardings: where the state lies.
-    losses: the functions that the objectives name.
+    losses: the functions that contrastive objectives name.
   """
-  embed = _embedder(model, {name for o in objectives for name in o.between}, mesh, microbatches)
   schedule = learning_rate(config, steps)
+  loss_of = make_loss(model, objectives, mesh=mesh, microbatches=microbatches, losses=losses)
 
-  def loss_fn(params: Params, batch: Batch, keys: Key[Array, "batch"]) -> tuple[Float[Array, ""], Metrics]:
+  def loss_fn(params: Params, state: TrainState, batch: Batch) -> tuple[Float[Array, ""], tuple[Metrics, Any]]:
     params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params))
-    embeddings = embed(params, batch, keys)
-    scale: Any = model.apply({"params": params}, method="logit_scale")
-    bias: Any = model.apply({"params": params}, method="logit_bias")
-    common = dict(logit_scale=scale, logit_bias=bias, mesh=mesh, batch_axes=BATCH_AXES)
-    terms = {o.name: o(embeddings, batch, loss=losses[o.loss], **common) for o in objectives}
-    loss = sum((o.weight * terms[o.name] for o in objectives), start=jnp.zeros(()))
-    return loss, {"logit_scale": scale, "logit_bias": bias, **terms}
+    return loss_of(params, state, batch, example_keys(state.rng, state.step, batch["index"]))
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    keys = example_keys(state.rng, state.step, batch["index"])
-    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, keys)
+    (loss, (metrics, memory)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch)
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = None if state.ema is None else update_ema(state.ema, params, config.ema_decay, state.step)
-    stepped = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
+    stepped = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema, memory=memory)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), stepped, state)
     with jax.numpy_dtype_promotion("standard"):
@@ -96,37 +90,6 @@ def example_keys(rng: Array, step: Array, index: Array) -> Key[Array, "batch"]:
   """One key per example, a function of (seed, step, example index) and of nothing else."""
   key = jax.random.fold_in(jax.random.wrap_key_data(rng), step)
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-
-
-def _embedder(
-  model: nn.Module, names: set[str], mesh: Mesh, microbatches: int
-) -> Callable[[Params, Batch, Array], Metrics]:
-  """(params, batch, keys) -> unit-norm embeddings of those names, in microbatches."""
-
-  def forward(params, batch, keys):
-    views = {name: batch[name] for name in sorted(names)}
-    return model.apply({"params": params}, views, keys, method=_encode_and_project)
-
-  def pieces(params, batch, keys):
-    return microbatch(lambda b, k: forward(params, b, k), microbatches)(batch, keys)
-
-  if mesh.size == 1 or mesh.shape["model"] > 1:
-    return pieces
-  # Manual over the batch axes, so that each device sums its gradient over its own microbatches and layers, and the
-  # all-reduce runs once, after the loops; under plain jit (which a split model needs) it runs in every iteration, and
-  # on an fsdp mesh the partitioner may split activations along their width, which makes them many times larger.
-  rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
-  return jax.shard_map(
-    pieces,
-    mesh=mesh,
-    in_specs=(whole, rows, rows),
-    out_specs=rows,
-    check_vma=False,  # the parameters' cotangents are summed at this boundary, not inside
-  )
-
-
-def _encode_and_project(model: Any, batch: Batch, keys: Array) -> Metrics:
-  return model.project(model.encode(batch, rng=keys))
 
 
 def _not_finite(grads: Params) -> Bool[Array, "parameters"]:

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from mmjax.models.two_tower import TwoTower
-from mmjax.train.setup import init_params
+from mmjax.models.build import init_params
 from tests.experiments.paper_scale import PAPER_SCALE
 
 ROOT = Path(__file__).parents[2]
