@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
+import typing
 from pathlib import Path
 from typing import Any, Literal
 
 import cattrs
 from cattrs.errors import BaseValidationError
-from cattrs.strategies import configure_tagged_union
 from cattrs.v import format_exception, transform_error
 
 from mmjax.data.config import DataConfig
@@ -115,8 +115,25 @@ class Experiment:
 _converter = cattrs.Converter(forbid_extra_keys=True)
 _converter.register_unstructure_hook(Path, str)
 _converter.register_structure_hook(Path, lambda value, _: Path(value))
-# A record says which kind of term it is; those that older runs saved were contrastive.
-configure_tagged_union(Objective, _converter, tag_name="term", default=Contrastive)
+
+
+def _tag_union(union: Any, tag: str, default: type) -> None:
+  """A record of a union says under `tag` which kind it is; those that older runs saved are of the default kind."""
+  kinds = {kind.__name__: kind for kind in typing.get_args(union)}
+
+  def structure(fields: dict[str, Any], _: Any) -> Any:
+    name = fields.get(tag, default.__name__)
+    if name not in kinds:
+      raise ValueError(f"unknown {tag} {name!r}; there are {', '.join(kinds)}")
+    return _converter.structure({key: value for key, value in fields.items() if key != tag}, kinds[name])
+
+  _converter.register_structure_hook_func(lambda kind: kind == union, structure)
+  _converter.register_unstructure_hook_func(
+    lambda kind: kind == union, lambda value: {tag: type(value).__name__, **_converter.unstructure(value)}
+  )
+
+
+_tag_union(Objective, "term", default=Contrastive)
 # The two kinds of image tower are told apart by the field that only a residual network has.
 _converter.register_structure_hook_func(
   lambda kind: kind == ViTConfig | ResNetConfig,
