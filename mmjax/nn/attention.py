@@ -125,8 +125,8 @@ def attention(
   return lax.platform_dependent(query, key, value, mask, cpu=cpu, tpu=tpu, default=default)
 
 
-class MultiHeadAttention(nn.Module):
-  """Multi-head attention of `x` over `context` (over itself where there is none); arguments as for `attention`.
+class Projections(nn.Module):
+  """The projections of multi-head attention: what `MultiHeadAttention` and its cached kin have in common.
 
   Parameters: query, key, value, out (Dense); with `qk_norm` also query_norm and key_norm (scales over the
   head's dimension, shared by the heads; Dehghani et al. 2023, section 2).
@@ -147,6 +147,25 @@ class MultiHeadAttention(nn.Module):
   implementation: Implementation
   epsilon: float
 
+  @nn.nowrap
+  def _project(self, name: str, x: Array, width: int) -> Float[Array, "batch length heads dim"]:
+    if width % self.num_heads:
+      raise ValueError(f"width {width} is not divisible by num_heads {self.num_heads}")
+    init = nn.initializers.normal(x.shape[-1] ** -0.5)  # CLIP's attn_std
+    heads = rearrange(Dense(width, init, dtype=self.dtype, name=name)(x), "b l (h d) -> b l h d", h=self.num_heads)
+    if self.qk_norm and name != "value":
+      heads = LayerNorm(self.epsilon, use_bias=False, name=f"{name}_norm")(heads)
+    return heads
+
+  @nn.nowrap
+  def _combine(self, heads: Float[Array, "batch length heads dim"]) -> Float[Array, "batch length width"]:
+    out = checkpoint_name(rearrange(heads, "b l h d -> b l (h d)"), "attention")
+    return Dense(out.shape[-1], self.out_init, dtype=self.dtype, name="out")(out)
+
+
+class MultiHeadAttention(Projections):
+  """Multi-head attention of `x` over `context` (over itself where there is none); arguments as for `attention`."""
+
   @nn.compact
   def __call__(
     self,
@@ -157,20 +176,8 @@ class MultiHeadAttention(nn.Module):
     causal: bool = False,
   ) -> Float[Array, "batch length width"]:
     width = x.shape[-1]
-    if width % self.num_heads:
-      raise ValueError(f"width {width} is not divisible by num_heads {self.num_heads}")
     if context is None:
       x = context = lax.platform_dependent(x, tpu=rows_major, default=lambda x: x) if is_local() else x
-
-    def project(name: str, inputs: Array) -> Array:
-      init = nn.initializers.normal(inputs.shape[-1] ** -0.5)  # CLIP's attn_std
-      heads = Dense(width, init, dtype=self.dtype, name=name)(inputs)
-      return rearrange(heads, "b l (h d) -> b l h d", h=self.num_heads)
-
-    query, key, value = project("query", x), project("key", context), project("value", context)
-    if self.qk_norm:
-      query = LayerNorm(self.epsilon, use_bias=False, name="query_norm")(query)
-      key = LayerNorm(self.epsilon, use_bias=False, name="key_norm")(key)
-    out = attention(query, key, value, mask=mask, causal=causal, implementation=self.implementation)
-    out = checkpoint_name(rearrange(out, "b l h d -> b l (h d)"), "attention")
-    return Dense(width, self.out_init, dtype=self.dtype, name="out")(out)
+    query, key = self._project("query", x, width), self._project("key", context, width)
+    value = self._project("value", context, width)
+    return self._combine(attention(query, key, value, mask=mask, causal=causal, implementation=self.implementation))

@@ -1,0 +1,129 @@
+"""Keys and values that a decoder has computed already: static shapes, one write per step, nothing computed twice."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array, lax
+from jaxtyping import Bool, Float, Int
+
+from mmjax.nn.attention import Projections, attention_by_hand
+from mmjax.nn.transformer import TransformerConfig
+
+
+@flax.struct.dataclass
+class KeyValue:
+  """Keys and values of one attention, heads first: as a step reads them, without a transpose."""
+
+  key: Float[Array, "batch heads length dim"]
+  value: Float[Array, "batch heads length dim"]
+
+
+@flax.struct.dataclass
+class LayerMemory:
+  """What one decoder block remembers: its own tokens so far and, with cross-attention, its view of the context."""
+
+  own: KeyValue
+  context: KeyValue | None = None
+
+
+@flax.struct.dataclass
+class Cache:
+  """What a decoder remembers of each row's tokens. The batch is the leading axis of every leaf.
+
+  Attributes:
+    length: how many tokens of each row have been read, and so the place of its next one; what the buffers hold
+      beyond it is never read.
+    layers: one memory per block.
+    context_mask: which tokens of the context may be read; None where there is no context.
+  """
+
+  length: Int[Array, "batch"]
+  layers: tuple[LayerMemory, ...]
+  context_mask: Bool[Array, "batch k"] | None = None
+
+
+def empty_cache(config: TransformerConfig, batch_size: int, length: int) -> Cache:
+  """Room for `length` tokens of `batch_size` rows."""
+  shape = (batch_size, config.num_heads, length, config.width // config.num_heads)
+  blank = jnp.zeros(shape, config.dtype)
+  layers = tuple(LayerMemory(KeyValue(blank, blank)) for _ in range(config.depth))
+  return Cache(jnp.zeros((batch_size,), jnp.int32), layers)
+
+
+def rewind(caches: Any, length: Int[Array, "batch"]) -> Any:
+  """Caches (a pytree of them) that have forgotten every token from each row's `length` on."""
+  is_cache = lambda node: isinstance(node, Cache)
+  return jax.tree.map(lambda cache: cache.replace(length=length), caches, is_leaf=is_cache)
+
+
+def reorder(caches: Any, parents: Int[Array, "batch beams"]) -> Any:
+  """Caches of batch * beams rows in which beam j goes on from what beam `parents[:, j]` of its example read.
+
+  The context is the same for every beam of an example, and stays where it is.
+  """
+
+  def gather(leaf: Array) -> Array:
+    beams = rearrange(leaf, "(b j) h l d -> b j h l d", j=parents.shape[1])
+    chosen = jnp.take_along_axis(beams, parents[:, :, None, None, None], axis=1)
+    return rearrange(chosen, "b j h l d -> (b j) h l d")
+
+  def of_node(node: Any) -> Any:
+    return LayerMemory(jax.tree.map(gather, node.own), node.context) if isinstance(node, LayerMemory) else node
+
+  return jax.tree.map(of_node, caches, is_leaf=lambda node: isinstance(node, LayerMemory))
+
+
+class CachedAttention(Projections):
+  """`MultiHeadAttention` for evaluation, by the same parameters, whose keys and values are remembered."""
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "batch length width"],
+    memory: KeyValue | None,
+    *,
+    start: Int[Array, "batch"] | None = None,
+    context: Float[Array, "batch k context_width"] | None = None,
+    mask: Bool[Array, "batch k"] | None = None,
+  ) -> tuple[Float[Array, "batch length width"], KeyValue]:
+    """Attention's result, and what to remember of it.
+
+    Args:
+      x: the next tokens.
+      memory: what was remembered before; None: the context is new.
+      start: place of the first of `x` in each row; they read themselves and what lies before. None: they read the
+        context.
+      context: what to read, if `memory` does not know it yet.
+      mask: which of its tokens may be read.
+    """
+    width = x.shape[-1]
+    query = rearrange(self._project("query", x, width), "b l h d -> b h l d")
+    if start is not None:
+      assert memory is not None
+      memory = _written(memory, self._keys_and_values(x, width), start)
+      allowed: Array | None = _until(start, x.shape[1], memory.key.shape[2])
+    else:
+      memory = self._keys_and_values(context, width) if memory is None else memory
+      allowed = None if mask is None else mask[:, None, None, :]
+    out = attention_by_hand(query, memory.key, memory.value, allowed)
+    return self._combine(rearrange(out, "b h l d -> b l h d")), memory
+
+  @nn.nowrap
+  def _keys_and_values(self, x: Any, width: int) -> KeyValue:
+    heads = (rearrange(self._project(name, x, width), "b l h d -> b h l d") for name in ("key", "value"))
+    return KeyValue(*heads)
+
+
+def _until(start: Int[Array, "batch"], count: int, length: int) -> Bool[Array, "batch 1 count length"]:
+  """Which of `length` places the tokens at start, start + 1, ... may read: their own and those before."""
+  places = start[:, None] + jnp.arange(count, dtype=jnp.int32)[None]
+  return (jnp.arange(length, dtype=jnp.int32)[None, None] <= places[:, :, None])[:, None]
+
+
+def _written(memory: KeyValue, new: KeyValue, start: Int[Array, "batch"]) -> KeyValue:
+  write = jax.vmap(lambda old, part, place: lax.dynamic_update_slice_in_dim(old, part, place, axis=1))
+  return jax.tree.map(lambda old, part: write(old, part, start), memory, new)
