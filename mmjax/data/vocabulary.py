@@ -30,16 +30,22 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
   """
   if config.tokenizer.path is not None:
     return Tokenizer(read_vocabulary(config.tokenizer.path), config.tokenizer)
-  texts = list(dict.fromkeys(_captions(make_source(config, "train") if source is None else source)))
+  texts = list(dict.fromkeys(_captions(make_source(config, "train") if source is None else source, config)))
   path = Path(config.dir).expanduser() / "tokenizers" / f"{config.source}-{_fingerprint(texts, config.tokenizer)}.json"
   engine = read_vocabulary(path) if path.exists() else _train(texts, config.tokenizer, path)
   return Tokenizer(engine, config.tokenizer)
 
 
-def _captions(source: Source) -> Iterator[str]:
+def _captions(source: Source, config: DataConfig) -> Iterator[str]:
+  """All captions; those of bad records are left out where these are skipped. Pictures stay unread where they can."""
+  read = getattr(source, "captions", None) or (lambda index: source[index]["captions"])
   for index in range(min(len(source), _MAX_RECORDS)):
-    for texts in source[index]["captions"].values():
-      yield from texts
+    try:
+      for texts in read(index).values():
+        yield from texts
+    except DataError:
+      if config.on_bad_record != "skip":
+        raise
 
 
 def _fingerprint(texts: Iterable[str], config: TokenizerConfig) -> str:

@@ -1,0 +1,117 @@
+"""python -m mmjax.data shard IN OUT --format FORMAT;  python -m mmjax.data inspect PATTERN ..."""
+
+import argparse
+import logging
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+
+from mmjax.data.config import DataConfig
+from mmjax.data.errors import DataError
+from mmjax.data.images import decode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Parses the command line and runs the command; returns its exit status."""
+  options = _parser().parse_args(arguments)
+  logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+  try:
+    return _shard(options) if options.command == "shard" else _inspect(options)
+  except DataError as error:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(prog="python -m mmjax.data", description="Make shards, and see what is in them.")
+  commands = parser.add_subparsers(dest="command", required=True)
+  shard = commands.add_parser("shard", help="write pictures and captions as shards")
+  shard.add_argument(
+    "source", metavar="IN", help="a folder with pictures and captions.csv or .jsonl, or a pattern of shards"
+  )
+  shard.add_argument("target", metavar="OUT", type=Path, help="the directory for 00000.tar, 00001.tar, ...")
+  shard.add_argument(
+    "--format", choices=("webdataset", "arrayrecord"), default="webdataset", help="default: %(default)s"
+  )
+  shard.add_argument("--per-shard", type=int, default=10_000, metavar="N", help="records a shard; default: %(default)s")
+  inspect = commands.add_parser("inspect", help="count the records of shards, and what is wrong with them")
+  inspect.add_argument("patterns", metavar="PATTERN", nargs="+", help="a path, a glob, or DIR/{00000..00099}.tar")
+  inspect.add_argument("--read", action="store_true", help="also read every record and decode its picture")
+  for command in (shard, inspect):
+    command.add_argument("--skip", action="store_true", help="leave bad records out, and count them")
+    command.add_argument("--dir", default=DataConfig.dir, help="where indices of tars are kept; default: %(default)s")
+  return parser
+
+
+def _open(patterns: Sequence[str], options: Any) -> Any:
+  """A folder, or shards."""
+  if len(patterns) == 1 and Path(patterns[0]).expanduser().is_dir():
+    from mmjax.data.folder_source import FolderSource
+
+    return FolderSource(patterns[0], skip=options.skip)
+  from mmjax.data.shards_source import ShardsSource
+
+  return ShardsSource(patterns, directory=options.dir, skip=options.skip)
+
+
+class _Records:
+  """The records of a source, with a progress bar; bad ones raise, or are counted.
+
+  Attributes:
+    read, skipped: how many were given, and how many were not.
+  """
+
+  def __init__(self, source: Any, skip: bool, *, decoded: bool = False):
+    self._source, self._skip, self._decoded = source, skip, decoded
+    self.read, self.skipped = 0, source.num_skipped
+
+  def __iter__(self) -> Iterator[Any]:
+    for index in track(range(len(self._source)), "records", transient=True, console=Console(stderr=True)):
+      try:
+        record = self._source[index]
+        if self._decoded:
+          decode(record["image"], record=record["id"])
+      except DataError as error:
+        if not self._skip:
+          raise
+        logging.getLogger(__name__).warning("Skipped: %s", error)
+        self.skipped += 1
+        continue
+      self.read += 1
+      yield record
+
+
+def _shard(options: Any) -> int:
+  from mmjax.data.shard_writer import write_shards
+
+  records = _Records(_open([options.source], options), options.skip)
+  shards = list(write_shards(records, options.target, format=options.format, per_shard=options.per_shard))
+  if not shards:
+    raise DataError(f"{options.source} has no record that can be used; {records.skipped} were skipped.")
+  _say(f"{records.read} records in {len(shards)} shards, the last {shards[-1]}; {records.skipped} skipped")
+  return 0
+
+
+def _inspect(options: Any) -> int:
+  source = _open(options.patterns, options)
+  records = _Records(source, options.skip, decoded=True)
+  if options.read:
+    deque(records, maxlen=0)
+  read = f", {records.read} of them read and decoded" if options.read else ""
+  refused = ", ".join(f"{n} x {what}" for what, n in sorted(getattr(source, "refused", {}).items())) or "nothing"
+  _say(f"{len(source)} records{read}; {records.skipped} skipped; refused {refused}")
+  return 0
+
+
+def _say(text: str) -> None:
+  Console().print(escape(text), highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,62 @@
+"""Names of shards: paths, globs and brace patterns to files, in one order."""
+
+import glob
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmjax.data.errors import DataError
+
+MAX_SHARDS = 1_000_000
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d{1,12})\.\.(\d{1,12})")
+
+
+def expand(pattern: str) -> list[Path]:
+  """The files that a pattern stands for; those of a brace pattern or a plain path need not exist.
+
+  Args:
+    pattern: a path, in which {00000..00099} stands for each number, {a,b} for each word, and * ? [a-z] for whatever
+      exists. Numbers are padded to the width of the first one. A name that exists as it stands is taken as it stands.
+
+  Returns: absolute paths: the braces' in their order, a glob's sorted.
+
+  Raises:
+    DataError: a glob that matches nothing, braces that do not close, or more than MAX_SHARDS names.
+  """
+  here = Path(pattern).expanduser()
+  if here.exists():
+    return [here.absolute()]
+  names = list(itertools.islice(_braces(pattern), MAX_SHARDS + 1))
+  if len(names) > MAX_SHARDS:
+    raise DataError(f"--data.shards {pattern!r} stands for more than {MAX_SHARDS} shards. Check its braces.")
+  paths = [path for name in names for path in _globbed(str(Path(name).expanduser()))]
+  if not paths:
+    raise DataError(f"--data.shards {pattern!r} matches no file. Check the path, and quote it for the shell.")
+  return paths
+
+
+def _braces(pattern: str) -> Iterator[str]:
+  """Each name a brace pattern stands for, the rightmost braces turning fastest."""
+  pieces = _BRACES.split(pattern)  # text, inside of braces, text, ...
+  if any(brace in text for text in pieces[::2] for brace in "{}"):
+    raise DataError(f"--data.shards {pattern!r}: its braces do not match. Write DIR/{{00000..00099}}.tar.")
+  choices = [_choices(piece, pattern) if place % 2 else [piece] for place, piece in enumerate(pieces)]
+  yield from map("".join, itertools.product(*choices))
+
+
+def _choices(inside: str, pattern: str) -> list[str]:
+  numbers = _RANGE.fullmatch(inside)
+  if numbers is None:
+    return inside.split(",")
+  first, last = int(numbers[1]), int(numbers[2])
+  if last < first or last - first >= MAX_SHARDS:
+    raise DataError(f"--data.shards {pattern!r}: {{{inside}}} is not a range of 1 to {MAX_SHARDS} numbers.")
+  return [str(number).zfill(len(numbers[1])) for number in range(first, last + 1)]
+
+
+def _globbed(name: str) -> list[Path]:
+  if not glob.has_magic(name):
+    return [Path(name).absolute()]
+  return [Path(found).absolute() for found in sorted(glob.iglob(name, recursive=True))]

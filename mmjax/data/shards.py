@@ -1,0 +1,134 @@
+"""A shard of either kind: so many records, any of them at once."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from mmjax.data.errors import DataError
+from mmjax.data.shard_files import OpenFiles
+from mmjax.data.shard_record import decode_record, parse_json, parse_text
+from mmjax.data.sources import Record, concept_number
+from mmjax.data.tar_headers import BLOCK, header_name, is_header_of
+from mmjax.data.tar_index import Faults, Row, TarIndex
+from mmjax.data.transforms import PRIMARY
+
+TAR, ARRAY_RECORD = ".tar", (".array_record", ".arrayrecord", ".riegeli")
+
+
+class Shard(Protocol):
+  """Random access to the records of one file."""
+
+  path: Path
+  faults: Faults
+
+  def __len__(self) -> int: ...
+
+  def record(self, position: int) -> Record: ...
+
+  def captions(self, position: int) -> list[str]: ...
+
+
+class TarShard:
+  """A WebDataset tar: members KEY.jpg (png, webp, gif, bmp) and KEY.txt or KEY.json, one key after the other."""
+
+  def __init__(self, path: Path, index: TarIndex, files: OpenFiles, field: str | None):
+    self.path, self.faults = path, index.faults
+    self._index, self._files, self._field = index, files, field
+
+  def __len__(self) -> int:
+    return len(self._index)
+
+  def record(self, position: int) -> Record:
+    row = self._row(position)
+    name, image = self._member(row.image, row.image_size)
+    return _record(image, self._texts(row), f"{self.path}:{name}")
+
+  def captions(self, position: int) -> list[str]:
+    return self._texts(self._row(position))
+
+  def _row(self, position: int) -> Row:
+    return self._index.row(position, self._read)
+
+  def _texts(self, row: Row) -> list[str]:
+    name, data = self._member(row.text, row.text_size)
+    place = f"{self.path}:{name}"
+    return parse_json(data, place, self._field) if row.json else parse_text(data, place)
+
+  def _member(self, offset: int, size: int) -> tuple[str, bytes]:
+    header = self._read(self.path, BLOCK, offset - BLOCK)
+    if not is_header_of(header, size):
+      raise DataError(f"{self.path}, byte {offset}: no longer what was indexed. Start the run again to index it anew.")
+    return header_name(header), self._read(self.path, size, offset)
+
+  def _read(self, path: Path, size: int, offset: int) -> bytes:
+    try:
+      data = self._files.use(path, lambda fd: os.pread(fd, size, offset))
+    except OSError as error:
+      raise DataError(f"Cannot read {path}: {error}. Restore it, or use --data.on-bad-record skip.") from error
+    if len(data) < size:
+      raise DataError(f"{path}, byte {offset}: it has become shorter since it was indexed. Start the run again.")
+    return data
+
+
+class ArrayRecordShard:
+  """An ArrayRecord file of records that mmjax.data.shard_record encodes."""
+
+  def __init__(self, path: Path, files: OpenFiles, field: str | None, max_bytes: int):
+    self.path, self.faults = path, Faults()
+    self._files, self._field, self._max_bytes = files, field, max_bytes
+    try:
+      self._count = files.use(path, lambda reader: int(reader.num_records()))
+    except (OSError, RuntimeError, ValueError) as error:  # what its library raises, by its mood
+      self._count = 0
+      self.faults.broken = f"{path}: not a complete ArrayRecord file ({_first_line(error)})"
+
+  def __len__(self) -> int:
+    return self._count
+
+  def record(self, position: int) -> Record:
+    image, texts, key = self._decoded(position)
+    return _record(image, texts, f"{self.path}:{key or position}")
+
+  def captions(self, position: int) -> list[str]:
+    return self._decoded(position)[1]
+
+  def _decoded(self, position: int) -> tuple[bytes, list[str], str]:
+    place = f"{self.path}, record {position}"
+    try:
+      data = self._files.use(self.path, lambda reader: reader.read([position])[0])
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+      raise DataError(f"{place}: cannot be read ({_first_line(error)}). Write the shard again.") from error
+    image, texts, key = decode_record(data, place, self._field)
+    if not 0 < len(image) <= self._max_bytes:
+      raise DataError(f"{place}: a picture of {len(image)} bytes; 1 to {self._max_bytes} are accepted.")
+    return image, texts, key
+
+
+def array_record_files() -> OpenFiles:
+  """Readers of ArrayRecord files that read what is asked for and nothing ahead."""
+  return OpenFiles(_reader, _close)
+
+
+def _reader(path: Path) -> Any:
+  from array_record.python import array_record_module
+
+  options = "readahead_buffer_size:0,max_parallelism:0"
+  reader = array_record_module.ArrayRecordReader(str(path), options, file_reader_buffer_size=32_768)
+  if not reader.ok():
+    reader.close()  # says what is wrong
+    raise OSError("it cannot be opened, or is truncated")
+  return reader
+
+
+def _close(reader: Any) -> None:
+  with contextlib.suppress(RuntimeError):  # repeats what a record that could not be read has said
+    reader.close()
+
+
+def _record(image: bytes, texts: list[str], name: str) -> Record:
+  return Record(image=image, captions={PRIMARY: texts}, id=name, concept=concept_number(texts[0].casefold()))
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,203 @@
+"""Shards: WebDataset tars and ArrayRecord files as one sequence of records, and what share each group of them has."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.config import DataConfig
+from mmjax.data.errors import DataError, unknown
+from mmjax.data.order import Part
+from mmjax.data.shard_files import plain_files
+from mmjax.data.shard_paths import expand
+from mmjax.data.shards import ARRAY_RECORD, TAR, ArrayRecordShard, Shard, TarShard, array_record_files
+from mmjax.data.sources import Record, concept_number
+from mmjax.data.tar_index import tar_index
+
+SPLITS = ("train", "validation", "all")
+HELD_OUT = 20
+"""Without validation shards, the last of every HELD_OUT records of a shard are for validation."""
+log = logging.getLogger(__name__)
+
+
+class ShardsSource:
+  """The records of many shards, one shard after the other, as the patterns name them.
+
+  Memory: a few hundred bytes a shard, nothing a record (a tar's index is on disk, 25 bytes a record; making it takes
+  as much memory for one shard at a time). A record is read by one or two reads of the file it is in.
+
+  Args:
+    patterns: paths, globs, brace patterns; each is a part of the data with a share of its own.
+    split: "all"; "train" and "validation" leave out, or take, one record in HELD_OUT of every shard.
+    directory: where the indices of tars are kept.
+    weights: how often examples come from each pattern, relative to the others; none: as often as it has records.
+    repeats: how often each pattern's records come in an epoch; none: once.
+    field: the field of the captions in JSON.
+    skip: leave out what is missing, truncated or bad, and say so, instead of raising.
+    max_bytes: of a picture file.
+
+  Attributes:
+    num_skipped: shards and records that were left out.
+    refused: members of tars that are never read, by what they are.
+    fingerprint: differs where the shards, their sizes or shares do.
+
+  Raises:
+    DataError: naming the shard, and the record where there is one, and what to do.
+  """
+
+  def __init__(
+    self,
+    patterns: Sequence[str],
+    split: str = "all",
+    *,
+    directory: str | Path = DataConfig.dir,
+    weights: Sequence[float] = (),
+    repeats: Sequence[int] = (),
+    field: str | None = None,
+    skip: bool = False,
+    max_bytes: int = DataConfig.max_record_mb * 2**20,
+  ):
+    if split not in SPLITS:
+      raise unknown("split of shards", split, SPLITS)
+    _check_shares(patterns, weights, repeats)
+    self._split, self._skip = split, skip
+    self._index = Path(directory).expanduser() / "shards"
+    self._field, self._max_bytes = field, max_bytes
+    self._files, self._readers = plain_files(), array_record_files()
+    self.num_skipped, self.refused = 0, Counter[str]()
+    self.shards: list[Shard] = []
+    groups = [self._open(pattern) for pattern in patterns]
+    sizes = [self._size(len(shard)) for shard in self.shards]
+    self._ends = np.cumsum(sizes, dtype=np.int64)
+    self.parts = _parts(patterns, groups, sizes, weights, repeats)
+    self.fingerprint = concept_number(repr((split, sizes, [shard.path.name for shard in self.shards], self.parts)))
+
+  @classmethod
+  def from_config(cls, config: DataConfig, split: str) -> "ShardsSource":
+    """The shards that a configuration names."""
+    own = split == "validation" and bool(config.validation_shards)
+    if split == "train" and config.validation_shards:
+      split = "all"
+    return cls(
+      config.validation_shards if own else config.shards,
+      "all" if own else split,
+      directory=config.dir,
+      weights=() if split == "validation" else config.shard_weights,
+      repeats=() if split == "validation" else config.shard_repeats,
+      field=config.caption_key,
+      skip=config.on_bad_record == "skip",
+      max_bytes=config.max_record_mb * 2**20,
+    )
+
+  def __len__(self) -> int:
+    return int(self._ends[-1]) if len(self._ends) else 0
+
+  def __getitem__(self, index: int) -> Record:
+    shard, position = self._find(index)
+    return shard.record(position)
+
+  def captions(self, index: int) -> dict[str, list[str]]:
+    """A record's captions, without reading its picture."""
+    shard, position = self._find(index)
+    return {"name": shard.captions(position)}
+
+  def _find(self, index: int) -> tuple[Shard, int]:
+    """The shard of a record, and where it is in there."""
+    if not 0 <= index < len(self):
+      raise IndexError(f"record {index} of {len(self)}")
+    number = int(np.searchsorted(self._ends, index, side="right"))
+    position = index - (int(self._ends[number - 1]) if number else 0)
+    if self._split == "train":
+      position += position // (HELD_OUT - 1)
+    elif self._split == "validation":
+      position = position * HELD_OUT + HELD_OUT - 1
+    return self.shards[number], position
+
+  def _size(self, records: int) -> int:
+    held_out = records // HELD_OUT
+    return {"train": records - held_out, "validation": held_out, "all": records}[self._split]
+
+  def _open(self, pattern: str) -> int:
+    """Adds the shards of a pattern; returns how many."""
+    from rich.progress import track  # shown where it takes a while: tars are indexed at first use
+
+    before = len(self.shards)
+    paths = expand(pattern)
+    for path in track(paths, f"opening {pattern}", transient=True, disable=len(paths) < 8, console=_console()):
+      if not path.is_file():
+        self._fault(f"{path}: there is no such shard")
+        continue
+      shard = self._shard(path)
+      for message in _messages(shard):
+        self._fault(message)
+      self.num_skipped += max(0, shard.faults.bad - len(shard.faults.named))
+      self._note_refused(shard)
+      if len(shard):
+        self.shards.append(shard)
+    return len(self.shards) - before
+
+  def _shard(self, path: Path) -> Shard:
+    if path.suffix.lower() == TAR:
+      index = tar_index(path, self._index, json_first=self._field is not None, max_bytes=self._max_bytes)
+      return TarShard(path, index, self._files, self._field)
+    if path.suffix.lower() in ARRAY_RECORD or ".array_record-" in path.name:
+      return ArrayRecordShard(path, self._readers, self._field, self._max_bytes)
+    raise DataError(f"{path}: shards are {TAR} or {' or '.join(ARRAY_RECORD)} files. Rename it, or narrow the pattern.")
+
+  def _fault(self, message: str) -> None:
+    if not self._skip:
+      raise DataError(f"{message}. Restore it, or leave it out with --data.on-bad-record skip.")
+    self.num_skipped += 1
+    log.warning("Skipped: %s", message)
+
+  def _note_refused(self, shard: Shard) -> None:
+    if shard.faults.refused:
+      self.refused.update(shard.faults.refused)
+      found = ", ".join(f"{number} x {what}" for what, number in sorted(shard.faults.refused.items()))
+      log.warning("Refused in %s, and never read: %s", shard.path, found)
+
+
+def _messages(shard: Shard) -> Iterator[str]:
+  if shard.faults.broken:
+    yield f"{shard.faults.broken} (the {len(shard)} records before are whole)"
+  for message in shard.faults.named:
+    yield f"{shard.path}, {message}"
+
+
+def _check_shares(patterns: Sequence[str], weights: Sequence[float], repeats: Sequence[int]) -> None:
+  if not patterns:
+    raise DataError("--data.source shards needs --data.shards PATTERN ..., such as 'DIR/{00000..00099}.tar'.")
+  if weights and repeats:
+    raise DataError("--data.shard-weights and --data.shard-repeats say the same thing in two ways. Give one of them.")
+  for option, shares in (("--data.shard-weights", weights), ("--data.shard-repeats", repeats)):
+    if shares and len(shares) != len(patterns):
+      raise DataError(
+        f"{option} has {len(shares)} numbers for {len(patterns)} patterns of --data.shards. Give one each."
+      )
+    if any(not share > 0 or share == float("inf") for share in shares):
+      raise DataError(f"{option} must be above 0. Leave a pattern out of --data.shards instead.")
+
+
+def _parts(
+  patterns: Sequence[str], groups: Sequence[int], sizes: Sequence[int], weights: Sequence[float], repeats: Sequence[int]
+) -> list[Part]:
+  parts, shard, start = [], 0, 0
+  for place, number in enumerate(groups):
+    size = sum(sizes[shard : shard + number])
+    if size == 0:
+      raise DataError(
+        f"--data.shards {patterns[place]!r} has no record in this split. Check it, or give --data.validation-shards."
+      )
+    weight = float(weights[place]) if weights else None
+    parts.append(Part(start, size, repeats[place] if repeats else 1, weight))
+    shard, start = shard + number, start + size
+  return parts
+
+
+def _console() -> Any:
+  from rich.console import Console
+
+  return Console(stderr=True)
