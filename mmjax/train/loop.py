@@ -76,8 +76,7 @@ def train(
     batch_size=experiment.run.batch_size,
     seed=experiment.run.seed,
   )
-  best = experiment.evaluation.best_metric if experiment.evaluation.every else None
-  checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last, best_metric=best)
+  checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last)
   feed = device_prefetch(loader, lambda batch: put_batch(batch, training.mesh))
   with contextlib.closing(checkpoints), feed:  # whatever happens, a save that has begun is finished
     state, start = _start(experiment, training, checkpoints, feed)
@@ -179,12 +178,13 @@ class _Loop:
         if evaluating or step % run.save_every == 0:
           self._look(*pending)
           pending = None
-          evaluated = self._evaluate(state, step) if evaluating else {}
-          self._checkpoints.save(step, state, self._feed.get_state(), evaluated)
+          if evaluating:
+            self._evaluate(state, step)
+          self._checkpoints.save(step, state, self._feed.get_state())
       if pending is not None:
         self._look(*pending)
       if step > self._start:
-        self._checkpoints.save(step, state, self._feed.get_state(), {})
+        self._checkpoints.save(step, state, self._feed.get_state())
       self._farewell(step)
     self._writer.close()
     return state
@@ -215,16 +215,16 @@ class _Loop:
       "--optimizer.warmup-steps or a smaller --optimizer.clip-norm usually helps."
     )
 
-  def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
+  def _evaluate(self, state: TrainState, step: int) -> None:
     began = time.monotonic()
     numbers = flatten(evaluate(as_run(self._training, self._workdir, self._tokenizer, state)))
     self._writer.write_evaluation(step, numbers)
     best = self._experiment.evaluation.best_metric
     if best not in numbers:
       raise UserError(f"evaluation.best_metric={best!r} is not among the metrics: {', '.join(numbers)}")
+    self._checkpoints.score(step, numbers[best])
     self._progress.say(f"step {step}  {best} {numbers[best]:.3f}")
     self._clock.exclude(time.monotonic() - began)
-    return numbers
 
   def _greet(self) -> None:
     run, mesh = self._experiment.run, self._training.mesh
