@@ -14,7 +14,10 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"attention_pool/out/kernel$", ("model", "fsdp")),
   (r"(conv_\w+|projection|image_projection|text_projection|tanh_pool/dense)/kernel$", ("fsdp", None)),
   (r"/token_embedding$", (None, "fsdp")),
-  (r"(bias|scale|mean|var|class_token|class_position|position_embedding|token_type_embedding|probe)$", ()),
+  (
+    r"(bias|scale|mean|var|class_token|class_position|position_embedding|token_type_embedding|mode_embedding|probe)$",
+    (),
+  ),
   (r"^logit_(scale|bias)$", ()),
   (r"^balance/", ()),
 )

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
+from mmjax.models.comparing import clipped_scale
 from mmjax.nn.dense import Dense
 from mmjax.nn.norm import normalize
 from mmjax.nn.stochastic import Rngs, fold_in
@@ -116,14 +117,8 @@ class TwoTower(nn.Module):
     return dict(zip(views, pieces, strict=True))
 
   def logit_scale(self) -> Float[Array, ""]:
-    """What similarities are multiplied by: exp of the learned logarithm, at most max_logit_scale.
-
-    At the limit the gradient is that of exp there and not 0, as if the parameter itself were clamped after each step
-    (CLIP, section 2.5): a scale that has reached the limit can come down again.
-    """
-    limit = math.log(self.config.max_logit_scale)
-    clamped = self.log_scale + jax.lax.stop_gradient(jnp.minimum(self.log_scale, limit) - self.log_scale)
-    return jnp.exp(clamped)
+    """What similarities are multiplied by, at most max_logit_scale (see `clipped_scale`)."""
+    return clipped_scale(self.log_scale, self.config.max_logit_scale)
 
   def logit_bias(self) -> Float[Array, ""]:
     """What is added to the logits; 0 where the model has no bias."""

@@ -70,3 +70,28 @@ class AttentionPool(nn.Module):
     x = attend(query, tokens, mask=mask)
     mlp = MLP(c.hidden, c.activation, init, c.dtype, name="mlp")
     return (x + mlp(LayerNorm(c.norm_epsilon, name="norm")(x)))[:, 0]
+
+
+class QueryPool(nn.Module):
+  """Learned queries read the tokens, each its own summary (CoCa's attentional pooler, Yu et al. 2022, section 3.2)."""
+
+  config: TransformerConfig
+  count: int
+
+  @nn.compact
+  def __call__(
+    self, tokens: Float[Array, "batch length token_width"], mask: Bool[Array, "batch length"] | None
+  ) -> Float[Array, "batch count width"]:
+    c = self.config
+    probe = self.param("probe", nn.initializers.normal(c.width**-0.5), (self.count, c.width), jnp.float32)
+    query = jnp.broadcast_to(probe[None].astype(c.dtype), (tokens.shape[0], self.count, c.width))
+    attend = MultiHeadAttention(
+      num_heads=c.num_heads,
+      qk_norm=c.qk_norm,
+      out_init=nn.initializers.normal(c.width**-0.5),
+      dtype=c.dtype,
+      implementation=c.attention,
+      epsilon=c.norm_epsilon,
+      name="attention",
+    )
+    return LayerNorm(c.norm_epsilon, name="norm")(attend(query, tokens, mask=mask))

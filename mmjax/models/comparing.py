@@ -1,0 +1,71 @@
+"""What models have in common that compare pictures and texts in one space."""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from mmjax.nn.dense import Dense
+from mmjax.nn.norm import normalize
+from mmjax.types import Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparingConfig:
+  """The common space. Raises ValueError for a scale out of range."""
+
+  embed_dim: int = 256
+  """Dimension of the common space."""
+  init_logit_scale: float = 1 / 0.07
+  """What similarities are multiplied by at the start."""
+  max_logit_scale: float = 100.0
+  """The learned scale is clipped to this."""
+
+  def __post_init__(self) -> None:
+    if not 0.0 < self.init_logit_scale <= self.max_logit_scale:
+      raise ValueError(
+        f"init_logit_scale={self.init_logit_scale} must lie in (0, max_logit_scale={self.max_logit_scale}]"
+      )
+
+
+class Comparing(nn.Module):
+  """Parameters: image_projection, text_projection (kernels), logit_scale (its logarithm).
+
+  A model inherits from it, has a `config` that inherits from ComparingConfig, and calls `setup_comparing` in its setup.
+  """
+
+  @nn.nowrap
+  def setup_comparing(self, image_width: int, text_width: int) -> None:
+    """Makes the parameters."""
+    c: Any = self.config
+    project = lambda width: Dense(c.embed_dim, nn.initializers.normal(width**-0.5), use_bias=False)
+    self.image_projection, self.text_projection = project(image_width), project(text_width)
+    self.log_scale = self.param("logit_scale", nn.initializers.constant(math.log(c.init_logit_scale)), ())
+
+  def project(self, encoded: dict[str, Encoded]) -> dict[str, Float[Array, "batch dim"]]:
+    """Unit-norm float32 embeddings of what `encode` gave, by the same names."""
+    projections = {"image": self.image_projection, "text": self.text_projection}
+    return {name: normalize(projections[name](e.pooled.astype(jnp.float32))) for name, e in encoded.items()}
+
+  def logit_scale(self) -> Float[Array, ""]:
+    """What similarities are multiplied by."""
+    return clipped_scale(self.log_scale, self.config.max_logit_scale)
+
+  def logit_bias(self) -> Float[Array, ""]:
+    """What is added to the logits: nothing."""
+    return jnp.zeros((), jnp.float32)
+
+
+def clipped_scale(log_scale: Float[Array, ""], limit: float) -> Float[Array, ""]:
+  """exp of the learned logarithm, at most `limit`.
+
+  At the limit the gradient is that of exp there and not 0, as if the parameter itself were clamped after each step
+  (CLIP, section 2.5): a scale that has reached the limit can come down again.
+  """
+  clamped = log_scale + jax.lax.stop_gradient(jnp.minimum(log_scale, math.log(limit)) - log_scale)
+  return jnp.exp(clamped)

@@ -1,0 +1,76 @@
+"""The encoder-decoder transformer: a text is read, another is written (Vaswani et al. 2017)."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+from jax import Array
+from jaxtyping import Float, Int
+
+from mmjax.nn.cache import Cache
+from mmjax.nn.decoder import Decoder
+from mmjax.nn.pooling import mean_pool
+from mmjax.nn.stochastic import Rngs, fold_in
+from mmjax.nn.transformer import Transformer
+from mmjax.nn.words import Words, WordsConfig
+from mmjax.types import Batch, Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Seq2SeqConfig:
+  """An encoder and a decoder with one vocabulary. Raises ValueError where the fields do not fit each other."""
+
+  text: WordsConfig = WordsConfig(width=512, depth=6, num_heads=8, scale_embedding=True)
+  """The decoder and the vocabulary; norm="post" is the original's, "pre" trains without warm-up."""
+  encoder_depth: int = 6
+  """Blocks of the encoder, which is otherwise like the decoder."""
+
+  def __post_init__(self) -> None:
+    if self.encoder_depth < 1:
+      raise ValueError(f"encoder_depth={self.encoder_depth} must be at least 1")
+
+
+class Seq2Seq(nn.Module):
+  """Parameters: words (one table for what is read, what is written, and its scores), encoder, decoder."""
+
+  config: Seq2SeqConfig
+
+  def setup(self) -> None:
+    c = self.config
+    self.words = Words(c.text)
+    self.encoder = Transformer(dataclasses.replace(c.text, depth=c.encoder_depth))
+    self.decoder = Decoder(c.text)
+
+  def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
+    """What is read: batch["text"]; pooled is the mean."""
+    ids = batch["text"]
+    mask = self.config.text.mask(ids)
+    tokens, _ = self.encoder(self.words(ids), mask, rng=fold_in(rng, 0))
+    return {"text": Encoded(tokens, mask, mean_pool(tokens, mask))}
+
+  def decode(
+    self,
+    ids: Int[Array, "batch length"],
+    context: Encoded | None,
+    *,
+    rng: Rngs = None,
+    cache: Cache | None = None,
+  ) -> Any:
+    """Float32 logits [batch, length, vocab] of the word that follows each of `ids`, given what was read (`context`).
+
+    With a cache, `ids` continue what it holds, `context` is None but in the first call, and the result is (logits,
+    the cache that knows them too).
+    """
+    x = self.words(ids, None if cache is None else cache.length)
+    tokens, cache = self.decoder(x, context=context, causal=True, rng=fold_in(rng, 1), cache=cache)
+    logits = self.words.logits(tokens)
+    return logits if cache is None else (logits, cache)
+
+  @nn.nowrap
+  def empty_cache(self, batch_size: int, length: int) -> Cache:
+    """Room for `length` words of `batch_size` texts."""
+    return self.config.text.cache(batch_size, length)
+
+  def __call__(self, batch: Batch) -> Float[Array, "batch length vocab"]:
+    """What `init` runs: everything once."""
+    return self.decode(batch["text"], self.encode(batch)["text"])
