@@ -1,0 +1,59 @@
+"""Next-word prediction: captions, answers, and texts that continue a prefix."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from mmjax.objectives.per_example import ExampleLosses, cross_entropy, mean_where
+
+
+def caption_loss(
+  logits: Float[Array, "batch length vocab"],
+  ids: Int[Array, "batch length"],
+  *,
+  pad_id: int,
+  label_smoothing: float = 0.0,
+  prefix: Int[Array, "batch"] | None = None,
+  per: Literal["example", "token"] = "example",
+) -> ExampleLosses:
+  """Cross-entropy of each next token (GPT; CoCa, Yu et al. 2022, eq. 4; BLIP's LM).
+
+  Args:
+    logits: what the decoder says at each place of `ids`, which is what it was fed: place t is about ids[:, t + 1], the
+      last place about nothing. The first token (begin of text) is never predicted.
+    pad_id: padding is not predicted.
+    label_smoothing: BLIP and the original Transformer use .1.
+    prefix: leading tokens that are given and not predicted (a question, a prompt: prefix LM).
+    per: "example": every text weighs 1, its loss the mean over its tokens. "token": it weighs as many as it has
+      predicted tokens, so that the batch's mean is the mean over all of its tokens (CoCa, BLIP).
+  Returns: losses (mean over an example's predicted tokens) and weights; weight 0 where nothing is predicted.
+  """
+  losses = cross_entropy(logits[:, :-1], ids[:, 1:], label_smoothing=label_smoothing)
+  predicted = predicted_tokens(ids, pad_id=pad_id, prefix=prefix)
+  losses, weights = mean_where(losses, predicted)
+  return ExampleLosses(losses, weights if per == "example" else predicted.sum(1, dtype=jnp.float32))
+
+
+def predicted_tokens(
+  ids: Int[Array, "batch length"], *, pad_id: int, prefix: Int[Array, "batch"] | None = None
+) -> Array:
+  """True where ids[:, 1:] is to be predicted [batch, length - 1]: neither padding nor prefix."""
+  predicted = ids[:, 1:] != pad_id
+  if prefix is None:
+    return predicted
+  place = jnp.arange(1, ids.shape[1], dtype=jnp.int32)[None]
+  return predicted & (place >= prefix[:, None])
+
+
+def text_log_likelihood(
+  logits: Float[Array, "batch length vocab"],
+  ids: Int[Array, "batch length"],
+  *,
+  pad_id: int,
+  prefix: Int[Array, "batch"] | None = None,
+) -> Float[Array, "batch"]:
+  """log p(text) in nats: the sum over its predicted tokens; 0 for one that has none."""
+  predicted = predicted_tokens(ids, pad_id=pad_id, prefix=prefix)
+  return -jnp.where(predicted, cross_entropy(logits[:, :-1], ids[:, 1:]), 0.0).sum(1)

@@ -1,0 +1,107 @@
+"""Do a picture and a text belong together? Hard negatives and the loss (Li et al. 2021, ALBEF, section 3.2)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Bool, Float, Int, Key
+
+from mmjax.nn.stochastic import fold_in
+from mmjax.objectives.per_example import ExampleLosses, cross_entropy
+
+# What a matching head costs that says the same of everything, one positive to two negatives: H(1/3) nats. A loss that
+# stays at .6365 has learned the share of positives and nothing else.
+MATCHING_CHANCE = 0.6365141682948128
+
+
+class Negatives(NamedTuple):
+  """A wrong partner for every picture and text.
+
+  Attributes:
+    image: row of the picture that is put with each text.
+    text: row of the text that is put with each picture.
+    weight: 0 where the group has no pair that could serve (the row then points at itself), 1 elsewhere.
+  """
+
+  image: Int[Array, "batch"]
+  text: Int[Array, "batch"]
+  weight: Float[Array, "batch"]
+
+
+def hard_negatives(
+  image: Float[Array, "batch dim"],
+  text: Float[Array, "batch dim"],
+  rng: Key[Array, "batch"],
+  *,
+  logit_scale: float | Float[Array, ""],
+  group: int,
+  concept: Int[Array, "batch"] | None = None,
+) -> Negatives:
+  """One wrong picture per text and one wrong text per picture, drawn from softmax(similarity) within groups.
+
+  Args:
+    image, text: unit-norm embeddings; they get no gradient from here.
+    rng: one key per example.
+    logit_scale: multiplies the similarities; 0 draws negatives uniformly (the control that hard ones must beat).
+    group: consecutive rows that are each other's candidates; it must divide the batch.
+    concept: rows of equal number mean the same and are not each other's negatives (duplicate captions).
+  Raises: ValueError where group does not divide the batch.
+  """
+  size = image.shape[0]
+  if size % group:
+    raise ValueError(f"group={group} must divide the {size} rows that go through the network together")
+  split = lambda x: rearrange(jax.lax.stop_gradient(x), "(n g) ... -> n g ...", g=group)
+  scale = jax.lax.stop_gradient(jnp.asarray(logit_scale, jnp.float32))
+  logits = scale * jnp.einsum("nid,njd->nij", split(image.astype(jnp.float32)), split(text.astype(jnp.float32)))
+  wrong = jnp.broadcast_to(~jnp.eye(group, dtype=bool)[None], logits.shape)
+  if concept is not None:
+    number = split(concept)
+    wrong = wrong & (number[:, :, None] != number[:, None, :])
+  logits = jnp.where(wrong, logits, -jnp.inf)  # picture i, text j
+  found = rearrange(wrong.any(2), "n g -> (n g)")  # whatever is wrong is wrong both ways
+  draw = lambda pattern, stream: _draw(rearrange(logits, pattern), fold_in(rng, stream), found)
+  return Negatives(draw("n i j -> (n j) i", 0), draw("n i j -> (n i) j", 1), found.astype(jnp.float32))
+
+
+def _draw(
+  logits: Float[Array, "batch group"], rng: Key[Array, "batch"], found: Bool[Array, "batch"]
+) -> Int[Array, "batch"]:
+  """A row of the batch per example, from the softmax over its group; its own where there is nothing to draw."""
+  size, group = logits.shape
+  here = jnp.arange(size, dtype=jnp.int32)
+  picked = jax.vmap(jax.random.categorical)(rng, jnp.where(found[:, None], logits, 0.0)).astype(jnp.int32)
+  return jnp.where(found, here // group * group + picked, here)
+
+
+def matching_loss(
+  positive: Float[Array, "batch 2"],
+  negatives: Float[Array, "negatives batch 2"],
+  *,
+  positive_weight: Float[Array, "batch"] | None = None,
+  negative_weight: Float[Array, "negatives batch"] | None = None,
+) -> ExampleLosses:
+  """Cross-entropy of "belongs together" (column 1) against "does not", mean over an example's pairs (ALBEF, eq. 4).
+
+  Args:
+    positive: logits of each example's own pair.
+    negatives: logits of its wrong pairs (with hard_negatives two: its text with another picture, its picture with
+      another text).
+    positive_weight: 0 where there is no own pair (an example may be all negatives).
+    negative_weight: 0 where a wrong pair could not be found. An example none of whose wrong pairs counts has weight
+      0: by itself its own pair teaches that everything belongs together.
+  Returns: losses and weights. With two negatives a constant answer costs at best MATCHING_CHANCE.
+  """
+  count = negatives.shape[0]
+  one = jnp.ones(positive.shape[0], jnp.float32)
+  positive_weight = one if positive_weight is None else positive_weight.astype(jnp.float32)
+  if negative_weight is None:
+    negative_weight = jnp.ones((count, positive.shape[0]), jnp.float32)
+  right = cross_entropy(positive, jnp.ones(positive.shape[0], jnp.int32))
+  wrong = cross_entropy(negatives, jnp.zeros(negatives.shape[:2], jnp.int32))
+  total = positive_weight * right + (negative_weight.astype(jnp.float32) * wrong).sum(0)
+  weight = positive_weight + negative_weight.astype(jnp.float32).sum(0)
+  counts = negative_weight.sum(0) > 0
+  losses = jnp.where(counts, total / jnp.where(counts, weight, 1.0), 0.0)
+  return ExampleLosses(losses, jnp.where(counts, weight / (count + 1), 0.0))

@@ -1,0 +1,59 @@
+"""Which patches of a picture are hidden: at random (MAE, SimMIM) or in rectangles (BEiT, FLAVA)."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Key
+
+from mmjax.parallel.ring import vary, varying_axes
+
+
+def random_patches(rng: Key[Array, "batch"], patches: int, *, rate: float) -> Bool[Array, "batch patches"]:
+  """True at round(rate * patches) patches of every example, uniformly at random (MAE hides .75, SimMIM .6).
+
+  `choose_positions(~hidden, patches - round(rate * patches))` are the ones MAE's encoder sees.
+  """
+  noise = jax.vmap(lambda key: jax.random.uniform(key, (patches,)))(rng)
+  rank = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
+  return rank < round(rate * patches)
+
+
+def block_patches(
+  rng: Key[Array, "batch"], grid: tuple[int, int], *, rate: float = 0.4
+) -> Bool[Array, "batch patches"]:
+  """True at round(rate * patches) patches, in rectangles (Bao et al. 2022, BEiT, algorithm 1; FLAVA hides .4).
+
+  A rectangle has an aspect ratio from .3 to 1 / .3 and at least 16 / 196 of the picture; of the last one only as many
+  patches, row by row, as are still wanted, so that every example hides equally many. Colours and shapes cannot be
+  copied from the next patch, as they can with patches hidden one by one.
+  """
+  rows, columns = grid
+  wanted = round(rate * rows * columns)
+  smallest = max(1, rows * columns * 16 // 196)
+
+  def rectangle(key: Array, left: Array) -> Array:
+    area, aspect, top, side = jax.random.uniform(key, (4,))
+    largest = jnp.maximum(left, smallest).astype(jnp.float32)
+    size = smallest + area * (largest - smallest)
+    ratio = jnp.exp((2.0 * aspect - 1.0) * math.log(1 / 0.3))
+    high = jnp.clip(jnp.round(jnp.sqrt(size * ratio)), 1, rows)
+    wide = jnp.clip(jnp.round(jnp.sqrt(size / ratio)), 1, columns)
+    first, start = jnp.floor(top * (rows - high + 1)), jnp.floor(side * (columns - wide + 1))
+    y, x = jnp.arange(rows, dtype=jnp.float32), jnp.arange(columns, dtype=jnp.float32)
+    inside = lambda at, begin, length: (at >= begin) & (at < begin + length)
+    return (inside(y, first, high)[:, None] & inside(x, start, wide)[None]).reshape(-1)
+
+  def add(state: tuple[Array, Array]) -> tuple[Array, Array]:
+    key, hidden = state
+    key, now = jax.random.split(key)
+    left = wanted - hidden.sum()
+    fresh = rectangle(now, left) & ~hidden
+    return key, hidden | (fresh & (jnp.cumsum(fresh) <= left))
+
+  def one(key: Array) -> Array:
+    start = key, vary(jnp.zeros(rows * columns, bool), varying_axes(key))
+    return lax.while_loop(lambda state: state[1].sum() < wanted, add, start)[1]
+
+  return jax.vmap(one)(rng)

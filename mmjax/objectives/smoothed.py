@@ -1,0 +1,49 @@
+"""Contrastive loss with label smoothing, for captions that are often wrong (Jia et al. 2021, ALIGN)."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from mmjax.objectives.contrastive import masked_logits
+from mmjax.objectives.features import Features, Scalar, TileSize, image_text
+from mmjax.objectives.pairwise import Pairwise, pairwise_loss
+from mmjax.objectives.similarity import pair_similarity
+from mmjax.parallel.ring import AxisName
+
+
+def _align_tile(row: Features, col: Features) -> dict[str, Array]:
+  logits = masked_logits(row, col)
+  counted = ~jnp.isneginf(logits)
+  return {"logits": logits, "total": jnp.where(counted, logits, 0), "count": counted.astype(logits.dtype)}
+
+
+def _align(stats: Features, row: Features, col: Features) -> Array:
+  pair = pair_similarity(row["x"], col["y"], row["scale"])
+  share, losses = row["smoothing"], jnp.zeros_like(pair)
+  for lse, total, count in zip(stats["logits"], stats["total"], stats["count"], strict=True):
+    losses = losses + lse - (1 - share) * pair - share * total / jnp.maximum(count, 1)
+  return losses / 2
+
+
+ALIGN = Pairwise(_align_tile, {"logits": ("both", "lse"), "total": ("both", "sum"), "count": ("both", "sum")}, _align)
+
+
+def align_loss(
+  image: Float[Array, "batch dim"],
+  text: Float[Array, "batch dim"],
+  *,
+  logit_scale: Scalar,
+  label_smoothing: Scalar = 0.1,
+  weights: Float[Array, "batch"] | None = None,
+  axis_name: AxisName = None,
+  tile_size: TileSize = None,
+  ids: Int[Array, "batch"] | None = None,
+  method: str = "ring",
+) -> Float[Array, ""]:
+  """clip_loss whose target is (1 - e) the pair + e spread evenly over all columns (ALIGN, section 5.1: e = .1).
+
+  Other arguments as for clip_loss, which it is at e = 0; columns that are left out (equal ids, weight 0) get no
+  share. Returns: the mean over the global batch, in nats; log(batch) is chance.
+  """
+  rows, columns = image_text(image, text, logit_scale, weights, ids, smoothing=label_smoothing)
+  return pairwise_loss(ALIGN, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
