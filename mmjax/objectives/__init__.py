@@ -1,32 +1,102 @@
 """Losses: pure functions of what the models say."""
 
+from mmjax.objectives.answering import (
+  answer_class_loss,
+  answer_log_likelihood,
+  answer_ranking_loss,
+  answer_score_loss,
+  answer_scores,
+)
+from mmjax.objectives.balance import piecewise_linear, uncertainty_weighted
+from mmjax.objectives.captioning import caption_loss, predicted_tokens, text_log_likelihood
+from mmjax.objectives.codebook import fit_codebook, nearest_code
 from mmjax.objectives.contrastive import clip_loss, masked_logits, siglip_loss
 from mmjax.objectives.distillation import distillation_loss
 from mmjax.objectives.features import image_text
 from mmjax.objectives.labelled import supcon_loss, supcon_views_loss, unicl_loss
-from mmjax.objectives.margin import hinge_loss, triplet_loss
+from mmjax.objectives.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
+from mmjax.objectives.masked_both import masked_multimodal_losses
+from mmjax.objectives.masked_images import masked_code_loss, masked_pixel_loss
+from mmjax.objectives.masked_words import (
+  choose_positions,
+  distilled_word_loss,
+  mask_tokens,
+  masked_word_loss,
+  take_positions,
+)
+from mmjax.objectives.matching import MATCHING_CHANCE, Negatives, hard_negatives, matching_loss
+from mmjax.objectives.momentum import Queue, enqueue, momentum_update
+from mmjax.objectives.momentum_contrast import momentum_contrast_loss
+from mmjax.objectives.next_sentence import next_sentence_loss
 from mmjax.objectives.pairwise import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
+from mmjax.objectives.patch_masks import block_patches, random_patches
+from mmjax.objectives.patches import normalize_patches, patchify, unpatchify
+from mmjax.objectives.per_example import ExampleLosses, class_loss, cross_entropy, mean_where, weighted
+from mmjax.objectives.relevance import relevance_loss
 from mmjax.objectives.similarity import pair_similarity, similarity
+from mmjax.objectives.smoothed import align_loss
 from mmjax.objectives.variants import dcl_loss, focal_loss, sogclr_loss
 
 __all__ = [
+  "MATCHING_CHANCE",
+  "ExampleLosses",
+  "Negatives",
   "Pairwise",
+  "Queue",
+  "align_loss",
+  "answer_class_loss",
+  "answer_log_likelihood",
+  "answer_ranking_loss",
+  "answer_score_loss",
+  "answer_scores",
   "batch_mean",
+  "block_patches",
+  "caption_loss",
+  "choose_positions",
+  "class_loss",
   "clip_loss",
+  "cross_entropy",
   "dcl_loss",
   "distillation_loss",
+  "distilled_word_loss",
+  "enqueue",
+  "fit_codebook",
   "focal_loss",
+  "hard_negatives",
   "hinge_loss",
   "image_text",
+  "mask_tokens",
+  "masked_code_loss",
   "masked_logits",
+  "masked_multimodal_losses",
+  "masked_pixel_loss",
+  "masked_word_loss",
+  "matching_loss",
+  "mean_where",
+  "momentum_contrast_loss",
+  "momentum_update",
+  "nearest_code",
+  "next_sentence_loss",
+  "normalize_patches",
   "pair_similarity",
   "pairwise_loss",
   "pairwise_statistics",
+  "patchify",
+  "piecewise_linear",
+  "predicted_tokens",
+  "random_patches",
+  "relevance_loss",
+  "semi_hard_triplet_loss",
   "siglip_loss",
   "similarity",
   "sogclr_loss",
   "supcon_loss",
   "supcon_views_loss",
+  "take_positions",
+  "text_log_likelihood",
   "triplet_loss",
+  "uncertainty_weighted",
   "unicl_loss",
+  "unpatchify",
+  "weighted",
 ]

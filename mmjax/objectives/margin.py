@@ -1,11 +1,13 @@
 """Margin objectives: a pair should score higher than its negatives by some margin."""
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
 from mmjax.objectives.features import Features, TileSize, false_negative, hide, image_text, same_pair
 from mmjax.objectives.pairwise import Pairwise, pairwise_loss
+from mmjax.objectives.reductions import EMPTY
 from mmjax.objectives.similarity import pair_similarity, similarity
 from mmjax.parallel.ring import AxisName
 
@@ -79,3 +81,59 @@ def triplet_loss(
   """
   rows, columns = image_text(image, text, 1.0, weights, ids, margin=margin)
   return pairwise_loss(TRIPLET, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
+
+
+def _semi_hard_tile(row: Features, col: Features) -> dict[str, Array]:
+  scores = similarity(row["x"], col["y"])
+  negatives = hide(hide(scores, same_pair(row, col)), false_negative(row, col))
+  limit = lambda pair, slack: pair.astype(scores.dtype) + slack.astype(scores.dtype)
+  return {
+    "images": hide(negatives, scores > limit(row["pair"], row["slack"])[:, None]),
+    "texts": hide(negatives, scores > limit(col["pair"], col["slack"])[None, :]),
+    "easiest": jnp.where(jnp.isneginf(negatives), -jnp.inf, -scores),
+  }
+
+
+def _semi_hard(stats: Features, row: Features, col: Features) -> Array:
+  pair = pair_similarity(row["x"], col["y"])
+  total = jnp.zeros_like(pair)
+  for hardest, easiest in zip((stats["images"], stats["texts"]), stats["easiest"], strict=True):
+    any_, admitted = easiest > EMPTY / 2, hardest > EMPTY / 2
+    negative = jnp.where(admitted, hardest, jnp.where(any_, -easiest, EMPTY))
+    total = total + jax.nn.relu(row["margin"] + negative - pair)
+  return total
+
+
+SEMI_HARD = Pairwise(
+  _semi_hard_tile, {"images": ("row", "max"), "texts": ("col", "max"), "easiest": ("both", "max")}, _semi_hard
+)
+
+
+def semi_hard_triplet_loss(
+  image: Float[Array, "batch dim"],
+  text: Float[Array, "batch dim"],
+  *,
+  margin: float = 0.2,
+  slack: float | Float[Array, ""] = 0.0,
+  weights: Float[Array, "batch"] | None = None,
+  axis_name: AxisName = None,
+  tile_size: TileSize = None,
+  ids: Int[Array, "batch"] | None = None,
+  method: str = "ring",
+) -> Float[Array, ""]:
+  """Hinge against the hardest negative that scores no higher than the pair itself, both ways (Schroff et al. 2015,
+  FaceNet, section 3.2).
+
+  Training on the hardest negative from the start tends to collapse: begin here, and go over to triplet_loss, either by
+  the weights of the two, or by `slack`.
+
+  Args:
+    slack: negatives may score this much higher than the pair; from 0 (semi-hard) to 2 (all: triplet_loss), a number
+      that a schedule may give. Where none may be taken, the easiest negative is.
+    others as for triplet_loss.
+  Returns: the mean over the global batch.
+  """
+  rows, columns = image_text(image, text, 1.0, weights, ids, margin=margin, slack=slack)
+  rows["pair"] = columns["pair"] = jax.lax.stop_gradient(pair_similarity(image, text))
+  columns["slack"] = rows["slack"]
+  return pairwise_loss(SEMI_HARD, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)

@@ -12,7 +12,8 @@ from mmjax.objectives import Pairwise, clip_loss, pairwise_loss, pairwise_statis
 from mmjax.objectives.contrastive import CLIP, SIGLIP
 from mmjax.objectives.distillation import DISTILL
 from mmjax.objectives.labelled import SUPCON, UNICL
-from mmjax.objectives.margin import HINGE, TRIPLET
+from mmjax.objectives.margin import HINGE, SEMI_HARD, TRIPLET
+from mmjax.objectives.smoothed import ALIGN
 from mmjax.objectives.variants import DCL, FOCAL
 from tests.objectives import dense
 
@@ -47,10 +48,11 @@ def sides(rows=N, columns=N):
   """Everything any objective reads."""
   number, unit = partial(jnp.asarray, dtype=jnp.float64), partial(dense.unit, dtype=jnp.float64)
   scalars = {"scale": number(6.0), "bias": number(-2.0), "gamma": number(1.5), "margin": number(0.3)}
+  scalars |= {"slack": number(0.1), "smoothing": number(0.2)}
   row = {"x": unit(rows, D, 0), "teacher": unit(rows, 4, 1), "teacher_scale": number(3.0)}
   row |= {"pair": unit(rows, 2, 2)[:, 0], "id": jnp.arange(rows) % 5} | scalars
   column = {"y": unit(columns, D, 3), "teacher": unit(columns, 4, 4), "pair": unit(columns, 2, 5)[:, 0]}
-  return row, column | {"id": jnp.arange(columns) % 5}
+  return row, column | {"id": jnp.arange(columns) % 5, "slack": number(0.1)}
 
 
 def value_and_gradients(loss, row, column):
@@ -75,6 +77,8 @@ OBJECTIVES = {
   "distillation": DISTILL,
   "hinge": HINGE,
   "triplet": TRIPLET,
+  "semi_hard": SEMI_HARD,
+  "align": ALIGN,
   "everything": EVERYTHING,
 }
 

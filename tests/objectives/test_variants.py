@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from mmjax.objectives import (
+  align_loss,
+  clip_loss,
   dcl_loss,
   distillation_loss,
   focal_loss,
   hinge_loss,
+  semi_hard_triplet_loss,
   siglip_loss,
   sogclr_loss,
   supcon_loss,
@@ -111,3 +114,33 @@ def test_sogclr_divides_by_the_running_normaliser(pairs):
   u = [0.75 * 1 + 0.25 * g[0], 0.75 * 2 + 0.25 * g[1]]
   np.testing.assert_allclose(np.exp(log_u[1]), u[1], rtol=1e-5)
   assert loss == pytest.approx(((g[0] / u[0]).mean() + (g[1] / u[1]).mean()) / 2, rel=1e-5)
+
+
+def test_semi_hard_negatives_score_no_higher_than_the_pair_and_slack_lets_the_harder_in(pairs):
+  x, y, s = pairs
+  pair, hidden = np.diag(s), SAME | EYE
+  for slack in (0.0, 0.3, 2.0):
+    want = 0.0
+    for scores, same in ((s, hidden), (s.T, hidden.T)):
+      for i in range(N):
+        negatives = scores[i][~same[i]]
+        admitted = negatives[negatives <= pair[i] + slack]
+        negative = admitted.max() if len(admitted) else negatives.min()
+        want += max(0.0, 0.2 + negative - pair[i]) / N
+    assert semi_hard_triplet_loss(x, y, slack=slack, ids=LABELS, tile_size=4) == pytest.approx(want, rel=1e-5)
+  assert semi_hard_triplet_loss(x, y, slack=2.0) == pytest.approx(float(triplet_loss(x, y)), rel=1e-6)
+  assert (s > pair[:, None]).any() and semi_hard_triplet_loss(x, y) < triplet_loss(x, y)
+  assert semi_hard_triplet_loss(x, y, ids=jnp.zeros(N, jnp.int32)) == 0  # no negative at all
+
+
+def test_align_smooths_the_target_over_the_columns_that_count(pairs):
+  x, y, s = pairs
+  s, allowed = SCALE * s, ~SAME | EYE
+  want = 0.0
+  for scores, keep in ((s, allowed), (s.T, allowed.T)):
+    log_p = scores - np.log((np.exp(scores) * keep).sum(1, keepdims=True))
+    target = 0.7 * EYE + 0.3 * keep / keep.sum(1, keepdims=True)
+    want -= (target * log_p).sum() / (2 * N)
+  options = dict(logit_scale=SCALE, ids=LABELS, tile_size=4)
+  assert align_loss(x, y, label_smoothing=0.3, **options) == pytest.approx(want, rel=1e-5)
+  assert align_loss(x, y, label_smoothing=0.0, **options) == pytest.approx(float(clip_loss(x, y, **options)), rel=1e-5)

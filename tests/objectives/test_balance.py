@@ -1,0 +1,31 @@
+"""Weights of objectives: learned, and as functions of the step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.objectives import piecewise_linear, uncertainty_weighted
+
+
+def test_uncertainty_weighting_is_kendalls_sum_and_settles_at_twice_the_loss():
+  losses = {"a": jnp.float32(3.0), "b": jnp.float32(0.01)}
+  s = {"a": jnp.float32(0.5), "b": jnp.float32(-1.0)}
+  want = np.exp(-0.5) * 3 + 0.25 + np.exp(1.0) * 0.01 - 0.5
+  assert uncertainty_weighted(losses, s) == pytest.approx(want, rel=1e-6)
+  best = {name: jnp.log(2 * loss) for name, loss in losses.items()}
+  slopes = jax.grad(lambda s: uncertainty_weighted(losses, s))(best)
+  assert max(abs(float(slope)) for slope in slopes.values()) < 1e-6
+  with pytest.raises(ValueError, match=r"losses are \['a', 'b'\], log_variances \['a'\]"):
+    uncertainty_weighted(losses, {"a": s["a"]})
+
+
+def test_a_piecewise_linear_weight_passes_through_its_points_and_is_level_outside():
+  points = ((10, 0.0), (20, 0.4), (30, 0.1))
+  value = jax.jit(lambda step: piecewise_linear(step, points))
+  got = [float(value(jnp.int32(step))) for step in (0, 10, 15, 20, 25, 30, 99)]
+  np.testing.assert_allclose(got, [0, 0, 0.2, 0.4, 0.25, 0.1, 0.1], rtol=1e-5, atol=1e-7)
+  assert piecewise_linear(7, ((0, 2.0),)) == 2
+  for bad in ((), ((5, 1.0), (5, 2.0)), ((5, 1.0), (4, 2.0))):
+    with pytest.raises(ValueError, match="in the order of their steps"):
+      piecewise_linear(0, bad)

@@ -1,0 +1,88 @@
+"""Matching: which negatives are drawn, and what the pairs cost."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.objectives import MATCHING_CHANCE, hard_negatives, matching_loss, next_sentence_loss
+from tests.objectives import dense
+from tests.objectives.per_example import assert_finite, cross_entropy, keys, normal
+
+B, GROUP = 8, 4
+CONCEPT = jnp.asarray([0, 0, 1, 2, 5, 5, 5, 5], jnp.int32)  # the second group is one concept throughout
+
+
+def test_negatives_are_drawn_from_the_softmax_within_the_group():
+  x, y, draws = dense.unit(B, 6, 0), dense.unit(B, 6, 1), 3000
+  rng = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), B))(jnp.arange(draws))
+  got = jax.jit(jax.vmap(lambda rng: hard_negatives(x, y, rng, logit_scale=4.0, group=GROUP)))(rng)
+  logits = 4.0 * np.asarray(x, np.float64) @ np.asarray(y, np.float64).T
+  allowed = np.kron(np.eye(2), np.ones((4, 4))) - np.eye(B)
+  p = np.exp(logits) * allowed
+  for picked, want in ((got.text, p / p.sum(1, keepdims=True)), (got.image, (p / p.sum(0)).T)):
+    counted = np.stack([np.bincount(column, minlength=B) for column in np.asarray(picked).T]) / draws
+    np.testing.assert_allclose(counted, want, atol=0.04)  # 4 standard deviations
+    assert not counted[allowed == 0].any()
+  np.testing.assert_array_equal(got.weight, 1)
+
+
+def test_pairs_that_mean_the_same_are_no_negatives_and_a_row_without_any_has_weight_0():
+  x, y = dense.unit(B, 6, 0), dense.unit(B, 6, 1)
+  draw = jax.jit(lambda rng: hard_negatives(x, y, rng, logit_scale=1e4, group=GROUP, concept=CONCEPT))
+  for seed in range(20):
+    got = draw(keys(B, seed))
+    for picked in (np.asarray(got.image), np.asarray(got.text)):
+      assert (np.asarray(CONCEPT)[picked] != np.asarray(CONCEPT))[:4].all() and (picked[:4] < 4).all()
+      np.testing.assert_array_equal(picked[4:], np.arange(4, 8))
+    np.testing.assert_array_equal(got.weight, [1] * 4 + [0] * 4)
+
+
+def test_an_examples_negatives_depend_on_its_group_and_key_alone():
+  x, y, rng = dense.unit(B, 6, 0), dense.unit(B, 6, 1), keys(B)
+  both = hard_negatives(x, y, rng, logit_scale=4.0, group=GROUP)
+  second = hard_negatives(x[4:], y[4:], rng[4:], logit_scale=4.0, group=GROUP)
+  np.testing.assert_array_equal(both.image[4:], second.image + 4)
+  np.testing.assert_array_equal(both.text[4:], second.text + 4)
+  alone = hard_negatives(x[:1], y[:1], rng[:1], logit_scale=4.0, group=1)
+  assert alone.weight[0] == 0 and alone.image[0] == alone.text[0] == 0
+  with pytest.raises(ValueError, match="group=3 must divide the 8 rows"):
+    hard_negatives(x, y, rng, logit_scale=1.0, group=3)
+
+
+def test_the_loss_is_the_mean_over_an_examples_pairs():
+  positive, negatives = normal(3, 2), normal(2, 3, 2, seed=1)
+  right, wrong = cross_entropy(positive, np.ones(3, int)), cross_entropy(negatives, np.zeros((2, 3), int))
+  full = matching_loss(positive, negatives)
+  np.testing.assert_allclose(full.losses, (right + wrong.sum(0)) / 3, rtol=1e-5)
+  np.testing.assert_array_equal(full.weights, 1)
+  weight = jnp.asarray([[1, 1, 0], [1, 0, 0]], jnp.float32)
+  loss = lambda positive, n0, n1: matching_loss(positive, jnp.stack([n0, n1]), negative_weight=weight)
+  losses, weights, gradients = assert_finite(loss, positive, *negatives)
+  np.testing.assert_allclose(losses, [full.losses[0], (right[1] + wrong[0, 1]) / 2, 0], rtol=1e-5)
+  np.testing.assert_allclose(weights, [1, 2 / 3, 0], rtol=1e-6)  # the batch's mean is the mean over its pairs
+  assert not gradients[0][2].any()
+
+
+def test_a_batch_of_negatives_alone_is_learned_from_and_finite():
+  positive, negatives = normal(2, 2), normal(1, 2, 2, seed=1)
+  loss = lambda positive, n: matching_loss(positive, n[None], positive_weight=jnp.zeros(2))
+  losses, weights, (for_positive, for_negative) = assert_finite(loss, positive, negatives[0])
+  np.testing.assert_allclose(losses, cross_entropy(negatives[0], [0, 0]), rtol=1e-5)
+  np.testing.assert_array_equal(weights, 0.5)
+  assert not for_positive.any() and for_negative.all()
+
+
+def test_a_constant_answer_costs_at_best_the_entropy_of_a_third():
+  gaps = jnp.linspace(-2, 2, 401)
+  say = lambda gap: jnp.stack([jnp.zeros(2), jnp.full(2, gap)], -1)
+  losses = jax.vmap(lambda gap: matching_loss(say(gap), jnp.stack([say(gap)] * 2)).losses[0])(gaps)
+  assert float(losses.min()) == pytest.approx(MATCHING_CHANCE, abs=2e-4)
+  assert pytest.approx(-np.log(1 / 3) / 3 - 2 / 3 * np.log(2 / 3), rel=1e-12) == MATCHING_CHANCE
+
+
+def test_next_sentence_is_column_1_and_unknown_has_no_weight():
+  logits = normal(3, 2)
+  losses, weights, _ = assert_finite(lambda x: next_sentence_loss(x, jnp.asarray([1, 0, -1], jnp.int32)), logits)
+  np.testing.assert_allclose(losses, [*cross_entropy(logits[:2], [1, 0]), 0], rtol=1e-5)
+  np.testing.assert_array_equal(weights, [1, 1, 0])
