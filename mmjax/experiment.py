@@ -17,8 +17,10 @@ from mmjax.errors import ConfigError
 from mmjax.evaluate.config import EvaluationConfig
 from mmjax.models.build import ModelConfig
 from mmjax.models.two_tower import TwoTowerConfig
-from mmjax.objectives.answer_terms import Answer
+from mmjax.objectives.answer_terms import Answer, AnswerText, Relevance
+from mmjax.objectives.pair_terms import Matching, MomentumContrastive
 from mmjax.objectives.terms import LOSSES, Contrastive, needs_bias
+from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.train.optimizer import OptimizerConfig
 
@@ -68,7 +70,9 @@ class PretrainedConfig:
   """Expressions of the parameters to take; whatever none matches begins at random."""
 
 
-Objective = Contrastive | Answer
+Objective = (
+  Contrastive | MomentumContrastive | Matching | MaskedWords | NextSentence | Caption | Answer | AnswerText | Relevance
+)
 """The terms a configuration may list."""
 
 
@@ -134,6 +138,7 @@ def _tag_union(union: Any, tag: str, default: type) -> None:
 
 
 _tag_union(Objective, "term", default=Contrastive)
+_tag_union(ModelConfig, "system", default=TwoTowerConfig)
 # The two kinds of image tower are told apart by the field that only a residual network has.
 _converter.register_structure_hook_func(
   lambda kind: kind == ViTConfig | ResNetConfig,

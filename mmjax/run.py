@@ -74,7 +74,10 @@ class Run:
       device = jax.make_array_from_callback(padded.shape, batch_sharding(self.mesh), padded.__getitem__)
       embedded = _embed(self.model, method, replicated(self.mesh), self.params, device)
       parts.append(np.asarray(embedded)[: len(batch)])
-    return np.concatenate(parts) if parts else np.zeros((0, self.experiment.model.embed_dim), np.float32)
+    if parts:
+      return np.concatenate(parts)
+    model: Any = self.experiment.model
+    return np.zeros((0, model.embed_dim), np.float32)
 
   def _batch_size(self, rows: int) -> int:
     """evaluation.batch_size, or less where there are few rows; a power of two of shards, so that few sizes compile."""

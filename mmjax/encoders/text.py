@@ -42,6 +42,10 @@ class TextConfig(TransformerConfig):
   """A linear layer and tanh on the pooled vector (BERT's pooler)."""
   eos_id: int = 49_407
   """Token id of the end of the text."""
+  mask_id: int = -1
+  """Token id of a hidden word (masked modelling); -1: there is none."""
+  special_ids: tuple[int, ...] = ()
+  """Token ids that are no words, and are never hidden (masked modelling)."""
 
   def __post_init__(self) -> None:
     super().__post_init__()

@@ -6,9 +6,11 @@ from pathlib import Path
 from mmjax.encoders import ViTConfig
 from mmjax.interop.card import model_card
 from mmjax.interop.convert import name_tokenizer
+from mmjax.interop.errors import InteropError
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.pretrained import Format, save
 from mmjax.interop.tokenizer import export_tokenizer
+from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.run import CONFIG, Run
 
 
@@ -19,6 +21,8 @@ def export_run(run: Run, format: Format, folder: Path | None = None) -> Path:
   """
   folder = run.workdir / "export" / format if folder is None else folder
   data, model = run.experiment.data, run.experiment.model
+  if not isinstance(model, TwoTowerConfig):
+    raise InteropError(f"only two-tower models are exported so far, and this one is {type(model).__name__}")
   preprocess = Preprocess(model.image.image_size, "shortest", "bilinear", data.mean, data.std)
   save(run.model, run.params, folder, format, preprocess=preprocess)
   export_tokenizer(run.tokenizer, folder)
@@ -42,6 +46,7 @@ def _notes(run: Run, format: Format) -> list[str]:
     notes.append("Margins were cut off in training (data.trim); no other project does that: cut them off first.")
   if format == "open_clip":
     notes.append("open_clip repairs texts with ftfy before tokenizing; training did not.")
-  if isinstance(run.experiment.model.image, ViTConfig) and run.experiment.model.image.patch_dropout:
+  image = getattr(run.experiment.model, "image", None)
+  if isinstance(image, ViTConfig) and image.patch_dropout:
     notes.append("Patches were dropped in training; none are here.")
   return notes

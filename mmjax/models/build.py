@@ -6,9 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.models.gpt import Gpt, GptConfig
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
 
-ModelConfig = TwoTowerConfig
+ModelConfig = TwoTowerConfig | GptConfig
 """The configurations a run may have. Each has `text` (a TextConfig: vocabulary and length follow the tokenizer) and,
 where the model sees pictures, `image`."""
 
@@ -18,6 +19,8 @@ def build(config: ModelConfig) -> nn.Module:
   match config:
     case TwoTowerConfig():
       return TwoTower(config)
+    case GptConfig():
+      return Gpt(config)
   raise TypeError(f"{type(config).__name__} is no model's configuration")
 
 

@@ -1,19 +1,23 @@
-"""Terms that ask: what is the answer to this question about this picture?"""
+"""Terms that ask: what is the answer to this question about this picture, and which pixels is it about?"""
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
-import optax
 
-from mmjax.nn.stochastic import Rngs
-from mmjax.objectives.term import Forward, PerExample, Scores, joint
+from mmjax.objectives.answering import answer_class_loss
+from mmjax.objectives.captioning import caption_loss
+from mmjax.objectives.relevance import relevance_loss
+from mmjax.objectives.term import ExampleTerm, Forward, Scores, joint
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer(PerExample):
-  """Cross-entropy of the answer's class, from what picture and question say together (Antol et al. 2015)."""
+class Answer(ExampleTerm):
+  """Which answer: cross-entropy of its class, from what picture and question say together (Antol et al. 2015).
+
+  An answer that is no class (-1) costs nothing and counts as wrong. Asks the model for fuse and answer_logits.
+  """
 
   @property
   def name(self) -> str:
@@ -23,14 +27,57 @@ class Answer(PerExample):
   def needs(self) -> tuple[str, ...]:
     return ("image", "text", "answer")
 
-  def __call__(self, forward: Forward, rng: Rngs, taught: Any) -> Scores:
-    """Needs model.fuse and model.answer_logits; an answer of -1 is not among the classes, and counts as wrong."""
-    logits = forward.model.answer_logits(joint(forward.fused)).astype(jnp.float32)
-    answer = forward.batch["answer"]
-    known = (answer >= 0).astype(jnp.float32)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(answer, 0))
+  def __call__(self, forward: Forward, taught: Any) -> Scores:
+    logits, answer = forward.model.answer_logits(joint(forward.fused)), forward.batch["answer"]
     right = (jnp.argmax(logits, axis=-1) == answer).astype(jnp.float32)
-    return {"loss": (losses, known), "accuracy": (right, jnp.ones_like(right))}
+    return {"loss": answer_class_loss(logits, answer), "accuracy": (right, jnp.ones_like(right))}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
     return math.log(model.num_answers)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerText(ExampleTerm):
+  """The answer word by word, from a decoder that reads picture and question (Li et al. 2022, BLIP, section 4.3).
+
+  Asks the model for fuse and decode.
+  """
+
+  @property
+  def name(self) -> str:
+    return "answer_text"
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("image", "text", "answer_text")
+
+  def __call__(self, forward: Forward, taught: Any) -> Scores:
+    ids = forward.batch["answer_text"]
+    logits = forward.model.decode(ids, forward.fused["text"], rng=forward.rng)
+    return {"loss": caption_loss(logits, ids, pad_id=forward.model.config.text.pad_id)}
+
+  def chance(self, batch_size: int, model: Any) -> float | None:
+    return math.log(model.text.vocab_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Relevance(ExampleTerm):
+  """Which pixels the question is about. Asks the model for fuse and relevance_logits."""
+
+  kind: Literal["bce", "squared", "absolute"] = "bce"
+  """bce; squared and absolute error are there to be seen failing where few pixels are relevant."""
+
+  @property
+  def name(self) -> str:
+    return "relevance"
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("image", "text", "relevance")
+
+  def __call__(self, forward: Forward, taught: Any) -> Scores:
+    logits = forward.model.relevance_logits(forward.fused["image"].tokens)
+    return {"loss": relevance_loss(logits, forward.batch["relevance"], kind=self.kind)}
+
+  def chance(self, batch_size: int, model: Any) -> float | None:
+    return {"bce": math.log(2), "squared": 0.25, "absolute": 0.5}[self.kind]

@@ -3,14 +3,16 @@
 import dataclasses
 import functools
 import zlib
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Key
 
-from mmjax.nn.stochastic import Rngs, fold_in
+from mmjax.nn.stochastic import fold_in
+from mmjax.objectives.balance import piecewise_linear
 from mmjax.types import Batch, Encoded
 
 Scores = Mapping[str, tuple[Float[Array, "batch"], Float[Array, "batch"]]]
@@ -29,9 +31,6 @@ class Term:
   schedule: tuple[tuple[int, float], ...] = ()
   """(step, factor) pairs: the weight is multiplied by the factor, linear between the pairs, constant outside them."""
 
-  teacher: ClassVar[bool] = False
-  """Whether it learns from the moving average of the model (optimizer.ema_decay)."""
-
   def __post_init__(self) -> None:
     steps = [step for step, _ in self.schedule]
     if steps != sorted(set(steps)):
@@ -47,20 +46,22 @@ class Term:
     """Names of what it reads from a batch."""
     raise NotImplementedError
 
+  @property
+  def teacher(self) -> bool:
+    """Whether it learns from the moving average of the model (optimizer.ema_decay)."""
+    return False
+
   def chance(self, batch_size: int, model: Any) -> float | None:
     """The loss of a model that knows nothing; None where no closed form is known."""
     return None
 
   def weight_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
     """Its weight after that many steps."""
-    if not self.schedule:
-      return jnp.float32(self.weight)
-    steps, factors = (jnp.asarray(column, jnp.float32) for column in zip(*self.schedule, strict=True))
-    return self.weight * jnp.interp(step.astype(jnp.float32), steps, factors)
+    return self.weight * (piecewise_linear(step, self.schedule) if self.schedule else jnp.float32(1.0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PerExample(Term):
+class ExampleTerm(Term):
   """A term that looks at one example, or at a few that go through the network together."""
 
   @property
@@ -73,11 +74,11 @@ class PerExample(Term):
     """How many consecutive rows must go through the network together on one device."""
     return 1
 
-  def __call__(self, forward: "Forward", rng: Rngs, taught: Any) -> Scores:
-    """Scores of the rows of `forward.batch`; `rng` is the term's own; `taught` is what `teach` gave."""
+  def __call__(self, forward: "Forward", taught: Any) -> Scores:
+    """Scores of the rows of `forward.batch`; `taught` is what `teach` gave."""
     raise NotImplementedError
 
-  def teach(self, forward: "Forward", rng: Rngs) -> Any:
+  def teach(self, forward: "Forward") -> Any:
     """What the moving average of the model says, arrays [batch, ...]; asked of terms with `teacher`."""
     raise NotImplementedError
 
@@ -88,11 +89,24 @@ class Forward:
   Attributes:
     model: the model, bound to its parameters.
     batch: the rows.
-    rng: a key per row; None switches randomness off.
+    rng: a key per row for the networks; None, they drop nothing.
+    step: optimiser steps taken.
   """
 
-  def __init__(self, model: Any, batch: Batch, rng: Rngs, names: tuple[str, ...]):
-    self.model, self.batch, self.rng, self._names = model, batch, rng, names
+  def __init__(
+    self,
+    model: Any,
+    batch: Batch,
+    keys: Key[Array, "batch"],
+    step: Int[Array, ""],
+    names: tuple[str, ...],
+    *,
+    training: bool,
+  ):
+    self.model, self.batch, self.step = model, batch, step
+    self.rng = keys if training else None
+    self._keys, self._names = keys, names
+    self._kept: dict[Any, Any] = {}
 
   @functools.cached_property
   def encoded(self) -> dict[str, Encoded]:
@@ -104,15 +118,20 @@ class Forward:
     """What image and text say after they read each other."""
     return self.model.fuse(self.encoded["image"], self.encoded["text"], rng=fold_in(self.rng, _FUSION))
 
+  def keys(self, name: str) -> Key[Array, "batch"]:
+    """A key per row for what has that name: a function of it, so that another term beside it changes nothing."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(self._keys, 1000 + zlib.crc32(name.encode()) % 2**30)
+
+  def once(self, key: Any, compute: Callable[[], Any]) -> Any:
+    """What `compute` gives; terms that ask under the same key share one result."""
+    if key not in self._kept:
+      self._kept[key] = compute()
+    return self._kept[key]
+
 
 def joint(fused: dict[str, Encoded]) -> Float[Array, "batch width"]:
   """The one vector per example that a fusion gives, whichever modality's tokens it also gives."""
   return next(iter(fused.values())).pooled
-
-
-def term_rng(rng: Rngs, name: str) -> Rngs:
-  """A term's own key per example, a function of its name: another term beside it changes nothing."""
-  return fold_in(rng, 1000 + zlib.crc32(name.encode()) % 2**30)
 
 
 def weighted_mean(values: Float[Array, "batch"], weights: Float[Array, "batch"]) -> Float[Array, ""]:

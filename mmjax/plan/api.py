@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, to_json
@@ -53,7 +54,8 @@ def as_planned(experiment: Experiment, topology: Topology) -> tuple[Experiment, 
   Training gives the text tower the tokenizer's vocabulary and length; a vocabulary that is yet to be learnt is taken
   to become as large as it may. parallel.data follows the machine.
   """
-  tokenizer, text, notes = experiment.data.tokenizer, experiment.model.text, []
+  model: Any = experiment.model
+  tokenizer, text, notes = experiment.data.tokenizer, model.text, []
   # A learnt vocabulary begins with padding and end token; in a file they can be anywhere, and matter to no shape.
   size = text.vocab_size if tokenizer.path else tokenizer.vocab_size
   text = dataclasses.replace(
@@ -73,7 +75,7 @@ def as_planned(experiment: Experiment, topology: Topology) -> tuple[Experiment, 
   if parallel.data not in (-1, topology.devices // rest):
     notes.append(f"parallel.data={parallel.data} became {topology.devices // rest}, to use all of {topology.name}")
     parallel = dataclasses.replace(parallel, data=-1)
-  model = dataclasses.replace(experiment.model, text=text)
+  model = dataclasses.replace(model, text=text)
   return dataclasses.replace(experiment, model=model, parallel=parallel), tuple(notes)
 
 

@@ -1,6 +1,7 @@
 """From what the compiler said to a Plan: rooflines, throughput, hours and money."""
 
 import dataclasses
+from typing import Any
 
 from mmjax.experiment import Experiment
 from mmjax.models.flops import image_flops, text_flops, two_tower_flops
@@ -55,7 +56,8 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
 
 def model_flops(experiment: Experiment) -> int:
   """What a step's mathematics asks for, over all devices: a tower for each view, a product for each objective."""
-  model, size, embed = experiment.model, experiment.run.batch_size, experiment.model.embed_dim
+  model: Any = experiment.model
+  size, embed = experiment.run.batch_size, model.embed_dim
   pairs = [objective for objective in experiment.objectives if isinstance(objective, Contrastive)]
   views = {name for objective in pairs for name in objective.between}
   images, texts = (sum(name.startswith(kind) for name in views) for kind in ("image", "text"))

@@ -10,6 +10,7 @@ from mmjax.plan.record import Plan
 from mmjax.plan.topologies import Topology, parse_topology
 from mmjax.plan.variants import (
   REMAT,
+  TOWERS,
   options,
   piece_counts,
   with_batch,
@@ -161,7 +162,7 @@ def _fastest_mesh(experiment: Experiment, machine: Topology, attempt: Attempt) -
 
 def _meshes(experiment: Experiment, machine: Topology) -> list[tuple[int, int]]:
   """(fsdp, model): replicas; parameters sharded over a few, some, all devices; heads over two and four."""
-  devices, towers = machine.devices, (experiment.model.image, experiment.model.text)
+  devices, towers = machine.devices, tuple(getattr(experiment.model, name) for name in TOWERS)
   shards = [2**k for k in range(devices.bit_length()) if devices % 2**k == 0]
   heads = [m for m in (2, 4) if devices % m == 0 and all(tower.num_heads % m == 0 for tower in towers)]
   wanted = [(1, 1), (shards[len(shards) // 2], 1), (shards[-1], 1), *((1, m) for m in heads)]

@@ -90,15 +90,17 @@ def train(
 
 
 def with_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> Experiment:
-  """The experiment whose text tower fits the tokenizer: vocabulary, length, padding and end token."""
-  text = dataclasses.replace(
-    experiment.model.text,
-    vocab_size=tokenizer.vocab_size,
-    max_length=tokenizer.config.max_length,
-    pad_id=tokenizer.pad_id,
-    eos_id=tokenizer.eos_id,
-  )
-  return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, text=text))
+  """The experiment whose model fits the tokenizer: vocabulary, length and special tokens of its text tower."""
+  model: Any = experiment.model
+  fields = {field.name for field in dataclasses.fields(model.text)}
+  found = {
+    "vocab_size": tokenizer.vocab_size,
+    "max_length": tokenizer.config.max_length,
+    "pad_id": tokenizer.pad_id,
+    "eos_id": tokenizer.eos_id,
+  }
+  text = dataclasses.replace(model.text, **{name: value for name, value in found.items() if name in fields})
+  return dataclasses.replace(experiment, model=dataclasses.replace(model, text=text))
 
 
 def make_workdir(path: Path) -> Path:
@@ -108,7 +110,7 @@ def make_workdir(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     probe = path / ".writable"
     probe.touch()
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # the other processes of a group try it as well
   except OSError as error:
     raise UserError(f"the workdir {path} cannot be written: {error}; choose another --run.workdir") from error
   return path
@@ -166,7 +168,7 @@ class _Loop:
     pending: tuple[int, Metrics] | None = None
     with TrainingProgress(run.steps, start=self._start, quiet=jax.process_index() != 0) as self._progress:
       self._greet()
-      while step < run.steps and not self._interrupt:
+      while step < run.steps and not self._interrupt.reached(step):
         state, metrics = self._training.step(state, next(self._feed))
         step += 1
         self._clock.step(self._feed.seconds_waited)

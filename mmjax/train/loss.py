@@ -10,7 +10,9 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float
 
-from mmjax.objectives.term import Forward, PerExample, Term, term_rng, weighted_mean
+from mmjax.objectives.balance import uncertainty_weighted
+from mmjax.objectives.pair_terms import MomentumContrastive
+from mmjax.objectives.term import ExampleTerm, Forward, Term, weighted_mean
 from mmjax.objectives.terms import Contrastive, PairLoss
 from mmjax.parallel.mesh import BATCH_AXES
 from mmjax.parallel.microbatch import microbatch
@@ -37,34 +39,44 @@ def make_loss(
   remember from step to step; `keys` hold one key per row.
   """
   pairs = [o for o in objectives if isinstance(o, Contrastive)]
-  singles = [o for o in objectives if isinstance(o, PerExample)]
+  singles = [o for o in objectives if isinstance(o, ExampleTerm)]
+  momentum = [o for o in objectives if isinstance(o, MomentumContrastive)]
   pupils = [o for o in singles if o.teacher]
-  forward = over_rows(_speaker(model, pairs, singles), mesh, microbatches)
-  teach = over_rows(_teacher(model, pupils), mesh, microbatches)
-  read = sorted({name for o in pairs for name in o.between} | {name for o in singles for name in o.needs})
+  taught_between = sorted({name for o in momentum for name in o.between})
+  between = sorted({*taught_between, *(name for o in pairs for name in o.between)})
+  forward = over_rows(_speaker(model, between, singles), mesh, microbatches)
+  teach = over_rows(_teacher(model, taught_between, pupils), mesh, microbatches)
+  read = sorted({*between, *(name for o in singles for name in o.needs)})
 
   def loss_fn(params: Params, state: TrainState, batch: Batch, keys: Array) -> Any:
     rows = {name: batch[name] for name in read}
-    taught = jax.lax.stop_gradient(teach(state.ema, (rows, keys))) if pupils else {}
-    embeddings, scores = forward(params, (rows, keys, taught))
-    metrics: Metrics = {}
-    if pairs:
+    whole = state.ema, state.step
+    old, taught = jax.lax.stop_gradient(teach(whole, (rows, keys))) if momentum or pupils else ({}, {})
+    embeddings, scores = forward((params, state.step), (rows, keys, taught))
+    metrics, memory = _means(scores), {}
+    if between:
       scale: Any = model.apply({"params": params}, method="logit_scale")
-      bias: Any = model.apply({"params": params}, method="logit_bias")
-      common: Any = dict(logit_scale=scale, logit_bias=bias, mesh=mesh, batch_axes=BATCH_AXES)
+      bias: Any = _bias(model, params)
+      common: Any = dict(logit_scale=scale, mesh=mesh, batch_axes=BATCH_AXES)
       metrics |= {"logit_scale": scale, "logit_bias": bias}
-      metrics |= {o.name: o(embeddings, batch, loss=losses[o.loss], **common) for o in pairs}
-    metrics |= _means(scores)
-    return _total(objectives, metrics, params, state.step), (metrics, state.memory)
+      metrics |= {o.name: o(embeddings, batch, loss=losses[o.loss], logit_bias=bias, **common) for o in pairs}
+      for o in momentum:
+        metrics[o.name], memory[o.name] = o(embeddings, old, state.memory[o.name], batch, step=state.step, **common)
+    return _total(objectives, metrics, params, state.step), (metrics, memory or None)
 
   return loss_fn
 
 
-def over_rows(fn: Callable[[Params, Any], Any], mesh: Mesh, microbatches: int) -> Callable[[Params, Any], Any]:
-  """(params, rows) -> rows of the results: fn on each device's own rows, a microbatch at a time."""
+def _bias(model: nn.Module, params: Params) -> Any:
+  """The logit bias; 0 for a model that knows none."""
+  return model.apply({"params": params}, method="logit_bias") if hasattr(model, "logit_bias") else jnp.zeros(())
 
-  def pieces(params: Params, rows: Any) -> Any:
-    return microbatch(lambda piece: fn(params, piece), microbatches)(rows)
+
+def over_rows(fn: Callable[[Any, Any], Any], mesh: Mesh, microbatches: int) -> Callable[[Any, Any], Any]:
+  """(whole, rows) -> rows of the results: fn on each device's own rows, a microbatch at a time; all have `whole`."""
+
+  def pieces(whole: Any, rows: Any) -> Any:
+    return microbatch(lambda piece: fn(whole, piece), microbatches)(rows)
 
   if mesh.size == 1 or mesh.shape["model"] > 1:
     return pieces
@@ -81,30 +93,28 @@ def over_rows(fn: Callable[[Params, Any], Any], mesh: Mesh, microbatches: int) -
   )
 
 
-def _speaker(
-  model: nn.Module, pairs: Sequence[Contrastive], singles: Sequence[PerExample]
-) -> Callable[[Params, Any], Any]:
-  """(params, (batch, keys, taught)) -> (unit-norm embeddings by name, scores by term)."""
-  between = sorted({name for o in pairs for name in o.between})
+def _speaker(model: nn.Module, between: Sequence[str], singles: Sequence[ExampleTerm]) -> Callable[[Any, Any], Any]:
+  """((params, step), (batch, keys, taught)) -> (unit-norm embeddings by name, scores by term)."""
   names = tuple(sorted({*between, *(name for o in singles for name in o.reads)}))
 
-  def speak(module: Any, batch: Batch, keys: Array, taught: Mapping[str, Any]) -> Any:
-    forward = Forward(module, batch, keys, names)
+  def speak(module: Any, step: Array, batch: Batch, keys: Array, taught: Mapping[str, Any]) -> Any:
+    forward = Forward(module, batch, keys, step, names, training=True)
     embeddings = module.project({name: forward.encoded[name] for name in between}) if between else {}
-    return embeddings, {o.name: dict(o(forward, term_rng(keys, o.name), taught.get(o.name))) for o in singles}
+    return embeddings, {o.name: {k: tuple(v) for k, v in o(forward, taught.get(o.name)).items()} for o in singles}
 
-  return lambda params, rows: model.apply({"params": params}, *rows, method=speak)
+  return lambda whole, rows: model.apply({"params": whole[0]}, whole[1], *rows, method=speak)
 
 
-def _teacher(model: nn.Module, pupils: Sequence[PerExample]) -> Callable[[Params, Any], Any]:
-  """(moving average, (batch, keys)) -> what it teaches each term that has a teacher, by the term's name."""
-  names = tuple(sorted({name for o in pupils for name in o.reads}))
+def _teacher(model: nn.Module, between: Sequence[str], pupils: Sequence[ExampleTerm]) -> Callable[[Any, Any], Any]:
+  """((moving average, step), (batch, keys)) -> (its embeddings by name, what it teaches each term that asks)."""
+  names = tuple(sorted({*between, *(name for o in pupils for name in o.reads)}))
 
-  def teach(module: Any, batch: Batch, keys: Array) -> Any:
-    forward = Forward(module, batch, None, names)  # the teacher drops nothing
-    return {o.name: o.teach(forward, term_rng(keys, o.name)) for o in pupils}
+  def teach(module: Any, step: Array, batch: Batch, keys: Array) -> Any:
+    forward = Forward(module, batch, keys, step, names, training=False)
+    embeddings = module.project({name: forward.encoded[name] for name in between}) if between else {}
+    return embeddings, {o.name: o.teach(forward) for o in pupils}
 
-  return lambda params, rows: model.apply({"params": params}, *rows, method=teach)
+  return lambda whole, rows: model.apply({"params": whole[0]}, whole[1], *rows, method=teach)
 
 
 def _means(scores: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Metrics:
@@ -117,9 +127,8 @@ def _means(scores: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Metrics:
 
 
 def _total(objectives: Sequence[Term], metrics: Metrics, params: Params, step: Array) -> Float[Array, ""]:
-  """The weighted sum; with learned log variances s of the terms, exp(-s) L + s / 2 (Kendall et al. 2018)."""
+  """The weighted sum, of which learned variances may make another (uncertainty weighting)."""
   weighted = {o.name: o.weight_at(step) * metrics[o.name] for o in objectives}
   if BALANCE in params:
-    learned = params[BALANCE]
-    weighted = {name: jnp.exp(-learned[name]) * loss + learned[name] / 2 for name, loss in weighted.items()}
+    return uncertainty_weighted(weighted, params[BALANCE])
   return sum(weighted.values(), start=jnp.zeros(()))

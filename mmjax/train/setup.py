@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,7 +16,8 @@ from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
 from mmjax.models.build import build, init_params
 from mmjax.models.sharding import SHARDING_RULES
-from mmjax.objectives.term import PerExample
+from mmjax.objectives.pair_terms import MomentumContrastive
+from mmjax.objectives.term import ExampleTerm
 from mmjax.objectives.terms import Contrastive, PairLoss, resolve
 from mmjax.parallel.mesh import (
   Placement,
@@ -103,7 +105,7 @@ def check_together(experiment: Experiment, mesh: Mesh) -> None:
   """Rows that a term wants to see together must lie on one device. Raises ConfigError naming the term."""
   rows = experiment.run.batch_size // batch_shards(mesh) // experiment.parallel.microbatches
   for term in experiment.objectives:
-    if isinstance(term, PerExample) and rows % term.together:
+    if isinstance(term, ExampleTerm) and rows % term.together:
       raise ConfigError(
         f"the objective {term.name} looks at {term.together} rows together, but a microbatch of one device has {rows}: "
         "choose a batch size, microbatches or a group that fit each other"
@@ -135,10 +137,18 @@ def _params(experiment: Experiment, model: nn.Module, key: jax.Array) -> Params:
   return {**params, BALANCE: {term.name: jnp.zeros(()) for term in experiment.objectives}}
 
 
+def _memory(experiment: Experiment) -> Any:
+  """What terms remember from step to step, before the first one; None where none does."""
+  momentum = [o for o in experiment.objectives if isinstance(o, MomentumContrastive)]
+  model: Any = experiment.model
+  return {o.name: o.memory(model.embed_dim) for o in momentum} or None
+
+
 def _state(experiment: Experiment, model: nn.Module, optimizer: optax.GradientTransformation) -> TrainState:
   return init_state(
     lambda key: _params(experiment, model, key),
     optimizer,
     seed=experiment.run.seed,
     ema=experiment.optimizer.ema_decay > 0,
+    memory=_memory(experiment),
   )

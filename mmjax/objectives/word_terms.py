@@ -1,0 +1,181 @@
+"""Terms about words: hidden ones, next ones, and whether a second sentence follows the first."""
+
+import dataclasses
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from mmjax.objectives.balance import piecewise_linear
+from mmjax.objectives.captioning import caption_loss
+from mmjax.objectives.masked_words import (
+  choose_positions,
+  distilled_word_loss,
+  mask_tokens,
+  masked_word_loss,
+  take_positions,
+)
+from mmjax.objectives.next_sentence import next_sentence_loss
+from mmjax.objectives.term import ExampleTerm, Forward, Scores
+from mmjax.types import Encoded
+
+
+class Hidden(NamedTuple):
+  """A text with some words hidden, as the model reads it alone, and the places that are asked for."""
+
+  text: Encoded
+  positions: Int[Array, "batch most"]
+  chosen: Bool[Array, "batch most"]
+  ids: Int[Array, "batch most"]
+
+
+def hide_words(forward: Forward, rate: float, segments: bool) -> Hidden:
+  """The batch's texts with words hidden; terms that hide at the same rate share them. Asks for encode_words."""
+
+  def compute() -> Hidden:
+    ids, text = forward.batch["text"], forward.model.config.text
+    masked, chosen = mask_tokens(
+      ids,
+      forward.keys("hidden words"),
+      mask_id=text.mask_id,
+      vocab_size=text.vocab_size,
+      pad_id=text.pad_id,
+      special_ids=text.special_ids,
+      rate=rate,
+    )
+    most = min(ids.shape[1], max(1, math.ceil(2 * rate * ids.shape[1])))
+    positions, chosen = choose_positions(chosen, most)
+    segment = {"segment": forward.batch["segment"]} if segments else {}
+    encoded = forward.model.encode_words(masked, rng=forward.rng, **segment)
+    return Hidden(encoded, positions, chosen, take_positions(ids, positions))
+
+  return forward.once(("hidden words", rate, segments), compute)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedWords(ExampleTerm):
+  """Hidden words, guessed from the others and from the picture (Devlin et al. 2019; Li et al. 2021, ALBEF, eq. 3).
+
+  Asks the model for encode_words, word_logits and, with a picture, fuse; the data's tokenizer needs a mask token.
+  """
+
+  image: bool = True
+  """Guess from the picture as well; otherwise from the text alone (BERT)."""
+  rate: float = 0.15
+  """Share of the words that is hidden; of these 80% become the mask token, 10% another word, 10% stay."""
+  segments: bool = False
+  """The text is a pair of sentences, whose segments the model is told."""
+  alpha: tuple[tuple[int, float], ...] = ()
+  """(step, share) points: the moving average's guesses are that share of the target (ALBEF: to .4 in an epoch)."""
+
+  @property
+  def name(self) -> str:
+    return "masked_words" if self.image else "masked_words_text"
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("image",) * self.image + ("text",) + ("segment",) * self.segments
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    return ("image",) if self.image else ()
+
+  @property
+  def teacher(self) -> bool:
+    return bool(self.alpha)
+
+  def __call__(self, forward: Forward, taught: Any) -> Scores:
+    logits, hidden = self._guess(forward)
+    if self.alpha:
+      alpha = piecewise_linear(forward.step, self.alpha)
+      loss = distilled_word_loss(logits, taught, hidden.ids, hidden.chosen, alpha=alpha)
+    else:
+      loss = masked_word_loss(logits, hidden.ids, hidden.chosen)
+    return {"loss": loss, "accuracy": _share(jnp.argmax(logits, -1) == hidden.ids, hidden.chosen)}
+
+  def teach(self, forward: Forward) -> Any:
+    return self._guess(forward)[0]
+
+  def chance(self, batch_size: int, model: Any) -> float | None:
+    return math.log(model.text.vocab_size)
+
+  def _guess(self, forward: Forward) -> tuple[Float[Array, "batch most vocab"], Hidden]:
+    hidden = hide_words(forward, self.rate, self.segments)
+    text = hidden.text
+    if self.image:
+      text = forward.model.fuse(forward.encoded["image"], text, rng=forward.rng)["text"]
+    return forward.model.word_logits(take_positions(text.tokens, hidden.positions)), hidden
+
+
+@dataclasses.dataclass(frozen=True)
+class NextSentence(ExampleTerm):
+  """Does the second sentence follow the first? From the text with words hidden (Devlin et al. 2019, section 3.1).
+
+  Asks the model for encode_words and next_logits.
+  """
+
+  rate: float = 0.15
+  """As that of MaskedWords beside it: the two then read the same hidden text, which is encoded once."""
+
+  @property
+  def name(self) -> str:
+    return "next_sentence"
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("text", "segment", "next")
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    return ()
+
+  def __call__(self, forward: Forward, taught: Any) -> Scores:
+    logits, follows = forward.model.next_logits(hide_words(forward, self.rate, True).text.pooled), forward.batch["next"]
+    right = (jnp.argmax(logits, -1) == follows).astype(jnp.float32)
+    return {"loss": next_sentence_loss(logits, follows), "accuracy": (right, jnp.ones_like(right))}
+
+  def chance(self, batch_size: int, model: Any) -> float | None:
+    return math.log(2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Caption(ExampleTerm):
+  """Each next word of the text, from those before it and from the picture (CoCa, Yu et al. 2022, eq. 4; BLIP's LM).
+
+  Asks the model for decode; the data's tokenizer needs a begin token.
+  """
+
+  image: bool = True
+  """Say it of the picture; otherwise of nothing (GPT)."""
+  label_smoothing: float = 0.0
+  """Share of the target that is spread over the vocabulary (BLIP: .1)."""
+  per: Literal["example", "token"] = "token"
+  """What weighs the same: every text, or every token."""
+
+  @property
+  def name(self) -> str:
+    return "caption" if self.image else "language"
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("image",) * self.image + ("text",)
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    return ("image",) if self.image else ()
+
+  def __call__(self, forward: Forward, taught: Any) -> Scores:
+    ids, pad_id = forward.batch["text"], forward.model.config.text.pad_id
+    logits = forward.model.decode(ids, forward.encoded["image"] if self.image else None, rng=forward.rng)
+    return {"loss": caption_loss(logits, ids, pad_id=pad_id, label_smoothing=self.label_smoothing, per=self.per)}
+
+  def chance(self, batch_size: int, model: Any) -> float | None:
+    return math.log(model.text.vocab_size)
+
+
+def _share(right: Bool[Array, "batch most"], counted: Bool[Array, "batch most"]) -> tuple[Array, Array]:
+  """(share of the places that count where `right`, how many count), so that the batch's mean is over places."""
+  count = counted.sum(1, dtype=jnp.float32)
+  return (right & counted).sum(1, dtype=jnp.float32) / jnp.maximum(count, 1.0), count
