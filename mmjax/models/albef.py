@@ -1,0 +1,93 @@
+"""ALBEF: align before fuse (Li et al. 2021). Two towers in contrast, then a text transformer that reads the picture."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from mmjax.encoders.bert import bert_config
+from mmjax.encoders.resnet import ResNetConfig
+from mmjax.encoders.text import TextConfig
+from mmjax.encoders.vit import ViTConfig
+from mmjax.fusion.cross import CrossAttention
+from mmjax.models.two_tower import Projection, TwoTower, TwoTowerConfig
+from mmjax.nn.dense import Dense
+from mmjax.nn.stochastic import Rngs, fold_in
+from mmjax.nn.transformer import TransformerConfig
+from mmjax.nn.word_head import WordHead
+from mmjax.types import Batch, Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class AlbefConfig(TwoTowerConfig):
+  """An image tower, and a text transformer of which the second half reads the picture.
+
+  Raises ValueError for a text that reads only backwards, or whose first token does not stand for it.
+  """
+
+  image: ViTConfig | ResNetConfig = ViTConfig(pool="cls", class_position=True)
+  """The image tower."""
+  text: TextConfig = bert_config(depth=6, token_types=0, tanh_pool=False, max_length=30)
+  """The text half. Texts begin with a [CLS] token, which stands for the text, and after the fusion for the pair."""
+  fusion_depth: int = 6
+  """Blocks of the fusion half: the text half's, with cross-attention over the picture's tokens."""
+  embed_dim: int = 256
+  """Dimension of the common space."""
+  image_projection: Projection = "affine"
+  """From the image tower to that space; see TwoTowerConfig."""
+  text_projection: Projection = "affine"
+  """From the text half to that space."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.text.causal:
+      raise ValueError("ALBEF guesses a word from both sides: set text.causal=False")
+    if self.text.pool != "first":
+      raise ValueError(f'the first token stands for text and pair: set text.pool="first", not "{self.text.pool}"')
+
+  @property
+  def fusion(self) -> TransformerConfig:
+    """The fusion half: as the text half, but of its own depth, and without a norm on what is no embedding."""
+    shared = {f.name: getattr(self.text, f.name) for f in dataclasses.fields(TransformerConfig)}
+    return TransformerConfig(**shared | {"depth": self.fusion_depth, "input_norm": False})
+
+
+class Albef(TwoTower):
+  """Parameters: those of TwoTower, fusion, match_projection, word_head."""
+
+  config: AlbefConfig
+
+  def setup(self) -> None:
+    super().setup()
+    c = self.config
+    self.fusion = CrossAttention(c.fusion)
+    self.match_projection = Dense(2, nn.initializers.normal(0.02))
+    self.word_head = WordHead(c.text.norm_epsilon, c.text.dtype)
+
+  def encode_words(
+    self, ids: Int[Array, "batch length"], *, rng: Rngs = None, segment: Int[Array, "batch length"] | None = None
+  ) -> Encoded:
+    """The text half on these ids, some of which an objective has hidden."""
+    return self.text(ids, segment, rng=fold_in(rng, 1))
+
+  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
+    """The text's tokens after they read the picture's; `pooled`, the first of them, stands for the pair."""
+    return {"text": self.fusion(text, image, rng=rng)}
+
+  def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:
+    """float32; column 1: picture and text belong together."""
+    return self.match_projection(pooled.astype(jnp.float32))
+
+  def word_logits(self, tokens: Float[Array, "batch places width"]) -> Float[Array, "batch places vocab"]:
+    """float32 scores of each word at each place of the fused text (all, or those that were gathered)."""
+    return self.word_head(tokens, self.text.variables["params"]["token_embedding"])
+
+  def __call__(self, batch: Batch) -> dict[str, Any]:
+    """What `init` runs: everything once."""
+    encoded = self.encode(batch)
+    fused = self.fuse(encoded["image"], encoded["text"])["text"]
+    heads = {"match": self.match_logits(fused.pooled), "words": self.word_logits(fused.tokens)}
+    return self.project(encoded) | heads

@@ -1,0 +1,35 @@
+"""What hidden words were: BERT's masked-language-model head."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from mmjax.nn.dense import Dense, matmul
+from mmjax.nn.mlp import gelu
+from mmjax.nn.norm import LayerNorm
+
+
+class WordHead(nn.Module):
+  """A linear layer, GELU and a norm, then scores by the embedding table and a bias per word (Devlin et al. 2019, BERT).
+
+  Parameters: word_projection, norm, word_bias; the table is the tower's own (tied).
+
+  Attributes:
+    epsilon: of the norm.
+    dtype: compute dtype; the scores are float32.
+  """
+
+  epsilon: float
+  dtype: str
+
+  @nn.compact
+  def __call__(
+    self, tokens: Float[Array, "batch places width"], table: Float[Array, "vocab table_width"]
+  ) -> Float[Array, "batch places vocab"]:
+    vocab, width = table.shape
+    init = nn.initializers.normal(tokens.shape[-1] ** -0.5)
+    x = gelu(Dense(width, init, dtype=self.dtype, name="word_projection")(tokens.astype(self.dtype)))
+    scores = matmul(LayerNorm(self.epsilon, name="norm")(x), table.T, jnp.dtype(self.dtype))
+    bias = self.param("word_bias", nn.initializers.zeros, (vocab,), jnp.float32)
+    return scores.astype(jnp.float32) + bias[None, None]
