@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from mmjax.errors import ConfigError
+from mmjax.objectives.momentum import momentum_update
 from mmjax.parallel.rules import match_rules
 from mmjax.train.schedule import Schedule, make_schedule
 
@@ -186,4 +187,4 @@ def update_ema(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:
   """Moving average of the parameters; early on the decay is (1 + step) / (10 + step), to forget the start."""
   count = step.astype(jnp.float32)
   effective = jnp.minimum(jnp.float32(decay), (1 + count) / (10 + count))
-  return jax.tree.map(lambda average, p: average + (1 - effective) * (p - average), ema, params)
+  return momentum_update(ema, params, effective)
