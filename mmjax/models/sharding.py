@@ -18,6 +18,7 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     r"(bias|scale|mean|var|class_token|class_position|position_embedding|token_type_embedding|mode_embedding|probe)$",
     (),
   ),
+  (r"/bottleneck_tokens$", ()),
   (r"^logit_(scale|bias)$", ()),
   (r"^balance/", ()),
 )

@@ -1,0 +1,45 @@
+"""Several `Encoded` in, one `Encoded` out."""
+
+from mmjax.fusion.bilinear import Bilinear
+from mmjax.fusion.bottleneck import Bottleneck
+from mmjax.fusion.compact import MCB, count_sketch, sketch_constants
+from mmjax.fusion.config import FusionConfig, make_fusion, make_operator
+from mmjax.fusion.cross import CoAttention, CrossAttention
+from mmjax.fusion.elementwise import Average, Concat, Product, Sum
+from mmjax.fusion.gate import Gate
+from mmjax.fusion.joint import EarlyFusion, JointTransformer, MergedAttention
+from mmjax.fusion.late import Late
+from mmjax.fusion.low_rank import MFB, MUTAN
+from mmjax.fusion.mlp import MLPFusion
+from mmjax.fusion.power import power_normalize, signed_sqrt
+from mmjax.fusion.tokens import PooledFusion, join, split
+
+__all__ = [
+  "MCB",
+  "MFB",
+  "MUTAN",
+  "Average",
+  "Bilinear",
+  "Bottleneck",
+  "CoAttention",
+  "Concat",
+  "CrossAttention",
+  "EarlyFusion",
+  "FusionConfig",
+  "Gate",
+  "JointTransformer",
+  "Late",
+  "MLPFusion",
+  "MergedAttention",
+  "PooledFusion",
+  "Product",
+  "Sum",
+  "count_sketch",
+  "join",
+  "make_fusion",
+  "make_operator",
+  "power_normalize",
+  "signed_sqrt",
+  "sketch_constants",
+  "split",
+]

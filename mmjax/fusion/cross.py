@@ -1,0 +1,60 @@
+"""Fusion by cross-attention: one modality reads the others, or each reads all others."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmjax.fusion.tokens import join, mean_of_firsts, with_tokens
+from mmjax.nn.decoder import Decoder, DecoderBlock, Reading
+from mmjax.nn.norm import LayerNorm
+from mmjax.nn.stochastic import Rngs, fold_in
+from mmjax.nn.transformer import TransformerConfig, rematerialised
+from mmjax.types import Encoded
+
+
+class CrossAttention(nn.Module):
+  """The first modality reads itself and, by cross-attention, the others (Li et al. 2021, ALBEF, section 3.1).
+
+  Tokens and mask are the first modality's (ALBEF's is the text), whose first token is `pooled`; the tokens of the
+  others may have any one width, and stay as they are.
+  """
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(self, reader: Encoded, *others: Encoded, rng: Rngs = None) -> Encoded:
+    c = self.config
+    if reader.tokens.shape[-1] != c.width:
+      raise ValueError(f"the modality that reads is {reader.tokens.shape[-1]} wide, and the fusion has width={c.width}")
+    read, mask = join(others, c.dtype)
+    context = Encoded(read, mask, read[:, 0])
+    tokens, _ = Decoder(c, name="decoder")(reader.tokens, reader.mask, context, causal=False, rng=rng)
+    return Encoded(tokens, reader.mask, tokens[:, 0])
+
+
+class CoAttention(nn.Module):
+  """Every modality has blocks of its own, which read itself, then the others, then think (Dou et al. 2022, METER).
+
+  In each layer all read what the others said in the layer before (section 3.2: self-attention, cross-attention, MLP; Lu
+  et al. 2019, ViLBERT, for the idea). Any number of modalities, all of the configuration's width; their tokens come out
+  in their order, and `pooled` is the average of their first tokens.
+  """
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(self, *encoded: Encoded, rng: Rngs = None) -> Encoded:
+    c = self.config
+    block = rematerialised(DecoderBlock, c.remat, scan=False)
+    streams = [with_tokens(e, e.tokens.astype(c.dtype)) for e in encoded]
+    for layer in range(c.depth):
+      before = list(streams)
+      for i, e in enumerate(before):
+        reading = Reading(e.mask, *join(before[:i] + before[i + 1 :], c.dtype))
+        think = block(c, causal=False, separate_causal=False, name=f"input_{i}_block_{layer}")
+        streams[i] = with_tokens(e, think(e.tokens, reading, fold_in(rng, i), jnp.asarray(layer))[0])
+    if c.norm == "pre":
+      streams = [
+        with_tokens(e, LayerNorm(c.norm_epsilon, name=f"input_{i}_norm")(e.tokens)) for i, e in enumerate(streams)
+      ]
+    tokens, mask = join(streams, c.dtype)
+    return Encoded(tokens, mask, mean_of_firsts(streams))

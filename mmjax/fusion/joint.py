@@ -1,0 +1,80 @@
+"""One transformer over the tokens of all modalities: from raw embeddings (early), or from what towers say (merged)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from mmjax.fusion.tokens import join, with_tokens
+from mmjax.nn.dense import Dense
+from mmjax.nn.stochastic import Rngs
+from mmjax.nn.transformer import Transformer, TransformerConfig
+from mmjax.types import Encoded
+
+
+class JointTransformer(nn.Module):
+  """A transformer in which every token reads every modality's; `pooled` is the first token of the first modality.
+
+  That is merged attention (Hendricks et al. 2021; Dou et al. 2022, METER, section 3.2) without anything that tells the
+  modalities apart. Tokens must have the configuration's width, and come out in the order of the modalities.
+  """
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(self, *encoded: Encoded, rng: Rngs = None) -> Encoded:
+    tokens, mask = join(encoded, self.config.dtype)
+    if tokens.shape[-1] != self.config.width:
+      raise ValueError(f"tokens are {tokens.shape[-1]} wide, and the joint transformer has width={self.config.width}")
+    tokens, first = Transformer(self.config, name="transformer")(tokens, mask, rng=rng)
+    return Encoded(tokens, mask, first)
+
+
+class EarlyFusion(nn.Module):
+  """One stream from the embeddings on (Kim et al. 2021, ViLT, equations 2 and 3): token + modality's type embedding.
+
+  The modalities are embeddings that already know their positions; the type embedding is this module's. The first
+  modality's first token stands for the whole (ViLT: the text's class token, so the text comes first).
+  """
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(self, *encoded: Encoded, rng: Rngs = None) -> Encoded:
+    c = self.config
+    types = self.param("token_type_embedding", nn.initializers.normal(0.02), (len(encoded), c.width), jnp.float32)
+    typed = [with_tokens(e, e.tokens.astype(c.dtype) + _row(types, i, c.dtype)) for i, e in enumerate(encoded)]
+    return JointTransformer(c, name="joint")(*typed, rng=rng)
+
+
+class MergedAttention(nn.Module):
+  """A fusion encoder over towers' outputs with a class token of its own (Singh et al. 2022, FLAVA, section 3.1).
+
+  Each modality's tokens go through a linear map to the common width first, so towers of any width fit. `pooled` is
+  the class token; it is not among the tokens.
+  """
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(self, *encoded: Encoded, rng: Rngs = None) -> Encoded:
+    c = self.config
+    init = nn.initializers.normal(c.width**-0.5)
+    batch = encoded[0].tokens.shape[0]
+    start = jnp.broadcast_to(
+      _row(self.param("class_token", init, (1, c.width), jnp.float32), 0, c.dtype), (batch, 1, c.width)
+    )
+    projected = [
+      with_tokens(
+        e, Dense(c.width, nn.initializers.lecun_normal(), dtype=c.dtype, name=f"input_{i}_projection")(e.tokens)
+      )
+      for i, e in enumerate(encoded)
+    ]
+    fused = JointTransformer(c, name="joint")(
+      Encoded(start, jnp.ones((batch, 1), bool), start[:, 0]), *projected, rng=rng
+    )
+    return Encoded(fused.tokens[:, 1:], fused.mask[:, 1:], fused.pooled)
+
+
+def _row(table: Array, row: int, dtype: str) -> Array:
+  """[1, 1, width]"""
+  return table[None, None, row].astype(dtype)
