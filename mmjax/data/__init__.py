@@ -1,6 +1,6 @@
 """Pictures and captions: sources, transforms, tokenizers, and the loader."""
 
-from mmjax.data.config import AugmentationConfig, DataConfig, TokenizerConfig
+from mmjax.data.config import AugmentationConfig, DataConfig, ScenesConfig, TokenizerConfig
 from mmjax.data.errors import DataError
 from mmjax.data.evaluation_batches import evaluation_batches
 from mmjax.data.feed import Feed, device_prefetch
@@ -17,6 +17,7 @@ __all__ = [
   "Feed",
   "Loader",
   "Record",
+  "ScenesConfig",
   "Source",
   "Tokenizer",
   "TokenizerConfig",

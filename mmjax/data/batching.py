@@ -11,16 +11,12 @@ from PIL import Image
 
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
-from mmjax.data.images import decode, trimmed
+from mmjax.data.features import check_settings, config_features, source_features
+from mmjax.data.images import decode, decode_mask, trimmed
 from mmjax.data.sources import Record, Source, siblings
 from mmjax.data.tokenizer import Tokenizer
-from mmjax.data.transforms import (
-  ExampleRng,
-  caption_transform,
-  check_captions,
-  premultiplied,
-  train_transform,
-)
+from mmjax.data.transforms import ExampleRng, caption_transform, premultiplied, train_transform
+from mmjax.data.words import check_record, columns, pair, text_fields
 
 _REMEMBERED_TEXTS = 100_000
 log = logging.getLogger(__name__)
@@ -35,12 +31,30 @@ class Prepared:
   error: str | None = None
 
 
-def row_shapes(config: DataConfig, image_size: int) -> dict[str, tuple[tuple[int, ...], type]]:
-  """Shape and dtype of one row of everything in a batch, by name."""
+def row_shapes(
+  config: DataConfig, image_size: int, features: Sequence[str] | None = None
+) -> dict[str, tuple[tuple[int, ...], type]]:
+  """Shape and dtype of one row of everything in a batch, by name.
+
+  Args:
+    config: views and text lengths; and the features, where they are not given.
+    image_size: height and width of a picture.
+    features: what the source fills, see mmjax.data.features.
+  """
+  words = (config.tokenizer.max_length,)
+  known: dict[str, tuple[tuple[int, ...], type]] = {
+    "image": ((image_size, image_size, 3), np.float32),
+    "text": (words, np.int32),
+    "relevance": ((image_size, image_size), np.float32),
+    "segment": (words, np.int32),
+    "next": ((), np.int32),
+    "answer": ((), np.int32),
+    "answer_text": ((config.tokenizer.answer_length,), np.int32),
+  }
   shapes: dict[str, tuple[tuple[int, ...], type]] = {"index": ((), np.int32), "concept": ((), np.int32)}
+  features = config_features(config) if features is None else features
   for suffix in ("", "2")[: config.views]:
-    shapes[f"image{suffix}"] = ((image_size, image_size, 3), np.float32)
-    shapes[f"text{suffix}"] = ((config.tokenizer.max_length,), np.int32)
+    shapes |= {f"{name}{suffix}": known[name] for name in features}
   return shapes
 
 
@@ -52,9 +66,11 @@ class Batcher:
 
   def __init__(self, config: DataConfig, source: Source, tokenizer: Tokenizer, image_size: int, seed: int):
     self._config, self._source, self._tokenizer, self._seed = config, source, tokenizer, seed
+    self._features = source_features(source)
+    check_settings(config, self._features)
     self._transform = train_transform(config, image_size)
     self._sample_caption = caption_transform(config)
-    self._pictures: dict[int, Image.Image] = {}
+    self._pictures: dict[tuple[int, str], Image.Image] = {}
     self._cache_left = config.cache_mb * 2**20
     self._texts: dict[str, np.ndarray] = {}
     self._checked: set[int] = set()
@@ -64,7 +80,7 @@ class Batcher:
     """The examples (epoch, index), row by row. Bad records stop it, or are replaced by the next good one."""
     rows = len(indices)
     batch = self._empty(rows)
-    texts = {f"text{suffix}": [""] * rows for suffix in self._views()}
+    texts = {name: [""] * rows for name in text_fields(self._features, self._config.views)}
     rng, bad = ExampleRng(self._seed), []
     for row, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist())):
       for step in range(len(self._source)):
@@ -78,14 +94,13 @@ class Batcher:
             return Prepared({}, bad, str(error))
       else:
         return Prepared({}, bad, f"No record of {len(self._source)} is good; the last one: {bad[-1]}")
-    return Prepared(batch | {key: self._ids(column) for key, column in texts.items()}, bad)
-
-  def _views(self) -> Sequence[str]:
-    return ("", "2")[: self._config.views]
+    return Prepared(batch | columns(texts, self._tokenizer, self._ids), bad)
 
   def _empty(self, rows: int) -> dict[str, np.ndarray]:
-    entries = row_shapes(self._config, self._image_size)
-    return {name: np.empty((rows, *shape), dtype) for name, (shape, dtype) in entries.items() if "text" not in name}
+    """What is filled row by row; `columns` makes the rest."""
+    entries = row_shapes(self._config, self._image_size, self._features).items()
+    filled = ("index", "concept", "image", "image2", "relevance", "next")
+    return {name: np.empty((rows, *shape), dtype) for name, (shape, dtype) in entries if name in filled}
 
   def _fill(
     self,
@@ -97,12 +112,22 @@ class Batcher:
   ) -> None:
     record = self._source[index]
     if index not in self._checked:
-      check_captions(record["captions"], record["id"])
+      check_record(record, self._features)
       self._checked.add(index)
     batch["index"][row] = index
     batch["concept"][row] = record["concept"]
-    self._transform(self._picture(index, record), rng, batch["image"][row])
-    texts["text"][row] = self._sample_caption(record["captions"], rng)
+    if "image" in self._features:
+      picture = self._picture(index, record)
+      mask = (self._mask(index, record, picture), batch["relevance"][row]) if "relevance" in self._features else None
+      self._transform(picture, rng, batch["image"][row], mask)
+    if "next" in self._features:
+      is_next, point = rng.random(2).tolist()
+      batch["next"][row] = is_next < 0.5
+      texts["first"][row], texts["second"][row] = pair(record, is_next < 0.5, point)
+    elif "answer" in self._features:
+      texts["text"][row], texts["answer"][row] = record["question"], record["answer"]
+    else:
+      texts["text"][row] = self._sample_caption(record["captions"], rng)
     if self._config.views == 2:
       other = self._other_picture(index, record, rng)
       self._transform(other, rng, batch["image2"][row])
@@ -116,17 +141,28 @@ class Batcher:
     return self._picture(index, record)
 
   def _picture(self, index: int, record: Record) -> Image.Image:
-    picture = self._pictures.get(index)
+    place = (record.get("picture", index), "image")
+    picture = self._pictures.get(place)
     if picture is None:
       picture = decode(record["image"], record=record["id"], max_pixels=self._config.max_pixels)
       picture = premultiplied(trimmed(picture) if self._config.trim else picture)
-      size = picture.width * picture.height * 4
-      if size <= self._cache_left:
-        self._cache_left -= size
-        self._pictures[index] = picture
+      self._remember(place, picture, 4)
     return picture
 
-  def _ids(self, texts: list[str]) -> Int32[np.ndarray, "n t"]:
+  def _mask(self, index: int, record: Record, picture: Image.Image) -> Image.Image:
+    mask = self._pictures.get((index, "relevance"))
+    if mask is None:
+      mask = decode_mask(record["relevance"], picture.size, record=record["id"])
+      self._remember((index, "relevance"), mask, 1)
+    return mask
+
+  def _remember(self, place: tuple[int, str], picture: Image.Image, channels: int) -> None:
+    size = picture.width * picture.height * channels
+    if size <= self._cache_left:
+      self._cache_left -= size
+      self._pictures[place] = picture
+
+  def _ids(self, texts: Sequence[str]) -> Int32[np.ndarray, "n t"]:
     known = self._texts
     missing = [text for text in dict.fromkeys(texts) if text not in known]
     if len(known) + len(missing) > _REMEMBERED_TEXTS:

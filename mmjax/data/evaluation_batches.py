@@ -1,12 +1,16 @@
 """Records in order, once, in batches of one size: the input of evaluation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from mmjax.data.sources import Source
+from mmjax.data.features import source_features
+from mmjax.data.images import decode, decode_mask
+from mmjax.data.sources import Record, Source
 from mmjax.data.tokenizer import Tokenizer
-from mmjax.data.transforms import PRIMARY, EvalImage, check_captions
+from mmjax.data.transforms import PRIMARY, EvalImage
+from mmjax.data.words import check_record, columns, pair
 
 
 def evaluation_batches(
@@ -15,9 +19,9 @@ def evaluation_batches(
   tokenizer: Tokenizer,
   *,
   batch_size: int,
-  caption: Callable[[dict], str] | None = None,
+  caption: Callable[[Any], str] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Batches of "image", "text", "index", "concept" and "valid".
+  """Batches of "index", "concept", "valid", and what the source fills ("image", "text", ...; mmjax.data.features).
 
   The last batch is filled up by repeating its last record; `valid` (bool) is False for the repetitions.
 
@@ -32,21 +36,51 @@ def evaluation_batches(
     DataError: a record without caption, or an unreadable picture, by name.
   """
   choose = caption or (lambda record: record["captions"][PRIMARY][0])
+  features = source_features(source)
   for start in range(0, len(source), batch_size):
     indices = np.arange(start, start + batch_size)
     valid = indices < len(source)
     indices = np.minimum(indices, len(source) - 1).astype(np.int32)
     records = [source[index] for index in indices[valid].tolist()]
     for record in records:
-      check_captions(record["captions"], record["id"])
-    last = (0, batch_size - len(records))
-    images = np.stack([transform(record["image"], record=record["id"]) for record in records])
-    text = tokenizer([choose(record) for record in records])
+      check_record(record, features)
     concepts = np.array([record["concept"] for record in records], np.int32)
-    yield {
-      "image": np.pad(images, (last, (0, 0), (0, 0), (0, 0)), mode="edge"),
-      "text": np.pad(text, (last, (0, 0)), mode="edge"),
-      "index": indices,
-      "concept": np.pad(concepts, last, mode="edge"),
-      "valid": valid,
+    entries = _pictures(records, transform, features) | {"concept": concepts}
+    entries |= _texts(records, indices, tokenizer, features, choose)
+    missing = batch_size - len(records)
+    batch = {
+      key: np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1), mode="edge") for key, rows in entries.items()
     }
+    yield batch | {"index": indices, "valid": valid}
+
+
+def _pictures(records: Sequence[Record], transform: EvalImage, features: Sequence[str]) -> dict[str, np.ndarray]:
+  if "image" not in features:
+    return {}
+  if "relevance" not in features:
+    return {"image": np.stack([transform(record["image"], record=record["id"]) for record in records])}
+  pictures = [decode(record["image"], record=record["id"], max_pixels=transform.max_pixels) for record in records]
+  masks = [
+    transform.mask(decode_mask(record["relevance"], picture.size, record=record["id"]))
+    for record, picture in zip(records, pictures)
+  ]
+  return {"image": np.stack([transform(picture) for picture in pictures]), "relevance": np.stack(masks)}
+
+
+def _texts(
+  records: Sequence[Record],
+  indices: np.ndarray,
+  tokenizer: Tokenizer,
+  features: Sequence[str],
+  choose: Callable[[Any], str],
+) -> dict[str, np.ndarray]:
+  """Captions, questions with answers, or pairs: every other pair is one that follows."""
+  if "next" in features:
+    follows = indices[: len(records)] % 2 == 0
+    pairs = [pair(record, bool(real), 0.0) for record, real in zip(records, follows)]
+    firsts, seconds = zip(*pairs)
+    return columns({"first": firsts, "second": seconds}, tokenizer) | {"next": follows.astype(np.int32)}
+  if "answer" in features:
+    texts = {"text": [record["question"] for record in records], "answer": [record["answer"] for record in records]}
+    return columns(texts, tokenizer)
+  return columns({"text": [choose(record) for record in records]}, tokenizer)

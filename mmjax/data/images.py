@@ -48,6 +48,21 @@ def decode(picture: Picture, *, record: str = "the picture", max_pixels: int = M
     raise DataError(f"{record}: the picture is corrupt or truncated ({error}). Replace or remove it.") from error
 
 
+def decode_mask(picture: Picture, size: tuple[int, int], *, record: str) -> Image.Image:
+  """A relevance mask as mode "L".
+
+  Raises:
+    DataError: unreadable, or not as large (width, height) as the picture it belongs to.
+  """
+  mask = decode(picture, record=f"{record}, field 'relevance'", max_pixels=size[0] * size[1]).convert("L")
+  if mask.size != size:
+    raise DataError(
+      f"{record}: the field 'relevance' is {mask.width} x {mask.height} pixels, its picture {size[0]} x {size[1]}. "
+      "Make the mask as large as the picture."
+    )
+  return mask
+
+
 def trimmed(image: Image.Image) -> Image.Image:
   """What is visible, in the middle of a square: margins that are transparent, or of the corner's colour, cut off.
 

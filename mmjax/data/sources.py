@@ -2,14 +2,14 @@
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict, get_args, get_type_hints
 
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError, unknown
 
 
 class Record(TypedDict, total=False):
-  """One example. Every source gives the first four; the emoji also the rest."""
+  """One example. Every source gives id and concept, and what its `features` (mmjax.data.features) need."""
 
   image: bytes
   """Encoded."""
@@ -19,6 +19,20 @@ class Record(TypedDict, total=False):
   """How errors and reports name the record."""
   concept: int
   """Equal numbers mean the same thing."""
+  picture: int
+  """Records with equal numbers have the same picture (absent: each has its own)."""
+  question: str
+  answer: str
+  """The main answer."""
+  answers: list[str]
+  """What all annotators answered; [answer] where nobody else was asked."""
+  relevance: bytes
+  """An encoded picture as large as the image, white on the pixels that the question is about."""
+  first: str
+  second: str
+  """The text that really follows `first`."""
+  others: list[str]
+  """Texts that do not."""
   codepoint: str
   concept_group: str
   group: str
@@ -49,7 +63,7 @@ def concept_number(meaning: str) -> int:
 def make_source(config: DataConfig, split: str) -> Source:
   """The records of a split.
 
-  Splits: emoji "train", "heldout" (or "validation": the concepts never trained on), "all"; a folder "train",
+  Splits: emoji and scenes "train", "heldout" (or "validation": the concepts never trained on), "all"; a folder "train",
   "validation", "all", and so shards; TFDS "train" and "validation" (the configuration names them), or any TFDS split.
 
   Raises:
@@ -75,4 +89,8 @@ def make_source(config: DataConfig, split: str) -> Source:
     if config.name is None:
       raise DataError("--data.source tfds needs --data.name NAME, such as coco_captions/2014.")
     return TfdsSource.from_config(config, split)
-  raise unknown("--data.source", config.source, ("emoji", "folder", "shards", "tfds"))
+  if config.source == "scenes":
+    from mmjax.data.scenes_source import ScenesSource
+
+    return ScenesSource(config, split)
+  raise unknown("--data.source", config.source, get_args(get_type_hints(DataConfig)["source"]))

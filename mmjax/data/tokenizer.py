@@ -13,34 +13,46 @@ from jaxtyping import Int32
 from mmjax.data.config import TokenizerConfig
 from mmjax.data.errors import DataError
 
-_VOCABULARY, _RECORD = "tokenizer.json", "tokenizer_config.json"
+_VOCABULARY, _RECORD, _ANSWERS = "tokenizer.json", "tokenizer_config.json", "answers.json"
 
 
 class Tokenizer:
-  """Strings to ids of a fixed length: `[bos] text eos pad pad ...`.
+  """Strings to ids of a fixed length: `[cls or bos] text eos pad pad ...`; and answers to classes.
 
   Args:
     engine: the vocabulary and merges.
     config: padding, ends, case folding and length. Saved with a checkpoint; what `load` returns enforces it.
+    answers: the answer vocabulary of data with questions, class by class; empty for other data.
+
+  Attributes:
+    pad_id, eos_id: which every vocabulary has.
+    bos_id, cls_id, sep_id, mask_id: None where the configuration names no such token.
+    special_ids: all of them that there are; none of them is ever masked or predicted as a word.
 
   Raises:
-    DataError: the vocabulary lacks a special token, or padding cannot be told from the end token.
+    DataError: the vocabulary lacks a special token, or padding cannot be told from another one.
   """
 
-  def __init__(self, engine: tokenizers.Tokenizer, config: TokenizerConfig):
-    self.config = config
+  def __init__(self, engine: tokenizers.Tokenizer, config: TokenizerConfig, answers: Sequence[str] = ()):
+    self.config, self.answers = config, tuple(answers)
     self.pad_id = _special_id(engine, config.pad_token, "pad_token")
     self.eos_id = _special_id(engine, config.eos_token, "eos_token")
-    self.bos_id = None if config.bos_token is None else _special_id(engine, config.bos_token, "bos_token")
-    if self.pad_id in (self.eos_id, self.bos_id):
+    self.bos_id = _optional_id(engine, config.bos_token, "bos_token")
+    self.cls_id = _optional_id(engine, config.cls_token, "cls_token")
+    self.sep_id = _optional_id(engine, config.sep_token, "sep_token")
+    self.mask_id = _optional_id(engine, config.mask_token, "mask_token")
+    others = (self.eos_id, self.bos_id, self.cls_id, self.sep_id, self.mask_id)
+    self.special_ids = tuple(sorted({self.pad_id, *(token for token in others if token is not None)}))
+    if self.pad_id in others:
       raise DataError(
-        f"--data.tokenizer.pad-token {config.pad_token!r} is also the end or begin token, so padding would "
-        "hide it. Name another token of the vocabulary."
+        f"--data.tokenizer.pad-token {config.pad_token!r} is also the end token or another special one, so padding "
+        "would hide it. Name another token of the vocabulary."
       )
-    room = config.max_length - 1 - (self.bos_id is not None)
-    if room < 1:
+    self._begin = [token for token in (self.bos_id if self.cls_id is None else self.cls_id,) if token is not None]
+    self._room = config.max_length - 1 - len(self._begin)
+    if self._room < 1:
       raise DataError(f"--data.tokenizer.max-length {config.max_length} leaves no room for text.")
-    self._room = room
+    self._classes = {same_answer(answer): number for number, answer in enumerate(self.answers)}
     self._engine = tokenizers.Tokenizer.from_str(engine.to_str())  # the caller's stays as it is
     self._engine.no_padding()
     self._engine.no_truncation()
@@ -56,26 +68,67 @@ class Tokenizer:
     """Ids of each string, padded to max_length; the end token survives truncation."""
     if isinstance(strings, str):
       raise TypeError("Tokenizer takes a sequence of strings; wrap a single one in a list.")
-    ids = np.full((len(strings), self.config.max_length), self.pad_id, np.int32)
+    rows = [[*self._begin, *words[: self._room], self.eos_id] for words in self._words(strings)]
+    return self._padded(rows, self.config.max_length)
+
+  def pairs(
+    self, firsts: Sequence[str], seconds: Sequence[str]
+  ) -> tuple[Int32[np.ndarray, "n t"], Int32[np.ndarray, "n t"]]:
+    """Two texts in one row, and the segments: 0 for `[cls or bos] first sep`, 1 for `second eos`, 0 for padding.
+
+    Where both do not fit, the end of the longer one is cut (Devlin et al. 2019).
+
+    Raises:
+      DataError: there is no sep token, or no room for a token of each.
+    """
+    if self.sep_id is None:
+      raise DataError("Pairs of texts need a token between them: set --data.tokenizer.sep-token '<sep>'.")
+    if self._room < 3:
+      raise DataError(f"--data.tokenizer.max-length {self.config.max_length} leaves no room for a pair of texts.")
+    rows, segments = [], []
+    for first, second in zip(self._words(firsts), self._words(seconds), strict=True):
+      first, second = _fitted(first, second, self._room - 1)
+      rows.append([*self._begin, *first, self.sep_id, *second, self.eos_id])
+      segments.append([0] * (len(self._begin) + len(first) + 1) + [1] * (len(second) + 1))
+    length = self.config.max_length
+    return self._padded(rows, length), self._padded(segments, length, 0)
+
+  def answer_ids(self, answers: Sequence[str]) -> Int32[np.ndarray, "n"]:
+    """The class of each answer; -1 where the answer vocabulary does not have it. Case does not matter."""
+    return np.array([self._classes.get(same_answer(answer), -1) for answer in answers], np.int32)
+
+  def answer_text(self, answers: Sequence[str]) -> Int32[np.ndarray, "n a"]:
+    """What a decoder says: `[bos] answer eos pad ...`, answer_length long."""
     begin = [] if self.bos_id is None else [self.bos_id]
-    for row, encoding in zip(ids, self._engine.encode_batch_fast(list(strings), add_special_tokens=False)):
-      tokens = [*begin, *encoding.ids[: self._room], self.eos_id]
+    room = self.config.answer_length - 1 - len(begin)
+    if room < 1:
+      raise DataError(f"--data.tokenizer.answer-length {self.config.answer_length} leaves no room for an answer.")
+    rows = [[*begin, *words[:room], self.eos_id] for words in self._words(answers)]
+    return self._padded(rows, self.config.answer_length)
+
+  def _words(self, strings: Sequence[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in self._engine.encode_batch_fast(list(strings), add_special_tokens=False)]
+
+  def _padded(self, rows: Sequence[Sequence[int]], length: int, fill: int | None = None) -> Int32[np.ndarray, "n t"]:
+    ids = np.full((len(rows), length), self.pad_id if fill is None else fill, np.int32)
+    for row, tokens in zip(ids, rows):
       row[: len(tokens)] = tokens
     return ids
 
   def decode(self, ids: Iterable[int]) -> str:
     """The text of one row of ids, as far as it can be had back (case folding cannot be undone)."""
-    special = {self.pad_id, self.eos_id, self.bos_id}
-    return self._engine.decode([int(token) for token in ids if int(token) not in special])
+    return self._engine.decode([int(token) for token in ids if int(token) not in self.special_ids])
 
   def save(self, directory: str | Path) -> None:
-    """Writes tokenizer.json and tokenizer_config.json."""
+    """Writes tokenizer.json, tokenizer_config.json and, where there are answers, answers.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     vocabulary = self._engine.to_str()
     record = dataclasses.asdict(self.config) | {"sha256": _digest(vocabulary)}
     (directory / _VOCABULARY).write_text(vocabulary, encoding="utf-8")
     (directory / _RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
+    if self.answers:
+      (directory / _ANSWERS).write_text(json.dumps(self.answers, indent=0, ensure_ascii=False), encoding="utf-8")
 
   @classmethod
   def load(cls, directory: str | Path) -> "Tokenizer":
@@ -93,7 +146,8 @@ class Tokenizer:
         f"{directory / _VOCABULARY} is not the vocabulary that {_RECORD} was saved with. "
         "Restore both from the same run."
       )
-    return cls(engine, TokenizerConfig(**record))
+    answers = directory / _ANSWERS
+    return cls(engine, TokenizerConfig(**record), _read_answers(answers) if answers.exists() else ())
 
 
 def read_vocabulary(path: str | Path) -> tokenizers.Tokenizer:
@@ -119,7 +173,8 @@ def train_vocabulary(texts: Iterable[str], config: TokenizerConfig) -> tokenizer
   engine.normalizer = _folding(None) if config.lowercase else tokenizers.normalizers.NFC()
   engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
   engine.decoder = tokenizers.decoders.ByteLevel()
-  special = [config.pad_token, config.eos_token] + ([config.bos_token] if config.bos_token else [])
+  optional = (config.bos_token, config.cls_token, config.sep_token, config.mask_token)
+  special = list(dict.fromkeys([config.pad_token, config.eos_token, *(token for token in optional if token)]))
   trainer = tokenizers.trainers.BpeTrainer(
     vocab_size=config.vocab_size,
     special_tokens=special,
@@ -149,6 +204,21 @@ def _special_id(engine: tokenizers.Tokenizer, token: str, field: str) -> int:
   return found
 
 
+def _optional_id(engine: tokenizers.Tokenizer, token: str | None, field: str) -> int | None:
+  return None if token is None else _special_id(engine, token, field)
+
+
+def _fitted(first: list[int], second: list[int], room: int) -> tuple[list[int], list[int]]:
+  """The two without what does not fit, cut off the end of the longer one."""
+  kept = min(len(second), max(room // 2, room - len(first)))
+  return first[: room - kept], second[:kept]
+
+
+def same_answer(answer: str) -> str:
+  """Answers that differ in case or spaces only are one."""
+  return " ".join(answer.casefold().split())
+
+
 def _digest(vocabulary: str) -> str:
   return hashlib.sha256(vocabulary.encode()).hexdigest()
 
@@ -158,3 +228,13 @@ def _read_record(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
   except (OSError, json.JSONDecodeError) as error:
     raise DataError(f"Cannot read the tokenizer record {path}: {error}. Was it saved with the run?") from error
+
+
+def _read_answers(path: Path) -> list[str]:
+  try:
+    answers = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise DataError(f"Cannot read the answer vocabulary {path}: {error}. Restore it from the same run.") from error
+  if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+    raise DataError(f"{path} is not a list of answers. Restore it from the same run.")
+  return answers

@@ -63,12 +63,22 @@ class TrainImage:
   cutout: Cutout | None = None
 
   def __call__(
-    self, image: Image.Image, rng: np.random.Generator, out: Float[np.ndarray, "h w 3"] | None = None
+    self,
+    image: Image.Image,
+    rng: np.random.Generator,
+    out: Float[np.ndarray, "h w 3"] | None = None,
+    mask: tuple[Image.Image, Float[np.ndarray, "h w"]] | None = None,
   ) -> Float[np.ndarray, "h w 3"]:
-    """A premultiplied picture (mode "RGBa") to normalised float32 [size, size, 3], in `out` if given."""
+    """A premultiplied picture (mode "RGBa") to normalised float32 [size, size, 3], in `out` if given.
+
+    `mask` is a picture of mode "L" as large as the image, and where to put what becomes of it: 1 where the output
+    shows a white pixel of it, else 0. It moves as the picture does; cutout leaves it alone.
+    """
     box = self.crop.box(*image.size, rng)
     matrices = [transform.matrix(rng) for transform in self.geometry]
     pixels = np.asarray(geometry.warp(image, box, matrices, self.size))
+    if mask is not None:
+      mask[1][...] = binary(geometry.warp(mask[0], box, matrices, self.size))
     matrix = None
     for color in self.colors:
       step = color.matrix(rng)
@@ -100,6 +110,11 @@ class EvalImage:
     box = geometry.center_box(*image.size)
     pixels = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
     return self.normalize(np.asarray(pixels), WHITE)
+
+  def mask(self, mask: Image.Image) -> Float[np.ndarray, "h w"]:
+    """A mask of mode "L" as the picture it belongs to: the square in the middle, 1 where it is white, else 0."""
+    box = geometry.center_box(*mask.size)
+    return binary(mask.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
 
 
 @dataclass(frozen=True)
@@ -145,6 +160,11 @@ def check_captions(captions: Mapping[str, Sequence[str]], record: str) -> None:
   for kind, texts in captions.items():
     if any(not text.strip() for text in texts):
       raise DataError(f"{record}: the caption of kind {kind!r} is empty. Fill it in, or remove the record.")
+
+
+def binary(mask: Image.Image) -> Float[np.ndarray, "h w"]:
+  """1 where a mask of mode "L" is rather white than black, else 0."""
+  return (np.asarray(mask) > 127).astype(np.float32)
 
 
 def train_transform(config: DataConfig, image_size: int) -> TrainImage:

@@ -4,15 +4,18 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
 from mmjax.data.config import DataConfig, TokenizerConfig
 from mmjax.data.errors import DataError
+from mmjax.data.features import config_features
 from mmjax.data.sources import Source, make_source
-from mmjax.data.tokenizer import Tokenizer, read_vocabulary, train_vocabulary
+from mmjax.data.tokenizer import Tokenizer, read_vocabulary, same_answer, train_vocabulary
 
 _MAX_RECORDS = 100_000
 
@@ -22,35 +25,64 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
 
   Args:
     config: with `tokenizer.path`, that file is loaded; without, a BPE is trained on the training captions
-      once and kept in `config.dir`/tokenizers under a name made of the captions and the settings.
+      once and kept in `config.dir`/tokenizers under a name made of the captions and the settings. Data with
+      questions also gives it the `num_answers` most frequent training answers as classes.
     source: the training records, when the caller has them already.
 
   Raises:
     DataError: unreadable tokenizer.json, missing special tokens, or a directory that cannot be written.
   """
-  if config.tokenizer.path is not None:
-    return Tokenizer(read_vocabulary(config.tokenizer.path), config.tokenizer)
-  texts = list(dict.fromkeys(_captions(make_source(config, "train") if source is None else source, config)))
+  given = config.tokenizer.path
+  has_answers = "answer" in config_features(config)
+  if given is not None and not has_answers:
+    return Tokenizer(read_vocabulary(given), config.tokenizer)
+  texts: dict[str, None] = {}  # a set that keeps its order
+  answers: Counter[str] = Counter()
+  for record in _records(make_source(config, "train") if source is None else source, config):
+    texts.update(dict.fromkeys(_texts(record)))
+    answers.update([same_answer(record["answer"])] if has_answers else [])
+  classes = most_frequent(answers, config.num_answers)
+  if given is not None:
+    return Tokenizer(read_vocabulary(given), config.tokenizer, classes)
   path = Path(config.dir).expanduser() / "tokenizers" / f"{config.source}-{_fingerprint(texts, config.tokenizer)}.json"
   engine = read_vocabulary(path) if path.exists() else _train(texts, config.tokenizer, path)
-  return Tokenizer(engine, config.tokenizer)
+  return Tokenizer(engine, config.tokenizer, classes)
 
 
-def _captions(source: Source, config: DataConfig) -> Iterator[str]:
-  """All captions; those of bad records are left out where these are skipped. Pictures stay unread where they can."""
-  read = getattr(source, "captions", None) or (lambda index: source[index]["captions"])
+def _records(source: Source, config: DataConfig) -> Iterator[Mapping[str, Any]]:
+  """What records say; bad ones are left out where they are skipped. Pictures stay unread where they can."""
+  captions = getattr(source, "captions", None)
+  read = getattr(source, "without_picture", None) or (
+    source.__getitem__ if captions is None else lambda index: {"captions": captions(index)}
+  )
   for index in range(min(len(source), _MAX_RECORDS)):
     try:
-      for texts in read(index).values():
-        yield from texts
+      yield read(index)
     except DataError:
       if config.on_bad_record != "skip":
         raise
 
 
+def _texts(record: Mapping[str, Any]) -> Iterator[str]:
+  """Every text of a record, also those that a batch would not show this time."""
+  for texts in record.get("captions", {}).values():
+    yield from texts
+  for field in ("question", "answer", "first", "second"):
+    if field in record:
+      yield record[field]
+
+
+def most_frequent(answers: Mapping[str, int], number: int) -> tuple[str, ...]:
+  """The most frequent answers, the most frequent first and ties in alphabetical order."""
+  return tuple(sorted(answers, key=lambda answer: (-answers[answer], answer))[:number])
+
+
 def _fingerprint(texts: Iterable[str], config: TokenizerConfig) -> str:
   relevant = dataclasses.asdict(config)
-  del relevant["max_length"]  # changes no vocabulary
+  del relevant["max_length"], relevant["answer_length"]  # change no vocabulary
+  for name in ("cls_token", "sep_token", "mask_token"):  # nor do these where they are not set
+    if relevant[name] is None:
+      del relevant[name]
   digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode())
   for text in texts:
     digest.update(text.encode() + b"\0")
