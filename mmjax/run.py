@@ -66,7 +66,7 @@ class Run:
 
   def _encode(self, method: str, rows: Any) -> Float[np.ndarray, "n dim"]:
     """In batches of one size (the last is padded), each split over the mesh; every process gets every row."""
-    total, size = len(rows), self._batch_size(len(rows))
+    total, size = len(rows), self.batch_size(len(rows))
     parts = []
     for start in range(0, total, size):
       batch = np.asarray(rows[start : min(start + size, total)])
@@ -79,7 +79,7 @@ class Run:
     model: Any = self.experiment.model
     return np.zeros((0, model.embed_dim), np.float32)
 
-  def _batch_size(self, rows: int) -> int:
+  def batch_size(self, rows: int) -> int:
     """evaluation.batch_size, or less where there are few rows; a power of two of shards, so that few sizes compile."""
     shards = batch_shards(self.mesh)
     size = shards

@@ -40,6 +40,18 @@ def _weights(query: Array, key: Array, allowed: Array | None) -> Array:
   return weights * (1.0 / jnp.maximum(weights.sum(-1, keepdims=True), jnp.finfo(jnp.float32).tiny))
 
 
+def attention_weights(
+  query: Float[Array, "batch q heads dim"],
+  key: Float[Array, "batch k heads dim"],
+  *,
+  mask: Bool[Array, "batch k"] | None = None,
+  causal: bool = False,
+) -> Float[Array, "batch heads q k"]:
+  """What `attention` multiplies the values with, float32; arguments as there."""
+  allowed = _allowed(mask, causal=causal, shape=(query.shape[1], key.shape[1]))
+  return _weights(rearrange(query, "b l h d -> b h l d"), rearrange(key, "b l h d -> b h l d"), allowed)
+
+
 @jax.custom_vjp
 def attention_by_hand(
   query: Float[Array, "batch heads q dim"],
@@ -180,4 +192,20 @@ class MultiHeadAttention(Projections):
       x = context = lax.platform_dependent(x, tpu=rows_major, default=lambda x: x) if is_local() else x
     query, key = self._project("query", x, width), self._project("key", context, width)
     value = self._project("value", context, width)
+    if self.is_mutable_collection("intermediates"):  # somebody wants to see where it looks
+      return self._combine(self._shown(query, key, value, mask, causal))
     return self._combine(attention(query, key, value, mask=mask, causal=causal, implementation=self.implementation))
+
+  @nn.nowrap
+  def _shown(
+    self, query: Array, key: Array, value: Array, mask: Array | None, causal: bool
+  ) -> Float[Array, "batch q heads dim"]:
+    """The same with its weights sown, as perturbations whose gradients can be had (mmjax.evaluate.attention_maps).
+
+    Named by the number of queries: a transformer reads its last block for one token and for all.
+    """
+    name = f"weights_{query.shape[1]}"
+    weights = self.perturb(name, attention_weights(query, key, mask=mask, causal=causal))
+    self.sow("intermediates", name, weights)
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return out.astype(value.dtype)

@@ -162,7 +162,7 @@ class Decoder(nn.Module):
       return x
     scanned = nn.scan(
       lambda module, carry, layer: module(carry, reading, rng, layer),
-      variable_axes={"params": 0},
+      variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
       split_rngs={"params": True},
       length=c.depth,
     )

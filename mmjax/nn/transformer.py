@@ -166,7 +166,7 @@ class Transformer(nn.Module):
     if c.scan:
       scanned = nn.scan(
         lambda module, carry, layer: (module(carry, mask, rng, layer), None),
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
         split_rngs={"params": True},
         length=c.depth,
       )

@@ -1,0 +1,26 @@
+"""The numbers that attention maps explain: how well pictures match texts, and the answers to questions."""
+
+from typing import Any
+
+from jax import Array
+from jaxtyping import Float
+
+from mmjax.objectives.term import joint
+from mmjax.types import Batch, Encoded
+
+
+def match_score(model: Any, batch: Batch) -> tuple[Float[Array, "batch"], int, int]:
+  """The logit of belonging together minus the other; see attention_maps.Score."""
+  encoded = model.encode(batch)
+  logits = model.match_logits(joint(model.fuse(encoded["image"], encoded["text"])))
+  return logits[:, 1] - logits[:, 0], *_lengths(encoded)
+
+
+def answer_score(model: Any, batch: Batch) -> tuple[Float[Array, "batch"], int, int]:
+  """The logit of the answer that the model gives."""
+  encoded = model.encode(batch)
+  return model.answer_logits(joint(model.fuse(encoded["image"], encoded["text"]))).max(1), *_lengths(encoded)
+
+
+def _lengths(encoded: dict[str, Encoded]) -> tuple[int, int]:
+  return encoded["image"].mask.shape[1], encoded["text"].mask.shape[1]

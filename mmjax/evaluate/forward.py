@@ -1,0 +1,97 @@
+"""What a trained model says of host data: split over the devices, one batch at a time, in their order."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from mmjax.nn.norm import normalize
+from mmjax.parallel.mesh import batch_sharding, replicated
+from mmjax.types import Encoded
+
+Ask = Callable[[Any, Any], Any]
+"""(bound model, rows on the devices) -> pytree of rows. A function of a module's top level: it is compiled once."""
+
+
+def over_batches(
+  run: Any, ask: Ask, batches: Iterable[Mapping[str, np.ndarray]], names: tuple[str, ...]
+) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+  """(batch, answer) of evaluation batches, without the rows that only fill up the last one.
+
+  Args:
+    run: model, parameters and mesh.
+    ask: what is asked of the model.
+    batches: from mmjax.data.evaluation_batches; as many rows as divide over the devices.
+    names: entries of a batch that `ask` is given.
+  """
+  for batch in batches:
+    valid = batch["valid"]
+    answer = call(run, ask, {name: batch[name] for name in names})
+    yield {name: rows[valid] for name, rows in batch.items()}, jax.tree.map(lambda leaf, v=valid: leaf[v], answer)
+
+
+def over_rows(run: Any, ask: Ask, total: int, take: Callable[[np.ndarray], Any]) -> Iterator[Any]:
+  """Answers for rows 0 to total - 1; `take` gives the rows at some places, as a pytree."""
+  size = run.batch_size(total)
+  for start in range(0, total, size):
+    places = np.minimum(np.arange(start, start + size), total - 1)
+    kept = min(size, total - start)
+    yield jax.tree.map(lambda leaf, n=kept: leaf[:n], call(run, ask, take(places)))
+
+
+def call(run: Any, ask: Ask, rows: Any) -> Any:
+  """The answer for host rows, as host arrays; every process gets every row."""
+  sharding = batch_sharding(run.mesh)
+  placed = jax.tree.map(lambda leaf: _place(np.asarray(leaf), sharding), rows)
+  return jax.tree.map(np.asarray, _apply(run.model, ask, replicated(run.mesh), run.params, placed))
+
+
+def gathered(parts: Iterable[Any]) -> Any:
+  """One pytree of the rows of many."""
+  pieces = list(parts)
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
+
+
+def encode_pictures(run: Any, pictures: Any) -> tuple[Encoded, np.ndarray | None]:
+  """(tokens of pictures, their unit-norm embeddings where the model has a common space), on the host."""
+  take = lambda places: {"image": np.stack([run.preprocess(pictures[place]) for place in places.tolist()])}
+  return gathered(over_rows(run, _image if hasattr(run.model, "project") else _image_alone, len(pictures), take))
+
+
+def encode_strings(run: Any, strings: list[str]) -> tuple[Encoded, np.ndarray | None]:
+  """(tokens of texts, their unit-norm embeddings where the model has a common space), on the host."""
+  ids = run.tokenizer(strings)
+  take = lambda places: {"text": ids[places]}
+  return gathered(over_rows(run, _text if hasattr(run.model, "project") else _text_alone, len(ids), take))
+
+
+def _image(model: Any, batch: Any) -> Any:
+  encoded = model.encode(batch)
+  return encoded["image"], normalize(model.project(encoded)["image"])
+
+
+def _text(model: Any, batch: Any) -> Any:
+  encoded = model.encode(batch)
+  return encoded["text"], normalize(model.project(encoded)["text"])
+
+
+def _image_alone(model: Any, batch: Any) -> Any:
+  return model.encode(batch)["image"], None
+
+
+def _text_alone(model: Any, batch: Any) -> Any:
+  return model.encode(batch)["text"], None
+
+
+def _place(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
+  return jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _apply(model: nn.Module, ask: Ask, sharding: NamedSharding, params: Any, rows: Any) -> Any:
+  answer = nn.apply(ask, model)({"params": params}, rows)
+  return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharding), answer)
