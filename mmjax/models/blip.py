@@ -85,6 +85,11 @@ class Blip(Comparing):
     With a cache, `ids` continue what it holds, `image` is None but in the first call, and the result is (logits, the
     cache that knows them too).
     """
+    if image is not None and image.tokens.shape[-1] != self.config.image.width:
+      raise ValueError(
+        f"the decoder reads vectors of image.width={self.config.image.width}, not of {image.tokens.shape[-1]}: to read "
+        "what the grounded mode says (answers), set text.width to image.width"
+      )
     start = None if cache is None else cache.length
     x = self._begin(self.words(ids, start), _DECODER, start)
     tokens, cache = self.text(x, context=image, causal=True, rng=fold_in(rng, 3), cache=cache)

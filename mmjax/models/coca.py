@@ -20,7 +20,7 @@ from mmjax.types import Batch, Encoded
 
 @dataclasses.dataclass(frozen=True)
 class CocaConfig(ComparingConfig):
-  """A vision transformer, a decoder in two halves, and their common space. Raises ValueError where fields do not fit."""
+  """A vision transformer, a decoder in two halves, and their common space. Raises ValueError for a misfit."""
 
   image: ViTConfig = ViTConfig(pool="mean")
   """The image tower, whose patch tokens are read."""

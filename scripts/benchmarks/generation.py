@@ -1,0 +1,90 @@
+"""Seconds per generated token against the length of the text, with the key-value cache and without it.
+
+A captioner's text stack (BLIP's decoder mode: causal, reading an image of `--context` tokens). With the cache, a step
+reads one token at a place of a cache of `--longest` tokens (its cost at each place), or of a cache as long as the text
+(which is what `generate` allocates); without it, a step reads the whole text again. Prints a table of medians.
+
+  python scripts/benchmarks/generation.py --width 256 --depth 4 --batch 8 --longest 512
+"""
+
+import argparse
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from mmjax.nn.words import WordsConfig
+from mmjax.types import Encoded
+
+
+def median_seconds(step: Callable[[], jax.Array], repeats: int) -> float:
+  """The median over `repeats` calls, after two that compile and warm up."""
+  seconds = []
+  for _ in range(repeats + 2):
+    start = time.perf_counter()
+    jax.block_until_ready(step())
+    seconds.append(time.perf_counter() - start)
+  return statistics.median(seconds[2:])
+
+
+def measure(args: argparse.Namespace) -> list[tuple[int, float, float, float]]:
+  """(length, seconds in the long cache, in a cache of that length, without a cache), per token of the whole batch."""
+  words = WordsConfig(
+    vocab_size=args.vocab, max_length=args.longest, width=args.width, depth=args.depth, num_heads=args.width // 64
+  )
+  model = Seq2Seq(Seq2SeqConfig(words, encoder_depth=1))
+  rng = np.random.default_rng(0)
+  ids = jnp.asarray(rng.integers(2, args.vocab, (args.batch, args.longest)), jnp.int32)
+  params = jax.jit(model.init)(jax.random.key(0), {"text": ids[:, :8]})["params"]
+  context = jnp.asarray(rng.standard_normal((args.batch, args.context, args.width)), jnp.float32)
+  image = Encoded(context, jnp.ones(context.shape[:2], bool), context[:, 0])
+  apply: Any = functools.partial(model.apply, method="decode")
+  decode = jax.jit(lambda p, ids, image, cache: apply({"params": p}, ids, image, cache=cache))
+  whole = jax.jit(lambda p, ids, image: apply({"params": p}, ids, image)[:, -1])
+  # As in the loop of `generate`, the cache's buffers are updated where they lie.
+  one = jax.jit(lambda p, ids, cache: apply({"params": p}, ids, None, cache=cache), donate_argnums=2)
+
+  def cached(length: int, room: int) -> float:
+    """One more token after `length - 1`, in a cache of `room`."""
+    _, cache = decode(params, ids[:, : length - 1], image, model.empty_cache(args.batch, room))
+    place = jnp.full((args.batch,), length - 1, jnp.int32)
+    held = [cache]
+
+    def step() -> jax.Array:
+      logits, cache = one(params, ids[:, length - 1 : length], held[0].replace(length=place + 0))
+      held[0] = cache
+      return logits
+
+    return median_seconds(step, args.repeats)
+
+  lengths = [args.longest >> i for i in range(args.halvings, -1, -1)]
+  few = max(3, args.repeats // 10)
+  without = [median_seconds(functools.partial(whole, params, ids[:, :n], image), few) for n in lengths]
+  return [(n, cached(n, args.longest), cached(n, n), slow) for n, slow in zip(lengths, without, strict=True)]
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--width", type=int, default=256, help="a multiple of 64")
+  parser.add_argument("--depth", type=int, default=4)
+  parser.add_argument("--vocab", type=int, default=8192)
+  parser.add_argument("--batch", type=int, default=8)
+  parser.add_argument("--context", type=int, default=64, help="tokens of the image")
+  parser.add_argument("--longest", type=int, default=512, help="tokens of the longest text")
+  parser.add_argument("--halvings", type=int, default=4, help="shorter texts: longest / 2, / 4, ...")
+  parser.add_argument("--repeats", type=int, default=50)
+  args = parser.parse_args()
+  print("| length | cache of the longest | cache of that length | without a cache |")
+  print("|---|---|---|---|")
+  for length, *seconds in measure(args):
+    print(f"| {length} | " + " | ".join(f"{1e3 * s:.2f} ms" for s in seconds) + " |")
+
+
+if __name__ == "__main__":
+  main()
