@@ -6,10 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.models.blip import Blip, BlipConfig
+from mmjax.models.coca import Coca, CocaConfig
 from mmjax.models.gpt import Gpt, GptConfig
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
 
-ModelConfig = TwoTowerConfig | GptConfig
+ModelConfig = TwoTowerConfig | GptConfig | BlipConfig | CocaConfig
 """The configurations a run may have. Each has `text` (a TextConfig: vocabulary and length follow the tokenizer) and,
 where the model sees pictures, `image`."""
 
@@ -21,6 +23,10 @@ def build(config: ModelConfig) -> nn.Module:
       return TwoTower(config)
     case GptConfig():
       return Gpt(config)
+    case BlipConfig():
+      return Blip(config)
+    case CocaConfig():
+      return Coca(config)
   raise TypeError(f"{type(config).__name__} is no model's configuration")
 
 

@@ -1,6 +1,7 @@
 """Terms about words: hidden ones, next ones, and whether a second sentence follows the first."""
 
 import dataclasses
+import inspect
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -168,7 +169,13 @@ class Caption(ExampleTerm):
 
   def __call__(self, forward: Forward, taught: Any) -> Scores:
     ids, pad_id = forward.batch["text"], forward.model.config.text.pad_id
-    logits = forward.model.decode(ids, forward.encoded["image"] if self.image else None, rng=forward.rng)
+    image = forward.encoded["image"] if self.image else None
+    # CoCa's decoder goes on from what encode said of the text, if another term asked for it.
+    continues = (
+      self.image and "text" in forward.encoded and "text" in inspect.signature(forward.model.decode).parameters
+    )
+    known = {"text": forward.encoded["text"]} if continues else {}
+    logits = forward.model.decode(ids, image, rng=forward.rng, **known)
     return {"loss": caption_loss(logits, ids, pad_id=pad_id, label_smoothing=self.label_smoothing, per=self.per)}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
