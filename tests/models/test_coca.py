@@ -1,0 +1,116 @@
+"""CoCa: what the words and the class token can and cannot see, and a unimodal half that runs once."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.encoders import ViTConfig
+from mmjax.models.coca import Coca, CocaConfig
+from mmjax.models.generate import generate
+from mmjax.models.next_word import GenerateConfig
+from tests.models.decoders import (
+  BATCH,
+  IDS,
+  IMAGE,
+  REAL,
+  TEXT,
+  assert_close,
+  assert_split_equals_whole,
+  larger,
+  stepwise,
+)
+
+CONFIG = CocaConfig(image=IMAGE, text=TEXT, multimodal_depth=1, caption_queries=3, embed_dim=4)
+MODEL = Coca(CONFIG)
+
+
+@functools.cache
+def params():
+  return larger(jax.jit(MODEL.init)(jax.random.key(0), BATCH)["params"])
+
+
+def everything(model, batch):
+  encoded = model.encode(batch)
+  words = model.decode(batch["text"], encoded["image"], text=encoded["text"])
+  return {**model.project(encoded), "words": words, "unimodal": encoded["text"], "read": encoded["image"]}
+
+
+@jax.jit
+def run(params, batch):
+  return MODEL.apply({"params": params}, batch, method=everything)
+
+
+@jax.jit
+def gradient(params, batch, weights):
+  """Of the embeddings' and the captions' terms, weighted row by row."""
+
+  def loss(params):
+    out = run(params, batch)
+    terms = (out["image"] * out["text"]).sum(1), jax.nn.log_softmax(out["words"]).mean((1, 2))
+    return (weights * jnp.stack(terms, 1)).sum()
+
+  return jax.grad(loss)(params)
+
+
+def test_words_see_neither_later_words_nor_the_class_token():
+  out, later = run(params(), BATCH), run(params(), BATCH | {"text": IDS.at[:, 3].set(6)})
+  np.testing.assert_array_equal(later["words"][:, :3], out["words"][:, :3])
+  assert np.abs(later["text"] - out["text"])[0].max() > 1e-4  # the class token sees them all
+  other = run({**params(), "class_token": -params()["class_token"]}, BATCH)
+  np.testing.assert_array_equal(other["words"], out["words"])
+  assert np.abs(other["text"] - out["text"]).max() > 1e-4
+
+
+def test_the_first_half_sees_no_picture():
+  out, other = run(params(), BATCH), run(params(), BATCH | {"image": -BATCH["image"]})
+  assert_close((other["text"], other["unimodal"]), (out["text"], out["unimodal"]), 0)
+  assert np.abs(other["words"] - out["words"])[0].max() > 1e-4
+
+
+def test_padding_changes_nothing_and_neither_do_other_examples():
+  out, order = run(params(), BATCH), jnp.asarray([2, 0, 3, 1, 7, 5, 6, 4])
+  padded = {"image": BATCH["image"], "text": jnp.pad(IDS, ((0, 0), (0, 2)))}
+  wide = run(params(), jax.tree.map(lambda leaf: leaf[order], padded))
+  assert_close((wide["text"], wide["image"]), (out["text"][order], out["image"][order]))
+  assert_close(wide["words"][:, :6][REAL[order]], out["words"][order][REAL[order]])
+
+
+def test_captions_read_the_caption_queries_and_comparison_reads_the_other():
+  """The contrastive query's gradient comes from the embedding alone, the others' from the captions alone."""
+  used = lambda *weights: np.abs(
+    gradient(params(), BATCH, jnp.tile(jnp.asarray(weights), (8, 1)))["pool"]["probe"]
+  ).max(1)
+  assert (used(1.0, 0.0) > 0).tolist() == [False, False, False, True]
+  assert (used(0.0, 1.0) > 0).tolist() == [True, True, True, False]
+
+
+def test_the_unimodal_half_is_reused():
+  """decode of what encode gave costs the second half only, and says the same as decode from the start."""
+  out = run(params(), BATCH)
+  decode = lambda text: jax.jit(lambda p: MODEL.apply({"params": p}, IDS, out["read"], text=text, method="decode"))
+  assert_close(decode(None)(params())[REAL], out["words"][REAL])
+  flops = lambda fn: fn.lower(params()).cost_analysis()["flops"]
+  first = jax.jit(lambda p: MODEL.apply({"params": p}, IDS, method="encode_words"))
+  assert flops(decode(None)) - flops(decode(out["unimodal"])) == pytest.approx(flops(first), rel=0.02)
+
+
+def test_cached_captions_and_generation_follow_the_uncached_decoder():
+  out = run(params(), BATCH)
+  image, words = out["read"], out["words"]
+  cached = stepwise(MODEL, params(), IDS, image)
+  np.testing.assert_allclose(cached[REAL], words[REAL], rtol=0, atol=1e-5)
+  made = generate(MODEL, params(), IDS[:, :2], image, config=GenerateConfig(max_new_tokens=1, beams=2))
+  real = np.asarray(IDS[:, 1] > 1)  # prompts of two words that have not ended
+  np.testing.assert_array_equal(made.ids[real, 2], np.argmax(words[real, 1, 1:], axis=1) + 1)
+
+
+def test_split_over_eight_devices_it_is_the_same_and_all_padding_is_finite():
+  assert_split_equals_whole(gradient, params(), BATCH, jnp.ones((8, 2)))
+
+
+def test_a_pooling_image_tower_is_refused():
+  with pytest.raises(ValueError, match='image.pool="map" would be left unused'):
+    CocaConfig(image=ViTConfig(pool="map"))

@@ -1,0 +1,70 @@
+"""The encoder-decoder: what is written sees all that is read and nothing that comes later."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.models.generate import generate
+from mmjax.models.next_word import GenerateConfig
+from mmjax.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from mmjax.nn.words import Words
+from tests.models.decoders import IDS, REAL, TEXT, assert_close, assert_split_equals_whole, larger, stepwise
+
+CONFIG = Seq2SeqConfig(dataclasses.replace(TEXT, scale_embedding=True), encoder_depth=1)
+MODEL = Seq2Seq(CONFIG)
+READ = jnp.asarray([[3, 4, 5, 6], [7, 8, 0, 0], [9, 0, 0, 0], [0, 0, 0, 0]] * 2, jnp.int32)  # the fourth: nothing
+
+
+@functools.cache
+def params():
+  return larger(jax.jit(MODEL.init)(jax.random.key(0), {"text": IDS})["params"])
+
+
+def _both(model, read, ids):
+  encoded = model.encode({"text": read})["text"]
+  return model.decode(ids, encoded), encoded
+
+
+@jax.jit
+def run(params, read, ids):
+  return MODEL.apply({"params": params}, read, ids, method=_both)
+
+
+def test_what_is_written_sees_what_is_read_and_nothing_later():
+  out, _ = run(params(), READ, IDS)
+  later, _ = run(params(), READ, IDS.at[:, 3].set(6))
+  np.testing.assert_array_equal(later[:, :3], out[:, :3])
+  assert np.abs(run(params(), READ.at[:, 1].set(10), IDS)[0] - out)[0].max(axis=-1).min() > 1e-5
+  padded, _ = run(params(), jnp.pad(READ, ((0, 0), (0, 2))), jnp.pad(IDS, ((0, 0), (0, 2))))
+  assert_close(padded[:, :6][REAL], out[REAL])
+
+
+def test_one_table_reads_writes_and_scores_and_is_scaled_by_the_root_of_the_width():
+  assert set(params()) == {"words", "encoder", "decoder"}
+  table = jax.jit(MODEL.init)(jax.random.key(0), {"text": IDS})["params"]["words"]["token_embedding"]
+  assert float(table.std()) == pytest.approx(16**-0.5, rel=0.15)
+  words, ours = Words(CONFIG.text), params()["words"]
+  expected = ours["token_embedding"][2] * 4 + ours["position_embedding"][0]
+  np.testing.assert_allclose(words.apply({"params": ours}, IDS[:1, :1])[0, 0], expected, rtol=1e-5)
+
+
+def test_cached_logits_and_generation_follow_the_uncached_decoder():
+  out, read = run(params(), READ, IDS)
+  np.testing.assert_allclose(stepwise(MODEL, params(), IDS, read), out, rtol=0, atol=1e-5)
+  made = generate(MODEL, params(), IDS[:, :2], read, config=GenerateConfig(max_new_tokens=1))
+  real = np.asarray(IDS[:, 1] > 1)  # prompts of two words that have not ended
+  np.testing.assert_array_equal(made.ids[real, 2], np.argmax(out[real, 1, 1:], axis=1) + 1)
+
+
+def test_post_norm_has_no_norm_at_the_end_and_splits_over_eight_devices():
+  config = dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, norm="post"))
+  model = Seq2Seq(config)
+  start = jax.jit(model.init)(jax.random.key(0), {"text": IDS})["params"]
+  assert "norm" not in start["decoder"] and "norm" not in start["encoder"]
+  said = lambda params, read, ids: jax.nn.log_softmax(model.apply({"params": params}, read, ids, method=_both)[0])
+  gradient = jax.jit(jax.grad(lambda params, read, ids: said(params, read, ids).mean()))
+  assert_split_equals_whole(gradient, start, READ, IDS)
