@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
@@ -22,8 +21,7 @@ _REMEMBERED_TEXTS = 100_000
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Prepared:
+class Prepared(NamedTuple):
   """A batch on its way to the consumer: `batch`, or the `error` that stopped it, and the bad records met."""
 
   batch: dict[str, np.ndarray]

@@ -1,23 +1,29 @@
 """The endless, seeded, resumable stream of training batches. Grain shuffles, works ahead and runs workers."""
 
 import logging
+import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import grain.python as grain
-import jax
 import numpy as np
 from absl import flags
+from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
-from mmjax.data.batching import Batcher, Prepared
+from mmjax.data.batching import Batcher, Prepared, row_shapes
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
+from mmjax.data.features import source_features
 from mmjax.data.order import Order, source_parts
 from mmjax.data.sources import Source
 from mmjax.data.tokenizer import Tokenizer
 
 _ENDLESS = 2**40  # batches; Grain wants a number
+_NAMED = 1000  # bad records that are logged, each once; all are counted
+_RESTARTS = 3  # of the workers, without a batch between
+_SHARED_MEMORY = "/dev/shm"
 log = logging.getLogger(__name__)
 
 
@@ -80,6 +86,8 @@ class Loader:
     if hasattr(source, "fingerprint"):  # of data that may change its order and keep its size
       self._identity["fingerprint"] = source.fingerprint
     rows = _Rows(order, batch_size, process_index, process_count)
+    shapes = row_shapes(config, image_size, source_features(source)).values()
+    self._batch_bytes = batch_size // process_count * sum(4 * math.prod(shape) for shape, _ in shapes)
     batcher = Batcher(config, source, tokenizer, image_size, seed)
     self._batches = grain.MapDataset.source(rows).map(_Prepare(batcher))
     self._iterator: Any = None
@@ -89,14 +97,12 @@ class Loader:
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    if self._iterator is None:
-      self._iterator = self._start()
-    prepared: Prepared = next(self._iterator)
+    prepared = self._next()
     if prepared.error is not None:
       self.close()
       raise DataError(prepared.error)
     for message in prepared.bad:
-      if message not in self._named:
+      if message not in self._named and len(self._named) < _NAMED:
         log.warning("Skipped a bad record: %s", message)
         self._named.add(message)
     self.num_bad_records += len(prepared.bad)
@@ -128,6 +134,23 @@ class Loader:
       self._iterator.close()
       self._iterator = None
 
+  def _next(self) -> Prepared:
+    """The next batch. Workers that were killed are replaced, and go on where the last batch was."""
+    for _ in range(_RESTARTS + 1):
+      if self._iterator is None:
+        self._iterator = self._start()
+      try:
+        return next(self._iterator)
+      except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):  # what Grain says of a worker that died, and of nothing else
+          raise
+        log.warning("A data worker died before batch %d; starting the workers again. %s", self._step, error)
+        self.close()
+    raise DataError(
+      f"Data workers died {_RESTARTS + 1} times at batch {self._step}; most often memory ran out. "
+      "Use fewer --data.workers, or less --data.prefetch and --data.cache-mb."
+    )
+
   def _start(self) -> Any:
     ahead = max(1, self._config.prefetch)
     reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1 if self._config.workers else ahead)
@@ -136,8 +159,19 @@ class Loader:
       if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags; this program has none
       options = grain.MultiprocessingOptions(self._config.workers, per_worker_buffer_size=ahead)
+      batches = WithOptionsIterDataset(batches, DatasetOptions(min_shm_size=self._smallest_shared(ahead)))
       batches = batches.mp_prefetch(options)
     return iter(batches)
+
+  def _smallest_shared(self, ahead: int) -> int:
+    """Bytes from which on an array comes from a worker through shared memory: faster than a pipe, and a worker that is
+    killed while it writes one leaves nobody waiting. Containers often have too little of it; then it is not used.
+    """
+    try:
+      free = shutil.disk_usage(_SHARED_MEMORY).free
+    except OSError:
+      return 2**62
+    return 4096 if free > 2 * self._batch_bytes * self._config.workers * (ahead + 2) else 2**62
 
 
 @dataclass(frozen=True)
@@ -175,6 +209,8 @@ def make_loader(
   Raises:
     DataError: no records, or a batch size the processes cannot share.
   """
+  import jax  # here, because worker processes import this file and need no JAX
+
   return Loader(
     config,
     source,
