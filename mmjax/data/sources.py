@@ -93,4 +93,8 @@ def make_source(config: DataConfig, split: str) -> Source:
     from mmjax.data.scenes_source import ScenesSource
 
     return ScenesSource(config, split)
+  if config.source == "easy_vqa":
+    from mmjax.data.easy_vqa_source import EasyVqaSource
+
+    return EasyVqaSource(config, split)
   raise unknown("--data.source", config.source, get_args(get_type_hints(DataConfig)["source"]))
