@@ -31,8 +31,10 @@ def mask_tokens(
     at_least_one: a text in which chance chose nothing has its likeliest word chosen, if it has any word at all.
       Short captions need it: without it exp(-.16 n) of the texts with n words teach nothing.
   Returns: (ids with some hidden, True at the chosen ones).
-  Raises: ValueError where no word is left to draw from.
+  Raises: ValueError for a mask_id that is no id, or where no word is left to draw from.
   """
+  if not 0 <= mask_id < vocab_size:
+    raise ValueError(f"mask_id={mask_id} must lie in [0, vocab_size={vocab_size}): the tokenizer needs a mask token")
   kept = np.asarray([*special_ids, pad_id, mask_id], np.int32)
   words = np.setdiff1d(np.arange(vocab_size, dtype=np.int32), kept)
   if not len(words):

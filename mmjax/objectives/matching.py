@@ -8,7 +8,6 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from mmjax.nn.stochastic import fold_in
 from mmjax.objectives.per_example import ExampleLosses, cross_entropy
 
 # What a matching head costs that says the same of everything, one positive to two negatives: H(1/3) nats. A loss that
@@ -61,7 +60,8 @@ def hard_negatives(
     wrong = wrong & (number[:, :, None] != number[:, None, :])
   logits = jnp.where(wrong, logits, -jnp.inf)  # picture i, text j
   found = rearrange(wrong.any(2), "n g -> (n g)")  # whatever is wrong is wrong both ways
-  draw = lambda pattern, stream: _draw(rearrange(logits, pattern), fold_in(rng, stream), found)
+  keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+  draw = lambda pattern, stream: _draw(rearrange(logits, pattern), keys(rng, stream), found)
   return Negatives(draw("n i j -> (n j) i", 0), draw("n i j -> (n i) j", 1), found.astype(jnp.float32))
 
 

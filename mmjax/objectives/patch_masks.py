@@ -26,8 +26,9 @@ def block_patches(
   """True at round(rate * patches) patches, in rectangles (Bao et al. 2022, BEiT, algorithm 1; FLAVA hides .4).
 
   A rectangle has an aspect ratio from .3 to 1 / .3 and at least 16 / 196 of the picture; of the last one only as many
-  patches, row by row, as are still wanted, so that every example hides equally many. Colours and shapes cannot be
-  copied from the next patch, as they can with patches hidden one by one.
+  patches as are still wanted, row by row from its top or from its bottom, so that every example hides equally many.
+  Colours and shapes cannot be copied from the next patch, as they can with patches hidden one by one. Rectangles lie
+  inside, so corners are hidden less often than the middle.
   """
   rows, columns = grid
   wanted = round(rate * rows * columns)
@@ -50,7 +51,9 @@ def block_patches(
     key, now = jax.random.split(key)
     left = wanted - hidden.sum()
     fresh = rectangle(now, left) & ~hidden
-    return key, hidden | (fresh & (jnp.cumsum(fresh) <= left))
+    before = jnp.cumsum(fresh)
+    before = jnp.where(jax.random.bernoulli(jax.random.fold_in(now, 1)), before, before[-1] - before + 1)
+    return key, hidden | (fresh & (before <= left))
 
   def one(key: Array) -> Array:
     start = key, vary(jnp.zeros(rows * columns, bool), varying_axes(key))

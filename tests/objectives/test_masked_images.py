@@ -52,7 +52,9 @@ def test_every_example_hides_equally_many_patches_by_its_own_key(kind):
   np.testing.assert_array_equal(hidden.sum(1), round(0.4 * 48))
   np.testing.assert_array_equal(jax.jit(hide)(rng[::-1])[::-1], hidden)
   assert len(np.unique(hidden, axis=0)) > 270
-  assert hidden.mean(0).min() > 0.2 and hidden.mean(0).max() < 0.65  # every place is hidden now and then
+  often = hidden.mean(0).reshape(6, 8)
+  assert often.min() > 0.09 and often.max() < 0.7  # every place is hidden now and then, with blocks corners less often
+  np.testing.assert_allclose(often.mean(1), often.mean(1)[::-1], atol=0.12)
   positions, there = choose_positions(jnp.asarray(~hidden), 29)
   assert there.all() and not np.take_along_axis(hidden, np.asarray(positions), 1).any()  # what MAE's encoder sees
 

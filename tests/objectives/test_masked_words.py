@@ -57,7 +57,9 @@ def test_a_text_with_a_word_has_one_chosen_if_asked_and_an_empty_one_has_none():
   assert 0 < rarely.sum() < 25
 
 
-def test_a_vocabulary_of_special_tokens_is_refused():
+def test_a_vocabulary_without_words_or_without_a_mask_token_is_refused():
+  with pytest.raises(ValueError, match="mask_id=-1 must lie in .* the tokenizer needs a mask token"):
+    mask_tokens(jnp.zeros((1, 2), jnp.int32), keys(1), **OPTIONS | {"mask_id": -1})
   with pytest.raises(ValueError, match="vocab_size=4 leaves no word"):
     mask_tokens(jnp.zeros((1, 2), jnp.int32), keys(1), **OPTIONS | {"vocab_size": 4})
 

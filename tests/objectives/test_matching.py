@@ -1,5 +1,7 @@
 """Matching: which negatives are drawn, and what the pairs cost."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,11 +42,11 @@ def test_pairs_that_mean_the_same_are_no_negatives_and_a_row_without_any_has_wei
 
 def test_an_examples_negatives_depend_on_its_group_and_key_alone():
   x, y, rng = dense.unit(B, 6, 0), dense.unit(B, 6, 1), keys(B)
-  both = hard_negatives(x, y, rng, logit_scale=4.0, group=GROUP)
-  second = hard_negatives(x[4:], y[4:], rng[4:], logit_scale=4.0, group=GROUP)
+  draw = jax.jit(functools.partial(hard_negatives, logit_scale=4.0), static_argnames="group")
+  both, second = draw(x, y, rng, group=GROUP), draw(x[4:], y[4:], rng[4:], group=GROUP)
   np.testing.assert_array_equal(both.image[4:], second.image + 4)
   np.testing.assert_array_equal(both.text[4:], second.text + 4)
-  alone = hard_negatives(x[:1], y[:1], rng[:1], logit_scale=4.0, group=1)
+  alone = draw(x[:1], y[:1], rng[:1], group=1)
   assert alone.weight[0] == 0 and alone.image[0] == alone.text[0] == 0
   with pytest.raises(ValueError, match="group=3 must divide the 8 rows"):
     hard_negatives(x, y, rng, logit_scale=1.0, group=3)
@@ -53,7 +55,7 @@ def test_an_examples_negatives_depend_on_its_group_and_key_alone():
 def test_the_loss_is_the_mean_over_an_examples_pairs():
   positive, negatives = normal(3, 2), normal(2, 3, 2, seed=1)
   right, wrong = cross_entropy(positive, np.ones(3, int)), cross_entropy(negatives, np.zeros((2, 3), int))
-  full = matching_loss(positive, negatives)
+  full = jax.jit(matching_loss)(positive, negatives)
   np.testing.assert_allclose(full.losses, (right + wrong.sum(0)) / 3, rtol=1e-5)
   np.testing.assert_array_equal(full.weights, 1)
   weight = jnp.asarray([[1, 1, 0], [1, 0, 0]], jnp.float32)
@@ -76,7 +78,7 @@ def test_a_batch_of_negatives_alone_is_learned_from_and_finite():
 def test_a_constant_answer_costs_at_best_the_entropy_of_a_third():
   gaps = jnp.linspace(-2, 2, 401)
   say = lambda gap: jnp.stack([jnp.zeros(2), jnp.full(2, gap)], -1)
-  losses = jax.vmap(lambda gap: matching_loss(say(gap), jnp.stack([say(gap)] * 2)).losses[0])(gaps)
+  losses = jax.jit(jax.vmap(lambda gap: matching_loss(say(gap), jnp.stack([say(gap)] * 2)).losses[0]))(gaps)
   assert float(losses.min()) == pytest.approx(MATCHING_CHANCE, abs=2e-4)
   assert pytest.approx(-np.log(1 / 3) / 3 - 2 / 3 * np.log(2 / 3), rel=1e-12) == MATCHING_CHANCE
 
