@@ -3,7 +3,7 @@
 from mmjax.fusion.bilinear import Bilinear
 from mmjax.fusion.bottleneck import Bottleneck
 from mmjax.fusion.compact import MCB, count_sketch, sketch_constants
-from mmjax.fusion.config import FusionConfig, make_fusion, make_operator
+from mmjax.fusion.config import FusionConfig, FusionKind, make_fusion, make_operator
 from mmjax.fusion.cross import CoAttention, CrossAttention
 from mmjax.fusion.elementwise import Average, Concat, Product, Sum
 from mmjax.fusion.gate import Gate
@@ -26,6 +26,7 @@ __all__ = [
   "CrossAttention",
   "EarlyFusion",
   "FusionConfig",
+  "FusionKind",
   "Gate",
   "JointTransformer",
   "Late",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from mmjax.fusion.tokens import join, mean_of_firsts, present, with_tokens
+from mmjax.fusion.tokens import check_width, join, mean_of_firsts, present, with_tokens
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.pooling import mean_pool
 from mmjax.nn.stochastic import Rngs, fold_in
@@ -37,6 +37,7 @@ class Bottleneck(nn.Module):
   @nn.compact
   def __call__(self, *encoded: Encoded, rng: Rngs = None) -> Encoded:
     c = self.config
+    check_width(encoded, c.width)
     init = nn.initializers.normal(0.02)
     shared = self.param("bottleneck_tokens", init, (self.num_tokens, c.width), jnp.float32)
     bottleneck = jnp.broadcast_to(shared[None].astype(c.dtype), (encoded[0].mask.shape[0], *shared.shape))

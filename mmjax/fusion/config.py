@@ -18,6 +18,26 @@ from mmjax.fusion.mlp import MLPFusion
 from mmjax.fusion.tokens import PooledFusion
 from mmjax.nn.transformer import TransformerConfig
 
+FusionKind = Literal[
+  "concat",
+  "sum",
+  "average",
+  "late",
+  "scalar_gate",
+  "vector_gate",
+  "product",
+  "mlp",
+  "bilinear",
+  "mfb",
+  "mutan",
+  "mcb",
+  "cross_attention",
+  "co_attention",
+  "merged_attention",
+  "early",
+  "bottleneck",
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class FusionConfig(TransformerConfig):
@@ -27,25 +47,7 @@ class FusionConfig(TransformerConfig):
   the other kinds use width (of the result), mlp_dim (mlp) and dtype.
   """
 
-  kind: Literal[
-    "concat",
-    "sum",
-    "average",
-    "late",
-    "scalar_gate",
-    "vector_gate",
-    "product",
-    "mlp",
-    "bilinear",
-    "mfb",
-    "mutan",
-    "mcb",
-    "cross_attention",
-    "co_attention",
-    "merged_attention",
-    "early",
-    "bottleneck",
-  ] = "merged_attention"
+  kind: FusionKind = "merged_attention"
   """The operator. concat, sum, average and late cannot interact before a linear head; scalar_gate hardly."""
   rank: int = 5
   """mfb, mutan: rank of each slice of the bilinear form (both papers: 5)."""

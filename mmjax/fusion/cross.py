@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmjax.fusion.tokens import join, mean_of_firsts, with_tokens
+from mmjax.fusion.tokens import check_width, join, mean_of_firsts, with_tokens
 from mmjax.nn.decoder import Decoder, DecoderBlock, Reading
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.stochastic import Rngs, fold_in
@@ -23,8 +23,7 @@ class CrossAttention(nn.Module):
   @nn.compact
   def __call__(self, reader: Encoded, *others: Encoded, rng: Rngs = None) -> Encoded:
     c = self.config
-    if reader.tokens.shape[-1] != c.width:
-      raise ValueError(f"the modality that reads is {reader.tokens.shape[-1]} wide, and the fusion has width={c.width}")
+    check_width([reader], c.width)
     read, mask = join(others, c.dtype)
     context = Encoded(read, mask, read[:, 0])
     tokens, _ = Decoder(c, name="decoder")(reader.tokens, reader.mask, context, causal=False, rng=rng)
@@ -44,6 +43,7 @@ class CoAttention(nn.Module):
   @nn.compact
   def __call__(self, *encoded: Encoded, rng: Rngs = None) -> Encoded:
     c = self.config
+    check_width(encoded, c.width)
     block = rematerialised(DecoderBlock, c.remat, scan=False)
     streams = [with_tokens(e, e.tokens.astype(c.dtype)) for e in encoded]
     for layer in range(c.depth):

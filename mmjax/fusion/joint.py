@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from mmjax.fusion.tokens import join, with_tokens
+from mmjax.fusion.tokens import check_width, join, with_tokens
 from mmjax.nn.dense import Dense
 from mmjax.nn.stochastic import Rngs
 from mmjax.nn.transformer import Transformer, TransformerConfig
@@ -22,9 +22,8 @@ class JointTransformer(nn.Module):
 
   @nn.compact
   def __call__(self, *encoded: Encoded, rng: Rngs = None) -> Encoded:
+    check_width(encoded, self.config.width)
     tokens, mask = join(encoded, self.config.dtype)
-    if tokens.shape[-1] != self.config.width:
-      raise ValueError(f"tokens are {tokens.shape[-1]} wide, and the joint transformer has width={self.config.width}")
     tokens, first = Transformer(self.config, name="transformer")(tokens, mask, rng=rng)
     return Encoded(tokens, mask, first)
 
@@ -41,6 +40,7 @@ class EarlyFusion(nn.Module):
   @nn.compact
   def __call__(self, *encoded: Encoded, rng: Rngs = None) -> Encoded:
     c = self.config
+    check_width(encoded, c.width)
     types = self.param("token_type_embedding", nn.initializers.normal(0.02), (len(encoded), c.width), jnp.float32)
     typed = [with_tokens(e, e.tokens.astype(c.dtype) + _row(types, i, c.dtype)) for i, e in enumerate(encoded)]
     return JointTransformer(c, name="joint")(*typed, rng=rng)

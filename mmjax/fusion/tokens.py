@@ -43,6 +43,13 @@ def split(fused: Encoded, like: Sequence[Encoded]) -> list[Encoded]:
   ]
 
 
+def check_width(encoded: Sequence[Encoded], width: int) -> None:
+  """Raises ValueError unless all tokens have the fusion's width."""
+  widths = [e.tokens.shape[-1] for e in encoded]
+  if any(found != width for found in widths):
+    raise ValueError(f"tokens must be of the fusion's width {width}, not {widths}")
+
+
 def with_tokens(encoded: Encoded, tokens: Float[Array, "batch length w"]) -> Encoded:
   """The same tokens after something was done to them."""
   return Encoded(tokens, encoded.mask, encoded.pooled)
