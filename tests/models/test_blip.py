@@ -43,24 +43,23 @@ def everything(model, batch):
 
 
 @jax.jit
-def run(params, batch):
-  return MODEL.apply({"params": params}, batch, method=everything)
-
-
-@jax.jit
 def gradient(params, batch, weights):
-  """Of the embeddings', the matching's and the captions' terms, weighted row by row."""
+  """Of the embeddings', the matching's and the captions' terms, weighted row by row; and everything that was said."""
 
   def loss(params):
-    out = run(params, batch)
+    out = MODEL.apply({"params": params}, batch, method=everything)
     match = out["match"][0][:, 1] - out["match"][1][:, 1]
     terms = (out["image"] * out["text"]).sum(1), match, jax.nn.log_softmax(out["words"]).mean((1, 2))
-    return (weights * jnp.stack(terms, 1)).sum()
+    return (weights * jnp.stack(terms, 1)).sum(), out
 
-  return jax.grad(loss)(params)
+  return jax.grad(loss, has_aux=True)(params)
 
 
 WEIGHTS = jnp.broadcast_to(jnp.asarray([1.0, 0.5, 2.0]), (8, 3))
+
+
+def run(params, batch):
+  return gradient(params, batch, WEIGHTS)[1]
 
 
 def test_words_see_what_their_mode_lets_them_see():
@@ -78,7 +77,8 @@ def test_padding_changes_nothing_and_neither_do_other_examples():
   out = run(params(), BATCH)
   padded = {"image": BATCH["image"], "text": jnp.pad(IDS, ((0, 0), (0, 2)))}
   order = jnp.asarray([2, 0, 3, 1, 7, 5, 6, 4])
-  wide = run(params(), jax.tree.map(lambda leaf: leaf[order], padded))
+  said = jax.jit(lambda p, batch: MODEL.apply({"params": p}, batch, method=everything))
+  wide = said(params(), jax.tree.map(lambda leaf: leaf[order], padded))
   assert_close((wide["text"], wide["match"][0]), (out["text"][order], out["match"][0][order]))
   for name in ("words", "grounded"):
     assert_close(wide[name][:, :6][REAL[order]], out[name][order][REAL[order]])
@@ -89,7 +89,7 @@ def test_self_attention_is_the_modes_own_and_the_rest_is_shared():
   assert set(block) == {"attention", "causal_attention", "cross_attention", "mlp", "norm1", "norm2", "norm_cross"}
 
   def used(term):
-    grads = gradient(params(), BATCH, jnp.zeros((8, 3)).at[:, term].set(1.0))
+    grads, _ = gradient(params(), BATCH, jnp.zeros((8, 3)).at[:, term].set(1.0))
     touched = lambda tree: any(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(tree))
     names = {name for name, leaves in grads["text"]["block_0"].items() if touched(leaves)}
     return names, [touched(mode) for mode in grads["mode_embedding"]]
