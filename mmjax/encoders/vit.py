@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d
 from mmjax.nn.pooling import AttentionPool, TanhPool, mean_pool
@@ -76,11 +76,18 @@ class ViT(nn.Module):
   config: ViTConfig
 
   @nn.compact
-  def __call__(self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None) -> Encoded:
+  def __call__(
+    self,
+    images: Float[Array, "batch height width 3"],
+    *,
+    rng: Rngs = None,
+    hidden: Bool[Array, "batch patches"] | None = None,
+  ) -> Encoded:
+    """`hidden` patches are replaced by one learned vector, at their places (masked image modelling)."""
     c = self.config
     if images.shape[1:3] != (c.image_size, c.image_size):
       raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
-    x = self._embed(images)
+    x = self._embed(images, hidden)
     x = drop_patches(x, rate=c.patch_dropout, rng=fold_in(rng, 0))
     if c.pool == "cls":
       cls = self.param("class_token", nn.initializers.normal(c.width**-0.5), (1, c.width), jnp.float32)
@@ -104,7 +111,7 @@ class ViT(nn.Module):
     """The pooled vector alone, float32: what a tower without a partner embeds an image as."""
     return self(images).pooled.astype(jnp.float32)
 
-  def _embed(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch patches dim"]:
+  def _embed(self, images: Float[Array, "batch height width 3"], hidden: Array | None) -> Float[Array, "batch p dim"]:
     c = self.config
     if c.drop_remainder:
       images = images[:, : c.grid * c.patch_size, : c.grid * c.patch_size]
@@ -113,6 +120,9 @@ class ViT(nn.Module):
     else:
       x = PatchEmbed(c.width, c.patch_size, c.dtype, c.stem_bias, name="stem")(images)
     x = rearrange(x, "b y x d -> b (y x) d")
+    if hidden is not None:
+      blank = self.param("mask_token", nn.initializers.normal(0.02), (1, c.width), jnp.float32)
+      x = jnp.where(hidden[:, :, None], blank[None].astype(x.dtype), x)
     if c.positions == "sincos2d":
       positions = sincos_2d(c.grid, c.grid, c.width)
     else:

@@ -6,12 +6,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.models.albef import Albef, AlbefConfig
+from mmjax.models.bert import Bert, BertConfig
 from mmjax.models.blip import Blip, BlipConfig
 from mmjax.models.coca import Coca, CocaConfig
+from mmjax.models.flava import Flava, FlavaConfig
 from mmjax.models.gpt import Gpt, GptConfig
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
+from mmjax.models.vilt import Vilt, ViltConfig
+from mmjax.models.vqa import Vqa, VqaConfig, VqaWriter
 
-ModelConfig = TwoTowerConfig | GptConfig | BlipConfig | CocaConfig
+ModelConfig = (
+  TwoTowerConfig | GptConfig | BlipConfig | CocaConfig | FlavaConfig | ViltConfig | VqaConfig | AlbefConfig | BertConfig
+)
 """The configurations a run may have. Each has `text` (a TextConfig: vocabulary and length follow the tokenizer) and,
 where the model sees pictures, `image`."""
 
@@ -19,6 +26,12 @@ where the model sees pictures, `image`."""
 def build(config: ModelConfig) -> nn.Module:
   """The model of a configuration."""
   match config:
+    case FlavaConfig():
+      return Flava(config)
+    case ViltConfig():
+      return Vilt(config)
+    case VqaConfig():
+      return VqaWriter(config) if config.decoder_depth else Vqa(config)
     case TwoTowerConfig():
       return TwoTower(config)
     case GptConfig():
@@ -27,6 +40,10 @@ def build(config: ModelConfig) -> nn.Module:
       return Blip(config)
     case CocaConfig():
       return Coca(config)
+    case AlbefConfig():
+      return Albef(config)
+    case BertConfig():
+      return Bert(config)
   raise TypeError(f"{type(config).__name__} is no model's configuration")
 
 

@@ -90,7 +90,7 @@ def train(
 
 
 def with_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> Experiment:
-  """The experiment whose model fits the tokenizer: vocabulary, length and special tokens of its text tower."""
+  """The experiment whose model fits the tokenizer: vocabulary, length and special tokens of its text tower, answers."""
   model: Any = experiment.model
   fields = {field.name for field in dataclasses.fields(model.text)}
   found = {
@@ -98,9 +98,12 @@ def with_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> Experiment:
     "max_length": tokenizer.config.max_length,
     "pad_id": tokenizer.pad_id,
     "eos_id": tokenizer.eos_id,
+    "mask_id": -1 if tokenizer.mask_id is None else tokenizer.mask_id,
+    "special_ids": tokenizer.special_ids,
   }
   text = dataclasses.replace(model.text, **{name: value for name, value in found.items() if name in fields})
-  return dataclasses.replace(experiment, model=dataclasses.replace(model, text=text))
+  answers = {"num_answers": len(tokenizer.answers)} if tokenizer.answers and hasattr(model, "num_answers") else {}
+  return dataclasses.replace(experiment, model=dataclasses.replace(model, text=text, **answers))
 
 
 def make_workdir(path: Path) -> Path:

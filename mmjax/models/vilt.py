@@ -1,0 +1,120 @@
+"""ViLT: one stream over words and patches, without towers (Kim et al. 2021)."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Float, Int
+
+from mmjax.encoders.bert import bert_config
+from mmjax.encoders.text import TextConfig
+from mmjax.fusion.joint import EarlyFusion
+from mmjax.fusion.tokens import split
+from mmjax.nn.dense import Dense
+from mmjax.nn.embeddings import PatchEmbed
+from mmjax.nn.pooling import TanhPool
+from mmjax.nn.stochastic import Rngs
+from mmjax.nn.transformer import TransformerConfig
+from mmjax.nn.word_head import WordHead
+from mmjax.types import Batch, Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchesConfig:
+  """Pictures as patches. Raises ValueError where the patch does not divide the picture."""
+
+  image_size: int = 384
+  """Side of the square input image in pixels."""
+  patch_size: int = 32
+  """Side of a patch in pixels."""
+
+  def __post_init__(self) -> None:
+    if self.image_size % self.patch_size:
+      raise ValueError(f"image_size={self.image_size} must be divisible by patch_size={self.patch_size}")
+
+  @property
+  def grid(self) -> int:
+    """Patches along one side."""
+    return self.image_size // self.patch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class ViltConfig:
+  """Patches, and the one transformer. Raises ValueError for texts that are read only backwards."""
+
+  image: PatchesConfig = PatchesConfig()
+  """How pictures are cut."""
+  text: TextConfig = bert_config(norm="pre", input_norm=False, token_types=0, tanh_pool=False, max_length=40)
+  """The stream and its words. Texts begin with a [CLS] token (data.tokenizer.cls_token), which stands for the pair."""
+
+  def __post_init__(self) -> None:
+    if self.text.causal:
+      raise ValueError("every token of the stream reads every other: set text.causal=False")
+
+  @property
+  def stream(self) -> TransformerConfig:
+    """The transformer's own fields."""
+    return TransformerConfig(**{f.name: getattr(self.text, f.name) for f in dataclasses.fields(TransformerConfig)})
+
+
+class Vilt(nn.Module):
+  """Parameters: patches (patch embedding), image/text position embeddings, token_embedding, stream (with modality
+  embeddings), tanh_pool, match_projection, word_head."""
+
+  config: ViltConfig
+  token_order = ("text", "image")
+
+  def setup(self) -> None:
+    c, t = self.config, self.config.text
+    normal = nn.initializers.normal
+    self.patches = PatchEmbed(t.width, c.image.patch_size, t.dtype)
+    self.places = self.param("image_position_embedding", normal(0.02), (c.image.grid**2, t.width), jnp.float32)
+    self.words = self.param("token_embedding", normal(0.02), (t.vocab_size, t.width), jnp.float32)
+    self.positions = self.param("text_position_embedding", normal(0.02), (t.max_length, t.width), jnp.float32)
+    self.stream = EarlyFusion(c.stream)
+    self.tanh_pool = TanhPool(t.dtype)
+    self.match_projection = Dense(2, normal(0.02))
+    self.word_head = WordHead(t.norm_epsilon, t.dtype)
+
+  def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
+    """Embedded patches and words, whichever the batch has: neither reads anything yet."""
+    encoded = {}
+    if "image" in batch:
+      tokens = rearrange(self.patches(batch["image"]), "b y x d -> b (y x) d")
+      tokens = tokens + self.places[None].astype(tokens.dtype)
+      encoded["image"] = Encoded(tokens, jnp.ones(tokens.shape[:2], bool), tokens[:, 0])
+    if "text" in batch:
+      encoded["text"] = self.encode_words(batch["text"], rng=rng)
+    return encoded
+
+  def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded:
+    """Embedded words, some of which an objective may have hidden."""
+    del rng  # nothing random happens
+    c = self.config.text
+    if ids.shape[1] > c.max_length:
+      raise ValueError(f"text has {ids.shape[1]} tokens, more than max_length={c.max_length}")
+    tokens = (jnp.take(self.words, ids, axis=0) + self.positions[None, : ids.shape[1]]).astype(c.dtype)
+    return Encoded(tokens, ids != c.pad_id, tokens[:, 0])
+
+  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
+    """The stream: what every word and patch says after all have read all; `pooled` is that of the text's first."""
+    fused = self.stream(text, image, rng=rng)
+    fused = fused.replace(pooled=self.tanh_pool(fused.pooled))
+    return dict(zip(("text", "image"), split(fused, (text, image)), strict=True))
+
+  def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:
+    """float32; column 1: picture and text belong together."""
+    return self.match_projection(pooled.astype(jnp.float32))
+
+  def word_logits(self, tokens: Float[Array, "batch places width"]) -> Float[Array, "batch places vocab"]:
+    """float32 scores of each word at each place of the fused text (all, or those that were gathered)."""
+    return self.word_head(tokens, self.words)
+
+  def __call__(self, batch: Batch) -> dict[str, Any]:
+    """What `init` runs: everything once."""
+    encoded = self.encode(batch)
+    text = self.fuse(encoded["image"], encoded["text"])["text"]
+    return {"match": self.match_logits(text.pooled), "words": self.word_logits(text.tokens)}

@@ -1,0 +1,154 @@
+"""Answers to questions about pictures, and the pixels that a question is about: two towers, any fusion, three heads."""
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Float, Int
+
+from mmjax.encoders.text import TextConfig, TextTransformer
+from mmjax.encoders.vit import ViT, ViTConfig
+from mmjax.fusion.config import FusionConfig, make_fusion
+from mmjax.fusion.tokens import split
+from mmjax.nn.cache import Cache
+from mmjax.nn.decoder import Decoder
+from mmjax.nn.dense import Dense
+from mmjax.nn.stochastic import Rngs, fold_in
+from mmjax.nn.transformer import TransformerConfig
+from mmjax.nn.words import Words, WordsConfig
+from mmjax.types import Batch, Encoded
+
+_JOINT = ("merged_attention", "early")  # one row of tokens, of any number of modalities
+_BY_TOKEN = (*_JOINT, "co_attention", "bottleneck")
+
+
+@dataclasses.dataclass(frozen=True)
+class VqaConfig:
+  """Towers, fusion and heads. Raises ValueError where they do not fit each other."""
+
+  image: ViTConfig = ViTConfig(pool="mean")
+  """The image tower."""
+  text: TextConfig = TextConfig(causal=False, pool="mean")
+  """The question tower."""
+  fusion: FusionConfig = FusionConfig(depth=6)
+  """How they become one: merged_attention is the joint transformer, late averages two opinions (its width is that of
+  the answers)."""
+  sees: Literal["both", "image", "text"] = "both"
+  """Which modalities the fusion is given; one of them alone is a control, for merged_attention and early."""
+  num_answers: int = 3129
+  """Classes of answers."""
+  decoder_depth: int = 0
+  """Blocks of a decoder that writes the answer from the fused question; 0: there is none."""
+
+  def __post_init__(self) -> None:
+    if self.sees != "both" and self.fusion.kind not in _JOINT:
+      raise ValueError(
+        f'sees="{self.sees}" needs a fusion of any number of modalities: fusion.kind {" or ".join(_JOINT)}'
+      )
+    if self.decoder_depth and self.sees == "image":
+      raise ValueError('the decoder reads the fused question: with sees="image" there is none, set decoder_depth=0')
+    if self.fusion.kind == "cross_attention" and self.fusion.width != self.text.width:
+      raise ValueError(f"cross_attention goes on in the question's tokens: set fusion.width={self.text.width}")
+
+  @property
+  def operator(self) -> FusionConfig:
+    """The fusion as it is built."""
+    late = self.fusion.kind == "late"
+    return dataclasses.replace(self.fusion, width=self.num_answers, num_heads=1) if late else self.fusion
+
+  @property
+  def writer(self) -> WordsConfig:
+    """The decoder: as the question tower, but of its own depth."""
+    fields = [field.name for field in dataclasses.fields(TransformerConfig)]
+    shared = {name: getattr(self.text, name) for name in (*fields, "vocab_size", "max_length", "pad_id", "eos_id")}
+    return WordsConfig(**shared | {"depth": self.decoder_depth})
+
+
+class Vqa(nn.Module):
+  """Parameters: image, text, fusion, answer_projection (not of late fusion), relevance_projection."""
+
+  config: VqaConfig
+
+  def setup(self) -> None:
+    c = self.config
+    self.image, self.text, self.fusion = ViT(c.image), TextTransformer(c.text), make_fusion(c.operator)
+    if c.fusion.kind != "late":
+      self.answer_projection = Dense(c.num_answers, nn.initializers.normal(0.02))
+    self.relevance_projection = Dense(c.image.patch_size**2, nn.initializers.normal(0.02))
+
+  @property
+  def token_order(self) -> tuple[str, ...] | None:
+    """How tokens stand in the fusion's one row; None where it has none (mmjax.evaluate.attention_maps)."""
+    orders = {"merged_attention": ("class", "text", "image"), "early": ("text", "image")}
+    return orders.get(self.config.fusion.kind)
+
+  def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
+    """Pictures and questions of the batch, whichever it has, each by its tower."""
+    encoded = {"image": self.image(batch["image"], rng=fold_in(rng, 0))} if "image" in batch else {}
+    return encoded | ({"text": self.text(batch["text"], rng=fold_in(rng, 1))} if "text" in batch else {})
+
+  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
+    """What picture and question say together; of "text" and "image" those that are seen.
+
+    Where the fusion gives no tokens of the picture (it pools, or only the question reads), "image" are the tower's.
+    """
+    c = self.config
+    seen = {name: e for name, e in (("text", text), ("image", image)) if c.sees in ("both", name)}
+    fused = self.fusion(*seen.values(), rng=rng)
+    if c.fusion.kind in _BY_TOKEN:
+      return dict(zip(seen, split(fused, list(seen.values())), strict=True))
+    return {"text": fused, "image": Encoded(image.tokens, image.mask, fused.pooled)}
+
+  def answer_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch answers"]:
+    """float32 scores of the answers; late fusion's joint vector is their scores already."""
+    pooled = pooled.astype(jnp.float32)
+    return pooled if self.config.fusion.kind == "late" else self.answer_projection(pooled)
+
+  def relevance_logits(self, tokens: Float[Array, "batch places width"]) -> Float[Array, "batch height width"]:
+    """float32; sigmoid: how likely the question is about that pixel. The last tokens are the picture's patches."""
+    c = self.config.image
+    pixels = self.relevance_projection(tokens[:, -(c.grid**2) :].astype(jnp.float32))
+    return rearrange(pixels, "b (y x) (p q) -> b (y p) (x q)", y=c.grid, p=c.patch_size)
+
+  def __call__(self, batch: Batch) -> dict[str, Array]:
+    """What `init` runs: everything once."""
+    encoded = self.encode(batch)
+    fused = self.fuse(encoded["image"], encoded["text"])
+    answers = self.answer_logits(next(iter(fused.values())).pooled)
+    masks = {"relevance": self.relevance_logits(fused["image"].tokens)} if "image" in fused else {}
+    return {"answer": answers, **masks}
+
+
+class VqaWriter(Vqa):
+  """Writes answers too. Parameters besides: words (the table that embeds and scores), decoder."""
+
+  def setup(self) -> None:
+    super().setup()
+    self.words, self.decoder = Words(self.config.writer), Decoder(self.config.writer)
+
+  def decode(
+    self, ids: Int[Array, "batch length"], question: Encoded | None, *, rng: Rngs = None, cache: Cache | None = None
+  ) -> Any:
+    """float32 logits [batch, length, vocab] of the word that follows each of `ids`, given the fused question.
+
+    With a cache, `ids` continue what it holds, `question` is None but in the first call, and the result is (logits,
+    the cache that knows them too).
+    """
+    words = self.words(ids, None if cache is None else cache.length)
+    tokens, cache = self.decoder(words, context=question, causal=True, rng=fold_in(rng, 2), cache=cache)
+    logits = self.words.logits(tokens)
+    return logits if cache is None else (logits, cache)
+
+  @nn.nowrap
+  def empty_cache(self, batch_size: int, length: int) -> Cache:
+    """Room for `length` words of `batch_size` answers."""
+    return self.config.writer.cache(batch_size, length)
+
+  def __call__(self, batch: Batch) -> dict[str, Array]:
+    """What `init` runs: everything once."""
+    encoded = self.encode(batch)
+    question = self.fuse(encoded["image"], encoded["text"])["text"]
+    return super().__call__(batch) | {"words": self.decode(batch["text"], question)}

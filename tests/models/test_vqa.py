@@ -1,0 +1,110 @@
+"""VQA: what each fusion lets the heads know, controls that see one modality, written answers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.encoders.text import TextConfig
+from mmjax.encoders.vit import ViTConfig
+from mmjax.fusion.config import FusionConfig
+from mmjax.models.generate import generate
+from mmjax.models.next_word import GenerateConfig
+from mmjax.models.vqa import Vqa, VqaConfig, VqaWriter
+from tests.models import joint_models as joint
+
+CONFIG = VqaConfig(
+  image=ViTConfig(image_size=8, patch_size=4, width=8, depth=1, num_heads=2, mlp_dim=8, pool="mean"),
+  text=TextConfig(
+    vocab_size=joint.VOCABULARY, max_length=joint.WORDS, width=8, depth=1, num_heads=2, mlp_dim=8, causal=False,
+    pool="mean", eos_id=3,
+  ),
+  fusion=FusionConfig(width=8, depth=1, num_heads=2, mlp_dim=8),
+  num_answers=5,
+)  # fmt: skip
+LATE = dataclasses.replace(CONFIG, fusion=dataclasses.replace(CONFIG.fusion, kind="late"))
+WRITER = dataclasses.replace(CONFIG, decoder_depth=1)
+
+
+def out(config, **changes):
+  return joint.run(joint.params(config), {**joint.BATCH, **changes}, config)
+
+
+def test_shapes():
+  assert {n: x.shape for n, x in out(CONFIG).items()} == {"answer": (4, 5), "relevance": (4, 8, 8)}
+  assert {n: x.shape for n, x in out(LATE).items()} == {"answer": (4, 5), "relevance": (4, 8, 8)}
+  assert "answer_projection" not in joint.params(LATE)
+
+
+@pytest.mark.parametrize("sees", ["image", "text"])
+def test_controls_see_one_modality(sees):
+  config = dataclasses.replace(CONFIG, sees=sees)
+  before, words, pictures = out(config), out(config, text=joint.TEXT[::-1]), out(config, image=joint.IMAGES[::-1])
+  blind, seen = (words, pictures) if sees == "image" else (pictures, words)
+  np.testing.assert_array_equal(before["answer"], blind["answer"])
+  assert (joint.moved(before["answer"], seen["answer"]) > 1e-4).all()
+  assert ("relevance" in before) == (sees == "image")
+
+
+def test_masks_follow_the_question_in_a_joint_transformer_and_not_in_late_fusion():
+  question = joint.TEXT.at[:3, 1].set(11)
+  assert (joint.moved(out(CONFIG)["relevance"], out(CONFIG, text=question)["relevance"])[:3] > 1e-5).all()
+  np.testing.assert_array_equal(out(LATE)["relevance"], out(LATE, text=question)["relevance"])
+
+
+def test_late_fusion_adds_up():
+  """Answers to (picture, question) pairs: with late fusion a sum of what each says, with the joint transformer not."""
+  swapped = joint.IMAGES.at[:2].set(joint.IMAGES[1::-1])
+  for config, adds in ((LATE, True), (CONFIG, False)):
+    own, other = out(config)["answer"][:2], out(config, image=swapped)["answer"][:2]
+    gap = float(jnp.abs(own.sum(0) - other.sum(0)).max())
+    assert (gap < 1e-5) == adds, (config.fusion.kind, gap)
+
+
+def test_mask_logits_lie_on_their_patch():
+  """Each patch's logits come from its own token: what changes one token changes its 4 x 4 pixels only."""
+  model, values = Vqa(CONFIG), {"params": joint.params(CONFIG)}
+  tokens = jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 8)), jnp.float32)
+  masks = [model.apply(values, t, method="relevance_logits") for t in (tokens, tokens.at[0, 1].add(1.0))]
+  changed = np.asarray(masks[0] != masks[1])[0]
+  assert changed[:4, 4:].all() and not changed[4:].any() and not changed[:, :4].any()
+
+
+def test_padding_and_others_change_nothing():
+  joint.assert_padding_and_others_change_nothing(CONFIG, ["answer"])
+
+
+def test_eight_devices_equal_one():
+  joint.assert_eight_devices_equal_one(WRITER)
+
+
+def test_the_writer_reads_picture_and_question():
+  model, values = VqaWriter(WRITER), joint.params(WRITER)
+
+  @jax.jit
+  def write(batch):
+    def question(bound):
+      encoded = bound.encode(batch)
+      return bound.fuse(encoded["image"], encoded["text"])["text"]
+
+    context = model.apply({"params": values}, method=question)
+    prompt = jnp.full((4, 1), joint.CLS, jnp.int32)
+    logits = model.apply({"params": values}, prompt, context, method="decode")
+    return generate(model, values, prompt, context, config=GenerateConfig(max_new_tokens=3)).ids, logits
+
+  ids, logits = write(joint.BATCH)
+  assert ids.shape == (4, 4) and (ids[:, 1] == logits[:, 0].at[:, 0].set(-jnp.inf).argmax(-1)).all()
+  for name in joint.BATCH:
+    other = write({**joint.BATCH, name: joint.BATCH[name][::-1]})[1]
+    assert (joint.moved(logits, other)[1:3] > 1e-5).all(), name
+
+
+def test_misfits_are_refused():
+  with pytest.raises(ValueError, match="any number of modalities"):
+    dataclasses.replace(LATE, sees="text")
+  with pytest.raises(ValueError, match="decoder_depth=0"):
+    dataclasses.replace(WRITER, sees="image")
+  with pytest.raises(ValueError, match="fusion.width=8"):
+    dataclasses.replace(CONFIG, fusion=FusionConfig(kind="cross_attention", width=16, num_heads=2))
