@@ -86,7 +86,7 @@ def parse(
   listing = "\n".join(f"  {name:9} {text}" for name, text in commands.items())
   try:
     return tyro.cli(
-      Experiment,
+      type(experiment),
       prog=f"{os.path.basename(sys.argv[0])} {command}",
       description=f"{description or ''}\n\nCommands (the first word; train where it is left out):\n{listing}",
       default=experiment,
@@ -97,26 +97,28 @@ def parse(
     _fail(str(error))
 
 
-def start_process() -> None:
-  """Logging, memory, compiler and, where there are several processes, the meeting of them."""
-  from mmjax.parallel.distributed import start_distributed
+@contextlib.contextmanager
+def started() -> Iterator[None]:
+  """Inside: logging, memory, compiler and, where there are several processes, the group of them."""
+  from mmjax.parallel.distributed import process_group
   from mmjax.parallel.host import tune_allocator, tune_compiler
 
   logging.basicConfig(format="%(message)s", level=logging.WARNING)
   logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS and Orbax: nothing a user can act on
   tune_allocator()
   tune_compiler()
-  start_distributed()
+  with process_group(), answered():
+    yield
 
 
 def _run(command: str, experiment: Experiment, core: Any, losses: Mapping[str, Any]) -> int:
-  start_process()  # JAX is imported from here on, so that --help and typing errors answer at once
-  if command == "train":
-    return _train(experiment, core, losses)
-  from mmjax.run import load_run
+  with started():  # JAX is imported from here on, so that --help and typing errors answer at once
+    if command == "train":
+      return _train(experiment, core, losses)
+    from mmjax.run import load_run
 
-  run = load_run(experiment.run.workdir)
-  return _evaluate(run) if command == "evaluate" else _report(run)
+    run = load_run(experiment.run.workdir)
+    return _evaluate(run) if command == "evaluate" else _report(run)
 
 
 def _train(experiment: Experiment, core: Any, losses: Mapping[str, Any]) -> int:
@@ -142,11 +144,11 @@ def _export(experiment: Experiment, description: str | None, arguments: Sequence
   except argparse.ArgumentError as error:
     _fail(str(error))
   workdir = parse(experiment, "export", description, rest).run.workdir
-  start_process()
-  from mmjax.interop.export import export_run
-  from mmjax.run import load_run
+  with started():
+    from mmjax.interop.export import export_run
+    from mmjax.run import load_run
 
-  folder = export_run(load_run(workdir), mine.to, mine.out)
+    folder = export_run(load_run(workdir), mine.to, mine.out)
   Console().print(f"exported: {folder}", highlight=False, soft_wrap=True)
   return 0
 

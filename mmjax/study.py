@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from mmjax.cli import answered, parse, split_command, start_process
+from mmjax.cli import answered, parse, split_command, started
+from mmjax.errors import UserError
 from mmjax.experiment import Experiment
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
@@ -29,12 +30,12 @@ class Variant:
   Attributes:
     name: the row's title, and the folder of its runs.
     change: makes its experiment from the study's; must leave run.workdir alone.
-    series: the curve it belongs to, where variants have a place along an axis.
+    series: the curve it belongs to, where variants have a place along an axis; elsewhere, bars of one colour.
     x: that place.
   """
 
   name: str
-  change: Callable[[Experiment], Experiment]
+  change: Callable[[Any], Any]
   series: str = ""
   x: float | None = None
 
@@ -49,6 +50,9 @@ class Study:
     axis: what `Variant.x` is; None where variants have no order.
     seeds: how many runs of each variant, from run.seed on; the table gives mean and spread.
     losses: pairwise losses of the script's own, as in mmjax.cli.main.
+    train: trains and measures a run in place of mmjax.train.loop.train, and writes its results.json, unless that is
+      there already: for runs so short that compiling, loading and saving would take longer than the training.
+    pictures: {heading: makes a matplotlib figure of the runs}, for the comparison.
   """
 
   variants: tuple[Variant, ...]
@@ -56,18 +60,20 @@ class Study:
   axis: str | None = None
   seeds: int = 1
   losses: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  train: Callable[["Member"], None] | None = None
+  pictures: Mapping[str, Callable[[Sequence["Member"]], Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """One run of a study."""
+  """One run of a study. Its experiment is of the script's own type where the study has a `train` of its own."""
 
   variant: Variant
-  experiment: Experiment
+  experiment: Any
 
 
 def main(
-  study: Study, experiment: Experiment, *, description: str | None = None, arguments: Sequence[str] | None = None
+  study: Study, experiment: Any, *, description: str | None = None, arguments: Sequence[str] | None = None
 ) -> NoReturn:
   """The command line of a study: mmjax.cli.main's, whose overrides go to what all variants share.
 
@@ -76,12 +82,12 @@ def main(
   command, rest = split_command(arguments, COMMANDS)
   with answered():
     experiment = parse(experiment, command, description, rest, COMMANDS)
-    start_process()
-    status = _run(study, command, experiment)
+    with started():
+      status = _run(study, command, experiment)
   sys.exit(status)
 
 
-def members(study: Study, experiment: Experiment) -> list[Member]:
+def members(study: Study, experiment: Any) -> list[Member]:
   """Every run of the study, seed by seed, so that a table of all variants is there early."""
   runs = []
   for seed in range(experiment.run.seed, experiment.run.seed + study.seeds):
@@ -97,7 +103,7 @@ def _folder(name: str) -> str:
   return re.sub(r"[^\w.=-]+", "_", name.replace("..", "")).strip("_")
 
 
-def _run(study: Study, command: str, experiment: Experiment) -> int:
+def _run(study: Study, command: str, experiment: Any) -> int:
   from mmjax.evaluate.comparison import write_comparison
 
   runs = members(study, experiment)
@@ -106,10 +112,19 @@ def _run(study: Study, command: str, experiment: Experiment) -> int:
       continue
     workdir = member.experiment.run.workdir
     Console().print(f"\n[bold]{place} of {len(runs)}: {member.variant.name}[/], {workdir}", highlight=False)
-    status = _train(member.experiment, study.losses) if command == "train" else _evaluate(workdir)
+    status = _one(study, command, member)
     if status:
       return status
   write_comparison(study, runs, experiment.run.workdir)
+  return 0
+
+
+def _one(study: Study, command: str, member: Member) -> int:
+  if study.train is None:
+    return _train(member.experiment, study.losses) if command == "train" else _evaluate(member.experiment.run.workdir)
+  if command == "evaluate":
+    raise UserError("the runs of this study keep no checkpoints: train measures them")
+  study.train(member)
   return 0
 
 

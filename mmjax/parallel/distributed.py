@@ -1,9 +1,13 @@
 """Starting jax.distributed when, and only when, the environment says that there are several processes."""
 
+import contextlib
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
+
+from mmjax.parallel.watch import dead_after, watched
 
 
 def process_count(environment: Mapping[str, str]) -> int:
@@ -18,17 +22,32 @@ def process_count(environment: Mapping[str, str]) -> int:
   return len(environment.get("TPU_WORKER_HOSTNAMES", "").split(","))
 
 
+@contextlib.contextmanager
+def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
+  """Inside, this process is one of its group, which lives and dies as one; does nothing when it is alone.
+
+  A process that dies, or leaves with an exception, ends all the others within $MMJAX_DEAD_AFTER_SECONDS (60) with a
+  sentence that names it and status 75 (mmjax.parallel.watch.STOPPED).
+  """
+  seconds = dead_after(environment)
+  start_distributed(environment)
+  with watched(seconds):
+    yield
+
+
 def start_distributed(environment: Mapping[str, str] = os.environ) -> None:
   """Joins the group of processes named by the environment; does nothing when this process is alone."""
   # Inside an interactive SLURM allocation SLURM_NTASKS counts tasks that srun has not started.
   alone = "SLURM_NTASKS" in environment and "SLURM_STEP_ID" not in environment
   if process_count(environment) == 1 or (alone and "JAX_NUM_PROCESSES" not in environment):
     return
+  # JAX's own watch aborts without a sentence: it is there for a group whose processes cannot even run a thread.
+  heartbeat = 2 * math.ceil(dead_after(environment))
   platforms = jax.config.jax_platforms  # type: ignore[attr-defined]  # defined at run time
   if (platforms or "").split(",")[0] == "cpu":
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
   if "JAX_NUM_PROCESSES" not in environment:
-    jax.distributed.initialize()
+    jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
     return
   for name in ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID"):
     if name not in environment:
@@ -37,6 +56,7 @@ def start_distributed(environment: Mapping[str, str] = os.environ) -> None:
     coordinator_address=environment["JAX_COORDINATOR_ADDRESS"],
     num_processes=process_count(environment),
     process_id=_count("JAX_PROCESS_ID", environment["JAX_PROCESS_ID"]),
+    heartbeat_timeout_seconds=heartbeat,
   )
 
 

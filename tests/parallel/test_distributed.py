@@ -30,6 +30,7 @@ def test_explicit_variables_are_handed_on(monkeypatch):
   monkeypatch.setattr("jax.config.update", lambda *_: None)
   environment = {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1", "JAX_COORDINATOR_ADDRESS": "127.0.0.1:1234"}
   start_distributed(environment)
+  assert seen.pop("heartbeat_timeout_seconds") == 120
   assert seen == {"coordinator_address": "127.0.0.1:1234", "num_processes": 2, "process_id": 1}
 
 
