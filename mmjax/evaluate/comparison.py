@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,8 @@ def write_comparison(study: Study, runs: Sequence[Member], workdir: Path) -> Non
   write_atomically(workdir / "comparison.json", json.dumps(records, indent=2) + "\n")
   write_atomically(workdir / "comparison.md", table)
   _plot(study, lines, chance, workdir / "comparison.png")
-  write_atomically(workdir / "comparison.html", _html(study, lines, chance, workdir))
+  pictures = {heading: _embedded(draw(runs)) for heading, draw in study.pictures.items()}
+  write_atomically(workdir / "comparison.html", _html(study, lines, chance, workdir, pictures))
   console = Console()
   console.print(_rich(study, lines, chance) if console.is_terminal else table, highlight=False, soft_wrap=True)
   console.print(f"comparison: {workdir / 'comparison.html'}", highlight=False, soft_wrap=True)
@@ -124,41 +126,66 @@ def _rich(study: Study, lines: Sequence[Line], chance: Mapping[str, float]) -> A
   return table
 
 
-def _html(study: Study, lines: Sequence[Line], chance: Mapping[str, float], workdir: Path) -> str:
+def _html(
+  study: Study, lines: Sequence[Line], chance: Mapping[str, float], workdir: Path, pictures: Mapping[str, str]
+) -> str:
   head, *body = _cells(study, lines, chance)
   cells = lambda row, tag: "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
   rows = "".join(f"<tr{' class=control' if row is body[-1] else ''}>{cells(row, 'td')}</tr>" for row in body)
   table = f'<div class="scroll"><table><thead><tr>{cells(head, "th")}</tr></thead><tbody>{rows}</tbody></table></div>'
-  picture = base64.b64encode((workdir / "comparison.png").read_bytes()).decode()
-  image = (
-    f'<img style="width:100%;height:auto;padding:0" alt="the table as a plot" src="data:image/png;base64,{picture}">'
-  )
+  plot = _image((workdir / "comparison.png").read_bytes(), "the table as a plot")
+  more = [(f"picture{i}", heading, picture) for i, (heading, picture) in enumerate(pictures.items())]
   lead = '<p class="note">The same data and evaluation for every variant; mean and standard deviation over seeds.</p>'
-  return page(f"mmjax study: {workdir.resolve().name}", lead, [("table", "Table", table), ("plot", "Plot", image)])
+  return page(
+    f"mmjax study: {workdir.resolve().name}", lead, [("table", "Table", table), ("plot", "Plot", plot), *more]
+  )
+
+
+def _image(png: bytes, alternative: str) -> str:
+  data = base64.b64encode(png).decode()
+  return f'<img style="width:100%;height:auto;padding:0" alt="{alternative}" src="data:image/png;base64,{data}">'
+
+
+def _embedded(figure: Any) -> str:
+  """A matplotlib figure as HTML."""
+  png = io.BytesIO()
+  figure.savefig(png, format="png", dpi=110)
+  return _image(png.getvalue(), "what the heading says")
 
 
 def _plot(study: Study, lines: Sequence[Line], chance: Mapping[str, float], path: Path) -> None:
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(4.2 * len(study.metrics), 3.6), layout="constrained")
+  width = 4.2 if study.axis else max(4.2, 0.5 * len(lines))
+  figure = Figure(figsize=(width * len(study.metrics), 3.6), layout="constrained")
   for axes, heading in zip(figure.subplots(1, len(study.metrics), squeeze=False)[0], study.metrics, strict=True):
     (_bars if study.axis is None else _curves)(axes, study, lines, heading)
     axes.axhline(chance[heading], color="#777777", linestyle=":", linewidth=1.2, label="chance")
     axes.set_title(heading, fontsize=10)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
-  figure.axes[0].legend(frameon=False, fontsize=9)
+  figure.axes[0].legend(frameon=False, fontsize=9, **_beside(study))
   partial = path.with_suffix(".partial.png")
   figure.savefig(partial, dpi=130)
   partial.replace(path)
 
 
+def _beside(study: Study) -> dict[str, Any]:
+  """Where the legend stands: beside bars that fill the axes, if they need more than one word."""
+  named = study.axis is None and any(variant.series for variant in study.variants)
+  return dict(loc="upper left", bbox_to_anchor=(1.0, 1.0)) if named else {}
+
+
 def _bars(axes: Any, study: Study, lines: Sequence[Line], heading: str) -> None:
+  series = list(dict.fromkeys(line.variant.series for line in lines))
   for place, line in enumerate(lines):
-    values = line.values[heading]
-    axes.bar(place, statistics.mean(values), color=_COLORS[place % len(_COLORS)], width=0.6, zorder=2)
+    values, group = line.values[heading], line.variant.series
+    color = _COLORS[(series.index(group) if any(series) else place) % len(_COLORS)]
+    first = group and all(other.variant.series != group for other in lines[:place])
+    axes.bar(place, statistics.mean(values), color=color, width=0.6, zorder=2, label=group if first else None)
     axes.plot([place] * len(values), values, "o", color="#222222", markersize=3, zorder=3)
-  axes.set_xticks(range(len(lines)), [line.variant.name for line in lines], rotation=20, ha="right", fontsize=9)
+  tilt = 20 if len(lines) < 8 else 40
+  axes.set_xticks(range(len(lines)), [line.variant.name for line in lines], rotation=tilt, ha="right", fontsize=9)
 
 
 def _curves(axes: Any, study: Study, lines: Sequence[Line], heading: str) -> None:

@@ -38,13 +38,18 @@ FusionKind = Literal[
   "bottleneck",
 ]
 
+TRANSFORMERS: frozenset[FusionKind] = frozenset(
+  ("cross_attention", "co_attention", "merged_attention", "early", "bottleneck")
+)
+"""The kinds that read all tokens and not one vector per modality."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FusionConfig(TransformerConfig):
   """How modalities become one. Raises ValueError where the fields do not fit each other.
 
-  The transformer's fields belong to the kinds that are transformers, which are cross_attention to bottleneck; of them
-  the other kinds use width (of the result), mlp_dim (mlp) and dtype.
+  The transformer's fields belong to the kinds that are transformers; of them the other kinds use width (of the result),
+  mlp_dim (mlp) and dtype.
   """
 
   kind: FusionKind = "merged_attention"
@@ -57,7 +62,8 @@ class FusionConfig(TransformerConfig):
   """bottleneck: tokens through which the modalities exchange what they know (MBT: 4)."""
 
   def __post_init__(self) -> None:
-    super().__post_init__()
+    if self.kind in TRANSFORMERS:
+      super().__post_init__()
     for name in ("rank", "bottlenecks"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

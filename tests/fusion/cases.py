@@ -1,17 +1,18 @@
 """One small batch, the parameters of every kind of fusion, and one compiled program that runs them all."""
 
 import functools
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.fusion import FusionConfig, make_fusion
+from mmjax.fusion import FusionConfig, FusionKind, make_fusion
+from mmjax.fusion.config import TRANSFORMERS
 from mmjax.types import Encoded
 
-KINDS = get_args(get_type_hints(FusionConfig)["kind"])
-TOKENS = ("cross_attention", "co_attention", "merged_attention", "early", "bottleneck")
+KINDS = get_args(FusionKind)
+TOKENS = tuple(kind for kind in KINDS if kind in TRANSFORMERS)
 WIDTH, DEPTH = 8, 2
 
 

@@ -190,6 +190,10 @@ def test_sketches_are_the_same_everywhere_and_differ_between_modalities():
   assert not params("mcb")
 
 
+def test_a_fusion_without_heads_may_have_any_width():
+  assert FusionConfig(kind="late", width=3, num_heads=12).width == 3
+
+
 def test_split_takes_apart_what_was_joined():
   tokens, mask = join(INPUTS, "float32")
   parts = split(Encoded(tokens, mask, INPUTS[0].pooled), INPUTS)
@@ -200,6 +204,7 @@ def test_split_takes_apart_what_was_joined():
   ("call", "said"),
   [
     (lambda: FusionConfig(rank=0), "rank=0"),
+    (lambda: FusionConfig(kind="early", width=10, num_heads=3), "width=10 must be divisible by num_heads=3"),
     (lambda: FusionConfig(kind="bottleneck", scan=True), "scan=True is not for kind='bottleneck'"),
     (lambda: make_operator(config("late")), "kind='late' reads more than one vector"),
     (lambda: apply("bilinear", (*INPUTS, modality(2, 2)), {}), "takes two modalities, not 3"),
