@@ -1,7 +1,6 @@
 """ALBEF: align before fuse (Li et al. 2021). Two towers in contrast, then a text transformer that reads the picture."""
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,11 +8,10 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from mmjax.encoders.bert import bert_config
-from mmjax.encoders.resnet import ResNetConfig
-from mmjax.encoders.text import TextConfig
-from mmjax.encoders.vit import ViTConfig
+from mmjax.encoders.text import TextConfig, TextTransformer
+from mmjax.encoders.vit import ViT, ViTConfig
 from mmjax.fusion.cross import CrossAttention
-from mmjax.models.two_tower import Projection, TwoTower, TwoTowerConfig
+from mmjax.models.comparing import Comparing, ComparingConfig
 from mmjax.nn.dense import Dense
 from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.nn.transformer import TransformerConfig
@@ -22,24 +20,19 @@ from mmjax.types import Batch, Encoded
 
 
 @dataclasses.dataclass(frozen=True)
-class AlbefConfig(TwoTowerConfig):
+class AlbefConfig(ComparingConfig):
   """An image tower, and a text transformer of which the second half reads the picture.
 
   Raises ValueError for a text that reads only backwards, or whose first token does not stand for it.
   """
 
-  image: ViTConfig | ResNetConfig = ViTConfig(pool="cls", class_position=True)
+  image: ViTConfig = ViTConfig(pool="cls", class_position=True)
   """The image tower."""
   text: TextConfig = bert_config(depth=6, token_types=0, tanh_pool=False, max_length=30)
-  """The text half. Texts begin with a [CLS] token, which stands for the text, and after the fusion for the pair."""
+  """The text half. Texts begin with a [CLS] token (data.tokenizer.cls_token), which stands for the text and, after the
+  fusion, for the pair."""
   fusion_depth: int = 6
   """Blocks of the fusion half: the text half's, with cross-attention over the picture's tokens."""
-  embed_dim: int = 256
-  """Dimension of the common space."""
-  image_projection: Projection = "affine"
-  """From the image tower to that space; see TwoTowerConfig."""
-  text_projection: Projection = "affine"
-  """From the text half to that space."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -47,6 +40,8 @@ class AlbefConfig(TwoTowerConfig):
       raise ValueError("ALBEF guesses a word from both sides: set text.causal=False")
     if self.text.pool != "first":
       raise ValueError(f'the first token stands for text and pair: set text.pool="first", not "{self.text.pool}"')
+    if self.fusion_depth < 1:
+      raise ValueError(f"fusion_depth={self.fusion_depth} must be at least 1")
 
   @property
   def fusion(self) -> TransformerConfig:
@@ -55,27 +50,31 @@ class AlbefConfig(TwoTowerConfig):
     return TransformerConfig(**shared | {"depth": self.fusion_depth, "input_norm": False})
 
 
-class Albef(TwoTower):
-  """Parameters: those of TwoTower, fusion, match_projection, word_head."""
+class Albef(Comparing):
+  """Parameters: image, text, fusion, match_projection, word_head, the projections, logit_scale."""
 
   config: AlbefConfig
 
   def setup(self) -> None:
-    super().setup()
     c = self.config
+    self.image, self.text = ViT(c.image), TextTransformer(c.text)
     self.fusion = CrossAttention(c.fusion)
     self.match_projection = Dense(2, nn.initializers.normal(0.02))
     self.word_head = WordHead(c.text.norm_epsilon, c.text.dtype)
+    self.setup_comparing(c.image.pooled_width, c.text.width)
 
-  def encode_words(
-    self, ids: Int[Array, "batch length"], *, rng: Rngs = None, segment: Int[Array, "batch length"] | None = None
-  ) -> Encoded:
-    """The text half on these ids, some of which an objective has hidden."""
-    return self.text(ids, segment, rng=fold_in(rng, 1))
+  def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
+    """Pictures and texts of the batch, whichever it has, each on its own."""
+    encoded = {"image": self.image(batch["image"], rng=fold_in(rng, 0))} if "image" in batch else {}
+    return encoded | ({"text": self.encode_words(batch["text"], rng=rng)} if "text" in batch else {})
+
+  def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded:
+    """The text half on these ids, some of which an objective may have hidden."""
+    return self.text(ids, rng=fold_in(rng, 1))
 
   def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
     """The text's tokens after they read the picture's; `pooled`, the first of them, stands for the pair."""
-    return {"text": self.fusion(text, image, rng=rng)}
+    return {"text": self.fusion(text, image, rng=fold_in(rng, 2))}
 
   def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:
     """float32; column 1: picture and text belong together."""
@@ -85,7 +84,7 @@ class Albef(TwoTower):
     """float32 scores of each word at each place of the fused text (all, or those that were gathered)."""
     return self.word_head(tokens, self.text.variables["params"]["token_embedding"])
 
-  def __call__(self, batch: Batch) -> dict[str, Any]:
+  def __call__(self, batch: Batch) -> dict[str, Array]:
     """What `init` runs: everything once."""
     encoded = self.encode(batch)
     fused = self.fuse(encoded["image"], encoded["text"])["text"]

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mmjax.nn.dense import Dense
 from mmjax.nn.norm import normalize
@@ -36,7 +36,8 @@ class ComparingConfig:
 class Comparing(nn.Module):
   """Parameters: image_projection, text_projection (kernels), logit_scale (its logarithm).
 
-  A model inherits from it, has a `config` that inherits from ComparingConfig, and calls `setup_comparing` in its setup.
+  A model inherits from it, has `encode`, and a `config` that inherits from ComparingConfig, and calls
+  `setup_comparing` in its setup.
   """
 
   @nn.nowrap
@@ -51,6 +52,16 @@ class Comparing(nn.Module):
     """Unit-norm float32 embeddings of what `encode` gave, by the same names."""
     projections = {"image": self.image_projection, "text": self.text_projection}
     return {name: normalize(projections[name](e.pooled.astype(jnp.float32))) for name, e in encoded.items()}
+
+  def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
+    """Unit-norm float32 embeddings of normalised images."""
+    model: Any = self
+    return self.project(model.encode({"image": images}))["image"]
+
+  def encode_text(self, ids: Int[Array, "batch length"]) -> Float[Array, "batch dim"]:
+    """Unit-norm float32 embeddings of token ids."""
+    model: Any = self
+    return self.project(model.encode({"text": ids}))["text"]
 
   def logit_scale(self) -> Float[Array, ""]:
     """What similarities are multiplied by."""

@@ -52,6 +52,13 @@ def test_what_is_said_of_a_pair_has_the_promised_shapes_and_names():
   assert set(params()["fusion"]["decoder"]) == {"block_0"}  # post-norm: no norm at the end
 
 
+def test_pictures_and_texts_are_embedded_one_by_one_as_well():
+  out = run(params(), BATCH)
+  for name in ("image", "text"):
+    alone = Albef(CONFIG).apply({"params": params()}, BATCH[name], method=f"encode_{name}")
+    np.testing.assert_allclose(alone, out[name], rtol=1e-5, atol=1e-6)
+
+
 def test_below_the_fusion_no_modality_knows_of_the_other_and_above_it_the_words_know_the_picture():
   out, other = run(params(), BATCH), run(params(), {**BATCH, "image": BATCH["image"][::-1]})
   np.testing.assert_array_equal(other["text"], out["text"])
