@@ -1,10 +1,21 @@
 """Seconds per generated token against the length of the text, with the key-value cache and without it.
 
-A captioner's text stack (BLIP's decoder mode: causal, reading an image of `--context` tokens). With the cache, a step
-reads one token at a place of a cache of `--longest` tokens (its cost at each place), or of a cache as long as the text
-(which is what `generate` allocates); without it, a step reads the whole text again. Prints a table of medians.
+A decoder that reads an image of `--context` tokens, as a captioner does. With the cache, a step reads one token: at
+some place of a cache of `--longest` tokens, or at the end of a cache as long as the text. Without it, a step reads the
+whole text again. Prints a table of medians, for the batch as a whole.
 
   python scripts/benchmarks/generation.py --width 256 --depth 4 --batch 8 --longest 512
+
+| length | cache of the longest | cache of that length | without a cache |
+|---|---|---|---|
+| 32 | 11.47 ms | 3.71 ms | 53.10 ms |
+| 64 | 10.24 ms | 6.09 ms | 86.77 ms |
+| 128 | 10.00 ms | 6.66 ms | 307.35 ms |
+| 256 | 12.19 ms | 8.09 ms | 495.76 ms |
+| 512 | 9.14 ms | 9.95 ms | 984.21 ms |
+
+(float32, vocabulary 8,192, two cores, alone on the machine, 22 November 2026.) A token costs the same wherever it
+stands in a cache. A cache 16 times as long makes a step 2.7 times as long: that is reading its keys and values (33 MB).
 """
 
 import argparse
