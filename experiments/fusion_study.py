@@ -46,7 +46,7 @@ class RunConfig:
 
   workdir: Path = Path("runs/fusion_study")
   """Folder of all runs and of the comparison."""
-  steps: int = 1000
+  steps: int = 1500
   """Optimiser steps."""
   batch_size: int = 128
   """Pairs per step."""

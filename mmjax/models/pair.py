@@ -21,7 +21,7 @@ from mmjax.types import Batch, Encoded
 class PairConfig:
   """A picture's tower, a table of words, a fusion, and a head that chooses the answer."""
 
-  image: ViTConfig = ViTConfig(image_size=8, patch_size=2, width=32, depth=1, num_heads=4, mlp_dim=64, pool="mean")
+  image: ViTConfig = ViTConfig(image_size=8, patch_size=4, width=32, depth=1, num_heads=4, mlp_dim=64, pool="mean")
   """The picture's tower; early fusion uses its patch embedding only. Words are embeddings of the same width."""
   fusion: FusionConfig = FusionConfig(width=32, depth=2, num_heads=4, mlp_dim=64)
   """Which operator, and its sizes. With kind="late", its width is the number of answers."""

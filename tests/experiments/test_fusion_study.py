@@ -9,7 +9,7 @@ import pytest
 from mmjax.study import main, members
 
 ROOT = Path(__file__).parents[2]
-TINY = """--model.image.width 8 --model.image.num-heads 2 --model.image.patch-size 4 --model.image.mlp-dim 8
+TINY = """--model.image.width 8 --model.image.num-heads 2 --model.image.mlp-dim 8
   --model.fusion.width 8 --model.fusion.num-heads 2 --model.fusion.depth 1 --model.fusion.mlp-dim 8
   --optimizer.warmup-steps 1 --run.batch-size 16 --run.steps 2""".split()
 
