@@ -19,13 +19,25 @@ class EvaluationConfig:
   """Prompts for zero-shot classification; {} is where the class goes. Their embeddings are averaged."""
   min_class_size: int = 10
   """emoji: subgroups with fewer members than this are no zero-shot class."""
+  rerank: int = 32
+  """Models with a match head: how many of the most similar pictures or texts it orders anew; 0: none."""
+  beams: int = 3
+  """Models that write captions: texts that the beam search follows at once; 1: the likeliest word each time."""
+  java_metrics: bool = False
+  """Captions: METEOR and SPICE too, by pycocoevalcap's Java programs (pip install 'mmjax[captions]')."""
+  attention_layer: int | None = None
+  """Report: the layer, counted from 0 among those in which words read patches, whose attention is drawn; negative from
+  the end; None: all together."""
+  masked_words: tuple[str, ...] = ()
+  """Models that guess hidden words: hide these wherever they occur (each one token); empty: 15% of all words."""
 
   def __post_init__(self):
-    for name in ("batch_size", "max_examples", "min_class_size"):
+    for name in ("batch_size", "max_examples", "min_class_size", "beams"):
       if getattr(self, name) < 1:
         raise ValueError(f"evaluation.{name} is {getattr(self, name)}: it must be at least 1")
-    if self.every < 0:
-      raise ValueError(f"evaluation.every is {self.every}: it must not be negative")
+    for name in ("every", "rerank"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"evaluation.{name} is {getattr(self, name)}: it must not be negative")
     wrong = [template for template in self.templates if template.count("{}") != 1]
     if wrong or not self.templates:
       raise ValueError(f"evaluation.templates must be texts with one {{}} each for the class; got {wrong}")

@@ -13,7 +13,9 @@ import numpy as np
 from mmjax.data.config import DataConfig
 from mmjax.data.emoji_draw import VENDORS
 from mmjax.data.emoji_source import EmojiSource, is_flag
+from mmjax.data.features import IMAGE_TEXT
 from mmjax.data.splits import is_held_out
+from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.pictures import Pictures, raw_pixel_floor
 from mmjax.evaluate.results import Metrics, Result
 from mmjax.evaluate.retrieval import Embedded, image_retrieval, image_text_retrieval
@@ -79,6 +81,14 @@ def run(run: Any) -> list[Result]:
     *concept_hold_out(emoji, task),
     *zero_shot_classes(emoji, task, run.encode_text, settings.templates, settings.min_class_size),
   ]
+
+
+def examples(run: Any) -> Examples:
+  """The pictures and English names of one artist: one that was not trained on, if there is one."""
+  data = run.experiment.data
+  vendor = (*(v for v in VENDORS if v not in data.vendors), VENDORS[-1])[0]
+  title = ARTISTS[vendor] + (" (seen)" if vendor in data.vendors else " (unseen)")
+  return Examples(f"emoji_{vendor}", title, base_records(data.dir, data.limit)[vendor], IMAGE_TEXT)
 
 
 def vendor_hold_out(emoji: Emoji, task: Task, data: DataConfig) -> Iterator[Result]:

@@ -1,7 +1,9 @@
-"""The numbers that attention maps explain: how well pictures match texts, and the answers to questions."""
+"""The numbers that attention maps explain: that picture and text match, an answer, or the text's words."""
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -20,6 +22,14 @@ def answer_score(model: Any, batch: Batch) -> tuple[Float[Array, "batch"], int, 
   """The logit of the answer that the model gives."""
   encoded = model.encode(batch)
   return model.answer_logits(joint(model.fuse(encoded["image"], encoded["text"]))).max(1), *_lengths(encoded)
+
+
+def words_score(model: Any, batch: Batch) -> tuple[Float[Array, "batch"], int, int]:
+  """The log-probability of the text's own words, each where it stands."""
+  encoded = model.encode(batch)
+  logits = model.word_logits(model.fuse(encoded["image"], encoded["text"])["text"].tokens)
+  own = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["text"][..., None], axis=2)[..., 0]
+  return (own * encoded["text"].mask.astype(own.dtype)).sum(1), *_lengths(encoded)
 
 
 def _lengths(encoded: dict[str, Encoded]) -> tuple[int, int]:

@@ -46,13 +46,16 @@ def other_texts(concepts: Int[np.ndarray, " n"], seed: int = 0) -> Int[np.ndarra
 
 
 def hardest_texts(
-  images: Float[np.ndarray, "n dim"], texts: Float[np.ndarray, "n dim"], concepts: Int[np.ndarray, " n"]
+  images: Float[np.ndarray, "n dim"],
+  texts: Float[np.ndarray, "m dim"],
+  image_concepts: Int[np.ndarray, " n"],
+  text_concepts: Int[np.ndarray, " m"],
 ) -> Int[np.ndarray, " n"]:
   """For every picture the place of the most similar text of another concept; -1 where there is none."""
   found = np.full(len(images), -1)
   for start in range(0, len(images), 1024):
     rows = slice(start, start + 1024)
-    other = concepts[rows, None] != concepts[None]
+    other = image_concepts[rows, None] != text_concepts[None]
     similarity = np.where(other, images[rows] @ texts.T, -np.inf)
     found[rows] = np.where(other.any(axis=1), similarity.argmax(axis=1), -1)
   return found

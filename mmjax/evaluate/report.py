@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmjax.errors import UserError
-from mmjax.evaluate import gallery
+from mmjax.evaluate import gallery, showcase
 from mmjax.evaluate.figures import Curve, column, line_chart, training_charts
 from mmjax.evaluate.page import Section, card, missing, page
-from mmjax.evaluate.results import Cell, Row, read_json, rows, short
+from mmjax.evaluate.results import HEADINGS, Cell, Row, read_json, rows, short
+from mmjax.evaluate.suite import compares
 from mmjax.evaluate.table import number
 from mmjax.files import write_atomically
 
@@ -108,15 +109,45 @@ def _results(results: Sequence[Any], history: History) -> str:
   lines = list(rows(results))
   tables = "".join(
     f"<h3>{heading}</h3>{_table([row for row in lines if row.kind == kind], history)}"
-    for kind, heading in (("recall", "Retrieval"), ("accuracy", "Zero-shot classification"))
+    for kind, heading in HEADINGS.items()
     if any(row.kind == kind for row in lines)
   )
-  floors = dict.fromkeys(result["floor_is"] for result in results if "floor_is" in result)
-  notes = "".join(f'<p class="note">Floor: {escape(floor)}.</p>' for floor in floors)
+  notes = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(results))
   return (
     '<p class="note">R@K: the share of queries with a right answer among the first K. The mark on a bar is chance. '
-    "Ties count against the model.</p>" + tables + notes
+    "Ties count against the model.</p>" + tables + notes + "".join(map(_by_class, results))
   )
+
+
+def _notes(results: Sequence[Any]) -> list[str]:
+  """What floors and priors are, and which numbers are missing."""
+  notes = [f"Floor: {result['floor_is']}." for result in results if "floor_is" in result]
+  for result in results:
+    if "priors" in result:
+      prior, question = result["priors"]["prior"], result["priors"]["question_prior"]
+      notes.append(
+        f"{result['title']}: without a look, the commonest training answer scores {prior:.3f}, that of each question "
+        f"{question:.3f} (chance in the table)."
+      )
+    notes += [f"{result['title']}: no {name}, since {why}." for name, why in result.get("missing", {}).items()]
+  return list(dict.fromkeys(notes))
+
+
+def _by_class(result: Mapping[str, Any]) -> str:
+  """Precision, recall and F1 of every class, folded up."""
+  report = {name: line for name, line in result.get("report", {}).items() if isinstance(line, Mapping)}
+  if not report:
+    return ""
+  names = ("precision", "recall", "f1-score", "support")
+  head = "".join(f"<th>{name}</th>" for name in ("", *names))
+  body = "".join(
+    f"<tr><td>{escape(name)}</td>"
+    + "".join(f"<td>{line[n]:.3f}</td>" for n in names[:3])
+    + f"<td>{line['support']:g}</td></tr>"
+    for name, line in report.items()
+  )
+  table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+  return f'<details><summary>{escape(result["title"])}, by class</summary><div class="scroll">{table}</div></details>'
 
 
 def _table(lines: Sequence[Row], history: History) -> str:
@@ -139,7 +170,7 @@ def _table(lines: Sequence[Row], history: History) -> str:
 def _cell(cell: Cell) -> str:
   """The value, a bar with a mark at chance, and what it is compared with."""
   bar = ""
-  if not cell.metric.endswith("median_rank"):
+  if not cell.metric.endswith(("median_rank", "cider")):  # these are no shares
     width, mark = 100 * min(cell.value, 1), 100 * min(cell.chance, 0.98)
     bar = f'<div class="bar"><span style="width:{width:.1f}%"></span><i style="left:{mark:.1f}%"></i></div>'
   return f"<b>{number(cell, cell.value)}</b>{bar}<small>{_beside(cell)}</small>"
@@ -194,6 +225,10 @@ _PICTURE_SECTIONS: tuple[tuple[str, str, Callable[[gallery.Exhibition], str], st
 def _pictures(run: Run | None) -> list[Section]:
   if run is None:
     return [(anchor, heading, missing(_NO_MODEL)) for anchor, heading, _, _ in _PICTURE_SECTIONS]
+  return (_retrieval(run) if compares(run) else []) + showcase.sections(run)
+
+
+def _retrieval(run: Run) -> list[Section]:
   show = gallery.exhibition(run)
   texts = "concepts trained on, and then over others" if show.others else "the validation split"
   facts = {"shelf": escape(show.shelf.name), "size": len(show.shelf.records), "texts": texts}

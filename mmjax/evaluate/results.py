@@ -30,7 +30,8 @@ class Result(_Required, total=False):
   title: one line for people. step: optimiser steps of the model. n: pictures measured. chance: what guessing
   scores, under the metrics' names. floor, floor_is: what the raw pixels score, and how that was measured.
   gallery: pictures to choose among; classes: classes to choose among. control: a negative control, which
-  must be at chance. skipped: unreadable records left out.
+  must be at chance. skipped: unreadable records left out. priors: what answering without a look scores. report:
+  precision, recall, F1 and support by class. missing: metrics that could not be computed, and why.
   """
 
   floor: Metrics
@@ -39,6 +40,9 @@ class Result(_Required, total=False):
   classes: int
   control: bool
   skipped: int
+  priors: Metrics
+  report: dict[str, Any]
+  missing: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,26 @@ class Row:
   cells: tuple[Cell, ...]
 
 
+HEADINGS = {
+  "recall": "Retrieval",
+  "accuracy": "Zero-shot classification",
+  "answers": "Answers to questions",
+  "masks": "Relevant pixels",
+  "matching": "Do picture and text belong together?",
+  "captions": "Captions",
+  "words": "Hidden words, next sentences",
+}
+"""The tables of a report, by the kind of their rows."""
+
+_KINDS = {
+  "vqa": "answers",
+  "vqa_written": "answers",
+  "relevance": "masks",
+  "image_text_matching": "matching",
+  "captioning": "captions",
+  "masked_words": "words",
+  "next_sentence": "words",
+}
 _DIRECTIONS = {
   ("zeroshot_retrieval", "image_retrieval"): "text to picture",
   ("zeroshot_retrieval", "text_retrieval"): "picture to text",
@@ -94,7 +118,7 @@ def read_json(path: Path) -> Any:
 
 
 def rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
-  """The lines of the table: every direction of every retrieval, and every classification."""
+  """The lines of the tables: every direction of every retrieval, every classification, and one for other results."""
   for result in results:
     metrics = result["metrics"]
     for family in ("image_retrieval", "text_retrieval"):
@@ -105,6 +129,8 @@ def rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     if "acc1" in metrics:
       names = [name for name in ("acc1", "acc5", "mean_per_class_recall") if name in metrics]
       yield _row(result, names, "accuracy", result["title"])
+    if result["task"] in _KINDS:
+      yield _row(result, [n for n in metrics if n in result["chance"]], _KINDS[result["task"]], result["title"])
 
 
 def short(metric: str) -> str:

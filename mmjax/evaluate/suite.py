@@ -9,21 +9,50 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from mmjax.evaluate import emoji, generic
+from mmjax.evaluate import emoji, generic, hidden_words, pairs, questions, written
+from mmjax.evaluate.examples import validation_examples
 from mmjax.evaluate.results import Result
 from mmjax.files import write_atomically
+from mmjax.objectives.pair_terms import MomentumContrastive
+from mmjax.objectives.terms import Contrastive
 
 if TYPE_CHECKING:  # mmjax.run needs EvaluationConfig from this package
   from mmjax.run import Run
 
 
 def evaluate(run: Run) -> list[Result]:
-  """Measures a run: the emoji suite, or picture-text retrieval on the validation split of other data.
+  """Measures what a run was trained for, on the validation split of its data.
+
+  Embeddings: the emoji suite, or picture-text retrieval. Matching: telling right from wrong pairs, and retrieval
+  re-ranked. Captions, answers, relevant pixels, hidden words, next sentences: each where an objective asks for it.
 
   Raises:
     mmjax.data.DataError: the data cannot be read; the message names the record.
   """
-  return emoji.run(run) if run.experiment.data.source == "emoji" else generic.run(run)
+  is_emoji = run.experiment.data.source == "emoji"
+  trained = {objective.name for objective in run.experiment.objectives}
+  results: list[Result] = []
+  if compares(run):
+    results += emoji.run(run) if is_emoji else generic.run(run)
+  if not trained & FUSED:
+    return results
+  examples = emoji.examples(run) if is_emoji else validation_examples(run)
+  if "answer" in examples.features:
+    return results + questions.run(run, examples)
+  results += pairs.run(run, examples) if "matching" in trained else []
+  results += written.run(run, examples) if "caption" in trained else []
+  return results + hidden_words.run(run, examples)
+
+
+def compares(run: Run) -> bool:
+  """Whether the run was trained to embed pictures and texts in one space."""
+  return any(isinstance(objective, Contrastive | MomentumContrastive) for objective in run.experiment.objectives)
+
+
+FUSED = {
+  "matching", "caption", "answer", "answer_text", "relevance", "masked_words", "masked_words_text", "next_sentence",
+}  # fmt: skip
+"""Objectives of models that are more than two towers, by name."""
 
 
 def measure(run: Run) -> list[Result]:

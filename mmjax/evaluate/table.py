@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from mmjax.evaluate.results import Cell, Result, Row, rows, short
+from mmjax.evaluate.results import HEADINGS, Cell, Result, Row, rows, short
 
-_NOTE = "(chance in brackets; floor: nearest neighbour by raw pixels)"
+_NOTE = "(chance in brackets; floor: what is simpler)"
 
 
 def print_table(results: Sequence[Result]) -> None:
@@ -17,7 +17,7 @@ def print_table(results: Sequence[Result]) -> None:
   if not console.is_terminal:
     sys.stdout.write("".join(f"{line}\n" for line in plain(lines)))
     return
-  for kind, heading in (("recall", "Retrieval"), ("accuracy", "Zero-shot classification")):
+  for kind, heading in HEADINGS.items():
     chosen = [row for row in lines if row.kind == kind]
     if chosen:
       console.print(_table(f"{heading} {_NOTE}", chosen))

@@ -33,7 +33,9 @@ class Task:
 
 
 def describe(model: Any) -> str:
-  """One word for the towers: kind, width x depth, patch and picture size of the image tower."""
-  image = model.image
-  kind = type(image).__name__.removesuffix("Config")
-  return f"{kind}-{image.width}x{image.depth}-p{image.patch_size}-{image.image_size}px"
+  """One word for the network: kind, width x depth; of an image tower, patch and picture size too."""
+  tower = getattr(model, "image", None)
+  if tower is None:
+    return f"{type(model).__name__.removesuffix('Config')}-{model.text.width}x{model.text.depth}"
+  kind = type(tower).__name__.removesuffix("Config")
+  return f"{kind}-{tower.width}x{tower.depth}-p{tower.patch_size}-{tower.image_size}px"

@@ -57,7 +57,6 @@ class Flava(TwoTower):
 
   config: FlavaConfig
   token_order = ("class", "image", "text")
-  unimodal_words = True
 
   def setup(self) -> None:
     super().setup()

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -107,7 +108,13 @@ class MaskedWords(ExampleTerm):
     text = hidden.text
     if self.image:
       text = forward.model.fuse(forward.encoded["image"], text, rng=forward.rng)["text"]
-    return forward.model.word_logits(take_positions(text.tokens, hidden.positions)), hidden
+    head = forward.model.word_logits
+    return head(take_positions(text.tokens, hidden.positions), **({} if self.image else alone(head))), hidden
+
+
+def alone(head: Callable[..., Array]) -> dict[str, bool]:
+  """What tells a head with two sets of weights (FLAVA's) that its tokens have not been fused."""
+  return {"fused": False} if "fused" in inspect.signature(head).parameters else {}
 
 
 @dataclasses.dataclass(frozen=True)

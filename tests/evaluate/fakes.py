@@ -11,6 +11,7 @@ import numpy as np
 
 from mmjax.data import DataConfig
 from mmjax.evaluate.config import EvaluationConfig
+from mmjax.objectives.terms import Contrastive
 
 DIM = 32
 
@@ -33,6 +34,7 @@ class FakeExperiment:
   data: DataConfig = DataConfig()
   evaluation: EvaluationConfig = EvaluationConfig()
   model: FakeModelConfig = FakeModelConfig()
+  objectives: tuple[Contrastive, ...] = (Contrastive(),)
 
 
 @dataclass

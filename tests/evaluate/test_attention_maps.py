@@ -63,7 +63,7 @@ def test_maps_of_words_over_patches(albef):
 
 
 def test_gradient_by_hand():
-  """score = sum of the outputs: d score / d weight[b, h, q, k] = value[b, k, h] . out_kernel[h] summed over the width."""
+  """score = sum of the outputs, so d score / d weight[b, h, q, k] = value[b, k, h] . out_kernel[h] summed."""
   attend = MultiHeadAttention(
     num_heads=2, qk_norm=False, out_init=jax.nn.initializers.normal(1.0), dtype="float32", implementation="auto",
     epsilon=1e-6, name=None,

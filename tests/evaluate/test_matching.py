@@ -28,8 +28,9 @@ def test_negatives_are_of_other_concepts():
 def test_hardest_text_is_the_nearest_of_another_concept():
   images = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
   texts = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-  np.testing.assert_array_equal(hardest_texts(images, texts, np.array([5, 5, 7])), [2, 2, 1])
-  np.testing.assert_array_equal(hardest_texts(images, texts, np.array([1, 1, 1])), [-1, -1, -1])
+  concepts, same = np.array([5, 5, 7]), np.array([1, 1, 1])
+  np.testing.assert_array_equal(hardest_texts(images, texts, concepts, concepts), [2, 2, 1])
+  np.testing.assert_array_equal(hardest_texts(images, texts[:2], same, same[:2]), [-1, -1, -1])
 
 
 def test_report_is_scikit_learns():

@@ -1,0 +1,134 @@
+"""Evaluators of fusion models: a model that knows everything, one that knows nothing, one device and eight."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmjax.data import DataConfig, ScenesConfig, TokenizerConfig
+from mmjax.errors import UserError
+from mmjax.evaluate import evaluate, flatten, print_table
+from mmjax.evaluate.hidden_words import hide, masked_word_ids
+from mmjax.evaluate.results import rows
+from mmjax.objectives.answer_terms import Answer, AnswerText, Relevance
+from mmjax.objectives.pair_terms import Matching
+from mmjax.objectives.word_terms import Caption, MaskedWords
+
+sys.path.insert(0, str(Path(__file__).parent))
+from knowing import knowing_run, untrained_run
+
+QUESTIONS = (Answer(), AnswerText(), Relevance())
+CAPTIONS = (Matching(), Caption(), MaskedWords())
+
+
+def scenes(directory, text):
+  tokenizer = TokenizerConfig(vocab_size=400, max_length=24, bos_token="<bos>", mask_token="<mask>", answer_length=5)
+  return DataConfig(
+    source="scenes", dir=str(directory), scenes=ScenesConfig(text=text, size=16, examples=120), tokenizer=tokenizer
+  )
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+  return tmp_path_factory.mktemp("scenes")
+
+
+@pytest.fixture(scope="module")
+def asked(directory):
+  run = knowing_run(scenes(directory, "question"), QUESTIONS, batch_size=8)
+  return run, evaluate(run)
+
+
+@pytest.fixture(scope="module")
+def shown(directory):
+  run = knowing_run(scenes(directory, "caption"), CAPTIONS, batch_size=16, rerank=4, beams=1)
+  return run, evaluate(run)
+
+
+def metrics(results):
+  return {result["dataset"]: result["metrics"] for result in results}
+
+
+def test_a_model_that_knows_every_answer(asked):
+  found = metrics(asked[1])
+  assert found["scenes"]["vqa_accuracy"] == found["scenes"]["answer_mrr"] == 1.0
+  assert found["scenes_written"]["vqa_accuracy"] == found["scenes_written"]["answer_mrr"] == 1.0
+  assert found["scenes_relevance"] == {"miou": 1.0}
+
+
+def test_chance_stands_beside_every_number(asked, shown):
+  for result in asked[1] + shown[1]:
+    assert result["metrics"].keys() == result["chance"].keys(), result["dataset"]
+    assert result["n"] > 0 and result["step"] == 7
+  answers = asked[1][0]
+  assert 0.0 <= answers["priors"]["prior"] < 0.7 and 0.0 < answers["priors"]["question_prior"] < 0.7
+  assert answers["chance"]["vqa_accuracy"] == answers["priors"]["question_prior"]
+  assert answers["report"]["macro avg"]["f1-score"] == 1.0 and len(answers["report"]) > 5
+
+
+def test_a_model_that_knows_what_belongs_together(shown):
+  found = metrics(shown[1])
+  assert found["scenes_itm_random"] == found["scenes_itm_hard"] == {"itm_auc": 1.0, "itm_accuracy": 1.0}
+  after = next(result for result in shown[1] if result["dataset"] == "scenes_reranked")
+  for way in ("image_retrieval_recall@1", "text_retrieval_recall@1"):
+    assert after["metrics"][way] == 1.0 and after["floor"][way] < 0.2  # two concepts lie on each other
+
+
+def test_a_model_that_knows_every_caption_and_hidden_word(shown):
+  found = metrics(shown[1])
+  captions = found["scenes_captions"]
+  assert captions["exact"] == 1.0 and captions["bleu4"] == pytest.approx(1.0) and captions["cider"] > 5
+  chance = next(result for result in shown[1] if result["task"] == "captioning")["chance"]
+  assert chance["exact"] < 0.1 and chance["bleu4"] < 0.9 and chance["cider"] < captions["cider"] / 2
+  assert found["scenes_masked"]["masked_word_accuracy"] == 1.0
+  assert found["scenes_masked_shuffled"]["masked_word_accuracy"] < 0.9  # other pictures' words
+
+
+def test_an_untrained_model_scores_the_same_on_one_device_in_other_batches(asked):
+  experiment = dataclasses.replace(asked[0].experiment, objectives=(Answer(), Relevance()))
+  eight = untrained_run(dataclasses.replace(asked[0], experiment=experiment))
+  results = evaluate(eight)
+  assert {r["dataset"] for r in results} == {"scenes", "scenes_relevance"}
+  values = flatten(results)
+  assert values["scenes/vqa_accuracy"] < 0.5 and values["scenes_relevance/miou"] < 0.5
+  settings = dataclasses.replace(eight.experiment.evaluation, batch_size=4)
+  one = dataclasses.replace(eight, experiment=dataclasses.replace(eight.experiment, evaluation=settings))
+  one = dataclasses.replace(one, mesh=knowing_run(one.experiment.data, QUESTIONS, devices=1).mesh)
+  other = flatten(evaluate(one))
+  assert other.keys() == values.keys()
+  for name in values:  # a logit within rounding of another may change its rank
+    assert other[name] == pytest.approx(values[name], abs=1e-6), name
+
+
+def test_the_table_has_a_line_for_each(asked, shown, capsys):
+  print_table(asked[1] + shown[1])
+  lines = capsys.readouterr().out.splitlines()
+  kinds = {row.kind for row in rows(asked[1] + shown[1])}
+  assert kinds == {"answers", "masks", "recall", "matching", "captions", "words"} and len(lines) >= 9
+  assert any(line.startswith("scenes, validation: answers (n=20): vqa accuracy 1.000 (chance") for line in lines)
+
+
+def test_what_is_hidden_depends_on_the_record_alone():
+  ids = np.array([[1, 5, 6, 7, 8, 2, 0, 0], [1, 9, 2, 0, 0, 0, 0, 0], [1, 2, 0, 0, 0, 0, 0, 0]], np.int32)
+  numbers, options = np.array([4, 5, 6]), dict(mask_id=3, special=(0, 1, 2, 3))
+  hidden, places, counted = hide(ids, numbers, **options)
+  assert places.shape == (3, 1) and counted[:, 0].tolist() == [True, True, False]
+  assert hidden[1].tolist() == [1, 3, 2, 0, 0, 0, 0, 0] and (hidden[2] == ids[2]).all() and (hidden[0] == 3).sum() == 1
+  turned = hide(ids[::-1], numbers[::-1], **options)[0]
+  np.testing.assert_array_equal(turned[::-1], hidden)
+  named, places, counted = hide(ids, numbers, words=np.array([6, 9]), **options)
+  assert (named == 3).sum(1).tolist() == [1, 1, 0] and places[0, 0] == 2 and counted.sum() == 2
+
+
+def test_words_to_hide_are_one_token_each(shown):
+  run = shown[0]
+  with_words = lambda *words: dataclasses.replace(
+    run, experiment=dataclasses.replace(
+      run.experiment, evaluation=dataclasses.replace(run.experiment.evaluation, masked_words=words)
+    )
+  )  # fmt: skip
+  assert masked_word_ids(run) is None and len(masked_word_ids(with_words("red", "blue"))) == 2
+  with pytest.raises(UserError, match="chartreuse is not one token"):
+    masked_word_ids(with_words("red", "chartreuse"))
