@@ -24,6 +24,8 @@ CORE = [
   "safetensors",
   "matplotlib",
   "pillow",
+  "simplejpeg",
+  "opencv-python-headless",
   "tensorboardX",
   "scikit-learn",
   "sacrebleu",
@@ -42,7 +44,7 @@ EXTRAS = {
   ],
   # Pictures and questions of --data.source easy_vqa; see mmjax/data/easy_vqa_builder.py.
   "vqa": ["easy-vqa==1.0"],
-  "dev": ["pytest", "pytest-xdist", "ruff", "mypy"],
+  "dev": ["pytest", "hypothesis", "pytest-xdist", "ruff", "mypy"],
   # Texts repaired as open_clip repairs them, for its checkpoints' tokenizers; see mmjax/interop/tokenizer.py.
   "interop": ["ftfy"],
   "tpu": ["jax[tpu]"],

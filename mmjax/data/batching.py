@@ -1,5 +1,6 @@
 """One batch out of positions in the endless order: what a worker does, with no state a result depends on."""
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,13 +12,14 @@ from PIL import Image
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.features import check_settings, config_features, source_features
-from mmjax.data.images import decode, decode_mask, trimmed
+from mmjax.data.images import JPEG, decode, decode_mask, trimmed
 from mmjax.data.sources import Record, Source, siblings
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import ExampleRng, caption_transform, premultiplied, train_transform
 from mmjax.data.words import check_record, columns, pair, text_fields
 
 _REMEMBERED_TEXTS = 100_000
+_MAX_BAD = 1000  # one after the other, and the data is not what it should be
 log = logging.getLogger(__name__)
 
 
@@ -68,7 +70,7 @@ class Batcher:
     check_settings(config, self._features)
     self._transform = train_transform(config, image_size)
     self._sample_caption = caption_transform(config)
-    self._pictures: dict[tuple[int, str], Image.Image] = {}
+    self._pictures: dict[tuple[int, str], Any] = {}
     self._cache_left = config.cache_mb * 2**20
     self._texts: dict[str, np.ndarray] = {}
     self._checked: set[int] = set()
@@ -81,7 +83,7 @@ class Batcher:
     texts = {name: [""] * rows for name in text_fields(self._features, self._config.views)}
     rng, bad = ExampleRng(self._seed), []
     for row, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist())):
-      for step in range(len(self._source)):
+      for step in range(min(len(self._source), _MAX_BAD)):
         candidate = (index + step) % len(self._source)
         try:
           self._fill(batch, texts, row, candidate, rng(epoch, candidate))
@@ -91,7 +93,7 @@ class Batcher:
           if self._config.on_bad_record == "error":
             return Prepared({}, bad, str(error))
       else:
-        return Prepared({}, bad, f"No record of {len(self._source)} is good; the last one: {bad[-1]}")
+        return Prepared({}, bad, f"No record of {step + 1} in a row is good; the last one: {bad[-1]}")
     return Prepared(batch | columns(texts, self._tokenizer, self._ids), bad)
 
   def _empty(self, rows: int) -> dict[str, np.ndarray]:
@@ -111,13 +113,16 @@ class Batcher:
     record = self._source[index]
     if index not in self._checked:
       check_record(record, self._features)
-      self._checked.add(index)
+      if len(self._checked) < _REMEMBERED_TEXTS:
+        self._checked.add(index)
     batch["index"][row] = index
     batch["concept"][row] = record["concept"]
-    if "image" in self._features:
+    if "relevance" in self._features:
       picture = self._picture(index, record)
-      mask = (self._mask(index, record, picture), batch["relevance"][row]) if "relevance" in self._features else None
+      mask = self._mask(index, record, picture), batch["relevance"][row]
       self._transform(picture, rng, batch["image"][row], mask)
+    elif "image" in self._features:
+      self._show(index, record, rng, batch["image"][row])
     if "next" in self._features:
       is_next, point = rng.random(2).tolist()
       batch["next"][row] = is_next < 0.5
@@ -127,16 +132,42 @@ class Batcher:
     else:
       texts["text"][row] = self._sample_caption(record["captions"], rng)
     if self._config.views == 2:
-      other = self._other_picture(index, record, rng)
-      self._transform(other, rng, batch["image2"][row])
+      self._show(*self._other(index, record, rng), rng, batch["image2"][row])
       texts["text2"][row] = self._sample_caption(record["captions"], rng)
 
-  def _other_picture(self, index: int, record: Record, rng: np.random.Generator) -> Image.Image:
+  def _other(self, index: int, record: Record, rng: np.random.Generator) -> tuple[int, Record]:
+    """A sibling, where there is one."""
     others = siblings(self._source, index)
-    if others:
-      index = others[int(rng.random() * len(others))]
-      record = self._source[index]
-    return self._picture(index, record)
+    if not others:
+      return index, record
+    index = others[int(rng.random() * len(others))]
+    return index, self._source[index]
+
+  def _show(self, index: int, record: Record, rng: np.random.Generator, out: np.ndarray) -> None:
+    """A record's picture, augmented; a JPEG is decoded no larger than its crop needs, unless margins are cut off it."""
+    photo = None
+    if record["image"].startswith(JPEG) and not self._config.trim:
+      photo = self._photo(record)
+    if photo is None:
+      self._transform(self._picture(index, record), rng, out)
+    else:
+      self._transform.photo(photo, rng, out, functools.partial(self._pixels, record.get("picture", index)))
+
+  def _photo(self, record: Record) -> Any:
+    from mmjax.data.photo import open_photo
+
+    return open_photo(record["image"], record=record["id"], max_pixels=self._config.max_pixels)
+
+  def _pixels(self, number: int, photo: Any, shrink: int) -> np.ndarray:
+    """What mmjax.data.photo.decoded gives, remembered by its size: which crop asked first changes nothing."""
+    from mmjax.data.photo import decoded
+
+    place = number, f"photo/{shrink}"
+    pixels = self._pictures.get(place)
+    if pixels is None:
+      pixels = decoded(photo, shrink)
+      self._remember(place, pixels, pixels.nbytes)
+    return pixels
 
   def _picture(self, index: int, record: Record) -> Image.Image:
     place = (record.get("picture", index), "image")
@@ -144,18 +175,17 @@ class Batcher:
     if picture is None:
       picture = decode(record["image"], record=record["id"], max_pixels=self._config.max_pixels)
       picture = premultiplied(trimmed(picture) if self._config.trim else picture)
-      self._remember(place, picture, 4)
+      self._remember(place, picture, picture.width * picture.height * 4)
     return picture
 
   def _mask(self, index: int, record: Record, picture: Image.Image) -> Image.Image:
     mask = self._pictures.get((index, "relevance"))
     if mask is None:
       mask = decode_mask(record["relevance"], picture.size, record=record["id"])
-      self._remember((index, "relevance"), mask, 1)
+      self._remember((index, "relevance"), mask, mask.width * mask.height)
     return mask
 
-  def _remember(self, place: tuple[int, str], picture: Image.Image, channels: int) -> None:
-    size = picture.width * picture.height * channels
+  def _remember(self, place: tuple[int, str], picture: Any, size: int) -> None:
     if size <= self._cache_left:
       self._cache_left -= size
       self._pictures[place] = picture

@@ -85,14 +85,7 @@ class Normalize:
     out: Float[np.ndarray, "h w 3"] | None = None,
   ) -> Float[np.ndarray, "h w 3"]:
     """With p the premultiplied colour, a the alpha: p + (1 - a) background is affine in (p, a)."""
-    matrix = _IDENTITY if matrix is None else matrix
-    std = np.asarray(self.std)
-    change = matrix[:3, :3]
-    shown = change @ np.asarray(background)
-    weights = np.empty((4, 3), np.float32)
-    weights[:3] = change.T / (255 * std)
-    weights[3] = shown / (-255 * std)
-    bias = ((shown + matrix[:3, 3] - self.mean) / std).astype(np.float32)
+    weights, bias = self._affine(background, matrix)
     ones, low, high = _constants(self, pixels.shape[0] * pixels.shape[1])
     out = np.empty((*pixels.shape[:2], 3), np.float32) if out is None else out
     flat = out.reshape(-1, 3)
@@ -101,6 +94,36 @@ class Normalize:
     np.maximum(flat, low, out=flat)
     np.minimum(flat, high, out=flat)
     return out
+
+  def by_opencv(
+    self,
+    pixels: UInt8[np.ndarray, "h w 4"],
+    background: Sequence[float],
+    matrix: ColorMatrix | None,
+    out: Float[np.ndarray, "h w 3"],
+  ) -> None:
+    """The same to rounding, into `out`, in an eighth of the time."""
+    import cv2
+
+    weights, bias = self._affine(background, matrix)
+    _, low, high = _constants(self, pixels.shape[0] * pixels.shape[1])
+    flat = out.reshape(-1, 3)
+    flat[...] = cv2.transform(pixels.astype(np.float32), np.column_stack([weights.T, bias])).reshape(-1, 3)
+    np.maximum(flat, low, out=flat)
+    np.minimum(flat, high, out=flat)
+
+  def _affine(
+    self, background: Sequence[float], matrix: ColorMatrix | None
+  ) -> tuple[Float[np.ndarray, "4 3"], Float[np.ndarray, "3"]]:
+    """From (p, a) in 0 .. 255 to normalised colours, and what is added."""
+    matrix = _IDENTITY if matrix is None else matrix
+    std = np.asarray(self.std)
+    change = matrix[:3, :3]
+    shown = change @ np.asarray(background)
+    weights = np.empty((4, 3), np.float32)
+    weights[:3] = change.T / (255 * std)
+    weights[3] = shown / (-255 * std)
+    return weights, ((shown + matrix[:3, 3] - self.mean) / std).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)

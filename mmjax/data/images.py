@@ -12,6 +12,10 @@ from mmjax.data.errors import DataError
 Picture = bytes | str | os.PathLike | Image.Image | np.ndarray
 
 MAX_PIXELS = 50_000_000
+JPEG = b"\xff\xd8"
+"""How one begins."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "MPO")
+"""Others are refused: Pillow hands some of them (EPS) to programs that run what they read."""
 
 
 def decode(picture: Picture, *, record: str = "the picture", max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -29,23 +33,35 @@ def decode(picture: Picture, *, record: str = "the picture", max_pixels: int = M
     return _with_known_mode(picture)
   if isinstance(picture, np.ndarray):
     return _from_array(picture, record)
+  image = open_picture(picture, record=record, max_pixels=max_pixels)
   try:
-    image = Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture))
+    image.load()
+    return _with_known_mode(ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO", "TIFF") else image)
+  except Exception as error:  # decoders raise whatever they stumble over
+    raise DataError(f"{record}: the picture is corrupt or truncated ({error!r}). Replace or remove it.") from error
+
+
+def open_picture(picture: bytes | str | os.PathLike, *, record: str, max_pixels: int) -> Image.Image:
+  """The picture with its header read and its pixels not.
+
+  Raises:
+    DataError: unreadable, of a format that is not in FORMATS, or its header claims too much.
+  """
+  try:
+    image = Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture), formats=FORMATS)
   except Image.DecompressionBombError as error:
     raise DataError(f"{record}: refused as a decompression bomb ({error}). Shrink it or remove it.") from error
-  except (OSError, ValueError, SyntaxError) as error:
-    raise DataError(f"{record}: cannot be read as a picture ({error}). Replace or remove it.") from error
+  except Exception as error:  # header parsers raise whatever they stumble over
+    raise DataError(
+      f"{record}: cannot be read as a picture ({error!r}); known are {', '.join(FORMATS)}. Replace or remove it."
+    ) from error
   width, height = image.size
   if width * height > max_pixels:
     raise DataError(
       f"{record}: refused, its header claims {width} x {height} pixels and the limit is {max_pixels}. "
       "Shrink it, or raise --data.max-pixels if you trust it."
     )
-  try:
-    image.load()
-    return _with_known_mode(ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO", "TIFF") else image)
-  except (OSError, ValueError, SyntaxError, EOFError) as error:
-    raise DataError(f"{record}: the picture is corrupt or truncated ({error}). Replace or remove it.") from error
+  return image
 
 
 def decode_mask(picture: Picture, size: tuple[int, int], *, record: str) -> Image.Image:

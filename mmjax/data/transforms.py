@@ -1,17 +1,21 @@
 """A record's picture and captions made into what a batch holds: in training random, in evaluation fixed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
 from mmjax.data import geometry
-from mmjax.data.color import WHITE, Color, ColorJitter, Normalize, RandomBackground, RandomGreyscale
+from mmjax.data.color import WHITE, Color, ColorJitter, ColorMatrix, Normalize, RandomBackground, RandomGreyscale
 from mmjax.data.config import AugmentationConfig, DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.images import Picture, decode, trimmed
+
+if TYPE_CHECKING:  # it brings OpenCV, which data without JPEGs does without
+  from mmjax.data.photo import Photo
 
 PRIMARY = "name"
 """The kind of caption every source has."""
@@ -79,15 +83,40 @@ class TrainImage:
     pixels = np.asarray(geometry.warp(image, box, matrices, self.size))
     if mask is not None:
       mask[1][...] = binary(geometry.warp(mask[0], box, matrices, self.size))
+    result = self.normalize(pixels, *self._colors(rng)[::-1], out)
+    if self.cutout is not None:
+      self.cutout(result, rng)
+    return result
+
+  def photo(
+    self,
+    photo: "Photo",
+    rng: np.random.Generator,
+    out: Float[np.ndarray, "h w 3"],
+    decoder: Callable[["Photo", int], Any],
+  ) -> None:
+    """A JPEG that is not decoded yet, into `out`: the same draws, and the same picture but for the decoder's rounding.
+
+    `decoder` is mmjax.data.photo.decoded, or one that remembers. Raises DataError where the JPEG is corrupt.
+    """
+    from mmjax.data.photo import seen
+
+    matrix = self.crop.box(*photo.size, rng)
+    for transform in self.geometry:
+      matrix = matrix @ transform.matrix(rng)
+    pixels = seen(photo, matrix, self.size, decoder)
+    matrix, background = self._colors(rng)
+    self.normalize.by_opencv(pixels, background, matrix, out)
+    if self.cutout is not None:
+      self.cutout(out, rng)
+
+  def _colors(self, rng: np.random.Generator) -> tuple[ColorMatrix | None, Sequence[float]]:
+    """What happens to the colours, and the background."""
     matrix = None
     for color in self.colors:
       step = color.matrix(rng)
       matrix = step if matrix is None else step @ matrix
-    background = self.background.color(rng)
-    result = self.normalize(pixels, background, matrix, out)
-    if self.cutout is not None:
-      self.cutout(result, rng)
-    return result
+    return matrix, self.background.color(rng)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def test_bad_records_are_replaced_counted_and_logged(plain_config, broken_source
 def test_nothing_but_bad_records_is_an_error(plain_config, tokenizer):
   records = [{"id": "a", "image": b"", "captions": {"name": ["a"]}, "concept": 0}] * 3
   config = dataclasses.replace(plain_config, on_bad_record="skip")
-  with pytest.raises(DataError, match=r"No record of 3 is good"):
+  with pytest.raises(DataError, match=r"No record of 3 in a row is good"):
     next(loader(config, records, tokenizer))
 
 
