@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -70,6 +71,10 @@ def answered() -> Iterator[None]:
     yield
   except (UserError, DataError, FileNotFoundError) as error:
     _fail(str(error))
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    _fail(f"{error.strerror}: {error.filename or 'a file could not be written'}; what was saved before is as it was")
   except KeyboardInterrupt:
     Console(stderr=True).print("interrupted")
     sys.exit(130)

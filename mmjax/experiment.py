@@ -22,6 +22,7 @@ from mmjax.objectives.pair_terms import Matching, MomentumContrastive
 from mmjax.objectives.terms import LOSSES, Contrastive, needs_bias
 from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
 from mmjax.parallel.mesh import ParallelConfig
+from mmjax.train.numerics import NumericsConfig
 from mmjax.train.optimizer import OptimizerConfig
 
 
@@ -92,6 +93,8 @@ class Experiment:
   """How terms are weighed: as they say, or besides by a learned variance each (Kendall et al. 2018)."""
   optimizer: OptimizerConfig = OptimizerConfig()
   """Optimiser, schedule and per-parameter rules."""
+  numerics: NumericsConfig = NumericsConfig()
+  """What happens when a loss or a gradient is not finite, or the loss jumps."""
   parallel: ParallelConfig = ParallelConfig()
   """Mesh, placement and microbatches."""
   evaluation: EvaluationConfig = EvaluationConfig()

@@ -103,13 +103,18 @@ class Checkpoints:
   def restore(self, shapes: TrainState, shardings: TrainState, step: int | None = None) -> Restored:
     """Reads a checkpoint (the newest intact one unless `step` is given) straight into its shards.
 
-    A newer one that is damaged is reported, and set aside as STEP.damaged.
+    A newer one that is damaged is reported, and set aside as STEP.damaged. The state's recent_losses are None where the
+    checkpoint remembers another number of them.
     Raises:
       CheckpointError: there is none, or none is intact, or it is of another model or optimiser; the first fault or
         difference is named.
     """
     step = self._intact(step)
-    self._check_same(step, shapes, self._manager.item_metadata(step).state.tree, "model or optimiser")
+    tree = dict(self._manager.item_metadata(step).state.tree)
+    if _leaf_shapes(tree.get("recent_losses")) != _leaf_shapes(shapes.recent_losses):  # another numerics.spike_window
+      tree["recent_losses"] = None
+      shapes, shardings = shapes.replace(recent_losses=None), shardings.replace(recent_losses=None)
+    self._check_same(step, shapes, tree, "model or optimiser")
     data = self._manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore())).data
     return Restored(self._read(step, shapes, shardings), data)
 

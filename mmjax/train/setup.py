@@ -29,6 +29,7 @@ from mmjax.parallel.mesh import (
 )
 from mmjax.parallel.rules import Rules
 from mmjax.train.loss import BALANCE
+from mmjax.train.numerics import no_losses
 from mmjax.train.optimizer import make_optimizer
 from mmjax.train.pretrained import pretrained_state
 from mmjax.train.state import Params, TrainState, init_state, state_shardings
@@ -97,6 +98,7 @@ def prepare(
     microbatches=experiment.parallel.microbatches,
     shardings=shardings,
     losses=_pair_losses(experiment, losses),
+    numerics=experiment.numerics,
   )
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step)
 
@@ -151,4 +153,5 @@ def _state(experiment: Experiment, model: nn.Module, optimizer: optax.GradientTr
     seed=experiment.run.seed,
     ema=experiment.optimizer.ema_decay > 0,
     memory=_memory(experiment),
+    recent_losses=no_losses(experiment.numerics),
   )

@@ -27,6 +27,7 @@ class TrainState(flax.struct.PyTreeNode):
     ema: moving average of the parameters, or None.
     rng: key data; the randomness of step s is fold_in(rng, s), so it survives a restart.
     memory: what terms of the loss remember from step to step (queues), by their names; None: they remember nothing.
+    recent_losses: float32 [window], NaN where there was none yet; what a jump of the loss is measured by.
   """
 
   step: Int[Array, ""]
@@ -35,6 +36,7 @@ class TrainState(flax.struct.PyTreeNode):
   ema: Params | None
   rng: UInt32[Array, "..."]
   memory: Any = None
+  recent_losses: Any = None
 
   @property
   def evaluation_params(self) -> Params:
@@ -49,6 +51,7 @@ def init_state(
   seed: int,
   ema: bool,
   memory: Any = None,
+  recent_losses: Any = None,
 ) -> TrainState:
   """The state before the first step (call it under jit, or under eval_shape for its shapes)."""
   params_key, step_key = jax.random.split(jax.random.key(seed))
@@ -60,6 +63,7 @@ def init_state(
     ema=jax.tree.map(jnp.copy, params) if ema else None,
     rng=jax.random.key_data(step_key),
     memory=memory,
+    recent_losses=recent_losses,
   )
 
 
@@ -69,6 +73,7 @@ def state_shardings(shapes: TrainState, rules: Rules[Placement], mesh: Mesh) -> 
   whole = replicated(mesh)
   memory = jax.tree.map(lambda _: whole, shapes.memory)
   places: dict[str, Any] = dict(step=whole, params=params, rng=whole, ema=None if shapes.ema is None else params)
+  places["recent_losses"] = None if shapes.recent_losses is None else whole
   return TrainState(opt_state=_beside(shapes.opt_state, shapes.params, params, whole), memory=memory, **places)
 
 

@@ -16,6 +16,7 @@ from mmjax.objectives.terms import PairLoss
 from mmjax.parallel.mesh import batch_sharding, replicated
 from mmjax.parallel.rules import parameter_path
 from mmjax.train.loss import make_loss
+from mmjax.train.numerics import NumericsConfig, judge
 from mmjax.train.optimizer import OptimizerConfig, learning_rate, trainable, update_ema
 from mmjax.train.state import Params, TrainState
 from mmjax.types import Batch
@@ -35,11 +36,12 @@ def make_step(
   microbatches: int,
   shardings: TrainState,
   losses: Mapping[str, PairLoss],
+  numerics: NumericsConfig,
 ) -> Step:
   """Compiles-on-first-call step(state, batch) -> (state, metrics); the state's buffers are donated.
 
   A step whose loss or gradient is not finite leaves the state as it was; metrics["bad_parameters"] then marks the
-  parameters (in tree order) whose gradient is not finite.
+  parameters (in tree order) whose gradient is not finite. So does one whose loss jumps, unless that is only logged.
 
   Args:
     model: a linen module; its methods are those that the objectives ask for.
@@ -51,6 +53,7 @@ def make_step(
     microbatches: pieces in which each device's rows go through the encoders.
     shardings: where the state lies.
     losses: the functions that contrastive objectives name.
+    numerics: what a jump of the loss is, and whether the update is made all the same.
   """
   schedule = learning_rate(config, steps)
   loss_of = make_loss(model, objectives, mesh=mesh, microbatches=microbatches, losses=losses)
@@ -66,8 +69,9 @@ def make_step(
     params = optax.apply_updates(state.params, updates)
     ema = None if state.ema is None else update_ema(state.ema, params, config.ema_decay, state.step)
     stepped = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema, memory=memory)
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), stepped, state)
+    applied, recent, verdict = judge(numerics, loss, grad_norm, state.recent_losses)
+    stepped = stepped.replace(recent_losses=recent)
+    kept = jax.tree.map(lambda new, old: jnp.where(applied, new, old), stepped, state)
     with jax.numpy_dtype_promotion("standard"):
       rate = jnp.asarray(schedule(state.step), jnp.float32)
     metrics |= {
@@ -75,6 +79,7 @@ def make_step(
       "grad_norm": grad_norm,
       "learning_rate": rate,
       "bad_parameters": _not_finite(grads),
+      **verdict,
     }
     return kept, metrics
 

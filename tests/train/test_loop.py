@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import os
+import resource
 import signal
+import threading
+import time
 
 import jax
 import numpy as np
@@ -11,13 +14,9 @@ import pytest
 
 import mmjax
 from mmjax.errors import CheckpointError, UserError
-from mmjax.train import loop
+from mmjax.train import evaluator, loop, session
+from mmjax.train.numerics import NotFiniteError
 from tests.tiny import experiment
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-  return str(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +58,17 @@ def test_every_step_is_logged_beside_chance(whole):
 def test_an_interrupted_run_goes_on_to_the_same_bits(whole, tmp_path, run_of, monkeypatch):
   outcome, workdir = whole
   interrupted = run_of(tmp_path)
-  original = loop.TrainingProgress.advance
+  original = session.TrainingProgress.advance
 
   def interrupt_at_three(self, step):
     original(self, step)
     if step == 3:
       os.kill(os.getpid(), signal.SIGINT)
 
-  monkeypatch.setattr(loop.TrainingProgress, "advance", interrupt_at_three)
+  monkeypatch.setattr(session.TrainingProgress, "advance", interrupt_at_three)
   first = loop.train(interrupted)
   assert first.exit_status == 128 + signal.SIGINT and 3 <= first.run.step < 6
-  monkeypatch.setattr(loop.TrainingProgress, "advance", original)
+  monkeypatch.setattr(session.TrainingProgress, "advance", original)
   second = loop.train(interrupted)
   assert second.exit_status == 0
   parameters_equal(second.run, outcome.run)
@@ -122,7 +121,7 @@ def test_a_batch_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, ru
     return place(batch, mesh)
 
   monkeypatch.setattr(loop, "put_batch", poisoned)
-  with pytest.raises(loop.NotFiniteError, match=r"step 4 is not finite.*first parameter .* 'image.*step 2 in"):
+  with pytest.raises(NotFiniteError, match=r"step 4 is not finite.*first parameter .* 'image.*step 2 in"):
     loop.train(config)
   assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdecimal()) == ["2"]
   monkeypatch.setattr(loop, "put_batch", place)
@@ -147,3 +146,64 @@ def test_an_unknown_best_metric_lists_the_metrics(tmp_path, run_of):
   config = run_of(tmp_path, evaluation={"every": 1, "best_metric": "accuracy"}, run={"steps": 2})
   with pytest.raises(UserError, match="best_metric='accuracy' is not among the metrics: .*recall@1"):
     loop.train(dataclasses.replace(config))
+
+
+def test_sigterm_while_waiting_for_data_or_evaluating_stops_at_once_and_the_evaluation_is_made_up_for(
+  whole, tmp_path, run_of, monkeypatch
+):
+  """The bound: whatever takes long (here a minute) is broken off, the step is saved, and the status says requeue."""
+  config = run_of(tmp_path, evaluation={"every": 3})
+
+  def slow(run):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    time.sleep(60)
+
+  began = time.monotonic()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(evaluator, "evaluate", slow)
+    outcome = loop.train(config)
+  assert (outcome.exit_status, outcome.run.step) == (128 + signal.SIGTERM, 3)
+  assert not any("eval" in record for record in log(tmp_path))
+  monkeypatch.setattr(evaluator, "evaluate", lambda run: {"mean_recall@1": float(run.step)})
+  monkeypatch.setattr(evaluator, "flatten", lambda numbers: numbers)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(session.Feed, "__next__", slow)
+    outcome = loop.train(config)
+  assert (outcome.exit_status, outcome.run.step) == (128 + signal.SIGTERM, 3) and time.monotonic() - began < 50
+  outcome = loop.train(config)
+  assert outcome.exit_status == 0
+  assert [(record["step"], "eval" in record) for record in log(tmp_path)] == [
+    *((1, False), (2, False), (3, False), (3, True), (4, False), (5, False), (6, False), (6, True))
+  ]
+  parameters_equal(outcome.run, whole[0].run)
+
+
+def test_sigusr1_asks_for_the_same(tmp_path, run_of, monkeypatch):
+  monkeypatch.setattr(session.Session, "_greet", lambda self: os.kill(os.getpid(), signal.SIGUSR1))
+  assert loop.train(run_of(tmp_path)).exit_status == 128 + signal.SIGUSR1
+
+
+def test_a_full_disk_ends_the_run_with_the_reason_and_the_last_good_checkpoint_goes_on(whole, tmp_path, run_of):
+  config = run_of(tmp_path, run={"save_every": 2})
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  original, calls = session.Session._save, []
+
+  def save(self, state):
+    calls.append(1)
+    if len(calls) == 2:
+      self._checkpoints.wait()
+      resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # what a full disk is, to the state's larger files
+    original(self, state)
+
+  try:
+    with (
+      pytest.MonkeyPatch.context() as patch,
+      pytest.raises(CheckpointError, match="step 4 could not be.*of step 2, is"),
+    ):
+      patch.setattr(session.Session, "_save", save)
+      loop.train(config)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2"]
+  parameters_equal(loop.train(config).run, whole[0].run)
+  assert log(tmp_path) == log(whole[1])

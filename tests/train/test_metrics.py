@@ -1,8 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from mmjax.train.metrics import Fanout, JsonLines, WeightsAndBiases
+from mmjax.errors import UserError
+from mmjax.train.metrics import Fanout, JsonLines, WeightsAndBiases, read_evaluations
 
 
 def lines(path):
@@ -23,6 +25,43 @@ def test_a_resumed_log_has_no_gap_and_no_duplicate(tmp_path):
   resumed.close()
   assert [record["step"] for record in lines(path)] == [1, 2, 3, 4, 5, 6]
   assert not any("eval" in record for record in lines(path))
+
+
+def test_a_crash_while_the_log_is_cut_loses_no_line(tmp_path, monkeypatch):
+  path = tmp_path / "metrics.jsonl"
+  first = JsonLines(path, resumed_from=0)
+  for step in (1, 2, 3):
+    first.write(step, {"loss": 1.0})
+  first.close()
+  whole = path.read_bytes()
+  path.write_bytes(whole + b"\0\0\0\n" + b'{"step": 4, "lo')  # what a machine that lost its power may leave
+  monkeypatch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(KeyboardInterrupt))
+  with pytest.raises(KeyboardInterrupt):
+    JsonLines(path, resumed_from=2)
+  monkeypatch.undo()
+  assert path.read_bytes().startswith(whole)
+  JsonLines(path, resumed_from=3).close()
+  assert path.read_bytes() == whole
+
+
+def test_a_run_that_goes_back_takes_its_lines_back(tmp_path):
+  log = JsonLines(tmp_path / "metrics.jsonl", resumed_from=0)
+  for step in (1, 2, 3):
+    log.write(step, {"loss": step / 10})
+    log.write_evaluation(step, {"acc1": step / 10})
+  log.rewind(1)
+  log.write(2, {"loss": 0.9})
+  log.sync()
+  log.close()
+  assert [record["step"] for record in lines(tmp_path / "metrics.jsonl")] == [1, 1, 2]
+  assert read_evaluations(tmp_path, up_to=3) == {1: {"acc1": 0.1}}
+
+
+def test_a_full_disk_is_answered(tmp_path):
+  (tmp_path / "metrics.jsonl").symlink_to("/dev/full")  # every write to it fails as on a full disk
+  log = JsonLines(tmp_path / "metrics.jsonl", resumed_from=0)
+  with pytest.raises(UserError, match=r"metrics\.jsonl could not be written: No space left on device"):
+    log.write(1, {"loss": 1.0})
 
 
 def test_every_writer_gets_every_number(tmp_path):

@@ -1,0 +1,36 @@
+"""How fast a run is, and how long its steps wait for data."""
+
+import time
+
+
+class Clock:
+  """Throughput and input wait since the last line of the log."""
+
+  def __init__(self, batch_size: int):
+    self._batch_size = batch_size
+    self._began = time.monotonic()
+    self._reset()
+
+  def step(self, waited: float) -> None:
+    """Counts a step that waited so many seconds for its batch."""
+    self._steps += 1
+    self._waited += waited
+
+  def exclude(self, seconds: float) -> None:
+    """Leaves time out of the throughput, such as that of an evaluation."""
+    self._since += seconds
+
+  def numbers(self) -> dict[str, float]:
+    elapsed = max(time.monotonic() - self._since, 1e-9)
+    steps = max(self._steps, 1)
+    numbers = {
+      "examples_per_second": self._steps * self._batch_size / elapsed,
+      "input_wait": self._waited / steps,
+      "input_wait_share": min(self._waited / elapsed, 1.0),
+      "seconds": time.monotonic() - self._began,
+    }
+    self._reset()
+    return numbers
+
+  def _reset(self) -> None:
+    self._steps, self._waited, self._since = 0, 0.0, time.monotonic()

@@ -1,0 +1,235 @@
+"""One sitting of a run: feed, step, log, save, evaluate, until all steps are done or somebody asks to stop."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmjax.data import Tokenizer
+from mmjax.data.feed import Feed
+from mmjax.experiment import Experiment
+from mmjax.parallel.host import trim_allocator
+from mmjax.run import CHECKPOINTS
+from mmjax.train.checkpoint import Checkpoints, Restored
+from mmjax.train.clock import Clock
+from mmjax.train.diagnosis import event, sentence, stopped
+from mmjax.train.evaluator import Evaluator
+from mmjax.train.interrupt import Interrupt, Interrupted
+from mmjax.train.metrics import EVENTS, Fanout, Lines, Writer, make_writers
+from mmjax.train.numerics import Policy, no_losses
+from mmjax.train.progress import TrainingProgress
+from mmjax.train.setup import Training
+from mmjax.train.state import TrainState
+from mmjax.train.step import Metrics
+from mmjax.train.watch import Watch
+from mmjax.types import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class _Flight:
+  """A step that was started: the batches read so far, the data's position after them, and its numbers to be."""
+
+  batches: int
+  feed: Any
+  metrics: Metrics
+
+
+class Session:
+  """What is kept between steps; the state itself is passed along.
+
+  Args:
+    start: the state to begin from, and what its checkpoint kept beside it (nothing, where the run begins).
+  """
+
+  def __init__(
+    self,
+    training: Training,
+    tokenizer: Tokenizer,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    feed: Feed,
+    interrupt: Interrupt,
+    start: Restored,
+  ):
+    self._training, self._experiment, self._workdir = training, training.experiment, workdir
+    self._checkpoints, self._feed, self._interrupt = checkpoints, feed, interrupt
+    self._state = start.state
+    # Steps taken; the step that the newest checkpoint is of; batches read, which rollbacks do not undo.
+    self._start = self._step = self._saved = int(start.state.step)
+    self._batches = start.data.get("batches", self._step)
+    self._policy = Policy(self._experiment.numerics, start.data.get("numerics", {}))
+    if start.data:
+      feed.set_state(dict(start.data.get("feed", start.data)))
+    self._evaluator = Evaluator(training, workdir, tokenizer, score=checkpoints.score, up_to=self._step)
+    self._clock = Clock(self._experiment.run.batch_size)
+    self._turn = 0
+    self._first = jax.process_index() == 0
+    self._writer: Writer = make_writers(self._experiment, workdir, self._step) if self._first else Fanout([])
+    self._events = Lines(workdir / EVENTS, counter="batch", up_to=self._batches) if self._first else None
+
+  def run(self) -> TrainState:
+    """Takes the state to run.steps, or as far as it gets. Raises UserError: see `mmjax.train.loop.train`."""
+    run = self._experiment.run
+    with TrainingProgress(run.steps, start=self._start, quiet=not self._first) as self._progress:
+      patience = 500 + self._experiment.optimizer.warmup_steps
+      self._watch = Watch(self._progress.say, patience=patience, workers=self._experiment.data.workers)
+      self._greet()
+      self._evaluate(self._state)  # what a run did not get to that was killed between a save and its evaluation
+      state = self._train(self._state)
+      if self._step > self._saved:
+        self._save(state)
+      self._farewell()
+    self._writer.close()
+    return state
+
+  def _train(self, state: TrainState) -> TrainState:
+    flight: _Flight | None = None
+    while self._step < self._experiment.run.steps and self._goes_on():
+      batch = self._next_batch()
+      if batch is None:
+        break
+      state, metrics = self._training.step(state, batch)
+      before, flight = flight, _Flight(self._batches, self._feed.get_state(), metrics)
+      # The numbers of the step before are looked at while the device works on this one.
+      back = self._land(before) if before else None
+      if back is not None:
+        state, flight = back, None
+      elif self._due(self._step + 1):
+        state, flight = self._land(flight) or state, None
+        if self._step > self._saved and self._due(self._step):
+          self._save(state)
+          self._evaluate(state)
+    return self._land(flight) or state if flight else state
+
+  def _goes_on(self) -> bool:
+    self._checkpoints.check()
+    self._turn += 1
+    return not self._interrupt.reached(self._turn)
+
+  def _next_batch(self) -> Batch | None:
+    """The next batch; None where the run is asked to stop while it waits for one."""
+    try:
+      with self._interrupt.at_once():
+        batch = next(self._feed)
+    except Interrupted:
+      return None
+    self._batches += 1
+    self._clock.step(self._feed.seconds_waited)
+    if self._batches % self._experiment.run.log_every == 0:
+      self._watch.captions(self._step, batch)
+    return batch
+
+  def _due(self, step: int) -> bool:
+    """Whether a step is one to save at."""
+    run = self._experiment.run
+    return step % run.save_every == 0 or step == run.steps or self._evaluator.at(step)
+
+  def _land(self, flight: _Flight) -> TrainState | None:
+    """Looks at a step's numbers; counts the step, or does what the policy says. Returns the state to go back to."""
+    values = dict(jax.device_get(flight.metrics))
+    bad, spike, usual = (values.pop(name) for name in ("bad_parameters", "spike", "usual_loss"))
+    finite = bool(np.isfinite(values["loss"]) and np.isfinite(values["grad_norm"]))
+    action = self._policy.decide(finite=finite, spike=bool(spike))
+    if action != "apply":
+      numbers = {**values, "usual_loss": usual}
+      happened = event(finite, action, batch=flight.batches, step=self._step + 1, values=numbers)
+      self._progress.say(sentence(happened))
+      if self._events:
+        self._events.add(happened)
+      if action == "stop":
+        latest = self._checkpoints.latest_step
+        kept = "none yet" if latest is None else f"step {latest} in {self._workdir / CHECKPOINTS}"
+        shapes = self._training.shapes.params
+        raise stopped(happened, shapes, bad, kept=kept, exhausted=self._policy.exhausted)
+    if action == "rollback":
+      return self._roll_back(flight)
+    if action != "skip":
+      self._count(values)
+    return None
+
+  def _count(self, values: Metrics) -> None:
+    """One step more was taken; logs it if it is its turn."""
+    self._step += 1
+    self._progress.advance(self._step)
+    if self._step == self._start + 1:
+      trim_allocator()  # what compiling took
+    if self._step % self._experiment.run.log_every == 0 or self._step == self._experiment.run.steps:
+      numbers = {name: float(value) for name, value in values.items()} | self._clock.numbers()
+      numbers |= _chance(self._experiment)
+      self._writer.write(self._step, numbers)
+      self._progress.report(self._step, numbers)
+      self._watch.numbers(self._step, numbers)
+
+  def _roll_back(self, flight: _Flight) -> TrainState:
+    """The last good state; the data goes on with the batch after the bad one, and the log with the step after that."""
+    self._checkpoints.wait()
+    begun = self._checkpoints.latest_step is None
+    state = self._training.initial_state() if begun else restored(self._training, self._checkpoints).state
+    self._feed.set_state(flight.feed)
+    self._batches = flight.batches
+    self._step = self._saved = int(state.step)
+    self._evaluator.rewind(self._step)
+    self._writer.rewind(self._step)
+    self._progress.advance(self._step)
+    return state
+
+  def _save(self, state: TrainState) -> None:
+    self._writer.sync()  # never a checkpoint without the lines before it
+    beside = {"feed": self._feed.get_state(), "batches": self._batches, "numerics": self._policy.state}
+    self._checkpoints.save(self._step, state, beside)
+    self._saved = self._step
+
+  def _evaluate(self, state: TrainState) -> None:
+    """Evaluates where that is due. The step is saved by now, or being saved: a run that dies here loses nothing."""
+    if not self._evaluator.due(self._step):
+      return
+    began = time.monotonic()
+    try:
+      with self._interrupt.at_once():
+        numbers = self._evaluator.measure(state)
+    except Interrupted:
+      self._progress.say("the evaluation was given up; it is made up for when the run goes on")
+      return
+    self._progress.say(self._evaluator.record(self._step, numbers, self._writer))
+    self._clock.exclude(time.monotonic() - began)
+
+  def _greet(self) -> None:
+    run, mesh = self._experiment.run, self._training.mesh
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self._training.shapes.params))
+    devices = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    self._progress.say(
+      f"{count / 1e6:.2f}M parameters, batch {run.batch_size} on {mesh.size} {mesh.devices.flat[0].platform} "
+      f"device(s) ({devices}), {run.steps} steps, workdir {self._workdir}"
+    )
+    if self._start:
+      self._progress.say(f"resumed after step {self._start}")
+
+  def _farewell(self) -> None:
+    if self._interrupt:
+      self._progress.say(f"stopped after step {self._step}; saving")
+      self._checkpoints.wait()
+      saved = self._workdir / CHECKPOINTS / str(self._saved)
+      self._progress.say(f"saved to {saved}; the same command goes on from here")
+
+
+def restored(training: Training, checkpoints: Checkpoints) -> Restored:
+  """The newest intact checkpoint. Of the losses it remembers, none counts where numerics.spike_window has changed."""
+  found = checkpoints.restore(training.shapes, training.shardings)
+  if found.state.recent_losses is not None:
+    return found
+  fresh = jax.jit(lambda: no_losses(training.experiment.numerics), out_shardings=training.shardings.recent_losses)()
+  return Restored(found.state.replace(recent_losses=fresh), found.data)
+
+
+def _chance(experiment: Experiment) -> dict[str, float]:
+  """What guessing gives for each objective where that is known, and for their sum where it is known of all."""
+  chances = {o.name: o.chance(experiment.run.batch_size, experiment.model) for o in experiment.objectives}
+  known = {name: chance for name, chance in chances.items() if chance is not None}
+  numbers = {f"{name}_chance": chance for name, chance in known.items()} if len(chances) > 1 else {}
+  constant = experiment.balance == "fixed" and not any(o.schedule for o in experiment.objectives)
+  if constant and len(known) == len(chances):
+    numbers["chance"] = sum(o.weight * known[o.name] for o in experiment.objectives)
+  return numbers
