@@ -105,7 +105,7 @@ def phase_file(workdir: Path) -> Path:
 
 
 @contextlib.contextmanager
-def started(workdir: Path, cache: Path) -> Iterator[subprocess.Popen]:
+def launched(workdir: Path, cache: Path) -> Iterator[subprocess.Popen]:
   """A run in a process group of its own, of which nothing is left afterwards."""
   phase_file(workdir).write_bytes(b".")
   environment = os.environ | {
@@ -126,7 +126,7 @@ def started(workdir: Path, cache: Path) -> Iterator[subprocess.Popen]:
 
 
 def finish(workdir: Path, cache: Path) -> None:
-  with started(workdir, cache) as run:
+  with launched(workdir, cache) as run:
     if run.wait(timeout=TIMEOUT):
       raise SystemExit(f"the run failed with status {run.returncode}; see {workdir.with_suffix('.log')}")
 
@@ -199,7 +199,7 @@ class Death:
 
 def kill(workdir: Path, cache: Path, wanted: str, moment: Moment, chance: random.Random) -> Death | None:
   """Starts a run and kills its whole group at that moment; None where it was over before."""
-  with started(workdir, cache) as run:
+  with launched(workdir, cache) as run:
     deadline = time.monotonic() + TIMEOUT
     while not moment(run, workdir, chance):
       if run.poll() is not None:
