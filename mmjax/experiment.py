@@ -18,6 +18,7 @@ from mmjax.evaluate.config import EvaluationConfig
 from mmjax.models.build import ModelConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.objectives.answer_terms import Answer, AnswerText, Relevance
+from mmjax.objectives.image_terms import MaskedBoth, MaskedPatches
 from mmjax.objectives.pair_terms import Matching, MomentumContrastive
 from mmjax.objectives.terms import LOSSES, Contrastive, needs_bias
 from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
@@ -72,7 +73,17 @@ class PretrainedConfig:
 
 
 Objective = (
-  Contrastive | MomentumContrastive | Matching | MaskedWords | NextSentence | Caption | Answer | AnswerText | Relevance
+  Contrastive
+  | MomentumContrastive
+  | Matching
+  | MaskedWords
+  | MaskedPatches
+  | MaskedBoth
+  | NextSentence
+  | Caption
+  | Answer
+  | AnswerText
+  | Relevance
 )
 """The terms a configuration may list."""
 

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from mmjax.errors import ConfigError
 from mmjax.objectives.contrastive import clip_loss, siglip_loss
 from mmjax.objectives.labelled import supcon_views_loss, unicl_loss
-from mmjax.objectives.margin import hinge_loss, triplet_loss
+from mmjax.objectives.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
+from mmjax.objectives.smoothed import align_loss
 from mmjax.objectives.term import Term
 from mmjax.objectives.variants import dcl_loss, focal_loss
 from mmjax.types import Batch
@@ -35,6 +36,8 @@ LOSSES: Mapping[str, PairLoss] = MappingProxyType(
     "triplet": triplet_loss,
     "unicl": unicl_loss,
     "supcon": supcon_views_loss,
+    "align": align_loss,
+    "semi_hard": semi_hard_triplet_loss,
   }
 )
 
@@ -44,6 +47,7 @@ _CHANCE: Mapping[str, Callable[[int], float]] = MappingProxyType(
   {
     "softmax": math.log,
     "unicl": math.log,
+    "align": math.log,
     "sigmoid": lambda n: math.log(n) + (n - 1) * math.log(n / (n - 1)) if n > 1 else 0.0,
     "dcl": lambda n: math.log(n - 1) if n > 1 else 0.0,
     "hinge": lambda n: 2 * (n - 1) * _default(hinge_loss, "margin"),
@@ -58,8 +62,9 @@ class Contrastive(Term):
   """A contrastive loss between two embeddings of every example in the global batch."""
 
   loss: str = "softmax"
-  """softmax (CLIP), sigmoid (SigLIP), dcl, focal, hinge, triplet, unicl and supcon (labels: the concept), or the
-  name of the script's own, given to main(..., losses={NAME: function}). sigmoid, focal: set model.init_logit_bias."""
+  """softmax (CLIP), sigmoid (SigLIP), dcl, focal, hinge, triplet, semi_hard, align, unicl and supcon (labels: the
+  concept), or the name of the script's own, given to main(..., losses={NAME: function}). sigmoid, focal: set
+  model.init_logit_bias."""
   between: tuple[str, str] = ("image", "text")
   """The two embeddings that are compared, by name: image, text, or image2 (the second view of data.views=2)."""
   mask_same_concept: bool = False

@@ -95,7 +95,7 @@ class MaskedWords(ExampleTerm):
       loss = distilled_word_loss(logits, taught, hidden.ids, hidden.chosen, alpha=alpha)
     else:
       loss = masked_word_loss(logits, hidden.ids, hidden.chosen)
-    return {"loss": loss, "accuracy": _share(jnp.argmax(logits, -1) == hidden.ids, hidden.chosen)}
+    return {"loss": loss, "accuracy": share(jnp.argmax(logits, -1) == hidden.ids, hidden.chosen)}
 
   def teach(self, forward: Forward) -> Any:
     return self._guess(forward)[0]
@@ -189,7 +189,7 @@ class Caption(ExampleTerm):
     return math.log(model.text.vocab_size)
 
 
-def _share(right: Bool[Array, "batch most"], counted: Bool[Array, "batch most"]) -> tuple[Array, Array]:
+def share(right: Bool[Array, "batch most"], counted: Bool[Array, "batch most"]) -> tuple[Array, Array]:
   """(share of the places that count where `right`, how many count), so that the batch's mean is over places."""
   count = counted.sum(1, dtype=jnp.float32)
   return (right & counted).sum(1, dtype=jnp.float32) / jnp.maximum(count, 1.0), count

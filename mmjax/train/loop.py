@@ -11,6 +11,7 @@ import jax
 import optax
 
 from mmjax.data import Tokenizer, make_loader, make_source, make_tokenizer
+from mmjax.data.features import source_features
 from mmjax.data.feed import device_prefetch
 from mmjax.errors import CheckpointError, UserError
 from mmjax.experiment import Experiment
@@ -24,7 +25,7 @@ from mmjax.train.interrupt import graceful_interrupt
 from mmjax.train.numerics import LossSpikeError, NotFiniteError
 from mmjax.train.provenance import write_config
 from mmjax.train.session import Session, restored
-from mmjax.train.setup import Training, prepare
+from mmjax.train.setup import Training, check_needs, prepare
 
 __all__ = ["LossSpikeError", "NotFiniteError", "Outcome", "make_workdir", "train", "with_tokenizer"]
 
@@ -59,6 +60,7 @@ def train(
   source = make_source(experiment.data, "train")
   tokenizer = make_tokenizer(experiment.data, source)
   experiment = with_tokenizer(experiment, tokenizer)
+  check_needs(experiment, source_features(source), tokenizer)
   training = prepare(experiment, core, losses=losses)
   workdir = make_workdir(experiment.run.workdir)
   loader = make_loader(

@@ -12,13 +12,17 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from mmjax.data.batching import row_shapes
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
-from mmjax.models.build import build, init_params
+from mmjax.models.build import build, image_size, init_params
 from mmjax.models.sharding import SHARDING_RULES
+from mmjax.objectives.image_terms import MaskedBoth
 from mmjax.objectives.pair_terms import MomentumContrastive
 from mmjax.objectives.term import ExampleTerm
 from mmjax.objectives.terms import Contrastive, PairLoss, resolve
+from mmjax.objectives.word_terms import MaskedWords
 from mmjax.parallel.mesh import (
   Placement,
   batch_shards,
@@ -101,6 +105,20 @@ def prepare(
     numerics=experiment.numerics,
   )
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step)
+
+
+def check_needs(experiment: Experiment, features: Sequence[str], tokenizer: Tokenizer) -> None:
+  """Raises ConfigError where an objective reads what the data does not have; objective and entry are named."""
+  entries = row_shapes(experiment.data, image_size(experiment.model), features)
+  for term in experiment.objectives:
+    missing = [name for name in term.needs if name not in entries]
+    if missing:
+      raise ConfigError(
+        f"the objective {term.name} reads {missing[0]!r}, which --data.source {experiment.data.source} does not have "
+        f"with these settings; it has {', '.join(entries)}"
+      )
+    if isinstance(term, MaskedWords | MaskedBoth) and tokenizer.mask_id is None:
+      raise ConfigError(f"the objective {term.name} hides words: set --data.tokenizer.mask-token '<mask>'")
 
 
 def check_together(experiment: Experiment, mesh: Mesh) -> None:

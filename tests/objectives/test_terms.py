@@ -37,14 +37,14 @@ def test_a_term_on_a_mesh_is_the_loss_of_the_whole_batch(loss, mask):
   got = call(put_batch(EMBEDDINGS, mesh), put_batch({"concept": CONCEPTS}, mesh))
   ids = jnp.asarray(CONCEPTS) if mask else None
   image, text = (jnp.asarray(EMBEDDINGS[name]) for name in ("image", "text"))
-  options = {"hinge": {}, "triplet": {}}.get(loss, {"logit_scale": 5.0})
+  options = {"hinge": {}, "triplet": {}, "semi_hard": {}}.get(loss, {"logit_scale": 5.0})
   options |= {"logit_bias": -1.0} if loss in ("sigmoid", "focal") else {}
   options |= {"labels": jnp.asarray(CONCEPTS)} if loss in ("unicl", "supcon") else {"ids": ids}
   expected = LOSSES[loss](image, text, **options)
   np.testing.assert_allclose(got, expected, rtol=2e-6)
 
 
-@pytest.mark.parametrize("loss", ["softmax", "dcl", "unicl", "supcon", "hinge", "triplet"])
+@pytest.mark.parametrize("loss", ["softmax", "dcl", "unicl", "supcon", "align", "hinge", "triplet"])
 def test_chance_is_what_a_model_gets_that_says_the_same_of_every_pair(loss):
   same = jnp.ones((16, 1), jnp.float32)
   options = {"hinge": {}, "triplet": {}}.get(loss, {"logit_scale": 3.0})

@@ -1,0 +1,105 @@
+"""Terms about hidden patches: of a picture alone, and of a picture and its text together."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float
+
+from mmjax.nn.stochastic import fold_in
+from mmjax.objectives.codebook import nearest_code
+from mmjax.objectives.masked_images import masked_code_loss, masked_pixel_loss
+from mmjax.objectives.masked_words import masked_word_loss, take_positions
+from mmjax.objectives.patch_masks import block_patches, random_patches
+from mmjax.objectives.patches import normalize_patches, patchify
+from mmjax.objectives.per_example import ExampleLosses
+from mmjax.objectives.term import ExampleTerm, Forward, Scores
+from mmjax.objectives.word_terms import hide_words, share
+from mmjax.types import Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedPatches(ExampleTerm):
+  """Hidden patches, guessed from the others (SimMIM, BEiT, FLAVA's MIM). Asks for encode_patches and patch_logits."""
+
+  rate: float = 0.4
+  """Share of the patches that is hidden (FLAVA: .4; SimMIM: .6)."""
+  blocks: bool = True
+  """Hide rectangles (BEiT, FLAVA); otherwise single patches (MAE, SimMIM)."""
+  target: Literal["normalized", "pixels"] = "normalized"
+  """What is guessed where the model has no visual codes: pixels, each patch normalised (MAE), or as they are."""
+  codebook: str = ""
+  """An .npy file of codes [codes, patch^2 * 3] (mmjax.objectives.codebook) for a model with num_codes: which of them
+  a patch is nearest to is then guessed."""
+
+  @property
+  def name(self) -> str:
+    return "masked_patches"
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("image",)
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    return ()
+
+  def __call__(self, forward: Forward, taught: Any) -> Scores:
+    image, hidden = hide_patches(forward, self.rate, self.blocks)
+    return {"loss": self.guess(forward, image, hidden, fused=False)}
+
+  def guess(self, forward: Forward, image: Encoded, hidden: Bool[Array, "batch p"], *, fused: bool) -> ExampleLosses:
+    """What guessing the hidden patches costs, from tokens of which the last are the patches'."""
+    said = forward.model.patch_logits(image.tokens[:, -hidden.shape[1] :], fused=fused)
+    truth = patchify(forward.batch["image"], forward.model.config.image.patch_size)
+    if self.codebook:
+      return masked_code_loss(said, nearest_code(truth, read_codebook(self.codebook)), hidden)
+    return masked_pixel_loss(said, normalize_patches(truth) if self.target == "normalized" else truth, hidden)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedBoth(MaskedPatches):
+  """Masked multimodal modelling: hidden words and hidden patches, each guessed from both (FLAVA, section 3.1).
+
+  The loss is the sum of the two, which are logged beside it. Asks besides for encode_words, fuse and word_logits.
+  """
+
+  word_rate: float = 0.15
+  """Share of the words that is hidden."""
+
+  @property
+  def name(self) -> str:
+    return "masked_both"
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("image", "text")
+
+  def __call__(self, forward: Forward, taught: Any) -> Scores:
+    image, hidden = hide_patches(forward, self.rate, self.blocks)
+    words = hide_words(forward, self.word_rate, segments=False)
+    fused = forward.model.fuse(image, words.text, rng=fold_in(forward.rng, 998))
+    said = forward.model.word_logits(take_positions(fused["text"].tokens, words.positions))
+    text = masked_word_loss(said, words.ids, words.chosen)
+    patches = self.guess(forward, fused["image"], hidden, fused=True)
+    right = share(jnp.argmax(said, -1) == words.ids, words.chosen)
+    both = text.losses + patches.losses
+    return {"loss": (both, jnp.ones_like(both)), "words": text, "patches": patches, "words_accuracy": right}
+
+
+def hide_patches(forward: Forward, rate: float, blocks: bool) -> tuple[Encoded, Bool[Array, "batch patches"]]:
+  """The batch's pictures with patches hidden, and which; terms that hide alike share them."""
+
+  def compute() -> tuple[Encoded, Bool[Array, "batch patches"]]:
+    grid, keys = forward.model.config.image.grid, forward.keys("hidden patches")
+    hidden = block_patches(keys, (grid, grid), rate=rate) if blocks else random_patches(keys, grid**2, rate=rate)
+    return forward.model.encode_patches(forward.batch["image"], hidden, rng=forward.rng), hidden
+
+  return forward.once(("hidden patches", rate, blocks), compute)
+
+
+def read_codebook(path: str) -> Float[Array, "codes pixels"]:
+  """The codes of an .npy file; pickles in it are refused."""
+  return jnp.asarray(np.load(path, allow_pickle=False), jnp.float32)

@@ -1,0 +1,161 @@
+"""Every system trains by the one step: two steps are the same on any mesh, in any number of microbatches."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax.encoders.bert import bert_config
+from mmjax.encoders.vit import ViTConfig
+from mmjax.experiment import Experiment, RunConfig, from_json, to_json
+from mmjax.fusion.config import FusionConfig
+from mmjax.models.albef import AlbefConfig
+from mmjax.models.bert import BertConfig
+from mmjax.models.blip import BlipConfig
+from mmjax.models.coca import CocaConfig
+from mmjax.models.flava import FlavaConfig
+from mmjax.models.gpt import GptConfig
+from mmjax.models.vilt import PatchesConfig, ViltConfig
+from mmjax.models.vqa import VqaConfig
+from mmjax.nn.words import WordsConfig
+from mmjax.objectives.answer_terms import Answer, Relevance
+from mmjax.objectives.image_terms import MaskedBoth, MaskedPatches
+from mmjax.objectives.pair_terms import Matching, MomentumContrastive
+from mmjax.objectives.terms import Contrastive
+from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
+from mmjax.parallel.mesh import ParallelConfig, put_batch
+from mmjax.train.optimizer import OptimizerConfig
+from mmjax.train.setup import prepare
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilations():
+  """Seconds instead of minutes: these steps are small, and run twice."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+ROWS, LENGTH, VOCABULARY, SIDE = 16, 8, 24, 8
+SIZE = dict(width=16, depth=1, num_heads=2)
+WORDS = WordsConfig(**SIZE, vocab_size=VOCABULARY, max_length=LENGTH)
+IMAGE = ViTConfig(**SIZE, image_size=SIDE, patch_size=4, pool="cls", drop_path=0.1)
+TEXT = dict(vocab_size=VOCABULARY, max_length=LENGTH, mask_id=3, special_ids=(0, 1, 2, 3), eos_id=1, tanh_pool=False)
+BERT = bert_config(**SIZE, **TEXT)
+SYSTEMS = {
+  "albef": (
+    AlbefConfig(image=IMAGE, text=BERT, fusion_depth=1, embed_dim=8),
+    (MomentumContrastive(queue_size=24, alpha=((0, 0.2), (4, 0.4))), Matching(group=2), MaskedWords(alpha=((0, 0.4),))),
+  ),
+  "bert": (BertConfig(BERT), (MaskedWords(image=False, segments=True), NextSentence())),
+  "blip": (BlipConfig(image=IMAGE, text=WORDS, embed_dim=8), (Contrastive(), Matching(group=2), Caption())),
+  "coca": (
+    CocaConfig(image=dataclasses.replace(IMAGE, pool="mean"), text=WORDS, multimodal_depth=1, caption_queries=2),
+    (Contrastive(), Caption(weight=2.0, schedule=((0, 0.5), (4, 1.0)))),
+  ),
+  "vqa": (
+    VqaConfig(
+      image=dataclasses.replace(IMAGE, pool="mean"),
+      text=BERT,
+      fusion=FusionConfig(**SIZE),
+      num_answers=5,
+    ),
+    (Answer(), Relevance()),
+  ),
+  "flava": (FlavaConfig(image=IMAGE, text=BERT, fusion_depth=1, embed_dim=8), (MaskedPatches(), MaskedBoth())),
+  "vilt": (ViltConfig(PatchesConfig(SIDE, 4), BERT), (Matching(group=2, hard=False), MaskedWords())),
+  "gpt": (GptConfig(WORDS), (Caption(image=False),)),
+}
+
+
+def experiment(system: str, **fields) -> Experiment:
+  model, objectives = SYSTEMS[system]
+  return Experiment(
+    model=model,
+    objectives=objectives,
+    optimizer=OptimizerConfig(warmup_steps=0, schedule="constant", ema_decay=0.5),
+    run=RunConfig(batch_size=ROWS, steps=4),
+    **fields,
+  )
+
+
+def batch() -> dict[str, np.ndarray]:
+  rng = np.random.default_rng(0)
+  ids = rng.integers(4, VOCABULARY, (ROWS, LENGTH), dtype=np.int32)
+  ids[:, 0], ids[3:9, 5:] = 2, 0
+  ids[9] = 0  # a text of padding alone
+  return {
+    "image": rng.normal(size=(ROWS, SIDE, SIDE, 3)).astype(np.float32),
+    "text": ids,
+    "segment": (np.arange(LENGTH) > 3).astype(np.int32)[None].repeat(ROWS, 0),
+    "next": rng.integers(0, 2, ROWS, dtype=np.int32),
+    "index": np.arange(ROWS, dtype=np.int32),
+    "answer": rng.integers(-1, 5, ROWS, dtype=np.int32),
+    "relevance": (rng.random((ROWS, SIDE, SIDE)) < 0.1).astype(np.float32),
+    "concept": np.arange(ROWS, dtype=np.int32) % 13,
+  }
+
+
+@functools.cache  # a compilation takes seconds
+def two_steps(of: Experiment, devices: int = 1) -> list[dict[str, float]]:
+  training = prepare(of, devices=jax.devices()[:devices])
+  state, seen = training.initial_state(), []
+  for _ in range(2):
+    state, metrics = training.step(state, put_batch(batch(), training.mesh))
+    seen.append({name: float(value) for name, value in metrics.items() if name != "bad_parameters"})
+  return seen
+
+
+@pytest.mark.parametrize(
+  ("system", "parallel"),
+  [(name, dict(fsdp=2)) for name in SYSTEMS] + [("blip", dict(fsdp=2, model=2)), ("coca", dict(microbatches=2))],
+)
+def test_two_steps_do_not_depend_on_the_mesh(system, parallel):
+  one = two_steps(experiment(system))
+  assert all(math.isfinite(value) for step in one for value in step.values())
+  other = two_steps(experiment(system, parallel=ParallelConfig(**parallel)), 8)
+  for left, right in zip(one, other, strict=True):
+    assert left == pytest.approx(right, rel=2e-5, abs=2e-6)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_configuration_survives_its_json(system):
+  assert from_json(to_json(experiment(system))) == experiment(system)
+
+
+def test_a_schedule_weighs_a_term_step_by_step():
+  seen = two_steps(experiment("coca"))
+  for step, metrics in enumerate(seen):
+    weight = 2.0 * (0.5 + step / 8)
+    assert metrics["loss"] == pytest.approx(metrics["softmax_image_text"] + weight * metrics["caption"], rel=1e-6)
+
+
+def test_uncertainty_weighs_terms_by_learned_variances():
+  seen = two_steps(experiment("bert", balance="uncertainty"))
+  plain = sum(seen[0][name] for name in ("masked_words_text", "next_sentence"))
+  assert seen[0]["loss"] == pytest.approx(plain, rel=1e-6)  # variances begin at 1
+  later = sum(seen[1][name] for name in ("masked_words_text", "next_sentence"))
+  assert seen[1]["loss"] != pytest.approx(later, rel=1e-6)
+
+
+def test_the_queue_holds_what_the_moving_average_said():
+  training = prepare(experiment("albef"), devices=jax.devices()[:1])
+  state = training.initial_state()
+  teacher = jax.device_get(state.ema)
+  state, _ = training.step(state, put_batch(batch(), training.mesh))
+  images, texts = state.memory["momentum_image_text"]
+  assert int(images.filled) == ROWS and int(images.pointer) == ROWS
+  apply = lambda: training.model.apply({"params": teacher}, batch(), method=lambda m, b: m.project(m.encode(b)))
+  np.testing.assert_allclose(images.features[:ROWS], apply()["image"], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(texts.features[:ROWS], apply()["text"], rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(texts.concept[:ROWS], batch()["concept"])
+
+
+def test_terms_that_need_what_there_is_not_are_refused():
+  with pytest.raises(ValueError, match="ema-decay"):
+    dataclasses.replace(experiment("albef"), optimizer=OptimizerConfig())
+  with pytest.raises(ValueError, match="looks at 16 rows together"):
+    prepare(dataclasses.replace(experiment("blip"), objectives=(Matching(),)), devices=jax.devices()[:2])
