@@ -48,17 +48,23 @@ def apply(kind: str, inputs, parameters=None, **fields) -> Encoded:
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def run_all(every, inputs, dtype="float32"):
+def say_all(every, inputs, dtype="float32"):
+  """{kind: fused}, one program."""
+  return {kind: apply(kind, inputs, every[kind], dtype=dtype) for kind in KINDS}
+
+
+@jax.jit
+def run_all(every, inputs):
   """{kind: (fused, gradient in the parameters, gradient in the inputs' tokens and pooled vectors)}, one program."""
-  return {kind: _run(kind, every[kind], inputs, dtype) for kind in KINDS}
+  return {kind: _run(kind, every[kind], inputs) for kind in KINDS}
 
 
-def _run(kind, parameters, inputs, dtype):
+def _run(kind, parameters, inputs):
   def loss(parameters, vectors):
     read = [e.replace(tokens=tokens, pooled=pooled) for e, (tokens, pooled) in zip(inputs, vectors, strict=True)]
-    fused = apply(kind, read, parameters, dtype=dtype)
-    real = jnp.where(fused.mask[:, :, None], jnp.sin(fused.tokens.astype(jnp.float32)), 0.0)
-    return real.sum() + jnp.cos(fused.pooled.astype(jnp.float32)).sum(), fused
+    fused = apply(kind, read, parameters)
+    real = jnp.where(fused.mask[:, :, None], jnp.sin(fused.tokens), 0.0)
+    return real.sum() + jnp.cos(fused.pooled).sum(), fused
 
   grads, fused = jax.grad(loss, argnums=(0, 1), has_aux=True)(parameters, [(e.tokens, e.pooled) for e in inputs])
   return fused, *grads

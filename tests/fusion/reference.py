@@ -42,7 +42,7 @@ def block(p, x, mask):
   return x + mlp(p["mlp"], norm(p["norm2"], x))
 
 
-def transformer(p, x, mask, depth=2):
+def transformer(p, x, mask, depth):
   for layer in range(depth):
     x = block(p[f"block_{layer}"], x, mask)
   return norm(p["norm"], x)
@@ -106,7 +106,7 @@ def decoder_block(p, x, mask, context, context_mask):
   return x + mlp(p["mlp"], norm(p["norm2"], x))
 
 
-def cross_attention(p, tokens, masks, depth=2):
+def cross_attention(p, tokens, masks, depth):
   x, context, context_mask = tokens[0], np.concatenate(tokens[1:]), np.concatenate(masks[1:])
   for layer in range(depth):
     x = decoder_block(p["decoder"][f"block_{layer}"], x, masks[0], context, context_mask)
@@ -114,7 +114,7 @@ def cross_attention(p, tokens, masks, depth=2):
   return out, out[0]
 
 
-def co_attention(p, tokens, masks, depth=2):
+def co_attention(p, tokens, masks, depth):
   for layer in range(depth):
     others = [[j for j in range(len(tokens)) if j != i] for i in range(len(tokens))]
     tokens = [
@@ -136,20 +136,20 @@ def streams_out(p, tokens, masks):
   return np.concatenate(tokens), sum(firsts) / len(firsts)
 
 
-def early(p, tokens, masks):
+def early(p, tokens, masks, depth):
   typed = [x + p["token_type_embedding"][i] for i, x in enumerate(tokens)]
-  out = transformer(p["joint"]["transformer"], np.concatenate(typed), np.concatenate(masks))
+  out = transformer(p["joint"]["transformer"], np.concatenate(typed), np.concatenate(masks), depth)
   return out, out[0]
 
 
-def merged(p, tokens, masks):
+def merged(p, tokens, masks, depth):
   projected = [linear(p[f"input_{i}_projection"], x) for i, x in enumerate(tokens)]
   row, mask = np.concatenate([p["class_token"], *projected]), np.concatenate([[True], *masks])
-  out = transformer(p["joint"]["transformer"], row, mask)
+  out = transformer(p["joint"]["transformer"], row, mask, depth)
   return out[1:], out[0]
 
 
-def bottleneck(p, tokens, masks, depth=2):
+def bottleneck(p, tokens, masks, depth):
   shared, count = p["bottleneck_tokens"], len(p["bottleneck_tokens"])
   for layer in range(depth):
     rows = [

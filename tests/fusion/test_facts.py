@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mmjax.fusion import (
-  Bottleneck,
   FusionConfig,
   join,
   make_operator,
@@ -19,7 +18,7 @@ from mmjax.fusion import (
 )
 from mmjax.parallel.mesh import ParallelConfig, batch_sharding, make_mesh
 from mmjax.types import Encoded
-from tests.fusion.cases import INPUTS, KINDS, TOKENS, apply, config, every_params, modality, params, run_all
+from tests.fusion.cases import INPUTS, KINDS, TOKENS, apply, config, every_params, modality, params, run_all, say_all
 
 ADDITIVE = ("concat", "sum", "average", "late")
 EMPTY = INPUTS[0], INPUTS[1].replace(mask=jnp.zeros_like(INPUTS[1].mask), pooled=jnp.zeros_like(INPUTS[1].pooled))
@@ -102,18 +101,18 @@ def on_eight():
   sharding = batch_sharding(make_mesh(ParallelConfig()))
   inputs = jax.device_put(INPUTS, sharding)
   assert len(inputs[0].tokens.sharding.device_set) == 8
-  return run_all(every_params(), inputs)
+  return say_all(every_params(), inputs)
 
 
 @each_kind
 def test_eight_devices_say_what_one_says(on_eight, kind):
-  (fused, *grads), (expected, *expected_grads) = on_eight[kind], plain()[kind]
-  _assert_close((fused, grads), (expected, expected_grads), 2e-5)
+  assert len(on_eight[kind].tokens.sharding.device_set) == 8
+  _assert_close(on_eight[kind], plain()[kind][0], 2e-5)
 
 
 @pytest.fixture(scope="module")
 def low():
-  return jax.jit(lambda: {kind: apply(kind, INPUTS, dtype="bfloat16") for kind in KINDS})()
+  return say_all(every_params(), INPUTS, dtype="bfloat16")
 
 
 @each_kind
@@ -139,22 +138,22 @@ def test_what_is_read_by_cross_attention_may_stand_in_any_order():
   _assert_close(fused(image), fused(Encoded(*turned, image.pooled)), 2e-5)
 
 
-def _gradient(output, depth):
-  """The largest gradient of the first modality's tokens, or of the second one's, by the other's tokens."""
-  module = Bottleneck(config("bottleneck", depth=depth), 2)
-  p = module.init(jax.random.key(0), *INPUTS)["params"]
+@functools.partial(jax.jit, static_argnames="depth")
+def _crossing(depth):
+  """The largest gradient of each modality's tokens by the other one's, after that many bottleneck layers."""
 
-  def said(tokens):
+  def said(output, tokens):
     inputs = [*INPUTS]
     inputs[1 - output] = inputs[1 - output].replace(tokens=tokens)
-    return jnp.sin(split(module.apply({"params": p}, *inputs), inputs)[output].tokens).sum()
+    fused = apply("bottleneck", inputs, params("bottleneck"), depth=depth)
+    return jnp.sin(split(fused, inputs)[output].tokens).sum()
 
-  return float(jnp.abs(jax.grad(said)(INPUTS[1 - output].tokens)).max())
+  return [jnp.abs(jax.grad(functools.partial(said, i))(INPUTS[1 - i].tokens)).max() for i in (0, 1)]
 
 
 def test_a_bottleneck_passes_nothing_before_its_second_layer():
-  assert _gradient(0, depth=1) == 0 and _gradient(1, depth=1) == 0
-  assert _gradient(0, depth=2) > 1e-4 and _gradient(1, depth=2) > 1e-4
+  assert [float(g) for g in _crossing(depth=1)] == [0.0, 0.0]
+  assert min(_crossing(depth=2)) > 1e-3
 
 
 def test_late_decisions_know_nothing_of_each_other():
