@@ -9,19 +9,20 @@ from jax import Array
 PyTree = Any
 
 
-def microbatch(fn: Callable[..., PyTree], num_microbatches: int) -> Callable[..., PyTree]:
+def microbatch(fn: Callable[..., PyTree], num_microbatches: int, *, together: int = 1) -> Callable[..., PyTree]:
   """`fn` over the leading axis of its arguments, `num_microbatches` pieces one after another, rematerialised.
 
-  Row i goes to microbatch i % num_microbatches, so that an array sharded over its leading axis stays where it
-  is, under plain jit as well as inside shard_map. Inside shard_map, cast closed-over parameters to varying
+  Row i goes to microbatch i // together % num_microbatches, so that an array sharded over its leading axis stays
+  where it is, under plain jit as well as inside shard_map. Inside shard_map, cast closed-over parameters to varying
   *before* the call (`jax.lax.pcast`), or their gradient's all-reduce runs once per microbatch.
 
   Args:
     fn: (*pytrees with leading axis n) -> pytree with leading axis n, closing over parameters if it likes; row
       i of its result depends on other rows only where that is meant per microbatch (in-batch negatives).
     num_microbatches: 1 leaves `fn` as it is, without rematerialisation.
+    together: that many consecutive rows stay neighbours in one microbatch (groups of in-batch negatives).
   Returns: a function of the same signature; its results are in the original order.
-  Raises: ValueError when the leading axes differ or are not a multiple of num_microbatches.
+  Raises: ValueError when the leading axes differ or are not a multiple of num_microbatches * together.
 
   This is GradCache (Gao et al. 2021) when a pairwise loss follows.
   """
@@ -31,15 +32,15 @@ def microbatch(fn: Callable[..., PyTree], num_microbatches: int) -> Callable[...
     return fn
 
   def mapped(*args: PyTree) -> PyTree:
-    size = _batch_size(args, num_microbatches)
+    size = _batch_size(args, num_microbatches, together)
     step = jax.checkpoint(lambda piece: fn(*piece), prevent_cse=False)  # a loop body needs no CSE barrier
-    result = jax.lax.map(step, jax.tree.map(lambda leaf: _split(leaf, num_microbatches), args))
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: _join(path, leaf, size), result)
+    result = jax.lax.map(step, jax.tree.map(lambda leaf: _split(leaf, num_microbatches, together), args))
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _join(path, leaf, size, together), result)
 
   return mapped
 
 
-def _batch_size(args: PyTree, num_microbatches: int) -> int:
+def _batch_size(args: PyTree, num_microbatches: int, together: int) -> int:
   sizes = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(args):
     if leaf.ndim == 0:
@@ -48,24 +49,27 @@ def _batch_size(args: PyTree, num_microbatches: int) -> int:
   if len(set(sizes.values())) != 1:
     raise ValueError(f"microbatch: arguments must share one leading axis, got {sizes or 'no arrays'}")
   size = next(iter(sizes.values()))
-  if size % num_microbatches:
+  if size % (num_microbatches * together):
+    groups = f" of groups of {together} rows" if together > 1 else ""
     raise ValueError(
-      f"microbatch: a batch of {size} cannot be divided into {num_microbatches} equal microbatches; "
-      f"make the (per-device) batch a multiple of {num_microbatches}"
+      f"microbatch: a batch of {size} cannot be divided into {num_microbatches} equal microbatches{groups}; "
+      f"make the (per-device) batch a multiple of {num_microbatches * together}"
     )
   return size
 
 
-def _split(leaf: Array, num: int) -> Array:
-  """[n * num, ...] -> [num, n, ...], row i to piece i % num (the sharded axis stays the major one)."""
-  return leaf.reshape(leaf.shape[0] // num, num, *leaf.shape[1:]).swapaxes(0, 1)
+def _split(leaf: Array, num: int, together: int) -> Array:
+  """[n * num, ...] -> [num, n, ...], row i to piece i // together % num (the sharded axis stays the major one)."""
+  rows, rest = leaf.shape[0] // num, leaf.shape[1:]
+  return leaf.reshape(rows // together, num, together, *rest).swapaxes(0, 1).reshape(num, rows, *rest)
 
 
-def _join(path: Any, leaf: Array, size: int) -> Array:
+def _join(path: Any, leaf: Array, size: int, together: int) -> Array:
   if leaf.ndim < 2 or leaf.shape[0] * leaf.shape[1] != size:
     name = jax.tree_util.keystr(path) or "the result"
     raise ValueError(
       f"microbatch: {name} of the mapped function has shape {leaf.shape[1:]}; its leading axis must be "
       "that of the microbatch"
     )
-  return leaf.swapaxes(0, 1).reshape(size, *leaf.shape[2:])
+  (num, rows), rest = leaf.shape[:2], leaf.shape[2:]
+  return leaf.reshape(num, rows // together, together, *rest).swapaxes(0, 1).reshape(size, *rest)

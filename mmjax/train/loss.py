@@ -1,5 +1,6 @@
 """The loss of one step: encoders and fusion once for all terms, in microbatches; then their weighted sum."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,8 +45,9 @@ def make_loss(
   pupils = [o for o in singles if o.teacher]
   taught_between = sorted({name for o in momentum for name in o.between})
   between = sorted({*taught_between, *(name for o in pairs for name in o.between)})
-  forward = over_rows(_speaker(model, between, singles), mesh, microbatches)
-  teach = over_rows(_teacher(model, taught_between, pupils), mesh, microbatches)
+  together = math.lcm(*(o.together for o in singles))
+  forward = over_rows(_speaker(model, between, singles), mesh, microbatches, together)
+  teach = over_rows(_teacher(model, taught_between, pupils), mesh, microbatches, together)
   read = sorted({*between, *(name for o in singles for name in o.needs)})
 
   def loss_fn(params: Params, state: TrainState, batch: Batch, keys: Array) -> Any:
@@ -72,11 +74,14 @@ def _bias(model: nn.Module, params: Params) -> Any:
   return model.apply({"params": params}, method="logit_bias") if hasattr(model, "logit_bias") else jnp.zeros(())
 
 
-def over_rows(fn: Callable[[Any, Any], Any], mesh: Mesh, microbatches: int) -> Callable[[Any, Any], Any]:
-  """(whole, rows) -> rows of the results: fn on each device's own rows, a microbatch at a time; all have `whole`."""
+def over_rows(fn: Callable[[Any, Any], Any], mesh: Mesh, microbatches: int, together: int) -> Callable[[Any, Any], Any]:
+  """(whole, rows) -> rows of the results: fn on each device's own rows, a microbatch at a time; all have `whole`.
+
+  That many consecutive rows stay `together` in any number of microbatches.
+  """
 
   def pieces(whole: Any, rows: Any) -> Any:
-    return microbatch(lambda piece: fn(whole, piece), microbatches)(rows)
+    return microbatch(lambda piece: fn(whole, piece), microbatches, together=together)(rows)
 
   if mesh.size == 1 or mesh.shape["model"] > 1:
     return pieces

@@ -99,6 +99,16 @@ def test_row_i_goes_to_microbatch_i_modulo_n_and_comes_back_in_order():
   assert (result["key"] == keys).all()
 
 
+def test_rows_that_belong_together_stay_neighbours():
+  """Each pair of rows trades places, whatever the number of microbatches."""
+  trade = lambda x: x.reshape(-1, 2, 3)[:, ::-1].reshape(-1, 3)
+  x = jnp.arange(24.0).reshape(8, 3)
+  for num in (1, 2, 4):
+    np.testing.assert_array_equal(microbatch(trade, num, together=2)(x), trade(x))
+  with pytest.raises(ValueError, match="4 equal microbatches of groups of 4 rows; .* multiple of 16"):
+    microbatch(trade, 4, together=4)(x)
+
+
 def test_activations_of_one_microbatch_are_alive_at_a_time():
   params, image, text = inputs(jnp.float32)
   wide = params | {"in": jnp.ones((D, 4096)), "out": jnp.ones((4096, D))}
