@@ -1,6 +1,6 @@
 """Pictures and captions: sources, transforms, tokenizers, and the loader."""
 
-from mmjax.data.config import AugmentationConfig, DataConfig, ScenesConfig, TokenizerConfig
+from mmjax.data.config import AugmentationConfig, DataConfig, ScenesConfig, TextsConfig, TokenizerConfig
 from mmjax.data.errors import DataError
 from mmjax.data.evaluation_batches import evaluation_batches
 from mmjax.data.feed import Feed, device_prefetch
@@ -19,6 +19,7 @@ __all__ = [
   "Record",
   "ScenesConfig",
   "Source",
+  "TextsConfig",
   "Tokenizer",
   "TokenizerConfig",
   "device_prefetch",

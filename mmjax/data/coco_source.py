@@ -1,0 +1,92 @@
+"""COCO captions as published: pictures with about five captions each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmjax.data.annotations import Complaints, Pictures, data_folder, fault, first_of, read_json
+from mmjax.data.config import DataConfig
+from mmjax.data.errors import DataError, unknown
+from mmjax.data.features import config_features
+from mmjax.data.sources import Record, concept_number
+from mmjax.data.transforms import PRIMARY
+
+LAYOUT = "annotations/captions_train2017.json (and captions_val2017.json) and the pictures in train2017/ and val2017/"
+YEARS = ("2017", "2014")
+_PARTS = {"train": "train", "validation": "val"}
+_IMAGE: Mapping[str, type] = {"id": int, "file_name": str}
+_CAPTION: Mapping[str, type] = {"image_id": int, "caption": str}
+
+
+class CocoSource:
+  """The captioned pictures of "train" or "validation", in the file's order: of 2017, or else of 2014.
+
+  The annotation file is read once (train2017: 92 MB; 0.3 GB at the peak, 0.15 GB kept); pictures when asked for.
+
+  Raises:
+    DataError: naming file, entry and field: a file or picture is missing, or an entry is not as published.
+
+  Attributes:
+    num_skipped: bad entries left out (--data.on-bad-record skip).
+  """
+
+  def __init__(self, config: DataConfig, split: str = "train"):
+    if split not in _PARTS:
+      raise unknown("coco split", split, _PARTS)
+    self.features = config_features(config)
+    part, folder = _PARTS[split], data_folder(config, LAYOUT)
+    file = first_of(folder, [f"annotations/captions_{part}{year}.json" for year in YEARS], LAYOUT)
+    year = file.stem[-4:]
+    self._pictures = Pictures(first_of(folder, [f"{part}{year}", f"images/{part}{year}"], LAYOUT))
+    complaints = Complaints(config)
+    images, entries = read_json(file, ("images", "annotations"), _compact)
+    names = _names(images, str(file), self._pictures, complaints)
+    self._captions: dict[str, list[str]] = {}
+    for place, entry in enumerate(entries):
+      where = f"{file}: annotations[{place}]"
+      if not isinstance(entry, tuple):
+        complaints.add(fault(entry, _CAPTION, where) or f"{where} is not as published.")
+      elif entry[0] not in names:
+        complaints.add(f"{where} is of image_id {entry[0]}, which `images` does not list.")
+      elif (name := names[entry[0]]) is not None:
+        self._captions.setdefault(name, []).append(entry[1])
+    self._names, self.num_skipped = list(self._captions), complaints.number
+    if not self._names:
+      raise DataError(f"{file} captions no picture. Fetch it again.")
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def without_picture(self, index: int) -> Record:
+    """The record but for its picture."""
+    name = self._names[index]
+    texts = self._captions[name]
+    concept = concept_number(texts[0].casefold())
+    return Record(captions={PRIMARY: texts}, id=str(self._pictures.folder / name), concept=concept)
+
+  def __getitem__(self, index: int) -> Record:
+    record = self.without_picture(index)
+    record["image"] = self._pictures.read(self._names[index])
+    return record
+
+
+def _compact(entry: dict) -> Any:
+  """(image_id, caption) or (id, file_name) of a good entry; any other stays as it is, to be complained of."""
+  for fields in (_CAPTION, _IMAGE):
+    if all(type(entry.get(name)) is kind for name, kind in fields.items()):
+      number, text = (entry[name] for name in fields)
+      return (number, text.strip()) if text.strip() else entry
+  return entry
+
+
+def _names(images: Sequence[Any], file: str, pictures: Pictures, complaints: Complaints) -> dict[int, str | None]:
+  """File names by image id; None where the picture is not there."""
+  names: dict[int, str | None] = {}
+  for place, entry in enumerate(images):
+    where = f"{file}: images[{place}]"
+    if not isinstance(entry, tuple):
+      complaints.add(fault(entry, _IMAGE, where) or f"{where} is not as published.")
+      continue
+    names[entry[0]] = entry[1] if entry[1] in pictures else None
+    if names[entry[0]] is None:
+      complaints.add(f"{where}: there is no picture {entry[1]!r} in {pictures.folder}.")
+  return names

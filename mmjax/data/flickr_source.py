@@ -1,0 +1,105 @@
+"""Flickr30k as published, or with Karpathy's splits: pictures with five captions each."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.annotations import Complaints, Pictures, data_folder, fault, first_of, hashed_split, read_json
+from mmjax.data.config import DataConfig
+from mmjax.data.errors import DataError, unknown
+from mmjax.data.features import config_features
+from mmjax.data.sources import Record, concept_number
+from mmjax.data.transforms import PRIMARY
+
+KARPATHY, TOKEN = "dataset_flickr30k.json", "results_20130124.token"
+FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
+LAYOUT = f"{KARPATHY} or {TOKEN}, and the pictures in flickr30k-images/"
+SPLITS = ("train", "validation", "test", "all")
+_KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
+
+
+class FlickrSource:
+  """The captioned pictures of a split, in the file's order.
+
+  Karpathy's file has the splits "train" (29,000), "validation" and "test" (1,000 each); without it a hash of the
+  file name keeps about 5% of the pictures for "validation". Captions are held in memory (about 40 MB).
+
+  Raises:
+    DataError: naming file, entry or line, and field: a file or picture is missing, or an entry is not as published.
+
+  Attributes:
+    num_skipped: bad entries left out (--data.on-bad-record skip).
+  """
+
+  def __init__(self, config: DataConfig, split: str = "train"):
+    if split not in SPLITS:
+      raise unknown("flickr30k split", split, SPLITS)
+    self.features = config_features(config)
+    folder = data_folder(config, LAYOUT)
+    file = first_of(folder, (KARPATHY, TOKEN), LAYOUT)
+    self._pictures = Pictures(first_of(folder, FOLDERS, LAYOUT))
+    complaints = Complaints(config)
+    entries = _karpathy(file, complaints) if file.name == KARPATHY else _token(file, complaints)
+    self._captions: dict[str, list[str]] = {}
+    for where, name, texts, part in entries:
+      if name not in self._pictures:
+        complaints.add(f"{where}: there is no picture {name!r} in {self._pictures.folder}.")
+      elif split in ("all", part):
+        self._captions.setdefault(name, []).extend(texts)
+    self._names, self.num_skipped = list(self._captions), complaints.number
+    if not self._names:
+      raise DataError(f"{file} has no picture of the split {split!r}. Fetch it again, or put {KARPATHY} beside it.")
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def without_picture(self, index: int) -> Record:
+    """The record but for its picture."""
+    name = self._names[index]
+    texts = self._captions[name]
+    concept = concept_number(texts[0].casefold())
+    return Record(captions={PRIMARY: texts}, id=str(self._pictures.folder / name), concept=concept)
+
+  def __getitem__(self, index: int) -> Record:
+    record = self.without_picture(index)
+    record["image"] = self._pictures.read(self._names[index])
+    return record
+
+
+_Entry = tuple[str, str, list[str], str]
+"""Where it is, file name, captions, split."""
+
+
+def _karpathy(file: Path, complaints: Complaints) -> Iterator[_Entry]:
+  for place, entry in enumerate(read_json(file, ("images",), _compact)[0]):
+    where = f"{file}: images[{place}]"
+    wrong = fault(entry, {"filename": str, "split": str, "sentences": list}, where)
+    if wrong is None and entry["split"] not in _KARPATHY_SPLITS:
+      wrong = f"{where}: the field 'split' is {entry['split']!r}, not {', '.join(_KARPATHY_SPLITS)}."
+    if wrong is None and not (entry["sentences"] and all(isinstance(text, str) for text in entry["sentences"])):
+      wrong = f"{where} ({entry['filename']}): `sentences` must be objects with a text `raw`."
+    if wrong is not None:
+      complaints.add(wrong)
+    else:
+      yield where, entry["filename"], entry["sentences"], _KARPATHY_SPLITS[entry["split"]]
+
+
+def _compact(entry: dict) -> Any:
+  """Of a sentence its text; other objects stay as they are."""
+  return entry["raw"].strip() if fault(entry, {"raw": str}, "") is None else entry
+
+
+def _token(file: Path, complaints: Complaints) -> Iterator[_Entry]:
+  try:
+    lines = file.read_text(encoding="utf-8").splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataError(f"Cannot read {file}: {error}. It must be the file as published; fetch it again.") from error
+  for number, line in enumerate(lines, 1):
+    if line.strip():
+      where = f"{file}, line {number}"
+      key, _, text = line.partition("\t")
+      name, _, place = key.partition("#")
+      if not (name and place.isdigit() and text.strip()):
+        complaints.add(f"{where} is not NAME.jpg#NUMBER, a tab and a caption.")
+      else:
+        yield where, name, [text.strip()], hashed_split(name)

@@ -1,0 +1,106 @@
+"""Templated stories: five sentences about two people and a thing, which hang together through who, what and where.
+
+What follows a sentence cannot be told by topic: the sentences that do not follow are of the same place in a story of
+the same topic, only about other people, things and places. A word that is masked in one sentence of a pair is often
+to be read in the other.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+HELD_OUT_FRACTION = 0.1
+DECOYS = 4
+
+PEOPLE = (
+  *("anna", "ben", "clara", "david", "emma", "felix", "grace", "henry", "ida", "jonas"),
+  *("karen", "louis", "maria", "noah", "olga", "peter", "rosa", "simon", "tina", "victor"),
+)
+# By topic: things, and places to carry them to.
+TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+  "farm": (
+    ("bucket", "saddle", "rope", "shovel", "egg", "pumpkin", "lantern", "rake"),
+    ("barn", "stable", "meadow", "orchard", "well", "hayloft"),
+  ),
+  "harbour": (
+    ("anchor", "net", "oar", "barrel", "compass", "flag", "shell", "sail"),
+    ("pier", "lighthouse", "boathouse", "beach", "deck", "dock"),
+  ),
+  "school": (
+    ("pencil", "globe", "violin", "satchel", "ruler", "map", "chalk", "notebook"),
+    ("library", "classroom", "gym", "playground", "canteen", "hall"),
+  ),
+  "town": (
+    ("umbrella", "newspaper", "parcel", "bicycle", "hat", "clock", "ticket", "vase"),
+    ("station", "market", "bakery", "museum", "park", "square"),
+  ),
+}
+QUALITIES = ("old", "new", "small", "heavy", "broken", "golden", "wooden", "dusty")
+# Sentence by sentence; each can be said in several ways.
+PLOT: tuple[tuple[str, ...], ...] = (
+  ("{one} found a {quality} {thing} in the {start}.", "in the {start} {one} saw a {quality} {thing}."),
+  ("{one} took the {thing} to the {goal}.", "the {thing} was for the {goal}, and {one} left."),
+  ("at the {goal} {one} met {two}.", "{two} sat in the {goal} and greeted {one}."),
+  ("{two} asked {one} about the {thing}.", '"is this my {thing}?" {two} asked {one}.'),
+  ("so {one} gave the {thing} to {two}.", "then {two} got the {thing} from {one}."),
+)
+
+
+@dataclass(frozen=True)
+class Cast:
+  """Who and what a story is about."""
+
+  topic: str
+  one: str
+  two: str
+  thing: str
+  quality: str
+  start: str
+  goal: str
+
+
+@dataclass(frozen=True)
+class StoryPair:
+  """A sentence, the one that follows it, and some that follow it in other stories of the topic."""
+
+  first: str
+  second: str
+  others: tuple[str, ...]
+  topic: str
+
+
+def is_held_out(cast: Cast) -> bool:
+  """True where a story belongs to the held-out split: a property of who has what, which every pair says."""
+  digest = hashlib.sha256(f"{cast.one} {cast.thing}".encode()).digest()
+  return int.from_bytes(digest[:8], "big") < HELD_OUT_FRACTION * 2**64
+
+
+def story_pair(index: int, *, seed: int, held_out: bool) -> StoryPair:
+  """The index-th pair of a split: a function of the arguments alone. Places in the story take turns."""
+  rng = random.Random(f"{seed} {held_out} {index}")
+  cast = _cast(rng)
+  while is_held_out(cast) != held_out:
+    cast = _cast(rng)
+  place = index % (len(PLOT) - 1)
+  first, second = (_say(rng, sentence, cast) for sentence in PLOT[place : place + 2])
+  others = tuple(_say(rng, PLOT[place + 1], _cast(rng, unlike=cast)) for _ in range(DECOYS))
+  return StoryPair(first, second, others, cast.topic)
+
+
+def _cast(rng: random.Random, unlike: Cast | None = None) -> Cast:
+  """Any cast; or one of the same topic that shares neither person, thing nor place with another."""
+  taken = () if unlike is None else (unlike.one, unlike.two, unlike.thing, unlike.start, unlike.goal)
+  topic = rng.choice(list(TOPICS)) if unlike is None else unlike.topic
+  things, places = (_without(words, taken) for words in TOPICS[topic])
+  one, two = rng.sample(_without(PEOPLE, taken), 2)
+  start, goal = rng.sample(places, 2)
+  return Cast(topic, one, two, rng.choice(things), rng.choice(QUALITIES), start, goal)
+
+
+def _without(words: Sequence[str], taken: Sequence[str]) -> list[str]:
+  return [word for word in words if word not in taken]
+
+
+def _say(rng: random.Random, ways: Sequence[str], cast: Cast) -> str:
+  return rng.choice(ways).format(**vars(cast))

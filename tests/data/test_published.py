@@ -1,0 +1,291 @@
+"""COCO captions, VQAv2 and Flickr30k in the layouts they are published in, on miniatures."""
+
+import dataclasses
+import io
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmjax.data import (
+  DataConfig,
+  DataError,
+  TokenizerConfig,
+  eval_transform,
+  evaluation_batches,
+  make_loader,
+  make_source,
+  make_tokenizer,
+)
+
+TOKENIZER = TokenizerConfig(vocab_size=300, max_length=12)
+
+
+def picture(path, colour=(200, 0, 0)):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.new("RGB", (12, 8), colour).save(path)
+
+
+def write(path, value):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+
+
+def coco(folder, year="2017", prefix=""):
+  """Three pictures with two captions each in train, one in val; returns the training annotations."""
+  content = {}
+  for part, ids in (("train", (9, 25, 30)), ("val", (42,))):
+    for number in ids:
+      picture(folder / f"{prefix}{part}{year}" / f"{number:012d}.jpg", (number, 0, 0))
+    content[part] = {
+      "info": {"year": int(year)},
+      "licenses": [{"id": 1, "name": "x"}],
+      "images": [{"id": n, "file_name": f"{n:012d}.jpg", "height": 8, "width": 12} for n in ids],
+      "annotations": [
+        {"image_id": n, "id": 10 * n + k, "caption": f" caption {k} of {n}.\n"} for k in range(2) for n in ids
+      ],
+    }
+    write(folder / "annotations" / f"captions_{part}{year}.json", content[part])
+  return content["train"]
+
+
+def vqa(folder):
+  """Three questions on two pictures in train, one in val; returns the training questions and annotations."""
+  written = []
+  for part, asked in (("train2014", ((9, 0), (9, 1), (25, 0))), ("val2014", ((42, 0),))):
+    for image_id in {image_id for image_id, _ in asked}:
+      picture(folder / part / f"COCO_{part}_{image_id:012d}.jpg", (image_id, 0, 0))
+    questions = [{"image_id": i, "question": f"is it {k}?", "question_id": 1000 * i + k} for i, k in asked]
+    annotations = [
+      {
+        "question_type": "is it",
+        "multiple_choice_answer": "yes" if k else "no",
+        "answers": [
+          {"answer": "yes" if k or n > 6 else "no", "answer_confidence": "yes", "answer_id": n + 1} for n in range(10)
+        ],
+        "image_id": i,
+        "answer_type": "yes/no",
+        "question_id": 1000 * i + k,
+      }
+      for i, k in reversed(asked)
+    ]
+    entries = {"info": {}, "data_subtype": part, "questions": questions}, {"info": {}, "annotations": annotations}
+    write(folder / f"v2_OpenEnded_mscoco_{part}_questions.json", entries[0])
+    write(folder / f"v2_mscoco_{part}_annotations.json", entries[1])
+    written.append(entries)
+  return written[0]
+
+
+def flickr(folder):
+  """Four pictures, with Karpathy's splits."""
+  images = []
+  for number, part in enumerate(("train", "val", "test", "train")):
+    picture(folder / "flickr30k-images" / f"{number}.jpg")
+    sentences = [{"raw": f"sentence {k} of {number}", "tokens": [], "sentid": k} for k in range(2)]
+    images.append({"filename": f"{number}.jpg", "split": part, "sentences": sentences, "imgid": number})
+  content = {"dataset": "flickr30k", "images": images}
+  write(folder / "dataset_flickr30k.json", content)
+  return content
+
+
+def config(kind, folder, **more):
+  return DataConfig(source=kind, path=str(folder), dir=str(folder / "cache"), tokenizer=TOKENIZER, **more)
+
+
+@pytest.mark.parametrize("year, prefix", [("2017", ""), ("2014", "images/")])
+def test_coco_captions(tmp_path, year, prefix):
+  coco(tmp_path, year, prefix)
+  train, held_out = (make_source(config("coco", tmp_path), split) for split in ("train", "validation"))
+  assert (len(train), len(held_out)) == (3, 1)
+  record = train[1]
+  assert record["captions"] == {"name": ["caption 0 of 25.", "caption 1 of 25."]}
+  assert record["id"].endswith("train" + year + "/000000000025.jpg")
+  assert Image.open(io.BytesIO(record["image"])).size == (12, 8)
+  tokenizer = make_tokenizer(config("coco", tmp_path), train)
+  batch = next(make_loader(config("coco", tmp_path), train, tokenizer, image_size=8, batch_size=4))
+  assert batch["image"].shape == (4, 8, 8, 3) and batch.keys() == {"image", "text", "index", "concept"}
+
+
+def test_vqav2(tmp_path):
+  vqa(tmp_path)
+  settings = config("vqav2", tmp_path, num_answers=1)
+  train, held_out = (make_source(settings, split) for split in ("train", "validation"))
+  assert (len(train), len(held_out)) == (3, 1)
+  record = train[0]
+  assert record["question"] == "is it 0?" and record["answer"] == "no" and record["id"] == "vqav2/9000"
+  assert record["answers"] == ["no"] * 7 + ["yes"] * 3 and train[1]["answers"] == ["yes"] * 10
+  assert record["picture"] == train[1]["picture"] == 9 != train[2]["picture"]
+  tokenizer = make_tokenizer(settings, train)
+  assert tokenizer.answers == ("no",), "two of three"
+  batch = next(evaluation_batches(train, eval_transform(settings, 8), tokenizer, batch_size=3))
+  assert batch["answer"].tolist() == [0, -1, 0]
+  reds = batch["image"][:, 4, 4, 0]
+  assert reds[0] == reds[1] < reds[2]
+  assert "relevance" not in batch and batch["answer_text"].shape == (3, 8)
+
+
+def test_flickr30k_with_karpathys_splits(tmp_path):
+  flickr(tmp_path)
+  settings = config("flickr30k", tmp_path)
+  names = {split: [r["id"].rsplit("/")[-1] for r in make_source(settings, split)] for split in ("train", "validation")}
+  assert names == {"train": ["0.jpg", "3.jpg"], "validation": ["1.jpg"]}
+  assert len(make_source(settings, "test")) == 1 and len(make_source(settings, "all")) == 4
+  assert make_source(settings, "test")[0]["captions"] == {"name": ["sentence 0 of 2", "sentence 1 of 2"]}
+
+
+def test_flickr30k_as_published(tmp_path):
+  lines = []
+  for number in range(60):
+    picture(tmp_path / "flickr30k-images" / f"{number}.jpg")
+    lines += [f"{number}.jpg#{k}\tsentence {k} of {number} ." for k in range(2)]
+  write(tmp_path / "results_20130124.token", "\n".join(lines) + "\n")
+  settings = config("flickr30k", tmp_path)
+  train, held_out = (make_source(settings, split) for split in ("train", "validation"))
+  assert len(train) + len(held_out) == 60 and 0 < len(held_out) < 12
+  assert not {r["id"] for r in train} & {r["id"] for r in held_out}
+  assert train[0]["captions"]["name"][1].startswith("sentence 1 of ")
+
+
+def damaged(content, place, change):
+  """A deep copy with the entry at a path changed, or removed where the change is None."""
+  content = json.loads(json.dumps(content))
+  target = content
+  for key in place[:-1]:
+    target = target[key]
+  if change is None:
+    del target[place[-1]]
+  else:
+    target[place[-1]] = change
+  return content
+
+
+COCO = [
+  (("annotations", 4, "caption"), None, r"captions_train2017.json: annotations\[4\] has no field 'caption'"),
+  (("annotations", 4, "caption"), 7, r"annotations\[4\]: the field 'caption' is 7, not a text"),
+  (("annotations", 4, "caption"), " ", r"annotations\[4\]: the field 'caption' is empty"),
+  (("annotations", 0, "image_id"), "9", r"annotations\[0\]: the field 'image_id' is '9', not a whole number"),
+  (("annotations", 0, "image_id"), 77, r"annotations\[0\] is of image_id 77, which `images` does not list"),
+  (("annotations", 3), "x", r"annotations\[3\] is not an object with image_id, caption"),
+  (("images", 2, "file_name"), "gone.jpg", r"images\[2\]: there is no picture 'gone.jpg' in .*train2017"),
+  (("images", 2, "id"), None, r"images\[2\] has no field 'id'"),
+]
+
+
+@pytest.mark.parametrize("place, change, message", COCO)
+def test_damaged_coco_entries_are_named_or_skipped(tmp_path, place, change, message):
+  write(tmp_path / "annotations/captions_train2017.json", damaged(coco(tmp_path), place, change))
+  with pytest.raises(DataError, match=message + r".*--data.on-bad-record skip"):
+    make_source(config("coco", tmp_path), "train")
+  source = make_source(config("coco", tmp_path, on_bad_record="skip"), "train")
+  assert source.num_skipped >= 1 and 2 <= len(source) <= 3
+
+
+VQA = [
+  (0, ("questions", 1, "question"), None, r"questions.json: questions\[1\] has no field 'question'"),
+  (0, ("questions", 1, "question"), "", r"questions\[1\]: the field 'question' is empty"),
+  (0, ("questions", 1, "question_id"), 5, r"questions\[1\]: question_id 5 has no annotation in .*annotations.json"),
+  (0, ("questions", 1, "image_id"), 5, r"there is no picture 'COCO_train2014_000000000005.jpg' in .*train2014"),
+  (1, ("annotations", 1, "answers"), None, r"annotations.json: annotations\[1\] has no field 'answers'"),
+  (1, ("annotations", 1, "answers"), [], r"annotations\[1\] \(question_id 9001\): its `answers` must be objects"),
+  (1, ("annotations", 1, "answers", 3, "answer"), None, r"\(question_id 9001\): its `answers` must be objects"),
+  (1, ("annotations", 1, "answers", 3, "answer"), 2, r"\(question_id 9001\): its `answers` must be objects"),
+  (1, ("annotations", 1, "multiple_choice_answer"), None, r"has no field 'multiple_choice_answer'"),
+]
+
+
+@pytest.mark.parametrize("file, place, change, message", VQA)
+def test_damaged_vqa_entries_are_named_or_skipped(tmp_path, file, place, change, message):
+  name = ("v2_OpenEnded_mscoco_train2014_questions.json", "v2_mscoco_train2014_annotations.json")[file]
+  write(tmp_path / name, damaged(vqa(tmp_path)[file], place, change))
+  with pytest.raises(DataError, match=message + r".*--data.on-bad-record skip"):
+    make_source(config("vqav2", tmp_path), "train")
+  source = make_source(config("vqav2", tmp_path, on_bad_record="skip"), "train")
+  assert source.num_skipped >= 1 and len(source) == 2
+
+
+FLICKR = [
+  (("images", 0, "filename"), None, r"dataset_flickr30k.json: images\[0\] has no field 'filename'"),
+  (("images", 0, "split"), "trian", r"images\[0\]: the field 'split' is 'trian', not train, restval, val, test"),
+  (("images", 0, "sentences", 1), {"tokens": []}, r"images\[0\] \(0.jpg\): `sentences` must be objects"),
+  (("images", 0, "filename"), "gone.jpg", r"images\[0\]: there is no picture 'gone.jpg' in .*flickr30k-images"),
+]
+
+
+@pytest.mark.parametrize("place, change, message", FLICKR)
+def test_damaged_flickr_entries_are_named_or_skipped(tmp_path, place, change, message):
+  write(tmp_path / "dataset_flickr30k.json", damaged(flickr(tmp_path), place, change))
+  with pytest.raises(DataError, match=message + r".*--data.on-bad-record skip"):
+    make_source(config("flickr30k", tmp_path), "train")
+  source = make_source(config("flickr30k", tmp_path, on_bad_record="skip"), "train")
+  assert (source.num_skipped, len(source)) == (1, 1)
+
+
+@pytest.mark.parametrize("line", ["0.jpg 0 no tab", "0.jpg#x\tcaption", "0.jpg#0\t ", "#0\tcaption"])
+def test_damaged_token_lines_are_named(tmp_path, line):
+  picture(tmp_path / "images" / "0.jpg")
+  write(tmp_path / "results_20130124.token", f"0.jpg#0\tgood\n{line}\n")
+  with pytest.raises(DataError, match=r"results_20130124.token, line 2 is not NAME.jpg#NUMBER"):
+    make_source(config("flickr30k", tmp_path), "all")
+
+
+FILES = {
+  "coco": (coco, "annotations/captions_train2017.json", "images"),
+  "vqav2": (vqa, "v2_mscoco_train2014_annotations.json", "annotations"),
+  "flickr30k": (flickr, "dataset_flickr30k.json", "images"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_files_that_are_missing_cut_or_others_are_named(tmp_path, kind):
+  make, name, field = FILES[kind]
+  make(tmp_path)
+  settings, file = config(kind, tmp_path), tmp_path / name
+  whole = file.read_text()
+  for text, message in ((whole[:-9], "Cannot read"), ("[]", "is not a JSON object"), ("{}", f"has no list '{field}'")):
+    file.write_text(text)
+    with pytest.raises(DataError, match=f"{file.name}.*{message}|{message}.*{file.name}"):
+      make_source(settings, "train")
+  file.unlink()
+  with pytest.raises(DataError, match=rf"has no .*{file.name}.*--data.path must be the directory with"):
+    make_source(settings, "train")
+  for change, message in (({"path": None}, "needs --data.path"), ({"path": "/nowhere"}, "is not a directory")):
+    with pytest.raises(DataError, match=message):
+      make_source(dataclasses.replace(settings, **change), "train")
+  with pytest.raises(DataError, match=rf"Unknown {kind} split 'trian'. Did you mean 'train'"):
+    make_source(settings, "trian")
+
+
+def test_a_picture_that_vanishes_later_is_named(tmp_path):
+  coco(tmp_path)
+  source = make_source(config("coco", tmp_path), "train")
+  (tmp_path / "train2017" / f"{9:012d}.jpg").unlink()
+  with pytest.raises(DataError, match=r"Cannot read .*000000000009.jpg"):
+    source[0]
+
+
+def test_vqa_files_are_compacted_while_they_are_read(tmp_path):
+  questions, annotations = vqa(tmp_path)
+  number = 3000
+  entries = annotations["annotations"][0]
+  questions["questions"] = [{"image_id": 9, "question": f"is it {n}?", "question_id": n} for n in range(number)]
+  annotations["annotations"] = [entries | {"question_id": n} for n in range(number)]
+  write(tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json", questions)
+  file = tmp_path / "v2_mscoco_train2014_annotations.json"
+  write(file, annotations)
+  tracemalloc.start()
+  source = make_source(config("vqav2", tmp_path), "train")
+  kept, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert len(source) == number
+  assert kept < 700 * number, "bytes a question"
+  assert peak < 2.2 * file.stat().st_size + 900 * number, "the text as bytes and as characters, and what is kept"
+
+
+def test_words_are_learnt_without_reading_pictures(tmp_path, monkeypatch):
+  vqa(tmp_path)
+  source = make_source(config("vqav2", tmp_path), "train")
+  monkeypatch.setattr(type(source), "__getitem__", lambda *_: pytest.fail("a picture was read"))
+  tokenizer = make_tokenizer(config("vqav2", tmp_path), source)
+  assert tokenizer.answers == ("no", "yes") and np.all(tokenizer(["is it 0?"]) < tokenizer.vocab_size)
