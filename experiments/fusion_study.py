@@ -195,6 +195,7 @@ def blind_to(modality: Literal["image", "text"]) -> Callable[[PairExperiment], P
   return change
 
 
+PICTURE = "How often it says each word of each digit, first seed: a sum draws rows and columns only"
 CONTROL, ADDITIVE, GATED, VECTORS, TOKENS = "control", "additive", "gated", "vectors interact", "tokens interact"
 
 STUDY = Study(
@@ -222,7 +223,7 @@ STUDY = Study(
   metrics={"accuracy": "digits_words/accuracy"},
   seeds=3,
   train=train,
-  pictures={"Which words it says of which digits (first seed)": tables},
+  pictures={PICTURE: tables},
 )
 
 EXPERIMENT = PairExperiment()

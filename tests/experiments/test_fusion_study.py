@@ -59,7 +59,7 @@ def test_train_and_report(script, tmp_path, capsys):
   (line,) = (tmp_path / "late" / "seed0" / "metrics.jsonl").read_text().splitlines()
   assert json.loads(line)["step"] == 2 and json.loads(line)["loss"] > 0
   page = (tmp_path / "comparison.html").read_text()
-  assert "Which words it says of which digits" in page and page.count("data:image/png") == 2
+  assert script.PICTURE in page and page.count("data:image/png") == 2
   capsys.readouterr()
   before = (tmp_path / "MLP" / "seed1" / "results.json").stat().st_mtime_ns
   assert call(study, script.EXPERIMENT, "train", *where) == 0  # everything is there: nothing is trained again
