@@ -18,8 +18,9 @@ from rich.progress import (
 def summary(numbers: Mapping[str, float]) -> str:
   """The few numbers worth watching; the loss stands beside chance, what guessing gives."""
   chance = f" (chance {numbers['chance']:.2f})" if "chance" in numbers else ""
+  scale = f"  scale {numbers['logit_scale']:.1f}" if "logit_scale" in numbers else ""
   return (
-    f"loss {numbers['loss']:.3f}{chance}  scale {numbers['logit_scale']:.1f}  "
+    f"loss {numbers['loss']:.3f}{chance}{scale}  "
     f"grad {numbers['grad_norm']:.2f}  {numbers['examples_per_second']:.0f} samples/s  "
     f"input wait {100 * numbers['input_wait_share']:.0f}%"
   )
