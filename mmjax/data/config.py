@@ -153,6 +153,8 @@ class DataConfig:
   """scenes: what is drawn and asked."""
   texts: TextsConfig = TextsConfig()
   """texts: which corpus."""
+  corrupt_captions: float = 0.0
+  """Share of the training records that get the captions of another one, always the same ones (controlled noise)."""
   num_answers: int = 3129
   """Questions: how many of the most frequent training answers are classes; other answers are class -1."""
   tokenizer: TokenizerConfig = TokenizerConfig()

@@ -66,15 +66,47 @@ def make_source(config: DataConfig, split: str) -> Source:
   Splits: emoji, scenes and texts "train", "heldout" (or "validation": the concepts never trained on), "all"; a folder
   "train", "validation", "all", and so shards; easy_vqa "train", "test" (or "validation"), "all"; coco
   and vqav2 "train", "validation", and flickr30k "test" and "all" besides; TFDS "train" and "validation" (the
-  configuration names them), or any TFDS split.
+  configuration names them), or any TFDS split. "train" is corrupted as --data.corrupt-captions says.
 
   Raises:
     DataError: there is no such split, or the data cannot be read; the message says what to change.
   """
+  for opened in (_made, _own, _published):
+    source = opened(config, split)
+    if source is not None:
+      return _corrupted(source, config.corrupt_captions) if config.corrupt_captions and split == "train" else source
+  raise unknown("--data.source", config.source, get_args(get_type_hints(DataConfig)["source"]))
+
+
+def _corrupted(source: Source, share: float) -> Source:
+  from mmjax.data.corruption import CorruptedSource
+
+  return CorruptedSource(source, share)
+
+
+def _made(config: DataConfig, split: str) -> Source | None:
+  """What is built from packages, or generated."""
   if config.source == "emoji":
     from mmjax.data.emoji_source import EmojiSource
 
     return EmojiSource.from_config(config, split)
+  if config.source == "scenes":
+    from mmjax.data.scenes_source import ScenesSource
+
+    return ScenesSource(config, split)
+  if config.source == "easy_vqa":
+    from mmjax.data.easy_vqa_source import EasyVqaSource
+
+    return EasyVqaSource(config, split)
+  if config.source == "texts":
+    from mmjax.data.texts_source import TextsSource
+
+    return TextsSource(config, split)
+  return None
+
+
+def _own(config: DataConfig, split: str) -> Source | None:
+  """What lies on the user's disk in formats of any content."""
   if config.source == "folder":
     from mmjax.data.folder_source import FolderSource
 
@@ -91,18 +123,11 @@ def make_source(config: DataConfig, split: str) -> Source:
     if config.name is None:
       raise DataError("--data.source tfds needs --data.name NAME, such as coco_captions/2014.")
     return TfdsSource.from_config(config, split)
-  if config.source == "scenes":
-    from mmjax.data.scenes_source import ScenesSource
+  return None
 
-    return ScenesSource(config, split)
-  if config.source == "easy_vqa":
-    from mmjax.data.easy_vqa_source import EasyVqaSource
 
-    return EasyVqaSource(config, split)
-  if config.source == "texts":
-    from mmjax.data.texts_source import TextsSource
-
-    return TextsSource(config, split)
+def _published(config: DataConfig, split: str) -> Source | None:
+  """What lies on the user's disk as it was published."""
   if config.source == "coco":
     from mmjax.data.coco_source import CocoSource
 
@@ -115,4 +140,4 @@ def make_source(config: DataConfig, split: str) -> Source:
     from mmjax.data.flickr_source import FlickrSource
 
     return FlickrSource(config, split)
-  raise unknown("--data.source", config.source, get_args(get_type_hints(DataConfig)["source"]))
+  return None
