@@ -6,7 +6,7 @@ from mmjax.data.building import built, examples, strings
 from mmjax.data.config import DataConfig, ScenesConfig
 from mmjax.data.errors import unknown
 from mmjax.data.features import config_features
-from mmjax.data.sources import Record
+from mmjax.data.sources import Record, concept_number
 
 _SPLITS = {
   "train": ("train",),
@@ -20,10 +20,8 @@ class ScenesSource:
   """The scenes of a split in the generator's order, built at first use (seconds).
 
   Args:
-    directory: where the data lives.
+    config: where the data lives, what is drawn and asked, and whether the text is the question or the caption.
     split: "train", "heldout" (or "validation"), "all".
-    config: what is drawn and asked, and whether the text is the question or the caption.
-    features: what a batch of them holds.
 
   Raises:
     DataError: unknown split, or a directory that cannot be written.
@@ -39,6 +37,8 @@ class ScenesSource:
       found = [(features["number"].int64_list.value[0], _record(features)) for features in examples(builder, name)]
       for number, record in sorted(found, key=lambda pair: pair[0]):
         record["id"] = f"scenes/{name}/{number}"
+        if config.scenes.text == "caption":  # which leaves out the columns: scenes may mean the same in words
+          record["concept"] = concept_number(repr(sorted(record["captions"]["name"][0].split(", "))))
         self.records.append(record)
 
   def __len__(self) -> int:

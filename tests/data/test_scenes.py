@@ -246,6 +246,9 @@ def test_captions_in_place_of_questions(config):
   source = make_source(captions, "train")
   tokenizer = make_tokenizer(captions, source)
   assert tokenizer.answers == ()
+  said = [frozenset(source[index]["captions"]["name"][0].split(", ")) for index in range(len(source))]
+  meanings = {(texts, source[index]["concept"]) for index, texts in enumerate(said)}
+  assert len(meanings) == len(set(said)) < 900, "scenes that the same words describe are one concept"
   batch = next(make_loader(captions, source, tokenizer, image_size=32, batch_size=4))
   assert batch.keys() == row_shapes(captions, 32).keys() == {"image", "text", "index", "concept"}
   for row, index in enumerate(batch["index"].tolist()):
