@@ -6,11 +6,18 @@ import flax.struct
 from jax import Array
 from jaxtyping import Bool, Float
 
-# One batch of examples, on the host (numpy) or on the devices (sharded over the batch axes). Keys:
-#   image    float32 [batch, height, width, 3], normalised
-#   text     int32   [batch, length], token ids, padded with the tokenizer's pad id
-#   index    int32   [batch], the example's number in its source: what per-example randomness is keyed on
-#   concept  int32   [batch], equal numbers mean the same thing (false negatives of each other)
+# One batch of examples, on the host (numpy) or on the devices (sharded over the batch axes). Every batch has the last
+# two; of the others those that its source fills (mmjax.data.features). Keys:
+#   image        float32 [batch, height, width, 3], normalised
+#   text         int32   [batch, length], token ids, padded with the tokenizer's pad id: a caption, a question, or a pair
+#   segment      int32   [batch, length], of a pair: 0 in the first text, 1 in the second
+#   next         int32   [batch], of a pair: 1 where the second text really follows the first
+#   answer       int32   [batch], the answer's class, -1 where it is none
+#   answer_text  int32   [batch, answer length], token ids of the answer
+#   relevance    float32 [batch, height, width], 1 on the pixels that the question is about
+#   image2, text2        another view of the same (data.views = 2)
+#   index        int32   [batch], the example's number in its source: what per-example randomness is keyed on
+#   concept      int32   [batch], equal numbers mean the same thing (false negatives of each other)
 Batch = Mapping[str, Array]
 
 

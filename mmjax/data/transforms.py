@@ -105,8 +105,8 @@ class TrainImage:
     for transform in self.geometry:
       matrix = matrix @ transform.matrix(rng)
     pixels = seen(photo, matrix, self.size, decoder)
-    matrix, background = self._colors(rng)
-    self.normalize.by_opencv(pixels, background, matrix, out)
+    change, background = self._colors(rng)
+    self.normalize.by_opencv(pixels, background, change, out)
     if self.cutout is not None:
       self.cutout(out, rng)
 
