@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 # One batch of examples, on the host (numpy) or on the devices (sharded over the batch axes). Every batch has the last
 # two; of the others those that its source fills (mmjax.data.features). Keys:
 #   image        float32 [batch, height, width, 3], normalised
-#   text         int32   [batch, length], token ids, padded with the tokenizer's pad id: a caption, a question, or a pair
+#   text         int32   [batch, length], token ids, padded with the pad id: of a caption, a question, or a pair
 #   segment      int32   [batch, length], of a pair: 0 in the first text, 1 in the second
 #   next         int32   [batch], of a pair: 1 where the second text really follows the first
 #   answer       int32   [batch], the answer's class, -1 where it is none
