@@ -51,10 +51,11 @@ def attention_maps(model: nn.Module, params: Any, batch: Batch, score: Score, *,
       (values, lengths["image"], lengths["text"]), state = nn.apply(score, model, mutable=mutable)(variables, batch)
       return values.sum(), state
 
-    shapes = jax.eval_shape(total, {})[1]["perturbations"]
+    shapes = jax.eval_shape(total, {})[1].get("perturbations", {})
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     gradients, state = jax.grad(total, has_aux=True)(zeros)
-    weights = jax.tree.map(lambda sown: sown[-1], state["intermediates"], is_leaf=lambda node: isinstance(node, tuple))
+    sown = state.get("intermediates", {})
+    weights = jax.tree.map(lambda calls: calls[-1], sown, is_leaf=lambda node: isinstance(node, tuple))
     order = getattr(model, "token_order", None)
     found = [_words_over_patches(*layer, lengths, order, patches) for layer in _layers(weights, gradients)]
     return [maps for maps in found if maps is not None]

@@ -19,7 +19,7 @@ class EvaluationConfig:
   """Prompts for zero-shot classification; {} is where the class goes. Their embeddings are averaged."""
   min_class_size: int = 10
   """emoji: subgroups with fewer members than this are no zero-shot class."""
-  rerank: int = 32
+  rerank: int = 16
   """Models with a match head: how many of the most similar pictures or texts it orders anew; 0: none."""
   beams: int = 3
   """Models that write captions: texts that the beam search follows at once; 1: the likeliest word each time."""

@@ -24,14 +24,12 @@ def run(run: Any, examples: Examples) -> list[Result]:
   """Hidden words with the picture, with another picture and from the text alone: whatever the run was trained for."""
   trained = {objective.name for objective in run.experiment.objectives}
   results: list[Result] = []
-  if "image" in examples.features and "masked_words" in trained:
+  if "image" in examples.features and trained & {"masked_words", "masked_both"}:
     results += [_guessed(run, examples, how, with_picture, ("image",)) for how in ("", "_shuffled")]
-    if "masked_words_text" in trained:
-      results.append(_guessed(run, examples, "_text", from_text, ()))
-  if "next" in examples.features:
-    results.append(_guessed(run, examples, "_text", from_text, ("segment",)))
-    if "next_sentence" in trained:
-      results.append(_follows(run, examples))
+  if "masked_words_text" in trained:
+    results.append(_guessed(run, examples, "_text", from_text, tuple({"segment"} & set(examples.features))))
+  if "next_sentence" in trained:
+    results.append(_follows(run, examples))
   return results
 
 

@@ -87,7 +87,7 @@ def _lead(config: Any, lines: Sequence[Mapping], results: Sequence[Any], run: Ru
       cards.append(card(f"{speeds[len(speeds) // 2]:,.0f}", "examples / s", "median"))
     if "seconds" in last:
       cards.append(card(f"{last['seconds'] / 60:.1f}", "minutes"))
-  for row in [row for row in rows(results) if not row.control and row.kind == "recall"][:4:2]:
+  for row in _first_rows(results):
     first = row.cells[0]
     cards.append(card(number(first, first.value), f"{short(first.metric)}, {row.title}", _beside(first)))
   step = f"Model of step {run.step:,}. " if run is not None else ""
@@ -96,6 +96,13 @@ def _lead(config: Any, lines: Sequence[Mapping], results: Sequence[Any], run: Ru
   return (
     f'<p class="note">{state}{step}Everything here is in this one file.</p><div class="cards">{"".join(cards)}</div>'
   )
+
+
+def _first_rows(results: Sequence[Any]) -> list[Row]:
+  """One way of the first two retrievals, and the first line of every other table but zero-shot classification."""
+  lines = [row for row in rows(results) if not row.control]
+  others = {row.kind: row for row in reversed(lines) if row.kind not in ("recall", "accuracy")}
+  return [row for row in lines if row.kind == "recall"][:4:2] + [others[kind] for kind in HEADINGS if kind in others]
 
 
 def _beside(cell: Cell) -> str:

@@ -24,6 +24,7 @@ _SCORES = (
   ("answer", answer_score, "the answer that the model gives"),
   ("matching", match_score, "that picture and text belong together"),
   ("masked_words", words_score, "the text's own words"),
+  ("masked_both", words_score, "the text's own words"),
 )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from mmjax.data.features import IMAGE_TEXT, config_features
 from mmjax.evaluate import emoji, generic, hidden_words, pairs, questions, written
 from mmjax.evaluate.examples import validation_examples
 from mmjax.evaluate.results import Result
@@ -45,12 +46,14 @@ def evaluate(run: Run) -> list[Result]:
 
 
 def compares(run: Run) -> bool:
-  """Whether the run was trained to embed pictures and texts in one space."""
-  return any(isinstance(objective, Contrastive | MomentumContrastive) for objective in run.experiment.objectives)
+  """Whether the run was trained to embed pictures and texts in one space, and its data has captions."""
+  trained = any(isinstance(objective, Contrastive | MomentumContrastive) for objective in run.experiment.objectives)
+  return trained and config_features(run.experiment.data) == IMAGE_TEXT
 
 
 FUSED = {
-  "matching", "caption", "answer", "answer_text", "relevance", "masked_words", "masked_words_text", "next_sentence",
+  "matching", "caption", "answer", "answer_text", "relevance", "masked_words", "masked_words_text", "masked_both",
+  "next_sentence",
 }  # fmt: skip
 """Objectives of models that are more than two towers, by name."""
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from mmjax.encoders.bert import bert_config
+from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluate.attention_maps import attention_maps
 from mmjax.evaluate.explained import match_score
 from mmjax.models.albef import Albef, AlbefConfig
+from mmjax.models.vilt import PatchesConfig, Vilt, ViltConfig
 from mmjax.nn.attention import MultiHeadAttention
 
 BATCH, WORDS, PATCHES = 3, 5, 4
@@ -60,6 +62,22 @@ def test_maps_of_words_over_patches(albef):
   # In the last block only the first token, from which the match logit is made, has a gradient.
   assert maps.relevance[1, :, 0].max() > 0 and (maps.relevance[1, :, 1:] == 0).all()
   assert maps.relevance[0, :, 1:3].max() > 0
+
+
+def test_one_row_of_tokens_in_a_loop_over_layers():
+  """ViLT, its blocks scanned: words stand before patches, and each layer is told apart."""
+  text = TextConfig(
+    vocab_size=11, max_length=WORDS, width=8, depth=2, num_heads=2, mlp_dim=8, causal=False, pool="first", scan=True
+  )
+  model = Vilt(ViltConfig(PatchesConfig(image_size=8, patch_size=4), text))
+  batch = {"image": jnp.ones((1, 8, 8, 3)), "text": jnp.asarray([[1, 4, 5, 0, 0]], jnp.int32)}
+  params = jax.jit(model.init)(jax.random.key(0), batch)["params"]
+  maps = attention_maps(model, params, batch, match_score, patches=PATCHES)
+  _, state = jax.jit(lambda p: model.apply({"params": p}, batch, mutable=["intermediates"]))(params)
+  (weights,) = state["intermediates"]["stream"]["joint"]["transformer"]["blocks"]["attention"]["weights_9"]
+  assert weights.shape == (2, 1, 2, 9, 9)
+  np.testing.assert_allclose(maps.attention, weights.mean(2)[:, :, :WORDS, WORDS:], atol=1e-6)
+  assert maps.relevance[0].max() > 0 and (maps.relevance[1, 0, 1:] == 0).all()
 
 
 def test_gradient_by_hand():

@@ -3,18 +3,26 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.data import DataConfig, ScenesConfig, TokenizerConfig
+from mmjax.data import DataConfig, ScenesConfig, Tokenizer, TokenizerConfig
+from mmjax.data.features import PAIR
+from mmjax.data.tokenizer import train_vocabulary
 from mmjax.errors import UserError
-from mmjax.evaluate import evaluate, flatten, print_table
+from mmjax.evaluate import evaluate, flatten, hidden_words, print_table
+from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.hidden_words import hide, masked_word_ids
 from mmjax.evaluate.results import rows
 from mmjax.objectives.answer_terms import Answer, AnswerText, Relevance
 from mmjax.objectives.pair_terms import Matching
-from mmjax.objectives.word_terms import Caption, MaskedWords
+from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
+from mmjax.types import Encoded
 
 sys.path.insert(0, str(Path(__file__).parent))
 from knowing import knowing_run, untrained_run
@@ -120,6 +128,41 @@ def test_what_is_hidden_depends_on_the_record_alone():
   np.testing.assert_array_equal(turned[::-1], hidden)
   named, places, counted = hide(ids, numbers, words=np.array([6, 9]), **options)
   assert (named == 3).sum(1).tolist() == [1, 1, 0] and places[0, 0] == 2 and counted.sum() == 2
+
+
+class Parrot(nn.Module):
+  """Says one word everywhere, and that everything follows."""
+
+  config: Any
+  word: int
+
+  def encode_words(self, ids, *, rng=None, segment=None):
+    assert segment is not None
+    return Encoded(jnp.zeros((*ids.shape, 1)), ids > 0, jnp.zeros((len(ids), 1)))
+
+  def word_logits(self, tokens):
+    return jnp.broadcast_to(jax.nn.one_hot(self.word, 400)[None, None], (*tokens.shape[:2], 400))
+
+  def next_logits(self, pooled):
+    return jnp.concatenate([pooled, pooled + 1.0], axis=1)
+
+
+def test_a_parrot_scores_chance_on_pairs_of_sentences(shown):
+  texts = [f"the {color} box is here" for color in ("red", "blue", "green", "grey")]
+  config = TokenizerConfig(vocab_size=300, max_length=24, cls_token="<cls>", sep_token="<sep>", mask_token="<mask>")
+  tokenizer = Tokenizer(train_vocabulary(texts, config), config)
+  records = [
+    {"id": str(n), "concept": n, "first": text, "second": "so it is", "others": [texts[n - 1]]}
+    for n, text in enumerate(texts)
+  ]
+  commonest = int(np.bincount(tokenizer(texts).ravel(), minlength=300)[max(tokenizer.special_ids) + 1 :].argmax())
+  parrot = Parrot(shown[0].model.config, commonest + max(tokenizer.special_ids) + 1)
+  objectives = (MaskedWords(image=False, segments=True), NextSentence())
+  experiment = dataclasses.replace(shown[0].experiment, objectives=objectives)
+  run = dataclasses.replace(shown[0], experiment=experiment, model=parrot, params={}, tokenizer=tokenizer)
+  words, follows = hidden_words.run(run, Examples("texts", "texts", records, PAIR))
+  assert follows["metrics"] == follows["chance"] == {"next_accuracy": 0.5}
+  assert words["metrics"]["masked_word_accuracy"] <= words["chance"]["masked_word_accuracy"] < 0.8
 
 
 def test_words_to_hide_are_one_token_each(shown):
