@@ -1,10 +1,13 @@
 """Text to ids with the `tokenizers` library: load a tokenizer.json, or train a byte-level BPE on captions."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import typing
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -13,6 +16,7 @@ from jaxtyping import Int32
 from mmjax.data.config import TokenizerConfig
 from mmjax.data.errors import DataError
 
+MAX_LENGTH = 65_536
 _VOCABULARY, _RECORD, _ANSWERS = "tokenizer.json", "tokenizer_config.json", "answers.json"
 
 
@@ -27,6 +31,7 @@ class Tokenizer:
   Attributes:
     pad_id, eos_id: which every vocabulary has.
     bos_id, cls_id, sep_id, mask_id: None where the configuration names no such token.
+    begin_id: what begins a text: cls_id, or else bos_id.
     special_ids: all of them that there are; none of them is ever masked or predicted as a word.
 
   Raises:
@@ -48,17 +53,21 @@ class Tokenizer:
         f"--data.tokenizer.pad-token {config.pad_token!r} is also the end token or another special one, so padding "
         "would hide it. Name another token of the vocabulary."
       )
-    self._begin = [token for token in (self.bos_id if self.cls_id is None else self.cls_id,) if token is not None]
+    self.begin_id = self.bos_id if self.cls_id is None else self.cls_id
+    self._begin = [] if self.begin_id is None else [self.begin_id]
     self._room = config.max_length - 1 - len(self._begin)
     if self._room < 1:
       raise DataError(f"--data.tokenizer.max-length {config.max_length} leaves no room for text.")
+    if max(config.max_length, config.answer_length) > MAX_LENGTH:
+      raise DataError(f"--data.tokenizer.max-length and answer-length are at most {MAX_LENGTH}.")
     self._classes = {same_answer(answer): number for number, answer in enumerate(self.answers)}
-    self._engine = tokenizers.Tokenizer.from_str(engine.to_str())  # the caller's stays as it is
-    self._engine.no_padding()
-    self._engine.no_truncation()
-    self._engine.encode_special_tokens = True  # "<eos>" written in a caption is text
-    if config.lowercase:
-      self._engine.normalizer = _folding(self._engine.normalizer)
+    with refusing("The tokenizer.json cannot be used"):
+      self._engine = tokenizers.Tokenizer.from_str(engine.to_str())  # the caller's stays as it is
+      self._engine.no_padding()
+      self._engine.no_truncation()
+      self._engine.encode_special_tokens = True  # "<eos>" written in a caption is text
+      if config.lowercase:
+        self._engine.normalizer = _folding(self._engine.normalizer)
 
   @property
   def vocab_size(self) -> int:
@@ -107,7 +116,8 @@ class Tokenizer:
     return self._padded(rows, self.config.answer_length)
 
   def _words(self, strings: Sequence[str]) -> list[list[int]]:
-    return [encoding.ids for encoding in self._engine.encode_batch_fast(list(strings), add_special_tokens=False)]
+    with refusing("The tokenizer cannot encode these texts"):
+      return [encoding.ids for encoding in self._engine.encode_batch_fast(list(strings), add_special_tokens=False)]
 
   def _padded(self, rows: Sequence[Sequence[int]], length: int, fill: int | None = None) -> Int32[np.ndarray, "n t"]:
     ids = np.full((len(rows), length), self.pad_id if fill is None else fill, np.int32)
@@ -138,8 +148,7 @@ class Tokenizer:
       DataError: a file is missing or unreadable, or tokenizer.json is not the one saved with the record.
     """
     directory = Path(directory)
-    record = _read_record(directory / _RECORD)
-    expected = record.pop("sha256", None)
+    expected, config = _read_record(directory / _RECORD)
     engine = read_vocabulary(directory / _VOCABULARY)
     if _digest((directory / _VOCABULARY).read_text(encoding="utf-8")) != expected:
       raise DataError(
@@ -147,7 +156,7 @@ class Tokenizer:
         "Restore both from the same run."
       )
     answers = directory / _ANSWERS
-    return cls(engine, TokenizerConfig(**record), _read_answers(answers) if answers.exists() else ())
+    return cls(engine, config, _read_answers(answers) if answers.exists() else ())
 
 
 def read_vocabulary(path: str | Path) -> tokenizers.Tokenizer:
@@ -158,13 +167,23 @@ def read_vocabulary(path: str | Path) -> tokenizers.Tokenizer:
   """
   path = Path(path).expanduser()
   try:
-    return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    with refusing(f"{path} is not a tokenizer.json"):
+      return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
   except OSError as error:
     raise DataError(
       f"Cannot read the tokenizer {path}: {error.strerror}. Give the path of a tokenizer.json."
     ) from error
-  except Exception as error:  # the library raises bare Exception
-    raise DataError(f"{path} is not a tokenizer.json: {error}") from error
+
+
+@contextlib.contextmanager
+def refusing(what: str) -> Iterator[None]:
+  """Makes a DataError of whatever the library raises: bare Exception, and panics, which are not even that."""
+  try:
+    yield
+  except (DataError, OSError, TypeError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    raise
+  except BaseException as error:
+    raise DataError(f"{what}: {error}") from error
 
 
 def train_vocabulary(texts: Iterable[str], config: TokenizerConfig) -> tokenizers.Tokenizer:
@@ -196,7 +215,10 @@ def _folding(normalizer: tokenizers.normalizers.Normalizer | None) -> tokenizers
 
 
 def _special_id(engine: tokenizers.Tokenizer, token: str, field: str) -> int:
-  found = engine.token_to_id(token)
+  try:
+    found = engine.token_to_id(token)
+  except UnicodeEncodeError:  # half a surrogate pair is no text
+    found = None
   if found is None:
     raise DataError(
       f"The vocabulary has no token {token!r}. Set --data.tokenizer.{field.replace('_', '-')} to one it has."
@@ -223,11 +245,19 @@ def _digest(vocabulary: str) -> str:
   return hashlib.sha256(vocabulary.encode()).hexdigest()
 
 
-def _read_record(path: Path) -> dict:
+def _read_record(path: Path) -> tuple[Any, TokenizerConfig]:
+  """(digest of the vocabulary, settings)."""
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, json.JSONDecodeError) as error:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    digest = record.pop("sha256", None)
+    config = TokenizerConfig(**record)
+    for name, kind in typing.get_type_hints(TokenizerConfig).items():
+      value = getattr(config, name)
+      if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+        raise ValueError(f"{name} is {value!r}")
+  except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
     raise DataError(f"Cannot read the tokenizer record {path}: {error}. Was it saved with the run?") from error
+  return digest, config
 
 
 def _read_answers(path: Path) -> list[str]:

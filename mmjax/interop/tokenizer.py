@@ -74,7 +74,9 @@ def load_tokenizer(folder: Path, max_length: int, *, open_clip: Fields | None = 
     )
   try:
     engine = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-  except Exception as error:  # the library raises bare Exception
+  except (KeyboardInterrupt, SystemExit):
+    raise
+  except BaseException as error:  # the library raises bare Exception, and panics that are not even that
     raise InteropError(f"{path} is not a tokenizer.json: {error}") from error
   record = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else Fields({}, str(path))
   if record.values.get("tokenizer_class") not in _WHOLE:
@@ -143,12 +145,14 @@ def export_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
   tokenizer.save(folder)
   engine = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
   config = tokenizer.config
-  specials = [(config.eos_token, tokenizer.eos_id)]
-  template = f"$A {config.eos_token}"
-  if config.bos_token is not None and tokenizer.bos_id is not None:
-    specials.append((config.bos_token, tokenizer.bos_id))
-    template = f"{config.bos_token} {template}"
-  engine.post_processor = tokenizers.processors.TemplateProcessing(single=template, special_tokens=specials)
+  special = {id: engine.id_to_token(id) for id in tokenizer.special_ids}
+  begin = "" if tokenizer.begin_id is None else f"{special[tokenizer.begin_id]} "
+  pair = "" if config.sep_token is None else f"{begin}$A {config.sep_token} $B:1 {config.eos_token}:1"
+  engine.post_processor = tokenizers.processors.TemplateProcessing(
+    single=f"{begin}$A {config.eos_token}",
+    pair=pair or f"{begin}$A $B:1 {config.eos_token}:1",
+    special_tokens=[(token, id) for id, token in special.items()],
+  )
   (folder / TOKENIZER).write_text(engine.to_str(), encoding="utf-8")
   record: dict[str, Any] = {
     "tokenizer_class": "PreTrainedTokenizerFast",
@@ -158,6 +162,9 @@ def export_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     "pad_token": config.pad_token,
     "eos_token": config.eos_token,
     "bos_token": config.bos_token,
+    "cls_token": config.cls_token,
+    "sep_token": config.sep_token,
+    "mask_token": config.mask_token,
     "split_special_tokens": True,
     "clean_up_tokenization_spaces": False,
   }

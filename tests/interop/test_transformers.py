@@ -192,10 +192,17 @@ def test_a_tokenizer_that_is_more_than_its_file_is_refused(tmp_path):
     load_tokenizer(tmp_path, 8)
 
 
-def test_a_trained_tokenizer_gives_transformers_the_same_ids(tmp_path):
-  config = TokenizerConfig(vocab_size=300, max_length=12, bos_token="<bos>")
+@pytest.mark.parametrize("special", [{"bos_token": "<bos>"}, {}, {"cls_token": "<cls>", "sep_token": "<sep>"}])
+def test_a_trained_tokenizer_gives_transformers_the_same_ids(tmp_path, special):
+  config = TokenizerConfig(vocab_size=300, max_length=12, mask_token="<mask>", **special)
   ours = Tokenizer(train_vocabulary(AWKWARD[2:6], config), config)
   export_tokenizer(ours, tmp_path)
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
   ids = theirs(AWKWARD, padding="max_length", truncation=True, max_length=12, return_tensors="np").input_ids
   np.testing.assert_array_equal(ours(AWKWARD), ids)
+  assert theirs.mask_token_id == ours.mask_id
+  if ours.sep_id is not None:
+    both = theirs("ab", "cd", padding="max_length", max_length=12, return_tensors="np", return_token_type_ids=True)
+    text, segment = ours.pairs(["ab"], ["cd"])
+    np.testing.assert_array_equal(both.input_ids, text)
+    np.testing.assert_array_equal(both.token_type_ids, segment)
