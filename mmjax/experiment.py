@@ -169,7 +169,7 @@ def from_json(fields: dict[str, Any], *, source: str = "the configuration") -> E
   """The inverse of to_json. Raises ConfigError, which names `source` and the offending fields."""
   try:
     return _converter.structure(fields, Experiment)
-  except (BaseValidationError, ValueError, TypeError) as error:
+  except (BaseValidationError, ValueError, TypeError, AttributeError, OverflowError) as error:  # as cattrs has it
     faults = "; ".join(transform_error(error, path="experiment", format_exception=_fault))
     raise ConfigError(f"{source} is not an experiment of this version of mmjax: {faults}") from error
 
@@ -186,6 +186,6 @@ def read_experiment(path: Path) -> Experiment:
   try:
     record = json.loads(path.read_text(encoding="utf-8"))
     fields = record["experiment"]
-  except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise ConfigError(f"{path} is not a run's config.json: {error!r}") from error
   return from_json(fields, source=str(path))

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError, unknown
@@ -17,6 +18,7 @@ IMAGE_COLUMNS = ("image", "file_name", "filename", "filepath")
 CAPTION_COLUMNS = ("caption", "text", "title")
 SPLITS = ("train", "validation", "all")
 VALIDATION_FRACTION = 0.05
+MAX_LINE = 1_000_000
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +34,7 @@ class FolderSource:
     caption_column: the column with the caption; by default the one of CAPTION_COLUMNS that exists. Several
       rows may caption the same picture, and in JSONL the value may be a list.
     skip: leave out bad rows (empty caption, missing picture) instead of raising; `num_skipped` counts them.
+    max_bytes: of a picture file; a larger one is refused unread.
 
   Raises:
     DataError: naming the file, the row and the column, and what to do.
@@ -46,11 +49,12 @@ class FolderSource:
     image_column: str | None = None,
     caption_column: str | None = None,
     skip: bool = False,
+    max_bytes: int = DataConfig.max_record_mb * 2**20,
   ):
     if split not in SPLITS:
       raise unknown("split of a folder", split, SPLITS)
     self._directory = Path(directory).expanduser()
-    self.num_skipped = 0
+    self.num_skipped, self._max_bytes = 0, max_bytes
     file = _find_captions(self._directory, captions_file)
     captions: dict[str, list[str]] = {}
     chosen: dict[str, str] = {}
@@ -83,6 +87,7 @@ class FolderSource:
       image_column=config.image_key,
       caption_column=config.caption_key,
       skip=config.on_bad_record == "skip",
+      max_bytes=config.max_record_mb * 2**20,
     )
 
   def __len__(self) -> int:
@@ -92,6 +97,9 @@ class FolderSource:
     name = self._names[index]
     path = self._directory / name
     try:
+      size = path.stat().st_size
+      if size > self._max_bytes:
+        raise DataError(f"{path}: {size} bytes; up to {self._max_bytes} are accepted. Shrink it, or remove its row.")
       image = path.read_bytes()
     except OSError as error:
       raise DataError(f"Cannot read {path}: {error.strerror}. Restore it or remove its row.") from error
@@ -105,12 +113,23 @@ class FolderSource:
       raise DataError(
         f"{place}: the field {caption_key!r} is empty. Fill it in, remove the row, or use --data.on-bad-record skip."
       )
-    if not name or not (self._directory / str(name)).is_file():
+    if not name or not _is_file(self._directory / str(name)):
       raise DataError(
         f"{place}: there is no picture {str(name)!r} in {self._directory}. "
         "Correct the row, or use --data.on-bad-record skip."
       )
+    try:
+      "".join(texts).encode()
+    except UnicodeEncodeError as error:  # half a surrogate pair, written as \\ud800 in JSON
+      raise DataError(f"{place}: the field {caption_key!r} is not Unicode text ({error}). Correct the row.") from error
     return str(name), texts
+
+
+def _is_file(path: Path) -> bool:
+  try:
+    return path.is_file()
+  except (OSError, ValueError):  # no file can have such a name
+    return False
 
 
 def _find_captions(directory: Path, given: str | Path | None) -> Path:
@@ -134,21 +153,31 @@ def _rows(file: Path) -> Iterator[tuple[int, dict]]:
   try:
     with file.open(encoding="utf-8-sig", newline="") as lines:
       if file.suffix == ".csv":
-        reader = csv.DictReader(lines)
+        reader = csv.DictReader(_lines(lines, file))
         for row in reader:
           yield reader.line_num, row
         return
-      for number, line in enumerate(lines, 1):
+      for number, line in enumerate(_lines(lines, file), 1):
         if line.strip():
           yield number, _object(line, f"{file}, line {number}")
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise DataError(f"Cannot read {file}: {error}. It must be UTF-8 CSV with a header, or JSONL.") from error
 
 
+def _lines(lines: TextIO, file: Path) -> Iterator[str]:
+  """The lines of a file, none longer than MAX_LINE in memory."""
+  number = 0
+  while line := lines.readline(MAX_LINE + 1):
+    number += 1
+    if len(line) > MAX_LINE:
+      raise DataError(f"{file}, line {number}: longer than {MAX_LINE} characters. No caption is; correct the row.")
+    yield line
+
+
 def _object(line: str, place: str) -> dict:
   try:
     row = json.loads(line)
-  except json.JSONDecodeError as error:
+  except (ValueError, RecursionError) as error:  # ValueError: also a number with more digits than Python reads
     raise DataError(f"{place}: not JSON ({error}). Each line must be one object.") from error
   if not isinstance(row, dict):
     raise DataError(f"{place}: is not a JSON object with fields such as image and caption.")
@@ -172,5 +201,5 @@ def _column(row: Mapping, given: str | None, known: tuple[str, ...], place: str,
 def _split(name: str, row: Mapping) -> str:
   if row.get("split"):
     return "train" if str(row["split"]).strip().lower() in ("train", "training") else "validation"
-  digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+  digest = int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:8], "big")
   return "validation" if digest < VALIDATION_FRACTION * 2**64 else "train"

@@ -125,6 +125,9 @@ class Loader:
           f"The saved data position is for {name} = {state.get(name)}, this run has {value}. "
           "Resume with the same data, seed and batch size, or start in a new --run.workdir."
         )
+    position = [state.get("step"), state.get("num_bad_records")]
+    if not all(type(number) is int and 0 <= number < _ENDLESS for number in position):
+      raise DataError(f"The saved data position is damaged: step and num_bad_records are {position}.")
     self.close()
     self._step, self.num_bad_records = state["step"], state["num_bad_records"]
 

@@ -32,7 +32,7 @@ def first_fault(folder: Path) -> str | None:
     expected = {str(name): (int(file["bytes"]), int(file["crc32"])) for name, file in files.items()}
   except FileNotFoundError:
     return f"it has no {MANIFEST}"
-  except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+  except (ValueError, KeyError, TypeError, AttributeError, OSError, OverflowError, RecursionError) as error:
     return f"{MANIFEST} is damaged ({error})"
   for name, (size, _) in expected.items():  # first what costs no reading
     fault = _wrong_size(folder / name, size)
@@ -54,8 +54,8 @@ def _files(folder: Path) -> Iterator[str]:
 def _wrong_size(path: Path, size: int) -> str | None:
   try:
     found = path.stat().st_size
-  except OSError as error:
-    return f"cannot be read ({error.strerror})"
+  except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+    return f"cannot be read ({error})"
   return None if found == size else f"has {found} bytes instead of {size}"
 
 

@@ -1,0 +1,164 @@
+"""Does the loader leak, or stall where a worker is killed? Reads shards for minutes and watches resident memory.
+
+  python scripts/benchmarks/soak.py --minutes 10
+
+Prints a line of JSON: the slope of resident memory (MB a minute) over the second half with its standard error, for this
+process and its workers, and the longest wait for a batch, after a kill and otherwise. Workers are killed in the first
+half only, since a new one's memory has to fill first. Exit status 1 where memory grew beyond noise, or a wait took
+longer than --bound. The slope is within noise where it is under two standard errors, or under 0.1% of memory a minute.
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmjax.data import DataConfig, TokenizerConfig, make_loader, make_source, make_tokenizer
+from mmjax.data.feed import device_prefetch
+from mmjax.data.shard_writer import write_shards
+from mmjax.data.sources import Record
+
+
+@dataclasses.dataclass
+class Sample:
+  """Megabytes resident, here and in all workers, so many seconds after the start."""
+
+  seconds: float
+  main: float
+  workers: float
+
+
+def main() -> int:
+  options = _options()
+  with tempfile.TemporaryDirectory() as folder:
+    config = _config(Path(folder), options)
+    samples, waits, kills, bad = _run(config, options)
+  half = [sample for sample in samples if sample.seconds > options.minutes * 30]
+  slopes = {f"{name}_memory": _slope(half, name) for name in ("main", "workers")}
+  kill_waits = [wait for step, wait in waits.items() if any(step - 8 < kill <= step for kill in kills)]
+  others = [wait for step, wait in waits.items() if step > 0 and not any(step - 8 < kill <= step for kill in kills)]
+  result = {
+    "minutes": options.minutes,
+    "workers": options.workers,
+    "batches": len(waits),
+    "bad_records_replaced": bad,
+    "kills": len(kills),
+    "longest_wait_after_a_kill_s": round(max(kill_waits, default=0.0), 2),
+    "longest_wait_else_s": round(max(others, default=0.0), 2),
+    **slopes,
+  }
+  print(json.dumps(result))
+  stalled = max([*kill_waits, *others], default=0.0) > options.bound
+  return int(stalled or not all(slope["within_noise"] for slope in slopes.values()))
+
+
+def _options() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--minutes", type=float, default=10.0)
+  parser.add_argument("--workers", type=int, default=2)
+  parser.add_argument("--rate", type=float, default=4.0, help="batches a second at most; 0: as fast as it goes")
+  parser.add_argument("--batch-size", type=int, default=16)
+  parser.add_argument("--image-size", type=int, default=64)
+  parser.add_argument("--records", type=int, default=2000)
+  parser.add_argument("--kills", type=int, default=3, help="workers killed, spread over the first half")
+  parser.add_argument("--bound", type=float, default=60.0, help="seconds for a batch that count as a stall")
+  return parser.parse_args()
+
+
+def _config(folder: Path, options: argparse.Namespace) -> DataConfig:
+  """Tars and ArrayRecords of photographs, one in a hundred of them broken."""
+  for name, seed in (("webdataset", 0), ("arrayrecord", 1)):
+    records = _records(options.records // 2, seed)
+    list(write_shards(records, folder / name, format=name, per_shard=max(1, options.records // 10)))  # type: ignore[arg-type]
+  return DataConfig(
+    source="shards",
+    shards=(f"{folder}/webdataset/*.tar", f"{folder}/arrayrecord/*"),
+    shard_weights=(2.0, 1.0),
+    dir=str(folder / "cache"),
+    tokenizer=TokenizerConfig(vocab_size=512, max_length=16),
+    workers=options.workers,
+    cache_mb=8,
+    on_bad_record="skip",
+  )
+
+
+def _records(number: int, seed: int):
+  rng = np.random.default_rng(seed)
+  for n in range(number):
+    data = io.BytesIO()
+    noise = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((240, 180), Image.Resampling.BICUBIC).save(data, "JPEG")
+    image = data.getvalue()[:500] if n % 100 == 7 else data.getvalue()
+    yield Record(image=image, captions={"name": [f"picture {n} of {seed}"]}, id=str(n), concept=n)
+
+
+def _run(config: DataConfig, options: argparse.Namespace):
+  source = make_source(config, "train")
+  size = {"image_size": options.image_size, "batch_size": options.batch_size}
+  loader = make_loader(config, source, make_tokenizer(config, source), process_index=0, process_count=1, **size)
+  samples: list[Sample] = []
+  waits: dict[int, float] = {}
+  kills: list[int] = []
+  due = [options.minutes * 30 * (n + 1) / (options.kills + 1) for n in range(options.kills)]
+  begun = time.monotonic()
+  with device_prefetch(loader, lambda batch: {name: np.array(rows) for name, rows in batch.items()}) as feed:
+    for step, _ in enumerate(feed):
+      now = time.monotonic() - begun
+      waits[step] = feed.seconds_waited
+      if not samples or now > samples[-1].seconds + 1:
+        samples.append(_sample(now))
+      if due and now > due[0]:
+        due.pop(0)
+        kills.append(step)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)  # type: ignore[arg-type]
+      if now > options.minutes * 60:
+        return samples, waits, kills, loader.num_bad_records
+      if options.rate:
+        time.sleep(max(0.0, (step + 1) / options.rate - now))
+  raise AssertionError("the stream has no end")
+
+
+def _sample(seconds: float) -> Sample:
+  children = [child.pid for child in multiprocessing.active_children()]
+  return Sample(seconds, _resident(os.getpid()), sum(_resident(pid) for pid in children if pid))
+
+
+def _resident(pid: int) -> float:
+  """Megabytes of its own: shared memory counts for whoever holds it last, and batches come and go in it."""
+  try:
+    pages = [int(field) for field in Path(f"/proc/{pid}/statm").read_text().split()]
+  except OSError:  # it was killed a moment ago
+    return 0.0
+  return (pages[1] - pages[2]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _slope(samples: list[Sample], name: str) -> dict[str, float | bool]:
+  """Least squares over the samples' minutes."""
+  minutes = np.array([sample.seconds for sample in samples]) / 60
+  values = np.array([getattr(sample, name) for sample in samples])
+  centred = minutes - minutes.mean()
+  slope = float(centred @ values / (centred @ centred))
+  residual = values - values.mean() - slope * centred
+  # Neighbouring samples resemble each other, so the error is of blocks of ten.
+  error = float(np.sqrt(residual.var() / (centred @ centred) * 10))
+  mean = float(values.mean())
+  return {
+    "mb": round(mean, 1),
+    "mb_per_minute": round(slope, 3),
+    "standard_error": round(error, 3),
+    "within_noise": bool(slope < max(2 * error, 0.001 * mean)),
+  }
+
+
+if __name__ == "__main__":
+  sys.exit(main())
