@@ -28,7 +28,7 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # 
 
 @dataclass(frozen=True)
 class Line:
-  """One variant: the values of its seeds by heading, and what all of them share."""
+  """One variant: the values of its seeds by heading (none where it is not measured so), and what all of them share."""
 
   variant: Variant
   values: Mapping[str, tuple[float, ...]]
@@ -36,6 +36,8 @@ class Line:
 
   def words(self, heading: str) -> str:
     values = self.values[heading]
+    if not values:
+      return "–"
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{spread}"
 
@@ -43,7 +45,7 @@ class Line:
 def write_comparison(study: Study, runs: Sequence[Member], workdir: Path) -> None:
   """Writes comparison.json, .md, .png and .html to the study's workdir, and prints the table.
 
-  Raises: UserError where no run has been measured, or a metric is not among the results; it names both.
+  Raises: UserError where no run has been measured, or a metric is among no variant's results; it names both.
   """
   if jax.process_index() != 0:
     return
@@ -63,7 +65,7 @@ def write_comparison(study: Study, runs: Sequence[Member], workdir: Path) -> Non
 
 def _lines(study: Study, runs: Sequence[Member]) -> tuple[list[Line], dict[str, float]]:
   """A line for every variant that has been measured, and the metrics' chance levels."""
-  lines, chance = [], {}
+  lines, chance, known = [], {}, {}
   for variant in study.variants:
     mine = [run.experiment for run in runs if run.variant is variant]
     measured = [(e, read_json(e.run.workdir.expanduser() / "results.json")) for e in mine]
@@ -71,22 +73,25 @@ def _lines(study: Study, runs: Sequence[Member]) -> tuple[list[Line], dict[str, 
     if not measured:
       continue
     numbers = [flatten(results) for _, results in measured]
-    for name in study.metrics.values():
-      if any(name not in found for found in numbers):
-        raise UserError(f"the study's metric {name!r} is not among {', '.join(numbers[0])}")
-    values = {heading: tuple(found[name] for found in numbers) for heading, name in study.metrics.items()}
+    known |= numbers[0]
+    values = {
+      heading: tuple(found[name] for found in numbers if name in found) for heading, name in study.metrics.items()
+    }
     lines.append(Line(variant, values, _facts([e for e, _ in measured])))
-    chance = _chances(study, measured[0][1])
+    chance |= _chances(study, measured[0][1])
   if not lines:
     raise UserError(
       f"no variant has been measured yet in {runs[0].experiment.run.workdir.parent.parent}; run train first"
     )
+  for heading, name in study.metrics.items():
+    if not any(line.values[heading] for line in lines):
+      raise UserError(f"the study's metric {name!r} is not among {', '.join(known)}")
   return lines, chance
 
 
 def _chances(study: Study, results: Sequence[Any]) -> dict[str, float]:
   named = flatten([dict(result, metrics=result["chance"]) for result in results])  # type: ignore[misc]
-  return {heading: named[name] for heading, name in study.metrics.items()}
+  return {heading: named[name] for heading, name in study.metrics.items() if name in named}
 
 
 def _facts(experiments: Sequence[Any]) -> dict[str, str]:
@@ -180,6 +185,8 @@ def _bars(axes: Any, study: Study, lines: Sequence[Line], heading: str) -> None:
   series = list(dict.fromkeys(line.variant.series for line in lines))
   for place, line in enumerate(lines):
     values, group = line.values[heading], line.variant.series
+    if not values:
+      continue
     color = _COLORS[(series.index(group) if any(series) else place) % len(_COLORS)]
     first = group and all(other.variant.series != group for other in lines[:place])
     axes.bar(place, statistics.mean(values), color=color, width=0.6, zorder=2, label=group if first else None)
@@ -190,7 +197,7 @@ def _bars(axes: Any, study: Study, lines: Sequence[Line], heading: str) -> None:
 
 def _curves(axes: Any, study: Study, lines: Sequence[Line], heading: str) -> None:
   for color, series in zip(_COLORS, dict.fromkeys(line.variant.series for line in lines), strict=False):
-    mine = [line for line in lines if line.variant.series == series]
+    mine = [line for line in lines if line.variant.series == series and line.values[heading]]
     x = [line.variant.x for line in mine]
     axes.plot(
       x, [statistics.mean(line.values[heading]) for line in mine], "o-", color=color, label=series, markersize=4

@@ -11,6 +11,7 @@ import numpy as np
 from mmjax.data import Tokenizer
 from mmjax.data.feed import Feed
 from mmjax.experiment import Experiment
+from mmjax.objectives.terms import Contrastive
 from mmjax.parallel.host import trim_allocator
 from mmjax.run import CHECKPOINTS
 from mmjax.train.checkpoint import Checkpoints, Restored
@@ -118,7 +119,8 @@ class Session:
       return None
     self._batches += 1
     self._clock.step(self._feed.seconds_waited)
-    if self._batches % self._experiment.run.log_every == 0:
+    contrastive = any(isinstance(o, Contrastive) for o in self._experiment.objectives)
+    if contrastive and self._batches % self._experiment.run.log_every == 0:
       self._watch.captions(self._step, batch)
     return batch
 
