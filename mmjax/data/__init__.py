@@ -5,6 +5,7 @@ from mmjax.data.errors import DataError
 from mmjax.data.evaluation_batches import evaluation_batches
 from mmjax.data.feed import Feed, device_prefetch
 from mmjax.data.loader import Loader, make_loader
+from mmjax.data.recaption import write_captions
 from mmjax.data.sources import Record, Source, make_source
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import eval_transform
@@ -28,4 +29,5 @@ __all__ = [
   "make_loader",
   "make_source",
   "make_tokenizer",
+  "write_captions",
 ]

@@ -155,6 +155,8 @@ class DataConfig:
   """texts: which corpus."""
   corrupt_captions: float = 0.0
   """Share of the training records that get the captions of another one, always the same ones (controlled noise)."""
+  captions_from: str | None = None
+  """Train on the records of this file alone, with its captions; write_captions wrote it (CapFilt's second round)."""
   num_answers: int = 3129
   """Questions: how many of the most frequent training answers are classes; other answers are class -1."""
   tokenizer: TokenizerConfig = TokenizerConfig()

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mmjax.data.errors import DataError
-from mmjax.data.features import source_features
+from mmjax.data.features import IMAGE_TEXT, source_features
 from mmjax.data.sources import Record, Source
 
 _KEY = 20_220_128  # of the permutation: the noise belongs to the data, not to a run's seed
@@ -33,9 +33,10 @@ class CorruptedSource:
   def __init__(self, source: Source, share: float):
     if not 0 <= share <= 1:
       raise DataError(f"--data.corrupt-captions {share} is not a share: give 0 to 1.")
-    features = source_features(source)
-    if "text" not in features or "answer" in features or "next" in features:
-      raise DataError(f"--data.corrupt-captions needs captions; this source gives {', '.join(features)}.")
+    if source_features(source) != IMAGE_TEXT:
+      raise DataError(
+        f"--data.corrupt-captions needs captions; this source gives {', '.join(source_features(source))}."
+      )
     self._source = source
     draws = np.random.Generator(np.random.Philox(key=_KEY)).random(len(source))
     self._order = np.argsort(draws, kind="stable")

@@ -66,7 +66,8 @@ def make_source(config: DataConfig, split: str) -> Source:
   Splits: emoji, scenes and texts "train", "heldout" (or "validation": the concepts never trained on), "all"; a folder
   "train", "validation", "all", and so shards; easy_vqa "train", "test" (or "validation"), "all"; coco
   and vqav2 "train", "validation", and flickr30k "test" and "all" besides; TFDS "train" and "validation" (the
-  configuration names them), or any TFDS split. "train" is corrupted as --data.corrupt-captions says.
+  configuration names them), or any TFDS split. "train" has the captions that
+  --data.corrupt-captions and --data.captions-from say.
 
   Raises:
     DataError: there is no such split, or the data cannot be read; the message says what to change.
@@ -74,14 +75,21 @@ def make_source(config: DataConfig, split: str) -> Source:
   for opened in (_made, _own, _published):
     source = opened(config, split)
     if source is not None:
-      return _corrupted(source, config.corrupt_captions) if config.corrupt_captions and split == "train" else source
+      return _with_captions(source, config) if split == "train" else source
   raise unknown("--data.source", config.source, get_args(get_type_hints(DataConfig)["source"]))
 
 
-def _corrupted(source: Source, share: float) -> Source:
-  from mmjax.data.corruption import CorruptedSource
+def _with_captions(source: Source, config: DataConfig) -> Source:
+  """The source with wrong captions, or others, where the configuration wants them."""
+  if config.corrupt_captions:
+    from mmjax.data.corruption import CorruptedSource
 
-  return CorruptedSource(source, share)
+    source = CorruptedSource(source, config.corrupt_captions)
+  if config.captions_from is not None:
+    from mmjax.data.recaption import RecaptionedSource
+
+    source = RecaptionedSource(source, config.captions_from)
+  return source
 
 
 def _made(config: DataConfig, split: str) -> Source | None:

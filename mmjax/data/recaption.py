@@ -1,0 +1,100 @@
+"""Captions from a file in place of a source's own: the data step of BLIP's CapFilt (Li et al. 2022, section 3.3)."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.errors import DataError
+from mmjax.data.features import IMAGE_TEXT, source_features
+from mmjax.data.sources import Record, Source, siblings
+from mmjax.data.transforms import PRIMARY
+from mmjax.files import write_atomically
+
+Captions = Mapping[str, Sequence[str]]
+
+
+class RecaptionedSource:
+  """The records that a file written by `write_captions` lists, in its order, with the captions it gives them.
+
+  Args:
+    source: what the file was written for.
+    path: the file.
+
+  Raises:
+    DataError: naming the file and the line; or (when a record is read) the file is of other data.
+  """
+
+  def __init__(self, source: Source, path: str | Path):
+    if source_features(source) != IMAGE_TEXT:
+      raise DataError(f"--data.captions-from needs captions; this source gives {', '.join(source_features(source))}.")
+    self._source, self._path = source, Path(path).expanduser()
+    rows = _rows(self._path, len(source))
+    self._indices = [index for index, _, _ in rows]
+    self._ids = [name for _, name, _ in rows]
+    self._captions: list[Captions] = [captions for _, _, captions in rows]
+    self._places = {index: place for place, index in enumerate(self._indices)}
+    if not rows:
+      raise DataError(
+        f"{self._path} lists no record, so nothing is left to train on. Write it again, or leave out "
+        "--data.captions-from."
+      )
+
+  def __len__(self) -> int:
+    return len(self._indices)
+
+  def __getitem__(self, index: int) -> Record:
+    record = self._source[self._indices[index]]
+    if record["id"] != self._ids[index]:
+      raise DataError(
+        f"{self._path} was written for other data: its record {self._ids[index]} is {record['id']} here. Use the "
+        "--data settings it was written with."
+      )
+    new: Any = {**record, "captions": self._captions[index]}
+    return new
+
+  def captions(self, index: int) -> Captions:
+    """The captions alone."""
+    return self._captions[index]
+
+  def siblings(self, index: int) -> list[int]:
+    """Those that the file lists."""
+    others = siblings(self._source, self._indices[index])
+    return [self._places[other] for other in others if other in self._places]
+
+
+def write_captions(path: str | Path, records: Iterable[tuple[int, str, Captions]]) -> None:
+  """Writes (index in the source, id, captions by kind; "name" is the main one) of those to keep, as JSON lines."""
+  rows = ({"index": index, "id": name, "captions": dict(captions)} for index, name, captions in records)
+  write_atomically(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _rows(path: Path, size: int) -> list[tuple[int, str, Captions]]:
+  try:
+    lines = path.read_text(encoding="utf-8").split("\n")
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataError(f"Cannot read --data.captions-from {path}: {error}. It is written by write_captions.") from error
+  rows: dict[int, tuple[int, str, Captions]] = {}
+  for number, line in enumerate(lines, 1):
+    if line.strip():
+      index, name, captions = _row(line, f"{path}, line {number}")
+      if not 0 <= index < size or index in rows:
+        raise DataError(f"{path}, line {number}: index {index} is not one of {size} records, or is there twice.")
+      rows[index] = index, name, captions
+  return list(rows.values())
+
+
+def _row(line: str, where: str) -> tuple[int, str, Captions]:
+  try:
+    row = json.loads(line)
+    index, name, captions = row["index"], row["id"], row["captions"]
+    good = type(index) is int and isinstance(name, str) and bool(captions.get(PRIMARY))
+    good = good and all(isinstance(text, str) for texts in captions.values() for text in texts)
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    raise DataError(f"{where}: {error!r}; a line is {_SHAPE}.") from error
+  if not good:
+    raise DataError(f"{where}: a line is {_SHAPE}.")
+  return index, name, captions
+
+
+_SHAPE = '{"index": 3, "id": "twemoji/1f600", "captions": {"name": ["grinning face"]}}'
