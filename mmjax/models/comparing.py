@@ -80,3 +80,8 @@ def clipped_scale(log_scale: Float[Array, ""], limit: float) -> Float[Array, ""]
   """
   clamped = log_scale + jax.lax.stop_gradient(jnp.minimum(log_scale, math.log(limit)) - log_scale)
   return jnp.exp(clamped)
+
+
+def clipped_bias(bias: Float[Array, ""], limit: float) -> Float[Array, ""]:
+  """The bias, within -limit and limit, with the gradient of the bias also where it is clipped (see `clipped_scale`)."""
+  return bias + jax.lax.stop_gradient(jnp.clip(bias, -limit, limit) - bias)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
-from mmjax.models.comparing import clipped_scale
+from mmjax.models.comparing import clipped_bias, clipped_scale
 from mmjax.nn.dense import Dense
 from mmjax.nn.norm import normalize
 from mmjax.nn.stochastic import Rngs, fold_in
@@ -42,11 +42,17 @@ class TwoTowerConfig:
   """The learned scale is clipped to this (CLIP, section 2.5)."""
   init_logit_bias: float | None = None
   """Start of a learned bias that is added to the logits (SigLIP: -10); None: there is none."""
+  max_logit_bias: float = 100.0
+  """The learned bias is clipped to this, above and (negative) below."""
 
   def __post_init__(self) -> None:
     if not 0.0 < self.init_logit_scale <= self.max_logit_scale:
       raise ValueError(
         f"init_logit_scale={self.init_logit_scale} must lie in (0, max_logit_scale={self.max_logit_scale}]"
+      )
+    if abs(self.init_logit_bias or 0.0) > self.max_logit_bias:
+      raise ValueError(
+        f"init_logit_bias={self.init_logit_bias} must lie within max_logit_bias={self.max_logit_bias} of 0"
       )
     for name, kind, width in (
       ("image", self.image_projection, self.image.pooled_width),
@@ -121,8 +127,10 @@ class TwoTower(nn.Module):
     return clipped_scale(self.log_scale, self.config.max_logit_scale)
 
   def logit_bias(self) -> Float[Array, ""]:
-    """What is added to the logits; 0 where the model has no bias."""
-    return jnp.zeros((), jnp.float32) if self.config.init_logit_bias is None else self.bias
+    """What is added to the logits, at most max_logit_bias either way; 0 where the model has no bias."""
+    if self.config.init_logit_bias is None:
+      return jnp.zeros((), jnp.float32)
+    return clipped_bias(self.bias, self.config.max_logit_bias)
 
   def __call__(self, batch: Batch) -> dict[str, Float[Array, "batch dim"]]:
     """What `init` runs: everything once."""

@@ -57,6 +57,18 @@ def test_scale_and_bias_begin_as_configured_and_the_scale_is_clipped():
     TwoTowerConfig(init_logit_scale=200.0)
 
 
+def test_the_bias_is_clipped_either_way_and_can_come_back():
+  for bias in (-120.0, 120.0):
+    params = {**_params(), "logit_bias": jnp.float32(bias)}
+    assert float(_apply("logit_bias", params=params)) == math.copysign(100.0, bias)
+    assert (
+      float(jax.grad(lambda b: _apply("logit_bias", params={**_params(), "logit_bias": b}))(jnp.float32(bias))) == 1
+    )
+  assert float(_apply("logit_bias")) == -10.0
+  with pytest.raises(ValueError, match="init_logit_bias=-101"):
+    TwoTowerConfig(init_logit_bias=-101.0)
+
+
 def test_parameters_have_the_promised_names():
   assert set(_params()) == {"image", "text", "image_projection", "text_projection", "logit_scale", "logit_bias"}
   assert set(_params()["image_projection"]) == {"kernel"}
