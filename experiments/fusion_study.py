@@ -34,6 +34,7 @@ from mmjax.objectives.answer_terms import Answer
 from mmjax.parallel.mesh import ParallelConfig, check_batch_size, make_mesh, put_batch
 from mmjax.study import Member, Study, Variant, main
 from mmjax.train.metrics import JsonLines
+from mmjax.train.numerics import NumericsConfig, no_losses
 from mmjax.train.optimizer import OptimizerConfig, make_optimizer
 from mmjax.train.provenance import write_config
 from mmjax.train.state import TrainState, init_state, state_shardings
@@ -86,7 +87,8 @@ def compiled(config: PairConfig, optimizer: OptimizerConfig, parallel: ParallelC
   example = {name: jnp.asarray(rows[:1]) for name, rows in splits()["test"].all_pairs().items()}
   init = lambda key: model.init(key, example)["params"]
   core = make_optimizer(optimizer, jax.eval_shape(init, jax.random.key(0)), run.steps, None)
-  fresh = lambda seed: init_state(init, core, seed=seed, ema=False)
+  numerics = NumericsConfig()
+  fresh = lambda seed: init_state(init, core, seed=seed, ema=False, recent_losses=no_losses(numerics))
   shardings = state_shardings(jax.eval_shape(fresh, 0), SHARDING_RULES, mesh)
   step = make_step(
     model,
@@ -98,6 +100,7 @@ def compiled(config: PairConfig, optimizer: OptimizerConfig, parallel: ParallelC
     microbatches=parallel.microbatches,
     shardings=shardings,
     losses={},
+    numerics=numerics,
   )
   logits = jax.jit(lambda params, batch: model.apply({"params": params}, batch))
   return Compiled(step, jax.jit(fresh, out_shardings=shardings), logits, mesh)
