@@ -40,7 +40,7 @@ def run(run: Any) -> list[Result]:
   data, task = run.experiment.data, Task(run)
   captioned = Captioned(run)
   images, texts = captioned.images, captioned.texts
-  name = str(data.name or data.path)
+  name = str(data.name or data.path) if data.source in ("tfds", "folder") else data.source
   more = {"gallery": len(images), "skipped": captioned.skipped}
   results = []
   for suffix, title, shown, control in (
