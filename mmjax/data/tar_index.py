@@ -174,6 +174,6 @@ def _write(path: Path, rows: bytes, faults: Faults) -> None:
   """Atomically: of several processes that index the same tar, each finds a whole index or none."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-  header = json.dumps({"count": len(rows) // ROW.size} | dataclasses.asdict(faults))
+  header = json.dumps({"count": len(rows) // ROW.size, **vars(faults)})
   partial.write_bytes(header.encode() + b"\n" + rows)
   partial.replace(path)

@@ -4,7 +4,7 @@
 
 Prints a line of JSON: the slope of resident memory (MB a minute) over the second half with its standard error, for this
 process and its workers, and the longest wait for a batch, after a kill and otherwise. Workers are killed in the first
-half only, since a new one's memory has to fill first. Exit status 1 where memory grew beyond noise, or a wait took
+third only, since a new one's memory has to fill first. Exit status 1 where memory grew beyond noise, or a wait took
 longer than --bound. The slope is within noise where it is under two standard errors, or under 0.1% of memory a minute.
 """
 
@@ -45,8 +45,8 @@ def main() -> int:
     samples, waits, kills, bad = _run(config, options)
   half = [sample for sample in samples if sample.seconds > options.minutes * 30]
   slopes = {f"{name}_memory": _slope(half, name) for name in ("main", "workers")}
-  kill_waits = [wait for step, wait in waits.items() if any(step - 8 < kill <= step for kill in kills)]
-  others = [wait for step, wait in waits.items() if step > 0 and not any(step - 8 < kill <= step for kill in kills)]
+  kill_waits = [wait for step, wait in waits.items() if any(step - 24 < kill <= step for kill in kills)]
+  others = [wait for step, wait in waits.items() if step > 0 and not any(step - 24 < kill <= step for kill in kills)]
   result = {
     "minutes": options.minutes,
     "workers": options.workers,
@@ -69,8 +69,8 @@ def _options() -> argparse.Namespace:
   parser.add_argument("--rate", type=float, default=4.0, help="batches a second at most; 0: as fast as it goes")
   parser.add_argument("--batch-size", type=int, default=16)
   parser.add_argument("--image-size", type=int, default=64)
-  parser.add_argument("--records", type=int, default=2000)
-  parser.add_argument("--kills", type=int, default=3, help="workers killed, spread over the first half")
+  parser.add_argument("--records", type=int, default=400)
+  parser.add_argument("--kills", type=int, default=3, help="workers killed, spread over the first third")
   parser.add_argument("--bound", type=float, default=60.0, help="seconds for a batch that count as a stall")
   return parser.parse_args()
 
@@ -109,7 +109,7 @@ def _run(config: DataConfig, options: argparse.Namespace):
   samples: list[Sample] = []
   waits: dict[int, float] = {}
   kills: list[int] = []
-  due = [options.minutes * 30 * (n + 1) / (options.kills + 1) for n in range(options.kills)]
+  due = [options.minutes * 20 * (n + 1) / (options.kills + 1) for n in range(options.kills)]
   begun = time.monotonic()
   with device_prefetch(loader, lambda batch: {name: np.array(rows) for name, rows in batch.items()}) as feed:
     for step, _ in enumerate(feed):
