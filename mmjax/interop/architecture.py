@@ -67,6 +67,7 @@ def canonical(config: ModelConfig) -> ModelConfig:
       init_logit_scale=1.0,
       max_logit_scale=math.inf,
       init_logit_bias=None if config.init_logit_bias is None else 0.0,
+      max_logit_bias=math.inf,
     )
   if isinstance(config, TransformerConfig):
     defaults = TransformerConfig()

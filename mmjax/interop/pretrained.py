@@ -177,11 +177,14 @@ def _architecture(format_: str, config: ModelConfig) -> Architecture:
 
 
 def _effective(config: ModelConfig, flat: dict[str, Any]) -> dict[str, Any]:
-  """The parameters with the scale as it acts: ours is clipped where it is used, theirs is not."""
-  if not isinstance(config, TwoTowerConfig) or math.isinf(config.max_logit_scale):
+  """The parameters with scale and bias as they act: ours are clipped where they are used, theirs are not."""
+  if not isinstance(config, TwoTowerConfig):
     return flat
-  limit = np.float32(math.log(config.max_logit_scale))
-  return flat | {"logit_scale": np.minimum(np.asarray(flat["logit_scale"]), limit)}
+  limit, bias = np.float32(math.log(config.max_logit_scale)), np.float32(config.max_logit_bias)
+  acting = {"logit_scale": np.minimum(np.asarray(flat["logit_scale"]), limit)}
+  if config.init_logit_bias is not None:
+    acting["logit_bias"] = np.clip(np.asarray(flat["logit_bias"]), -bias, bias)
+  return flat | acting
 
 
 def _write(

@@ -288,11 +288,13 @@ def test_convert_inspect_and_mistakes(siglip, tmp_path, capsys):
   assert "text_model.head.weight" in shown.out and "model_type is 'clop'" in shown.err
 
 
-def test_a_scale_at_its_limit_is_written_as_it_acts(tmp_path):
-  """Ours is clipped where it is used; other projects exponentiate what is in the file."""
-  params = random_params(SIGLIP) | {"logit_scale": np.float32(9.0)}
+def test_a_scale_or_bias_at_its_limit_is_written_as_it_acts(tmp_path):
+  """Ours are clipped where they are used; other projects take what is in the file."""
+  params = random_params(SIGLIP) | {"logit_scale": np.float32(9.0), "logit_bias": np.float32(-120.0)}
   interop.save(build(SIGLIP), params, tmp_path)
   assert interop.load(tmp_path)[1]["logit_scale"] == pytest.approx(np.log(100.0))
-  free = dataclasses.replace(SIGLIP, max_logit_scale=np.inf)
+  assert interop.load(tmp_path)[1]["logit_bias"] == -100.0
+  free = dataclasses.replace(SIGLIP, max_logit_scale=np.inf, max_logit_bias=np.inf)
   interop.save(build(free), params, tmp_path)
   assert interop.load(tmp_path)[1]["logit_scale"] == 9.0
+  assert interop.load(tmp_path)[1]["logit_bias"] == -120.0

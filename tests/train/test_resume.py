@@ -15,7 +15,7 @@ from mmjax.run import CHECKPOINTS
 from mmjax.train import evaluator, loop, session
 from mmjax.train.checkpoint import Checkpoints
 from tests.tiny import experiment
-from tests.train.conftest import prepared
+from tests.train.shared import prepared
 
 VOLATILE = {"seconds", "examples_per_second", "input_wait", "input_wait_share"}
 STEPS = 6

@@ -1,0 +1,27 @@
+"""A step that is compiled once for all tests of training."""
+
+import dataclasses
+import functools
+
+import jax
+
+from mmjax.data import DataConfig
+from mmjax.evaluate import EvaluationConfig
+from mmjax.experiment import Experiment, RunConfig
+from mmjax.train.setup import Training, prepare
+
+
+@functools.cache
+def _prepared(experiment: Experiment, devices: int) -> Training:
+  del devices
+  return prepare(experiment)
+
+
+def prepared(experiment: Experiment) -> Training:
+  """`prepare`, compiled once for all runs that differ only in what the step does not depend on."""
+  run = RunConfig(steps=experiment.run.steps, batch_size=experiment.run.batch_size, seed=experiment.run.seed)
+  numerics = dataclasses.replace(experiment.numerics, on_not_finite="stop", max_skips=10, max_rollbacks=3)
+  if numerics.on_spike != "log":
+    numerics = dataclasses.replace(numerics, on_spike="skip")  # the same to the step
+  key = dataclasses.replace(experiment, data=DataConfig(), evaluation=EvaluationConfig(), run=run, numerics=numerics)
+  return dataclasses.replace(_prepared(key, len(jax.devices())), experiment=experiment)
