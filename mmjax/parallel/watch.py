@@ -22,8 +22,8 @@ STOPPED = 75
 """The exit status of a process whose group has lost another: EX_TEMPFAIL, start the group again."""
 
 _BEATS, _VERDICT, _DONE = "mmjax/beat/", "mmjax/verdict/", "done"
-# How a collective says that the other end of a connection is no longer there.
-_LOST = ("Gloo", "NCCL", "onnection", "Socket closed", "heartbeat")
+# How a collective says that the other end of a connection is no longer there: in a JaxRuntimeError, or a ValueError.
+_LOST = ("Gloo ", "NCCL ", "Connection closed by peer", "Connection reset by peer", "Socket closed", "heartbeat")
 
 
 def dead_after(environment: Mapping[str, str]) -> float:
@@ -77,7 +77,7 @@ class GroupWatch:
       cause = error.__context__ or error
     else:
       traceback.print_exception(error)
-    if isinstance(cause, jax.errors.JaxRuntimeError) and any(word in str(cause) for word in _LOST):
+    if any(words in str(cause) for words in _LOST):
       time.sleep(self._seconds + 4 * self._period)  # another one is gone: the thread finds out which, and ends this
     self._end()
     with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -97,7 +97,7 @@ class GroupWatch:
       self._thread.join()
 
   def _run(self) -> None:
-    while not self._ended.wait(self._period):
+    while not self._ended.is_set():
       try:
         self._beat()
         verdict = [why for _, why in self._client.key_value_dir_get(_VERDICT)]
@@ -105,6 +105,7 @@ class GroupWatch:
         verdict = ["process 0, which keeps the group together, is gone"]
       if verdict and not self._ended.is_set():
         return self._stop(verdict[0])
+      self._ended.wait(self._period)
 
   def _beat(self) -> None:
     self._beats += 1
