@@ -23,7 +23,10 @@ class Geometry(Protocol):
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-  """A random part of the picture (Szegedy et al. 2015): `scale` of its area, `ratio` of width to height."""
+  """A random part of the picture (Szegedy et al. 2015): `scale` of its area, `ratio` of width to height.
+
+  A scale of (1, 1) switches it off: what is left is the square in the middle, as evaluation sees it.
+  """
 
   scale: tuple[float, float] = (0.6, 1.0)
   ratio: tuple[float, float] = (0.8, 1.25)
@@ -31,6 +34,9 @@ class RandomResizedCrop:
   def box(self, width: int, height: int, rng: np.random.Generator) -> Matrix:
     """The crop as a matrix from the output to pixels; one that does not fit is narrowed until it does."""
     draws = rng.random(4).tolist()
+    if self.scale[0] == self.scale[1] == 1:
+      left, top, right, bottom = center_box(width, height)
+      return box_matrix(left, top, right - left, bottom - top)
     area = width * height * (self.scale[0] + draws[0] * (self.scale[1] - self.scale[0]))
     low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
     ratio = math.exp(low + draws[1] * (high - low))

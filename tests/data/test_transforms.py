@@ -130,6 +130,12 @@ def test_crops_stay_inside_and_keep_their_share_of_the_area():
     assert 4 * half.prod() <= 0.5 * 300 * 100 + 1e-6
 
 
+@pytest.mark.parametrize("width, height", [(10, 10), (12, 10), (10, 12)])
+def test_a_crop_scale_of_one_is_the_square_that_evaluation_sees(width, height):
+  matrix = RandomResizedCrop(scale=(1, 1), ratio=(0.5, 2)).box(width, height, np.random.default_rng(0))
+  np.testing.assert_array_equal(matrix, box_matrix((width - 10) / 2, (height - 10) / 2, 10, 10))
+
+
 def test_a_crop_scale_above_one_zooms_out_around_the_whole_picture():
   matrix = RandomResizedCrop(scale=(4, 4), ratio=(1, 1)).box(10, 10, np.random.default_rng(0))
   half, center = np.array([matrix[0, 0], matrix[1, 1]]), matrix[:2, 2]
