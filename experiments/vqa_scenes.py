@@ -28,7 +28,7 @@ EXPERIMENT = Experiment(
   data=DataConfig(
     source="scenes",
     scenes=ScenesConfig(questions=("colour", "row")),
-    tokenizer=TokenizerConfig(vocab_size=300, max_length=12),
+    tokenizer=TokenizerConfig(vocab_size=400, max_length=16),  # words are whole, and questions not cut off
     # Nothing may change colours or places: they are what is asked for.
     augmentation=AugmentationConfig(
       crop_scale=(1, 1), rotation=0, brightness=0, contrast=0, saturation=0, hue=0, background=0
