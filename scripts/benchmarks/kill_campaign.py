@@ -61,7 +61,7 @@ def experiment(workdir: Path) -> Experiment:
     data=DataConfig(limit=40, workers=1, tokenizer=TokenizerConfig(vocab_size=384, max_length=8)),
     model=TwoTowerConfig(
       image=ViTConfig(image_size=16, patch_size=8, width=16, depth=1, num_heads=2, pool="mean", patch_dropout=0.25),
-      text=TextConfig(vocab_size=64, max_length=8, width=16, depth=1, num_heads=2),
+      text=TextConfig(vocab_size=64, max_length=8, width=16, depth=1, num_heads=2, eos_id=63),
       embed_dim=8,
     ),
     optimizer=OptimizerConfig(warmup_steps=2, ema_decay=0.9),
