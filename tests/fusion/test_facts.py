@@ -10,6 +10,7 @@ import pytest
 from mmjax.fusion import (
   FusionConfig,
   join,
+  make_fusion,
   make_operator,
   power_normalize,
   signed_sqrt,
@@ -121,6 +122,28 @@ def test_bfloat16_is_close(low, kind):
   assert fused.tokens.dtype == fused.pooled.dtype == jnp.bfloat16
   tolerance = 0.2 if kind in TOKENS else 0.06  # two layers of blocks with weights of .4, against one product
   np.testing.assert_allclose(fused.pooled.astype(jnp.float32), expected.pooled, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", TOKENS)
+def test_blocks_are_rematerialised_where_the_configuration_says_so(kind):
+  def blocks(remat):
+    return str(jax.make_jaxpr(lambda p: apply(kind, INPUTS, p, remat=remat).pooled)(params(kind))).count("remat2[")
+
+  assert blocks("none") == 0 and blocks("full") >= 2
+
+
+def test_stochastic_depth_follows_the_example():
+  keys = jax.random.split(jax.random.key(3), 8)
+
+  @jax.jit
+  def fused(inputs, keys):
+    made = {kind: make_fusion(config(kind, drop_path=0.9)) for kind in ("co_attention", "bottleneck")}
+    return {kind: module.apply({"params": params(kind)}, *inputs, rng=keys).tokens for kind, module in made.items()}
+
+  tokens, turned = fused(INPUTS, keys), fused(*jax.tree.map(lambda leaf: leaf[::-1], (INPUTS, keys)))
+  for kind in tokens:
+    _assert_close(tokens[kind], turned[kind][::-1], 2e-5)
+    assert np.abs(tokens[kind] - plain()[kind][0].tokens).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["sum", "average", "product"])
