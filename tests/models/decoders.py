@@ -32,13 +32,11 @@ def assert_close(a, b, tolerance=1e-5):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
 
 
-def assert_split_equals_whole(gradient, params, *batch):
-  """Batch over four pairs of devices, heads and widths over each pair, parameters over two: loss and gradients."""
+def assert_split_equals_whole(said, whole, params, *batch):
+  """Batch over four pairs of devices, heads and widths over each pair, parameters over two: the same is said."""
   mesh = make_mesh(ParallelConfig(fsdp=2, model=2))
   where, rows = parameter_shardings(SHARDING_RULES, params, mesh), batch_sharding(mesh)
-  split = jax.jit(gradient, in_shardings=(where, *(rows for _ in batch)))(params, *batch)
-  whole = gradient(params, *batch)
-  assert_close(split, whole, 1e-4)
+  assert_close(jax.jit(said, in_shardings=(where, *(rows for _ in batch)))(params, *batch), whole, 1e-4)
   assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(whole))
 
 

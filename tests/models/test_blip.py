@@ -111,19 +111,4 @@ def test_cached_captions_and_generation_follow_the_uncached_decoder():
 
 
 def test_split_over_eight_devices_it_is_the_same_and_all_padding_is_finite():
-  assert_split_equals_whole(gradient, params(), BATCH, WEIGHTS)
-
-
-def test_the_image_tower_runs_once_however_many_objectives_read_it():
-  """FLOPs of all objectives are those of the towers and of each text mode, the image tower's counted once."""
-  flops = lambda fn: jax.jit(lambda p: MODEL.apply({"params": p}, method=fn)).lower(params()).cost_analysis()["flops"]
-  image = flops(lambda m: m.image(BATCH["image"]).tokens)
-  encoded = jax.eval_shape(lambda: MODEL.apply({"params": params()}, BATCH, method="encode"))
-  image_read, words_read = jax.tree.map(
-    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (encoded["image"], encoded["text"])
-  )
-  text = flops(lambda m: m.encode_words(IDS))
-  grounded = flops(lambda m: m.fuse(image_read, words_read)["text"].tokens)
-  captions = flops(lambda m: m.decode(IDS, image_read))
-  every = flops(lambda m: everything(m, BATCH))
-  assert 0 <= every - (image + text + 2 * grounded + captions) < 0.5 * image
+  assert_split_equals_whole(gradient, gradient(params(), BATCH, WEIGHTS), params(), BATCH, WEIGHTS)

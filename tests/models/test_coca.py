@@ -38,12 +38,16 @@ def everything(model, batch):
   return {**model.project(encoded), "words": words, "unimodal": encoded["text"], "read": encoded["image"]}
 
 
+def said(params, batch):
+  return MODEL.apply({"params": params}, batch, method=everything)
+
+
 @jax.jit
 def gradient(params, batch, weights):
   """Of the embeddings' and the captions' terms, weighted row by row; and everything that was said."""
 
   def loss(params):
-    out = MODEL.apply({"params": params}, batch, method=everything)
+    out = said(params, batch)
     terms = (out["image"] * out["text"]).sum(1), jax.nn.log_softmax(out["words"]).mean((1, 2))
     return (weights * jnp.stack(terms, 1)).sum(), out
 
@@ -72,8 +76,7 @@ def test_the_first_half_sees_no_picture():
 def test_padding_changes_nothing_and_neither_do_other_examples():
   out, order = run(params(), BATCH), jnp.asarray([2, 0, 3, 1, 7, 5, 6, 4])
   padded = {"image": BATCH["image"], "text": jnp.pad(IDS, ((0, 0), (0, 2)))}
-  said = jax.jit(lambda p, batch: MODEL.apply({"params": p}, batch, method=everything))
-  wide = said(params(), jax.tree.map(lambda leaf: leaf[order], padded))
+  wide = jax.jit(said)(params(), jax.tree.map(lambda leaf: leaf[order], padded))
   assert_close((wide["text"], wide["image"]), (out["text"][order], out["image"][order]))
   assert_close(wide["words"][:, :6][REAL[order]], out["words"][order][REAL[order]])
 
@@ -110,7 +113,7 @@ def test_cached_captions_and_generation_follow_the_uncached_decoder():
 
 
 def test_split_over_eight_devices_it_is_the_same_and_all_padding_is_finite():
-  assert_split_equals_whole(gradient, params(), BATCH, jnp.ones((8, 2)))
+  assert_split_equals_whole(said, run(params(), BATCH), params(), BATCH)
 
 
 def test_a_pooling_image_tower_is_refused():
