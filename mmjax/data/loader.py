@@ -17,6 +17,7 @@ from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.features import source_features
 from mmjax.data.order import Order, source_parts
+from mmjax.data.orphans import end_with_parent
 from mmjax.data.sources import Source
 from mmjax.data.tokenizer import Tokenizer
 
@@ -163,7 +164,7 @@ class Loader:
         flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags; this program has none
       options = grain.MultiprocessingOptions(self._config.workers, per_worker_buffer_size=ahead)
       batches = WithOptionsIterDataset(batches, DatasetOptions(min_shm_size=self._smallest_shared(ahead)))
-      batches = batches.mp_prefetch(options)
+      batches = batches.mp_prefetch(options, worker_init_fn=end_with_parent)
     return iter(batches)
 
   def _smallest_shared(self, ahead: int) -> int:
