@@ -10,6 +10,7 @@ SIGTERM at its second batch. "raise" raises a DataError.
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -60,6 +61,7 @@ def hurt(what: str) -> None:
   if what == "raise":
     raise DataError("the record cat.png is bad")
   os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM}[what])
+  time.sleep(3)  # JAX looks once a second whether there was a SIGTERM; the steps here take hundredths of one
 
 
 def workdir() -> Path:
