@@ -6,11 +6,13 @@ the row of one of them, every answer as frequent as every other. A joint transfo
 attention) has to answer, and to mark the pixels in question (binary cross-entropy on patch tokens). Controls: late
 fusion, which adds the opinions of two towers; the same model that sees the picture only, or the question only.
 
-RESULTS
+Not yet run to the end. What design notes measured of such a task, elsewhere: joint 1.000 with mask mIoU .988 after 1,500 steps,
+late .473, picture only .264, question only .213.
 """
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from mmjax.data.config import AugmentationConfig, DataConfig, ScenesConfig, TokenizerConfig
 from mmjax.encoders.text import TextConfig
@@ -22,7 +24,7 @@ from mmjax.objectives.answer_terms import Answer, Relevance
 from mmjax.study import Study, Variant, main
 from mmjax.train.optimizer import OptimizerConfig
 
-TOWER = dict(width=64, depth=1, num_heads=4, mlp_dim=128)
+TOWER: Any = dict(width=64, depth=1, num_heads=4, mlp_dim=128)
 
 EXPERIMENT = Experiment(
   data=DataConfig(

@@ -65,7 +65,9 @@ def write_comparison(study: Study, runs: Sequence[Member], workdir: Path) -> Non
 
 def _lines(study: Study, runs: Sequence[Member]) -> tuple[list[Line], dict[str, float]]:
   """A line for every variant that has been measured, and the metrics' chance levels."""
-  lines, chance, known = [], {}, {}
+  lines: list[Line] = []
+  chance: dict[str, float] = {}
+  known: dict[str, float] = {}
   for variant in study.variants:
     mine = [run.experiment for run in runs if run.variant is variant]
     measured = [(e, read_json(e.run.workdir.expanduser() / "results.json")) for e in mine]

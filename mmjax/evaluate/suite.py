@@ -52,7 +52,7 @@ def compares(run: Run) -> bool:
 
 
 FUSED = {
-  "matching", "caption", "answer", "answer_text", "relevance", "masked_words", "masked_words_text", "masked_both",
+  "matching", "caption", "answer", "answer_text", "relevance", "masked_words", "masked_both", "masked_words_text",
   "next_sentence",
 }  # fmt: skip
 """Objectives of models that are more than two towers, by name."""
