@@ -102,13 +102,18 @@ class Normalize:
     matrix: ColorMatrix | None,
     out: Float[np.ndarray, "h w 3"],
   ) -> None:
-    """The same to rounding, into `out`, in an eighth of the time."""
+    """The same to rounding, into `out` (contiguous), in an eighth of the time."""
     import cv2
 
     weights, bias = self._affine(background, matrix)
     _, low, high = _constants(self, pixels.shape[0] * pixels.shape[1])
     flat = out.reshape(-1, 3)
-    flat[...] = cv2.transform(pixels.astype(np.float32), np.column_stack([weights.T, bias])).reshape(-1, 3)
+    if pixels[..., 3].min() == 255:  # opaque: alpha is one more constant. OpenCV is quick from three to three channels
+      affine = np.column_stack([weights[:3].T, bias + 255 * weights[3]])
+      cv2.transform(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB).astype(np.float32), affine, dst=out)
+    else:  # and from four to four
+      affine = np.vstack([np.column_stack([weights.T, bias]), np.zeros((1, 5), np.float32)])
+      cv2.cvtColor(cv2.transform(pixels.astype(np.float32), affine), cv2.COLOR_RGBA2RGB, dst=out)
     np.maximum(flat, low, out=flat)
     np.minimum(flat, high, out=flat)
 

@@ -113,7 +113,8 @@ def seen(
 
 def _scale(matrix: Matrix, size: int) -> float:
   """Pixels of the input to one of the output, along the side where they are fewer."""
-  return 2 * min(np.hypot(*matrix[:2, 0]), np.hypot(*matrix[:2, 1])) / size
+  (a, b, _), (d, e, _), _ = matrix.tolist()
+  return 2 * min(math.hypot(a, d), math.hypot(b, e)) / size
 
 
 def _warped(pixels: Pixels, matrix: Matrix, size: int) -> Pixels:

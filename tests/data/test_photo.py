@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from mmjax.data import DataConfig, DataError, TokenizerConfig, make_loader, make_tokenizer
+from mmjax.data.color import Normalize
 from mmjax.data.geometry import box_matrix
 from mmjax.data.images import decode
 from mmjax.data.photo import decoded, open_photo, seen
@@ -73,6 +74,17 @@ def test_rotated_and_from_outside_only_the_outline_differs(size):
 def test_it_is_turned_as_exif_says(orientation):
   slow, fast = by_both(jpeg(smooth(100, 70), orientation=orientation, subsampling=0), augmented(rotation=0.0))
   assert np.abs(slow - fast).mean() < 0.012 < 0.1 < np.abs(slow - fast[:, ::-1]).mean()
+
+
+@pytest.mark.parametrize("alpha", [255, 90])
+def test_colours_by_opencv_are_those_by_numpy(alpha):
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, alpha + 1, (7, 5, 4), dtype=np.uint8)
+  pixels[..., 3] = alpha
+  matrix = np.eye(4) + rng.normal(0, 0.2, (4, 4))
+  normalize, out = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), np.full((7, 5, 3), np.nan, np.float32)
+  normalize.by_opencv(pixels, (0.1, 0.8, 0.3), matrix, out)
+  np.testing.assert_allclose(out, normalize(pixels, (0.1, 0.8, 0.3), matrix), atol=2e-6)
 
 
 @pytest.mark.parametrize("shrink, crop", [(1, 63), (2, 65), (4, 129), (8, 300), (8, 700)])
