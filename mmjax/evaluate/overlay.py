@@ -32,12 +32,12 @@ def tile(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
 def heated(
   pixels: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "rows columns"]
 ) -> UInt8[np.ndarray, "side side 3"]:
-  """The picture in grey under a heat map, 0 (dark blue) to 1 (yellow), which is enlarged without smoothing."""
+  """The heat map, 0 (dark blue) to 1 (yellow), enlarged without smoothing and darker where the picture is dark."""
   picture = np.asarray(_sized(pixels), np.float32)
   grey = picture @ np.array([0.299, 0.587, 0.114], np.float32)
   shades = _SHADES[np.clip(heat * 255, 0, 255).round().astype(int)]
   large = Image.fromarray(shades.astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-  return (0.45 * grey[..., None] + 0.55 * np.asarray(large, np.float32)).round().astype(np.uint8)
+  return (np.asarray(large, np.float32) * (0.45 + 0.55 * grey[..., None] / 255)).round().astype(np.uint8)
 
 
 def marked(pixels: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -83,7 +83,8 @@ tr.control { color: var(--muted); } .best { color: var(--good); font-size: 0.8re
 .tile.wrong i { background: var(--muted); }
 img { display: block; width: 58px; height: 58px; object-fit: contain; padding: 3px; border-radius: 7px;
   background: #fff; }
-.tiles.large { flex: 0 0 auto; } img.large { width: 96px; height: 96px; padding: 0; image-rendering: pixelated; }
+.tiles.large { flex: 0 0 auto; } img.large { width: 96px; height: 96px; padding: 0;
+  image-rendering: pixelated; outline: 1px solid var(--line); } .scroll + .note { margin-top: 12px; }
 .what.wide { flex: 1 1 260px; }
 .looks { align-items: flex-start; gap: 8px; } figure { margin: 0; width: 96px; }
 figure img { margin-bottom: 4px; } figcaption { font-size: 0.85rem; text-align: center; overflow-wrap: anywhere; }

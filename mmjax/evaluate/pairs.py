@@ -23,11 +23,13 @@ from mmjax.types import Encoded
 def run(run: Any, examples: Examples) -> list[Result]:
   """Matching with random and with hard negatives, and retrieval before and after re-ranking."""
   shown = Pairs(run, examples)
-  results = [matching(shown, "random")]
-  if shown.images is not None and shown.texts is not None:
-    results.append(matching(shown, "hard"))
+  other = other_texts(shown.own)
+  results = [matching(shown, "random", np.where(other < 0, -1, shown.first[other]))]
+  if shown.embedded is not None:
+    images, texts = shown.embedded
+    results.append(matching(shown, "hard", hardest_texts(images.rows, texts.rows, images.ids, texts.ids)))
     if run.experiment.evaluation.rerank:
-      results.append(reranking(shown))
+      results.append(reranking(shown, images, texts))
   return results
 
 
@@ -46,8 +48,8 @@ class Pairs:
     self.first = np.array([place[r["captions"][PRIMARY][0], int(r["concept"])] for r in examples.records])
     self._image, images = encode_pictures(run, Pictures(examples.records, run.experiment.data))
     self._text, texts = encode_strings(run, self.captions)
-    self.images = None if images is None else Embedded(images, self.own)
-    self.texts = None if texts is None else Embedded(texts, self.concepts)
+    both = images is not None and texts is not None
+    self.embedded = (Embedded(images, self.own), Embedded(texts, self.concepts)) if both else None
 
   def match(self, images: Int[np.ndarray, " pairs"], texts: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
     """How much more likely each picture and text belong together than not, in logits."""
@@ -64,35 +66,31 @@ def match_logit(model: Any, pair: tuple[Encoded, Encoded]) -> Float[Array, "batc
   return logits[:, 1] - logits[:, 0]
 
 
-def matching(shown: Pairs, negatives: str) -> Result:
-  """Every picture with its first caption, and with another: drawn at random, or the most similar ("hard")."""
-  if negatives == "random":
-    other = other_texts(shown.own)
-    other = np.where(other < 0, -1, shown.first[other])
-  else:
-    other = hardest_texts(shown.images.rows, shown.texts.rows, shown.own, shown.concepts)
+def matching(shown: Pairs, negatives: str, other: Int[np.ndarray, " n"]) -> Result:
+  """Every picture with its first caption, and with another: drawn at random, or the most similar ("hard").
+
+  Args:
+    other: for each picture the place of that other caption; -1 where there is none.
+  """
   kept = np.flatnonzero(other >= 0)
   images, texts = np.concatenate([np.arange(len(shown.own)), kept]), np.concatenate([shown.first, other[kept]])
   matches = np.arange(len(images)) < len(shown.own)
   found = match_scores(shown.match(images, texts), matches)
-  title = f"{shown.examples.title}: picture or {'any' if negatives == 'random' else 'the most similar'} wrong text"
+  title = f"{shown.examples.title}: its own text, or {'any' if negatives == 'random' else 'the most similar'} other"
   return _result(shown, f"itm_{negatives}", "image_text_matching", title, found, n=len(images))
 
 
-def reranking(shown: Pairs) -> Result:
+def reranking(shown: Pairs, images: Embedded, texts: Embedded) -> Result:
   """Retrieval both ways, the first candidates by similarity ordered anew by the match head."""
   top = shown.run.experiment.evaluation.rerank
   ways = (
-    (shown.texts, shown.images, lambda queries, items: shown.match(items, queries), "image_retrieval"),
-    (shown.images, shown.texts, shown.match, "text_retrieval"),
+    (texts, images, lambda queries, items: shown.match(items, queries), "image_retrieval"),
+    (images, texts, shown.match, "text_retrieval"),
   )
-  after, chance, before = {}, {}, {}
-  for queries, gallery, match, prefix in ways:
-    parts = reranked(queries, gallery, match, top, prefix)
-    for whole, part in zip((after, chance, before), parts, strict=True):
-      whole.update(part)
+  found = [reranked(queries, gallery, match, top, prefix) for queries, gallery, match, prefix in ways]
+  after, chance, before = (one | other for one, other in zip(*found, strict=True))
   title = f"{shown.examples.title}, first {top} re-ranked"
-  more = {"gallery": len(shown.images), "floor": before, "floor_is": "retrieval by similarity alone, not re-ranked"}
+  more = {"gallery": len(images), "floor": before, "floor_is": "retrieval by similarity alone, not re-ranked"}
   return _result(shown, "reranked", "zeroshot_retrieval", title, (after, chance), **more)
 
 

@@ -87,8 +87,8 @@ def attention(run: Any, examples: Examples) -> str:
   lines = []
   for number, pixels in enumerate(_pixels(run, some)):
     words = readable_words(run.tokenizer, rows["text"][number])
-    places = [place for place, _ in words]
-    heats = [shares(found[number, places].reshape(-1, grid, grid)) for found in (own, relevance)]
+    rows_of = lambda found, n=number, w=words: np.stack([found[n, places].mean(0) for places, _ in w])
+    heats = [shares(rows_of(found).reshape(-1, grid, grid)) for found in (own, relevance)]
     panels = "".join(
       f'<figure>{_image(heated(pixels, heats[0][n]), word)}{_image(heated(pixels, heats[1][n]), word)}'
       f"<figcaption>{escape(word)}</figcaption></figure>"
@@ -118,15 +118,22 @@ def shares(heat: np.ndarray) -> np.ndarray:
   return heat / max(float(heat.max(initial=0.0)), 1e-12)
 
 
-def readable_words(tokenizer: Any, ids: np.ndarray) -> list[tuple[int, str]]:
-  """(place, word) of the first words and of the token that a text begins with, if there is one."""
+def readable_words(tokenizer: Any, ids: np.ndarray) -> list[tuple[list[int], str]]:
+  """(places of its pieces, word) of the first words, and of the token that a text begins with, if there is one."""
   named = {tokenizer.cls_id: "[class]", tokenizer.bos_id: "[begin]"}
-  words = []
+  words: list[tuple[list[int], str]] = []
+  before = ""
   for place, token in enumerate(ids.tolist()):
     if token in named and place == 0:
-      words.append((place, named[token]))
+      words.append(([place], named[token]))
     elif token not in tokenizer.special_ids:
-      words.append((place, tokenizer.decode([token]).strip() or "·"))
+      text = tokenizer.decode(ids[: place + 1])
+      piece = text.removeprefix(before)
+      if not before or piece[:1].isspace():
+        words.append(([place], piece.strip()))
+      else:
+        words[-1] = ([*words[-1][0], place], words[-1][1] + piece)
+      before = text
   return words[:MOST_WORDS]
 
 

@@ -78,7 +78,8 @@ class Flava(TwoTower):
     self, images: Float[Array, "batch height width 3"], hidden: Bool[Array, "batch patches"], *, rng: Rngs = None
   ) -> Encoded:
     """The image encoder, a learned vector in place of the patches that an objective has hidden."""
-    return self.image(images, rng=fold_in(rng, 0), hidden=hidden)
+    tower: Any = self.image  # a vision transformer, see FlavaConfig
+    return tower(images, rng=fold_in(rng, 0), hidden=hidden)
 
   def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
     """What every patch and word says after all have read all; `pooled` is the multimodal encoder's class token."""

@@ -102,7 +102,7 @@ class Vilt(nn.Module):
   def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
     """The stream: what every word and patch says after all have read all; `pooled` is that of the text's first."""
     fused = self.stream(text, image, rng=rng)
-    fused = fused.replace(pooled=self.tanh_pool(fused.pooled))
+    fused = Encoded(fused.tokens, fused.mask, self.tanh_pool(fused.pooled))
     return dict(zip(("text", "image"), split(fused, (text, image)), strict=True))
 
   def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:

@@ -98,7 +98,9 @@ def test_pictures_with_something_over_them():
   assert tile(pixels).startswith("data:image/webp;base64,")
 
 
-def test_words_are_named(asked):
-  ids = asked.tokenizer(["what colour"])[0]
+def test_words_are_put_together_from_their_pieces(asked):
+  ids = asked.tokenizer(["what hue is it?"])[0]
   words = showcase.readable_words(asked.tokenizer, ids)
-  assert words[0] == (0, "[begin]") and "".join(word for _, word in words[1:]) == "whatcolour"
+  assert [word for _, word in words] == ["[begin]", "what", "hue", "is", "it?"]
+  places = [place for found, _ in words for place in found]
+  assert places == list(range(int((ids != asked.tokenizer.pad_id).sum()) - 1))  # all but the end token
