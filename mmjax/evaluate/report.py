@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from mmjax.errors import UserError
 from mmjax.evaluate import gallery, showcase
 from mmjax.evaluate.figures import Curve, column, line_chart, training_charts
@@ -48,7 +50,8 @@ def write_report(workdir: str | Path, run: Run | None = None) -> Path:
   ]
   html = page(f"mmjax run: {workdir.resolve().name}", _lead(config, lines, results, run), sections)
   path = workdir / "report.html"
-  write_atomically(path, html)
+  if jax.process_index() == 0:  # the others have embedded their share
+    write_atomically(path, html)
   return path
 
 

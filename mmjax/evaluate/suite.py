@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
+from jax.experimental import multihost_utils
 
 from mmjax.data.features import IMAGE_TEXT, config_features
 from mmjax.evaluate import emoji, generic, hidden_words, pairs, questions, written
@@ -63,6 +64,7 @@ def measure(run: Run) -> list[Result]:
   results = evaluate(run)
   if jax.process_index() == 0:
     write_results(results, run.workdir / "results.json")
+  multihost_utils.sync_global_devices("results.json")  # whoever reads it next finds it; nothing for one process
   return results
 
 
