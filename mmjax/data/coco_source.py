@@ -20,7 +20,7 @@ _CAPTION: Mapping[str, type] = {"image_id": int, "caption": str}
 class CocoSource:
   """The captioned pictures of "train" or "validation", in the file's order: of 2017, or else of 2014.
 
-  The annotation file is read once (train2017: 92 MB; 0.3 GB at the peak, 0.15 GB kept); pictures when asked for.
+  The annotation file is read once (train2017: 92 MB; 0.3 GB at the peak, 0.2 GB kept); pictures when asked for.
 
   Raises:
     DataError: naming file, entry and field: a file or picture is missing, or an entry is not as published.

@@ -73,7 +73,7 @@ class ScenesConfig:
   examples: int = 12_000
   """Scenes to train on; a sixth as many, all different from these, are held out."""
   questions: tuple[Literal["colour", "row", "column", "shape", "count"], ...] = ("colour", "row")
-  """Kinds of question, asked in turn."""
+  """Kinds of question, asked in turn. Rows and columns stay true only of whole pictures: no crop, no rotation."""
   seed: int = 0
   """Other scenes."""
 

@@ -35,7 +35,7 @@ class _Answers(NamedTuple):
 class VqaV2Source:
   """The questions of "train" or "validation", in the file's order; `answers` are the ten annotators'.
 
-  The two files are read once (train: 33 and 330 MB; 0.9 GB at the peak, 0.25 GB kept); pictures when asked for.
+  The two files are read once (train: 44 and 385 MB; 0.8 GB at the peak, 0.25 GB kept); pictures when asked for.
 
   Raises:
     DataError: naming file, entry and field: a file or picture is missing, an entry is not as published, or a
