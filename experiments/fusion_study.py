@@ -47,7 +47,7 @@ class RunConfig:
 
   workdir: Path = Path("runs/fusion_study")
   """Folder of all runs and of the comparison."""
-  steps: int = 1500
+  steps: int = 800
   """Optimiser steps."""
   batch_size: int = 128
   """Pairs per step."""
