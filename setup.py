@@ -44,7 +44,7 @@ EXTRAS = {
   ],
   # Pictures and questions of --data.source easy_vqa; see mmjax/data/easy_vqa_builder.py.
   "vqa": ["easy-vqa==1.0"],
-  "dev": ["pytest", "hypothesis", "pytest-xdist", "ruff", "mypy"],
+  "dev": ["pytest", "hypothesis", "pytest-xdist", "ruff", "mypy", "easy-vqa==1.0"],
   # Texts repaired as open_clip repairs them, for its checkpoints' tokenizers; see mmjax/interop/tokenizer.py.
   "interop": ["ftfy"],
   "tpu": ["jax[tpu]"],
