@@ -45,7 +45,7 @@ class Checkpoints:
   def __init__(self, directory: Path, *, keep_last: int = 3, read_only: bool = False):
     self._directory = directory.absolute()
     self._read_only = read_only
-    self._saving = -1
+    self._saving, self._failed = -1, False
     self._kept = _NewestAndBest(keep_last, {})
     # Orbax logs several lines a save at INFO, warns of its own defaults, and logs what it raises as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -133,6 +133,8 @@ class Checkpoints:
       self.wait()
     finally:
       self._manager.close()
+      if self._failed:
+        self._discard()  # what threads still wrote when it failed
 
   def _seal(self) -> None:
     """Adds the manifest once all files are there, just before Orbax gives the folder its name (one process does)."""
@@ -145,15 +147,20 @@ class Checkpoints:
     try:
       yield
     except (ValueError, OSError, RuntimeError) as error:
-      if jax.process_index() == 0:
-        for partial in self._directory.glob(f"{self._saving}{_PARTIAL}*"):
-          shutil.rmtree(partial, ignore_errors=True)
+      self._failed = True
+      self._discard()
       good = self.latest_step
       kept = "there is no earlier one" if good is None else f"the last good one, of step {good}, is untouched"
       raise CheckpointError(
         f"the checkpoint of step {self._saving} could not be written to {self._directory}: {_reason(error)}; {kept}. "
         "When there is room again, the same command goes on from there."
       ) from error
+
+  def _discard(self) -> None:
+    """Removes the half of a checkpoint that could not be written."""
+    if jax.process_index() == 0:
+      for partial in self._directory.glob(f"{self._saving}{_PARTIAL}*"):
+        shutil.rmtree(partial, ignore_errors=True)
 
   def _intact(self, step: int | None) -> int:
     """That step, or the newest that is intact. Raises CheckpointError where there is no such checkpoint."""

@@ -36,7 +36,8 @@ class Outcome:
 
   Attributes:
     run: the model as it is now.
-    exit_status: 0 when all steps are done, 128 + signal when the user or the scheduler stopped it.
+    exit_status: 0 when all steps are done; 128 + signal where the user or the scheduler stopped it (130 Ctrl-C, 138
+      SIGUSR1, 143 SIGTERM): everything is saved, and the same command goes on, so 138 and 143 are to be queued again.
   """
 
   run: Run
