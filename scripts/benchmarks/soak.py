@@ -38,27 +38,33 @@ class Sample:
   workers: float
 
 
+@dataclasses.dataclass
+class Waits:
+  """What the consumer saw: batches, kills, and how long it waited, in the 24 batches after a kill and otherwise."""
+
+  batches: int = 0
+  kills: int = 0
+  bad_records_replaced: int = 0
+  longest_after_a_kill_s: float = 0.0
+  longest_else_s: float = 0.0
+
+  def add(self, seconds: float, since_kill: int) -> None:
+    self.batches += 1
+    if since_kill < 24:
+      self.longest_after_a_kill_s = round(max(self.longest_after_a_kill_s, seconds), 2)
+    else:
+      self.longest_else_s = round(max(self.longest_else_s, seconds), 2)
+
+
 def main() -> int:
   options = _options()
   with tempfile.TemporaryDirectory() as folder:
     config = _config(Path(folder), options)
-    samples, waits, kills, bad = _run(config, options)
+    samples, waits = _run(config, options)
   half = [sample for sample in samples if sample.seconds > options.minutes * 30]
   slopes = {f"{name}_memory": _slope(half, name) for name in ("main", "workers")}
-  kill_waits = [wait for step, wait in waits.items() if any(step - 24 < kill <= step for kill in kills)]
-  others = [wait for step, wait in waits.items() if step > 0 and not any(step - 24 < kill <= step for kill in kills)]
-  result = {
-    "minutes": options.minutes,
-    "workers": options.workers,
-    "batches": len(waits),
-    "bad_records_replaced": bad,
-    "kills": len(kills),
-    "longest_wait_after_a_kill_s": round(max(kill_waits, default=0.0), 2),
-    "longest_wait_else_s": round(max(others, default=0.0), 2),
-    **slopes,
-  }
-  print(json.dumps(result))
-  stalled = max([*kill_waits, *others], default=0.0) > options.bound
+  print(json.dumps({"minutes": options.minutes, "workers": options.workers, **dataclasses.asdict(waits), **slopes}))
+  stalled = max(waits.longest_after_a_kill_s, waits.longest_else_s) > options.bound
   return int(stalled or not all(slope["within_noise"] for slope in slopes.values()))
 
 
@@ -102,27 +108,28 @@ def _records(number: int, seed: int):
     yield Record(image=image, captions={"name": [f"picture {n} of {seed}"]}, id=str(n), concept=n)
 
 
-def _run(config: DataConfig, options: argparse.Namespace):
+def _run(config: DataConfig, options: argparse.Namespace) -> tuple[list[Sample], Waits]:
   source = make_source(config, "train")
   size = {"image_size": options.image_size, "batch_size": options.batch_size}
   loader = make_loader(config, source, make_tokenizer(config, source), process_index=0, process_count=1, **size)
   samples: list[Sample] = []
-  waits: dict[int, float] = {}
-  kills: list[int] = []
+  waits, killed = Waits(), -1000
   due = [options.minutes * 20 * (n + 1) / (options.kills + 1) for n in range(options.kills)]
-  begun = time.monotonic()
   with device_prefetch(loader, lambda batch: {name: np.array(rows) for name, rows in batch.items()}) as feed:
+    next(feed)  # the workers have started
+    begun = time.monotonic()
     for step, _ in enumerate(feed):
       now = time.monotonic() - begun
-      waits[step] = feed.seconds_waited
+      waits.add(feed.seconds_waited, step - killed)
       if not samples or now > samples[-1].seconds + 1:
         samples.append(_sample(now))
       if due and now > due[0]:
         due.pop(0)
-        kills.append(step)
+        killed, waits.kills = step, waits.kills + 1
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)  # type: ignore[arg-type]
       if now > options.minutes * 60:
-        return samples, waits, kills, loader.num_bad_records
+        waits.bad_records_replaced = loader.num_bad_records
+        return samples, waits
       if options.rate:
         time.sleep(max(0.0, (step + 1) / options.rate - now))
   raise AssertionError("the stream has no end")

@@ -1,0 +1,84 @@
+"""The short forms of scripts/benchmarks/fuzz.py, soak.py and decode.py."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.benchmarks import fuzz, soak
+from scripts.benchmarks.fuzz import fuzz_targets
+
+BENCHMARKS = Path(__file__).parents[2] / "scripts" / "benchmarks"
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [sys.executable, str(BENCHMARKS / script), *arguments], capture_output=True, text=True, timeout=300
+  )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", fuzz_targets.TARGETS)
+def test_no_hostile_input_crashes_a_parser(name, tmp_path):
+  inputs = {"command-line": 6, "config": 100, "array-record-file": 60}.get(name, 200)
+  result = fuzz.fuzz(name, inputs, seed=1, out=tmp_path)
+  assert result["crashed"] == 0, [path.read_text() for path in tmp_path.glob("*.txt")]
+  assert result["accepted"] + result["refused"] == inputs
+  assert result["accepted"] > 0 or name == "command-line", (
+    "nothing gets past the first check, so nothing behind it is tested"
+  )
+
+
+def test_a_crash_is_found_and_kept(tmp_path, monkeypatch):
+  def broken(_):
+    def run(data):
+      if b"9" in data:
+        raise KeyError(data)
+
+    return fuzz_targets.Target([b"0123456789"], fuzz_targets.mutated, run, (ValueError,))
+
+  monkeypatch.setitem(fuzz_targets.TARGETS, "broken", broken)
+  result = fuzz.fuzz("broken", 50, seed=0, out=tmp_path)
+  assert result["crashed"] > 10 and result["kinds"] == {"KeyError outside of mmjax": result["crashed"]}
+  assert len(list(tmp_path.glob("broken-*.input"))) == 2
+
+
+def test_mutations_are_a_function_of_the_seed_and_all_differ():
+  seed = json.dumps({"a": [1, {"b": "c"}], "d": None}).encode()
+
+  def some(number):
+    rng = random.Random(number)
+    return [fuzz_targets.json_mutator(rng, seed, [seed]) for _ in range(200)]
+
+  assert some(1) == some(1) != some(2)
+  assert len(set(some(1))) > 120
+
+
+def test_growth_is_told_from_noise():
+  rng = np.random.default_rng(0)
+  flat = [soak.Sample(second, 100 + float(rng.normal(0, 0.3)), 200.0) for second in range(300)]
+  leak = [soak.Sample(second, 100 + second / 60, 200.0) for second in range(300)]
+  assert soak._slope(flat, "main")["within_noise"] and soak._slope(flat, "workers")["within_noise"]
+  assert not soak._slope(leak, "main")["within_noise"]
+  assert soak._slope(leak, "main")["mb_per_minute"] == pytest.approx(1)
+
+
+def test_the_soak_runs_kills_and_goes_on():
+  done = run("soak.py", "--minutes", "0.1", "--workers", "1", "--kills", "1", "--records", "60", "--rate", "20")
+  result = json.loads(done.stdout)
+  assert result["kills"] == 1 and result["batches"] > 1 and result["bad_records_replaced"] > 0
+  assert 0 < result["longest_after_a_kill_s"] < 60
+
+
+def test_decoding_is_measured(tmp_path):
+  pytest.importorskip("sklearn")
+  done = run(
+    "decode.py", "--size", "96x64", "--images", "4", "--rounds", "1", "--peers", "mmjax", "mmjax-loader",
+    "--look", str(tmp_path / "look.png"),
+  )  # fmt: skip
+  assert json.loads(done.stdout)["per_cpu_s"].keys() == {"mmjax", "mmjax-loader"}, done.stderr
+  assert (tmp_path / "look.png").stat().st_size > 10_000
