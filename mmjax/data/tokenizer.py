@@ -15,6 +15,7 @@ from jaxtyping import Int32
 
 from mmjax.data.config import TokenizerConfig
 from mmjax.data.errors import DataError
+from mmjax.files import write_atomically
 
 MAX_LENGTH = 65_536
 _VOCABULARY, _RECORD, _ANSWERS = "tokenizer.json", "tokenizer_config.json", "answers.json"
@@ -135,10 +136,23 @@ class Tokenizer:
     directory.mkdir(parents=True, exist_ok=True)
     vocabulary = self._engine.to_str()
     record = dataclasses.asdict(self.config) | {"sha256": _digest(vocabulary)}
-    (directory / _VOCABULARY).write_text(vocabulary, encoding="utf-8")
-    (directory / _RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
+    write_atomically(directory / _VOCABULARY, vocabulary)
+    write_atomically(directory / _RECORD, json.dumps(record, indent=2))
     if self.answers:
-      (directory / _ANSWERS).write_text(json.dumps(self.answers, indent=0, ensure_ascii=False), encoding="utf-8")
+      write_atomically(directory / _ANSWERS, json.dumps(self.answers, indent=0, ensure_ascii=False))
+
+  def check_saved(self, directory: str | Path) -> None:
+    """Raises DataError where another tokenizer, or one with other answers, was saved there: ids would change."""
+    saved = Tokenizer.load(directory)
+    for name, mine, theirs in (
+      ("tokenizer", self._engine.get_vocab(), saved._engine.get_vocab()),
+      ("answer vocabulary", self.answers, saved.answers),
+    ):
+      if mine != theirs:
+        raise DataError(
+          f"The {name} made from the data is not the one in {directory}: the data has changed. Resume with the data "
+          "of the run, or start in a new --run.workdir."
+        )
 
   @classmethod
   def load(cls, directory: str | Path) -> "Tokenizer":

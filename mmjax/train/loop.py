@@ -76,6 +76,8 @@ def train(
   feed = device_prefetch(loader, lambda batch: put_batch(batch, training.mesh))
   with contextlib.closing(checkpoints), feed:  # whatever happens, a save that has begun is finished
     start = _start(experiment, training, checkpoints)
+    if start.data:
+      tokenizer.check_saved(workdir / TOKENIZER)
     if jax.process_index() == 0:
       write_config(experiment, workdir / CONFIG)
       tokenizer.save(workdir / TOKENIZER)

@@ -200,6 +200,15 @@ def test_answers_have_classes_and_ids_of_their_own(special, tmp_path):
     Tokenizer.load(tmp_path)
 
 
+def test_another_tokenizer_or_other_answers_than_the_saved_are_noticed(special, engine, tmp_path):
+  special.save(tmp_path)
+  special.check_saved(tmp_path)
+  with pytest.raises(DataError, match=r"The answer vocabulary made from the data is not the one in .*--run.workdir"):
+    Tokenizer(special._engine, PAIRS, ("no way", "yes")).check_saved(tmp_path)
+  with pytest.raises(DataError, match=r"The tokenizer made from the data is not the one in"):
+    Tokenizer(engine, CONFIG, special.answers).check_saved(tmp_path)
+
+
 def test_tokenizers_saved_before_there_were_masks_load_as_they_were(engine, tmp_path):
   Tokenizer(engine, CONFIG).save(tmp_path)
   record = json.loads((tmp_path / "tokenizer_config.json").read_text())

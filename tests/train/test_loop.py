@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import threading
 import time
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 import mmjax
+from mmjax.data import DataError, Tokenizer
+from mmjax.data.tokenizer import train_vocabulary
 from mmjax.errors import CheckpointError, UserError
 from mmjax.train import evaluator, loop, session
 from mmjax.train.numerics import NotFiniteError
@@ -102,6 +105,15 @@ def test_a_finished_run_has_nothing_left_to_do(whole, run_of):
   again = loop.train(run_of(workdir))
   parameters_equal(again.run, outcome.run)
   assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_a_run_does_not_go_on_with_another_vocabulary(whole, tmp_path, run_of):
+  _, workdir = whole
+  shutil.copytree(workdir, tmp_path / "copy")
+  saved = Tokenizer.load(workdir / "tokenizer")
+  Tokenizer(train_vocabulary(["something else"], saved.config), saved.config).save(tmp_path / "copy" / "tokenizer")
+  with pytest.raises(DataError, match=r"The tokenizer made from the data is not the one in .*copy"):
+    loop.train(run_of(tmp_path / "copy"))
 
 
 def test_a_used_workdir_is_refused_without_resume(whole, run_of):
