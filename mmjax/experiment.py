@@ -130,6 +130,7 @@ class Experiment:
         raise ValueError(f"the objective {objective.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
 
 
+_LONGEST = 4096  # of a text or list in a configuration
 _converter = cattrs.Converter(forbid_extra_keys=True)
 _converter.register_unstructure_hook(Path, str)
 _converter.register_structure_hook(Path, lambda value, _: Path(value))
@@ -168,10 +169,24 @@ def to_json(config: Any) -> dict[str, Any]:
 def from_json(fields: dict[str, Any], *, source: str = "the configuration") -> Experiment:
   """The inverse of to_json. Raises ConfigError, which names `source` and the offending fields."""
   try:
+    _check_sizes(fields)
     return _converter.structure(fields, Experiment)
   except (BaseValidationError, ValueError, TypeError, AttributeError, OverflowError) as error:  # as cattrs has it
     faults = "; ".join(transform_error(error, path="experiment", format_exception=_fault))
     raise ConfigError(f"{source} is not an experiment of this version of mmjax: {faults}") from error
+
+
+def _check_sizes(fields: Any) -> None:
+  """Raises ValueError where something is too long: cattrs takes a text for a list, and names every letter of it."""
+  waiting = [fields]
+  while waiting:
+    value = waiting.pop()
+    if isinstance(value, str | list | tuple | dict) and len(value) > _LONGEST:
+      raise ValueError(f"a {type(value).__name__} of {len(value)} entries; up to {_LONGEST} are accepted")
+    if isinstance(value, dict):
+      waiting.extend(value.values())
+    elif isinstance(value, list | tuple):
+      waiting.extend(value)
 
 
 def _fault(error: BaseException, kind: type | None) -> str:

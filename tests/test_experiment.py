@@ -61,3 +61,21 @@ def test_parts_that_do_not_fit_are_refused():
     dataclasses.replace(EXPERIMENT, objectives=())
   with pytest.raises(ValueError, match="must differ"):
     dataclasses.replace(EXPERIMENT, objectives=(Contrastive(), Contrastive(weight=2.0)))
+
+
+def test_what_is_far_too_long_is_refused_at_once():
+  """A text in a list's place is taken letter by letter, each with an error of its own: 70,000 took 20 seconds."""
+  fields = to_json(EXPERIMENT)
+  fields["optimizer"]["weight_decay_rules"] = "a" * 70_000
+  with pytest.raises(ConfigError, match="a str of 70000 entries; up to 4096"):
+    from_json(fields)
+
+
+@pytest.mark.parametrize(
+  "text", ["[" * 100_000, '{"experiment": 3}', '{"experiment": null}', "[]", "9" * 5000, "\udcff"]
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path, text):
+  path = tmp_path / "config.json"
+  path.write_bytes(text.encode("utf-8", "surrogateescape"))
+  with pytest.raises(ConfigError, match=r"config.json is not"):
+    read_experiment(path)

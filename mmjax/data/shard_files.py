@@ -34,6 +34,15 @@ class OpenFiles:
           self._close(self._files.popitem(last=False)[1])
       return action(self._files[path])
 
+  def close(self) -> None:
+    """Closes all; the next use opens again."""
+    with self._lock:
+      while self._files:
+        self._close(self._files.popitem()[1])
+
+  def __del__(self) -> None:
+    self.close()
+
   def __getstate__(self) -> dict[str, Any]:
     return {"_open": self._open, "_close": self._close}
 

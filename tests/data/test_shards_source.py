@@ -1,9 +1,11 @@
 """Shards: what is read, mixed, split, resumed; and what happens where they are damaged."""
 
 import dataclasses
+import gc
 import itertools
 import json
 import logging
+import os
 import subprocess
 import sys
 import tarfile
@@ -260,6 +262,10 @@ def test_many_shards_are_read_through_few_descriptors(tmp_path):
   assert numbers(source) == list(range(MAX_OPEN + 20))
   assert numbers(source) == list(range(MAX_OPEN + 20))
   assert len(source._files._files) == MAX_OPEN
+  before = len(os.listdir("/proc/self/fd"))
+  del source
+  gc.collect()
+  assert len(os.listdir("/proc/self/fd")) <= before - MAX_OPEN, "they are not closed with the source"
 
 
 def test_an_index_is_made_once_and_again_when_the_shard_changes(tmp_path):
