@@ -81,6 +81,10 @@ class Tokenizer:
     rows = [[*self._begin, *words[: self._room], self.eos_id] for words in self._words(strings)]
     return self._padded(rows, self.config.max_length)
 
+  def share_cut(self, strings: Sequence[str]) -> float:
+    """Share of the strings that are longer than max_length and lose their end."""
+    return float(np.mean([len(words) > self._room for words in self._words(strings)])) if strings else 0.0
+
   def pairs(
     self, firsts: Sequence[str], seconds: Sequence[str]
   ) -> tuple[Int32[np.ndarray, "n t"], Int32[np.ndarray, "n t"]]:
@@ -117,8 +121,13 @@ class Tokenizer:
     return self._padded(rows, self.config.answer_length)
 
   def _words(self, strings: Sequence[str]) -> list[list[int]]:
+    """Ids without special tokens. Of a text that is absurdly long only the beginning is looked at: a megabyte of text
+    takes a hundred of memory, and no token is 256 characters long on average.
+    """
+    longest = 4096 + 256 * max(self.config.max_length, self.config.answer_length)
+    texts = [text[:longest] for text in strings]
     with refusing("The tokenizer cannot encode these texts"):
-      return [encoding.ids for encoding in self._engine.encode_batch_fast(list(strings), add_special_tokens=False)]
+      return [encoding.ids for encoding in self._engine.encode_batch_fast(texts, add_special_tokens=False)]
 
   def _padded(self, rows: Sequence[Sequence[int]], length: int, fill: int | None = None) -> Int32[np.ndarray, "n t"]:
     ids = np.full((len(rows), length), self.pad_id if fill is None else fill, np.int32)

@@ -3,9 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from mmjax.data.sources import Source, make_source
 from mmjax.data.tokenizer import Tokenizer, read_vocabulary, same_answer, train_vocabulary
 
 _MAX_RECORDS = 100_000
+_SAMPLE, _MANY = 1000, 0.1
+log = logging.getLogger(__name__)
 
 
 def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenizer:
@@ -46,7 +49,9 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
     return Tokenizer(read_vocabulary(given), config.tokenizer, classes)
   path = Path(config.dir).expanduser() / "tokenizers" / f"{config.source}-{_fingerprint(texts, config.tokenizer)}.json"
   engine = read_vocabulary(path) if path.exists() else _train(texts, config.tokenizer, path)
-  return Tokenizer(engine, config.tokenizer, classes)
+  tokenizer = Tokenizer(engine, config.tokenizer, classes)
+  _warn_of_cuts(tokenizer, list(texts))
+  return tokenizer
 
 
 def _records(source: Source, config: DataConfig) -> Iterator[Mapping[str, Any]]:
@@ -70,6 +75,18 @@ def _texts(record: Mapping[str, Any]) -> Iterator[str]:
   for field in ("question", "answer", "first", "second"):
     if field in record:
       yield record[field]
+
+
+def _warn_of_cuts(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+  """A question that loses its last words loses its meaning: says so where many texts are longer than max_length."""
+  share = tokenizer.share_cut(texts[:: max(1, len(texts) // _SAMPLE)])
+  if share > _MANY:
+    log.warning(
+      "%.0f%% of the texts are longer than --data.tokenizer.max-length %d and lose their end. Raise it, or raise "
+      "--data.tokenizer.vocab-size so that words take fewer tokens.",
+      100 * share,
+      tokenizer.config.max_length,
+    )
 
 
 def most_frequent(answers: Mapping[str, int], number: int) -> tuple[str, ...]:

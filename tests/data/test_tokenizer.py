@@ -122,6 +122,17 @@ def test_vocabulary_is_trained_once_per_data(emoji_config, train_source, tokeniz
   assert tokenizer.vocab_size == 400
 
 
+@pytest.mark.parametrize("max_length, share", [(5, None), (4, "67%")])
+def test_texts_that_lose_their_end_are_reported(tmp_path, caplog, max_length, share):
+  texts = ["a", "aaa", "bbb", "b", "ccc", "ddd"]  # as long as their letters with room for the space and the end
+  records = [{"id": text, "concept": 0, "captions": {"name": [text]}} for text in texts]
+  config = DataConfig(dir=str(tmp_path), tokenizer=TokenizerConfig(vocab_size=258, max_length=max_length))
+  make_tokenizer(config, records)
+  messages = [record.getMessage() for record in caplog.records]
+  expected = f"{share} of the texts are longer than --data.tokenizer.max-length 4 and lose their end"
+  assert messages == [] if share is None else messages[0].startswith(expected)
+
+
 @pytest.mark.parametrize(
   "change, message",
   [
