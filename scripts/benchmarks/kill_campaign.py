@@ -230,7 +230,7 @@ def remains(workdir: Path) -> dict[str, Any]:
     "checkpoints": sorted(path.name for path in (workdir / "checkpoints").iterdir()),
     "metrics.jsonl": [{k: v for k, v in line.items() if k not in VOLATILE} for line in logged],
     "events.jsonl": (workdir / "events.jsonl").read_text(),
-    "results.json": json.loads((workdir / "results.json").read_text()),
+    "results.json": (workdir / "results.json").read_text().replace(str(workdir), "WORKDIR"),
   }
 
 
