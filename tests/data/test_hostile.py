@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import time
 import zlib
 
 import pytest
@@ -259,6 +260,14 @@ def test_no_input_takes_more_than_the_stated_memory(tmp_path):
   used = {line.split()[0]: int(line.split()[1]) for line in output.splitlines()}
   assert 4 * pixels < used["pictures"] < 24 * pixels + 2 * file
   assert used["records"] < 16 * 2**20 + 2 * file + 40 * 2**20, "see MAX_TEXT_BYTES: a list of a million bytes of text"
+
+
+def test_a_batch_of_captions_of_a_megabyte_takes_no_more_than_its_beginnings(tokenizer):
+  words = "hello world " * 5000
+  begun = time.process_time()
+  ids = tokenizer([words + "x" * 900_000] * 32)
+  assert time.process_time() - begun < 3, "all of it was tokenized"
+  assert (ids == tokenizer([words])).all()
 
 
 def test_bad_records_in_a_run_are_counted_and_a_run_of_them_ends_it(tmp_path):
