@@ -41,7 +41,8 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
     return Tokenizer(read_vocabulary(given), config.tokenizer)
   texts: dict[str, None] = {}  # a set that keeps its order
   answers: Counter[str] = Counter()
-  for record in _records(make_source(config, "train") if source is None else source, config):
+  source = make_source(config, "train") if source is None else source
+  for record in _records(source, config, len(source) if has_answers else _MAX_RECORDS):
     texts.update(dict.fromkeys(_texts(record)))
     answers.update([same_answer(record["answer"])] if has_answers else [])
   classes = most_frequent(answers, config.num_answers)
@@ -54,13 +55,16 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
   return tokenizer
 
 
-def _records(source: Source, config: DataConfig) -> Iterator[Mapping[str, Any]]:
-  """What records say; bad ones are left out where they are skipped. Pictures stay unread where they can."""
+def _records(source: Source, config: DataConfig, most: int) -> Iterator[Mapping[str, Any]]:
+  """What the first `most` records say; bad ones are left out where they are skipped.
+
+  Pictures stay unread where a source has `captions` or `without_picture`, by index.
+  """
   captions = getattr(source, "captions", None)
   read = getattr(source, "without_picture", None) or (
     source.__getitem__ if captions is None else lambda index: {"captions": captions(index)}
   )
-  for index in range(min(len(source), _MAX_RECORDS)):
+  for index in range(min(len(source), most)):
     try:
       yield read(index)
     except DataError:
