@@ -128,6 +128,13 @@ class Checkpoints:
     with self._answered():
       self._manager.wait_until_finished()
 
+  def prune(self) -> None:
+    """Deletes what need not be kept: scores may have come after the last save, or a kill before its deletions."""
+    self.wait()
+    steps = sorted(self._manager.all_steps())
+    for step in set(steps) - self._kept.of(steps):
+      self._manager.delete(step)
+
   def close(self) -> None:
     try:
       self.wait()
@@ -238,9 +245,14 @@ class _NewestAndBest(policies.PreservationPolicy):
     self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext
   ) -> Sequence[bool]:
     del context
-    steps = [checkpoint.step for checkpoint in checkpoints]
-    best = max((step for step in steps if step in self.scores), key=lambda s: (self.scores[s], s), default=None)
-    return [step == best or step in steps[-self.keep_last :] for step in steps]
+    kept = self.of([checkpoint.step for checkpoint in checkpoints])
+    return [checkpoint.step in kept for checkpoint in checkpoints]
+
+  def of(self, steps: Sequence[int]) -> set[int]:
+    """Those of `steps` (in order) that are kept."""
+    scored = [step for step in steps if step in self.scores]
+    best = max(scored, key=lambda step: (self.scores[step], step), default=None)
+    return {*steps[-self.keep_last :], *([] if best is None else [best])}
 
 
 def _leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -82,6 +82,8 @@ class Session:
       state = self._train(self._state)
       if self._step > self._saved:
         self._save(state)
+      if self._step == run.steps:
+        self._checkpoints.prune()
       self._farewell()
     self._writer.close()
     return state

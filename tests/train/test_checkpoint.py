@@ -55,8 +55,13 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
   for step, accuracy in enumerate([0.1, 0.9, 0.3, 0.2, 0.4], start=1):
     checkpoints.save(step, small(0), {})
     checkpoints.score(step, accuracy)
+  found = lambda: sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdecimal())
+  checkpoints.wait()
+  assert found() == [2, 4, 5]
+  checkpoints.score(4, 0.95)  # known after the last save
+  checkpoints.prune()
   checkpoints.close()
-  assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdecimal()) == [2, 4, 5]
+  assert found() == [4, 5]
 
 
 def test_a_checkpoint_of_another_model_is_refused_and_the_parameter_named(tmp_path, training):
