@@ -8,8 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from mmjax.models.two_tower import TwoTower
 from mmjax.models.build import init_params
+from mmjax.models.two_tower import TwoTower
 from tests.experiments.paper_scale import PAPER_SCALE
 
 ROOT = Path(__file__).parents[2]

@@ -27,6 +27,17 @@ TINY = """--data.limit 40 --data.tokenizer.vocab-size 384 --data.tokenizer.max-l
   --model.text.width 16 --model.text.depth 1 --model.text.num-heads 2 --model.embed-dim 8
   --optimizer.warmup-steps 1 --run.batch-size 16 --run.steps 3 --run.log-every 1 --run.no-tensorboard""".split()
 
+RUN = TINY[TINY.index("--optimizer.warmup-steps") :]
+TEXT = "--model.text.width 16 --model.text.depth 1 --model.text.num-heads 2 --model.text.mlp-dim 16".split()
+IMAGE = "--model.image.width 16 --model.image.depth 1 --model.image.num-heads 2 --model.image.mlp-dim 16".split()
+FUSION = "--model.fusion.width 16 --model.fusion.depth 1 --model.fusion.num-heads 2".split()
+# Of scripts whose models are no two towers.
+OPTIONS = {
+  "albef_emoji": [*TINY, *"--model.fusion-depth 1 --objectives.0.queue-size 24 --objectives.1.group 2".split()],
+  "bert_text": [*TEXT, *RUN, *"--data.texts.examples 60 --data.tokenizer.vocab-size 384".split()],
+  "vqa_easy": [*IMAGE, *TEXT, *FUSION, *RUN, *"--evaluation.max-examples 60".split()],
+}
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
@@ -51,7 +62,7 @@ def call(script, *arguments) -> int:
 
 
 def test_train_evaluate_report(script, data_dir, tmp_path, capsys):
-  options = [*TINY, "--data.dir", str(data_dir), "--run.workdir", str(tmp_path)]
+  options = [*OPTIONS.get(script.__name__, TINY), "--data.dir", str(data_dir), "--run.workdir", str(tmp_path)]
   assert call(script, "train", *options) == 0
   assert {"config.json", "metrics.jsonl", "checkpoints", "results.json", "report.html"} <= {
     path.name for path in tmp_path.iterdir()

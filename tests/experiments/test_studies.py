@@ -1,6 +1,7 @@
 """The studies in experiments/ run, tiny, and say what they found; mistakes are answered."""
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
@@ -52,6 +53,27 @@ def test_an_own_loss_is_compared_with_the_built_in_ones(scripts, options, tmp_pa
   assert call(study, script.EXPERIMENT, "train", *where) == 0  # everything is there: nothing is trained again
   said = capsys.readouterr().out
   assert said.count("finished and measured already") == 4 and "| poly | 16 | 2 |" in said
+
+
+@pytest.mark.parametrize(
+  ("script", "smaller", "shown"),
+  [
+    ("vqa_scenes", "--model.fusion.width 16 --model.fusion.depth 1", "| joint transformer | 16 | 2 |"),
+    ("mmm_scenes", "--model.fusion-depth 1 --model.embed-dim 8", "| picture and text | 16 | 2 |"),
+    ("coca_emoji", "--model.multimodal-depth 1 --model.embed-dim 8", "| contrast and captions | 16 | 2 |"),
+  ],
+)
+def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_path, monkeypatch, capsys):
+  monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+  module = importlib.import_module(script)
+  towers = [f"--model.{tower}.{field}" for tower in ("image", "text") for field in ("width", "depth", "num-heads")]
+  sizes = [word for pair in zip(towers, ["16", "1", "2"] * 2, strict=True) for word in pair]
+  options = [*sizes, *smaller.split(), *TINY[TINY.index("--optimizer.warmup-steps") :], "--data.dir", str(tmp_path)]
+  options += ["--data.limit", "40", "--data.scenes.examples", "60", "--run.workdir", str(tmp_path / "run")]
+  metrics = {k: v for k, v in module.STUDY.metrics.items() if "text alone" not in k}  # of another variant
+  study = dataclasses.replace(module.STUDY, variants=module.STUDY.variants[:1], metrics=metrics)
+  assert call(study, module.EXPERIMENT, "train", *options) == 0
+  assert shown in capsys.readouterr().out
 
 
 def test_batch_sizes_see_the_same_number_of_examples(scripts, tmp_path):
