@@ -16,9 +16,7 @@ from mmjax.cli import main
 
 EXPERIMENT = dataclasses.replace(
   SCENES,
-  data=dataclasses.replace(
-    SCENES.data, source="easy_vqa", tokenizer=dataclasses.replace(SCENES.data.tokenizer, max_length=16)
-  ),
+  data=dataclasses.replace(SCENES.data, source="easy_vqa"),
   objectives=SCENES.objectives[:1],  # the package says nothing of pixels
   run=dataclasses.replace(SCENES.run, workdir=Path("runs/vqa_easy"), steps=1500),
 )
