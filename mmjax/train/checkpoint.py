@@ -164,7 +164,7 @@ class Checkpoints:
       ) from error
 
   def _discard(self) -> None:
-    """Removes the half of a checkpoint that could not be written."""
+    """Removes the half of a checkpoint that failed; what a thread still adds to it goes at the next start."""
     if jax.process_index() == 0:
       for partial in self._directory.glob(f"{self._saving}{_PARTIAL}*"):
         shutil.rmtree(partial, ignore_errors=True)
