@@ -39,11 +39,13 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
   has_answers = "answer" in config_features(config)
   if given is not None and not has_answers:
     return Tokenizer(read_vocabulary(given), config.tokenizer)
-  texts: dict[str, None] = {}  # a set that keeps its order
+  texts: dict[str, None] = {}  # sets that keep their order
+  shown: dict[str, None] = {}
   answers: Counter[str] = Counter()
   source = make_source(config, "train") if source is None else source
   for record in _records(source, config, len(source) if has_answers else _MAX_RECORDS):
     texts.update(dict.fromkeys(_texts(record)))
+    shown.update(dict.fromkeys([record["question"]] if "question" in record else _texts(record)))
     answers.update([same_answer(record["answer"])] if has_answers else [])
   classes = most_frequent(answers, config.num_answers)
   if given is not None:
@@ -51,7 +53,7 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
   path = Path(config.dir).expanduser() / "tokenizers" / f"{config.source}-{_fingerprint(texts, config.tokenizer)}.json"
   engine = read_vocabulary(path) if path.exists() else _train(texts, config.tokenizer, path)
   tokenizer = Tokenizer(engine, config.tokenizer, classes)
-  _warn_of_cuts(tokenizer, list(texts))
+  _warn_of_cuts(tokenizer, list(shown))
   return tokenizer
 
 
