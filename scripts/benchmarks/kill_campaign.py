@@ -145,8 +145,7 @@ def has_workers(run: subprocess.Popen) -> bool:
 
 
 def lines(workdir: Path) -> int:
-  path = workdir / "metrics.jsonl"
-  return path.read_bytes().count(b"\n") if path.exists() else 0
+  return sum(path.read_bytes().count(b"\n") for path in workdir.glob("metrics.jsonl"))
 
 
 Moment = Callable[[subprocess.Popen, Path, random.Random], bool]
@@ -279,10 +278,8 @@ def summary(deaths: list[tuple[Death, list[str]]], console: Console) -> int:
   table.add_section()
   table.add_row("all", str(len(deaths)), str(identical))
   console.print(table)
-  missed = {"step", "checkpoint", "evaluation", "worker start"} - {death.during for death, _ in deaths}
-  if missed:
-    console.print(f"not met: {', '.join(sorted(missed))}")
-  console.print(f"{identical} of {len(deaths)} identical")
+  missed = sorted({"step", "checkpoint", "evaluation", "worker start"} - {death.during for death, _ in deaths})
+  console.print(f"{identical} of {len(deaths)} identical" + (f"; not met: {', '.join(missed)}" if missed else ""))
   return 0 if identical == len(deaths) else 1
 
 
