@@ -48,8 +48,9 @@ class Pairs:
     self.first = np.array([place[r["captions"][PRIMARY][0], int(r["concept"])] for r in examples.records])
     self._image, images = encode_pictures(run, Pictures(examples.records, run.experiment.data))
     self._text, texts = encode_strings(run, self.captions)
-    both = images is not None and texts is not None
-    self.embedded = (Embedded(images, self.own), Embedded(texts, self.concepts)) if both else None
+    self.embedded: tuple[Embedded, Embedded] | None = None
+    if images is not None and texts is not None:
+      self.embedded = Embedded(images, self.own), Embedded(texts, self.concepts)
 
   def match(self, images: Int[np.ndarray, " pairs"], texts: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
     """How much more likely each picture and text belong together than not, in logits."""
