@@ -15,8 +15,8 @@ from mmjax.data import DataConfig, ScenesConfig, Tokenizer, TokenizerConfig
 from mmjax.data.features import PAIR
 from mmjax.data.tokenizer import train_vocabulary
 from mmjax.errors import UserError
-from mmjax.evaluate import evaluate, flatten, hidden_words, print_table
-from mmjax.evaluate.examples import Examples
+from mmjax.evaluate import evaluate, flatten, hidden_words, print_table, written
+from mmjax.evaluate.examples import Examples, validation_examples
 from mmjax.evaluate.hidden_words import hide, masked_word_ids
 from mmjax.evaluate.results import rows
 from mmjax.objectives.answer_terms import Answer, AnswerText, Relevance
@@ -92,6 +92,16 @@ def test_a_model_that_knows_every_caption_and_hidden_word(shown):
   assert chance["exact"] < 0.1 and chance["bleu4"] < 0.9 and chance["cider"] < captions["cider"] / 2
   assert found["scenes_masked"]["masked_word_accuracy"] == 1.0
   assert found["scenes_masked_shuffled"]["masked_word_accuracy"] < 0.9  # other pictures' words
+
+
+def test_what_java_scores_is_added_and_what_it_cannot_is_said(shown, monkeypatch):
+  monkeypatch.setattr(written, "java_scores", lambda captions, references: ({"meteor": 0.5}, {"spice": "no models"}))
+  settings = dataclasses.replace(shown[0].experiment.evaluation, java_metrics=True)
+  run = dataclasses.replace(shown[0], experiment=dataclasses.replace(shown[0].experiment, evaluation=settings))
+  (result,) = written.run(run, validation_examples(run))
+  assert result["metrics"]["meteor"] == result["chance"]["meteor"] == 0.5 and result["missing"] == {
+    "spice": "no models"
+  }
 
 
 def test_an_untrained_model_scores_the_same_on_one_device_in_other_batches(asked):
