@@ -64,6 +64,7 @@ def as_planned(experiment: Experiment, topology: Topology) -> tuple[Experiment, 
     max_length=tokenizer.max_length,
     pad_id=text.pad_id if tokenizer.path else 0,
     eos_id=text.eos_id if tokenizer.path else 1,
+    **({"mask_id": 2} if tokenizer.mask_token and hasattr(text, "mask_id") else {}),
   )
   parallel = experiment.parallel
   rest = parallel.fsdp * parallel.model

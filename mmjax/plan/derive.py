@@ -1,13 +1,11 @@
 """From what the compiler said to a Plan: rooflines, throughput, hours and money."""
 
 import dataclasses
-from typing import Any
 
 from mmjax.experiment import Experiment
-from mmjax.models.flops import image_flops, text_flops, two_tower_flops
-from mmjax.objectives.terms import Contrastive
 from mmjax.plan.facts import Facts, Traffic
 from mmjax.plan.hardware import Hardware
+from mmjax.plan.model_flops import model_flops
 from mmjax.plan.record import Link, Memory, Plan
 from mmjax.plan.topologies import Topology
 from mmjax.plan.variants import TOWERS, tower_remat
@@ -52,19 +50,6 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
     notes=_notes(facts, chip, peak),
   )
   return plan if facts.complaint else _with_times(plan, facts, topology)
-
-
-def model_flops(experiment: Experiment) -> int:
-  """What a step's mathematics asks for, over all devices: a tower for each view, a product for each objective."""
-  model: Any = experiment.model
-  size, embed = experiment.run.batch_size, model.embed_dim
-  pairs = [objective for objective in experiment.objectives if isinstance(objective, Contrastive)]
-  views = {name for objective in pairs for name in objective.between}
-  images, texts = (sum(name.startswith(kind) for name in views) for kind in ("image", "text"))
-  image = image_flops(model.image) + 2 * embed * model.image.pooled_width
-  text = text_flops(model.text) + 2 * embed * model.text.width
-  more = (images - 1) * image + (texts - 1) * text + (len(pairs) - 1) * 2 * size * embed
-  return size * (two_tower_flops(model, batch_size=size) + 3 * more)
 
 
 def _with_times(plan: Plan, facts: Facts, topology: Topology) -> Plan:

@@ -162,7 +162,7 @@ def _fastest_mesh(experiment: Experiment, machine: Topology, attempt: Attempt) -
 
 def _meshes(experiment: Experiment, machine: Topology) -> list[tuple[int, int]]:
   """(fsdp, model): replicas; parameters sharded over a few, some, all devices; heads over two and four."""
-  devices, towers = machine.devices, tuple(getattr(experiment.model, name) for name in TOWERS)
+  devices, towers = machine.devices, [t for name in TOWERS if (t := getattr(experiment.model, name, None))]
   shards = [2**k for k in range(devices.bit_length()) if devices % 2**k == 0]
   heads = [m for m in (2, 4) if devices % m == 0 and all(tower.num_heads % m == 0 for tower in towers)]
   wanted = [(1, 1), (shards[len(shards) // 2], 1), (shards[-1], 1), *((1, m) for m in heads)]

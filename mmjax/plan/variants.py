@@ -29,16 +29,15 @@ def with_mesh(experiment: Experiment, *, fsdp: int, model: int) -> Experiment:
 
 def with_remat(experiment: Experiment, policy: Remat) -> Experiment:
   """Both towers recompute so much; one that is no transformer has no such choice and stays as it is."""
-  model = experiment.model
-  towers = {name: getattr(model, name) for name in TOWERS}
+  model: Any = experiment.model
+  towers: dict[str, Any] = {name: getattr(model, name, None) for name in TOWERS}
   chosen = {n: dataclasses.replace(t, remat=policy) for n, t in towers.items() if isinstance(t, TransformerConfig)}
-  towers |= chosen
-  return dataclasses.replace(experiment, model=dataclasses.replace(model, **towers))
+  return dataclasses.replace(experiment, model=dataclasses.replace(model, **chosen))
 
 
 def remat_of(experiment: Experiment) -> Remat:
   """How much the tower that recomputes least recomputes."""
-  towers = (getattr(experiment.model, name) for name in TOWERS)
+  towers = (getattr(experiment.model, name, None) for name in TOWERS)
   return min((tower_remat(t) for t in towers if isinstance(t, TransformerConfig)), key=REMAT.index, default="none")
 
 
@@ -54,8 +53,8 @@ def options(experiment: Experiment, base: Experiment, topology: str = "") -> str
     value = getattr(experiment.parallel, name)
     words += [f"--parallel.{name} {value}"] if value != getattr(base.parallel, name) else []
   for tower in TOWERS:
-    policy = tower_remat(getattr(experiment.model, tower))
-    words += [f"--model.{tower}.remat {policy}"] if policy != tower_remat(getattr(base.model, tower)) else []
+    policy = tower_remat(getattr(experiment.model, tower, None))
+    words += [f"--model.{tower}.remat {policy}"] if policy != tower_remat(getattr(base.model, tower, None)) else []
   if experiment.run.batch_size != base.run.batch_size:
     words.append(f"--run.batch-size {experiment.run.batch_size}")
   return " ".join(words)

@@ -4,13 +4,19 @@ import dataclasses
 
 import pytest
 
+from mmjax.data.config import DataConfig, TokenizerConfig
+from mmjax.experiment import Experiment
 from mmjax.models.flops import image_flops, two_tower_flops
+from mmjax.models.gpt import GptConfig
+from mmjax.nn.words import WordsConfig
 from mmjax.objectives.terms import Contrastive
+from mmjax.objectives.word_terms import Caption
 from mmjax.plan.axes import by_axes, crossed_axes
-from mmjax.plan.derive import derive, link, model_flops
+from mmjax.plan.derive import derive, link
 from mmjax.plan.facts import Facts, Traffic, from_json, to_json
 from mmjax.plan.hardware import GIB
 from mmjax.plan.hlo import Collective
+from mmjax.plan.model_flops import model_flops
 from mmjax.plan.topologies import parse_topology
 from tests.tiny import EXPERIMENT, MODEL
 
@@ -126,3 +132,13 @@ def test_the_models_flops_count_a_tower_for_every_view():
 
 def test_facts_survive_the_cache():
   assert from_json(to_json(FACTS)) == FACTS
+
+
+def test_systems_without_a_formula_are_counted_as_they_are_traced():
+  words = WordsConfig(width=16, depth=2, num_heads=2, vocab_size=32, max_length=8)
+  data = DataConfig(source="texts", tokenizer=TokenizerConfig(max_length=8))
+  experiment = Experiment(data=data, model=GptConfig(words), objectives=(Caption(image=False),))
+  tokens = experiment.run.batch_size * 8
+  block = 2 * tokens * (4 * 16**2 + 2 * 16 * 64) + 4 * tokens * 8 * 16  # projections and MLP; attention
+  expected = 3 * (2 * block + 2 * tokens * 16 * 32)  # both blocks, and the scores of the words
+  assert model_flops(experiment) == pytest.approx(expected, rel=1e-3)
