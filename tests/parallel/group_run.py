@@ -1,5 +1,6 @@
-"""The smallest run, started several times by tests of process groups: it writes down which records its source was
-asked for, and, where HURT says so, harms itself.
+"""The smallest run, started by tests of process groups and by scripts/benchmarks/processes.py.
+
+It writes down which records its source was asked for and, where HURT says so, harms itself:
 
   HURT="kill 1 3, term 0 2" group_run.py train --run.workdir DIR ...
 
@@ -9,19 +10,22 @@ SIGTERM at its second batch. "raise" raises a DataError.
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import jax
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # this file is started as a script
+import numpy as np
+from PIL import Image
 
 from mmjax import cli
 from mmjax.data import DataError
 from mmjax.data.feed import Feed
 from mmjax.train import loop
 from tests.tiny import EXPERIMENT
+
+ROOT = Path(__file__).parents[2]
 
 
 class Asked:
@@ -62,6 +66,33 @@ def hurt(what: str) -> None:
     raise DataError("the record cat.png is bad")
   os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM}[what])
   time.sleep(3)  # JAX looks once a second whether there was a SIGTERM; the steps here take hundredths of one
+
+
+def write_pictures(folder: Path, count: int = 240) -> Path:
+  """A data set: enough for each to be seen once at most in a few steps, so that no two processes share one."""
+  rng = np.random.default_rng(0)
+  for number in range(count):
+    Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(folder / f"{number}.png")
+  rows = "".join(f"{number}.png,number {number} of them\n" for number in range(count))
+  (folder / "captions.csv").write_text("image,caption\n" + rows)
+  return folder
+
+
+def start(launch: list[str], folder: Path, workdir: Path, steps: int, hurt: str = "") -> subprocess.CompletedProcess:
+  """Runs this file in a group; `launch` are the options of scripts/launch/local.py."""
+  settings = {"data.source": "folder", "data.path": folder, "data.dir": folder / "cache", "data.limit": None}
+  settings |= {"data.prefetch": 1, "run.workdir": workdir, "run.steps": steps, "run.save-every": 2}
+  options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+  # No compilation cache: on CPU only process 0 profits from it, and Gloo gives the others 30 s to compile and meet it.
+  quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+  return subprocess.run(
+    [sys.executable, str(ROOT / "scripts" / "launch" / "local.py"), *launch, __file__, "train", *options],
+    env={"XLA_FLAGS": quick} | os.environ | {"HURT": hurt, "PYTHONPATH": str(ROOT)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=600,
+  )
 
 
 def workdir() -> Path:

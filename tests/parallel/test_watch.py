@@ -1,6 +1,7 @@
 """A process that is gone ends its group: who notices, when, and what is said."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,12 +29,12 @@ with process_group():
 """
 
 
-def group(index: int, act: str, port: int) -> list[subprocess.Popen]:
+def group(index: int, act: str, port: int, program: str = PROGRAM) -> list[subprocess.Popen]:
   """Two processes, of which process `index` does `act`."""
   environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "JAX_NUM_CPU_DEVICES": "1"}
   environment |= {"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}"}
   environment |= {"MMJAX_DEAD_AFTER_SECONDS": str(DEAD_AFTER)}
-  command = [sys.executable, "-c", PROGRAM.format(act=act), str(index)]
+  command = [sys.executable, "-c", program.format(act=act), str(index)]
   output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
   return [subprocess.Popen(command, env=environment | {"JAX_PROCESS_ID": str(i)}, **output) for i in range(2)]
 
@@ -83,6 +84,36 @@ def test_an_error_in_one_process_ends_the_others_with_its_words(port, index):
   assert processes[index].returncode == 1 and processes[1 - index].returncode == STOPPED, said
   assert f"process {index} (on" in said and "stopped: ValueError: the record cat.png is bad" in said
   assert seconds < DEAD_AFTER + 10
+
+
+STOPS = """
+import os, signal, sys, time
+import jax
+from mmjax.parallel.distributed import process_group
+from mmjax.train.interrupt import graceful_interrupt
+with process_group():
+  import jax.numpy as jnp
+  from jax.experimental import multihost_utils
+  with graceful_interrupt() as interrupt:
+    step = 0
+    while not interrupt.reached(step):
+      multihost_utils.process_allgather(jnp.ones(2))
+      step += 1
+      if step == 3 and jax.process_index() == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.{act})
+      time.sleep(0.02 * (1 + jax.process_index()))
+  print("stopped after step", step)
+sys.exit(interrupt.exit_status)
+"""
+
+
+@pytest.mark.parametrize(("index", "name"), [(0, "SIGTERM"), (1, "SIGINT")])
+def test_all_stop_after_the_same_step_when_one_is_told_to(port, index, name):
+  processes = group(index, name, port, STOPS)
+  said = [process.communicate(timeout=120)[0] for process in processes]
+  assert [process.returncode for process in processes] == [143, 143], said
+  steps = [int(re.findall(r"stopped after step (\d+)", text)[0]) for text in said]
+  assert steps[0] == steps[1] >= 3
 
 
 class Store:
