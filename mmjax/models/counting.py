@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend
 
 
 def traced_flops(fn: Callable[..., Any], *args: Any) -> int:
@@ -16,6 +17,22 @@ def traced_flops(fn: Callable[..., Any], *args: Any) -> int:
   Raises: ValueError for a loop whose number of iterations depends on values.
   """
   return _count(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def training_flops(fn: Callable[..., Any], params: Any, *args: Any) -> int:
+  """FLOPs of a loss and its gradient, by convention three times what the forward pass computes from `params`.
+
+  What does not depend on them (a teacher's forward pass) has no backward pass and counts once. Arguments and errors are
+  those of traced_flops.
+  """
+  jaxpr = jax.make_jaxpr(fn)(params, *args).jaxpr
+  learned = set(jaxpr.invars[: len(jax.tree.leaves(params))])
+  total = 0
+  for equation in jaxpr.eqns:
+    depends = any(not isinstance(v, jax.extend.core.Literal) and v in learned for v in equation.invars)
+    learned |= set(equation.outvars) if depends else set()
+    total += (3 if depends else 1) * _equation(equation)
+  return total
 
 
 def _count(jaxpr: Any) -> int:

@@ -9,12 +9,11 @@ import jax
 from mmjax.data.batching import row_shapes
 from mmjax.experiment import Experiment
 from mmjax.models.build import image_size
-from mmjax.models.counting import traced_flops
+from mmjax.models.counting import training_flops
 from mmjax.models.flops import image_flops, text_flops, two_tower_flops
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.objectives.terms import LOSSES, Contrastive
 from mmjax.parallel.mesh import ParallelConfig
-from mmjax.plan.variants import with_remat
 from mmjax.train.loss import make_loss
 from mmjax.train.setup import Training, prepare
 from mmjax.train.step import example_keys
@@ -24,11 +23,11 @@ def model_flops(experiment: Experiment) -> int:
   """FLOPs of a step over all devices, nothing computed twice.
 
   Two towers have a formula (mmjax.models.flops), a tower for each view and a product for each objective; of other
-  systems the matmuls of the loss and its gradient are counted as they are traced (mmjax.models.counting).
+  systems the matmuls of the loss are counted as they are traced (mmjax.models.counting).
   """
   if type(experiment.model) is TwoTowerConfig:
     return _two_tower_flops(experiment, experiment.model)
-  return _counted(with_remat(experiment, "none"))
+  return _counted(experiment)
 
 
 def _two_tower_flops(experiment: Experiment, model: TwoTowerConfig) -> int:
@@ -43,7 +42,7 @@ def _two_tower_flops(experiment: Experiment, model: TwoTowerConfig) -> int:
 
 
 def _counted(experiment: Experiment) -> int:
-  """Loss and gradient, traced for one device and in one piece."""
+  """The loss, traced for one device and in one piece."""
   plain = dataclasses.replace(experiment, parallel=ParallelConfig())
   training: Training = prepare(plain, devices=jax.local_devices(backend="cpu")[:1])
   losses = MappingProxyType(LOSSES)
@@ -51,8 +50,7 @@ def _counted(experiment: Experiment) -> int:
   shapes = row_shapes(plain.data, image_size(plain.model)).items()
   batch = {name: jax.ShapeDtypeStruct((plain.run.batch_size, *shape), dtype) for name, (shape, dtype) in shapes}
 
-  def step(params: Any, state: Any, batch: Any) -> Any:
-    keys = example_keys(state.rng, state.step, batch["index"])
-    return jax.grad(lambda params: loss(params, state, batch, keys)[0])(params)
+  def forward(params: Any, state: Any, batch: Any) -> Any:
+    return loss(params, state, batch, example_keys(state.rng, state.step, batch["index"]))[0]
 
-  return traced_flops(step, training.shapes.params, training.shapes, batch)
+  return training_flops(forward, training.shapes.params, training.shapes, batch)

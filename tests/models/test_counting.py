@@ -9,7 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.build import build, example_batch
-from mmjax.models.counting import traced_flops
+from mmjax.models.counting import traced_flops, training_flops
 from mmjax.models.flops import two_tower_flops
 from mmjax.models.two_tower import TwoTowerConfig
 
@@ -60,3 +60,8 @@ def test_two_towers_have_what_their_formula_says():
   products = 2 * 4 * config.embed_dim  # of the loss, which is not in here
   means = 2 * 2 * 16 * 32  # of 16 tokens of width 32 in both towers, which the formula leaves out
   assert counted == 4 * (two_tower_flops(config, batch_size=4, train=False) - products + means)
+
+
+def test_what_does_not_depend_on_the_parameters_is_not_differentiated():
+  loss = lambda w, teacher, x: jnp.sum((x @ w - jax.lax.stop_gradient(x @ teacher)) ** 2)
+  assert training_flops(loss, W, W, X) == 3 * ONE + ONE
