@@ -18,11 +18,12 @@ from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
 from mmjax.models.build import build, image_size, init_params
 from mmjax.models.sharding import SHARDING_RULES
+from mmjax.objectives.answer_terms import AnswerText
 from mmjax.objectives.image_terms import MaskedBoth
 from mmjax.objectives.pair_terms import MomentumContrastive
 from mmjax.objectives.term import ExampleTerm
 from mmjax.objectives.terms import Contrastive, PairLoss, resolve
-from mmjax.objectives.word_terms import MaskedWords
+from mmjax.objectives.word_terms import Caption, MaskedWords
 from mmjax.parallel.mesh import (
   Placement,
   batch_shards,
@@ -119,6 +120,10 @@ def check_needs(experiment: Experiment, features: Sequence[str], tokenizer: Toke
       )
     if isinstance(term, MaskedWords | MaskedBoth) and tokenizer.mask_id is None:
       raise ConfigError(f"the objective {term.name} hides words: set --data.tokenizer.mask-token '<mask>'")
+    if isinstance(term, Caption | AnswerText) and tokenizer.begin_id is None:
+      raise ConfigError(
+        f"the objective {term.name} begins with a token: set --data.tokenizer.bos-token '<bos>'"
+      )
 
 
 def check_together(experiment: Experiment, mesh: Mesh) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import types
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.vit import ViTConfig
+from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, RunConfig, from_json, to_json
 from mmjax.fusion.config import FusionConfig
 from mmjax.models.albef import AlbefConfig
@@ -28,7 +30,7 @@ from mmjax.objectives.terms import Contrastive
 from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
 from mmjax.parallel.mesh import ParallelConfig, put_batch
 from mmjax.train.optimizer import OptimizerConfig
-from mmjax.train.setup import prepare
+from mmjax.train.setup import check_needs, prepare
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -159,3 +161,16 @@ def test_terms_that_need_what_there_is_not_are_refused():
     dataclasses.replace(experiment("albef"), optimizer=OptimizerConfig())
   with pytest.raises(ValueError, match="looks at 16 rows together"):
     prepare(dataclasses.replace(experiment("blip"), objectives=(Matching(),)), devices=jax.devices()[:2])
+
+
+@pytest.mark.parametrize(
+  ("system", "features", "said"),
+  [
+    ("vqa", ("image", "text"), "answer reads 'answer'"),
+    ("bert", ("text", "segment", "next"), "mask-token"),
+    ("coca", ("image", "text"), "bos-token"),
+  ],
+)
+def test_what_the_data_lacks_is_named_before_the_first_step(system, features, said):
+  with pytest.raises(ConfigError, match=said):
+    check_needs(experiment(system), features, types.SimpleNamespace(mask_id=None, begin_id=None))
