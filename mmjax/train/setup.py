@@ -121,9 +121,7 @@ def check_needs(experiment: Experiment, features: Sequence[str], tokenizer: Toke
     if isinstance(term, MaskedWords | MaskedBoth) and tokenizer.mask_id is None:
       raise ConfigError(f"the objective {term.name} hides words: set --data.tokenizer.mask-token '<mask>'")
     if isinstance(term, Caption | AnswerText) and tokenizer.begin_id is None:
-      raise ConfigError(
-        f"the objective {term.name} begins with a token: set --data.tokenizer.bos-token '<bos>'"
-      )
+      raise ConfigError(f"the objective {term.name} begins with a token: set --data.tokenizer.bos-token '<bos>'")
 
 
 def check_together(experiment: Experiment, mesh: Mesh) -> None:
