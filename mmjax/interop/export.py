@@ -21,7 +21,7 @@ def export_run(run: Run, format: Format, folder: Path | None = None) -> Path:
   """
   folder = run.workdir / "export" / format if folder is None else folder
   data, model = run.experiment.data, run.experiment.model
-  if not isinstance(model, TwoTowerConfig):
+  if type(model) is not TwoTowerConfig:  # FLAVA is more than the two towers it extends
     raise InteropError(f"only two-tower models are exported so far, and this one is {type(model).__name__}")
   preprocess = Preprocess(model.image.image_size, "shortest", "bilinear", data.mean, data.std)
   save(run.model, run.params, folder, format, preprocess=preprocess)
