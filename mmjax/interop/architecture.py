@@ -80,6 +80,7 @@ def canonical(config: ModelConfig) -> ModelConfig:
 
 
 def _canonical_text(config: TextConfig) -> TextConfig:
+  config = dataclasses.replace(config, mask_id=-1, special_ids=())  # which words an objective may hide
   if config.causal and config.pool == "eos":
     # A text that ends in its end token and then padding: what is read there has only that text before it.
     config = dataclasses.replace(config, pool="eos_or_first", mask_padding=False)
