@@ -10,6 +10,8 @@ from typing import Any
 
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
+from mmjax.data.sources import Record, concept_number
+from mmjax.data.transforms import PRIMARY
 
 VALIDATION_FRACTION = 0.05
 log = logging.getLogger(__name__)
@@ -113,3 +115,26 @@ def hashed_split(name: str) -> str:
 
 
 _KINDS = {str: "a text", int: "a whole number", list: "a list"}
+
+
+class CaptionedPictures:
+  """Random access to the pictures of a folder by their captions; a source reads its file into the three attributes."""
+
+  _pictures: Pictures
+  _captions: dict[str, list[str]]
+  _names: list[str]
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def without_picture(self, index: int) -> Record:
+    """The record but for its picture."""
+    name = self._names[index]
+    texts = self._captions[name]
+    concept = concept_number(texts[0].casefold())
+    return Record(captions={PRIMARY: texts}, id=str(self._pictures.folder / name), concept=concept)
+
+  def __getitem__(self, index: int) -> Record:
+    record = self.without_picture(index)
+    record["image"] = self._pictures.read(self._names[index])
+    return record

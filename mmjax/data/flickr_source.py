@@ -4,12 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.annotations import Complaints, Pictures, data_folder, fault, first_of, hashed_split, read_json
+from mmjax.data.annotations import (
+  CaptionedPictures,
+  Complaints,
+  Pictures,
+  data_folder,
+  fault,
+  first_of,
+  hashed_split,
+  read_json,
+)
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.features import config_features
-from mmjax.data.sources import Record, concept_number
-from mmjax.data.transforms import PRIMARY
 
 KARPATHY, TOKEN = "dataset_flickr30k.json", "results_20130124.token"
 FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
@@ -18,7 +25,7 @@ SPLITS = ("train", "validation", "test", "all")
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
 
 
-class FlickrSource:
+class FlickrSource(CaptionedPictures):
   """The captioned pictures of a split, in the file's order.
 
   Karpathy's file has the splits "train" (29,000), "validation" and "test" (1,000 each); without it a hash of the
@@ -49,21 +56,6 @@ class FlickrSource:
     self._names, self.num_skipped = list(self._captions), complaints.number
     if not self._names:
       raise DataError(f"{file} has no picture of the split {split!r}. Fetch it again, or put {KARPATHY} beside it.")
-
-  def __len__(self) -> int:
-    return len(self._names)
-
-  def without_picture(self, index: int) -> Record:
-    """The record but for its picture."""
-    name = self._names[index]
-    texts = self._captions[name]
-    concept = concept_number(texts[0].casefold())
-    return Record(captions={PRIMARY: texts}, id=str(self._pictures.folder / name), concept=concept)
-
-  def __getitem__(self, index: int) -> Record:
-    record = self.without_picture(index)
-    record["image"] = self._pictures.read(self._names[index])
-    return record
 
 
 _Entry = tuple[str, str, list[str], str]
