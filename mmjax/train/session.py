@@ -66,6 +66,7 @@ class Session:
       feed.set_state(dict(start.data.get("feed", start.data)))
     self._evaluator = Evaluator(training, workdir, tokenizer, score=checkpoints.score, up_to=self._step)
     self._clock = Clock(self._experiment.run.batch_size)
+    self._contrastive = any(isinstance(o, Contrastive) for o in self._experiment.objectives)
     self._turn = 0
     self._first = jax.process_index() == 0
     self._writer: Writer = make_writers(self._experiment, workdir, self._step) if self._first else Fanout([])
@@ -121,8 +122,7 @@ class Session:
       return None
     self._batches += 1
     self._clock.step(self._feed.seconds_waited)
-    contrastive = any(isinstance(o, Contrastive) for o in self._experiment.objectives)
-    if contrastive and self._batches % self._experiment.run.log_every == 0:
+    if self._batches % self._experiment.run.log_every == 0 and self._contrastive:
       self._watch.captions(self._step, batch)
     return batch
 
