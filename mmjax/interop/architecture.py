@@ -13,6 +13,7 @@ from mmjax.interop.mapping import Rule
 from mmjax.interop.shapes import ModelConfig
 from mmjax.interop.tensors import Entry
 from mmjax.models import TwoTowerConfig
+from mmjax.models.comparing import ComparingConfig
 from mmjax.nn.transformer import TransformerConfig
 
 Entries = Mapping[str, Entry]
@@ -59,23 +60,20 @@ def check_writable(ours: ModelConfig, back: ModelConfig, name: str) -> None:
 
 def canonical(config: ModelConfig) -> ModelConfig:
   """The configuration without what changes no embedding, so that equal ones compute the same."""
+  if isinstance(config, TwoTowerConfig | ComparingConfig):
+    towers = {name: canonical(getattr(config, name)) for name in ("image", "text")}
+    config = dataclasses.replace(config, **towers, init_logit_scale=1.0, max_logit_scale=math.inf)  # type: ignore[arg-type]
   if isinstance(config, TwoTowerConfig):
-    return dataclasses.replace(
-      config,
-      image=canonical(config.image),  # type: ignore[arg-type]
-      text=canonical(config.text),  # type: ignore[arg-type]
-      init_logit_scale=1.0,
-      max_logit_scale=math.inf,
-      init_logit_bias=None if config.init_logit_bias is None else 0.0,
-      max_logit_bias=math.inf,
-    )
+    bias = None if config.init_logit_bias is None else 0.0
+    return dataclasses.replace(config, init_logit_bias=bias, max_logit_bias=math.inf)
   if isinstance(config, TransformerConfig):
     defaults = TransformerConfig()
     same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention")}
     config = dataclasses.replace(config, mlp_dim=config.hidden, **same)
   if isinstance(config, ViTConfig):
     remainder = config.drop_remainder and config.image_size % config.patch_size != 0
-    return dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)
+    queries = {} if config.pool == "queries" else dict(pool_queries=256, pool_width=512, pool_heads=8)
+    return dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder, **queries)
   return _canonical_text(config) if isinstance(config, TextConfig) else config
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from mmjax.encoders import ResNetConfig, TextConfig
+from mmjax.encoders import TextConfig
 from mmjax.interop.architecture import Architecture
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
@@ -12,15 +12,15 @@ from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.mapping import Table
 from mmjax.interop.native import NATIVE
 from mmjax.interop.npz_file import NpzFile
-from mmjax.interop.open_clip_towers import OPEN_CLIP
+from mmjax.interop.open_clip import OPEN_CLIP
+from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
 from mmjax.interop.safetensors_file import SafetensorsFile
 from mmjax.interop.sentence import read_pooling
-from mmjax.interop.shapes import ModelConfig, flat_shapes
+from mmjax.interop.shapes import ModelConfig, depth, flat_shapes
 from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
 from mmjax.interop.transformers_single import BERT, VIT
 from mmjax.interop.transformers_towers import CLIP, SIGLIP, SIGLIP2
-from mmjax.models import TwoTowerConfig
 
 TRANSFORMERS: Mapping[str, Architecture] = {
   "clip": CLIP,
@@ -37,7 +37,7 @@ OPEN_CLIP_CONFIG, CONFIG, WEIGHTS, INDEX = (
 )
 _OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_LATER = {"blip": "BlipModel", "blip_text_model": "BlipModel", "coca": "CoCa", "flava": "FlavaModel"}
+_LATER = {"blip": "BlipModel", "blip_text_model": "BlipModel", "flava": "FlavaModel"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _with_config(file: TensorFile, fields: Fields) -> tuple[str, TensorFile, Fie
 def _architecture(format_: str, fields: Fields) -> Architecture:
   match format_:
     case "open_clip":
-      return OPEN_CLIP
+      return OPEN_CLIP_COCA if "multimodal_cfg" in fields.object("model_cfg") else OPEN_CLIP
     case "openai":
       return OPENAI
     case "big_vision":
@@ -183,11 +183,10 @@ def _config(architecture: Architecture, fields: Fields, file: TensorFile) -> Mod
 
 def _check_depth(config: ModelConfig, file: TensorFile) -> None:
   """A configuration may claim a billion layers; the file cannot hold more than it has tensors."""
-  towers = (config.image, config.text) if isinstance(config, TwoTowerConfig) else (config,)
-  for tower in towers:
-    depth = sum(tower.layers) if isinstance(tower, ResNetConfig) else tower.depth
-    if depth > len(file.entries):
-      raise InteropError(f"{file.path} holds {len(file.entries)} tensors, but its configuration claims {depth} layers")
+  if depth(config) > len(file.entries):
+    raise InteropError(
+      f"{file.path} holds {len(file.entries)} tensors, but its configuration claims {depth(config)} layers"
+    )
 
 
 def _shards(folder: Path) -> Shards:
