@@ -29,6 +29,7 @@ from mmjax.interop.restore import make_array, plan_restore, read_all
 from mmjax.interop.safetensors_file import write_safetensors
 from mmjax.interop.sentence import write_pooling
 from mmjax.interop.shapes import ModelConfig, build, flat_shapes, image_tower, per_layer, text_tower, unflatten
+from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.source import CONFIG, OPEN_CLIP_CONFIG, WEIGHTS, Source, open_source
 from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
@@ -63,8 +64,8 @@ class Pretrained:
     return _read_preprocess(self.source, _image_size(self.model.config))
 
   @functools.cached_property
-  def tokenizer(self) -> PretrainedTokenizer:
-    """Strings to the ids that encode_text takes. Raises InteropError where the folder has no tokenizer.json."""
+  def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
+    """Strings to the ids that encode_text takes. Raises InteropError where the folder has no tokenizer to read."""
     open_clip = self.source.fields.object("model_cfg").object("text_cfg") if self.source.format == "open_clip" else None
     return load_tokenizer(self.source.folder, text_tower(self.model.config).max_length, open_clip=open_clip)
 

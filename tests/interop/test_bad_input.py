@@ -212,12 +212,27 @@ def test_a_model_that_a_format_cannot_hold_is_refused_field_by_field(tmp_path):
     interop.save(build(config), params, tmp_path, format="onnx")
 
 
+POOLER = dict(attentional_pool=True)
 OPEN_CLIP = {
-  "CoCa": (dict(multimodal_cfg=dict(width=8)), "multimodal_cfg makes this a CoCa"),
+  "a CoCa without a pooler": (dict(multimodal_cfg={}), "vision_cfg: attentional_pool is None; of a CoCa"),
+  "a CoCa without a class token": (dict(multimodal_cfg={}, vision_cfg=POOLER), "text_cfg: embed_cls is False"),
+  "a CoCa of unlike halves": (
+    dict(multimodal_cfg=dict(width=8), vision_cfg=POOLER, text_cfg=dict(embed_cls=True)),
+    "multimodal_cfg: width is 8; mmjax has no counterpart for other than 512",
+  ),
+  "a CoCa whose first half has other layers": (
+    dict(multimodal_cfg={}, vision_cfg=POOLER, text_cfg=dict(embed_cls=True, mlp_ratio=2.0)),
+    "text_cfg: mlp_ratio is 2.0",
+  ),
   "a tower of timm's": (dict(vision_cfg=dict(timm_model_name="vit_x")), "timm_model_name is 'vit_x'"),
   "a field it has never had": (dict(vision_cfg=dict(lairs=3)), "vision_cfg: unknown field 'lairs'"),
-  "attention pooling": (dict(vision_cfg=dict(attentional_pool=True)), "attentional_pool is True"),
-  "a mean over patches": (dict(vision_cfg=dict(pool_type="avg")), "pool_type is 'avg'"),
+  "two poolers": (dict(vision_cfg=dict(attentional_pool="cascade")), "attentional_pool is 'cascade'"),
+  "a pooler and a mean": (dict(vision_cfg=POOLER | dict(pool_type="avg")), "pool_type is 'avg'"),
+  "a pooler with two epsilons": (
+    dict(vision_cfg=POOLER | dict(norm_kwargs=dict(eps=0.1))),
+    "norm_kwargs is {'eps': 0.1}",
+  ),
+  "no pooling": (dict(vision_cfg=dict(pool_type="none")), "pool_type is 'none'"),
   "a norm of queries": (dict(text_cfg=dict(qk_norm=True)), "text_cfg: qk_norm is True"),
   "another project's text tower": (
     dict(text_cfg=dict(hf_model_name="roberta-base")),
