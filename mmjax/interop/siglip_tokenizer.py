@@ -91,9 +91,12 @@ def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> Sigl
       raise record.wrong(name, "empty: SigLIP has the tokens of its spiece.model alone")
   record.choice("padding_side", {"right": True}, "right")
   try:
-    model = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+    data = path.read_bytes()
+    model = sentencepiece.SentencePieceProcessor(model_proto=data) if data else None
   except (OSError, RuntimeError) as error:
     raise InteropError(f"{path} is not a SentencePiece model: {error}; download it again") from error
+  if model is None:
+    raise InteropError(f"{path} is not a SentencePiece model: it is empty; download it again")
   names = {name: _token(record, name, default) for name, default in _SPECIAL.items()}
   special = tuple(dict.fromkeys(names.values()))
   added = {_content(token) for token in record.object("added_tokens_decoder").values.values()} - set(special)

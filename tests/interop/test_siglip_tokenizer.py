@@ -1,4 +1,4 @@
-"""SigLIP's spiece.model gives the ids that transformers gives: of models trained here, no published one being offline."""
+"""SigLIP's spiece.model gives the ids that transformers gives; it is trained here, since none can be had offline."""
 
 import json
 
