@@ -26,6 +26,9 @@ from mmjax.nn.words import WordsConfig
 _MODEL = {"embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "quick_gelu", "init_logit_scale", "custom_text"}
 _MODEL |= {"init_logit_bias", "nonscalar_logit_scale", "pad_id"}  # pad_id: what its own generation fills up with
 _MULTIMODAL = TEXTS | {"dim_head", "n_queries", "attn_pooler_heads"}  # which nothing of theirs reads
+_ONLY: dict[str, Any] = {"no_causal_mask": False, "hf_model_name": None, "proj_type": "linear", "proj_bias": False}
+# Fields that the second half has not, and it is as if they were not there: so must be the first.
+_ONLY |= {"mlp_ratio": 4, "act_kwargs": None, "norm_kwargs": None}
 _EPSILON = 1e-5
 
 
@@ -90,16 +93,8 @@ def read(fields: Fields, entries: Entries) -> OpenClipCocaConfig:
 def _read_text(text: Fields, quick: bool) -> WordsConfig:
   text.known(TEXTS)
   only_plain(text)
-  for name, value, default in (
-    ("embed_cls", True, False),
-    ("no_causal_mask", False, False),
-    ("hf_model_name", None, None),
-  ):
-    text.only(name, value, default)
-  # The second half has none of these fields, and is as if they were not there: so must be the first.
-  for name, value in (("mlp_ratio", 4), ("act_kwargs", None), ("norm_kwargs", None)):
-    text.only(name, value, value)
-  for name, value in (("proj_type", "linear"), ("proj_bias", False)):
+  text.only("embed_cls", True, False)
+  for name, value in _ONLY.items():
     text.only(name, value, value)
   vocab_size = text.integer("vocab_size", 49408)
   return WordsConfig(

@@ -33,9 +33,11 @@ from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.source import CONFIG, OPEN_CLIP_CONFIG, WEIGHTS, Source, open_source
 from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
+from mmjax.interop.transformers_blip import BLIP_CAPTIONER, BLIP_RETRIEVAL
 from mmjax.interop.transformers_single import BERT, VIT
 from mmjax.interop.transformers_towers import CLIP, SIGLIP, SIGLIP2
 from mmjax.models import TwoTowerConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.comparing import ComparingConfig
@@ -174,11 +176,16 @@ def _architecture(format_: str, config: ModelConfig) -> Architecture:
   match config:
     case TwoTowerConfig():
       return SIGLIP if isinstance(config.image, ViTConfig) and config.image.pool == "map" else CLIP
+    case BlipRetrievalConfig():
+      return BLIP_RETRIEVAL
+    case BlipCaptionerConfig():
+      return BLIP_CAPTIONER
     case ViTConfig():
       return VIT
     case TextConfig():
       return BERT
-  raise wrong_kind("transformers", "CLIPModel, SiglipModel, ViTModel or BertModel", config)
+  known = "CLIPModel, SiglipModel, ViTModel, BertModel, BlipForImageTextRetrieval or BlipForConditionalGeneration"
+  raise wrong_kind("transformers", known, config)
 
 
 def _effective(config: ModelConfig, flat: dict[str, Any]) -> dict[str, Any]:
@@ -229,6 +236,7 @@ def _write_files(
     _write_json(folder / CONFIG, fields | ({"dtype": "float32"} if architecture is not NATIVE else {}))
     if p is not None:
       processor = {CLIP.name: "CLIPImageProcessor", VIT.name: "ViTImageProcessor"}
+      processor |= dict.fromkeys((BLIP_RETRIEVAL.name, BLIP_CAPTIONER.name), "BlipImageProcessor")
       record = pre.to_transformers(p, processor.get(architecture.name, "SiglipImageProcessor"))
       _write_json(folder / "preprocessor_config.json", record)
   return target
@@ -256,7 +264,7 @@ def _read_preprocess(source: Source, size: int) -> Preprocess:
   return default
 
 
-def _resized(config: ModelConfig, image_size: int | None, max_length: int | None) -> ModelConfig:
+def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any:
   sizes = (
     ("image", image_tower(config), "image_size", image_size),
     ("text", text_tower(config), "max_length", max_length),
@@ -264,7 +272,7 @@ def _resized(config: ModelConfig, image_size: int | None, max_length: int | None
   try:
     for name, tower, field, size in sizes:
       if size and hasattr(tower, field):
-        resized = dataclasses.replace(tower, **{field: size})
+        resized = dataclasses.replace(tower, **{field: size})  # type: ignore[type-var]
         config = resized if tower is config else dataclasses.replace(config, **{name: resized})
   except ValueError as error:
     raise InteropError(str(error)) from error

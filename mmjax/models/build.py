@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mmjax.models.albef import Albef, AlbefConfig
 from mmjax.models.bert import Bert, BertConfig
 from mmjax.models.blip import Blip, BlipConfig
+from mmjax.models.blip_transformers import BlipCaptioner, BlipCaptionerConfig, BlipRetrieval, BlipRetrievalConfig
 from mmjax.models.coca import Coca, CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCoca, OpenClipCocaConfig
 from mmjax.models.flava import Flava, FlavaConfig
@@ -21,6 +22,8 @@ ModelConfig = (
   TwoTowerConfig
   | GptConfig
   | BlipConfig
+  | BlipRetrievalConfig
+  | BlipCaptionerConfig
   | CocaConfig
   | OpenClipCocaConfig
   | FlavaConfig
@@ -48,6 +51,10 @@ def build(config: ModelConfig) -> nn.Module:
       return Gpt(config)
     case BlipConfig():
       return Blip(config)
+    case BlipRetrievalConfig():
+      return BlipRetrieval(config)
+    case BlipCaptionerConfig():
+      return BlipCaptioner(config)
     case CocaConfig():
       return Coca(config)
     case OpenClipCocaConfig():
