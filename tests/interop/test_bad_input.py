@@ -127,7 +127,7 @@ CONFIGS = {
   "a width that is no number": (dict(vision_config=dict(hidden_size="8")), "vision_config: hidden_size is '8'"),
   "a huge width": (dict(vision_config=dict(hidden_size=10**12)), "vision_config: hidden_size is 1000000000000"),
   "a wide width": (dict(text_config=dict(hidden_size=2**23)), "'text_model.", "asks for"),
-  "layers without end": (dict(vision_config=dict(num_hidden_layers=10**6)), "claims 1000000 layers"),
+  "layers without end": (dict(vision_config=dict(num_hidden_layers=10**6)), "claims 1000001 layers"),
   "heads that do not divide": (dict(text_config=dict(num_attention_heads=3)), "divisible by num_heads=3"),
   "grey pictures": (dict(vision_config=dict(num_channels=1)), "num_channels is 1"),
   "an oblong picture": (dict(vision_config=dict(image_size=[8, 4])), "image_size is [8, 4]"),

@@ -1,4 +1,4 @@
-"""The two published parts of BLIP: what they see, and a cache that says the same. Parity: tests/interop/test_blip.py."""
+"""The two published parts of BLIP: what they see, and a cache that says the same; parity is in tests/interop."""
 
 import dataclasses
 import functools
