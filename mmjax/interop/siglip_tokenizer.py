@@ -54,16 +54,11 @@ class SiglipTokenizer:
     return ids if ids and ids[-1] == end else [*ids, end]
 
   def _pieces(self, text: str) -> list[str]:
-    """Special tokens as they are, without the spaces around them, and the pieces of what lies between."""
+    """Special tokens as they are, and the pieces of what lies between; whether they strip it makes no difference."""
     names = "|".join(map(re.escape, sorted(self.special, key=len, reverse=True)))
-    parts, pieces = re.split(f"({names})", text), list[str]()
-    for place, part in enumerate(parts):
-      if place % 2:
-        pieces.append(part)
-        continue
-      part = part.lstrip() if place else part
-      part = part.rstrip() if place < len(parts) - 1 else part
-      pieces += self._encoded(part) if part else []
+    pieces: list[str] = []
+    for place, part in enumerate(re.split(f"({names})", text)):
+      pieces += [part] if place % 2 else self._encoded(part)
     return pieces
 
   def _encoded(self, text: str) -> list[str]:
@@ -103,11 +98,8 @@ def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> Sigl
   for token in record.object("added_tokens_decoder").values.values():
     if _content(token) not in special:
       raise InteropError(f"{record.where}: added_tokens_decoder has {_content(token)!r}, which is none of {special}")
-    rules = {name: token.get(name, False) for name in _STRIPS} if isinstance(token, dict) else {}
-    if rules != _STRIPS:
-      raise InteropError(
-        f"{record.where}: added_tokens_decoder: {_content(token)!r} has {rules}, but must have {_STRIPS}"
-      )
+    if isinstance(token, dict) and token.get("single_word"):
+      raise InteropError(f"{record.where}: added_tokens_decoder: single_word of {_content(token)!r} is not supported")
   for token in special:
     if model.id_to_piece(model.piece_to_id(token)) != token:
       raise InteropError(f"{record.where}: the special token {token!r} is not in the vocabulary of {path}")
@@ -115,7 +107,6 @@ def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> Sigl
   return SiglipTokenizer(model, max_length, special, unknown, end, pad, record.flag("do_lower_case", True))
 
 
-_STRIPS = {"lstrip": True, "rstrip": True, "single_word": False}
 _SPECIAL = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "</s>"}
 
 

@@ -73,12 +73,12 @@ def test_positions_are_resampled_as_theirs_are(tmp_path):
 
 
 def test_into_a_stacked_model_it_is_read_layer_by_layer(tmp_path):
-  written(tmp_path, CASES["quick gelu, the tower's own width"] | dict(custom_text=True))
-  model, params = interop.load(tmp_path)
+  written(tmp_path / "theirs", CASES["quick gelu, the tower's own width"] | dict(custom_text=True))
+  model, params = interop.load(tmp_path / "theirs")
   scanned = build(with_scan(model.config, True))
   batch = {"image": IMAGES[:, :16, :16], "text": IDS[:3]}
   shapes = jax.eval_shape(scanned.init, jax.random.key(0), batch)["params"]
-  stacked, report = interop.restore(tmp_path, shapes)
+  stacked, report = interop.restore(tmp_path / "theirs", shapes)
   assert not report.reinitialised and not report.left
   assert {f"multimodal/blocks/{name}/scale" for name in ("norm_context", "norm_cross_mlp")} <= set(report.taken)
   words = jax.jit(lambda p: scanned.apply({"params": p}, batch, method=everything)["words"])(stacked)

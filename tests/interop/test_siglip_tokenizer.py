@@ -80,7 +80,7 @@ def test_what_is_not_understood_is_refused(folder, tmp_path):
     ({"sp_model_kwargs": {"alpha": 1}}, model, "sp_model_kwargs"),
     ({"extra_special_tokens": ["<x>"]}, model, "extra_special_tokens"),
     ({"added_tokens_decoder": {"9": {"content": "<x>"}}}, model, "added_tokens_decoder has '<x>'"),
-    ({"added_tokens_decoder": {"1": {"content": "</s>"}}}, model, "'</s>' has {'lstrip': False"),
+    ({"added_tokens_decoder": {"1": {"content": "</s>", "single_word": True}}}, model, "single_word of '</s>'"),
   ):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(record | changes))
     (tmp_path / "spiece.model").write_bytes(data)
