@@ -46,6 +46,12 @@ def folder(request, tmp_path_factory):
     **(dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1) | changes),
   )
   transformers.SiglipTokenizer(str(folder / "spiece.model")).save_pretrained(folder)
+  if "no prefix" in request.param:  # as in the files that were published
+    path = folder / "tokenizer_config.json"
+    record = json.loads(path.read_text())
+    for token in record["added_tokens_decoder"].values():
+      token |= dict(lstrip=True, rstrip=True)
+    path.write_text(json.dumps(record))
   return folder
 
 
