@@ -6,6 +6,7 @@ import pytest
 
 from mmjax import interop
 from mmjax.interop.__main__ import main
+from mmjax.interop.shapes import build, with_scan
 from tests.interop.references import IMAGES, assert_close, assert_same_params, assert_same_tensors, embed, reference
 from tests.interop.test_open_clip import written
 
@@ -69,3 +70,17 @@ def test_positions_are_resampled_as_theirs_are(tmp_path):
   assert_close(embed(model, params, "encode_image", IMAGES[:, :24, :24]), theirs.eval().encode_image(pixels))
   shorter = interop.load(tmp_path / "theirs", max_length=4)[1]
   np.testing.assert_array_equal(shorter["words"]["position_embedding"], params["words"]["position_embedding"][:4])
+
+
+def test_into_a_stacked_model_it_is_read_layer_by_layer(tmp_path):
+  written(tmp_path / "theirs", CASES["quick gelu, the tower's own width"] | dict(custom_text=True))
+  model, params = interop.load(tmp_path / "theirs")
+  scanned = build(with_scan(model.config, True))
+  batch = {"image": IMAGES[:, :16, :16], "text": IDS[:3]}
+  shapes = jax.eval_shape(scanned.init, jax.random.key(0), batch)["params"]
+  stacked, report = interop.restore(tmp_path / "theirs", shapes)
+  assert not report.reinitialised and not report.left
+  assert {f"multimodal/blocks/{name}/scale" for name in ("norm_context", "norm_cross_mlp")} <= set(report.taken)
+  words = jax.jit(lambda p: scanned.apply({"params": p}, batch, method=everything)["words"])(stacked)
+  expected = jax.jit(lambda p: model.apply({"params": p}, batch, method=everything)["words"])(params)
+  np.testing.assert_allclose(words, expected, rtol=0, atol=1e-5)

@@ -9,8 +9,10 @@ import pytest
 
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.blip import Blip, BlipConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig
 from mmjax.models.build import build
 from mmjax.models.coca import CocaConfig
+from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.objectives.pair_terms import Matching
 from mmjax.objectives.terms import Contrastive
 from mmjax.objectives.word_terms import Caption
@@ -20,12 +22,23 @@ from mmjax.train.setup import prepare
 from tests.models.decoders import BATCH, IMAGE, TEXT
 
 DROPPING = dataclasses.replace(IMAGE, patch_dropout=0.5)  # something random, which follows the example
+POST = dataclasses.replace(TEXT, norm="post", input_norm=True)
 RUNS = {
   "blip": (BlipConfig(image=DROPPING, text=TEXT, embed_dim=4), (Contrastive(), Matching(group=2), Caption())),
   "coca": (
     CocaConfig(image=DROPPING, text=TEXT, multimodal_depth=1, caption_queries=3, embed_dim=4),
     (Contrastive(), Caption(weight=2.0)),
   ),
+  "coca, as open_clip has it": (
+    OpenClipCocaConfig(
+      image=dataclasses.replace(DROPPING, pool="queries", pool_queries=3, pool_width=8, pool_heads=2),
+      text=TEXT,
+      multimodal_depth=1,
+      embed_dim=4,
+    ),
+    (Contrastive(), Caption(weight=2.0)),
+  ),
+  "blip's captioner": (BlipCaptionerConfig(image=DROPPING, text=POST), (Caption(),)),
 }
 
 
