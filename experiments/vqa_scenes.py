@@ -64,12 +64,19 @@ def seeing_only(modality):
   return change
 
 
+def marking_by(kind):
+  """Another error of the marked pixels than cross-entropy."""
+  return lambda experiment: dataclasses.replace(experiment, objectives=(Answer(), Relevance(kind=kind)))
+
+
 STUDY = Study(
   variants=(
     Variant("joint transformer", joint),
     Variant("late fusion", late),
     Variant("picture only", seeing_only("image")),
     Variant("question only", seeing_only("text")),
+    Variant("joint, squared error", marking_by("squared")),
+    Variant("joint, absolute error", marking_by("absolute")),
   ),
   metrics={"answer accuracy": "scenes/vqa_accuracy", "mask mIoU": "scenes_relevance/miou"},
 )
