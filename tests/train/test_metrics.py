@@ -1,5 +1,7 @@
+import errno
+import io
 import json
-from pathlib import Path
+import os
 
 import pytest
 
@@ -57,12 +59,15 @@ def test_a_run_that_goes_back_takes_its_lines_back(tmp_path):
   assert read_evaluations(tmp_path, up_to=3) == {1: {"acc1": 0.1}}
 
 
+class FullDisk(io.StringIO):
+  def flush(self):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_full_disk_is_answered(tmp_path):
   log = JsonLines(tmp_path / "metrics.jsonl", resumed_from=0)
   log.close()
-  log._lines._file = Path("/dev/full").open(
-    "a"
-  )  # every write to it fails as on a full disk; reading it would never end
+  log._lines._file = FullDisk()  # not /dev/full, which nobody reads to its end
   with pytest.raises(UserError, match=r"metrics\.jsonl could not be written: No space left on device"):
     log.write(1, {"loss": 1.0})
 
