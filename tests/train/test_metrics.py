@@ -2,6 +2,7 @@ import errno
 import io
 import json
 import os
+from pathlib import Path
 
 import pytest
 
