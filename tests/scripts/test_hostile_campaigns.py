@@ -58,13 +58,35 @@ def test_mutations_are_a_function_of_the_seed_and_all_differ():
   assert len(set(some(1))) > 120
 
 
+def steps(rng: np.random.Generator, mb_per_minute: float) -> list[soak.Sample]:
+  """Five minutes of samples whose noise forgets itself in ten seconds, as memory's does."""
+  noise, level = [], 0.0
+  for jump in rng.normal(0, 0.3, 300):
+    level = 0.9 * level + jump
+    noise.append(level)
+  return [soak.Sample(s, 100 + mb_per_minute * s / 60 + noise[s], 200.0) for s in range(300)]
+
+
 def test_growth_is_told_from_noise():
   rng = np.random.default_rng(0)
-  flat = [soak.Sample(second, 100 + float(rng.normal(0, 0.3)), 200.0) for second in range(300)]
-  leak = [soak.Sample(second, 100 + second / 60, 200.0) for second in range(300)]
-  assert soak._slope(flat, "main")["within_noise"] and soak._slope(flat, "workers")["within_noise"]
-  assert not soak._slope(leak, "main")["within_noise"]
-  assert soak._slope(leak, "main")["mb_per_minute"] == pytest.approx(1)
+  flagged = {slope: np.mean([not soak.growth(steps(rng, slope), "main")["within_noise"] for _ in range(200)])
+             for slope in (0.0, 1.0)}  # fmt: skip
+  assert flagged[0.0] < 0.07  # 2.5%, were the stretches independent
+  assert flagged[1.0] > 0.95
+  found = soak.growth(steps(rng, 1.0), "main")
+  assert abs(found["mb_per_minute"] - 1) < 4 * found["standard_error"] < 1
+  assert soak.growth(steps(rng, 1.0), "workers") == {
+    "mb": 200.0, "mb_per_minute": 0.0, "standard_error": 0.0, "within_noise": True
+  }  # fmt: skip
+  assert not soak.growth(steps(rng, 0.0)[:10], "main")["within_noise"], "nothing can be said"
+
+
+def test_the_error_of_a_slope_is_what_it_scatters_by():
+  rng = np.random.default_rng(1)
+  minutes = np.arange(300) / 60
+  found = [soak.slope(minutes, np.array([sample.main for sample in steps(rng, 0.0)]), 10) for _ in range(300)]
+  slopes, errors = np.array(found).T
+  assert 0.8 < errors.mean() / slopes.std() < 1.1
 
 
 def test_the_soak_runs_kills_and_goes_on():
