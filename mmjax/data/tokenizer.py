@@ -286,7 +286,7 @@ def _read_record(path: Path) -> tuple[Any, TokenizerConfig]:
 def _read_answers(path: Path) -> list[str]:
   try:
     answers = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise DataError(f"Cannot read the answer vocabulary {path}: {error}. Restore it from the same run.") from error
   if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
     raise DataError(f"{path} is not a list of answers. Restore it from the same run.")
