@@ -45,8 +45,8 @@ EXTRAS = {
   # Pictures and questions of --data.source easy_vqa; see mmjax/data/easy_vqa_builder.py.
   "vqa": ["easy-vqa==1.0"],
   "dev": ["pytest", "hypothesis", "pytest-xdist", "ruff", "mypy", "easy-vqa==1.0"],
-  # Texts repaired as open_clip repairs them, for its checkpoints' tokenizers; see mmjax/interop/tokenizer.py.
-  "interop": ["ftfy"],
+  # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/{siglip_,}tokenizer.py.
+  "interop": ["ftfy", "sentencepiece"],
   "tpu": ["jax[tpu]"],
   "cuda12": ["jax[cuda12]"],
   # The compilers that `plan` asks; neither needs the hardware, and neither disturbs a run that has none.

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d
-from mmjax.nn.pooling import AttentionPool, TanhPool, mean_pool
+from mmjax.nn.pooling import AttentionPool, QueryPool, TanhPool, mean_pool
 from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
 from mmjax.nn.transformer import Transformer, TransformerConfig
 from mmjax.types import Encoded
@@ -26,9 +26,17 @@ class ViTConfig(TransformerConfig):
   """Side of a patch in pixels; must divide image_size, unless drop_remainder."""
   drop_remainder: bool = False
   """Leave out the pixels at the right and below that fill no patch (SigLIP So400m/14 at 384 pixels)."""
-  pool: Literal["cls", "mean", "map", "flat"] = "map"
+  pool: Literal["cls", "mean", "map", "flat", "cls_mean", "queries"] = "map"
   """One vector per image: a class token, the mean over patches, attention by a learned query (MAP), or all patches
-  side by side (flat: for few patches of aligned pictures, where the place of a patch says much)."""
+  side by side (flat: for few patches of aligned pictures, where the place of a patch says much); or as published
+  open_clip weights want it: the mean over patches that have read a class token, or the first of pool_queries learned
+  queries, of which the others are the image's tokens (CoCa)."""
+  pool_queries: int = 256
+  """Learned queries of pool="queries"."""
+  pool_width: int = 512
+  """Their width."""
+  pool_heads: int = 8
+  """Their attention heads."""
   positions: Literal["learned", "sincos2d"] = "learned"
   """Position embedding of the patches."""
   stem: Literal["patch", "conv"] = "patch"
@@ -50,8 +58,13 @@ class ViTConfig(TransformerConfig):
       raise ValueError(f'patch_size={self.patch_size} must be a power of two for stem="conv"')
     if self.positions == "sincos2d" and self.width % 4:
       raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
-    if self.class_position and self.pool != "cls":
+    if self.class_position and not self.has_class_token:
       raise ValueError(f'class_position needs pool="cls": pool="{self.pool}" has no class token')
+    if self.pool == "queries" and (self.pool_queries < 2 or self.pool_width % self.pool_heads):
+      raise ValueError(
+        f"pool_queries={self.pool_queries} must be at least 2 (one is the image's vector, the others its tokens), and "
+        f"pool_width={self.pool_width} divisible by pool_heads={self.pool_heads}"
+      )
     if self.tanh_pool and self.pool == "flat":
       raise ValueError('tanh_pool needs one token of width: choose another pool than "flat"')
     if self.pool == "flat" and self.patch_dropout:
@@ -62,7 +75,12 @@ class ViTConfig(TransformerConfig):
   @property
   def pooled_width(self) -> int:
     """Width of the one vector per image."""
-    return self.grid**2 * self.width if self.pool == "flat" else self.width
+    return {"flat": self.grid**2 * self.width, "queries": self.pool_width}.get(self.pool, self.width)
+
+  @property
+  def has_class_token(self) -> bool:
+    """Whether a learned token stands before the patches."""
+    return self.pool in ("cls", "cls_mean", "queries")
 
   @property
   def grid(self) -> int:
@@ -89,27 +107,38 @@ class ViT(nn.Module):
       raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
     x = self._embed(images, hidden)
     x = drop_patches(x, rate=c.patch_dropout, rng=fold_in(rng, 0))
-    if c.pool == "cls":
+    if c.has_class_token:
       cls = self.param("class_token", nn.initializers.normal(c.width**-0.5), (1, c.width), jnp.float32)
       if c.class_position:
         cls = cls + self.param("class_position", nn.initializers.normal(c.width**-0.5), (1, c.width), jnp.float32)
       cls = jnp.broadcast_to(cls[None].astype(x.dtype), (x.shape[0], 1, c.width))
       x = jnp.concatenate([cls, x], axis=1)
-    tokens, first = Transformer(c, name="transformer")(x, rng=fold_in(rng, 1))
-    mask = jnp.ones(tokens.shape[:2], bool)
-    if c.pool == "map":
-      pooled = AttentionPool(c, name="pool")(tokens, None)
-    elif c.pool == "flat":
-      pooled = rearrange(tokens, "b p d -> b (p d)")
-    else:
-      pooled = first if c.pool == "cls" else mean_pool(tokens, mask)
-    if c.tanh_pool:
-      pooled = TanhPool(c.dtype, name="tanh_pool")(pooled)
-    return Encoded(tokens, mask, pooled)
+    return self._pool(*Transformer(c, name="transformer")(x, rng=fold_in(rng, 1)))
 
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
     """The pooled vector alone, float32: what a tower without a partner embeds an image as."""
     return self(images).pooled.astype(jnp.float32)
+
+  def _pool(self, tokens: Float[Array, "batch length dim"], first: Float[Array, "batch dim"]) -> Encoded:
+    c = self.config
+    if c.pool == "queries":
+      queries = QueryPool(_query_config(c), c.pool_queries, query_norm=True, name="pool")(tokens, None)
+      tokens, first = queries[:, 1:], queries[:, 0]
+    mask = jnp.ones(tokens.shape[:2], bool)
+    match c.pool:
+      case "map":
+        pooled = AttentionPool(c, name="pool")(tokens, None)
+      case "flat":
+        pooled = rearrange(tokens, "b p d -> b (p d)")
+      case "mean":
+        pooled = mean_pool(tokens, mask)
+      case "cls_mean":
+        pooled = mean_pool(tokens[:, 1:], mask[:, 1:])
+      case _:
+        pooled = first
+    if c.tanh_pool:
+      pooled = TanhPool(c.dtype, name="tanh_pool")(pooled)
+    return Encoded(tokens, mask, pooled)
 
   def _embed(self, images: Float[Array, "batch height width 3"], hidden: Array | None) -> Float[Array, "batch p dim"]:
     c = self.config
@@ -129,3 +158,9 @@ class ViT(nn.Module):
       init = nn.initializers.normal(c.width**-0.5)
       positions = self.param("position_embedding", init, (c.grid**2, c.width), jnp.float32)
     return x + positions[None].astype(x.dtype)
+
+
+def _query_config(c: ViTConfig) -> TransformerConfig:
+  """What the attention of pool="queries" needs to know."""
+  names = ("norm_epsilon", "qk_norm", "dtype", "attention")
+  return TransformerConfig(width=c.pool_width, num_heads=c.pool_heads, **{name: getattr(c, name) for name in names})

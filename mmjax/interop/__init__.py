@@ -4,6 +4,7 @@ from mmjax.interop.errors import InteropError
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.pretrained import FORMATS, Pretrained, load, load_pretrained, save
 from mmjax.interop.restore import Report, restore
+from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.tokenizer import PretrainedTokenizer
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
   "Pretrained",
   "PretrainedTokenizer",
   "Report",
+  "SiglipTokenizer",
   "load",
   "load_pretrained",
   "restore",

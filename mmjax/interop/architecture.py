@@ -5,14 +5,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from mmjax.encoders import TextConfig
+from mmjax.encoders import ResNetConfig, TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule
 from mmjax.interop.shapes import ModelConfig
 from mmjax.interop.tensors import Entry
-from mmjax.models import TwoTowerConfig
 from mmjax.nn.transformer import TransformerConfig
 
 Entries = Mapping[str, Entry]
@@ -57,25 +56,26 @@ def check_writable(ours: ModelConfig, back: ModelConfig, name: str) -> None:
     raise InteropError(f'{name} cannot hold this model: {wanted}. format="mmjax" holds every model')
 
 
-def canonical(config: ModelConfig) -> ModelConfig:
+# How a scale and a bias begin, and where they are clipped: what acts is in the parameters.
+_START = {"init_logit_scale": 1.0, "max_logit_scale": math.inf, "init_logit_bias": 0.0, "max_logit_bias": math.inf}
+
+
+def canonical(config: Any) -> Any:
   """The configuration without what changes no embedding, so that equal ones compute the same."""
-  if isinstance(config, TwoTowerConfig):
-    return dataclasses.replace(
-      config,
-      image=canonical(config.image),  # type: ignore[arg-type]
-      text=canonical(config.text),  # type: ignore[arg-type]
-      init_logit_scale=1.0,
-      max_logit_scale=math.inf,
-      init_logit_bias=None if config.init_logit_bias is None else 0.0,
-      max_logit_bias=math.inf,
-    )
+  if not isinstance(config, TransformerConfig | ResNetConfig):
+    towers = {name: canonical(getattr(config, name)) for name in ("image", "text") if hasattr(config, name)}
+    unlearned = {name: value for name, value in _START.items() if getattr(config, name, None) is not None}
+    return dataclasses.replace(config, **towers, **unlearned)
   if isinstance(config, TransformerConfig):
     defaults = TransformerConfig()
     same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention")}
     config = dataclasses.replace(config, mlp_dim=config.hidden, **same)
   if isinstance(config, ViTConfig):
     remainder = config.drop_remainder and config.image_size % config.patch_size != 0
-    return dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)
+    config = dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)
+    if config.pool != "queries":
+      config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
+    return config
   return _canonical_text(config) if isinstance(config, TextConfig) else config
 
 

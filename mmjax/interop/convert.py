@@ -4,14 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmjax.encoders import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.pretrained import Format, load_pretrained, save
-from mmjax.interop.shapes import ModelConfig
+from mmjax.interop.shapes import ModelConfig, image_tower, text_tower
 from mmjax.interop.source import OPEN_CLIP_CONFIG, Source
 from mmjax.interop.tensors import TensorFile
 from mmjax.interop.tokenizer import TOKENIZER, copy_tokenizer
-from mmjax.models import TwoTowerConfig
 
 
 def convert(
@@ -32,8 +30,8 @@ def convert(
     raise InteropError(f"{target} is what is read: write to another folder")
   found = load_pretrained(source, image_size=image_size, max_length=max_length)
   config: Any = found.model.config
-  has_pictures = isinstance(config, TwoTowerConfig | ViTConfig)
-  written = save(found.model, found.params, target, format, preprocess=found.preprocess if has_pictures else None)
+  preprocess = None if image_tower(config) is None else found.preprocess
+  written = save(found.model, found.params, target, format, preprocess=preprocess)
   folder = written.parent
   copy_tokenizer(found.source.folder, folder)
   if format == "open_clip":
@@ -45,7 +43,7 @@ def _name_tokenizer(folder: Path, source: Source, config: ModelConfig) -> None:
   """open_clip uses its own CLIP tokenizer unless the configuration names another, which then lies in the folder."""
   text = source.fields.object("model_cfg").object("text_cfg")
   kept = {n: v for n, v in text.values.items() if n in ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")}
-  is_clip = isinstance(config, TwoTowerConfig) and config.text.vocab_size == 49408
+  is_clip = getattr(text_tower(config), "vocab_size", 0) == 49408
   if source.format != "open_clip" and (folder / TOKENIZER).is_file() and not is_clip:
     kept = {"hf_tokenizer_name": str(folder)}
   name_tokenizer(folder, kept)

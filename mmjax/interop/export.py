@@ -6,11 +6,10 @@ from pathlib import Path
 from mmjax.encoders import ViTConfig
 from mmjax.interop.card import model_card
 from mmjax.interop.convert import name_tokenizer
-from mmjax.interop.errors import InteropError
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.pretrained import Format, save
 from mmjax.interop.tokenizer import export_tokenizer
-from mmjax.models.two_tower import TwoTowerConfig
+from mmjax.models.build import image_size
 from mmjax.run import CONFIG, Run
 
 
@@ -20,11 +19,10 @@ def export_run(run: Run, format: Format, folder: Path | None = None) -> Path:
   Raises: InteropError where the format cannot hold the model; every field that does not fit is named.
   """
   folder = run.workdir / "export" / format if folder is None else folder
-  data, model = run.experiment.data, run.experiment.model
-  if type(model) is not TwoTowerConfig:  # FLAVA is more than the two towers it extends
-    raise InteropError(f"only two-tower models are exported so far, and this one is {type(model).__name__}")
-  preprocess = Preprocess(model.image.image_size, "shortest", "bilinear", data.mean, data.std)
-  save(run.model, run.params, folder, format, preprocess=preprocess)
+  data, side = run.experiment.data, image_size(run.experiment.model)
+  preprocess = Preprocess(side, "shortest", "bilinear", data.mean, data.std) if side else None
+  params = {name: part for name, part in run.params.items() if name != "balance"}  # which weighed the losses
+  save(run.model, params, folder, format, preprocess=preprocess)
   export_tokenizer(run.tokenizer, folder)
   if format == "open_clip":
     name_tokenizer(folder, {"hf_tokenizer_name": str(folder), "tokenizer_kwargs": {"clean": "whitespace"}})
@@ -38,6 +36,8 @@ def export_run(run: Run, format: Format, folder: Path | None = None) -> Path:
 
 def _notes(run: Run, format: Format) -> list[str]:
   """What the other side does differently from training."""
+  if not image_size(run.experiment.model):
+    return []
   notes = [
     "Transparent pictures were put on white in training; other projects drop the transparency: flatten them first."
   ]

@@ -1,20 +1,20 @@
 """mmjax's own format: every model, its parameters under their own paths, its configuration as JSON."""
 
+import typing
 from typing import Any
 
 import cattrs
 from cattrs.errors import BaseValidationError
 from cattrs.v import transform_error
 
-from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
+from mmjax.encoders import ResNetConfig, ViTConfig
 from mmjax.interop.architecture import Architecture, Entries
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule
 from mmjax.interop.shapes import ModelConfig
-from mmjax.models import TwoTowerConfig
 
-KINDS: dict[str, type] = {kind.__name__: kind for kind in (TwoTowerConfig, ViTConfig, ResNetConfig, TextConfig)}
+KINDS: dict[str, type] = {kind.__name__: kind for kind in typing.get_args(ModelConfig)}
 _converter = cattrs.Converter(forbid_extra_keys=True)
 _converter.register_structure_hook_func(
   lambda kind: kind == ViTConfig | ResNetConfig,

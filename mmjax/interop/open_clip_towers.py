@@ -1,32 +1,49 @@
-"""open_clip's own towers: ViT, ModifiedResNet, text."""
+"""open_clip's own towers: ViT, ModifiedResNet, text; their tensors' names and their part of the configuration."""
 
 import math
 from typing import Any, Literal
 
 from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
-from mmjax.interop.architecture import Architecture, Entries, sides, wrong_kind
+from mmjax.interop.architecture import sides
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
-from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
-from mmjax.models import TwoTowerConfig
+from mmjax.interop.mapping import Rule, joined, linear, norm, patches
+from mmjax.nn.transformer import TransformerConfig
 
-_OURS, _THEIRS = r"transformer/block_(\d+)/", r"transformer.resblocks.\1."
-_BLOCKS = joined(
-  *(
-    (
-      Rule(f"{_OURS}attention/{name}/kernel$", f"{_THEIRS}attn.in_proj_weight", "o i -> i o", part=part),
-      Rule(f"{_OURS}attention/{name}/bias$", f"{_THEIRS}attn.in_proj_bias", part=part),
-    )
-    for part, name in enumerate(("query", "key", "value"))
-  ),
-  linear(f"{_OURS}attention/out", f"{_THEIRS}attn.out_proj"),
-  norm(f"{_OURS}norm1", f"{_THEIRS}ln_1"),
-  norm(f"{_OURS}norm2", f"{_THEIRS}ln_2"),
-  linear(f"{_OURS}mlp/up", f"{_THEIRS}mlp.c_fc"),
-  linear(f"{_OURS}mlp/down", f"{_THEIRS}mlp.c_proj"),
-)
-_TEXT = joined(
-  _BLOCKS,
+
+def fused(ours: str, theirs: str) -> tuple[Rule, ...]:
+  """An attention of PyTorch's: queries, keys and values are one matrix."""
+  parts = enumerate(("query", "key", "value"))
+  return joined(
+    *(
+      (
+        Rule(f"{ours}/{name}/kernel$", f"{theirs}.in_proj_weight", "o i -> i o", part=part),
+        Rule(f"{ours}/{name}/bias$", f"{theirs}.in_proj_bias", part=part),
+      )
+      for part, name in parts
+    ),
+    linear(f"{ours}/out", f"{theirs}.out_proj"),
+  )
+
+
+def mlp(ours: str, theirs: str) -> tuple[Rule, ...]:
+  """The two layers of a block's perceptron."""
+  return joined(linear(f"{ours}/up", f"{theirs}.c_fc"), linear(f"{ours}/down", f"{theirs}.c_proj"))
+
+
+def blocks(ours: str, theirs: str) -> tuple[Rule, ...]:
+  """A stack of transformer blocks."""
+  ours, theirs = rf"{ours}/block_(\d+)/", rf"{theirs}.resblocks.\1."
+  return joined(
+    fused(f"{ours}attention", f"{theirs}attn"),
+    norm(f"{ours}norm1", f"{theirs}ln_1"),
+    norm(f"{ours}norm2", f"{theirs}ln_2"),
+    mlp(f"{ours}mlp", f"{theirs}mlp"),
+  )
+
+
+TEXT = joined(
+  blocks("transformer", "transformer"),
   norm("transformer/norm", "ln_final"),
   (Rule("token_embedding$", "token_embedding.weight"), Rule("position_embedding$", "positional_embedding")),
 )
@@ -57,12 +74,15 @@ _RESNET = joined(
 )
 
 
-def _vit(patch_size: int) -> tuple[Rule, ...]:
+def image_rules(c: ViTConfig | ResNetConfig) -> tuple[Rule, ...]:
+  """The names of an image tower."""
+  if isinstance(c, ResNetConfig):
+    return _RESNET
   return joined(
-    _BLOCKS,
-    patches("stem/projection", "conv1", patch_size),
+    blocks("transformer", "transformer"),
+    patches("stem/projection", "conv1", c.patch_size),
     norm("transformer/input_norm", "ln_pre"),
-    norm("transformer/norm", "ln_post"),
+    _pooler(c) if c.pool == "queries" else norm("transformer/norm", "ln_post"),
     (
       Rule("class_token$", "class_embedding", "d -> 1 d"),
       Rule("class_position$", "positional_embedding", part=0),
@@ -71,40 +91,34 @@ def _vit(patch_size: int) -> tuple[Rule, ...]:
   )
 
 
-def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
-  image = _RESNET if isinstance(config.image, ResNetConfig) else _vit(config.image.patch_size)
-  projection: tuple[Rule, ...] = (Rule("^text_projection/kernel$", "text_projection"),)
-  if config.text_projection == "affine":
-    projection = linear("^text_projection", "text_projection")
+def _pooler(c: ViTConfig) -> tuple[Rule, ...]:
+  """The norm that ends our tower is the one before their pooler's keys."""
+  ours, theirs = "pool/attention", "attn_pool.attn"
+  attention = fused(ours, theirs)
+  if c.pool_width != c.width:  # then PyTorch keeps three matrices, and still one bias
+    apart = {f"{ours}/{name}/kernel$": f"{theirs}.{name[0]}_proj_weight" for name in ("query", "key", "value")}
+    kept = tuple(rule for rule in attention if rule.ours not in apart)
+    attention = kept + tuple(Rule(name, weight, "o i -> i o") for name, weight in apart.items())
   return joined(
-    under("image/", "visual.", image),
-    under("text/", "", _TEXT),
-    projection,
-    (
-      Rule("^image_projection/kernel$", "visual.proj"),
-      Rule("^logit_scale$", "logit_scale"),
-      Rule("^logit_bias$", "logit_bias"),
-    ),
+    attention,
+    (Rule("pool/probe$", "attn_pool.query"),),
+    norm("transformer/norm", "attn_pool.ln_k"),
+    norm("pool/query_norm", "attn_pool.ln_q"),
+    norm("pool/norm", "ln_post"),
   )
 
 
 # Fields of open_clip's configuration whose other values have no counterpart here: (field, the supported value).
-_VISION_ONLY = (("ls_init_value", None), ("attentional_pool", False), ("final_ln_after_pool", False))
-_TEXT_ONLY = (("ls_init_value", None), ("embed_cls", False), ("final_ln_after_pool", False), ("hf_model_name", None))
-_BLOCK_ONLY: tuple[tuple[str, Any], ...] = tuple(
-  (n, False) for n in ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner")
+_ONLY: tuple[tuple[str, Any], ...] = tuple(
+  (n, False) for n in ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 )
-_BLOCK_ONLY += (("scale_attn", False), ("scale_fc", False), ("block_type", None))
+_ONLY += (("block_type", None), ("ls_init_value", None), ("final_ln_after_pool", False))
 _SHARED = {"layers", "width", "mlp_ratio", "act_kwargs", "norm_kwargs", "output_tokens", "pool_type"}
-_SHARED |= {name for name, _ in (*_BLOCK_ONLY, *_VISION_ONLY)}
+_SHARED |= {name for name, _ in _ONLY}
 _VISION = _SHARED | {"head_width", "patch_size", "image_size", "patch_dropout", "no_ln_pre", "pos_embed_type"}
-_VISION |= {"attn_pooler_queries", "attn_pooler_heads", "timm_model_name"}
-_TEXTS = (
-  _SHARED | {name for name, _ in _TEXT_ONLY} | {"context_length", "vocab_size", "heads", "no_causal_mask", "pad_id"}
-)
-_TEXTS |= {"eos_id", "proj_bias", "proj_type", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
-_MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale", "init_logit_bias", "custom_text"}
-_MODEL |= {"nonscalar_logit_scale", "multimodal_cfg"}
+_VISION |= {"attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "timm_model_name"}
+TEXTS = _SHARED | {"context_length", "vocab_size", "heads", "no_causal_mask", "pad_id", "embed_cls", "hf_model_name"}
+TEXTS |= {"eos_id", "proj_bias", "proj_type", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 _POOLS: dict[str, Literal["argmax", "eos_or_first", "first", "last"]] = {
   "argmax": "argmax",
   "eos": "eos_or_first",
@@ -113,35 +127,26 @@ _POOLS: dict[str, Literal["argmax", "eos_or_first", "first", "last"]] = {
 }
 
 
-def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
-  if "multimodal_cfg" in fields:
-    raise InteropError(f"{fields.where}: multimodal_cfg makes this a CoCa, which mmjax has no model for yet")
-  fields.known(_MODEL)
-  fields.only("nonscalar_logit_scale", False, False)
-  quick = fields.flag("quick_gelu", False)
-  vision, text = fields.object("vision_cfg"), fields.object("text_cfg")
-  image = _read_resnet(fields, vision) if isinstance(vision.values.get("layers"), list) else _read_vit(vision, quick)
-  resnet = isinstance(image, ResNetConfig)
-  return TwoTowerConfig(
-    image=image,
-    text=_read_text(text, quick),
-    embed_dim=fields.integer("embed_dim"),
-    image_projection="none" if resnet else "linear",
-    text_projection=_read_projection(text),
-    init_logit_scale=math.exp(min(20.0, fields.number("init_logit_scale", math.log(1 / 0.07)))),
-    max_logit_scale=math.inf,
-    init_logit_bias=fields.number("init_logit_bias") if "init_logit_bias" in fields else None,
-  )
+def only_plain(part: Fields) -> None:
+  """Refuses what changes a tower's blocks and has no counterpart here."""
+  for name, value in _ONLY:
+    part.only(name, value, value)
 
 
-def _read_projection(text: Fields) -> Literal["linear", "affine", "none"]:
-  if text.choice("proj_type", {"linear": False, "none": True}, "linear"):
-    return "none"
-  return "affine" if text.flag("proj_bias", False) else "linear"
-
-
-def _read_resnet(fields: Fields, vision: Fields) -> ResNetConfig:
+def read_image(vision: Fields, quick: bool, embed_dim: int) -> ViTConfig | ResNetConfig:
+  """The image tower that vision_cfg describes."""
+  if "timm_model_name" in vision:
+    name = vision.values["timm_model_name"]
+    raise InteropError(f"{vision.where}: timm_model_name is {name!r}; only open_clip's own image towers are read")
   vision.known(_VISION)
+  return _read_resnet(vision, embed_dim) if _is_resnet(vision) else _read_vit(vision, quick, embed_dim)
+
+
+def _is_resnet(vision: Fields) -> bool:
+  return isinstance(vision.values.get("layers"), list)
+
+
+def _read_resnet(vision: Fields, embed_dim: int) -> ResNetConfig:
   layers = vision.values["layers"]
   if len(layers) != 4 or not all(type(n) is int and 1 <= n <= 1000 for n in layers):
     raise vision.wrong("layers", "four numbers of blocks, or one number of transformer layers")
@@ -151,18 +156,12 @@ def _read_resnet(fields: Fields, vision: Fields) -> ResNetConfig:
     layers=(layers[0], layers[1], layers[2], layers[3]),
     width=width,
     num_heads=width * 32 // vision.integer("head_width", 64),
-    output_dim=fields.integer("embed_dim"),
+    output_dim=embed_dim,
   )
 
 
-def _read_vit(vision: Fields, quick: bool) -> ViTConfig:
-  if "timm_model_name" in vision:
-    name = vision.values["timm_model_name"]
-    raise InteropError(f"{vision.where}: timm_model_name is {name!r}; only open_clip's own image towers are read")
-  vision.known(_VISION)
-  for name, value in (*_BLOCK_ONLY, *_VISION_ONLY):
-    vision.only(name, value, value)
-  vision.only("pool_type", "tok", "tok")
+def _read_vit(vision: Fields, quick: bool, embed_dim: int) -> ViTConfig:
+  only_plain(vision)
   vision.choice("pos_embed_type", {"learnable": True, "sin_cos_2d": True}, "learnable")  # kept as a tensor either way
   width = vision.integer("width", 768)
   return ViTConfig(
@@ -173,17 +172,30 @@ def _read_vit(vision: Fields, quick: bool) -> ViTConfig:
     activation=_activation(vision, quick),
     norm_epsilon=_epsilon(vision),
     **sides(vision.square("image_size", 224), vision.square("patch_size", 16)),
-    pool="cls",
+    **_read_pool(vision, embed_dim),
     input_norm=not vision.flag("no_ln_pre", False),
     class_position=True,
     stem_bias=False,
   )
 
 
-def _read_text(text: Fields, quick: bool) -> TextConfig:
-  text.known(_TEXTS)
-  for name, value in (*_BLOCK_ONLY, *_TEXT_ONLY):
-    text.only(name, value, value)
+def _read_pool(vision: Fields, embed_dim: int) -> dict[str, Any]:
+  if not vision.values.get("attentional_pool"):
+    return {"pool": vision.choice("pool_type", {"tok": "cls", "avg": "cls_mean"}, "tok")}
+  # "parallel" and "cascade", which open_clip calls untested, give embeddings of another shape.
+  vision.only("attentional_pool", True, True)
+  vision.only("pool_type", "tok", "tok")
+  vision.only("norm_kwargs", None, None)  # they would hold for some of the pooler's norms, and not for others
+  queries, heads = vision.integer("attn_pooler_queries", 256, least=2), vision.integer("attn_pooler_heads", 8)
+  return {"pool": "queries", "pool_queries": queries, "pool_width": embed_dim, "pool_heads": heads}
+
+
+def read_text(text: Fields, quick: bool) -> TextConfig:
+  """The text tower that text_cfg describes."""
+  text.known(TEXTS)
+  only_plain(text)
+  text.only("embed_cls", False, False)
+  text.only("hf_model_name", None, None)
   width = text.integer("width", 512)
   return TextConfig(
     width=width,
@@ -216,23 +228,9 @@ def _epsilon(part: Fields) -> float:
   return kwargs.number("eps", 1e-5)
 
 
-def write(config: Any) -> dict[str, Any]:
-  if not isinstance(config, TwoTowerConfig):
-    raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config)
-  image, text = config.image, config.text
-  quick = text.activation == "quick_gelu"
-  fields: dict[str, Any] = {
-    "embed_dim": config.embed_dim,
-    "quick_gelu": quick,
-    "vision_cfg": _write_resnet(image) if isinstance(image, ResNetConfig) else _write_vit(image),
-    "text_cfg": _write_text(text) | {"proj_bias": config.text_projection == "affine"},
-    "init_logit_scale": math.log(config.init_logit_scale),
-  }
-  if config.text_projection == "none":
-    fields["text_cfg"]["proj_type"] = "none"
-  if config.init_logit_bias is not None:
-    fields["init_logit_bias"] = config.init_logit_bias
-  return fields
+def write_image(c: ViTConfig | ResNetConfig) -> dict[str, Any]:
+  """vision_cfg, as far as it can say what we have."""
+  return _write_resnet(c) if isinstance(c, ResNetConfig) else _write_vit(c)
 
 
 def _write_resnet(c: ResNetConfig) -> dict[str, Any]:
@@ -241,17 +239,23 @@ def _write_resnet(c: ResNetConfig) -> dict[str, Any]:
 
 
 def _write_vit(c: ViTConfig) -> dict[str, Any]:
-  return _write_blocks(c) | {
+  fields = write_blocks(c) | {
     "image_size": c.image_size,
     "patch_size": c.patch_size,
     "head_width": c.width // c.num_heads,
     "no_ln_pre": not c.input_norm,
   }
+  if c.pool == "queries":
+    fields.pop("norm_kwargs", None)
+    pooler = {"attn_pooler_queries": c.pool_queries, "attn_pooler_heads": c.pool_heads}
+    return fields | {"attentional_pool": True} | pooler
+  return fields | ({"pool_type": "avg"} if c.pool == "cls_mean" else {})
 
 
-def _write_text(c: TextConfig) -> dict[str, Any]:
+def write_text(c: TextConfig) -> dict[str, Any]:
+  """text_cfg, as far as it can say what we have."""
   pools = {ours: theirs for theirs, ours in _POOLS.items()} | {"eos": "eos"}
-  return _write_blocks(c) | {
+  return write_blocks(c) | {
     "context_length": c.max_length,
     "vocab_size": c.vocab_size,
     "heads": c.num_heads,
@@ -262,7 +266,8 @@ def _write_text(c: TextConfig) -> dict[str, Any]:
   }
 
 
-def _write_blocks(c: ViTConfig | TextConfig) -> dict[str, Any]:
+def write_blocks(c: TransformerConfig) -> dict[str, Any]:
+  """The fields that every transformer of theirs has."""
   ratio = c.hidden / c.width
   if int(c.width * ratio) != c.hidden:
     ratio = math.nextafter(ratio, math.inf)  # they multiply and round down
@@ -273,6 +278,3 @@ def _write_blocks(c: ViTConfig | TextConfig) -> dict[str, Any]:
 
 
 BUFFERS = (r"num_batches_tracked$", r"attn_mask$", r"^(input_resolution|context_length|vocab_size)$")
-# With custom_text the text tower is a module of its own, and its names begin with "text.".
-_CUSTOM_TEXT = ((r"^text\.", ""),)
-OPEN_CLIP = Architecture("open_clip's CLIP", read, write, rules, BUFFERS, renamed=_CUSTOM_TEXT)

@@ -6,7 +6,8 @@ from typing import Any
 from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
-from mmjax.interop.open_clip_towers import BUFFERS, rules
+from mmjax.interop.open_clip import rules
+from mmjax.interop.open_clip_towers import BUFFERS
 from mmjax.models import TwoTowerConfig
 
 

@@ -151,7 +151,9 @@ def to_open_clip(p: Preprocess) -> dict[str, Any]:
 
 def default_preprocess(size: int, kind: str) -> Preprocess:
   """What an architecture was published with: SigLIP and ViT squash to -1 .. 1, CLIP cuts out the middle."""
-  if kind in ("CLIPModel", "open_clip's CLIP", "OpenAI's CLIP"):
+  if kind in ("CLIPModel", "open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
     return Preprocess(size)
+  if kind.startswith("Blip"):
+    return Preprocess(size, "squash")
   interpolation: Interpolation = "bicubic" if kind == "SiglipModel" else "bilinear"
   return Preprocess(size, "squash", interpolation, _HALF, _HALF)

@@ -21,19 +21,26 @@ from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.mapping import Table
 from mmjax.interop.native import NATIVE
-from mmjax.interop.open_clip_towers import OPEN_CLIP
+from mmjax.interop.open_clip import OPEN_CLIP
+from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.restore import make_array, plan_restore, read_all
 from mmjax.interop.safetensors_file import write_safetensors
 from mmjax.interop.sentence import write_pooling
-from mmjax.interop.shapes import ModelConfig, build, flat_shapes, per_layer, unflatten
+from mmjax.interop.shapes import ModelConfig, build, flat_shapes, image_tower, per_layer, text_tower, unflatten
+from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.source import CONFIG, OPEN_CLIP_CONFIG, WEIGHTS, Source, open_source
 from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
+from mmjax.interop.transformers_blip import BLIP_CAPTIONER, BLIP_RETRIEVAL
 from mmjax.interop.transformers_single import BERT, VIT
 from mmjax.interop.transformers_towers import CLIP, SIGLIP, SIGLIP2
 from mmjax.models import TwoTowerConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.models.coca import CocaConfig
+from mmjax.models.coca_open_clip import OpenClipCocaConfig
+from mmjax.models.comparing import ComparingConfig
 
 Format = Literal["transformers", "siglip2", "open_clip", "openai", "big_vision", "mmjax"]
 FORMATS: tuple[Format, ...] = ("transformers", "siglip2", "open_clip", "openai", "big_vision", "mmjax")
@@ -59,12 +66,10 @@ class Pretrained:
     return _read_preprocess(self.source, _image_size(self.model.config))
 
   @functools.cached_property
-  def tokenizer(self) -> PretrainedTokenizer:
-    """Strings to the ids that encode_text takes. Raises InteropError where the folder has no tokenizer.json."""
-    config: Any = self.model.config
-    text = config.text if isinstance(config, TwoTowerConfig) else config
+  def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
+    """Strings to the ids that encode_text takes. Raises InteropError where the folder has no tokenizer to read."""
     open_clip = self.source.fields.object("model_cfg").object("text_cfg") if self.source.format == "open_clip" else None
-    return load_tokenizer(self.source.folder, text.max_length, open_clip=open_clip)
+    return load_tokenizer(self.source.folder, text_tower(self.model.config).max_length, open_clip=open_clip)
 
 
 def load(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> tuple[nn.Module, Any]:
@@ -161,7 +166,9 @@ def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[s
 
 
 def _architecture(format_: str, config: ModelConfig) -> Architecture:
-  simple = {"open_clip": OPEN_CLIP, "openai": OPENAI, "big_vision": BIG_VISION, "mmjax": NATIVE, "siglip2": SIGLIP2}
+  simple = {"openai": OPENAI, "big_vision": BIG_VISION, "mmjax": NATIVE, "siglip2": SIGLIP2}
+  if format_ == "open_clip":
+    return OPEN_CLIP_COCA if isinstance(config, OpenClipCocaConfig | CocaConfig) else OPEN_CLIP
   if format_ in simple:
     return simple[format_]
   if format_ != "transformers":
@@ -169,20 +176,25 @@ def _architecture(format_: str, config: ModelConfig) -> Architecture:
   match config:
     case TwoTowerConfig():
       return SIGLIP if isinstance(config.image, ViTConfig) and config.image.pool == "map" else CLIP
+    case BlipRetrievalConfig():
+      return BLIP_RETRIEVAL
+    case BlipCaptionerConfig():
+      return BLIP_CAPTIONER
     case ViTConfig():
       return VIT
     case TextConfig():
       return BERT
-  raise wrong_kind("transformers", "CLIPModel, SiglipModel, ViTModel or BertModel", config)
+  known = "CLIPModel, SiglipModel, ViTModel, BertModel, BlipForImageTextRetrieval or BlipForConditionalGeneration"
+  raise wrong_kind("transformers", known, config)
 
 
 def _effective(config: ModelConfig, flat: dict[str, Any]) -> dict[str, Any]:
   """The parameters with scale and bias as they act: ours are clipped where they are used, theirs are not."""
-  if not isinstance(config, TwoTowerConfig):
+  if not isinstance(config, TwoTowerConfig | ComparingConfig):
     return flat
-  limit, bias = np.float32(math.log(config.max_logit_scale)), np.float32(config.max_logit_bias)
-  acting = {"logit_scale": np.minimum(np.asarray(flat["logit_scale"]), limit)}
-  if config.init_logit_bias is not None:
+  acting = {"logit_scale": np.minimum(np.asarray(flat["logit_scale"]), np.float32(math.log(config.max_logit_scale)))}
+  if isinstance(config, TwoTowerConfig) and config.init_logit_bias is not None:
+    bias = np.float32(config.max_logit_bias)
     acting["logit_bias"] = np.clip(np.asarray(flat["logit_bias"]), -bias, bias)
   return flat | acting
 
@@ -214,15 +226,17 @@ def _write_files(
     target = path if is_file else folder / "model.npz"
     np.savez(target, **tensors)  # type: ignore[arg-type]
     return target
-  target = path if is_file else folder / ("open_clip_model.safetensors" if architecture is OPEN_CLIP else WEIGHTS)
+  is_open_clip = architecture in (OPEN_CLIP, OPEN_CLIP_COCA)
+  target = path if is_file else folder / ("open_clip_model.safetensors" if is_open_clip else WEIGHTS)
   write_safetensors(target, tensors, {"format": "pt"})
-  if architecture is OPEN_CLIP:
+  if is_open_clip:
     cfg = {"model_cfg": fields, "preprocess_cfg": {} if p is None else pre.to_open_clip(p)}
     _write_json(folder / OPEN_CLIP_CONFIG, cfg)
   elif architecture is not OPENAI:
     _write_json(folder / CONFIG, fields | ({"dtype": "float32"} if architecture is not NATIVE else {}))
     if p is not None:
       processor = {CLIP.name: "CLIPImageProcessor", VIT.name: "ViTImageProcessor"}
+      processor |= dict.fromkeys((BLIP_RETRIEVAL.name, BLIP_CAPTIONER.name), "BlipImageProcessor")
       record = pre.to_transformers(p, processor.get(architecture.name, "SiglipImageProcessor"))
       _write_json(folder / "preprocessor_config.json", record)
   return target
@@ -233,9 +247,9 @@ def _write_json(path: Path, fields: dict[str, Any]) -> None:
 
 
 def _image_size(config: Any) -> int:
-  image = config.image if isinstance(config, TwoTowerConfig) else config
-  if isinstance(image, TextConfig):
-    raise InteropError("a text tower alone takes no pictures")
+  image = image_tower(config)
+  if image is None:
+    raise InteropError(f"{type(config).__name__} takes no pictures")
   return image.image_size
 
 
@@ -250,14 +264,16 @@ def _read_preprocess(source: Source, size: int) -> Preprocess:
   return default
 
 
-def _resized(config: ModelConfig, image_size: int | None, max_length: int | None) -> ModelConfig:
+def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any:
+  sizes = (
+    ("image", image_tower(config), "image_size", image_size),
+    ("text", text_tower(config), "max_length", max_length),
+  )
   try:
-    if isinstance(config, TwoTowerConfig):
-      image = dataclasses.replace(config.image, image_size=image_size or config.image.image_size)
-      text = dataclasses.replace(config.text, max_length=max_length or config.text.max_length)
-      return dataclasses.replace(config, image=image, text=text)
-    if isinstance(config, TextConfig):
-      return dataclasses.replace(config, max_length=max_length or config.max_length)
-    return dataclasses.replace(config, image_size=image_size or config.image_size)
+    for name, tower, field, size in sizes:
+      if size and hasattr(tower, field):
+        resized = dataclasses.replace(tower, **{field: size})  # type: ignore[type-var]
+        config = resized if tower is config else dataclasses.replace(config, **{name: resized})
   except ValueError as error:
     raise InteropError(str(error)) from error
+  return config

@@ -166,7 +166,7 @@ def _reader(source: Source, path: str, places: list[Place], shape: Shape) -> tup
     raise InteropError(
       f"{source.path}: {places[0].theirs!r} is {list(places[0].shape)} as our {path!r}, the model has {list(wanted)}"
     )
-  text = isinstance(source.config, TextConfig) or path.startswith("text/")
+  text = isinstance(source.config, TextConfig) or path.startswith(("text/", "words/"))
   positions = resample_positions(_float32(places[0].read(source.file)), wanted[0], text=text, name=path)
   return lambda index: positions[index], True
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.encoders import ResNet, ResNetConfig, TextConfig, TextTransformer, ViT, ViTConfig
-from mmjax.models import TwoTower, TwoTowerConfig
+from mmjax.models import build as models
 from mmjax.nn.transformer import TransformerConfig
 
-ModelConfig = TwoTowerConfig | ViTConfig | TextConfig | ResNetConfig
+ModelConfig = models.ModelConfig | ViTConfig | TextConfig | ResNetConfig
 Flat = dict[str, Any]
 """Parameters by path, `image/transformer/block_0/attention/query/kernel`; never stacked over layers."""
 
@@ -27,14 +27,13 @@ _STACKED = re.compile(r"(^|/)blocks/")
 def build(config: ModelConfig) -> nn.Module:
   """The linen module of a configuration."""
   match config:
-    case TwoTowerConfig():
-      return TwoTower(config)
     case ViTConfig():
       return ViT(config)
     case ResNetConfig():
       return ResNet(config)
     case TextConfig():
       return TextTransformer(config)
+  return models.build(config)
 
 
 @functools.lru_cache(maxsize=32)
@@ -70,9 +69,35 @@ def stacked_paths(path: str) -> tuple[str, int | None]:
 
 def with_scan(config: Any, scan: bool) -> Any:
   """The configuration with its towers scanned or not, which changes no number."""
-  if isinstance(config, TwoTowerConfig):
-    return dataclasses.replace(config, image=with_scan(config.image, scan), text=with_scan(config.text, scan))
-  return dataclasses.replace(config, scan=scan) if isinstance(config, TransformerConfig) else config
+  values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+  changes = {name: with_scan(value, scan) for name, value in values.items() if dataclasses.is_dataclass(value)}
+  if isinstance(config, TransformerConfig):
+    changes["scan"] = scan
+  return dataclasses.replace(config, **changes) if changes else config
+
+
+def image_tower(config: Any) -> ViTConfig | ResNetConfig | None:
+  """The configuration of what sees pictures, in a model or alone; None where nothing does."""
+  return config if isinstance(config, ViTConfig | ResNetConfig) else getattr(config, "image", None)
+
+
+def text_tower(config: Any) -> Any:
+  """The configuration of what reads texts, in a model or alone."""
+  return getattr(config, "text", config)
+
+
+def depth(config: Any) -> int:
+  """How many blocks a model has, in all its stacks."""
+  total = 0
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      total += depth(value)
+    elif field.name == "layers":  # of a residual network's stages
+      total += sum(value)
+    elif field.name.endswith("depth") and value is not None:
+      total += value
+  return total
 
 
 def _take_shape(leaf: Any, layer: int) -> Any:
@@ -92,10 +117,9 @@ def _unstacked(flat: Flat, take: Any) -> Flat:
 
 
 def _example(config: ModelConfig) -> Any:
-  def images(side: int) -> Any:
-    return jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
-
-  ids = jnp.zeros((1, 1), jnp.int32)
-  if isinstance(config, TwoTowerConfig):
-    return {"image": images(config.image.image_size), "text": ids}
-  return ids if isinstance(config, TextConfig) else images(config.image_size)
+  match config:
+    case ViTConfig() | ResNetConfig():
+      return jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), np.float32)
+    case TextConfig():
+      return jnp.zeros((1, 1), jnp.int32)
+  return jax.eval_shape(lambda: models.example_batch(config, 1))  # shapes: a configuration may claim huge pictures

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from mmjax.encoders import ResNetConfig, TextConfig
+from mmjax.encoders import TextConfig
 from mmjax.interop.architecture import Architecture
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
@@ -12,15 +12,16 @@ from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.mapping import Table
 from mmjax.interop.native import NATIVE
 from mmjax.interop.npz_file import NpzFile
-from mmjax.interop.open_clip_towers import OPEN_CLIP
+from mmjax.interop.open_clip import OPEN_CLIP
+from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
 from mmjax.interop.safetensors_file import SafetensorsFile
 from mmjax.interop.sentence import read_pooling
-from mmjax.interop.shapes import ModelConfig, flat_shapes
+from mmjax.interop.shapes import ModelConfig, depth, flat_shapes
 from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
+from mmjax.interop.transformers_blip import kind as blip_kind
 from mmjax.interop.transformers_single import BERT, VIT
 from mmjax.interop.transformers_towers import CLIP, SIGLIP, SIGLIP2
-from mmjax.models import TwoTowerConfig
 
 TRANSFORMERS: Mapping[str, Architecture] = {
   "clip": CLIP,
@@ -37,7 +38,7 @@ OPEN_CLIP_CONFIG, CONFIG, WEIGHTS, INDEX = (
 )
 _OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_LATER = {"blip": "BlipModel", "blip_text_model": "BlipModel", "coca": "CoCa", "flava": "FlavaModel"}
+_LATER = {"blip_text_model": "BlipTextModel", "blip_vision_model": "BlipVisionModel", "flava": "FlavaModel"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ def open_source(path: str | Path) -> Source:
   path = _existing(path)
   folder = path if path.is_dir() else path.parent
   format_, file, fields = _open_folder(path) if path.is_dir() else _open_file(path)
-  architecture = _architecture(format_, fields)
+  architecture = _architecture(format_, fields, file)
   if architecture is BIG_VISION:
     file = Unstacked(file, "encoderblock/", "encoderblock_{}/")
   if architecture.renamed:
@@ -154,10 +155,10 @@ def _with_config(file: TensorFile, fields: Fields) -> tuple[str, TensorFile, Fie
   return ("mmjax" if "mmjax_model" in fields else "transformers"), file, fields
 
 
-def _architecture(format_: str, fields: Fields) -> Architecture:
+def _architecture(format_: str, fields: Fields, file: TensorFile) -> Architecture:
   match format_:
     case "open_clip":
-      return OPEN_CLIP
+      return OPEN_CLIP_COCA if "multimodal_cfg" in fields.object("model_cfg") else OPEN_CLIP
     case "openai":
       return OPENAI
     case "big_vision":
@@ -165,6 +166,8 @@ def _architecture(format_: str, fields: Fields) -> Architecture:
     case "mmjax":
       return NATIVE
   kind = fields.text("model_type")
+  if kind == "blip":
+    return blip_kind(file.entries, fields.where)
   if kind in _LATER:
     raise InteropError(f"{fields.where}: model_type {kind!r} is {_LATER[kind]}, which mmjax has no model for yet")
   return fields.choice("model_type", TRANSFORMERS)
@@ -183,11 +186,10 @@ def _config(architecture: Architecture, fields: Fields, file: TensorFile) -> Mod
 
 def _check_depth(config: ModelConfig, file: TensorFile) -> None:
   """A configuration may claim a billion layers; the file cannot hold more than it has tensors."""
-  towers = (config.image, config.text) if isinstance(config, TwoTowerConfig) else (config,)
-  for tower in towers:
-    depth = sum(tower.layers) if isinstance(tower, ResNetConfig) else tower.depth
-    if depth > len(file.entries):
-      raise InteropError(f"{file.path} holds {len(file.entries)} tensors, but its configuration claims {depth} layers")
+  if depth(config) > len(file.entries):
+    raise InteropError(
+      f"{file.path} holds {len(file.entries)} tensors, but its configuration claims {depth(config)} layers"
+    )
 
 
 def _shards(folder: Path) -> Shards:

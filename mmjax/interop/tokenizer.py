@@ -15,6 +15,7 @@ from jaxtyping import Int32
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.siglip_tokenizer import SPIECE, SiglipTokenizer, load_siglip_tokenizer
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 FILES = (
@@ -24,13 +25,14 @@ FILES = (
   "vocab.json",
   "merges.txt",
   "vocab.txt",
-  "spiece.model",
+  SPIECE,
   "tokenizer.model",
   "added_tokens.json",
 )
 # Classes of transformers whose tokenizer.json is the whole of them; SigLIP's also change the text beforehand.
 _WHOLE = {"CLIPTokenizer", "CLIPTokenizerFast", "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", None}
 _WHOLE |= {"TokenizersBackend"}
+_SIGLIP = ("SiglipTokenizer", "SiglipTokenizerFast")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +58,10 @@ class PretrainedTokenizer:
     )
 
 
-def load_tokenizer(folder: Path, max_length: int, *, open_clip: Fields | None = None) -> PretrainedTokenizer:
-  """The tokenizer.json of a folder, with the rules that stand beside it.
+def load_tokenizer(
+  folder: Path, max_length: int, *, open_clip: Fields | None = None
+) -> PretrainedTokenizer | SiglipTokenizer:
+  """The tokenizer.json of a folder (SigLIP's: the spiece.model), with the rules that stand beside it.
 
   Args:
     folder: the checkpoint's.
@@ -65,7 +69,10 @@ def load_tokenizer(folder: Path, max_length: int, *, open_clip: Fields | None = 
     open_clip: the text_cfg of an open_clip configuration, where it is one.
   Raises: InteropError where there is none, or its rules are unknown here.
   """
-  path = folder / TOKENIZER
+  path, beside = folder / TOKENIZER, folder / TOKENIZER_CONFIG
+  record = read_json(beside) if beside.is_file() else Fields({}, str(path))
+  if record.values.get("tokenizer_class") in _SIGLIP and (folder / SPIECE).is_file():
+    return load_siglip_tokenizer(folder, record, max_length)
   if not path.is_file():
     others = [name for name in FILES if (folder / name).is_file()]
     raise InteropError(
@@ -78,7 +85,6 @@ def load_tokenizer(folder: Path, max_length: int, *, open_clip: Fields | None = 
     raise
   except BaseException as error:  # the library raises bare Exception, and panics that are not even that
     raise InteropError(f"{path} is not a tokenizer.json: {error}") from error
-  record = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else Fields({}, str(path))
   if record.values.get("tokenizer_class") not in _WHOLE:
     raise InteropError(
       f"{record.where}: tokenizer_class is {record.values['tokenizer_class']!r}, which does more than {TOKENIZER}: "

@@ -9,6 +9,7 @@ from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
 from mmjax.models import TwoTowerConfig
+from mmjax.nn.transformer import TransformerConfig
 
 _BLOCK = (r"transformer/block_(\d+)/", r"encoder.layers.\1.")
 _BLOCKS = joined(
@@ -241,7 +242,7 @@ def _towers(config: Any, name: str) -> tuple[ViTConfig, TextConfig]:
   return config.image, config.text
 
 
-def write_size(c: ViTConfig | TextConfig) -> dict[str, Any]:
+def write_size(c: TransformerConfig) -> dict[str, Any]:
   """The fields that every transformer of theirs has."""
   return {
     "hidden_size": c.width,

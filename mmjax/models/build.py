@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from mmjax.models.albef import Albef, AlbefConfig
 from mmjax.models.bert import Bert, BertConfig
 from mmjax.models.blip import Blip, BlipConfig
+from mmjax.models.blip_transformers import BlipCaptioner, BlipCaptionerConfig, BlipRetrieval, BlipRetrievalConfig
 from mmjax.models.coca import Coca, CocaConfig
+from mmjax.models.coca_open_clip import OpenClipCoca, OpenClipCocaConfig
 from mmjax.models.flava import Flava, FlavaConfig
 from mmjax.models.gpt import Gpt, GptConfig
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
@@ -17,7 +19,18 @@ from mmjax.models.vilt import Vilt, ViltConfig
 from mmjax.models.vqa import Vqa, VqaConfig, VqaWriter
 
 ModelConfig = (
-  TwoTowerConfig | GptConfig | BlipConfig | CocaConfig | FlavaConfig | ViltConfig | VqaConfig | AlbefConfig | BertConfig
+  TwoTowerConfig
+  | GptConfig
+  | BlipConfig
+  | BlipRetrievalConfig
+  | BlipCaptionerConfig
+  | CocaConfig
+  | OpenClipCocaConfig
+  | FlavaConfig
+  | ViltConfig
+  | VqaConfig
+  | AlbefConfig
+  | BertConfig
 )
 """The configurations a run may have. Each has `text` (a TextConfig: vocabulary and length follow the tokenizer) and,
 where the model sees pictures, `image`."""
@@ -38,8 +51,14 @@ def build(config: ModelConfig) -> nn.Module:
       return Gpt(config)
     case BlipConfig():
       return Blip(config)
+    case BlipRetrievalConfig():
+      return BlipRetrieval(config)
+    case BlipCaptionerConfig():
+      return BlipCaptioner(config)
     case CocaConfig():
       return Coca(config)
+    case OpenClipCocaConfig():
+      return OpenClipCoca(config)
     case AlbefConfig():
       return Albef(config)
     case BertConfig():

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from mmjax.encoders.vit import ViT, ViTConfig
 from mmjax.models.comparing import Comparing, ComparingConfig
@@ -97,9 +97,13 @@ class Coca(Comparing):
       words = self.words(ids, cache["unimodal"].length)
       tokens, unimodal = self.unimodal(words, causal=True, cache=cache["unimodal"])
       tokens, multimodal = self.multimodal(tokens, context=image, causal=True, cache=cache["multimodal"])
-      return self.words.logits(tokens), {"unimodal": unimodal, "multimodal": multimodal}
+      return self.caption_logits(tokens), {"unimodal": unimodal, "multimodal": multimodal}
     text = self.encode_words(ids, rng=rng) if text is None else text
     tokens, _ = self.multimodal(text.tokens, context=image, causal=True, rng=fold_in(rng, 2))
+    return self.caption_logits(tokens)
+
+  def caption_logits(self, tokens: Float[Array, "batch length width"]) -> Float[Array, "batch length vocab"]:
+    """Scores of the next word from what the second half says, by the table that embeds them."""
     return self.words.logits(tokens)
 
   @nn.nowrap

@@ -24,6 +24,12 @@ def _attention_pool(c: TransformerConfig, length: int) -> int:
   return 4 * length * c.width**2 + 4 * length * c.width + 4 * c.width**2 + 4 * c.width * c.hidden
 
 
+def _query_pool(c: ViTConfig, length: int) -> int:
+  """Keys and values of every token; queries and outputs of every learned query."""
+  width, queries = c.pool_width, c.pool_queries
+  return 4 * length * c.width * width + 4 * queries * width**2 + 4 * queries * length * width
+
+
 def _pool(c: TransformerConfig, pool: str, length: int, tanh: bool) -> int:
   return (_attention_pool(c, length) if pool == "map" else 0) + (2 * c.width**2 if tanh else 0)
 
@@ -40,7 +46,9 @@ def image_flops(c: ViTConfig | ResNetConfig) -> int:
     sides = [c.image_size >> (i + 1) for i in range(len(widths) - 1)]
     stem = sum(2 * side**2 * 9 * a * b for side, a, b in zip(sides, widths, widths[1:]))
     stem += 2 * patches * widths[-1] * c.width
-  length = patches + (c.pool == "cls")
+  length = patches + c.has_class_token
+  if c.pool == "queries":
+    return stem + _transformer(c, length) + _query_pool(c, length) + (2 * c.pool_width**2 if c.tanh_pool else 0)
   return stem + _transformer(c, length) + _pool(c, c.pool, length, c.tanh_pool)
 
 

@@ -43,17 +43,21 @@ class DecoderBlock(nn.Module):
   """Self-attention, then attention over the context if there is one, then the MLP; pre- or post-norm.
 
   Parameters: attention, cross_attention, mlp; their norms norm1, norm_cross, norm2; causal_attention, if it is
-  separate. What a mode does not use it does not create.
+  separate; norm_context, cross_mlp and norm_cross_mlp, if there is a cross_mlp. What a mode does not use it does not
+  create.
 
   Attributes:
     config: the stack's.
     causal: a token reads only itself and earlier ones.
     separate_causal: causal self-attention has weights of its own (BLIP, Li et al. 2022, section 3.1).
+    cross_mlp: cross-attention follows the MLP, as a block of its own: with a norm of the context, and an MLP after it
+      (open_clip's CoCa).
   """
 
   config: TransformerConfig
   causal: bool
   separate_causal: bool
+  cross_mlp: bool = False
 
   @nn.compact
   def __call__(
@@ -70,12 +74,18 @@ class DecoderBlock(nn.Module):
       x = x + (drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y)
       return (x if c.norm == "pre" else norm(x)), remembered
 
+    def think(x: Tokens, name: str, stream: int, norm: str) -> Tokens:
+      mlp = MLP(c.hidden, c.activation, self._out_init(), c.dtype, name=name)
+      return add(x, norm, stream, lambda y: (mlp(y), None))[0]
+
     known = None if memory is None else memory.context
     x, own = add(x, "norm1", 0, lambda y: self._read_own(y, reading, memory))
+    if self.cross_mlp:
+      x = think(x, "mlp", 2, "norm2")
     if known is not None or reading.context is not None:
       x, known = add(x, "norm_cross", 1, lambda y: self._read_context(y, reading, memory))
-    mlp = MLP(c.hidden, c.activation, self._out_init(), c.dtype, name="mlp")
-    x, _ = add(x, "norm2", 2, lambda y: (mlp(y), None))
+      x = think(x, "cross_mlp", 3, "norm_cross_mlp") if self.cross_mlp else x
+    x = x if self.cross_mlp else think(x, "mlp", 2, "norm2")
     return x, None if own is None else LayerMemory(own, known)
 
   @nn.nowrap
@@ -87,11 +97,13 @@ class DecoderBlock(nn.Module):
 
   @nn.nowrap
   def _read_context(self, y: Tokens, reading: Reading, memory: LayerMemory | None) -> tuple[Tokens, Remembered]:
-    name, mask = "cross_attention", reading.context_mask
+    name, mask, context = "cross_attention", reading.context_mask, reading.context
+    if self.cross_mlp and context is not None:
+      context = LayerNorm(self.config.norm_epsilon, name="norm_context")(context)
     if memory is None:
-      return MultiHeadAttention(**self._fields(), name=name)(y, reading.context, mask=mask), None
-    known = memory.context if reading.context is None else None
-    return CachedAttention(**self._fields(), name=name)(y, known, context=reading.context, mask=mask)
+      return MultiHeadAttention(**self._fields(), name=name)(y, context, mask=mask), None
+    known = memory.context if context is None else None
+    return CachedAttention(**self._fields(), name=name)(y, known, context=context, mask=mask)
 
   @nn.nowrap
   def _fields(self) -> dict[str, Any]:
@@ -106,17 +118,24 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-  """A stack of decoder blocks, followed by a layer norm where they are pre-norm.
+  """A stack of decoder blocks, followed by a layer norm where they are pre-norm and `final_norm` is set.
 
   One stack can be called in several modes, which share every parameter but those that only one of them has: without
   and with a context (cross-attention's), causal and not (nothing, or with `separate_causal` self-attention's).
 
   Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (pre-norm
   only); input_norm, if the configuration has it.
+
+  Attributes:
+    config: the stack's.
+    separate_causal, cross_mlp: of its blocks.
+    final_norm: whether the stack ends in a norm; where another stack goes on, it may not.
   """
 
   config: TransformerConfig
   separate_causal: bool = False
+  cross_mlp: bool = False
+  final_norm: bool = True
 
   @nn.compact
   def __call__(
@@ -150,7 +169,11 @@ class Decoder(nn.Module):
       x, cache = self._step(x, tokens, context_mask, cache)
     else:
       x = self._stack(x, Reading(mask, tokens, context_mask), causal, rng)
-    return (LayerNorm(c.norm_epsilon, name="norm")(x) if c.norm == "pre" else x), cache
+    return (LayerNorm(c.norm_epsilon, name="norm")(x) if c.norm == "pre" and self.final_norm else x), cache
+
+  @nn.nowrap
+  def _kind(self) -> tuple[bool, bool]:
+    return self.separate_causal, self.cross_mlp
 
   @nn.nowrap
   def _stack(self, x: Tokens, reading: Reading, causal: bool, rng: Rngs) -> Tokens:
@@ -158,7 +181,7 @@ class Decoder(nn.Module):
     block = rematerialised(DecoderBlock, c.remat, scan=c.scan)
     if not c.scan:
       for layer in range(c.depth):
-        x, _ = block(c, causal, self.separate_causal, name=f"block_{layer}")(x, reading, rng, jnp.asarray(layer))
+        x, _ = block(c, causal, *self._kind(), name=f"block_{layer}")(x, reading, rng, jnp.asarray(layer))
       return x
     scanned = nn.scan(
       lambda module, carry, layer: module(carry, reading, rng, layer),
@@ -166,7 +189,7 @@ class Decoder(nn.Module):
       split_rngs={"params": True},
       length=c.depth,
     )
-    return scanned(block(c, causal, self.separate_causal, name="blocks"), x, jnp.arange(c.depth))[0]
+    return scanned(block(c, causal, *self._kind(), name="blocks"), x, jnp.arange(c.depth))[0]
 
   @nn.nowrap
   def _step(self, x: Tokens, context: Array | None, context_mask: Array | None, cache: Cache) -> tuple[Tokens, Cache]:
@@ -182,7 +205,7 @@ class Decoder(nn.Module):
     """One causal block. A scanned stack is taken apart: a loop over it would copy every layer's cache in each step."""
     c = self.config
     if not c.scan:
-      return DecoderBlock(c, True, self.separate_causal, name=f"block_{layer}")
+      return DecoderBlock(c, True, *self._kind(), name=f"block_{layer}")
     params = jax.tree.map(lambda stacked: stacked[layer], self.variables["params"]["blocks"])
-    block = DecoderBlock(c, True, self.separate_causal, parent=None)
+    block = DecoderBlock(c, True, *self._kind(), parent=None)
     return lambda *args: block.apply({"params": params}, *args)

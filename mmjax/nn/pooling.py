@@ -73,10 +73,14 @@ class AttentionPool(nn.Module):
 
 
 class QueryPool(nn.Module):
-  """Learned queries read the tokens, each its own summary (CoCa's attentional pooler, Yu et al. 2022, section 3.2)."""
+  """Learned queries read the tokens, each its own summary (CoCa's attentional pooler, Yu et al. 2022, section 3.2).
+
+  Parameters: probe (the queries), attention, norm; query_norm, if the queries are normalised first (open_clip).
+  """
 
   config: TransformerConfig
   count: int
+  query_norm: bool = False
 
   @nn.compact
   def __call__(
@@ -84,6 +88,8 @@ class QueryPool(nn.Module):
   ) -> Float[Array, "batch count width"]:
     c = self.config
     probe = self.param("probe", nn.initializers.normal(c.width**-0.5), (self.count, c.width), jnp.float32)
+    if self.query_norm:
+      probe = LayerNorm(c.norm_epsilon, name="query_norm")(probe)
     query = jnp.broadcast_to(probe[None].astype(c.dtype), (tokens.shape[0], self.count, c.width))
     attend = MultiHeadAttention(
       num_heads=c.num_heads,

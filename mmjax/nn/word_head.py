@@ -6,22 +6,24 @@ from jax import Array
 from jaxtyping import Float
 
 from mmjax.nn.dense import Dense, matmul
-from mmjax.nn.mlp import gelu
+from mmjax.nn.mlp import ACTIVATIONS
 from mmjax.nn.norm import LayerNorm
 
 
 class WordHead(nn.Module):
-  """A linear layer, GELU and a norm, then scores by the embedding table and a bias per word (Devlin et al. 2019, BERT).
+  """A linear layer, its activation and a norm, then scores by the embedding table and a bias per word (BERT, 2019).
 
   Parameters: word_projection, norm, word_bias; the table is the tower's own (tied).
 
   Attributes:
     epsilon: of the norm.
     dtype: compute dtype; the scores are float32.
+    activation: a key of `ACTIVATIONS`.
   """
 
   epsilon: float
   dtype: str
+  activation: str = "gelu"
 
   @nn.compact
   def __call__(
@@ -29,7 +31,8 @@ class WordHead(nn.Module):
   ) -> Float[Array, "batch places vocab"]:
     vocab, width = table.shape
     init = nn.initializers.normal(tokens.shape[-1] ** -0.5)
-    x = gelu(Dense(width, init, dtype=self.dtype, name="word_projection")(tokens.astype(self.dtype)))
+    x = Dense(width, init, dtype=self.dtype, name="word_projection")(tokens.astype(self.dtype))
+    x = ACTIVATIONS[self.activation](x)
     scores = matmul(LayerNorm(self.epsilon, name="norm")(x), table.T, jnp.dtype(self.dtype))
     bias = self.param("word_bias", nn.initializers.zeros, (vocab,), jnp.float32)
     return scores.astype(jnp.float32) + bias[None, None]

@@ -25,6 +25,7 @@ def _vit(**fields):
     ({"pool": "mean", "positions": "sincos2d"}, 4),
     ({"pool": "map", "stem": "conv"}, 4),
     ({"pool": "flat"}, 4),
+    ({"pool": "cls_mean"}, 5),
   ],
 )
 def test_tokens_mask_and_pooled(fields, length):
@@ -34,9 +35,18 @@ def test_tokens_mask_and_pooled(fields, length):
   assert bool(out.mask.all()) and out.mask.shape == (3, length)
   assert ("position_embedding" in params) == (fields.get("positions") != "sincos2d")
   t = np.asarray(out.tokens)
-  expected = {"cls": t[:, 0], "mean": t.mean(1), "flat": t.reshape(3, -1)}
+  expected = {"cls": t[:, 0], "mean": t.mean(1), "flat": t.reshape(3, -1), "cls_mean": t[:, 1:].mean(1)}
   if fields["pool"] in expected:
     np.testing.assert_allclose(out.pooled, expected[fields["pool"]], rtol=1e-5, atol=1e-6)
+
+
+def test_queries_read_every_token_and_one_is_the_image():
+  params, encode = _vit(pool="queries", pool_queries=3, pool_width=6, pool_heads=3)
+  out = encode(IMAGES)
+  assert (out.tokens.shape, out.mask.shape, out.pooled.shape) == ((3, 2, 6), (3, 2), (3, 6))
+  assert params["pool"]["probe"].shape == (3, 6) and params["class_token"].shape == (1, 8)
+  moved = encode(IMAGES.at[:, 5, 5].add(1.0))  # in the last patch
+  assert min(np.abs(moved.tokens - out.tokens).max(), np.abs(moved.pooled - out.pooled).max()) > 1e-5
 
 
 def test_patch_dropout_and_drop_path_follow_the_example_in_any_order():
@@ -70,6 +80,8 @@ def test_positions_matter():
     ({"width": 6, "positions": "sincos2d"}, "width=6 must be divisible by 4"),
     ({"patch_dropout": 1.0}, "patch_dropout=1.0"),
     ({"pool": "flat", "patch_dropout": 0.5}, 'pool="flat" needs every patch'),
+    ({"pool": "queries", "pool_width": 9}, "pool_width=9 divisible by pool_heads=8"),
+    ({"pool": "queries", "pool_queries": 1}, "pool_queries=1 must be at least 2"),
     ({"depth": 0}, "depth=0 must be at least 1"),
   ],
 )

@@ -121,12 +121,13 @@ def clip(tmp_path_factory):
 
 CONFIGS = {
   "an unknown kind": (dict(model_type="clop"), "model_type is 'clop'", "'clip'"),
-  "BLIP": (dict(model_type="blip"), "BlipModel, which mmjax has no model for yet"),
+  "FLAVA": (dict(model_type="flava"), "FlavaModel, which mmjax has no model for yet"),
+  "BLIP": (dict(model_type="blip"), "config.json: BlipModel normalises a picture's vector twice"),
   "an unknown activation": (dict(text_config=dict(hidden_act="relu6")), "text_config: hidden_act is 'relu6'"),
   "a width that is no number": (dict(vision_config=dict(hidden_size="8")), "vision_config: hidden_size is '8'"),
   "a huge width": (dict(vision_config=dict(hidden_size=10**12)), "vision_config: hidden_size is 1000000000000"),
   "a wide width": (dict(text_config=dict(hidden_size=2**23)), "'text_model.", "asks for"),
-  "layers without end": (dict(vision_config=dict(num_hidden_layers=10**6)), "claims 1000000 layers"),
+  "layers without end": (dict(vision_config=dict(num_hidden_layers=10**6)), "claims 1000001 layers"),
   "heads that do not divide": (dict(text_config=dict(num_attention_heads=3)), "divisible by num_heads=3"),
   "grey pictures": (dict(vision_config=dict(num_channels=1)), "num_channels is 1"),
   "an oblong picture": (dict(vision_config=dict(image_size=[8, 4])), "image_size is [8, 4]"),
@@ -212,12 +213,27 @@ def test_a_model_that_a_format_cannot_hold_is_refused_field_by_field(tmp_path):
     interop.save(build(config), params, tmp_path, format="onnx")
 
 
+POOLER = dict(attentional_pool=True)
 OPEN_CLIP = {
-  "CoCa": (dict(multimodal_cfg=dict(width=8)), "multimodal_cfg makes this a CoCa"),
+  "a CoCa without a pooler": (dict(multimodal_cfg={}), "vision_cfg: attentional_pool is None; of a CoCa"),
+  "a CoCa without a class token": (dict(multimodal_cfg={}, vision_cfg=POOLER), "text_cfg: embed_cls is False"),
+  "a CoCa of unlike halves": (
+    dict(multimodal_cfg=dict(width=8), vision_cfg=POOLER, text_cfg=dict(embed_cls=True)),
+    "multimodal_cfg: width is 8; mmjax has no counterpart for other than 512",
+  ),
+  "a CoCa whose first half has other layers": (
+    dict(multimodal_cfg={}, vision_cfg=POOLER, text_cfg=dict(embed_cls=True, mlp_ratio=2.0)),
+    "text_cfg: mlp_ratio is 2.0",
+  ),
   "a tower of timm's": (dict(vision_cfg=dict(timm_model_name="vit_x")), "timm_model_name is 'vit_x'"),
   "a field it has never had": (dict(vision_cfg=dict(lairs=3)), "vision_cfg: unknown field 'lairs'"),
-  "attention pooling": (dict(vision_cfg=dict(attentional_pool=True)), "attentional_pool is True"),
-  "a mean over patches": (dict(vision_cfg=dict(pool_type="avg")), "pool_type is 'avg'"),
+  "two poolers": (dict(vision_cfg=dict(attentional_pool="cascade")), "attentional_pool is 'cascade'"),
+  "a pooler and a mean": (dict(vision_cfg=POOLER | dict(pool_type="avg")), "pool_type is 'avg'"),
+  "a pooler with two epsilons": (
+    dict(vision_cfg=POOLER | dict(norm_kwargs=dict(eps=0.1))),
+    "norm_kwargs is {'eps': 0.1}",
+  ),
+  "no pooling": (dict(vision_cfg=dict(pool_type="none")), "pool_type is 'none'"),
   "a norm of queries": (dict(text_cfg=dict(qk_norm=True)), "text_cfg: qk_norm is True"),
   "another project's text tower": (
     dict(text_cfg=dict(hf_model_name="roberta-base")),

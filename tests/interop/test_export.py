@@ -13,8 +13,13 @@ from mmjax.cli import main
 from mmjax.data import TokenizerConfig
 from mmjax.data.tokenizer import Tokenizer, train_vocabulary
 from mmjax.encoders import TextConfig, ViTConfig
+from mmjax.interop.export import export_run
 from mmjax.interop.shapes import build, flat_shapes, unflatten
 from mmjax.models import TwoTowerConfig
+from mmjax.models.coca_open_clip import OpenClipCocaConfig
+from mmjax.models.flava import FlavaConfig
+from mmjax.models.gpt import GptConfig
+from mmjax.nn.words import WordsConfig
 from mmjax.parallel.mesh import make_mesh
 from mmjax.run import Run
 from mmjax.train.loop import with_tokenizer
@@ -122,6 +127,47 @@ def test_open_clip_opens_what_export_writes(run):
     assert_alike(ours.encode_text(STRINGS), model.eval().encode_text(tokenizer(STRINGS)).numpy())
     picture = PICTURE.resize((16, 16))  # nothing to resample: the same pixels on both sides
     assert_alike(ours.encode_image([picture]), model.encode_image(preprocess(picture)[None]).numpy())
+
+
+def exported(run, model, format_, folder):
+  """The folder with another model of the same run's in it, and its parameters."""
+  rng, shapes = np.random.default_rng(0), flat_shapes(model)
+  params = unflatten({n: 0.3 * rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
+  experiment = dataclasses.replace(run.experiment, model=model)
+  weighed = params | {"balance": {"caption": np.float32(0.0)}}
+  other = dataclasses.replace(run, experiment=experiment, model=build(model), params=weighed)
+  return export_run(other, format_, folder), params
+
+
+def test_a_model_without_pictures_is_exported(run, tmp_path):
+  text = WordsConfig(**TOWER, vocab_size=run[1].tokenizer.vocab_size, max_length=8)
+  folder, params = exported(run[1], GptConfig(text=text), "mmjax", tmp_path)
+  assert jax.tree.all(jax.tree.map(np.array_equal, interop.load(folder)[1], params))
+  assert "## Mind" not in (folder / "README.md").read_text()  # which is about pictures
+
+
+def test_flava_is_not_exported_as_if_it_were_its_two_towers(run, tmp_path):
+  reader = TextConfig(**TOWER, vocab_size=64, max_length=8, eos_id=63, causal=False, pool="first")
+  model = FlavaConfig(image=CLIP.image, text=reader, embed_dim=8, fusion_depth=1)
+  for format_, theirs in (("transformers", "CLIPModel"), ("open_clip", "open_clip's CLIP")):
+    with pytest.raises(interop.InteropError, match=f"model is 'FlavaConfig', and {theirs} has only 'TwoTowerConfig'"):
+      exported(run[1], model, format_, tmp_path)
+
+
+def test_open_clip_opens_a_coca_that_export_writes(run, tmp_path):
+  words = WordsConfig(**TOWER, vocab_size=run[1].tokenizer.vocab_size, max_length=8)
+  image = dataclasses.replace(CLIP.image, pool="queries", pool_queries=3, pool_width=16, pool_heads=2)
+  model = OpenClipCocaConfig(image=image, text=words, embed_dim=16, multimodal_depth=1)
+  folder, params = exported(run[1], model, "open_clip", tmp_path)
+  open_clip = reference("open_clip")
+  theirs, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+  ids = run[1].tokenizer(STRINGS)
+  ours = build(model).apply({"params": params}, ids, method="encode_text")
+  import torch
+
+  with torch.no_grad():
+    embedded = theirs.eval().encode_text(torch.tensor(ids).long())
+  np.testing.assert_allclose(ours, embedded.numpy(), rtol=0, atol=2e-5)
 
 
 def test_what_cannot_be_exported_is_said(run, capsys):

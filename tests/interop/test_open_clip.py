@@ -28,6 +28,7 @@ import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 VISION = dict(image_size=16, patch_size=8, width=16, layers=2, head_width=8, mlp_ratio=1.5)
+POOLER = dict(attentional_pool=True, attn_pooler_queries=3, attn_pooler_heads=5)
 TEXT = dict(context_length=9, vocab_size=50, width=12, heads=2, layers=2)
 TANH = dict(act_kwargs={"approximate": "tanh"}, norm_kwargs={"eps": 1e-6})
 CASES = {
@@ -38,6 +39,17 @@ CASES = {
     text_cfg=TEXT | TANH | dict(no_causal_mask=True, pool_type="last", proj_bias=True),
     init_logit_bias=-10.0,
     custom_text=True,
+  ),
+  "mean over patches": dict(vision_cfg=VISION | dict(pool_type="avg"), text_cfg=TEXT),
+  "mean over patches, no pre-norm, quick gelu": dict(
+    vision_cfg=VISION | dict(pool_type="avg", no_ln_pre=True, norm_kwargs={"eps": 1e-3}),
+    text_cfg=TEXT | dict(pool_type="last"),
+    quick_gelu=True,
+  ),
+  "pooler": dict(vision_cfg=VISION | POOLER, text_cfg=TEXT),
+  "pooler, the tower's own width, tanh": dict(
+    vision_cfg=VISION | POOLER | dict(width=10, head_width=5, attn_pooler_heads=2, act_kwargs={"approximate": "tanh"}),
+    text_cfg=TEXT | dict(act_kwargs={"approximate": "tanh"}),
   ),
   "resnet": dict(vision_cfg=dict(image_size=64, layers=[2, 1, 1, 1], width=4, head_width=32), text_cfg=TEXT),
   "resnet, end token": dict(

@@ -1,5 +1,7 @@
 """FLOP counts by hand, and against what XLA counts."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +16,14 @@ def test_vit_b_16_by_hand():
   block = 2 * 197 * 12 * 768**2 + 4 * 197**2 * 768
   assert flops == 2 * 196 * 3 * 256 * 768 + 12 * block
   assert round(flops / 2e9, 1) == 17.6
+
+
+def test_queries_by_hand():
+  """Keys and values of 5 tokens; 3 queries, their scores, their sums and the layer after them."""
+  config = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, num_heads=2, pool="cls")
+  queries = dataclasses.replace(config, pool="queries", pool_queries=3, pool_width=6, pool_heads=3)
+  matmuls = 2 * 5 * 8 * 6 * 2 + 2 * 3 * 6 * 6 * 2 + 2 * 3 * 5 * 6 * 2
+  assert image_flops(queries) - image_flops(config) == matmuls
 
 
 def test_close_to_what_the_compiler_counts():

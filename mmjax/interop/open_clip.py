@@ -1,0 +1,82 @@
+"""open_clip's CLIP: two of its towers, and the space they share."""
+
+import math
+from typing import Any, Literal
+
+from mmjax.encoders import ResNetConfig
+from mmjax.interop.architecture import Architecture, Entries, wrong_kind
+from mmjax.interop.fields import Fields
+from mmjax.interop.mapping import Rule, joined, linear, under
+from mmjax.interop.open_clip_towers import BUFFERS, TEXT, image_rules, read_image, read_text, write_image, write_text
+from mmjax.models import TwoTowerConfig
+
+_MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale", "init_logit_bias", "custom_text"}
+_MODEL |= {"nonscalar_logit_scale"}
+
+
+def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  projection: tuple[Rule, ...] = (Rule("^text_projection/kernel$", "text_projection"),)
+  if config.text_projection == "affine":
+    projection = linear("^text_projection", "text_projection")
+  return joined(
+    under("image/", "visual.", image_rules(config.image)),
+    under("text/", "", TEXT),
+    projection,
+    (
+      Rule("^image_projection/kernel$", "visual.proj"),
+      Rule("^logit_scale$", "logit_scale"),
+      Rule("^logit_bias$", "logit_bias"),
+    ),
+  )
+
+
+def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
+  del entries
+  fields.known(_MODEL)
+  fields.only("nonscalar_logit_scale", False, False)
+  quick, embed_dim = fields.flag("quick_gelu", False), fields.integer("embed_dim")
+  text = fields.object("text_cfg")
+  image = read_image(fields.object("vision_cfg"), quick, embed_dim)
+  return TwoTowerConfig(
+    image=image,
+    text=read_text(text, quick),
+    embed_dim=embed_dim,
+    image_projection="none" if isinstance(image, ResNetConfig) else "linear",
+    text_projection=_read_projection(text),
+    init_logit_scale=read_scale(fields),
+    max_logit_scale=math.inf,
+    init_logit_bias=fields.number("init_logit_bias") if "init_logit_bias" in fields else None,
+  )
+
+
+def read_scale(fields: Fields) -> float:
+  """What similarities are multiplied by at the start."""
+  return math.exp(min(20.0, fields.number("init_logit_scale", math.log(1 / 0.07))))
+
+
+def _read_projection(text: Fields) -> Literal["linear", "affine", "none"]:
+  if text.choice("proj_type", {"linear": False, "none": True}, "linear"):
+    return "none"
+  return "affine" if text.flag("proj_bias", False) else "linear"
+
+
+def write(config: Any) -> dict[str, Any]:
+  if not isinstance(config, TwoTowerConfig):
+    raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config)
+  fields: dict[str, Any] = {
+    "embed_dim": config.embed_dim,
+    "quick_gelu": config.text.activation == "quick_gelu",
+    "vision_cfg": write_image(config.image),
+    "text_cfg": write_text(config.text) | {"proj_bias": config.text_projection == "affine"},
+    "init_logit_scale": math.log(config.init_logit_scale),
+  }
+  if config.text_projection == "none":
+    fields["text_cfg"]["proj_type"] = "none"
+  if config.init_logit_bias is not None:
+    fields["init_logit_bias"] = config.init_logit_bias
+  return fields
+
+
+# With custom_text the text tower is a module of its own, and its names begin with "text.".
+_CUSTOM_TEXT = ((r"^text\.", ""),)
+OPEN_CLIP = Architecture("open_clip's CLIP", read, write, rules, BUFFERS, renamed=_CUSTOM_TEXT)

@@ -1,0 +1,125 @@
+"""SigLIP's tokenizer: a SentencePiece model (spiece.model) behind big_vision's clean-up, as transformers has it."""
+
+import dataclasses
+import re
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields
+
+SPIECE = "spiece.model"
+_SPACE = "▁"  # how SentencePiece writes a space
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclasses.dataclass(frozen=True)
+class SiglipTokenizer:
+  """Strings to ids [n, max_length], as transformers' SiglipTokenizer with padding="max_length" and truncation.
+
+  Attributes:
+    model: sentencepiece.SentencePieceProcessor.
+    max_length: tokens per text.
+    special: the texts of special tokens, which are cut out before anything else is done.
+    unknown, end, pad: which of them is which.
+    lower: texts are lowered.
+  """
+
+  model: Any
+  max_length: int
+  special: tuple[str, ...]
+  unknown: str
+  end: str
+  pad: str
+  lower: bool
+
+  def __call__(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
+    if isinstance(strings, str):
+      raise TypeError("a tokenizer takes a sequence of strings; wrap a single one in a list")
+    pad, rows = self.model.piece_to_id(self.pad), [self._ids(text) for text in strings]
+    padded = [row + [pad] * (self.max_length - len(row)) for row in rows]
+    return np.array(padded, np.int32).reshape(-1, self.max_length)
+
+  def _ids(self, text: str) -> list[int]:
+    pieces = self._pieces(_SPACE + text.replace(_SPACE, " "))
+    if len(pieces) > 1 and pieces[0] == _SPACE and pieces[1] in self.special:
+      pieces = pieces[1:]
+    ids, end = (
+      [self.model.piece_to_id(piece) for piece in pieces[: self.max_length - 1]],
+      self.model.piece_to_id(self.end),
+    )
+    return ids if ids and ids[-1] == end else [*ids, end]
+
+  def _pieces(self, text: str) -> list[str]:
+    names = "|".join(map(re.escape, sorted(self.special, key=len, reverse=True)))
+    pieces: list[str] = []
+    for place, part in enumerate(re.split(rf"\s*({names})\s*", text)):
+      if place % 2:
+        pieces.append(part)
+      elif part:
+        pieces += self._encoded(part)
+    return pieces
+
+  def _encoded(self, text: str) -> list[str]:
+    """The unknown token stands before the text, and is taken off again: a space at the beginning survives behind it."""
+    text = (text.lower() if self.lower else text).translate(_NO_PUNCTUATION)
+    text = re.sub(r"\s+", " ", text).strip()
+    length = len(self.model.encode(self.unknown))
+    pieces = self.model.encode(self.unknown + text, out_type=str)
+    return pieces[length:] if len(pieces) >= length else pieces
+
+
+def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> SiglipTokenizer:
+  """The spiece.model of a folder, by the rules of its tokenizer_config.json.
+
+  Raises: InteropError where the file is damaged, its rules are unknown here, or sentencepiece is not installed.
+  """
+  try:
+    import sentencepiece
+  except ImportError as error:
+    raise InteropError(f"{folder / SPIECE} needs sentencepiece: pip install 'mmjax[interop]'") from error
+  path = folder / SPIECE
+  for name, supported in (("sp_model_kwargs", {}), ("legacy", True), ("split_special_tokens", False)):
+    record.only(name, supported, supported)
+  for name in ("additional_special_tokens", "extra_special_tokens"):
+    if record.values.get(name):
+      raise record.wrong(name, "empty: SigLIP has the tokens of its spiece.model alone")
+  record.choice("padding_side", {"right": True}, "right")
+  try:
+    data = path.read_bytes()
+    model = sentencepiece.SentencePieceProcessor(model_proto=data) if data else None
+  except (OSError, RuntimeError) as error:
+    raise InteropError(f"{path} is not a SentencePiece model: {error}; download it again") from error
+  if model is None:
+    raise InteropError(f"{path} is not a SentencePiece model: it is empty; download it again")
+  names = {name: _token(record, name, default) for name, default in _SPECIAL.items()}
+  special = tuple(dict.fromkeys(names.values()))
+  added = {_content(token) for token in record.object("added_tokens_decoder").values.values()} - set(special)
+  if added:
+    raise InteropError(f"{record.where}: added_tokens_decoder has {sorted(added)[0]!r}, which is none of {special}")
+  for token in special:
+    if model.id_to_piece(model.piece_to_id(token)) != token:
+      raise InteropError(f"{record.where}: the special token {token!r} is not in the vocabulary of {path}")
+  unknown, end, pad = names.values()
+  return SiglipTokenizer(model, max_length, special, unknown, end, pad, record.flag("do_lower_case", True))
+
+
+_SPECIAL = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "</s>"}
+
+
+def _token(record: Fields, name: str, default: str) -> str:
+  token = _content(record.values.get(name) or default)
+  if not token:
+    raise record.wrong(name, "a token")
+  return token
+
+
+def _content(token: Any) -> str:
+  """A token, written as a string or as an AddedToken."""
+  content = token.get("content") if isinstance(token, dict) else token
+  return content if isinstance(content, str) else ""

@@ -1,0 +1,181 @@
+"""transformers' BLIP: BlipForImageTextRetrieval and BlipForConditionalGeneration."""
+
+from typing import Any
+
+from mmjax.encoders import ViTConfig
+from mmjax.interop.architecture import ACTIVATIONS, Architecture, Entries, sides, wrong_kind
+from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields
+from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
+from mmjax.interop.transformers_towers import write_size
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.nn.words import WordsConfig
+
+_OURS, _THEIRS = r"transformer/block_(\d+)/", r"encoder.layers.\1."
+_POSITIONS = "embeddings.position_embedding"
+
+
+def _image_rules(c: ViTConfig) -> tuple[Rule, ...]:
+  ours, theirs = f"{_OURS}attention", f"{_THEIRS}self_attn"
+  parts = enumerate(("query", "key", "value"))
+  return joined(
+    *(linear(f"{ours}/{name}", f"{theirs}.qkv", part) for part, name in parts),
+    linear(f"{ours}/out", f"{theirs}.projection"),
+    norm(f"{_OURS}norm1", f"{_THEIRS}layer_norm1"),
+    norm(f"{_OURS}norm2", f"{_THEIRS}layer_norm2"),
+    linear(f"{_OURS}mlp/up", f"{_THEIRS}mlp.fc1"),
+    linear(f"{_OURS}mlp/down", f"{_THEIRS}mlp.fc2"),
+    norm("transformer/norm", "post_layernorm"),
+    patches("stem/projection", "embeddings.patch_embedding", c.patch_size),
+    (
+      Rule("class_token$", "embeddings.class_embedding", "1 1 d -> 1 d"),
+      Rule("class_position$", _POSITIONS, "1 n d -> n d", part=0, axis=1),
+      Rule("position_embedding$", _POSITIONS, "1 n d -> n d", part=1, axis=1),
+    ),
+  )
+
+
+def _attention(ours: str, theirs: str) -> tuple[Rule, ...]:
+  return joined(
+    *(linear(f"{ours}/{name}", f"{theirs}.self.{name}") for name in ("query", "key", "value")),
+    linear(f"{ours}/out", f"{theirs}.output.dense"),
+  )
+
+
+def _text_rules(prefix: str) -> tuple[Rule, ...]:
+  """BERT's names, and those of cross-attention."""
+  ours, theirs = r"^text/block_(\d+)/", rf"{prefix}encoder.layer.\1."
+  return joined(
+    _attention(f"{ours}attention", f"{theirs}attention"),
+    _attention(f"{ours}cross_attention", f"{theirs}crossattention"),
+    norm(f"{ours}norm1", f"{theirs}attention.output.LayerNorm"),
+    norm(f"{ours}norm_cross", f"{theirs}crossattention.output.LayerNorm"),
+    norm(f"{ours}norm2", f"{theirs}output.LayerNorm"),
+    linear(f"{ours}mlp/up", f"{theirs}intermediate.dense"),
+    linear(f"{ours}mlp/down", f"{theirs}output.dense"),
+    norm("^text/input_norm", f"{prefix}embeddings.LayerNorm"),
+    (
+      Rule("^words/token_embedding$", f"{prefix}embeddings.word_embeddings.weight"),
+      Rule("^words/position_embedding$", f"{prefix}embeddings.position_embeddings.weight"),
+    ),
+  )
+
+
+def retrieval_rules(config: BlipRetrievalConfig) -> tuple[Rule, ...]:
+  return joined(
+    under("image/", "vision_model.", _image_rules(config.image)),
+    _text_rules("text_encoder."),
+    linear("^image_projection", "vision_proj"),
+    linear("^text_projection", "text_proj"),
+    linear("^match_projection", "itm_head"),
+  )
+
+
+def captioner_rules(config: BlipCaptionerConfig) -> tuple[Rule, ...]:
+  head = "text_decoder.cls.predictions."
+  return joined(
+    under("image/", "vision_model.", _image_rules(config.image)),
+    _text_rules("text_decoder.bert."),
+    linear("^word_head/word_projection", f"{head}transform.dense"),
+    norm("^word_head/norm", f"{head}transform.LayerNorm"),
+    (Rule("^word_head/word_bias$", f"{head}bias"),),
+  )
+
+
+def read_retrieval(fields: Fields, entries: Entries) -> BlipRetrievalConfig:
+  del entries
+  return BlipRetrievalConfig(_read_image(fields), _read_text(fields), fields.integer("image_text_hidden_size", 256))
+
+
+def read_captioner(fields: Fields, entries: Entries) -> BlipCaptionerConfig:
+  del entries
+  fields.only("tie_word_embeddings", True, True)
+  return BlipCaptionerConfig(_read_image(fields), _read_text(fields))
+
+
+def _read_image(fields: Fields) -> ViTConfig:
+  vision = fields.object("vision_config")
+  vision.only("num_channels", 3, 3)
+  return ViTConfig(
+    **_size(vision, 12),
+    activation=vision.choice("hidden_act", ACTIVATIONS, "gelu"),
+    norm_epsilon=vision.number("layer_norm_eps", 1e-5),
+    **sides(vision.square("image_size", 384), vision.square("patch_size", 16)),
+    pool="cls",
+    class_position=True,
+  )
+
+
+def _read_text(fields: Fields) -> WordsConfig:
+  text = fields.object("text_config")
+  text.only("is_decoder", True, True)  # without it there is no cross-attention
+  text.only("tie_word_embeddings", True, True)
+  vocab_size = text.integer("vocab_size", 30524)
+  return WordsConfig(
+    **_size(text, 8),
+    activation=text.choice("hidden_act", ACTIVATIONS, "gelu"),
+    norm_epsilon=text.number("layer_norm_eps", 1e-12),
+    norm="post",
+    input_norm=True,
+    vocab_size=vocab_size,
+    max_length=text.integer("max_position_embeddings", 512),
+    pad_id=text.integer("pad_token_id", 0, least=0),
+    eos_id=text.integer("sep_token_id", 102, least=0),  # where its captions end
+  )
+
+
+def _size(part: Fields, heads: int) -> dict[str, Any]:
+  return {
+    "width": part.integer("hidden_size", 768),
+    "mlp_dim": part.integer("intermediate_size", 3072),
+    "depth": part.integer("num_hidden_layers", 12),
+    "num_heads": part.integer("num_attention_heads", heads),
+  }
+
+
+def write_retrieval(config: Any) -> dict[str, Any]:
+  if not isinstance(config, BlipRetrievalConfig):
+    raise wrong_kind(BLIP_RETRIEVAL.name, "BlipRetrievalConfig", config)
+  return _write(config, BLIP_RETRIEVAL.name) | {"image_text_hidden_size": config.embed_dim}
+
+
+def write_captioner(config: Any) -> dict[str, Any]:
+  if not isinstance(config, BlipCaptionerConfig):
+    raise wrong_kind(BLIP_CAPTIONER.name, "BlipCaptionerConfig", config)
+  return _write(config, BLIP_CAPTIONER.name)
+
+
+def _write(config: BlipRetrievalConfig | BlipCaptionerConfig, name: str) -> dict[str, Any]:
+  image, text = config.image, config.text
+  words = {"vocab_size": text.vocab_size, "max_position_embeddings": text.max_length, "pad_token_id": text.pad_id}
+  return {
+    "architectures": [name],
+    "model_type": "blip",
+    "vision_config": {"model_type": "blip_vision_model", "image_size": image.image_size, "patch_size": image.patch_size}
+    | write_size(image),
+    "text_config": {"model_type": "blip_text_model", "encoder_hidden_size": image.width, "sep_token_id": text.eos_id}
+    | {"is_decoder": True}
+    | words
+    | write_size(text),
+  }
+
+
+def kind(entries: Entries, where: str) -> Architecture:
+  """Which BLIP a file is. Raises InteropError for those without a counterpart here."""
+  encodes, writes = (any(n.startswith(f"text_{part}.") for n in entries) for part in ("encoder", "decoder"))
+  if encodes and not writes:
+    return BLIP_RETRIEVAL
+  if writes and not encodes:
+    return BLIP_CAPTIONER
+  if encodes:
+    raise InteropError(f"{where}: BlipForQuestionAnswering has two text stacks, which mmjax has no model for")
+  raise InteropError(
+    f"{where}: BlipModel normalises a picture's vector twice and asks a pooler for a text's, which mmjax has no model "
+    f"for; transformers itself gives it up for {BLIP_RETRIEVAL.name} and {BLIP_CAPTIONER.name}, which are read"
+  )
+
+
+# The tied copy of the word embeddings, and its bias, which older versions wrote as well.
+_TIED = (r"cls\.predictions\.decoder\.(weight|bias)$", r"embeddings\.position_ids$")
+BLIP_RETRIEVAL = Architecture("BlipForImageTextRetrieval", read_retrieval, write_retrieval, retrieval_rules, _TIED[1:])
+BLIP_CAPTIONER = Architecture("BlipForConditionalGeneration", read_captioner, write_captioner, captioner_rules, _TIED)

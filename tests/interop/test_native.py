@@ -1,0 +1,71 @@
+"""mmjax's own format holds every model: what a run may train is saved and loaded bit for bit."""
+
+import dataclasses
+import typing
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax import interop
+from mmjax.encoders import TextConfig, bert_config
+from mmjax.fusion.config import FusionConfig
+from mmjax.interop.__main__ import main
+from mmjax.interop.shapes import build, flat_shapes, flatten, unflatten
+from mmjax.models import TwoTowerConfig
+from mmjax.models.albef import AlbefConfig
+from mmjax.models.bert import BertConfig
+from mmjax.models.blip import BlipConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.models.build import ModelConfig, example_batch
+from mmjax.models.coca import CocaConfig
+from mmjax.models.coca_open_clip import OpenClipCocaConfig
+from mmjax.models.flava import FlavaConfig
+from mmjax.models.gpt import GptConfig
+from mmjax.models.vilt import PatchesConfig, ViltConfig
+from mmjax.models.vqa import VqaConfig
+from tests.interop.references import assert_same_params
+from tests.models.decoders import IMAGE, TEXT
+
+CLS = dataclasses.replace(IMAGE, pool="cls", class_position=True)
+SIZE = dict(width=12, depth=2, num_heads=2, mlp_dim=12, vocab_size=11, max_length=8)
+READER = TextConfig(**SIZE, causal=False, pool="first", eos_id=1)
+CONFIGS = (
+  TwoTowerConfig(image=IMAGE, text=READER, embed_dim=4),
+  GptConfig(text=TEXT),
+  BlipConfig(image=CLS, text=TEXT, embed_dim=4),
+  BlipRetrievalConfig(image=CLS, text=TEXT, embed_dim=4),
+  BlipCaptionerConfig(image=CLS, text=TEXT),
+  CocaConfig(image=IMAGE, text=TEXT, multimodal_depth=3, caption_queries=2, embed_dim=4),
+  OpenClipCocaConfig(
+    image=dataclasses.replace(IMAGE, pool="queries", pool_queries=2, pool_width=4, pool_heads=2),
+    text=TEXT,
+    multimodal_depth=2,
+    embed_dim=4,
+  ),
+  FlavaConfig(image=CLS, text=READER, embed_dim=4, fusion_depth=1),
+  ViltConfig(image=PatchesConfig(8, 4), text=READER),
+  VqaConfig(
+    image=IMAGE, text=READER, fusion=FusionConfig(width=12, depth=1, num_heads=2), num_answers=3, decoder_depth=1
+  ),
+  AlbefConfig(image=CLS, text=bert_config(**SIZE, norm="pre", input_norm=False, token_types=0, tanh_pool=False)),
+  BertConfig(text=bert_config(**SIZE)),
+)
+
+
+def test_no_model_is_left_out():
+  assert {type(config) for config in CONFIGS} == set(typing.get_args(ModelConfig))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
+def test_every_model_is_held(config, tmp_path, capsys):
+  batch = example_batch(config, 1)
+  shapes = flatten(jax.eval_shape(build(config).init, jax.random.key(0), batch)["params"])
+  rng = np.random.default_rng(0)
+  params = unflatten({name: 0.1 * rng.standard_normal(s.shape).astype(np.float32) for name, s in shapes.items()})
+  interop.save(build(config), params, tmp_path, format="mmjax")
+  model, again = interop.load(tmp_path)
+  assert model.config == config and dict(flat_shapes(config)) == {name: s.shape for name, s in shapes.items()}
+  assert_same_params(again, params)
+  assert main(["inspect", str(tmp_path)]) == 0
+  assert type(config).__name__ in capsys.readouterr().out

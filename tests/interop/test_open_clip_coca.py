@@ -1,0 +1,61 @@
+"""open_clip's CoCa and ours embed and caption alike, both ways, from random weights."""
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax import interop
+from mmjax.interop.__main__ import main
+from tests.interop.references import IMAGES, assert_close, assert_same_params, assert_same_tensors, reference
+from tests.interop.test_open_clip import written
+
+open_clip = reference("open_clip")
+import torch  # noqa: E402
+
+VISION = dict(image_size=16, patch_size=8, width=16, layers=2, head_width=8, attentional_pool=True, output_tokens=True)
+VISION |= dict(attn_pooler_queries=4, attn_pooler_heads=2)
+HALF = dict(context_length=7, vocab_size=30, width=10, heads=2)
+TEXT = HALF | dict(layers=2, embed_cls=True, output_tokens=True)
+CASES = {
+  "a narrower common space": dict(vision_cfg=VISION, text_cfg=TEXT, multimodal_cfg=HALF | dict(layers=1)),
+  "quick gelu, the tower's own width": dict(
+    vision_cfg=VISION | dict(width=10, head_width=5, patch_size=4, attn_pooler_heads=5, mlp_ratio=1.5),
+    text_cfg=TEXT | dict(heads=5, layers=1, pad_id=3),
+    multimodal_cfg=HALF | dict(heads=5, layers=2),
+    quick_gelu=True,
+  ),
+}
+IDS = np.random.default_rng(0).integers(4, 29, (4, 7)).astype(np.int32)
+IDS[0, 4:], IDS[1, 2:], IDS[2, 3], IDS[2, 5] = 0, 3, 0, 3  # padding of either kind: after the words, and among them
+
+
+def everything(model, batch):
+  encoded = model.encode(batch)
+  words = model.decode(batch["text"], encoded["image"], text=encoded["text"])
+  return {**model.project(encoded), "words": words, "scale": model.logit_scale()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_embeddings_captions_and_back(case, tmp_path, capsys):
+  theirs, _ = written(tmp_path / "theirs", CASES[case] | dict(custom_text=True))
+  found = interop.load_pretrained(tmp_path / "theirs")
+  batch = {"image": IMAGES[:, :16, :16], "text": IDS[:3]}
+  ours = jax.jit(lambda p: found.model.apply({"params": p}, batch, method=everything))(found.params)
+  pixels, ids = torch.tensor(batch["image"].transpose(0, 3, 1, 2)), torch.tensor(batch["text"]).long()
+  with torch.no_grad():
+    expected = theirs(pixels, ids)
+  for modality in ("image", "text"):
+    assert_close(np.asarray(ours[modality]), expected[f"{modality}_features"])
+  assert_close(np.asarray(ours["words"])[:, :-1], expected["logits"])
+  similar = expected["logit_scale"] * expected["image_features"] @ expected["text_features"].T
+  assert_close(np.asarray(ours["scale"] * ours["image"] @ ours["text"].T), similar)
+
+  interop.save(found.model, found.params, tmp_path / "ours", format="open_clip", preprocess=found.preprocess)
+  first, second = (tmp_path / name / "open_clip_model.safetensors" for name in ("theirs", "ours"))
+  assert_same_tensors(first, second)
+  assert_same_params(interop.load(tmp_path / "ours")[1], found.params)
+  again, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'ours'}")
+  with torch.no_grad():
+    torch.testing.assert_close(again.eval()(pixels, ids)["logits"], expected["logits"], rtol=0, atol=1e-6)
+  assert main(["inspect", str(tmp_path / "ours")]) == 0
+  assert "open_clip's CoCa, format open_clip" in capsys.readouterr().out
