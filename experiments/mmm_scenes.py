@@ -37,7 +37,7 @@ EXPERIMENT = Experiment(
     ),
   ),
   model=FlavaConfig(
-    image=ViTConfig(**TOWER, image_size=32, patch_size=4, pool="cls"),
+    image=ViTConfig(**TOWER, image_size=32, patch_size=8, pool="cls"),
     text=bert_config(**TOWER, norm="pre", input_norm=False, token_types=0, tanh_pool=False),
     fusion_depth=2,
     embed_dim=64,
@@ -45,7 +45,7 @@ EXPERIMENT = Experiment(
   objectives=(MaskedBoth(rate=0.3),),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01),
   evaluation=EvaluationConfig(masked_words=tuple(COLOURS)),
-  run=RunConfig(workdir=Path("runs/mmm_scenes"), steps=1500, batch_size=64, save_every=1000),
+  run=RunConfig(workdir=Path("runs/mmm_scenes"), steps=1000, batch_size=64),
 )
 
 STUDY = Study(

@@ -18,7 +18,7 @@ EXPERIMENT = dataclasses.replace(
   SCENES,
   data=dataclasses.replace(SCENES.data, source="easy_vqa"),
   objectives=SCENES.objectives[:1],  # the package says nothing of pixels
-  run=dataclasses.replace(SCENES.run, workdir=Path("runs/vqa_easy"), steps=1500),
+  run=dataclasses.replace(SCENES.run, workdir=Path("runs/vqa_easy"), steps=1200),
 )
 
 if __name__ == "__main__":

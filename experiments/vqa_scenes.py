@@ -37,13 +37,13 @@ EXPERIMENT = Experiment(
     ),
   ),
   model=VqaConfig(
-    image=ViTConfig(**TOWER, image_size=32, patch_size=4, pool="mean"),
+    image=ViTConfig(**TOWER, image_size=32, patch_size=8, pool="mean"),
     text=TextConfig(**TOWER, causal=False, pool="mean"),
     fusion=FusionConfig(width=64, depth=3, num_heads=4, mlp_dim=128),
   ),
   objectives=(Answer(), Relevance()),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01),
-  run=RunConfig(workdir=Path("runs/vqa_scenes"), steps=1500, batch_size=64, save_every=1000),
+  run=RunConfig(workdir=Path("runs/vqa_scenes"), steps=800, batch_size=64),
 )
 
 
