@@ -37,21 +37,27 @@ EXPERIMENT = Experiment(
     ),
   ),
   model=FlavaConfig(
-    image=ViTConfig(**TOWER, image_size=32, patch_size=8, pool="cls"),
+    image=ViTConfig(**TOWER, image_size=32, patch_size=8, pool="cls", stem="conv"),
     text=bert_config(**TOWER, norm="pre", input_norm=False, token_types=0, tanh_pool=False),
-    fusion_depth=2,
+    fusion_depth=3,
     embed_dim=64,
   ),
-  objectives=(MaskedBoth(rate=0.3),),
+  objectives=(MaskedBoth(rate=0.15, word_rate=0.3),),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01),
   evaluation=EvaluationConfig(masked_words=tuple(COLOURS)),
-  run=RunConfig(workdir=Path("runs/mmm_scenes"), steps=1000, batch_size=64),
+  run=RunConfig(workdir=Path("runs/mmm_scenes"), steps=1600, batch_size=64),
 )
+
+
+def text_alone(experiment):
+  """BERT's objective, on as many hidden words."""
+  return dataclasses.replace(experiment, objectives=(MaskedWords(image=False, rate=0.3),))
+
 
 STUDY = Study(
   variants=(
     Variant("picture and text", lambda experiment: experiment),
-    Variant("text alone", lambda experiment: dataclasses.replace(experiment, objectives=(MaskedWords(image=False),))),
+    Variant("text alone", text_alone),
   ),
   metrics={
     "colour word, with the picture": "scenes_masked/masked_word_accuracy",

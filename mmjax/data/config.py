@@ -149,8 +149,6 @@ class DataConfig:
   """Relative weight of a random handful of keywords as the caption."""
   languages_weight: float = 0.3
   """Relative weight of the name in another language, all languages together."""
-  groups_weight: float = 0.0
-  """emoji: relative weight of the group ("animals and nature") as the caption: a picture with a label, not a text."""
   scenes: ScenesConfig = ScenesConfig()
   """scenes: what is drawn and asked."""
   texts: TextsConfig = TextsConfig()

@@ -24,11 +24,6 @@ def is_flag(record: Mapping[str, Any]) -> bool:
   return record["group"] == "flags"
 
 
-def readable(slug: str) -> str:
-  """ "animals-and-nature" -> "animals and nature"."""
-  return slug.replace("-", " ")
-
-
 class EmojiSource:
   """Several artists' emoji one after the other, each sorted by code point.
 
@@ -38,7 +33,6 @@ class EmojiSource:
     split: "train", "heldout" (or "validation"), "all".
     skin_tones: with the skin-tone variants.
     languages: the captions kept besides the English name and keywords.
-    groups: with the name of the group ("animals and nature") as a caption of kind "group".
     limit: about this many emoji per artist.
 
   Raises:
@@ -53,7 +47,6 @@ class EmojiSource:
     *,
     skin_tones: bool = True,
     languages: Sequence[str] = LANGUAGES,
-    groups: bool = False,
     limit: int | None = None,
   ):
     _check(vendors, split, languages)
@@ -65,8 +58,6 @@ class EmojiSource:
       for record in sorted(found, key=lambda record: record["codepoint"]):
         if skin_tones or not record["skin_tone"]:
           record["captions"] = {kind: texts for kind, texts in record["captions"].items() if kind in kinds}
-          if groups:
-            record["captions"]["group"] = [readable(record["group"])]
           self.records.append(record)
     self._same: dict[str, list[int]] = defaultdict(list)
     for index, record in enumerate(self.records):
@@ -81,7 +72,6 @@ class EmojiSource:
       split,
       skin_tones=config.skin_tones,
       languages=config.languages,
-      groups=config.groups_weight > 0,
       limit=config.limit,
     )
 

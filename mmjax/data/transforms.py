@@ -224,11 +224,8 @@ def caption_transform(config: DataConfig) -> SampleCaption:
   """How a configuration samples captions: the weight of "another language" is shared among the languages."""
   weights = {PRIMARY: config.name_weight, "keywords": config.keywords_weight}
   weights |= {language: config.languages_weight / len(config.languages) for language in config.languages}
-  weights["group"] = config.groups_weight
-  if min(config.name_weight, config.keywords_weight, config.languages_weight, config.groups_weight) < 0:
-    raise DataError(
-      "--data.name-weight, --data.keywords-weight, --data.languages-weight and --data.groups-weight cannot be negative."
-    )
+  if config.name_weight < 0 or config.keywords_weight < 0 or config.languages_weight < 0:
+    raise DataError("--data.name-weight, --data.keywords-weight and --data.languages-weight cannot be negative.")
   return SampleCaption(weights)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmjax.data.config import DataConfig
 from mmjax.data.emoji_draw import VENDORS
-from mmjax.data.emoji_source import EmojiSource, is_flag, readable
+from mmjax.data.emoji_source import EmojiSource, is_flag
 from mmjax.data.features import IMAGE_TEXT
 from mmjax.data.splits import is_held_out
 from mmjax.evaluate.examples import Examples
@@ -152,6 +152,11 @@ def zero_shot_classes(
       yield task.result(
         f"emoji_{field}s_by_{how}", "zeroshot_classification", title, images, found, classes=len(classes)
       )
+
+
+def readable(slug: str) -> str:
+  """ "face-smiling" -> "face smiling"."""
+  return slug.replace("-", " ")
 
 
 def vendor_floor(data: DataConfig, query: str, target: str) -> tuple[Metrics, str]:

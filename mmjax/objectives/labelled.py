@@ -1,6 +1,5 @@
 """Contrastive losses with labels: every pair of equal label is a positive."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
@@ -9,16 +8,6 @@ from mmjax.objectives.features import Features, Scalar, TileSize, image_text, sa
 from mmjax.objectives.pairwise import Pairwise, pairwise_loss
 from mmjax.objectives.similarity import similarity
 from mmjax.parallel.ring import AxisName
-
-
-def text_labels(ids: Int[Array, "batch length"]) -> Int[Array, "batch"]:
-  """A label of every text: equal for equal token ids, and but for one pair in 2^32 different for different ones."""
-  places = jnp.arange(1, ids.shape[1] + 1, dtype=jnp.uint32)
-  mixed = ids.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) + places[None] * jnp.uint32(0x85EBCA77)
-  for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):  # an avalanche of each id with its place, then their sum
-    mixed = (mixed ^ (mixed >> jnp.uint32(shift))) * jnp.uint32(factor)
-  mixed = mixed ^ (mixed >> jnp.uint32(16))
-  return jax.lax.bitcast_convert_type(mixed.sum(axis=1, dtype=jnp.uint32), jnp.int32)
 
 
 def _label_tile(row: Features, col: Features) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from mmjax.errors import ConfigError
 from mmjax.objectives.contrastive import clip_loss, siglip_loss
-from mmjax.objectives.labelled import supcon_views_loss, text_labels, unicl_loss
+from mmjax.objectives.labelled import supcon_views_loss, unicl_loss
 from mmjax.objectives.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
 from mmjax.objectives.smoothed import align_loss
 from mmjax.objectives.term import Term
@@ -69,9 +69,9 @@ class Contrastive(Term):
   """The two embeddings that are compared, by name: image, text, or image2 (the second view of data.views=2)."""
   mask_same_concept: bool = False
   """Leave out the negatives that mean the same (equal batch["concept"]): duplicates, and variants of one thing."""
-  labels: Literal["concept", "text"] = "concept"
-  """What makes two examples positives of each other in unicl and supcon: that they mean the same, or that their texts
-  are the same, as those of pictures with a class for a text are (UniCL)."""
+  labels: Literal["concept", "group"] = "concept"
+  """What makes two examples positives of each other in unicl and supcon: that they mean the same, or that they are of
+  one class (equal batch["group"], which emoji have). Classes whose texts are all the same would change nothing."""
   tile_size: int | None = None
   """Most rows and columns of the similarity matrix held at once; None: what is fast here."""
 
@@ -107,8 +107,7 @@ class Contrastive(Term):
 
     sharded, whole = PartitionSpec(batch_axes), PartitionSpec()
     mapped = jax.shard_map(local, mesh=mesh, in_specs=(*[sharded] * 4, whole, whole), out_specs=whole)
-    labels = text_labels(batch["text"]) if self.labels == "text" else batch["concept"]
-    return mapped(rows, columns, batch["concept"], labels, logit_scale, logit_bias)
+    return mapped(rows, columns, batch["concept"], batch[self.labels], logit_scale, logit_bias)
 
   def chance(self, batch_size: int, model: Any = None) -> float | None:
     """The loss of a model that says the same of every pair; None where no closed form is known."""
@@ -120,8 +119,7 @@ class Contrastive(Term):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    texts = ("text",) if self.labels == "text" and "text" not in self.between else ()
-    return (*self.between, *texts, "concept")
+    return (*self.between, *sorted({"concept", self.labels}))
 
 
 def needs_bias(loss: PairLoss) -> bool:

@@ -61,13 +61,6 @@ def test_skin_tones_and_languages_can_be_left_out(all_vendors):
   assert all(set(record["captions"]) == {"name", "keywords", "de"} for record in source.records)
 
 
-def test_groups_become_captions_when_asked_for(emoji_config, train_source):
-  grouped = make_source(dataclasses.replace(emoji_config, groups_weight=0.1), "train")
-  assert all("group" not in train_source[index]["captions"] for index in range(len(train_source)))
-  found = {grouped[index]["captions"]["group"][0] for index in range(len(grouped))}
-  assert "animals and nature" in found and len(found) <= 9
-
-
 def test_tfds_reads_what_was_built(emoji_config, train_source):
   import tensorflow_datasets as tfds
 

@@ -189,15 +189,6 @@ def test_captions_are_drawn_by_weight():
   assert "a, b" in drawn and "b, a" in drawn and "never" not in drawn
 
 
-def test_groups_are_captions_where_they_have_a_weight():
-  captions = {"name": ["n"], "group": ["g"]}
-  config, one = DataConfig(name_weight=0.25, groups_weight=0.75, keywords_weight=0, languages_weight=0), ExampleRng(0)
-  sample, plain = caption_transform(config), caption_transform(DataConfig())
-  drawn = Counter(sample(captions, one(0, index)) for index in range(4000))
-  np.testing.assert_allclose(drawn["g"] / 4000, 0.75, atol=0.03)
-  assert {plain(captions, one(0, index)) for index in range(100)} == {"n"}
-
-
 def test_a_record_without_the_wanted_kinds_gives_its_main_caption():
   assert SampleCaption({"keywords": 1.0})({"name": ["n"], "keywords": []}, ExampleRng(0)(0, 0)) == "n"
 

@@ -5,7 +5,6 @@ import pytest
 
 from mmjax.errors import ConfigError
 from mmjax.objectives import clip_loss, siglip_loss
-from mmjax.objectives.labelled import text_labels
 from mmjax.objectives.terms import LOSSES, Contrastive, resolve
 from mmjax.parallel.mesh import BATCH_AXES, ParallelConfig, make_mesh, put_batch
 
@@ -45,26 +44,15 @@ def test_a_term_on_a_mesh_is_the_loss_of_the_whole_batch(loss, mask):
   np.testing.assert_allclose(got, expected, rtol=2e-6)
 
 
-def test_examples_with_the_same_text_may_share_a_label():
-  texts = np.random.default_rng(2).integers(0, 3, (16, 5)).astype(np.int32)
-  texts[8:] = texts[:8]
+def test_examples_of_one_class_are_positives_where_classes_are_the_labels():
   mesh = make_mesh(ParallelConfig(fsdp=2))
-  term = Contrastive(loss="unicl", labels="text")
   common = dict(logit_scale=jnp.float32(5.0), logit_bias=jnp.float32(0.0), mesh=mesh, batch_axes=BATCH_AXES)
+  term, groups = Contrastive(loss="unicl", labels="group"), CONCEPTS[::-1] % 3
   call = jax.jit(lambda e, b: term(e, b, loss=LOSSES["unicl"], **common))
-  got = call(put_batch(EMBEDDINGS, mesh), put_batch({"concept": CONCEPTS, "text": texts}, mesh))
-  labels = np.unique(texts, axis=0, return_inverse=True)[1].ravel().astype(np.int32)
+  got = call(put_batch(EMBEDDINGS, mesh), put_batch({"concept": CONCEPTS, "group": groups}, mesh))
   image, text = (jnp.asarray(EMBEDDINGS[name]) for name in ("image", "text"))
-  np.testing.assert_allclose(got, LOSSES["unicl"](image, text, jnp.asarray(labels), logit_scale=5.0), rtol=2e-6)
-  assert len(set(labels.tolist())) == 8 and term.needs == ("image", "text", "concept")
-  assert Contrastive(between=("image", "image2"), labels="text").needs == ("image", "image2", "text", "concept")
-
-
-def test_texts_that_differ_in_one_token_or_in_its_place_have_labels_of_their_own():
-  ids = np.concatenate([np.eye(64, dtype=np.int32) * word for word in range(1, 200)])
-  labels = np.asarray(text_labels(jnp.asarray(np.concatenate([ids, ids[::-1]]))))
-  assert len(np.unique(labels)) == len(ids)
-  np.testing.assert_array_equal(labels[: len(ids)], labels[len(ids) :][::-1])
+  np.testing.assert_allclose(got, LOSSES["unicl"](image, text, jnp.asarray(groups), logit_scale=5.0), rtol=2e-6)
+  assert term.needs == ("image", "text", "concept", "group")
 
 
 @pytest.mark.parametrize("loss", ["softmax", "dcl", "unicl", "supcon", "align", "hinge", "triplet"])
