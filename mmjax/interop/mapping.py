@@ -126,6 +126,8 @@ class Table:
         if partial:
           continue
         raise ConfigError(f"the parameter {path!r} has shape {shapes[path]}, not that of {rule.theirs!r}") from error
+      except ValueError as error:  # NumPy counts no further than 2**63 bytes
+        raise ConfigError(f"the parameter {path!r} would have shape {shapes[path]}, which no file holds") from error
       parts.setdefault(match.expand(rule.theirs), []).append((rule.part, path, rule, their_shape))
     self.places: dict[str, Place] = {}
     self.their_shapes: dict[str, Shape] = {}

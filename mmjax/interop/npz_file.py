@@ -1,7 +1,9 @@
 """NumPy's .npz, as big_vision writes it: headers are checked before data, and nothing is ever unpickled."""
 
+import lzma
 import math
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import numpy as np
 from mmjax.interop.errors import InteropError
 from mmjax.interop.tensors import Entry
 
-_MAX_MEMBERS = 100_000
+_MAX_MEMBERS = 10_000  # opening each takes a tenth of a millisecond
+# What a damaged archive makes of the libraries; RuntimeError: it says that it is encrypted.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError)
 
 
 class NpzFile:
@@ -28,14 +32,16 @@ class NpzFile:
       if len(members) > _MAX_MEMBERS:
         raise InteropError(f"{path}: {len(members)} arrays; more than {_MAX_MEMBERS} are refused")
       self.entries = {m.filename.removesuffix(".npy"): self._entry(m) for m in members}
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+    except InteropError:
+      raise
+    except _DAMAGED as error:
       raise InteropError(f"{path} is not a whole .npz file ({error}); download or export it again") from error
 
   def read(self, name: str) -> np.ndarray:
     try:
       with self._zip.open(f"{name}.npy") as member:
         return np.lib.format.read_array(member, allow_pickle=False)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+    except _DAMAGED as error:
       raise InteropError(
         f"{self.path}: the array {name!r} is corrupt ({error}); download or export it again"
       ) from error

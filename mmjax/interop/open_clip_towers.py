@@ -148,8 +148,8 @@ def _is_resnet(vision: Fields) -> bool:
 
 def _read_resnet(vision: Fields, embed_dim: int) -> ResNetConfig:
   layers = vision.values["layers"]
-  if len(layers) != 4 or not all(type(n) is int and 1 <= n <= 1000 for n in layers):
-    raise vision.wrong("layers", "four numbers of blocks, or one number of transformer layers")
+  if len(layers) != 4 or not all(type(n) is int and 1 <= n <= 64 for n in layers):
+    raise vision.wrong("layers", "four numbers of blocks, from 1 to 64, or one number of transformer layers")
   width = vision.integer("width", 64)
   return ResNetConfig(
     image_size=vision.square("image_size", 224),

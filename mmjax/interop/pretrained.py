@@ -77,13 +77,15 @@ def load(path: str | Path, *, image_size: int | None = None, max_length: int | N
 
   `model.apply({"params": params}, images [b, h, w, 3] already normalised, method="encode_image") -> [b, d]` and
   `method="encode_text"` with token ids [b, t] are what the reference's get_image_features and get_text_features
-  (encode_image and encode_text in open_clip) give: projected, float32, NOT unit-norm. A tower alone gives the
-  reference's pooler_output (its first token where it has no pooler); a sentence encoder the mean over its tokens.
+  (encode_image and encode_text in open_clip) give: projected, float32, NOT unit-norm (CoCa, BLIP: unit-norm, as
+  theirs). A tower alone gives the reference's pooler_output (its first token where it has no pooler); a sentence
+  encoder the mean over its tokens. What writes captions has `decode`, what matches pairs has `fuse`.
 
   Args:
     path: a folder with config.json and model.safetensors (transformers: CLIPModel, SiglipModel, Siglip2Model, ViTModel,
-      BertModel and sentence encoders made of it; mmjax's own), with open_clip_config.json and
-      open_clip_model.safetensors, or a file: .safetensors named as in OpenAI's CLIP, .npz of big_vision (SigLIP, ViT).
+      BertModel and sentence encoders made of it, BlipForImageTextRetrieval, BlipForConditionalGeneration; mmjax's own),
+      with open_clip_config.json and open_clip_model.safetensors (CLIP, CoCa), or a file: .safetensors named as in
+      OpenAI's CLIP, .npz of big_vision (SigLIP, ViT).
     image_size: other than the checkpoint's: positions are resampled.
     max_length: other than the checkpoint's: positions are cut off, or interpolated.
   Raises:
@@ -122,9 +124,10 @@ def save(
     model: a model of ours.
     params: its parameters, stacked over layers or not.
     path: the folder to write into; for openai and big_vision also a file (.safetensors, .npz).
-    format: "transformers" (CLIPModel, SiglipModel, ViTModel or BertModel, whichever the model is), "siglip2"
-      (transformers' Siglip2Model), "open_clip" (opens in open_clip.create_model_and_transforms("local-dir:PATH")),
-      "openai", "big_vision", or "mmjax", which holds every model.
+    format: "transformers" (CLIPModel, SiglipModel, ViTModel, BertModel or a BLIP, whichever the model is), "siglip2"
+      (transformers' Siglip2Model), "open_clip" (CLIP or CoCa; opens in
+      open_clip.create_model_and_transforms("local-dir:PATH")), "openai", "big_vision", or "mmjax", which holds every
+      model.
     preprocess: written beside the weights in the format's own way.
   Returns: the file with the weights.
   Raises: InteropError where the format cannot hold the model; every field that does not fit is named.

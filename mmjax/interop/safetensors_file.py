@@ -28,7 +28,7 @@ DTYPES: dict[str, np.dtype] = {
   "F32": np.dtype(np.float32),
   "F64": np.dtype(np.float64),
 }
-_MAX_HEADER = 20_000_000  # 100,000 tensors; parsing more than this would take over a second
+_MAX_HEADER, _MAX_TENSORS = 5_000_000, 20_000  # what is read and checked in half a second
 _REMEDY = "download or export the file again"
 
 
@@ -50,6 +50,8 @@ class SafetensorsFile:
       length = _header_length(path, file.read(8), size)
       header = _parse(path, file.read(length))
       self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    if len(header) > _MAX_TENSORS:
+      raise InteropError(f"{path}: its header describes {len(header)} tensors; more than {_MAX_TENSORS} are refused")
     self._start = 8 + length
     self.metadata: Mapping[str, Any] = header.pop("__metadata__", None) or {}
     self._offsets: dict[str, int] = {}
@@ -103,10 +105,11 @@ def _parse(path: Path, header: bytes) -> dict[str, Any]:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  found = dict(pairs)
-  if len(found) < len(pairs):
-    names = [name for name, _ in pairs]
-    raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice")
+  found: dict[str, Any] = {}
+  for name, value in pairs:
+    if name in found:
+      raise ValueError(f"{name!r} stands in it twice")
+    found[name] = value
   return found
 
 

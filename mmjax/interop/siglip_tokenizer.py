@@ -49,20 +49,16 @@ class SiglipTokenizer:
     pieces = self._pieces(_SPACE + text.replace(_SPACE, " "))
     if len(pieces) > 1 and pieces[0] == _SPACE and pieces[1] in self.special:
       pieces = pieces[1:]
-    ids, end = (
-      [self.model.piece_to_id(piece) for piece in pieces[: self.max_length - 1]],
-      self.model.piece_to_id(self.end),
-    )
+    ids = [self.model.piece_to_id(piece) for piece in pieces[: self.max_length - 1]]
+    end = self.model.piece_to_id(self.end)
     return ids if ids and ids[-1] == end else [*ids, end]
 
   def _pieces(self, text: str) -> list[str]:
+    """Special tokens as they are, and the pieces of what lies between; whether they strip it makes no difference."""
     names = "|".join(map(re.escape, sorted(self.special, key=len, reverse=True)))
     pieces: list[str] = []
-    for place, part in enumerate(re.split(rf"\s*({names})\s*", text)):
-      if place % 2:
-        pieces.append(part)
-      elif part:
-        pieces += self._encoded(part)
+    for place, part in enumerate(re.split(f"({names})", text)):
+      pieces += [part] if place % 2 else self._encoded(part)
     return pieces
 
   def _encoded(self, text: str) -> list[str]:
@@ -99,9 +95,11 @@ def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> Sigl
     raise InteropError(f"{path} is not a SentencePiece model: it is empty; download it again")
   names = {name: _token(record, name, default) for name, default in _SPECIAL.items()}
   special = tuple(dict.fromkeys(names.values()))
-  added = {_content(token) for token in record.object("added_tokens_decoder").values.values()} - set(special)
-  if added:
-    raise InteropError(f"{record.where}: added_tokens_decoder has {sorted(added)[0]!r}, which is none of {special}")
+  for token in record.object("added_tokens_decoder").values.values():
+    if _content(token) not in special:
+      raise InteropError(f"{record.where}: added_tokens_decoder has {_content(token)!r}, which is none of {special}")
+    if isinstance(token, dict) and token.get("single_word"):
+      raise InteropError(f"{record.where}: added_tokens_decoder: single_word of {_content(token)!r} is not supported")
   for token in special:
     if model.id_to_piece(model.piece_to_id(token)) != token:
       raise InteropError(f"{record.where}: the special token {token!r} is not in the vocabulary of {path}")

@@ -37,6 +37,7 @@ OPEN_CLIP_CONFIG, CONFIG, WEIGHTS, INDEX = (
   "model.safetensors.index.json",
 )
 _OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+_MAX_DEPTH = 1_000
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _LATER = {"blip_text_model": "BlipTextModel", "blip_vision_model": "BlipVisionModel", "flava": "FlavaModel"}
 
@@ -185,11 +186,12 @@ def _config(architecture: Architecture, fields: Fields, file: TensorFile) -> Mod
 
 
 def _check_depth(config: ModelConfig, file: TensorFile) -> None:
-  """A configuration may claim a billion layers; the file cannot hold more than it has tensors."""
-  if depth(config) > len(file.entries):
-    raise InteropError(
-      f"{file.path} holds {len(file.entries)} tensors, but its configuration claims {depth(config)} layers"
-    )
+  """A configuration may claim a billion layers; the file cannot hold more than it has tensors, of whatever kind."""
+  claimed = depth(config)
+  if claimed > len(file.entries):
+    raise InteropError(f"{file.path} holds {len(file.entries)} tensors, but its configuration claims {claimed} layers")
+  if claimed > _MAX_DEPTH:
+    raise InteropError(f"{file.path}: its configuration claims {claimed} layers; more than {_MAX_DEPTH} are refused")
 
 
 def _shards(folder: Path) -> Shards:

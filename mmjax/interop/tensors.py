@@ -9,6 +9,8 @@ import numpy as np
 
 from mmjax.interop.errors import InteropError
 
+_MAX_LAYERS = 1_000
+
 
 class Entry(NamedTuple):
   """What a file's header says of one tensor; true of the file, which has been checked."""
@@ -75,6 +77,8 @@ class Unstacked:
     self._places: dict[str, tuple[str, int | None]] = {}
     self.entries: dict[str, Entry] = {}
     for name, entry in file.entries.items():
+      if stacked in name and entry.shape and entry.shape[0] > _MAX_LAYERS:
+        raise InteropError(f"{file.path}: {name!r} stacks {entry.shape[0]} layers; more than {_MAX_LAYERS} are refused")
       for place, new in _layers(name, entry, stacked, layer):
         self._places[new] = (name, place)
         self.entries[new] = entry if place is None else Entry(entry.shape[1:], entry.dtype)
@@ -89,5 +93,5 @@ def _layers(name: str, entry: Entry, stacked: str, layer: str) -> Iterator[tuple
   if stacked not in name or not entry.shape:
     yield None, name
     return
-  for place in range(min(entry.shape[0], 10_000)):
+  for place in range(entry.shape[0]):
     yield place, name.replace(stacked, layer.format(place))

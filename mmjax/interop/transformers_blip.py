@@ -90,7 +90,8 @@ def read_retrieval(fields: Fields, entries: Entries) -> BlipRetrievalConfig:
 def read_captioner(fields: Fields, entries: Entries) -> BlipCaptionerConfig:
   del entries
   fields.only("tie_word_embeddings", True, True)
-  return BlipCaptionerConfig(_read_image(fields), _read_text(fields))
+  begin = fields.object("text_config").integer("bos_token_id", 30522, least=0)
+  return BlipCaptionerConfig(_read_image(fields), _read_text(fields), begin)
 
 
 def _read_image(fields: Fields) -> ViTConfig:
@@ -142,7 +143,8 @@ def write_retrieval(config: Any) -> dict[str, Any]:
 def write_captioner(config: Any) -> dict[str, Any]:
   if not isinstance(config, BlipCaptionerConfig):
     raise wrong_kind(BLIP_CAPTIONER.name, "BlipCaptionerConfig", config)
-  return _write(config, BLIP_CAPTIONER.name)
+  written = _write(config, BLIP_CAPTIONER.name)
+  return written | {"text_config": written["text_config"] | {"bos_token_id": config.begin_id}}
 
 
 def _write(config: BlipRetrievalConfig | BlipCaptionerConfig, name: str) -> dict[str, Any]:

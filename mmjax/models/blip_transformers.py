@@ -87,7 +87,9 @@ class BlipCaptionerConfig:
   image: ViTConfig = _IMAGE
   """The image tower."""
   text: WordsConfig = _TEXT
-  """The decoder; texts begin with a begin token (data.tokenizer.bos_token)."""
+  """The decoder."""
+  begin_id: int = 30_522
+  """Token id that a caption begins with, and so a prompt for `generate` (training: data.tokenizer.bos_token)."""
 
 
 class BlipCaptioner(nn.Module):

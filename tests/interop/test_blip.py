@@ -117,12 +117,16 @@ def test_captions_are_written_word_by_word_as_theirs_are(tmp_path):
   read = jax.jit(lambda p: model.apply({"params": p}, BATCH, method="encode"))(params)["image"]
   whole = model.apply({"params": params}, jnp.asarray(IDS[:, :6]), read, method="decode")
   np.testing.assert_allclose(stepwise(model, params, jnp.asarray(IDS[:, :6]), read), whole, rtol=0, atol=1e-5)
-  begin = np.full((3, 1), TEXT["bos_token_id"], np.int32)
+  assert model.config.begin_id == TEXT["bos_token_id"]
+  begin = np.full((3, 1), model.config.begin_id, np.int32)
   made = generate(model, params, jnp.asarray(begin), read, config=GenerateConfig(max_new_tokens=5, beams=1))
   expected = theirs.generate(PIXELS, max_new_tokens=5, do_sample=False)
   ids = np.zeros((3, made.ids.shape[1]), np.int32)
   ids[:, : expected.shape[1]] = expected.numpy()
   np.testing.assert_array_equal(made.ids, ids)
+  interop.save(model, params, tmp_path / "ours")
+  again = transformers.BlipForConditionalGeneration.from_pretrained(tmp_path / "ours")
+  np.testing.assert_array_equal(again.generate(PIXELS, max_new_tokens=5, do_sample=False), expected)
 
 
 def test_pictures_are_prepared_as_by_their_processor(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from mmjax import interop
 from mmjax.interop.__main__ import main
-from tests.interop.references import IMAGES, assert_close, assert_same_params, assert_same_tensors, reference
+from tests.interop.references import IMAGES, assert_close, assert_same_params, assert_same_tensors, embed, reference
 from tests.interop.test_open_clip import written
 
 open_clip = reference("open_clip")
@@ -59,3 +59,13 @@ def test_embeddings_captions_and_back(case, tmp_path, capsys):
     torch.testing.assert_close(again.eval()(pixels, ids)["logits"], expected["logits"], rtol=0, atol=1e-6)
   assert main(["inspect", str(tmp_path / "ours")]) == 0
   assert "open_clip's CoCa, format open_clip" in capsys.readouterr().out
+
+
+def test_positions_are_resampled_as_theirs_are(tmp_path):
+  written(tmp_path / "theirs", CASES["a narrower common space"] | dict(custom_text=True))
+  theirs, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'theirs'}", force_image_size=24)
+  model, params = interop.load(tmp_path / "theirs", image_size=24)
+  pixels = torch.tensor(IMAGES[:, :24, :24].transpose(0, 3, 1, 2))
+  assert_close(embed(model, params, "encode_image", IMAGES[:, :24, :24]), theirs.eval().encode_image(pixels))
+  shorter = interop.load(tmp_path / "theirs", max_length=4)[1]
+  np.testing.assert_array_equal(shorter["words"]["position_embedding"], params["words"]["position_embedding"][:4])

@@ -23,6 +23,7 @@ STRANGE = [
   "cat" * 9 + "</s>",
   "İstanbul ǅ ﬁ ½ Å",
   "<pad><s>[CLS]",
+  "\t</s>\u3000</s>\n" + " " * 20_000 + "a cat",
 ]
 
 
@@ -45,6 +46,12 @@ def folder(request, tmp_path_factory):
     **(dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1) | changes),
   )
   transformers.SiglipTokenizer(str(folder / "spiece.model")).save_pretrained(folder)
+  if "no prefix" in request.param:  # as in the files that were published
+    path = folder / "tokenizer_config.json"
+    record = json.loads(path.read_text())
+    for token in record["added_tokens_decoder"].values():
+      token |= dict(lstrip=True, rstrip=True)
+    path.write_text(json.dumps(record))
   return folder
 
 
@@ -79,6 +86,7 @@ def test_what_is_not_understood_is_refused(folder, tmp_path):
     ({"sp_model_kwargs": {"alpha": 1}}, model, "sp_model_kwargs"),
     ({"extra_special_tokens": ["<x>"]}, model, "extra_special_tokens"),
     ({"added_tokens_decoder": {"9": {"content": "<x>"}}}, model, "added_tokens_decoder has '<x>'"),
+    ({"added_tokens_decoder": {"1": {"content": "</s>", "single_word": True}}}, model, "single_word of '</s>'"),
   ):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(record | changes))
     (tmp_path / "spiece.model").write_bytes(data)

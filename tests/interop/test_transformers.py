@@ -150,6 +150,8 @@ def test_bert(pooled, tmp_path):
   [
     ("CLIPImageProcessor", dict(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})),
     ("SiglipImageProcessor", dict(size={"height": 32, "width": 32})),
+    ("ViTImageProcessor", dict(size={"height": 32, "width": 32})),
+    ("ViTImageProcessor", dict(size={"height": 32, "width": 32}, resample=3, image_std=[0.1, 0.2, 0.3])),
     ("SiglipImageProcessor", dict(size={"height": 32, "width": 32}, resample=2, image_mean=[0.1, 0.2, 0.3])),
   ],
 )
@@ -160,7 +162,7 @@ def test_pictures_are_prepared_alike(processor, fields, tmp_path):
   from mmjax.interop import preprocess as pre
   from mmjax.interop.fields import read_json
 
-  kind = "CLIPModel" if processor.startswith("CLIP") else "SiglipModel"
+  kind = processor.replace("ImageProcessor", "Model")
   ours = pre.from_transformers(read_json(tmp_path / "preprocessor_config.json"), 32, pre.default_preprocess(32, kind))
   assert (
     pre.from_transformers(
