@@ -114,7 +114,7 @@ def end(workdir: Path, cache: Path, kind: str, number: int, chance: random.Rando
     else:
       run.send_signal(number)  # as schedulers do
     run.wait(timeout=TIMEOUT)
-    seconds = time.monotonic() - told
+    seconds = round(time.monotonic() - told, 2)
   steps = tuple(sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()))
   found = at(workdir) if number == signal.SIGKILL else was
   return Death(kind, found, lines(workdir), steps, run.returncode, seconds)
