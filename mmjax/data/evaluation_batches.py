@@ -83,9 +83,11 @@ def _texts(
   features: Sequence[str],
   choose: Callable[[Any], str],
 ) -> dict[str, np.ndarray]:
-  """Captions, questions with answers, or pairs: every other pair is one that follows."""
+  """Captions, questions with answers, or pairs, half of which are of a text and the one that follows it."""
   if "next" in features:
-    follows = indices[: len(records)] % 2 == 0
+    # Thue and Morse's order, not every other pair: sources have periods (stories go through four kinds of pair), and
+    # what tells an even place from an odd one must not tell what follows.
+    follows = np.bitwise_count(indices[: len(records)]) % 2 == 0
     pairs = [pair(record, bool(real), 0.0) for record, real in zip(records, follows)]
     firsts, seconds = zip(*pairs)
     return columns({"first": firsts, "second": seconds}, tokenizer) | {"next": follows.astype(np.int32)}
