@@ -9,7 +9,7 @@ besides what is left of it when it is shown another scene's picture.
 2,000 held-out scenes, seed 0, 2026-11-22 (1,600 steps): colour words .497 with the picture, .169 with another
 scene's; the commonest colour .173. (.454 after 1,000 steps that hide 15% of the words, with two layers of fusion.) So
 colours are seen, but which shape has which is not yet learnt: one of the three in the picture, at random, would be
-right as often. The goal, .95, is not reached; text alone was not run to the end.
+right nearly as often. The goal, .95, is not reached; text alone was not run to the end.
 """
 
 import dataclasses
