@@ -44,7 +44,7 @@ EXPERIMENT = dataclasses.replace(
     MaskedWords(alpha=RAMP),
   ),
   optimizer=dataclasses.replace(CLIP.optimizer, ema_decay=0.98),
-  run=dataclasses.replace(CLIP.run, workdir=Path("runs/albef_emoji"), steps=400, batch_size=128),
+  run=dataclasses.replace(CLIP.run, workdir=Path("runs/albef_emoji"), steps=250, batch_size=128),
 )
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 Devlin et al. 2019: a transformer that reads both ways, trained to guess 15% of the words (of which 80% are masked, 10%
 replaced, 10% left) and whether a second sentence really follows the first. The stories (mmjax.data.stories) come from
 templates: names, places and things return in the second sentence, and a wrong second sentence is one of another story
-that speaks of the same things. Chance is the commonest word, and one half.
+of the same topic with other people, things and places. Chance is the commonest word, and one half.
 
-Not yet run to the end; six steps were.
+On 800 pairs of held-out stories, seed 0, 2026-11-22 (1,500 steps, 387 s of processor time on two busy cores): hidden
+words .672, commonest word .122; next sentence .526 of .500. So words are learnt, from the sentence they stand in; that
+a name returns is not, and the loss of the next sentence stays at ln 2.
 """
 
 from pathlib import Path

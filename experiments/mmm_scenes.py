@@ -6,7 +6,10 @@ hidden colour is one of six to whoever reads the text only, and plain to see for
 colour word of the held-out captions, and compares the model with one trained on texts alone; each run's report shows
 besides what is left of it when it is shown another scene's picture.
 
-Not yet run to the end; six steps were.
+2,000 held-out scenes, seed 0, 2026-11-22 (1,600 steps): colour words .497 with the picture, .169 with another
+scene's; the commonest colour .173. (.454 after 1,000 steps that hide 15% of the words, with two layers of fusion.) So
+colours are seen, but which shape has which is not yet learnt: one of the three in the picture, at random, would be
+right nearly as often. The goal, .95, is not reached; text alone was not run to the end.
 """
 
 import dataclasses
@@ -37,21 +40,27 @@ EXPERIMENT = Experiment(
     ),
   ),
   model=FlavaConfig(
-    image=ViTConfig(**TOWER, image_size=32, patch_size=4, pool="cls"),
+    image=ViTConfig(**TOWER, image_size=32, patch_size=8, pool="cls"),
     text=bert_config(**TOWER, norm="pre", input_norm=False, token_types=0, tanh_pool=False),
-    fusion_depth=2,
+    fusion_depth=3,
     embed_dim=64,
   ),
-  objectives=(MaskedBoth(rate=0.3),),
+  objectives=(MaskedBoth(rate=0.15, word_rate=0.4),),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01),
   evaluation=EvaluationConfig(masked_words=tuple(COLOURS)),
-  run=RunConfig(workdir=Path("runs/mmm_scenes"), steps=1500, batch_size=64, save_every=1000),
+  run=RunConfig(workdir=Path("runs/mmm_scenes"), steps=1600, batch_size=64),
 )
+
+
+def text_alone(experiment):
+  """BERT's objective, on as many hidden words."""
+  return dataclasses.replace(experiment, objectives=(MaskedWords(image=False, rate=0.4),))
+
 
 STUDY = Study(
   variants=(
     Variant("picture and text", lambda experiment: experiment),
-    Variant("text alone", lambda experiment: dataclasses.replace(experiment, objectives=(MaskedWords(image=False),))),
+    Variant("text alone", text_alone),
   ),
   metrics={
     "colour word, with the picture": "scenes_masked/masked_word_accuracy",

@@ -4,7 +4,10 @@
 package easy-vqa by Victor Zhou, whose own CNN and bag of words, multiplied, is reported to reach 99%). The joint
 transformer of vqa_scenes.py at 32 pixels.
 
-Not yet run to the end.
+5,000 test questions, seed 0, 2026-11-22: accuracy .853, the commonest answer to each question .670 (1,600 steps; with
+plain patches and 1,200 steps .851). Colours are told (.94 to 1.00 of each), shapes are not (.26 to .59 recall): the
+accuracy in training still rose when it ended (.869). So this falls short of what the task allows, .95 and more;
+longer runs and random crops were not tried.
 """
 
 import dataclasses
@@ -17,8 +20,10 @@ from mmjax.cli import main
 EXPERIMENT = dataclasses.replace(
   SCENES,
   data=dataclasses.replace(SCENES.data, source="easy_vqa"),
+  # Shapes lie anywhere, across patches: convolutions see their corners.
+  model=dataclasses.replace(SCENES.model, image=dataclasses.replace(SCENES.model.image, stem="conv")),
   objectives=SCENES.objectives[:1],  # the package says nothing of pixels
-  run=dataclasses.replace(SCENES.run, workdir=Path("runs/vqa_easy"), steps=1500),
+  run=dataclasses.replace(SCENES.run, workdir=Path("runs/vqa_easy"), steps=1600),
 )
 
 if __name__ == "__main__":

@@ -6,8 +6,19 @@ the row of one of them, every answer as frequent as every other. A joint transfo
 attention) has to answer, and to mark the pixels in question (binary cross-entropy on patch tokens). Controls: late
 fusion, which adds the opinions of two towers; the same model that sees the picture only, or the question only.
 
-Not yet run to the end. What the design notes measured on such a task: joint 1.000 with mask mIoU .988 after 1,500
-steps, late .473, picture only .264, question only .213.
+2,000 held-out scenes, seed 0, 2026-11-22, answer accuracy and mean intersection over union of the masks (chance .210
+and .036). The joint transformer at 1,500 steps: 1.000 and 1.000. At 800 steps, where the controls were run as well
+(the six runs took 770 s of processor time):
+
+    joint transformer    .963    1.000
+    late fusion          .493
+    picture only         .240
+    question only        .207
+    joint, --objectives.1.kind squared     .788    1.000
+    joint, --objectives.1.kind absolute    .624     .142
+
+So cross-entropy is the error to mark pixels with, for the answers too. A patch is as large as a place of the grid here:
+with patches of 4 pixels everything takes three to four times as long. The controls at 1,500 steps were not run.
 """
 
 import dataclasses
@@ -37,13 +48,13 @@ EXPERIMENT = Experiment(
     ),
   ),
   model=VqaConfig(
-    image=ViTConfig(**TOWER, image_size=32, patch_size=4, pool="mean"),
+    image=ViTConfig(**TOWER, image_size=32, patch_size=8, pool="mean"),
     text=TextConfig(**TOWER, causal=False, pool="mean"),
     fusion=FusionConfig(width=64, depth=3, num_heads=4, mlp_dim=128),
   ),
   objectives=(Answer(), Relevance()),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01),
-  run=RunConfig(workdir=Path("runs/vqa_scenes"), steps=1500, batch_size=64, save_every=1000),
+  run=RunConfig(workdir=Path("runs/vqa_scenes"), steps=1500, batch_size=64),
 )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,15 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from mmjax.data.lazy_rows import LazyRows
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import eval_transform
 from mmjax.experiment import Experiment, read_experiment
 from mmjax.models.build import image_size
 from mmjax.nn.norm import normalize
-from mmjax.parallel.mesh import batch_sharding, batch_shards, make_mesh, replicated
+from mmjax.parallel.mesh import batch_sharding, batch_shards, make_mesh, put_rows, replicated
 
 CONFIG, CHECKPOINTS, TOKENIZER = "config.json", "checkpoints", "tokenizer"
 
@@ -51,29 +52,33 @@ class Run:
   def encode_image(self, images: Sequence[Any] | Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n dim"]:
     """Unit-norm embeddings of pictures (anything `preprocess` takes, or already preprocessed float32 arrays)."""
     if isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.float32:
-      return self._encode("encode_image", images)
-    return self._encode("encode_image", _Lazy(images, self.preprocess))
+      return self._encode("encode_image", len(images), images.__getitem__)
+    return self._encode("encode_image", len(images), functools.partial(self.shown, images))
 
   def encode_text(self, strings: Sequence[str]) -> Float[np.ndarray, "n dim"]:
     """Unit-norm embeddings of sentences."""
     if isinstance(strings, str):
       raise TypeError("encode_text takes a list of strings; wrap the one string in a list")
-    return self._encode("encode_text", self.tokenizer(list(strings)))
+    ids = self.tokenizer(list(strings))
+    return self._encode("encode_text", len(ids), ids.__getitem__)
+
+  def shown(self, images: Any, places: Int[np.ndarray, " n"]) -> LazyRows:
+    """The pictures at some places, as rows of a batch: preprocessed where a device of this process takes them."""
+    side = image_size(self.experiment.model)
+    return LazyRows(places, (side, side, 3), lambda wanted: [self.preprocess(images[place]) for place in wanted])
 
   @functools.cached_property
   def _transform(self) -> Any:
     return eval_transform(self.experiment.data, image_size(self.experiment.model))
 
-  def _encode(self, method: str, rows: Any) -> Float[np.ndarray, "n dim"]:
+  def _encode(self, method: str, total: int, take: Callable[[np.ndarray], Any]) -> Float[np.ndarray, "n dim"]:
     """In batches of one size (the last is padded), each split over the mesh; every process gets every row."""
-    total, size = len(rows), self.batch_size(len(rows))
+    size = self.batch_size(total)
     parts = []
     for start in range(0, total, size):
-      batch = np.asarray(rows[start : min(start + size, total)])
-      padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
-      device = jax.make_array_from_callback(padded.shape, batch_sharding(self.mesh), padded.__getitem__)
-      embedded = _embed(self.model, method, replicated(self.mesh), self.params, device)
-      parts.append(np.asarray(embedded)[: len(batch)])
+      rows = put_rows(take(np.minimum(np.arange(start, start + size), total - 1)), batch_sharding(self.mesh))
+      embedded = _embed(self.model, method, replicated(self.mesh), self.params, rows)
+      parts.append(np.asarray(embedded)[: total - start])
     if parts:
       return np.concatenate(parts)
     model: Any = self.experiment.model
@@ -92,19 +97,6 @@ class Run:
 def _embed(model: nn.Module, method: str, sharding: NamedSharding, params: Any, rows: jax.Array) -> jax.Array:
   embeddings: Any = model.apply({"params": params}, rows, method=method)
   return jax.lax.with_sharding_constraint(normalize(embeddings), sharding)
-
-
-class _Lazy:
-  """Preprocesses a slice of pictures when it is asked for, so that only one batch of them is decoded at a time."""
-
-  def __init__(self, images: Any, transform: Any):
-    self._images, self._transform = images, transform
-
-  def __len__(self) -> int:
-    return len(self._images)
-
-  def __getitem__(self, piece: slice) -> np.ndarray:
-    return np.stack([self._transform(image) for image in self._images[piece]])
 
 
 def load_run(workdir: str | Path, *, step: int | None = None) -> Run:

@@ -32,12 +32,14 @@ class Variant:
     change: makes its experiment from the study's; must leave run.workdir alone.
     series: the curve it belongs to, where variants have a place along an axis; elsewhere, bars of one colour.
     x: that place.
+    prepare: called with its run's experiment before that is trained: makes data of the runs before it.
   """
 
   name: str
   change: Callable[[Any], Any]
   series: str = ""
   x: float | None = None
+  prepare: Callable[[Any], None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,23 +123,26 @@ def _run(study: Study, command: str, experiment: Any) -> int:
 
 def _one(study: Study, command: str, member: Member) -> int:
   if study.train is None:
-    return _train(member.experiment, study.losses) if command == "train" else _evaluate(member.experiment.run.workdir)
+    return _train(member, study.losses) if command == "train" else _evaluate(member.experiment.run.workdir)
   if command == "evaluate":
     raise UserError("the runs of this study keep no checkpoints: train measures them")
   study.train(member)
   return 0
 
 
-def _train(experiment: Experiment, losses: Mapping[str, Any]) -> int:
+def _train(member: Member, losses: Mapping[str, Any]) -> int:
   """Trains and measures one run; one that is finished and measured is left as it is."""
   import jax
 
   from mmjax.evaluate import measure
   from mmjax.train.loop import train
 
+  experiment = member.experiment
   if _finished(experiment):
     Console().print("finished and measured already", highlight=False)
     return 0
+  if member.variant.prepare is not None:
+    member.variant.prepare(experiment)
   outcome = train(experiment, losses=losses)
   if outcome.exit_status:
     return outcome.exit_status

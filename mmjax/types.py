@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 #   answer       int32   [batch], the answer's class, -1 where it is none
 #   answer_text  int32   [batch, answer length], token ids of the answer
 #   relevance    float32 [batch, height, width], 1 on the pixels that the question is about
+#   group        int32   [batch], equal numbers are of one class (emoji)
 #   image2, text2        another view of the same (data.views = 2)
 #   index        int32   [batch], the example's number in its source: what per-example randomness is keyed on
 #   concept      int32   [batch], equal numbers mean the same thing (false negatives of each other)

@@ -9,9 +9,13 @@ os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
 
+import hypothesis
 import jax
 import pytest
 
+# The same inputs every time, and no more than tests have time for: scripts/benchmarks/fuzz.py is the long form.
+hypothesis.settings.register_profile("quick", max_examples=50, derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("quick")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -2,10 +2,13 @@ import dataclasses
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, from_json, read_experiment, to_json
 from mmjax.objectives.terms import Contrastive
+from tests.json_values import JSON_VALUES
 from tests.tiny import EXPERIMENT
 
 
@@ -23,6 +26,28 @@ from tests.tiny import EXPERIMENT
 )
 def test_json_and_back(experiment):
   assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
+
+
+def places(fields, path=()):
+  """The path of every field of a configuration."""
+  for name, value in fields.items():
+    yield (*path, name)
+    yield from places(value, (*path, name)) if isinstance(value, dict) else ()
+
+
+@given(st.sampled_from(sorted(places(to_json(EXPERIMENT)))), JSON_VALUES)
+def test_any_value_in_any_field_is_taken_or_refused(path, value):
+  fields = to_json(EXPERIMENT)
+  holder = fields
+  for name in path[:-1]:
+    holder = holder[name]
+  holder[path[-1]] = value
+  try:
+    read = from_json(fields)
+  except ConfigError as error:
+    assert "is not an experiment of this version of mmjax: " in str(error)
+  else:
+    assert from_json(to_json(read)) == read or value != value  # NaN
 
 
 def test_a_field_that_does_not_exist_is_named(tmp_path):

@@ -13,7 +13,7 @@ from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.features import check_settings, config_features, source_features
 from mmjax.data.images import JPEG, decode, decode_mask, trimmed
-from mmjax.data.sources import Record, Source, siblings
+from mmjax.data.sources import Record, Source, concept_number, siblings
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import ExampleRng, caption_transform, premultiplied, train_transform
 from mmjax.data.words import check_record, columns, pair, text_fields
@@ -51,7 +51,8 @@ def row_shapes(
     "answer": ((), np.int32),
     "answer_text": ((config.tokenizer.answer_length,), np.int32),
   }
-  shapes: dict[str, tuple[tuple[int, ...], type]] = {"index": ((), np.int32), "concept": ((), np.int32)}
+  always = ("index", "concept", *["group"] * (config.source == "emoji"))
+  shapes: dict[str, tuple[tuple[int, ...], type]] = dict.fromkeys(always, ((), np.int32))
   features = config_features(config) if features is None else features
   for suffix in ("", "2")[: config.views]:
     shapes |= {f"{name}{suffix}": known[name] for name in features}
@@ -99,7 +100,7 @@ class Batcher:
   def _empty(self, rows: int) -> dict[str, np.ndarray]:
     """What is filled row by row; `columns` makes the rest."""
     entries = row_shapes(self._config, self._image_size, self._features).items()
-    filled = ("index", "concept", "image", "image2", "relevance", "next")
+    filled = ("index", "concept", "group", "image", "image2", "relevance", "next")
     return {name: np.empty((rows, *shape), dtype) for name, (shape, dtype) in entries if name in filled}
 
   def _fill(
@@ -117,6 +118,8 @@ class Batcher:
         self._checked.add(index)
     batch["index"][row] = index
     batch["concept"][row] = record["concept"]
+    if "group" in batch:
+      batch["group"][row] = concept_number(record.get("group", ""))
     if "relevance" in self._features:
       picture = self._picture(index, record)
       mask = self._mask(index, record, picture), batch["relevance"][row]

@@ -178,8 +178,9 @@ class DataConfig:
   cache_mb: int = 512
   """Memory for decoded pictures, per worker; what does not fit is decoded each time. 0 switches it off."""
   max_pixels: int = 50_000_000
-  """A picture whose header claims more pixels is refused before it is decoded."""
+  """A picture whose header claims more pixels is refused before it is decoded; one takes 24 bytes a pixel, at most."""
   max_record_mb: int = 64
-  """A picture file with more megabytes is refused unread (and so is a caption over 1 MB)."""
+  """A picture file with more megabytes is refused unread (and so is a caption over 1 MB); a record takes at most its
+  file twice, and 56 MB."""
   on_bad_record: Literal["error", "skip"] = "error"
   """error: stop and name the record; skip: log it, and take the next good one in its place (likewise, shards)."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from mmjax.data.features import source_features
 from mmjax.data.images import decode, decode_mask
+from mmjax.data.lazy_rows import LazyRows
 from mmjax.data.sources import Record, Source
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import PRIMARY, EvalImage
@@ -20,10 +21,11 @@ def evaluation_batches(
   *,
   batch_size: int,
   caption: Callable[[Any], str] | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[dict[str, Any]]:
   """Batches of "index", "concept", "valid", and what the source fills ("image", "text", ...; mmjax.data.features).
 
-  The last batch is filled up by repeating its last record; `valid` (bool) is False for the repetitions.
+  The last batch is filled up by repeating its last record; `valid` (bool) is False for the repetitions. All are arrays,
+  but for "image" and "relevance": they are LazyRows, and decoded where they are asked for.
 
   Args:
     source: the records.
@@ -33,7 +35,7 @@ def evaluation_batches(
     caption: chooses a record's caption; by default its first main caption.
 
   Raises:
-    DataError: a record without caption, or an unreadable picture, by name.
+    DataError: a record without caption, by name; where it is asked for, an unreadable picture.
   """
   choose = caption or (lambda record: record["captions"][PRIMARY][0])
   features = source_features(source)
@@ -45,26 +47,33 @@ def evaluation_batches(
     for record in records:
       check_record(record, features)
     concepts = np.array([record["concept"] for record in records], np.int32)
-    entries = _pictures(records, transform, features) | {"concept": concepts}
-    entries |= _texts(records, indices, tokenizer, features, choose)
+    entries = _texts(records, indices, tokenizer, features, choose) | {"concept": concepts}
     missing = batch_size - len(records)
     batch = {
       key: np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1), mode="edge") for key, rows in entries.items()
     }
-    yield batch | {"index": indices, "valid": valid}
+    yield batch | _pictures(records, indices - start, transform, features) | {"index": indices, "valid": valid}
 
 
-def _pictures(records: Sequence[Record], transform: EvalImage, features: Sequence[str]) -> dict[str, np.ndarray]:
-  if "image" not in features:
-    return {}
-  if "relevance" not in features:
-    return {"image": np.stack([transform(record["image"], record=record["id"]) for record in records])}
-  pictures = [decode(record["image"], record=record["id"], max_pixels=transform.max_pixels) for record in records]
-  masks = [
-    transform.mask(decode_mask(record["relevance"], picture.size, record=record["id"]))
-    for record, picture in zip(records, pictures)
-  ]
-  return {"image": np.stack([transform(picture) for picture in pictures]), "relevance": np.stack(masks)}
+def _pictures(
+  records: Sequence[Record], places: np.ndarray, transform: EvalImage, features: Sequence[str]
+) -> dict[str, LazyRows]:
+  """Pictures, and the masks of what is relevant in them, of the records at some places."""
+
+  def shown(wanted: list[int]) -> list[np.ndarray]:
+    return [transform(records[place]["image"], record=records[place]["id"]) for place in wanted]
+
+  def relevant(wanted: list[int]) -> list[np.ndarray]:
+    return [_mask(records[place], transform) for place in wanted]
+
+  side = transform.size
+  kinds = {"image": LazyRows(places, (side, side, 3), shown), "relevance": LazyRows(places, (side, side), relevant)}
+  return {name: rows for name, rows in kinds.items() if name in features}
+
+
+def _mask(record: Record, transform: EvalImage) -> np.ndarray:
+  size = decode(record["image"], record=record["id"], max_pixels=transform.max_pixels).size
+  return transform.mask(decode_mask(record["relevance"], size, record=record["id"]))
 
 
 def _texts(
@@ -74,9 +83,11 @@ def _texts(
   features: Sequence[str],
   choose: Callable[[Any], str],
 ) -> dict[str, np.ndarray]:
-  """Captions, questions with answers, or pairs: every other pair is one that follows."""
+  """Captions, questions with answers, or pairs, half of which are of a text and the one that follows it."""
   if "next" in features:
-    follows = indices[: len(records)] % 2 == 0
+    # Thue and Morse's order, not every other pair: sources have periods (stories go through four kinds of pair), and
+    # what tells an even place from an odd one must not tell what follows.
+    follows = np.bitwise_count(indices[: len(records)]) % 2 == 0
     pairs = [pair(record, bool(real), 0.0) for record, real in zip(records, follows)]
     firsts, seconds = zip(*pairs)
     return columns({"first": firsts, "second": seconds}, tokenizer) | {"next": follows.astype(np.int32)}

@@ -1,13 +1,13 @@
 """A shard of either kind: so many records, any of them at once."""
 
-import contextlib
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from mmjax.data.array_record_file import ArrayRecordFile
 from mmjax.data.errors import DataError
 from mmjax.data.shard_files import OpenFiles
-from mmjax.data.shard_record import decode_record, parse_json, parse_text
+from mmjax.data.shard_record import MAX_TEXT_BYTES, decode_record, parse_json, parse_text
 from mmjax.data.sources import Record, concept_number
 from mmjax.data.tar_headers import BLOCK, header_name, is_header_of
 from mmjax.data.tar_index import Faults, Row, TarIndex
@@ -78,7 +78,7 @@ class ArrayRecordShard:
     self.path, self.faults = path, Faults()
     self._files, self._field, self._max_bytes = files, field, max_bytes
     try:
-      self._count = files.use(path, lambda reader: int(reader.num_records()))
+      self._count = files.use(path, len)
     except (OSError, RuntimeError, ValueError) as error:  # what its library raises, by its mood
       self._count = 0
       self.faults.broken = f"{path}: not a complete ArrayRecord file ({_first_line(error)})"
@@ -96,7 +96,8 @@ class ArrayRecordShard:
   def _decoded(self, position: int) -> tuple[bytes, list[str], str]:
     place = f"{self.path}, record {position}"
     try:
-      data = self._files.use(self.path, lambda reader: reader.read([position])[0])
+      most = self._max_bytes + MAX_TEXT_BYTES
+      data = self._files.use(self.path, lambda file: file.read(position, most))
     except (OSError, RuntimeError, ValueError, IndexError) as error:
       raise DataError(f"{place}: cannot be read ({_first_line(error)}). Write the shard again.") from error
     image, texts, key = decode_record(data, place, self._field)
@@ -106,24 +107,8 @@ class ArrayRecordShard:
 
 
 def array_record_files() -> OpenFiles:
-  """Readers of ArrayRecord files that read what is asked for and nothing ahead."""
-  return OpenFiles(_reader, _close)
-
-
-def _reader(path: Path) -> Any:
-  from array_record.python import array_record_module
-
-  options = "readahead_buffer_size:0,max_parallelism:0"
-  reader = array_record_module.ArrayRecordReader(str(path), options, file_reader_buffer_size=32_768)
-  if not reader.ok():
-    reader.close()  # says what is wrong
-    raise OSError("it cannot be opened, or is truncated")
-  return reader
-
-
-def _close(reader: Any) -> None:
-  with contextlib.suppress(RuntimeError):  # repeats what a record that could not be read has said
-    reader.close()
+  """ArrayRecord files that are open."""
+  return OpenFiles(ArrayRecordFile, ArrayRecordFile.close)
 
 
 def _record(image: bytes, texts: list[str], name: str) -> Record:

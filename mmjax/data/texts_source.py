@@ -15,8 +15,8 @@ _SPLITS = {"train": (False,), "heldout": (True,), "validation": (True,), "all": 
 class TextsSource:
   """The pairs of a split: `first`, `second` (which really follows) and `others` (which do not).
 
-  A batch shows the one or the others, half and half, drawn anew in every epoch; evaluation shows every other pair
-  as it is, and the first of the others for the rest. All texts are held in memory.
+  A batch shows the one or the others, half and half, drawn anew in every epoch; evaluation shows half of the
+  pairs as they are, always the same ones, and the first of the others for the rest. All texts are held in memory.
 
   Raises:
     DataError: unknown split, missing package or file, or a file that is not as documented.

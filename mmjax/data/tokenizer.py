@@ -18,6 +18,7 @@ from mmjax.data.errors import DataError
 from mmjax.files import write_atomically
 
 MAX_LENGTH = 65_536
+MAX_ID = 2**24
 _VOCABULARY, _RECORD, _ANSWERS = "tokenizer.json", "tokenizer_config.json", "answers.json"
 
 
@@ -186,16 +187,24 @@ def read_vocabulary(path: str | Path) -> tokenizers.Tokenizer:
   """Any tokenizer.json.
 
   Raises:
-    DataError: there is none, or it cannot be parsed.
+    DataError: there is none, or it cannot be parsed, or an id is over 2^24.
   """
   path = Path(path).expanduser()
   try:
     with refusing(f"{path} is not a tokenizer.json"):
-      return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+      engine = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
   except OSError as error:
     raise DataError(
       f"Cannot read the tokenizer {path}: {error.strerror}. Give the path of a tokenizer.json."
     ) from error
+  if (token := token_out_of_range(engine)) is not None:
+    raise DataError(f"{path} is not a tokenizer.json: the id of {token!r} is over {MAX_ID:,}")
+  return engine
+
+
+def token_out_of_range(engine: tokenizers.Tokenizer) -> str | None:
+  """A token whose id is over MAX_ID: to write such a vocabulary the library allocates a number for every id below."""
+  return next((token for token, id in engine.get_vocab().items() if id > MAX_ID), None)
 
 
 @contextlib.contextmanager
@@ -286,7 +295,7 @@ def _read_record(path: Path) -> tuple[Any, TokenizerConfig]:
 def _read_answers(path: Path) -> list[str]:
   try:
     answers = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise DataError(f"Cannot read the answer vocabulary {path}: {error}. Restore it from the same run.") from error
   if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
     raise DataError(f"{path} is not a list of answers. Restore it from the same run.")

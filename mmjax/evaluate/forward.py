@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from mmjax.nn.norm import normalize
-from mmjax.parallel.mesh import batch_sharding, replicated
+from mmjax.parallel.mesh import batch_sharding, put_rows, replicated
 from mmjax.types import Encoded
 
 Ask = Callable[[Any, Any], Any]
@@ -18,7 +18,7 @@ Ask = Callable[[Any, Any], Any]
 
 
 def over_batches(
-  run: Any, ask: Ask, batches: Iterable[Mapping[str, np.ndarray]], names: tuple[str, ...]
+  run: Any, ask: Ask, batches: Iterable[Mapping[str, Any]], names: tuple[str, ...], kept: tuple[str, ...] = ()
 ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
   """(batch, answer) of evaluation batches, without the rows that only fill up the last one.
 
@@ -27,11 +27,12 @@ def over_batches(
     ask: what is asked of the model.
     batches: from mmjax.data.evaluation_batches; as many rows as divide over the devices.
     names: entries of a batch that `ask` is given.
+    kept: entries of a batch that come out again, as host arrays. Pictures do not, so no process decodes another's.
   """
   for batch in batches:
     valid = batch["valid"]
     answer = call(run, ask, {name: batch[name] for name in names})
-    yield {name: rows[valid] for name, rows in batch.items()}, jax.tree.map(lambda leaf, v=valid: leaf[v], answer)
+    yield {name: batch[name][valid] for name in kept}, jax.tree.map(lambda leaf, v=valid: leaf[v], answer)
 
 
 def over_rows(run: Any, ask: Ask, total: int, take: Callable[[np.ndarray], Any]) -> Iterator[Any]:
@@ -46,7 +47,7 @@ def over_rows(run: Any, ask: Ask, total: int, take: Callable[[np.ndarray], Any])
 def call(run: Any, ask: Ask, rows: Any) -> Any:
   """The answer for host rows, as host arrays; every process gets every row."""
   sharding = batch_sharding(run.mesh)
-  placed = jax.tree.map(lambda leaf: _place(np.asarray(leaf), sharding), rows)
+  placed = jax.tree.map(lambda leaf: put_rows(leaf, sharding), rows)
   return jax.tree.map(np.asarray, _apply(run.model, ask, replicated(run.mesh), run.params, placed))
 
 
@@ -58,7 +59,7 @@ def gathered(parts: Iterable[Any]) -> Any:
 
 def encode_pictures(run: Any, pictures: Any) -> tuple[Encoded, np.ndarray | None]:
   """(tokens of pictures, their unit-norm embeddings where the model has a common space), on the host."""
-  take = lambda places: {"image": np.stack([run.preprocess(pictures[place]) for place in places.tolist()])}
+  take = lambda places: {"image": run.shown(pictures, places)}
   return gathered(over_rows(run, _image if hasattr(run.model, "project") else _image_alone, len(pictures), take))
 
 
@@ -85,10 +86,6 @@ def _image_alone(model: Any, batch: Any) -> Any:
 
 def _text_alone(model: Any, batch: Any) -> Any:
   return model.encode(batch)["text"], None
-
-
-def _place(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
-  return jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -9,6 +9,7 @@ from mmjax.evaluate.pictures import Pictures
 from mmjax.evaluate.results import Result
 from mmjax.evaluate.retrieval import Embedded, image_text_retrieval
 from mmjax.evaluate.task import Task
+from mmjax.parallel.mesh import anywhere
 
 
 class Captioned:
@@ -25,8 +26,9 @@ class Captioned:
     records = [source[int(place)] for place in places]
     pictures = Pictures(records, data)
     rows = run.encode_image(pictures)
-    good = [place for place in range(len(records)) if place not in pictures.bad]
-    self.skipped = len(pictures.bad)
+    bad = anywhere(np.isin(np.arange(len(records)), list(pictures.bad)))  # a process knows of those that it decoded
+    good = np.flatnonzero(~bad)
+    self.skipped = int(bad.sum())
     self.records = [records[place] for place in good]
     self.images = Embedded(rows[good], np.array([record["concept"] for record in self.records]))
     pairs = [(text, record["concept"]) for record in self.records for text in record["captions"]["name"]]

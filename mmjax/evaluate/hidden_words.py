@@ -88,7 +88,8 @@ def _guessed(run: Any, examples: Examples, suffix: str, ask: Any, names: tuple[s
   """Accuracy over hidden words; chance is naming the commonest of them every time."""
   shown = shuffled_pictures(examples) if suffix == "_shuffled" else examples
   right, truth = [], []
-  for batch, guess in over_batches(run, ask, _hidden(run, shown), (*names, "hidden", "places")):
+  asked, kept = (*names, "hidden", "places"), ("text", "places", "counted")
+  for batch, guess in over_batches(run, ask, _hidden(run, shown), asked, kept):
     ids = np.take_along_axis(batch["text"], batch["places"], axis=1)
     right.append((guess == ids)[batch["counted"]])
     truth.append(ids[batch["counted"]])
@@ -106,7 +107,7 @@ def _guessed(run: Any, examples: Examples, suffix: str, ask: Any, names: tuple[s
 
 def _follows(run: Any, examples: Examples) -> Result:
   right, truth = [], []
-  for batch, guess in over_batches(run, second_follows, batches(run, examples), ("text", "segment")):
+  for batch, guess in over_batches(run, second_follows, batches(run, examples), ("text", "segment"), ("next",)):
     right.append(guess == batch["next"])
     truth.append(batch["next"])
   share = float(np.concatenate(truth).mean())

@@ -34,7 +34,15 @@ def run(run: Any, examples: Examples) -> list[Result]:
 
 
 class Pairs:
-  """Pictures and captions, each encoded once, and what the match head says of any pair of them."""
+  """Pictures and captions, each encoded once, and what the match head says of any pair of them.
+
+  Attributes:
+    captions, concepts: every caption once for each concept it is said of.
+    place: where a (caption, concept) stands among them.
+    own: each picture's concept.
+    first: where each picture's first caption stands.
+    embedded: pictures and captions in the common space, where the model has one.
+  """
 
   def __init__(self, run: Any, examples: Examples):
     self.run, self.examples = run, examples
@@ -44,8 +52,8 @@ class Pairs:
     self.captions = [text for text, _ in captions]
     self.concepts = np.array([concept for _, concept in captions])
     self.own = np.array([int(record["concept"]) for record in examples.records])
-    place = {pair: number for number, pair in enumerate(captions)}
-    self.first = np.array([place[r["captions"][PRIMARY][0], int(r["concept"])] for r in examples.records])
+    self.place = {pair: number for number, pair in enumerate(captions)}
+    self.first = np.array([self.place[r["captions"][PRIMARY][0], int(r["concept"])] for r in examples.records])
     self._image, images = encode_pictures(run, Pictures(examples.records, run.experiment.data))
     self._text, texts = encode_strings(run, self.captions)
     self.embedded: tuple[Embedded, Embedded] | None = None

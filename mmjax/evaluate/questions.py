@@ -38,7 +38,7 @@ def run(run: Any, examples: Examples) -> list[Result]:
 def answered(run: Any, examples: Examples) -> Result:
   """The likeliest class: VQA accuracy, the true answer's rank, and precision and recall per answer."""
   names, ranks, truth, guesses = run.tokenizer.answers, [], [], []
-  for batch, logits in over_batches(run, answer_logits, batches(run, examples), ("image", "text")):
+  for batch, logits in over_batches(run, answer_logits, batches(run, examples), ("image", "text"), ("answer",)):
     ranks.append(answer_ranks(logits, batch["answer"]))
     truth.append(batch["answer"])
     guesses.append(logits.argmax(axis=1))
@@ -56,7 +56,7 @@ def written(run: Any, examples: Examples) -> Result:
   names = run.tokenizer.answers
   write = WriteAnswers.of(run)
   ranks, said = [], []
-  for batch, (ids, scores) in over_batches(run, write, batches(run, examples), ("image", "text")):
+  for batch, (ids, scores) in over_batches(run, write, batches(run, examples), ("image", "text"), ("answer",)):
     said += [run.tokenizer.decode(row) for row in until_end(ids, run.tokenizer.eos_id)]
     ranks.append(answer_ranks(scores, batch["answer"]))
   metrics, chance = ranking(np.concatenate(ranks), len(names)) if write.candidates else ({}, {})
@@ -68,7 +68,7 @@ def written(run: Any, examples: Examples) -> Result:
 def located(run: Any, examples: Examples) -> Result:
   """The pixels that a question is about."""
   found, everything, nothing = [], [], []
-  for batch, logits in over_batches(run, relevance_logits, batches(run, examples), ("image", "text")):
+  for batch, logits in over_batches(run, relevance_logits, batches(run, examples), ("image", "text"), ("relevance",)):
     found.append(overlaps(logits, batch["relevance"]))
     constants = constant_overlaps(batch["relevance"])
     everything.append(constants[0])

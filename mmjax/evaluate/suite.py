@@ -11,7 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from mmjax.data.features import IMAGE_TEXT, config_features
-from mmjax.evaluate import emoji, generic, hidden_words, pairs, questions, written
+from mmjax.evaluate import emoji, generic, hidden_words, noise, pairs, questions, written
 from mmjax.evaluate.examples import validation_examples
 from mmjax.evaluate.results import Result
 from mmjax.files import write_atomically
@@ -25,8 +25,9 @@ if TYPE_CHECKING:  # mmjax.run needs EvaluationConfig from this package
 def evaluate(run: Run) -> list[Result]:
   """Measures what a run was trained for, on the validation split of its data.
 
-  Embeddings: the emoji suite, or picture-text retrieval. Matching: telling right from wrong pairs, and retrieval
-  re-ranked. Captions, answers, relevant pixels, hidden words, next sentences: each where an objective asks for it.
+  Embeddings: the emoji suite, or picture-text retrieval. Matching: telling right from wrong pairs, also from those that
+  data.corrupt_captions made, and retrieval re-ranked. Captions, answers, relevant pixels, hidden words, next
+  sentences: each where an objective asks for it.
 
   Raises:
     mmjax.data.DataError: the data cannot be read; the message names the record.
@@ -41,7 +42,10 @@ def evaluate(run: Run) -> list[Result]:
   examples = emoji.examples(run) if is_emoji else validation_examples(run)
   if "answer" in examples.features:
     return results + questions.run(run, examples)
-  results += pairs.run(run, examples) if "matching" in trained else []
+  if "matching" in trained:
+    results += pairs.run(run, examples)
+    noisy = run.experiment.data.corrupt_captions and run.experiment.data.captions_from is None
+    results += noise.run(run) if noisy else []
   results += written.run(run, examples) if "caption" in trained else []
   return results + hidden_words.run(run, examples)
 

@@ -40,9 +40,9 @@ def run(run: Any, examples: Examples) -> list[Result]:
 
 def write_captions(run: Any, pictures: Any) -> list[str]:
   """A caption for every picture (anything Run.preprocess takes), by beam search (evaluation.beams)."""
-  take = lambda places: {"image": np.stack([run.preprocess(pictures[place]) for place in places.tolist()])}
+  take = lambda places: {"image": run.shown(pictures, places)}
   parts = over_rows(run, WriteCaptions.of(run), len(pictures), take)
-  return [run.tokenizer.decode(row) for ids in parts for row in until_end(ids, run.tokenizer.eos_id)]
+  return [run.tokenizer.decode(row).strip() for ids in parts for row in until_end(ids, run.tokenizer.eos_id)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int32
 
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.tokenizer import MAX_ID, Tokenizer, token_out_of_range
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.siglip_tokenizer import SPIECE, SiglipTokenizer, load_siglip_tokenizer
@@ -33,6 +33,7 @@ FILES = (
 _WHOLE = {"CLIPTokenizer", "CLIPTokenizerFast", "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", None}
 _WHOLE |= {"TokenizersBackend"}
 _SIGLIP = ("SiglipTokenizer", "SiglipTokenizerFast")
+_GEMMA = ("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +86,17 @@ def load_tokenizer(
     raise
   except BaseException as error:  # the library raises bare Exception, and panics that are not even that
     raise InteropError(f"{path} is not a tokenizer.json: {error}") from error
-  if record.values.get("tokenizer_class") not in _WHOLE:
+  if (token := token_out_of_range(engine)) is not None:
+    raise InteropError(f"{path} is not a tokenizer.json: the id of {token!r} is over {MAX_ID:,}")
+  gemma = record.values.get("tokenizer_class") in _GEMMA
+  if gemma:
+    _as_gemma(engine, lowercase=record.values["tokenizer_class"] == "Siglip2Tokenizer" or _is_siglip2(folder))
+  elif record.values.get("tokenizer_class") not in _WHOLE:
     raise InteropError(
       f"{record.where}: tokenizer_class is {record.values['tokenizer_class']!r}, which does more than {TOKENIZER}: "
       "make the ids with transformers and give them to encode_text"
     )
-  pad, clean = _pad_token(record, "<|endoftext|>"), ""
+  pad, clean = _pad_token(record, "<pad>" if gemma else "<|endoftext|>"), ""
   if open_clip is not None:
     clean, native = _open_clip_clean(open_clip)
     pad = 0 if native else pad
@@ -98,10 +104,24 @@ def load_tokenizer(
   if pad_id is None:
     raise InteropError(f"{record.where}: the padding token {pad!r} is not in the vocabulary of {path}")
   engine.enable_truncation(max_length)
-  side = record.choice("padding_side", {"right": "right", "left": "left"}, "right")
+  side = record.choice("padding_side", {"right": "right", "left": "left"}, "left" if gemma else "right")
   engine.enable_padding(direction=side, pad_id=pad_id, pad_token=engine.id_to_token(pad_id) or "", length=max_length)
   engine.encode_special_tokens = record.flag("split_special_tokens", False)
   return PretrainedTokenizer(engine, max_length, clean)
+
+
+def _as_gemma(engine: tokenizers.Tokenizer, *, lowercase: bool) -> None:
+  """What transformers' classes do, whatever the file says: SigLIP 2's also lowers the text, as in training."""
+  spaces = tokenizers.normalizers.Replace(" ", "▁")
+  lowered = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), spaces])
+  engine.normalizer = lowered if lowercase else spaces
+  engine.pre_tokenizer = tokenizers.pre_tokenizers.Split(" ", "merged_with_previous")
+
+
+def _is_siglip2(folder: Path) -> bool:
+  """Whether it is SigLIP 2's, whose tokenizer AutoTokenizer takes then, under whichever name it was saved."""
+  path = folder / "config.json"
+  return path.is_file() and read_json(path).values.get("model_type") == "siglip2"
 
 
 def _open_clip_clean(text: Fields) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float
 
-from mmjax.nn.attention_tpu import attention_in_lanes, fits_lanes, is_local, rows_major
+from mmjax.nn.attention_tpu import attention_in_lanes, is_local, rows_major
 from mmjax.nn.dense import Dense, Initializer
 from mmjax.nn.norm import LayerNorm
 
@@ -133,7 +133,7 @@ def attention(
   if implementation != "auto":
     return default(query, key, value, mask)
   cpu = functools.partial(_attention_cpu, causal=causal)
-  tpu = functools.partial(_attention_tpu, causal=causal) if is_local() and fits_lanes(query, key) else default
+  tpu = functools.partial(_attention_tpu, causal=causal) if is_local() and query.shape[1] > 1 else default
   return lax.platform_dependent(query, key, value, mask, cpu=cpu, tpu=tpu, default=default)
 
 

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
 Residuals = tuple[Array, Array, Array, Array, Array]
@@ -24,10 +25,23 @@ def layer_norm(
 
 def _forward(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Residuals]:
   x32, axes = x.astype(jnp.float32), range(x.ndim - 1)
-  mean = x32.mean(-1, keepdims=True)
-  inverse = lax.rsqrt(jnp.square(x32 - mean).mean(-1, keepdims=True) + epsilon)
+  mean, variance = lax.platform_dependent(x32, tpu=_moments_at_once, default=_moments)
+  # Two numbers a row, which a block that is computed again would otherwise take two more passes over x for.
+  mean, inverse = checkpoint_name(mean, "norm"), checkpoint_name(lax.rsqrt(variance + epsilon), "norm")
   y = (x32 - mean) * inverse * jnp.expand_dims(scale, axes) + jnp.expand_dims(bias, axes)
   return y.astype(x.dtype), (x, scale, bias, mean, inverse)
+
+
+def _moments(x: Array) -> tuple[Array, Array]:
+  mean = x.mean(-1, keepdims=True)
+  return mean, jnp.square(x - mean).mean(-1, keepdims=True)
+
+
+def _moments_at_once(x: Array) -> tuple[Array, Array]:
+  """In one pass, which a TPU takes while the matrix product before it writes x; float32 of a mean far from 0 loses
+  digits this way ((mean / deviation)^2 times 1e-7 of the variance), as in Flax's own LayerNorm."""
+  mean = x.mean(-1, keepdims=True)
+  return mean, jnp.maximum(jnp.square(x).mean(-1, keepdims=True) - jnp.square(mean), 0.0)
 
 
 def _backward(epsilon: float, residuals: Residuals, g: Array) -> tuple[Array, Array, Array]:

@@ -127,7 +127,7 @@ def rematerialised(block: Any, policy: str, *, scan: bool) -> Any:
   """A block class whose backward pass computes again what TransformerConfig.remat says."""
   if policy == "none":
     return block
-  names = {"full": (), "attention": ("attention",), "dots": ("dense", "attention")}[policy]
+  names = {"full": (), "attention": ("attention", "norm"), "dots": ("dense", "attention", "norm")}[policy]
   saveable = jax.checkpoint_policies.save_only_these_names(*names)
   # Inside a scan the loop itself keeps XLA from merging the recomputation with the forward pass.
   return nn.remat(block, policy=saveable, prevent_cse=not scan)

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax import Array
@@ -62,13 +62,16 @@ class Contrastive(Term):
   """A contrastive loss between two embeddings of every example in the global batch."""
 
   loss: str = "softmax"
-  """softmax (CLIP), sigmoid (SigLIP), dcl, focal, hinge, triplet, semi_hard, align, unicl and supcon (labels: the
-  concept), or the name of the script's own, given to main(..., losses={NAME: function}). sigmoid, focal: set
+  """softmax (CLIP), sigmoid (SigLIP), dcl, focal, hinge, triplet, semi_hard, align, unicl and supcon (which read
+  `labels`), or the name of the script's own, given to main(..., losses={NAME: function}). sigmoid, focal: set
   model.init_logit_bias."""
   between: tuple[str, str] = ("image", "text")
   """The two embeddings that are compared, by name: image, text, or image2 (the second view of data.views=2)."""
   mask_same_concept: bool = False
   """Leave out the negatives that mean the same (equal batch["concept"]): duplicates, and variants of one thing."""
+  labels: Literal["concept", "group"] = "concept"
+  """What makes two examples positives of each other in unicl and supcon: that they mean the same, or that they are of
+  one class (equal batch["group"], which emoji have). Classes whose texts are all the same would change nothing."""
   tile_size: int | None = None
   """Most rows and columns of the similarity matrix held at once; None: what is fast here."""
 
@@ -97,14 +100,14 @@ class Contrastive(Term):
     rows, columns = (embeddings[name] for name in self.between)
     wanted = inspect.signature(loss).parameters
 
-    def local(rows, columns, concepts, scale, bias):
+    def local(rows, columns, concepts, labels, scale, bias):
       available = dict(logit_scale=scale, logit_bias=bias, axis_name=batch_axes, tile_size=self.tile_size)
-      available |= {"ids": concepts if self.mask_same_concept else None, "labels": concepts}
+      available |= {"ids": concepts if self.mask_same_concept else None, "labels": labels}
       return loss(rows, columns, **{name: value for name, value in available.items() if name in wanted})
 
     sharded, whole = PartitionSpec(batch_axes), PartitionSpec()
-    mapped = jax.shard_map(local, mesh=mesh, in_specs=(sharded, sharded, sharded, whole, whole), out_specs=whole)
-    return mapped(rows, columns, batch["concept"], logit_scale, logit_bias)
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=(*[sharded] * 4, whole, whole), out_specs=whole)
+    return mapped(rows, columns, batch["concept"], batch[self.labels], logit_scale, logit_bias)
 
   def chance(self, batch_size: int, model: Any = None) -> float | None:
     """The loss of a model that says the same of every pair; None where no closed form is known."""
@@ -116,7 +119,7 @@ class Contrastive(Term):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return (*self.between, "concept")
+    return (*self.between, *sorted({"concept", self.labels}))
 
 
 def needs_bias(loss: PairLoss) -> bool:

@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool
 
 from mmjax.errors import ConfigError
 from mmjax.parallel.rules import Rules, match_rules
@@ -96,6 +98,27 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
   """Places this process's rows of a host batch on its devices as part of the global batch."""
   sharding = batch_sharding(mesh)
   return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def put_rows(rows: Any, sharding: NamedSharding) -> jax.Array:
+  """Places rows that every process has, or could have (an array or LazyRows): each takes those of its own devices."""
+  taken: dict[Any, np.ndarray] = {}
+
+  def part(index: Any) -> np.ndarray:
+    key = tuple((piece.start, piece.stop) for piece in index)
+    if key not in taken:  # devices that hold the same rows share them
+      taken[key] = rows[index]
+    return taken[key]
+
+  return jax.make_array_from_callback(rows.shape, sharding, part)
+
+
+def anywhere(flags: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+  """Where any process of the group has a flag; all of them have to ask."""
+  if jax.process_count() == 1:
+    return flags
+  everywhere: np.ndarray = np.asarray(multihost_utils.process_allgather(flags))
+  return np.any(everywhere, axis=0)
 
 
 def largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

@@ -9,7 +9,7 @@ from mmjax.plan.hlo_flops import instruction_flops
 from mmjax.plan.hlo_groups import Groups, replica_groups
 from mmjax.plan.hlo_text import Computation, Instruction, Module, parse
 
-_COLLECTIVE = re.compile(
+COLLECTIVE = re.compile(
   r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)(-start)?$"
 )
 _ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
@@ -80,13 +80,15 @@ def analyse(hlo_text: str) -> HloCost:
   """
   module = parse(hlo_text)
   flops, kernels, unknown = 0, [], []
+  begun = _begun_apart(module)
   traffic: dict[tuple[str, Groups], list[int]] = collections.defaultdict(lambda: [0, 0])
   for instruction, computation, trips, fused in walk(module, module.entry, 1, False):
     flops += trips * instruction_flops(instruction, computation)
     if not fused and (cycles := int(instruction.attribute(_ESTIMATE.pattern) or 0)):
       source = instruction.attribute(r'op_name="([^"]*)"') or instruction.opcode
       kernels.append(Kernel(instruction.name, source, trips, trips * cycles))
-    if found := _COLLECTIVE.match(instruction.opcode):
+    found = COLLECTIVE.match(instruction.opcode)
+    if found and not _is_step(instruction, computation, begun):
       groups = replica_groups(instruction.attributes, module.devices)
       total = traffic[found.group(1), groups]
       total[0] += trips
@@ -130,6 +132,28 @@ def _callees(instruction: Instruction) -> tuple[str, ...]:
     case "conditional":
       return instruction.called("branch_computations", "true_computation", "false_computation")
   return ()
+
+
+def _begun_apart(module: Module) -> frozenset[str | None]:
+  """Channels of the collectives that the TPU compiler begins in one kernel, carries on in others, and ends in a last.
+
+  Each of those kernels names the collective again, inside loops too.
+  """
+  beginnings = (c for c in module.computations.values() if _begins(c))
+  return frozenset(_channel(i) for c in beginnings for i in c.instructions.values() if COLLECTIVE.match(i.opcode))
+
+
+def _begins(computation: Computation) -> bool:
+  return any("AsyncCollectiveStart" in i.attributes for i in computation.instructions.values())
+
+
+def _is_step(instruction: Instruction, computation: Computation, begun: frozenset[str | None]) -> bool:
+  channel = _channel(instruction)
+  return channel is not None and channel in begun and not _begins(computation)
+
+
+def _channel(instruction: Instruction) -> str | None:
+  return instruction.attribute(r"\bchannel_id=(\d+)")
 
 
 def _payload(kind: str, instruction: Instruction, computation: Computation, groups: Groups) -> int:

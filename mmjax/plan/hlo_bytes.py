@@ -9,7 +9,7 @@ every round.
 import math
 import re
 
-from mmjax.plan.hlo import walk
+from mmjax.plan.hlo import COLLECTIVE, walk
 from mmjax.plan.hlo_text import Array, Computation, Instruction, Module
 
 _FREE = frozenset(
@@ -54,6 +54,8 @@ def _fusion_reads(inside: Computation, operands: list[Instruction]) -> int:
   for parameter in (i for i in inside.instructions.values() if i.opcode == "parameter"):
     operand = operands[int(parameter.literal)]
     users = _readers(inside, parameter.name)
+    if users and all(user.opcode == "tuple" or COLLECTIVE.match(user.opcode) for user in users):
+      continue  # handed on to the next kernel of a collective that this one only carries on
     if users and all(_is_partial(user, parameter.name, inside) for user in users):
       sliced = sum(array.bytes for user in users if user.opcode in _SLICES for array in user.arrays)
       total += min(sliced, _resident_bytes(operand))
@@ -87,6 +89,8 @@ def _fusion_writes(inside: Computation, fusion: Instruction) -> int:
     while piece.opcode == "bitcast":
       piece = inside.instructions[piece.operands[0]]
     array, resident = result
+    if len(roots) > 1 and (piece.opcode == "parameter" or COLLECTIVE.match(piece.opcode)):
+      continue
     if piece.opcode == "dynamic-update-slice":
       array = inside.instructions[piece.operands[1]].arrays[0]
     total += array.bytes if resident else 0

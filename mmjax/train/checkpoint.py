@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mmjax.train.manifest import MANIFEST, first_fault, write_manifest
 from mmjax.train.state import Params, TrainState
 
 _PARTIAL = ".orbax-checkpoint-tmp"
+_PATIENCE = 30.0  # seconds for a save that failed to come to rest
 log = logging.getLogger(__name__)
 
 
@@ -141,7 +143,7 @@ class Checkpoints:
     finally:
       self._manager.close()
       if self._failed:
-        self._discard()  # what threads still wrote when it failed
+        self._discard()
 
   def _seal(self) -> None:
     """Adds the manifest once all files are there, just before Orbax gives the folder its name (one process does)."""
@@ -164,10 +166,18 @@ class Checkpoints:
       ) from error
 
   def _discard(self) -> None:
-    """Removes the half of a checkpoint that failed; what a thread still adds to it goes at the next start."""
-    if jax.process_index() == 0:
+    """Removes the half of a checkpoint that failed, until TensorStore's threads have added nothing for a second.
+
+    They outlive the failure, make the folder anew for what is left to write, and would meddle with the next save.
+    """
+    now = quiet = time.monotonic()
+    deadline = now + _PATIENCE
+    while jax.process_index() == 0 and now - quiet < 1 and now < deadline:
       for partial in self._directory.glob(f"{self._saving}{_PARTIAL}*"):
         shutil.rmtree(partial, ignore_errors=True)
+        quiet = now
+      time.sleep(0.05)
+      now = time.monotonic()
 
   def _intact(self, step: int | None) -> int:
     """That step, or the newest that is intact. Raises CheckpointError where there is no such checkpoint."""

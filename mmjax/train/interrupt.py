@@ -59,6 +59,10 @@ def graceful_interrupt() -> Iterator[Interrupt]:
 
   SIGUSR1 is what SLURM is usually told to send some time before the end (sbatch --signal=USR1@120). In a group of
   processes JAX listens for SIGTERM, from jax.distributed.initialize on; the others count as SIGTERM.
+
+  The bound from signal to exit is what is under way (a step, and another one where a device has it queued; a checkpoint
+  that is being written) and one save; waiting for data and evaluations are broken off. A group needs a second more to
+  agree on the step, and finishes an evaluation first: give it the time of one more (evaluation.max_examples bounds it).
   """
   interrupt = Interrupt()
   grouped = jax.distributed.is_initialized()

@@ -64,7 +64,7 @@ class Lines:
     self._file.close()
 
   def _open(self, up_to: int) -> None:
-    before = self._path.read_bytes() if self._path.exists() else b""
+    before = self._path.read_bytes() if self._path.is_file() else b""  # a device or a pipe may have no end
     kept = "".join(json.dumps(record) + "\n" for record in records(before) if record.get(self._counter, 0) <= up_to)
     if kept.encode() != before:
       write_atomically(self._path, kept)  # killed meanwhile: the old lines, or the new ones
@@ -87,7 +87,7 @@ def records(content: bytes) -> list[dict[str, Any]]:
 def read_evaluations(workdir: Path, up_to: int) -> dict[int, dict[str, float]]:
   """{step: metrics} of the evaluations during training, as far as that step."""
   path = workdir / METRICS
-  lines = records(path.read_bytes()) if path.exists() else []
+  lines = records(path.read_bytes()) if path.is_file() else []
   return {line["step"]: line["eval"] for line in lines if "eval" in line and line["step"] <= up_to}
 
 

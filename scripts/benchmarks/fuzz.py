@@ -3,13 +3,15 @@
   python scripts/benchmarks/fuzz.py --inputs 100000 [--targets tar jsonl ...] [--seed 0] [--out build/fuzz]
 
 Prints a line of JSON per target: how many inputs were accepted, how many refused with a documented error, and how many
-crashed; the slowest input; the process's largest resident memory. A crash is written to --out with its traceback, and
-the exit status is 1. An input that takes longer than 20 seconds is a crash too.
+crashed; the slowest input; the largest resident memory. Each target has a process of its own, which may have 4 GB: a
+library that crashes it natively, or that wants more, is a crash as well. A crash's input is kept in --out with its
+traceback, and the exit status is 1. An input that takes longer than 20 seconds is a crash too.
 """
 
 import argparse
 import json
 import logging
+import multiprocessing
 import random
 import resource
 import signal
@@ -18,6 +20,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fuzz_targets
 
 _LIMIT = 20  # seconds for an input
+_MEMORY = 4 << 30
 
 
 class TooSlow(Exception):
@@ -39,18 +43,41 @@ def main() -> int:
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--out", type=Path, default=Path("build/fuzz"))
   options = parser.parse_args()
-  logging.disable(logging.CRITICAL)
-  warnings.simplefilter("ignore")
   crashed = 0
   for name in options.targets:
-    result = fuzz(name, options.inputs, options.seed, options.out)
+    result = isolated(name, options.inputs, options.seed, options.out)
     print(json.dumps(result), flush=True)
     crashed += result["crashed"]
   return int(crashed > 0)
 
 
-def fuzz(name: str, inputs: int, seed: int, out: Path | None = None) -> dict[str, Any]:
+def isolated(name: str, inputs: int, seed: int, out: Path) -> dict[str, Any]:
+  """`fuzz` in a process of its own; where that dies, the input that it died of is in `out`."""
+  out.mkdir(parents=True, exist_ok=True)
+  ours, theirs = multiprocessing.Pipe(duplex=False)
+  child = multiprocessing.get_context("fork").Process(target=_fuzz_alone, args=(theirs, name, inputs, seed, out))
+  child.start()
+  theirs.close()
+  try:
+    return json.loads(ours.recv_bytes())
+  except EOFError:
+    child.join()
+    cause = signal.Signals(-child.exitcode).name if (child.exitcode or 0) < 0 else f"status {child.exitcode}"
+    return {"target": name, "inputs": inputs, "crashed": 1, "kinds": {cause: 1}, "input": f"{out}/{name}-last.input"}
+  finally:
+    child.join()
+
+
+def _fuzz_alone(answer: Connection, name: str, inputs: int, seed: int, out: Path) -> None:
+  resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+  logging.disable(logging.CRITICAL)
+  warnings.simplefilter("ignore")
+  answer.send_bytes(json.dumps(fuzz(name, inputs, seed, out)).encode())
+
+
+def fuzz(name: str, inputs: int, seed: int, out: Path) -> dict[str, Any]:
   """Runs a target on so many inputs, a function of the seed; the counts, as they are printed."""
+  last = out / f"{name}-last.input"
   counts = {"accepted": 0, "refused": 0, "crashed": 0}
   slowest, begun = 0.0, time.process_time()
   kinds: dict[str, int] = {}
@@ -60,6 +87,7 @@ def fuzz(name: str, inputs: int, seed: int, out: Path | None = None) -> dict[str
     rng = random.Random(f"{name} {seed}")
     for number in range(inputs):
       data = target.mutate(rng, rng.choice(target.seeds), target.seeds)
+      last.write_bytes(data)  # should the process die of it
       start = time.process_time()
       signal.alarm(_LIMIT)
       try:
@@ -73,11 +101,12 @@ def fuzz(name: str, inputs: int, seed: int, out: Path | None = None) -> dict[str
         counts["crashed"] += 1
         kind = f"{type(error).__name__} {_place(error)}"
         kinds[kind] = kinds.get(kind, 0) + 1
-        if out is not None and kinds[kind] <= 2:
+        if kinds[kind] <= 2:
           _keep(out, f"{name}-{number}", data)
       finally:
         signal.alarm(0)
       slowest = max(slowest, time.process_time() - start)
+  last.unlink(missing_ok=True)
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
   seconds = time.process_time() - begun
   return {"target": name, "inputs": inputs, **counts, "kinds": kinds, "slowest_s": round(slowest, 3),
@@ -85,7 +114,6 @@ def fuzz(name: str, inputs: int, seed: int, out: Path | None = None) -> dict[str
 
 
 def _keep(out: Path, name: str, data: bytes) -> None:
-  out.mkdir(parents=True, exist_ok=True)
   (out / f"{name}.input").write_bytes(data)
   (out / f"{name}.txt").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
 

@@ -1,5 +1,6 @@
 """Hostile inputs: bytes of valid seeds mutated, and structures broken in the ways parsers get wrong."""
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -39,6 +40,21 @@ TEXTS = (
   b",",
   b'"',
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """`run` raises `documented` errors, or none.
+
+  Attributes:
+    seeds: valid inputs.
+    mutate: (random.Random, a seed, all seeds) to an input.
+  """
+
+  seeds: Sequence[bytes]
+  mutate: Callable[..., bytes]
+  run: Callable[[bytes], Any]
+  documented: tuple[type[Exception], ...]
 
 
 def mutated(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
@@ -154,6 +170,26 @@ def tar_mutator(rng: random.Random, data: bytes, others: Sequence[bytes]) -> byt
       block[148:156] = b"%06o\0 " % sum(block)
       out[at : at + 512] = block
   return mutated(rng, bytes(out), others) if rng.random() < 0.1 else bytes(out)
+
+
+def lines_mutator(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
+  """Options and values, one a line: mostly values replaced, now and then any bytes."""
+  if rng.random() < 0.1:
+    return mutated(rng, data, others)
+  lines = data.split(b"\n")
+  places = [place for place, line in enumerate(lines) if not line.startswith(b"--")]
+  for place in rng.sample(places, min(len(places), rng.choice((1, 1, 2)))):
+    kind = rng.randrange(4)
+    if kind == 0:
+      lines[place] = str(rng.choice(NUMBERS) * rng.choice((1, -1))).encode()
+    elif kind == 1:
+      lines[place] = rng.choice(STRINGS).encode("utf-8", "surrogatepass")
+    elif kind == 2:
+      lines[place] = mutated(rng, lines[place], others).replace(b"\n", b" ")
+    else:
+      lines[place : place + 1] = rng.choice(([], [lines[place]] * 3, [rng.choice(lines)]))
+      break  # the places have moved
+  return b"\n".join(lines)
 
 
 def _keys(tree: Any):

@@ -1,31 +1,32 @@
-"""kill -9 at the worst moments: every run must end as the one that nobody killed, to the bit.
+"""kill -9 at the worst moments: every run must end as the one that nobody killed, to the bit. SIGTERM, and its time.
 
-`python scripts/benchmarks/kill_campaign.py [--kills 25] [--seed 0] [--out DIR]`
+`python scripts/benchmarks/kill_campaign.py [--kills 25] [--stops 10] [--seed 0] [--out DIR]`
 
-A small run on emoji (worker process, two microbatches, moving average, evaluations) is started again and again in a
-process group of its own, killed with all its workers, and started once more. Moments, in turn: while a step computes,
-while a checkpoint is on its way to the disk, during an evaluation, when its worker process has just appeared, and at
-random. What the run was doing when it died is told by a page of memory that outlives it, and by the half-written
-checkpoint it leaves.
+The run of killed_run.py is started again and again in a process group of its own, killed with all its workers, and
+started once more. Moments, in turn: while a step computes, while a checkpoint is on its way to the disk, during an
+evaluation, while its data worker is being started, and at random. A checkpoint is written in the background, so a kill
+during an evaluation mostly hits a save as well: it counts for both, in a table of what runs were at when they died.
+
+Then runs are stopped by SIGTERM at the same moments: seconds until the process is gone, its status (143: saved, to be
+queued again; -15: it had not begun to train, or had already saved its last step), and the end after a restart.
 
 Compared with the uninterrupted run: every array of the last checkpoint's state, what is kept beside it (the data's
 position), which checkpoints there are, metrics.jsonl (but for times), events.jsonl and results.json. Exit status 0: all
-are identical.
+are identical, and each kind of moment was met.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import mmap
 import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,94 +35,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mmjax.cli import started
-from mmjax.data import DataConfig, TokenizerConfig
-from mmjax.encoders.text import TextConfig
-from mmjax.encoders.vit import ViTConfig
-from mmjax.evaluate import EvaluationConfig, measure
-from mmjax.experiment import Experiment, RunConfig, read_experiment
-from mmjax.models.two_tower import TwoTowerConfig
-from mmjax.parallel.mesh import ParallelConfig
-from mmjax.train import loop
+sys.path.insert(0, str(Path(__file__).parent))
+
+from killed_run import At, at, launched, log_of
+
+from mmjax.experiment import read_experiment
 from mmjax.train.checkpoint import Checkpoints
-from mmjax.train.evaluator import Evaluator
-from mmjax.train.optimizer import OptimizerConfig
-from mmjax.train.session import Session
 from mmjax.train.setup import prepare
 
 VOLATILE = {"seconds", "examples_per_second", "input_wait", "input_wait_share"}
-PHASES = {b"s": "step", b"e": "evaluation", b"c": "save", b".": "between"}
-PARTIAL = "*.orbax-checkpoint-tmp"
+KINDS = ("step", "checkpoint", "evaluation", "worker start", "random")
 TIMEOUT = 600.0
-
-
-def experiment(workdir: Path) -> Experiment:
-  """The run: 12 steps of 16 from 40 emoji, so that epochs end within it; saved every 3, evaluated every 4 steps."""
-  return Experiment(
-    data=DataConfig(limit=40, workers=1, tokenizer=TokenizerConfig(vocab_size=384, max_length=8)),
-    model=TwoTowerConfig(
-      image=ViTConfig(image_size=16, patch_size=8, width=16, depth=1, num_heads=2, pool="mean", patch_dropout=0.25),
-      text=TextConfig(vocab_size=64, max_length=8, width=16, depth=1, num_heads=2, eos_id=63),
-      embed_dim=8,
-    ),
-    optimizer=OptimizerConfig(warmup_steps=2, ema_decay=0.9),
-    parallel=ParallelConfig(microbatches=2),
-    evaluation=EvaluationConfig(every=4),
-    run=RunConfig(workdir=workdir, steps=12, batch_size=16, save_every=3, log_every=1, tensorboard=False),
-  )
-
-
-def child(workdir: Path) -> int:
-  """What is killed: trains and measures, as the command line does, and says on a page of memory what it is at."""
-  page = mmap.mmap(os.open(phase_file(workdir), os.O_RDWR), 1)
-
-  def at(phase: bytes, function: Callable) -> Callable:
-    def told(*args: Any, **options: Any) -> Any:
-      before, page[:1] = page[:1], phase
-      try:
-        return function(*args, **options)
-      finally:
-        page[:1] = before
-
-    return told
-
-  def prepare_told(*args: Any, **options: Any) -> Any:
-    training = prepare(*args, **options)
-    return dataclasses.replace(training, step=at(b"s", training.step))
-
-  Evaluator.measure = at(b"e", Evaluator.measure)  # type: ignore[method-assign]
-  Session._save = at(b"c", Session._save)  # type: ignore[method-assign]
-  loop.prepare = prepare_told
-  with started():
-    outcome = loop.train(experiment(workdir))
-    if not outcome.exit_status:
-      measure(outcome.run)
-  return outcome.exit_status
-
-
-def phase_file(workdir: Path) -> Path:
-  return workdir.with_suffix(".phase")
-
-
-@contextlib.contextmanager
-def launched(workdir: Path, cache: Path) -> Iterator[subprocess.Popen]:
-  """A run in a process group of its own, of which nothing is left afterwards."""
-  phase_file(workdir).write_bytes(b".")
-  environment = os.environ | {
-    "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": str(cache),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-  }
-  command = [sys.executable, __file__, "--child", str(workdir)]
-  with workdir.with_suffix(".log").open("ab") as log:
-    run = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-  try:
-    yield run
-  finally:
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
 
 
 def finish(workdir: Path, cache: Path) -> float:
@@ -129,90 +53,71 @@ def finish(workdir: Path, cache: Path) -> float:
   began = time.monotonic()
   with launched(workdir, cache) as run:
     if run.wait(timeout=TIMEOUT):
-      raise SystemExit(f"the run failed with status {run.returncode}; see {workdir.with_suffix('.log')}")
+      raise SystemExit(f"the run failed with status {run.returncode}; see {log_of(workdir)}")
   return time.monotonic() - began
 
 
-def phase(workdir: Path) -> str:
-  return PHASES[phase_file(workdir).read_bytes()]
-
-
-def has_workers(run: subprocess.Popen) -> bool:
-  """Whether a process of the run's own exists: the one that prepares its data, or what forks it."""
-  with contextlib.suppress(OSError):
-    return any(task.read_text() for task in Path(f"/proc/{run.pid}/task").glob("*/children"))
-  return False
+def has_worker(run: subprocess.Popen) -> bool:
+  """Whether a process of the run's own exists: the one that prepares its data, as it is being made or later."""
+  try:
+    children = " ".join(task.read_text() for task in Path(f"/proc/{run.pid}/task").glob("*/children")).split()
+    return any(b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children)
+  except OSError:  # one of them has just gone
+    return False
 
 
 def lines(workdir: Path) -> int:
   return sum(path.read_bytes().count(b"\n") for path in workdir.glob("metrics.jsonl"))
 
 
-Moment = Callable[[subprocess.Popen, Path, random.Random], bool]
+def moment(kind: str, chance: random.Random, shortest: float) -> Callable[[subprocess.Popen, Path], bool]:
+  """A moment to kill at: says, asked every millisecond, whether it is now. A run takes `shortest` seconds at least."""
+  if kind == "random":
+    planned = time.monotonic() + chance.uniform(0, shortest)
+    return lambda run, workdir: time.monotonic() > planned
+  first = 0 if kind == "worker start" else chance.randrange(9)  # lines of the log that come first, of up to 14
+  likely = {"step": 0.05, "evaluation": 0.05, "checkpoint": 0.1, "worker start": 0.1}[kind]
 
+  def now(run: subprocess.Popen, workdir: Path) -> bool:
+    found = lines(workdir) >= first and kind in at(workdir).kinds
+    return found and (kind != "worker start" or has_worker(run)) and chance.random() < likely
 
-def moments(durations: list[float]) -> dict[str, Moment]:
-  """Each says whether now is the time. `durations`: how many seconds runs took so far."""
-  times: dict[int, float] = {}
-
-  def in_step(run: subprocess.Popen, workdir: Path, chance: random.Random) -> bool:
-    return phase(workdir) == "step" and lines(workdir) > 0 and chance.random() < 0.05
-
-  def in_save(run: subprocess.Popen, workdir: Path, chance: random.Random) -> bool:
-    return any((workdir / "checkpoints").glob(PARTIAL)) and chance.random() < 0.2
-
-  def in_evaluation(run: subprocess.Popen, workdir: Path, chance: random.Random) -> bool:
-    return phase(workdir) == "evaluation" and chance.random() < 0.05
-
-  def at_fork(run: subprocess.Popen, workdir: Path, chance: random.Random) -> bool:
-    return lines(workdir) == 0 and has_workers(run) and chance.random() < 0.2
-
-  def at_random(run: subprocess.Popen, workdir: Path, chance: random.Random) -> bool:
-    planned = times.setdefault(run.pid, time.monotonic() + chance.uniform(0, min(durations)))
-    return time.monotonic() > planned
-
-  return {
-    "step": in_step,
-    "checkpoint": in_save,
-    "evaluation": in_evaluation,
-    "worker start": at_fork,
-    "random": at_random,
-  }
+  return now
 
 
 @dataclasses.dataclass(frozen=True)
 class Death:
-  """How a run died: what was waited for, what it was at, what it left behind."""
+  """How a run ended: what was waited for, what it was at, what it left behind, how long it took."""
 
   wanted: str
-  phase: str
-  partial: bool
+  at: At
   logged: int
   checkpoints: tuple[int, ...]
-
-  @property
-  def during(self) -> str:
-    """What it was at, in the words of the campaign."""
-    if self.partial:
-      return "checkpoint"
-    return self.wanted if self.wanted == "worker start" else self.phase
+  status: int
+  seconds: float
 
 
-def kill(workdir: Path, cache: Path, wanted: str, moment: Moment, chance: random.Random) -> Death | None:
-  """Starts a run and kills its whole group at that moment; None where it was over before."""
+def end(workdir: Path, cache: Path, kind: str, number: int, chance: random.Random, shortest: float) -> Death | None:
+  """Starts a run and sends it a signal at such a moment, all of its group if it is SIGKILL; None where it was over."""
+  due = moment(kind, chance, shortest)
   with launched(workdir, cache) as run:
     deadline = time.monotonic() + TIMEOUT
-    while not moment(run, workdir, chance):
+    while not due(run, workdir):
       if run.poll() is not None:
         return None
       if time.monotonic() > deadline:
-        raise SystemExit(f"no {wanted} in {TIMEOUT} s; see {workdir.with_suffix('.log')}")
+        raise SystemExit(f"no {kind} in {TIMEOUT} s; see {log_of(workdir)}")
       time.sleep(0.001)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-  folder = workdir / "checkpoints"
-  steps = tuple(sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal()))
-  return Death(wanted, phase(workdir), any(folder.glob(PARTIAL)), lines(workdir), steps)
+    was, told = at(workdir), time.monotonic()
+    if number == signal.SIGKILL:
+      os.killpg(run.pid, number)
+    else:
+      run.send_signal(number)  # as schedulers do
+    run.wait(timeout=TIMEOUT)
+    seconds = round(time.monotonic() - told, 2)
+  steps = tuple(sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()))
+  found = at(workdir) if number == signal.SIGKILL else was
+  return Death(kind, found, lines(workdir), steps, run.returncode, seconds)
 
 
 def remains(workdir: Path) -> dict[str, Any]:
@@ -243,56 +148,90 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
   ]
 
 
-def campaign(out: Path, kills: int, seed: int, console: Console) -> int:
-  """Runs it, prints a line a kill and a table; returns the exit status."""
-  shutil.rmtree(out, ignore_errors=True)
-  out.mkdir(parents=True)
-  cache, chance = out / "cache", random.Random(seed)
-  durations = [finish(out / "whole", cache)]  # the first run compiles, and builds the data
-  reference = remains(out / "whole")
-  deaths: list[tuple[Death, list[str]]] = []
-  kinds = moments(durations)
-  while len(deaths) < kills:
-    wanted = list(kinds)[len(deaths) % len(kinds)]
-    workdir = out / f"kill{len(deaths)}"
-    death = kill(workdir, cache, wanted, kinds[wanted], chance)
-    if death is None:  # it got through: none of the kills
+Ended = tuple[Death, list[str]]
+"""A death, and what was not identical after a restart."""
+
+
+class Campaign:
+  """The uninterrupted run, and any number of others that are ended and started again."""
+
+  def __init__(self, out: Path, seed: int, console: Console):
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    self._out, self._cache, self._console, self._chance = out, out / "cache", console, random.Random(seed)
+    self._shortest = finish(out / "whole", self._cache)  # it compiles, and builds the data: others take less
+    self._reference = remains(out / "whole")
+
+  def run(self, number: int, times: int) -> list[Ended]:
+    """That many runs, each ended by a signal at the next kind of moment; a line is printed for each."""
+    ended: list[Ended] = []
+    while len(ended) < times:
+      workdir, kind = self._out / f"{number}-{len(ended)}", KINDS[len(ended) % len(KINDS)]
+      death = end(workdir, self._cache, kind, number, self._chance, self._shortest)
+      if death is not None:  # else it got through, and is none of them
+        self._shortest = min(self._shortest, finish(workdir, self._cache))
+        wrong = differences(self._reference, remains(workdir))
+        ended.append((death, wrong))
+        found = f"DIFFERS in {', '.join(wrong)}" if wrong else "identical"
+        self._console.print(f"{len(ended)}/{times}: {death}: {found}", highlight=False)
       shutil.rmtree(workdir, ignore_errors=True)
-      continue
-    durations.append(finish(workdir, cache))
-    wrong = differences(reference, remains(workdir))
-    deaths.append((death, wrong))
-    console.print(
-      f"{len(deaths)}/{kills}: {death}: {'DIFFERS in ' + ', '.join(wrong) if wrong else 'identical'}", highlight=False
-    )
-    shutil.rmtree(workdir)
-  return summary(deaths, console)
+    return ended
 
 
-def summary(deaths: list[tuple[Death, list[str]]], console: Console) -> int:
+def kills_table(ended: Sequence[Ended]) -> tuple[Table, bool]:
+  """(what runs were at when they died, whether all is well): a kill stands in every row that it fits."""
   table = Table("killed during", "kills", "identical afterwards")
-  for during in sorted({death.during for death, _ in deaths}):
-    wrong = [bad for death, bad in deaths if death.during == during]
-    table.add_row(during, str(len(wrong)), str(sum(not bad for bad in wrong)))
-  identical = sum(not wrong for _, wrong in deaths)
+  for kind in sorted({kind for death, _ in ended for kind in death.at.kinds}):
+    wrong = [bad for death, bad in ended if kind in death.at.kinds]
+    table.add_row(kind, str(len(wrong)), str(sum(not bad for bad in wrong)))
+  identical = sum(not wrong for _, wrong in ended)
   table.add_section()
-  table.add_row("all", str(len(deaths)), str(identical))
+  table.add_row("all", str(len(ended)), str(identical))
+  return table, identical == len(ended)
+
+
+def not_met(ended: Sequence[Ended]) -> list[str]:
+  """The kinds of moment that no kill hit."""
+  return sorted(set(KINDS[:-1]) - {kind for death, _ in ended for kind in death.at.kinds})
+
+
+def stops_table(ended: Sequence[Ended]) -> tuple[Table, bool]:
+  """(seconds from SIGTERM until a run is gone, whether all is well)."""
+  table = Table("SIGTERM during", "stops", "status", "median, s", "longest, s", "identical afterwards")
+  for kind in sorted({kind for death, _ in ended for kind in death.at.kinds}):
+    some = [(death, bad) for death, bad in ended if kind in death.at.kinds]
+    seconds = [death.seconds for death, _ in some]
+    statuses = ", ".join(sorted({str(death.status) for death, _ in some}))
+    times = f"{statistics.median(seconds):.2f}", f"{max(seconds):.2f}"
+    table.add_row(kind, str(len(some)), statuses, *times, str(sum(not bad for _, bad in some)))
+  expected = {128 + signal.SIGTERM, -signal.SIGTERM}
+  return table, all(not bad and death.status in expected for death, bad in ended)
+
+
+def campaign(out: Path, kills: int, stops: int, seed: int, console: Console) -> int:
+  """Runs it all and prints the tables; returns the exit status."""
+  runs = Campaign(out, seed, console)
+  killed = runs.run(signal.SIGKILL, kills)
+  table, well = kills_table(killed)
   console.print(table)
-  missed = sorted({"step", "checkpoint", "evaluation", "worker start"} - {death.during for death, _ in deaths})
-  console.print(f"{identical} of {len(deaths)} identical" + (f"; not met: {', '.join(missed)}" if missed else ""))
-  return 0 if identical == len(deaths) else 1
+  missed = not_met(killed)
+  same = sum(not wrong for _, wrong in killed)
+  console.print(f"{same} of {kills} identical" + (f"; not met: {', '.join(missed)}" if missed else ""))
+  if stops:
+    times, stopped_well = stops_table(runs.run(signal.SIGTERM, stops))
+    console.print(times)
+    well = well and stopped_well
+  return 0 if well and (not missed or kills < len(KINDS)) else 1
 
 
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--kills", type=int, default=25)
+  parser.add_argument("--stops", type=int, default=10, help="by SIGTERM, afterwards")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--out", type=Path, default=Path("build/kill_campaign"))
-  parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
   options = parser.parse_args()
-  if options.child:
-    return child(options.child)
-  return campaign(options.out.absolute(), options.kills, options.seed, Console(width=150))
+  return campaign(options.out.absolute(), options.kills, options.stops, options.seed, Console(width=150))
 
 
 if __name__ == "__main__":

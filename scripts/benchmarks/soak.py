@@ -4,8 +4,8 @@
 
 Prints a line of JSON: the slope of resident memory (MB a minute) over the second half with its standard error, for this
 process and its workers, and the longest wait for a batch, after a kill and otherwise. Workers are killed in the first
-third only, since a new one's memory has to fill first. Exit status 1 where memory grew beyond noise, or a wait took
-longer than --bound. The slope is within noise where it is under two standard errors, or under 0.1% of memory a minute.
+third only, since a new one's memory has to fill first. Exit status 1 where memory grew beyond noise (a slope that noise
+alone exceeds less than once in forty times), or a wait took longer than --bound.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy import stats
 
 from mmjax.data import DataConfig, TokenizerConfig, make_loader, make_source, make_tokenizer
 from mmjax.data.feed import device_prefetch
@@ -62,7 +63,7 @@ def main() -> int:
     config = _config(Path(folder), options)
     samples, waits = _run(config, options)
   half = [sample for sample in samples if sample.seconds > options.minutes * 30]
-  slopes = {f"{name}_memory": _slope(half, name) for name in ("main", "workers")}
+  slopes = {f"{name}_memory": growth(half, name) for name in ("main", "workers")}
   print(json.dumps({"minutes": options.minutes, "workers": options.workers, **dataclasses.asdict(waits), **slopes}))
   stalled = max(waits.longest_after_a_kill_s, waits.longest_else_s) > options.bound
   return int(stalled or not all(slope["within_noise"] for slope in slopes.values()))
@@ -149,21 +150,31 @@ def _resident(pid: int) -> float:
   return (pages[1] - pages[2]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _slope(samples: list[Sample], name: str) -> dict[str, float | bool]:
-  """Least squares over the samples' minutes."""
+def slope(minutes: np.ndarray, values: np.ndarray, stretches: int) -> tuple[float, float]:
+  """(slope a minute, its standard error): least squares through the means of equal stretches of the samples.
+
+  Memory moves in steps, so neighbouring samples resemble each other, and an error from all of them would be far too
+  small; the means of stretches that are longer than this resemblance are nearly independent (batch means).
+  """
+  times, means = (np.array([part.mean() for part in np.array_split(x, stretches)]) for x in (minutes, values))
+  centred = times - times.mean()
+  fitted = float(centred @ means / (centred @ centred))
+  residual = means - means.mean() - fitted * centred
+  return fitted, float(np.sqrt(residual @ residual / (stretches - 2) / (centred @ centred)))
+
+
+def growth(samples: list[Sample], name: str, stretches: int = 10) -> dict[str, float | bool]:
+  """How one of the samples' numbers grew, and whether noise explains it (Student's t, one-sided, 2.5%)."""
   minutes = np.array([sample.seconds for sample in samples]) / 60
   values = np.array([getattr(sample, name) for sample in samples])
-  centred = minutes - minutes.mean()
-  slope = float(centred @ values / (centred @ centred))
-  residual = values - values.mean() - slope * centred
-  # Neighbouring samples resemble each other, so the error is of blocks of ten.
-  error = float(np.sqrt(residual.var() / (centred @ centred) * 10))
-  mean = float(values.mean())
+  if len(values) < 2 * stretches:  # less than a minute: nothing can be said, and nothing is
+    return {"samples": len(values), "within_noise": False}
+  fitted, error = slope(minutes, values, stretches)
   return {
-    "mb": round(mean, 1),
-    "mb_per_minute": round(slope, 3),
+    "mb": round(float(values.mean()), 1),
+    "mb_per_minute": round(fitted, 3),
     "standard_error": round(error, 3),
-    "within_noise": bool(slope < max(2 * error, 0.001 * mean)),
+    "within_noise": bool(fitted <= stats.t.ppf(0.975, stretches - 2) * error),
   }
 
 

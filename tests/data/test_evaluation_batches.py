@@ -31,6 +31,19 @@ def test_the_caption_can_be_chosen(emoji_config, train_source, tokenizer):
   np.testing.assert_array_equal(batch["text"][1], tokenizer(records[1]["captions"]["de"])[0])
 
 
+def test_pictures_are_decoded_where_they_are_asked_for(emoji_config, train_source, tokenizer):
+  records = [dict(record) for record in train_source.records[:9]]
+  records[3]["image"] = b"no picture"
+  first, second = batches(emoji_config, records, tokenizer)
+  transform, bad = eval_transform(emoji_config, 10), records[3]["id"]
+  np.testing.assert_array_equal(first["image"][4:6], [transform(record["image"]) for record in records[4:6]])
+  np.testing.assert_array_equal(first["image"][6, :5, 2:], transform(records[6]["image"])[:5, 2:])
+  np.testing.assert_array_equal(second["image"][second["valid"]], [transform(r["image"]) for r in records[7:]])
+  assert np.asarray(second["image"]).shape == second["image"].shape == (7, 10, 10, 3)
+  with pytest.raises(DataError, match=bad):
+    first["image"][2:4]
+
+
 def test_bad_records_are_named(emoji_config, broken_source, tokenizer):
   with pytest.raises(DataError, match=broken_source[4]["id"]):
     batches(emoji_config, broken_source, tokenizer)

@@ -12,6 +12,7 @@ import time
 import zlib
 
 import pytest
+from array_record.python import array_record_module
 from PIL import Image
 
 from mmjax.data import DataConfig, DataError
@@ -205,7 +206,7 @@ for path in sorted((folder / "bombs").iterdir()):
   attempt(lambda: use(path))
 print("pictures", memory("VmHWM") - before)
 before = begin()
-for path in sorted(folder.glob("bomb*.tar")):
+for path in sorted(folder.glob("bomb*.*")):
   def read():
     source = ShardsSource([str(path)], directory=folder, skip=True, max_bytes=file)
     [source[index] for index in range(len(source))]
@@ -216,7 +217,7 @@ print("records", memory("VmHWM") - before)
 
 
 def test_no_input_takes_more_than_the_stated_memory(tmp_path):
-  """24 bytes a pixel of --data.max-pixels and the file twice, for a picture; 16 MB and the file twice, for a record."""
+  """24 bytes a pixel of --data.max-pixels and the file twice, for a picture; 56 MB and the file twice, for a record."""
   pixels, file = 2_000_000, 2 * 2**20
   (tmp_path / "bombs").mkdir()
   (tmp_path / "captions").mkdir()
@@ -253,6 +254,9 @@ def test_no_input_takes_more_than_the_stated_memory(tmp_path):
   nested = [("a.png", picture(1)), ("a.json", b'{"caption": ' + b"[" * 400_000 + b"]" * 400_000 + b"}")]
   tar_of(tmp_path / "bomb4.tar", nested)
   tar_of(tmp_path / "bomb5.tar", [("a.png", picture(1)), ("a.json", b'{"caption": [' + b'"a",' * 249_000 + b'"a"]}')])
+  writer = array_record_module.ArrayRecordWriter(str(tmp_path / "bomb6.array_record"), "group_size:1,zstd:3")
+  writer.write(encode_record(bytes(hundred), ["a"], "k"))  # compressed to 128 KB
+  writer.close()
   (tmp_path / "captions" / "captions.jsonl").write_bytes(b'{"caption": "')
   os.truncate(tmp_path / "captions" / "captions.jsonl", hundred)
   command = [sys.executable, "-c", MEMORY, str(tmp_path), str(pixels), str(file)]

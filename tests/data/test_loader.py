@@ -41,6 +41,7 @@ def test_batches_have_the_documented_keys(emoji_config, train_source, tokenizer)
     "text": ((8, 16), np.int32),
     "index": ((8,), np.int32),
     "concept": ((8,), np.int32),
+    "group": ((8,), np.int32),
   }
   assert -1 <= batch["image"].min() < batch["image"].max() <= 1
   for index, concept in zip(batch["index"], batch["concept"]):

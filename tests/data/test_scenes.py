@@ -238,7 +238,7 @@ def test_bad_fields_are_named(config, source, tokenizer, change, message):
   with pytest.raises(DataError, match=message):
     next(make_loader(config, records, tokenizer, image_size=32, batch_size=1))
   with pytest.raises(DataError, match=message):
-    next(evaluation_batches(records, eval_transform(config, 32), tokenizer, batch_size=1))
+    np.asarray(next(evaluation_batches(records, eval_transform(config, 32), tokenizer, batch_size=1))["relevance"])
 
 
 def test_captions_in_place_of_questions(config):

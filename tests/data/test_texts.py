@@ -106,15 +106,20 @@ def test_batches_are_half_real_pairs_drawn_anew_in_every_epoch(config, source, t
     np.testing.assert_array_equal(first["segment"][row], segment)
 
 
-def test_evaluation_takes_every_other_pair_as_it_is(config, source, tokenizer):
+def test_evaluation_takes_half_of_the_pairs_as_they_are(config, source, tokenizer):
   batch = next(evaluation_batches(source, eval_transform(config, 8), tokenizer, batch_size=8))
   assert batch.keys() == {"text", "segment", "next", "index", "concept", "valid"}
-  assert batch["next"].tolist() == [1, 0] * 4
+  assert batch["next"].tolist() == [1, 0, 0, 1, 0, 1, 1, 0]
   expected, _ = tokenizer.pairs(
     [source[index]["first"] for index in range(8)],
-    [source[index]["others"][0] if index % 2 else source[index]["second"] for index in range(8)],
+    [source[index]["second"] if real else source[index]["others"][0] for index, real in enumerate(batch["next"])],
   )
   np.testing.assert_array_equal(batch["text"], expected)
+
+
+def test_the_place_in_the_story_says_nothing_of_what_follows_in_evaluation(config, source, tokenizer):
+  batch = next(evaluation_batches(source, eval_transform(config, 8), tokenizer, batch_size=32))
+  assert batch["next"].reshape(8, 4).mean(0).tolist() == [0.5] * 4  # places take turns
 
 
 def test_emoji_are_described_in_other_words_and_languages(config):

@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 
 from mmjax.data import DataConfig, DataError, Tokenizer, TokenizerConfig, make_tokenizer
-from mmjax.data.tokenizer import train_vocabulary
+from mmjax.data.tokenizer import read_vocabulary, train_vocabulary
 from mmjax.data.vocabulary import most_frequent
 
 CONFIG = TokenizerConfig(vocab_size=300, max_length=8)
@@ -155,6 +155,14 @@ def test_unreadable_files_are_named(tmp_path):
   (tmp_path / "tokenizer_config.json").write_text(json.dumps({})[:-1])
   with pytest.raises(DataError, match=r"Cannot read the tokenizer record"):
     Tokenizer.load(tmp_path)
+
+
+def test_an_id_that_the_library_would_count_up_to_is_refused(engine, tmp_path):
+  record = json.loads(engine.to_str())
+  record["model"]["vocab"]["Ġ"] = 2**31  # writing it would take 8 GB, and the process
+  (tmp_path / "tokenizer.json").write_text(json.dumps(record))
+  with pytest.raises(DataError, match="the id of 'Ġ' is over 16,777,216"):
+    read_vocabulary(tmp_path / "tokenizer.json")
 
 
 def test_a_single_string_is_not_taken_for_a_list(engine):

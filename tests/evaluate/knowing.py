@@ -130,7 +130,9 @@ def knowing_run(data, objectives, *, devices=8, **evaluation):
   experiment = KnowingExperiment(data, objectives, EvaluationConfig(**evaluation))
   experiment = with_tokenizer(experiment, tokenizer)
   concepts = np.unique(batch["concept"], return_inverse=True)[1]
-  params = {name: jnp.asarray(batch[name].reshape(len(concepts), -1), jnp.float32) for name in ("image", "text")}
+  params = {
+    name: jnp.asarray(np.asarray(batch[name]).reshape(len(concepts), -1), jnp.float32) for name in ("image", "text")
+  }
   params |= {name: jnp.asarray(batch[name]) for name in ("answer", "answer_text", "relevance") if name in batch}
   angle = (concepts // 2 * 2) * 2 * np.pi / (concepts.max() + 2)  # two concepts at each place: similarity cannot tell
   params |= {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mmjax.evaluate.capfilt import Filtered
 from mmjax.study import Variant, main, members
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,7 @@ def test_an_own_loss_is_compared_with_the_built_in_ones(scripts, options, tmp_pa
     ("vqa_scenes", "--model.fusion.width 16 --model.fusion.depth 1", "| joint transformer | 16 | 2 |"),
     ("mmm_scenes", "--model.fusion-depth 1 --model.embed-dim 8", "| picture and text | 16 | 2 |"),
     ("coca_emoji", "--model.multimodal-depth 1 --model.embed-dim 8", "| contrast and captions | 16 | 2 |"),
+    ("unicl_emoji", "--model.embed-dim 8", "| UniCL | 16 | 2 |"),
   ],
 )
 def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_path, monkeypatch, capsys):
@@ -74,6 +76,27 @@ def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_pat
   study = dataclasses.replace(module.STUDY, variants=module.STUDY.variants[:1], metrics=metrics)
   assert call(study, module.EXPERIMENT, "train", *options) == 0
   assert shown in capsys.readouterr().out
+
+
+def test_the_second_round_of_blip_is_trained_on_what_the_first_one_keeps(options, tmp_path, monkeypatch, capsys):
+  monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+  script = importlib.import_module("blip_emoji")
+  monkeypatch.setattr("mmjax.evaluate.capfilt._filtered", kept_but_the_first)
+  study = dataclasses.replace(script.STUDY, variants=script.STUDY.variants[:2])
+  arguments = [*options, "--objectives.1.group", "2", "--run.workdir", str(tmp_path)]
+  assert call(study, script.EXPERIMENT, "train", *arguments) == 0
+  shown = capsys.readouterr().out
+  assert "| noisy | 16 | 2 |" in shown and "| CapFilt | 16 | 2 |" in shown
+  rows = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text().splitlines()]
+  assert rows[0]["index"] == 1 and rows[0]["captions"] == {"name": ["kept"]}
+  config = json.loads((tmp_path / "CapFilt" / "seed0" / "config.json").read_text())
+  assert config["experiment"]["data"]["captions_from"] == str(tmp_path / "captions.jsonl")
+
+
+def kept_but_the_first(run, records, threshold):
+  """In place of what two steps of training would keep, which is chance."""
+  for place in range(len(records)):
+    yield ({"name": ["kept"]} if place else {}), Filtered(records=1, kept=int(place > 0))
 
 
 def test_batch_sizes_see_the_same_number_of_examples(scripts, tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 import tracemalloc
 import zipfile
 
@@ -14,7 +13,7 @@ from mmjax import interop
 from mmjax.interop import InteropError
 from mmjax.interop.npz_file import NpzFile
 from mmjax.interop.safetensors_file import SafetensorsFile, write_safetensors
-from tests.interop.hostile import HUGE, refused, refused_unallocated, tensor, write, write_clip
+from tests.interop.hostile import HUGE, refused, refused_unallocated, tensor, within_a_second, write, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +74,8 @@ def test_a_header_of_many_tensors_is_read_or_refused_within_a_second(tmp_path):
     write(tmp_path / "most.safetensors", header(20_000)),
     write(tmp_path / "more.safetensors", header(30_000)),
   )
-  start = time.process_time()
-  assert len(SafetensorsFile(most).entries) == 20_000
-  assert time.process_time() - start < 1
+  with within_a_second():
+    assert len(SafetensorsFile(most).entries) == 20_000
   refused(lambda: SafetensorsFile(more), "describes 30000 tensors; more than 20000 are refused")
   twice = write(tmp_path / "twice.safetensors", header(30_000, ', "000007": {}'))
   refused(lambda: SafetensorsFile(twice), "'000007' stands in it twice")

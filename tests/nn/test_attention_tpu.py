@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.nn.attention_tpu import attention_in_lanes, fits_lanes
+from mmjax.nn import attention_tpu
+from mmjax.nn.attention_tpu import attention_in_lanes
 
 
 def plain(query, key, value, allowed):
@@ -26,8 +27,10 @@ def masks(kind: str, length: int):
 
 
 @pytest.mark.parametrize("kind", ["none", "causal", "padding"])
-@pytest.mark.parametrize(("heads", "dim"), [(4, 64), (4, 32), (2, 128)])
-def test_equals_the_plain_formula(kind, heads, dim):
+@pytest.mark.parametrize(("heads", "dim", "pieces"), [(4, 64, 1), (3, 40, 3)])
+def test_equals_the_plain_formula(kind, heads, dim, pieces, monkeypatch):
+  if pieces == 3:
+    monkeypatch.setattr(attention_tpu, "ON_CHIP", 0)  # one example at a time
   keys = jax.random.split(jax.random.key(0), 4)
   query, key, value, g = (jax.random.normal(k, (3, 7, heads, dim)) for k in keys)
   allowed = masks(kind, 7)
@@ -48,8 +51,16 @@ def test_bfloat16_is_as_near_to_the_truth_as_rounding_allows():
   np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.02)  # bfloat16 has 8 bits: 2^-8 of values up to 3
 
 
-@pytest.mark.parametrize(
-  ("heads", "dim", "queries", "fits"), [(12, 64, 5, True), (3, 64, 5, False), (16, 72, 5, False), (12, 64, 1, False)]
-)
-def test_only_heads_that_fill_their_lanes_take_this_form(heads, dim, queries, fits):
-  assert fits_lanes(jnp.zeros((1, queries, heads, dim)), jnp.zeros((1, 5, heads, dim))) == fits
+@pytest.mark.parametrize(("batch", "size"), [(64, 8), (60, 10), (7, 7), (17, 1)])
+def test_pieces_are_the_largest_that_divide_the_batch_and_stay_on_the_chip(batch, size):
+  # 16 heads, 256 queries, 196 keys (200 in whole tiles): two float32 arrays of logits are 6.25 MiB an example.
+  assert attention_tpu._piece_size((batch, 16, 64, 256), 196) == size
+
+
+def test_pieces_inside_shard_map_are_each_device_s_own(monkeypatch):
+  monkeypatch.setattr(attention_tpu, "ON_CHIP", 0)
+  mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2], axis_types=(jax.sharding.AxisType.Auto,))
+  x = jax.random.normal(jax.random.key(2), (4, 3, 1, 8))
+  rows = jax.sharding.PartitionSpec("data")
+  split = jax.shard_map(lambda x: attention_in_lanes(x, x, x, None), mesh=mesh, in_specs=rows, out_specs=rows)
+  np.testing.assert_allclose(jax.jit(split)(x), plain(x, x, x, None), atol=2e-6)

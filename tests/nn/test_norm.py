@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.nn.norm import layer_norm, normalize
+from mmjax.nn.norm import _moments, _moments_at_once, layer_norm, normalize
 
 
 def _plain(x, scale, bias, epsilon):
@@ -35,6 +35,16 @@ def test_statistics_of_bfloat16_input_are_float32():
   assert ours.dtype == jnp.bfloat16
   plain = _plain(low.astype(jnp.float32), scale, bias, 1e-6)
   np.testing.assert_allclose(ours.astype(jnp.float32), plain, rtol=1e-2, atol=1e-2)
+
+
+def test_moments_in_one_pass_are_the_same_up_to_the_digits_a_far_mean_costs():
+  x = jax.random.normal(jax.random.key(0), (4, 256)) + jnp.asarray([[0.0], [1.0], [10.0], [-30.0]])
+  mean, variance = _moments(x)
+  at_once, others = _moments_at_once(x)
+  np.testing.assert_array_equal(at_once, mean)
+  np.testing.assert_allclose(others[:2], variance[:2], rtol=1e-6)
+  np.testing.assert_allclose(others[2:], variance[2:], rtol=30**2 * 1e-6)
+  assert _moments_at_once(jnp.full((1, 8), 0.1, jnp.float32))[1] >= 0  # a difference of roundings, and never negative
 
 
 def test_unit_norm_has_a_finite_gradient_at_zero():

@@ -44,6 +44,17 @@ def test_a_term_on_a_mesh_is_the_loss_of_the_whole_batch(loss, mask):
   np.testing.assert_allclose(got, expected, rtol=2e-6)
 
 
+def test_examples_of_one_class_are_positives_where_classes_are_the_labels():
+  mesh = make_mesh(ParallelConfig(fsdp=2))
+  common = dict(logit_scale=jnp.float32(5.0), logit_bias=jnp.float32(0.0), mesh=mesh, batch_axes=BATCH_AXES)
+  term, groups = Contrastive(loss="unicl", labels="group"), CONCEPTS[::-1] % 3
+  call = jax.jit(lambda e, b: term(e, b, loss=LOSSES["unicl"], **common))
+  got = call(put_batch(EMBEDDINGS, mesh), put_batch({"concept": CONCEPTS, "group": groups}, mesh))
+  image, text = (jnp.asarray(EMBEDDINGS[name]) for name in ("image", "text"))
+  np.testing.assert_allclose(got, LOSSES["unicl"](image, text, jnp.asarray(groups), logit_scale=5.0), rtol=2e-6)
+  assert term.needs == ("image", "text", "concept", "group")
+
+
 @pytest.mark.parametrize("loss", ["softmax", "dcl", "unicl", "supcon", "align", "hinge", "triplet"])
 def test_chance_is_what_a_model_gets_that_says_the_same_of_every_pair(loss):
   same = jnp.ones((16, 1), jnp.float32)

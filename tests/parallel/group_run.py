@@ -1,6 +1,7 @@
 """The smallest run, started by tests of process groups and by scripts/benchmarks/processes.py.
 
-It writes down which records its source was asked for and, where HURT says so, harms itself:
+It writes down which records its source was asked for, which pictures evaluation decoded and, where HURT says so, harms
+itself:
 
   HURT="kill 1 3, term 0 2" group_run.py train --run.workdir DIR ...
 
@@ -22,6 +23,8 @@ from PIL import Image
 from mmjax import cli
 from mmjax.data import DataError
 from mmjax.data.feed import Feed
+from mmjax.data.images import decode
+from mmjax.evaluate import pictures
 from mmjax.train import loop
 from tests.tiny import EXPERIMENT
 
@@ -41,6 +44,13 @@ class Asked:
     with self._file.open("a") as file:
       file.write(f"{int(index)}\n")
     return self._source[index]
+
+
+def decoded(picture, *, record, max_pixels):
+  """Evaluation's decoder, which appends the record's name to a file of this process's."""
+  with (workdir() / f"decoded-{jax.process_index()}.txt").open("a") as file:
+    file.write(f"{record}\n")
+  return decode(picture, record=record, max_pixels=max_pixels)
 
 
 class HurtFeed(Feed):
@@ -103,5 +113,6 @@ if __name__ == "__main__":
   make_loader = loop.make_loader
   loop.make_loader = lambda config, source, *a, **k: make_loader(config, Asked(source), *a, **k)
   loop.device_prefetch = HurtFeed
+  pictures.decode = decoded
   cli._report = lambda run: 0  # seconds of drawing, and tested elsewhere
   cli.main(EXPERIMENT)

@@ -69,6 +69,16 @@ def test_the_group_measures_its_model(group):
   assert first["step"] == STEPS and first["n"] > 5 and "image_retrieval_recall@1" in first["metrics"]
 
 
+def test_each_process_decodes_the_pictures_that_it_shows_only(group, folder, alone):
+  """In evaluation, too: of the one batch a process has half of the rows, of which the last ones repeat a picture."""
+  source = make_source(small(folder, alone.workdir).data, "validation")
+  names = [record["id"] for record in source]
+  size = 1 << (len(names) - 1).bit_length()
+  decoded = [(group[0] / f"decoded-{i}.txt").read_text().splitlines() for i in range(2)]
+  assert 4 < size // 2 < len(names)
+  assert decoded[0] == names[: size // 2] and set(decoded[1]) == set(names[size // 2 :])
+
+
 def test_each_process_reads_its_own_examples_only(group, folder, alone):
   data = small(folder, alone.workdir).data
   source = make_source(data, "train")

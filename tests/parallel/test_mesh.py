@@ -66,3 +66,19 @@ def test_a_batch_is_split_over_data_and_fsdp_in_order():
   placed = m.put_batch({"index": rows}, mesh)["index"]
   assert placed.sharding.spec == P(m.BATCH_AXES)
   assert {tuple(np.asarray(s.data)) for s in placed.addressable_shards} == {(0, 1), (2, 3), (4, 5), (6, 7)}
+
+
+def test_rows_are_asked_for_once_by_the_devices_that_share_them():
+  asked = []
+
+  class Rows:
+    shape = (8, 3)
+
+    def __getitem__(self, index):
+      asked.append((index[0].start, index[0].stop))
+      return np.arange(24.0, dtype=np.float32).reshape(8, 3)[index]
+
+  mesh = m.make_mesh(m.ParallelConfig(fsdp=2, model=2))
+  placed = m.put_rows(Rows(), m.batch_sharding(mesh))
+  np.testing.assert_array_equal(placed, np.arange(24.0).reshape(8, 3))
+  assert sorted(asked) == [(0, 2), (2, 4), (4, 6), (6, 8)]

@@ -6,7 +6,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.plan.hlo import analyse
+from mmjax.plan.hlo_bytes import memory_traffic
 from mmjax.plan.hlo_groups import replica_groups
+from mmjax.plan.hlo_text import parse
 
 # As the TPU compiler writes it, shortened: a loop without a known trip count from 2 up to 12, a fusion in it with an
 # estimate of its own and (of no account) one inside, a batched product [4,8,16] x [4,16,32] as a dilated convolution.
@@ -53,6 +55,57 @@ replica_groups=mesh['a'=1,'b'=16] {'b'}, dimensions={1}
   %loop = (s32[], bf16[4,8,16]{2,1,0}, bf16[4,16,32]{2,1,0}) while(%t.1), condition=%cond, body=%body, \
 metadata={op_name="jit(step)/while"}
   ROOT %out = bf16[4,8,16]{2,1,0} get-tuple-element(%loop), index=1
+}
+"""
+
+# As the TPU compiler writes a collective that overlaps a loop: begun by one kernel, carried on by those of the loop's
+# body (which do something else as well), ended by a last one. All name it; it runs once.
+OVERLAPPED = """HloModule jit_step, is_scheduled=true, num_partitions=4
+
+%begin (p: bf16[16,8]) -> (bf16[16,8], bf16[64,8]) {
+  %p = bf16[16,8]{1,0} parameter(0)
+  %gather = bf16[64,8]{1,0} all-gather(%p), channel_id=17, replica_groups=[1,4]<=[4], dimensions={0}
+  ROOT %start = (bf16[16,8]{1,0}, bf16[64,8]{1,0}) custom-call(%gather), custom_call_target="AsyncCollectiveStart"
+}
+
+%step (p.1: bf16[16,8], p.2: bf16[64,8], p.3: f32[4,4]) -> (f32[4,4], bf16[16,8], bf16[64,8]) {
+  %p.1 = bf16[16,8]{1,0} parameter(0)
+  %p.2 = bf16[64,8]{1,0} parameter(1)
+  %p.3 = f32[4,4]{1,0} parameter(2)
+  %gather.1 = bf16[64,8]{1,0} all-gather(%p.1), channel_id=17, replica_groups=[1,4]<=[4], dimensions={0}
+  %twice = f32[4,4]{1,0} add(%p.3, %p.3)
+  ROOT %all = (f32[4,4]{1,0}, bf16[16,8]{1,0}, bf16[64,8]{1,0}) tuple(%twice, %p.1, %p.2)
+}
+
+%body (s: (f32[4,4], bf16[16,8], bf16[64,8])) -> (f32[4,4], bf16[16,8], bf16[64,8]) {
+  %s = (f32[4,4]{1,0}, bf16[16,8]{1,0}, bf16[64,8]{1,0}) parameter(0)
+  %x = f32[4,4]{1,0} get-tuple-element(%s), index=0
+  %a = bf16[16,8]{1,0} get-tuple-element(%s), index=1
+  %b = bf16[64,8]{1,0} get-tuple-element(%s), index=2
+  ROOT %carried = (f32[4,4]{1,0}, bf16[16,8]{1,0}, bf16[64,8]{1,0}) fusion(%a, %b, %x), kind=kOutput, calls=%step
+}
+
+%more (s.1: (f32[4,4], bf16[16,8], bf16[64,8])) -> pred[] {
+  %s.1 = (f32[4,4]{1,0}, bf16[16,8]{1,0}, bf16[64,8]{1,0}) parameter(0)
+  ROOT %true = pred[] constant(true)
+}
+
+%finish (p.4: bf16[64,8]) -> bf16[64,8] {
+  %p.4 = bf16[64,8]{1,0} parameter(0)
+  %gather.2 = bf16[64,8]{1,0} all-gather(%p.4), channel_id=17, replica_groups=[1,4]<=[4], dimensions={0}
+  ROOT %done = bf16[64,8]{1,0} custom-call(%gather.2), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (shard: bf16[16,8], m: f32[4,4]) -> bf16[64,8] {
+  %shard = bf16[16,8]{1,0} parameter(0)
+  %m = f32[4,4]{1,0} parameter(1)
+  %begun = (bf16[16,8]{1,0}, bf16[64,8]{1,0}) fusion(%shard), kind=kCustom, calls=%begin
+  %part = bf16[64,8]{1,0} get-tuple-element(%begun), index=1
+  %state = (f32[4,4]{1,0}, bf16[16,8]{1,0}, bf16[64,8]{1,0}) tuple(%m, %shard, %part)
+  %loop = (f32[4,4]{1,0}, bf16[16,8]{1,0}, bf16[64,8]{1,0}) while(%state), condition=%more, body=%body, \
+backend_config={"known_trip_count":{"n":"6"}}
+  %last = bf16[64,8]{1,0} get-tuple-element(%loop), index=2
+  ROOT %gathered = bf16[64,8]{1,0} fusion(%last), kind=kCustom, calls=%finish
 }
 """
 
@@ -110,6 +163,13 @@ def test_a_tpu_loop_counts_by_its_condition_and_a_fusion_once_an_iteration():
   assert (gather.kind, gather.group_size, gather.count, gather.bytes) == ("all-gather", 16, 1, 4 * 16 * 32 * 2)
   assert (permute.kind, permute.count, permute.bytes) == ("collective-permute", 10, 10 * 4 * 8 * 16 * 2)
   assert permute.groups == ((0, 1), (2, 3))
+
+
+def test_a_collective_that_kernels_carry_on_runs_once():
+  (record,) = analyse(OVERLAPPED).collectives
+  assert (record.kind, record.count, record.bytes) == ("all-gather", 1, 64 * 8 * 2)
+  # Six rounds read and write the 16 numbers that are added; the gathered array is written once, its quarter read once.
+  assert memory_traffic(parse(OVERLAPPED)) == 6 * 2 * 64 + 64 * 8 * 2 + 16 * 8 * 2
 
 
 def test_a_loop_whose_end_is_unknown_is_named():

@@ -1,6 +1,8 @@
 """What the tests of training share: compiled steps, and a data set of a few emoji."""
 
+import signal
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 
@@ -18,3 +20,16 @@ def shared_compilations() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> str:
   return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def no_signal_ends_the_tests() -> Iterator[None]:
+  """Runs are sent signals here; one that comes when no run listens fails its test, and does not end the process."""
+
+  def late(number: int, _: FrameType | None) -> None:
+    pytest.fail(f"{signal.Signals(number).name} came when no run was listening")
+
+  before = {number: signal.signal(number, late) for number in (signal.SIGTERM, signal.SIGUSR1)}
+  yield
+  for number, handler in before.items():
+    signal.signal(number, handler)

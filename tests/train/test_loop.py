@@ -70,7 +70,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(whole, tmp_path, run_of, mo
 
   monkeypatch.setattr(session.TrainingProgress, "advance", interrupt_at_three)
   first = loop.train(interrupted)
-  assert first.exit_status == 128 + signal.SIGINT and 3 <= first.run.step < 6
+  assert first.exit_status == 128 + signal.SIGINT
+  assert first.run.step == 4  # the bound: step 4 was under way when the signal came, and no other is begun
   monkeypatch.setattr(session.TrainingProgress, "advance", original)
   second = loop.train(interrupted)
   assert second.exit_status == 0
@@ -216,7 +217,7 @@ def test_a_full_disk_ends_the_run_with_the_reason_and_the_last_good_checkpoint_g
       loop.train(config)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-  assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()] == ["2"]
+  time.sleep(0.5)  # threads that outlive the save would write now
+  assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]  # the half that was written is gone
   parameters_equal(loop.train(config).run, whole[0].run)
-  assert not list((tmp_path / "checkpoints").glob("*tmp*"))  # what a thread still wrote after the end
   assert log(tmp_path) == log(whole[1])

@@ -57,8 +57,9 @@ def test_a_run_that_goes_back_takes_its_lines_back(tmp_path):
   assert read_evaluations(tmp_path, up_to=3) == {1: {"acc1": 0.1}}
 
 
-def test_a_full_disk_is_answered(tmp_path):
+def test_a_full_disk_is_answered(tmp_path, monkeypatch):
   (tmp_path / "metrics.jsonl").symlink_to("/dev/full")  # every write to it fails as on a full disk
+  monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read, and it has no end"))
   log = JsonLines(tmp_path / "metrics.jsonl", resumed_from=0)
   with pytest.raises(UserError, match=r"metrics\.jsonl could not be written: No space left on device"):
     log.write(1, {"loss": 1.0})

@@ -1,0 +1,107 @@
+"""BLIP's CapFilt: a model writes a caption for every training picture, and filters these and the ones it had."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from rich.progress import track
+
+from mmjax.data import make_source
+from mmjax.data.recaption import write_captions
+from mmjax.data.transforms import PRIMARY
+from mmjax.evaluate import written
+from mmjax.evaluate.examples import Examples
+from mmjax.evaluate.pairs import Pairs
+from mmjax.evaluate.pictures import Pictures
+
+_AT_ONCE = 512  # records whose encoded pictures and texts are held in memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Filtered:
+  """What became of a training split's captions.
+
+  Attributes:
+    records: how many there were.
+    kept: how many still have a caption.
+    given, given_kept: captions the data had, and those of them that match their picture.
+    written, written_kept: captions the model wrote that the data did not have, and those that match.
+  """
+
+  records: int = 0
+  kept: int = 0
+  given: int = 0
+  given_kept: int = 0
+  written: int = 0
+  written_kept: int = 0
+
+
+def caption_and_filter(run: Any, path: str | Path, *, threshold: float = 0.0) -> Filtered:
+  """Writes the file for --data.captions-from: what a run's match head keeps of given and written captions.
+
+  Li et al. 2022 (BLIP), section 3.3. Every caption of any kind is kept or dropped by itself; the written one is added
+  to the main ones. A record none of whose main captions is kept is left out.
+
+  Args:
+    run: a trained model with a caption decoder and a match head; its configuration names the training data.
+    path: the file to write.
+    threshold: captions whose match logit is above it are kept.
+  """
+  source = make_source(run.experiment.data, "train")
+  counts, rows = Filtered(), []
+  starts = range(0, len(source), _AT_ONCE)
+  for start in track(starts, description="captioning and filtering", disable=len(starts) < 2):
+    indices = range(start, min(start + _AT_ONCE, len(source)))
+    records = [source[index] for index in indices]
+    for index, record, (kept, found) in zip(indices, records, _filtered(run, records, threshold), strict=True):
+      counts = Filtered(*(a + b for a, b in zip(dataclasses.astuple(counts), dataclasses.astuple(found), strict=True)))
+      if kept.get(PRIMARY):
+        rows.append((index, record["id"], kept))
+  write_captions(path, rows)
+  return counts
+
+
+def _filtered(
+  run: Any, records: Sequence[Any], threshold: float
+) -> Iterator[tuple[Mapping[str, Sequence[str]], Filtered]]:
+  """For every record (the captions to keep, by kind; what became of them)."""
+  new = written.write_captions(run, Pictures(records, run.experiment.data))
+  candidates = [_candidates(record["captions"], text) for record, text in zip(records, new, strict=True)]
+  logits = _match(run, records, candidates)
+  for record, proposed, scores in zip(records, candidates, logits, strict=True):
+    kept: dict[str, list[str]] = {}
+    found = {"records": 1, "given": 0, "given_kept": 0, "written": 0, "written_kept": 0}
+    for (kind, text), score in zip(proposed, scores, strict=True):
+      whose = "given" if text in record["captions"].get(kind, ()) else "written"
+      found[whose] += 1
+      if score > threshold:
+        found[f"{whose}_kept"] += 1
+        kept.setdefault(kind, []).append(text)
+    yield kept, Filtered(kept=int(PRIMARY in kept), **found)
+
+
+def _candidates(captions: Mapping[str, Sequence[str]], new: str) -> list[tuple[str, str]]:
+  """(kind, text) of every caption a picture could have; the written one only if it says anything, and anything new."""
+  given = [(kind, text) for kind, texts in captions.items() for text in texts]
+  return list(dict.fromkeys([*given, *([(PRIMARY, new)] if new.strip() else [])]))
+
+
+def _match(
+  run: Any, records: Sequence[Any], candidates: Sequence[Sequence[tuple[str, str]]]
+) -> list[Float[np.ndarray, " candidates"]]:
+  """The match logit of each record's picture with each of its candidates."""
+  shown = [
+    {**record, "captions": {PRIMARY: [text for _, text in proposed]}}
+    for record, proposed in zip(records, candidates, strict=True)
+  ]
+  examples = Examples("training", "Training", shown, ("image", "text"))
+  pairs = Pairs(run, examples)
+  images = np.repeat(np.arange(len(shown)), [len(proposed) for proposed in candidates])
+  texts = np.array(
+    [pairs.place[text, int(record["concept"])] for record in shown for text in record["captions"][PRIMARY]]
+  )
+  scores = pairs.match(images, texts)
+  return np.split(scores, np.cumsum([len(proposed) for proposed in candidates])[:-1])

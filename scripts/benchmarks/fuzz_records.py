@@ -1,0 +1,121 @@
+"""What is fuzzed of the data: files of captions, shards, their records, pictures."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from fuzz_inputs import Target, headed, json_mutator, mutated, tar_mutator
+from PIL import Image
+
+from mmjax.data import DataError
+
+
+def csv(folder: Path) -> Target:
+  (folder / "a.png").write_bytes(_picture("PNG"))
+  seeds = [b'image,caption,split\r\na.png,"a, b",train\r\na.png,"x\r\ny",val\r\n', "file_name,text\na.png,é\n".encode()]
+  return Target(seeds, mutated, lambda data: _folder(folder, "captions.csv", data), (DataError,))
+
+
+def jsonl(folder: Path) -> Target:
+  (folder / "a.png").write_bytes(_picture("PNG"))
+  lines = [{"image": "a.png", "caption": ["x", "y"]}, {"file_name": "a.png", "text": "é", "split": "train"}]
+  seeds = [json.dumps(line).encode() for line in lines]
+  return Target(seeds, json_mutator, lambda data: _folder(folder, "captions.jsonl", data), (DataError,))
+
+
+def tar(folder: Path) -> Target:
+  from mmjax.data.shards_source import ShardsSource
+
+  def run(data: bytes) -> None:
+    """Indexes the tar anew, and reads every record of it."""
+    path = folder / "x.tar"
+    path.write_bytes(data)
+    for index in (folder / "shards").glob("*"):
+      index.unlink()
+    source = ShardsSource([str(path)], directory=folder, skip=True, max_bytes=10_000)
+    for index in range(len(source)):
+      source[index]
+
+  formats = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+  return Target([_tar(kind) for kind in formats], tar_mutator, run, (DataError,))
+
+
+def array_record(_: Path) -> Target:
+  from mmjax.data.shard_record import decode_record, encode_record
+
+  seeds = [encode_record(b"\xff\xd8picture", ["one"], "k"), encode_record(b"", ["é", "two"], "")]
+  mutate = headed(lambda length: length.to_bytes(4, "little"), 4, 4)
+  return Target(seeds, mutate, lambda data: decode_record(data, "record 0"), (DataError,))
+
+
+def array_record_file(folder: Path) -> Target:
+  """The container itself, which a library reads."""
+  from mmjax.data.shard_writer import write_shards
+  from mmjax.data.shards_source import ShardsSource
+
+  records = [{"image": _picture("PNG"), "captions": {"name": [f"{n}"]}, "id": "", "concept": 0} for n in range(3)]
+  (path,) = write_shards(records, folder / "data", format="arrayrecord", per_shard=9)  # type: ignore[arg-type]
+  seed = path.read_bytes()
+
+  def run(data: bytes) -> None:
+    path.write_bytes(data)
+    source = ShardsSource([str(path)], directory=folder, skip=True)
+    for index in range(min(len(source), 10)):
+      source[index]
+
+  return Target([seed], mutated, run, (DataError,))
+
+
+def caption_json(_: Path) -> Target:
+  from mmjax.data.shard_record import parse_json
+
+  seeds = [b'{"caption": "a", "url": "b", "width": 3}', '{"captions": ["é", "ü"]}'.encode()]
+  return Target(seeds, json_mutator, lambda data: parse_json(data, "x.json"), (DataError,))
+
+
+def picture(_: Path) -> Target:
+  """Decoded as evaluation does, and as training does."""
+  from mmjax.data.geometry import box_matrix
+  from mmjax.data.images import decode
+  from mmjax.data.photo import open_photo, seen
+
+  def run(data: bytes) -> None:
+    photo = open_photo(data, record="r", max_pixels=10_000)
+    if photo is not None:
+      seen(photo, box_matrix(0, 0, *photo.size), 8)
+    decode(data, record="r", max_pixels=10_000)
+
+  kinds = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+  seeds = [_picture(kind) for kind in kinds] + [b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>']
+  return Target(seeds, mutated, run, (DataError,))
+
+
+def _folder(folder: Path, name: str, data: bytes) -> None:
+  from mmjax.data.folder_source import FolderSource
+
+  (folder / name).write_bytes(data)
+  source = FolderSource(folder, captions_file=name, skip=True)
+  for index in range(len(source)):
+    source[index]
+
+
+def _picture(kind: str) -> bytes:
+  data = io.BytesIO()
+  Image.fromarray(np.arange(12 * 9 * 3, dtype=np.uint8).reshape(9, 12, 3)).save(data, kind)
+  return data.getvalue()
+
+
+def _tar(kind: int) -> bytes:
+  data = io.BytesIO()
+  long = "d/" * 60 + "k" if kind != tarfile.USTAR_FORMAT else "d/k"
+  with tarfile.open(fileobj=data, mode="w", format=kind) as archive:
+    for name, content in (
+      ("a.png", _picture("PNG")), ("a.txt", b"a caption"), (f"{long}.jpg", _picture("JPEG")),
+      (f"{long}.json", b'{"caption": ["x", "y"]}'), ("b.pkl", b"cos\nsystem\n(S'false'\ntR."),
+    ):  # fmt: skip
+      member = tarfile.TarInfo(name)
+      member.size = len(content)
+      archive.addfile(member, io.BytesIO(content))
+  return data.getvalue()
