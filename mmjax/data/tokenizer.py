@@ -18,7 +18,7 @@ from mmjax.data.errors import DataError
 from mmjax.files import write_atomically
 
 MAX_LENGTH = 65_536
-MAX_ID = 2**24
+_MAX_ID = 2**24
 _VOCABULARY, _RECORD, _ANSWERS = "tokenizer.json", "tokenizer_config.json", "answers.json"
 
 
@@ -197,14 +197,10 @@ def read_vocabulary(path: str | Path) -> tokenizers.Tokenizer:
     raise DataError(
       f"Cannot read the tokenizer {path}: {error.strerror}. Give the path of a tokenizer.json."
     ) from error
-  if (token := token_out_of_range(engine)) is not None:
-    raise DataError(f"{path} is not a tokenizer.json: the id of {token!r} is over {MAX_ID:,}")
+  for token, id in engine.get_vocab().items():
+    if id > _MAX_ID:  # to write such a vocabulary the library allocates a number for every id below
+      raise DataError(f"{path} is not a tokenizer.json: the id of {token!r} is over {_MAX_ID:,}")
   return engine
-
-
-def token_out_of_range(engine: tokenizers.Tokenizer) -> str | None:
-  """A token whose id is over MAX_ID: to write such a vocabulary the library allocates a number for every id below."""
-  return next((token for token, id in engine.get_vocab().items() if id > MAX_ID), None)
 
 
 @contextlib.contextmanager

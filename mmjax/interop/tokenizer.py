@@ -12,7 +12,8 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int32
 
-from mmjax.data.tokenizer import MAX_ID, Tokenizer, token_out_of_range
+from mmjax.data.errors import DataError
+from mmjax.data.tokenizer import Tokenizer, read_vocabulary
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.siglip_tokenizer import SPIECE, SiglipTokenizer, load_siglip_tokenizer
@@ -81,13 +82,9 @@ def load_tokenizer(
       "AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes one"
     )
   try:
-    engine = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-  except (KeyboardInterrupt, SystemExit):
-    raise
-  except BaseException as error:  # the library raises bare Exception, and panics that are not even that
-    raise InteropError(f"{path} is not a tokenizer.json: {error}") from error
-  if (token := token_out_of_range(engine)) is not None:
-    raise InteropError(f"{path} is not a tokenizer.json: the id of {token!r} is over {MAX_ID:,}")
+    engine = read_vocabulary(path)
+  except DataError as error:
+    raise InteropError(str(error)) from error
   gemma = record.values.get("tokenizer_class") in _GEMMA
   if gemma:
     _as_gemma(engine, lowercase=record.values["tokenizer_class"] == "Siglip2Tokenizer" or _is_siglip2(folder))
