@@ -1,6 +1,7 @@
 """BLIP's CapFilt: a model writes a caption for every training picture, and filters these and the ones it had."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,36 +52,37 @@ def caption_and_filter(run: Any, path: str | Path, *, threshold: float = 0.0) ->
     threshold: captions whose match logit is above it are kept.
   """
   source = make_source(run.experiment.data, "train")
-  counts, rows = Filtered(), []
+  counts: Counter[str] = Counter()
+  rows = []
   starts = range(0, len(source), _AT_ONCE)
   for start in track(starts, description="captioning and filtering", disable=len(starts) < 2):
     indices = range(start, min(start + _AT_ONCE, len(source)))
     records = [source[index] for index in indices]
     for index, record, (kept, found) in zip(indices, records, _filtered(run, records, threshold), strict=True):
-      counts = Filtered(*(a + b for a, b in zip(dataclasses.astuple(counts), dataclasses.astuple(found), strict=True)))
+      counts += found
       if kept.get(PRIMARY):
         rows.append((index, record["id"], kept))
   write_captions(path, rows)
-  return counts
+  return Filtered(records=len(source), kept=len(rows), **counts)
 
 
 def _filtered(
   run: Any, records: Sequence[Any], threshold: float
-) -> Iterator[tuple[Mapping[str, Sequence[str]], Filtered]]:
-  """For every record (the captions to keep, by kind; what became of them)."""
+) -> Iterator[tuple[Mapping[str, Sequence[str]], Counter[str]]]:
+  """For every record (the captions to keep, by kind; how many there were and are, by Filtered's names)."""
   new = written.write_captions(run, Pictures(records, run.experiment.data))
   candidates = [_candidates(record["captions"], text) for record, text in zip(records, new, strict=True)]
   logits = _match(run, records, candidates)
   for record, proposed, scores in zip(records, candidates, logits, strict=True):
     kept: dict[str, list[str]] = {}
-    found = {"records": 1, "given": 0, "given_kept": 0, "written": 0, "written_kept": 0}
+    found: Counter[str] = Counter()
     for (kind, text), score in zip(proposed, scores, strict=True):
       whose = "given" if text in record["captions"].get(kind, ()) else "written"
       found[whose] += 1
       if score > threshold:
         found[f"{whose}_kept"] += 1
         kept.setdefault(kind, []).append(text)
-    yield kept, Filtered(kept=int(PRIMARY in kept), **found)
+    yield kept, found
 
 
 def _candidates(captions: Mapping[str, Sequence[str]], new: str) -> list[tuple[str, str]]:
