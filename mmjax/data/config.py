@@ -74,6 +74,8 @@ class ScenesConfig:
   """Scenes to train on; a sixth as many, all different from these, are held out."""
   questions: tuple[Literal["colour", "row", "column", "shape", "count"], ...] = ("colour", "row")
   """Kinds of question, asked in turn. Rows and columns stay true only of whole pictures: no crop, no rotation."""
+  caption_shapes: Literal[1, 2, 3] = 3
+  """How many of the three shapes a caption names."""
   seed: int = 0
   """Other scenes."""
 

@@ -110,7 +110,9 @@ def is_held_out(scene: Scene) -> bool:
   return int.from_bytes(digest[:8], "big") < HELD_OUT_FRACTION * 2**64
 
 
-def example(index: int, *, seed: int, held_out: bool, questions: Sequence[str]) -> tuple[Scene, Question, str]:
+def example(
+  index: int, *, seed: int, held_out: bool, questions: Sequence[str], caption_shapes: int = len(KINDS)
+) -> tuple[Scene, Question, str]:
   """The index-th scene of a split with its question and caption: a function of the arguments alone.
 
   Kinds of question take turns, then targets, then answers; of all scenes of the split that have this answer one
@@ -125,14 +127,14 @@ def example(index: int, *, seed: int, held_out: bool, questions: Sequence[str]) 
     scene = _draw(rng)
     question = kind.ask(scene, target)
     if question is not None and question.answer == answer and is_held_out(scene) == held_out:
-      return scene, question, caption(scene, rng)
+      return scene, question, caption(scene, rng, caption_shapes)
 
 
-def caption(scene: Scene, rng: random.Random) -> str:
-  """Every shape with colour and row, in any order."""
+def caption(scene: Scene, rng: random.Random, shapes: int = len(KINDS)) -> str:
+  """So many of the shapes with colour and row, in any order."""
   said = [f"{shape.colour} {shape.kind} in the {PLACES[shape.row]} row" for shape in scene]
   rng.shuffle(said)
-  return ", ".join(said)
+  return ", ".join(said[:shapes])
 
 
 def draw(scene: Scene, size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -17,6 +17,7 @@ class ScenesBuilderConfig(tfds.core.BuilderConfig):
   size: int = 32
   examples: int = 12_000
   questions: tuple[str, ...] = ("colour", "row")
+  caption_shapes: int = 3
   seed: int = 0
 
   @property
@@ -63,7 +64,13 @@ class ScenesBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 def _example(number: int, held_out: bool, config: ScenesBuilderConfig) -> dict:
-  scene, question, caption = scenes.example(number, seed=config.seed, held_out=held_out, questions=config.questions)
+  scene, question, caption = scenes.example(
+    number,
+    seed=config.seed,
+    held_out=held_out,
+    questions=config.questions,
+    caption_shapes=config.caption_shapes,
+  )
   relevance = scenes.mask(question.about, config.size).astype(np.uint8) * 255
   return {
     "image": io.BytesIO(scenes.png(scenes.draw(scene, config.size))),

@@ -52,10 +52,10 @@ def build(directory: str, config: ScenesConfig) -> Any:
   """The TFDS builder of the scenes a configuration describes, its data built if need be."""
   from mmjax.data.scenes_builder import ScenesBuilder, ScenesBuilderConfig
 
-  name = f"{config.size}px_{config.examples}_{'_'.join(config.questions)}_seed{config.seed}"
-  settings = ScenesBuilderConfig(
-    name, size=config.size, examples=config.examples, questions=config.questions, seed=config.seed
-  )
+  fields = {name: getattr(config, name) for name in ("size", "examples", "questions", "caption_shapes", "seed")}
+  said = f"captions{config.caption_shapes}"
+  name = f"{config.size}px_{config.examples}_{'_'.join(config.questions)}_{said}_seed{config.seed}"
+  settings = ScenesBuilderConfig(name, **fields)
   return built(
     lambda place: ScenesBuilder(data_dir=place, config=settings),
     directory,

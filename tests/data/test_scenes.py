@@ -255,6 +255,18 @@ def test_captions_in_place_of_questions(config):
     assert tokenizer.decode(batch["text"][row]).strip() == source[index]["captions"]["name"][0]
 
 
+def test_captions_of_fewer_shapes_say_part_of_what_whole_ones_say(config):
+  def said(shapes):
+    scenes = dataclasses.replace(config.scenes, examples=60, text="caption", caption_shapes=shapes)
+    source = make_source(dataclasses.replace(config, scenes=scenes), "train")
+    return [source[index]["captions"]["name"][0].split(", ") for index in range(len(source))]
+
+  one, two, three = said(1), said(2), said(3)
+  assert [len(caption) for caption in (one[0], two[0], three[0])] == [1, 2, 3]
+  assert [caption[:1] for caption in three] == one and [caption[:2] for caption in three] == two
+  assert {caption[0].split()[1] for caption in one} == {"circle", "square", "triangle"}
+
+
 @pytest.mark.parametrize("change", [{"size": 30}, {"size": 12}, {"examples": 0}, {"questions": ()}])
 def test_impossible_scenes_are_refused(change):
   with pytest.raises(ValueError, match=rf"data.scenes.{next(iter(change))} is"):
