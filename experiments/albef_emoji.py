@@ -6,7 +6,19 @@ most) and what its hidden words are. The moving average's guesses are part of th
 claims to check: matching tells right from wrong pairs (AUC), and ordering the most similar pictures anew by the match
 head beats the similarity alone.
 
-Not yet run to the end: no numbers to expect.
+About 400 concepts by two artists, tested on a third, seed 0, 2026-11-22 (1,100 steps, 611 s of processor time, 866 s
+beside other work):
+
+                                             training concepts, an artist seen    405 concepts, the unseen artist
+    matching, its own text or any, AUC                    .997                              .845
+    its own text or the most similar, AUC                 .936                              .529
+    text to picture, R@1 (re-ranked)                      (.814)                            .393 (.247), chance .002
+    hidden words, with (another) picture                    -                               .762 (.673), chance .029
+
+So matching is learnt, .95 and more, on the artists' styles that it saw, and carries over to another style worse than
+the contrast does: there re-ranking hurts. A seventh of the 405 concepts were never seen either. Contrast decides how
+much of the rest is learnt: with a class token in place of all patches side by side (pool="cls") text to picture is
+.272 (and matching .866), and towers of 128 that read all concepts and languages learn next to nothing in 250 steps.
 """
 
 import dataclasses
@@ -16,13 +28,14 @@ from typing import Any
 from clip_emoji import EXPERIMENT as CLIP
 
 from mmjax.cli import main
+from mmjax.data.config import TokenizerConfig
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.albef import AlbefConfig
 from mmjax.objectives.pair_terms import Matching, MomentumContrastive
 from mmjax.objectives.word_terms import MaskedWords
 
-TOWER: Any = dict(width=128, num_heads=4)
+TOWER: Any = dict(width=96, num_heads=2, mlp_dim=192)
 RAMP = ((0, 0.0), (100, 0.4))
 
 EXPERIMENT = dataclasses.replace(
@@ -30,12 +43,17 @@ EXPERIMENT = dataclasses.replace(
   data=dataclasses.replace(
     CLIP.data,
     views=1,
-    tokenizer=dataclasses.replace(CLIP.data.tokenizer, cls_token="<cls>", mask_token="<mask>"),
+    limit=800,  # about 400 without skin tones
+    name_weight=1.0,
+    keywords_weight=0.0,
+    languages_weight=0.0,
+    tokenizer=TokenizerConfig(vocab_size=1024, max_length=12, cls_token="<cls>", mask_token="<mask>"),
   ),
   model=AlbefConfig(
-    image=ViTConfig(**TOWER, depth=3, image_size=32, patch_size=8, stem="conv", pool="cls"),
-    text=bert_config(**TOWER, depth=2, norm="pre", input_norm=False, token_types=0, tanh_pool=False),
-    fusion_depth=2,
+    image=ViTConfig(**TOWER, depth=3, image_size=32, patch_size=8, stem="conv", pool="flat"),
+    text=bert_config(**TOWER, depth=1, norm="pre", input_norm=False, token_types=0, tanh_pool=False),
+    fusion_depth=1,
+    embed_dim=96,
     init_logit_scale=20.0,
   ),
   objectives=(
@@ -44,7 +62,7 @@ EXPERIMENT = dataclasses.replace(
     MaskedWords(alpha=RAMP),
   ),
   optimizer=dataclasses.replace(CLIP.optimizer, ema_decay=0.98),
-  run=dataclasses.replace(CLIP.run, workdir=Path("runs/albef_emoji"), steps=250, batch_size=128),
+  run=dataclasses.replace(CLIP.run, workdir=Path("runs/albef_emoji"), steps=1100, batch_size=128),
 )
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ a name returns is not, and the loss of the next sentence stays at ln 2.
 from pathlib import Path
 
 from mmjax.cli import main
-from mmjax.data.config import DataConfig, TokenizerConfig
+from mmjax.data.config import DataConfig, TextsConfig, TokenizerConfig
 from mmjax.encoders.bert import bert_config
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.bert import BertConfig
@@ -23,14 +23,15 @@ from mmjax.train.optimizer import OptimizerConfig
 EXPERIMENT = Experiment(
   data=DataConfig(
     source="texts",
+    texts=TextsConfig(examples=20_000),
     tokenizer=TokenizerConfig(
-      vocab_size=2000, max_length=48, cls_token="<cls>", sep_token="<sep>", mask_token="<mask>"
+      vocab_size=2000, max_length=24, cls_token="<cls>", sep_token="<sep>", mask_token="<mask>"
     ),
   ),
-  model=BertConfig(bert_config(width=96, depth=3, num_heads=4, mlp_dim=192, norm="pre")),
+  model=BertConfig(bert_config(width=96, depth=3, num_heads=2, mlp_dim=192, norm="pre")),
   objectives=(MaskedWords(image=False, segments=True), NextSentence()),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01),
-  run=RunConfig(workdir=Path("runs/bert_text"), steps=1500, batch_size=64, save_every=1000),
+  run=RunConfig(workdir=Path("runs/bert_text"), steps=5000, batch_size=64, save_every=1000),
 )
 
 if __name__ == "__main__":

@@ -25,13 +25,14 @@ from mmjax.objectives.terms import Contrastive
 from mmjax.objectives.word_terms import Caption
 from mmjax.study import Study, Variant, main
 
-TOWER: Any = dict(width=128, num_heads=4)
+TOWER: Any = dict(width=96, num_heads=2, mlp_dim=192)
 
 EXPERIMENT = dataclasses.replace(
   CLIP,
   data=dataclasses.replace(
     CLIP.data,
     views=1,
+    limit=800,  # about 400 without skin tones
     name_weight=1.0,
     keywords_weight=0.0,
     languages_weight=0.0,
@@ -39,13 +40,13 @@ EXPERIMENT = dataclasses.replace(
     tokenizer=TokenizerConfig(vocab_size=1024, max_length=12, bos_token="<bos>"),
   ),
   model=BlipConfig(
-    image=ViTConfig(**TOWER, depth=3, image_size=32, patch_size=8, stem="conv", pool="cls"),
-    text=WordsConfig(**TOWER, depth=2),
-    embed_dim=128,
+    image=ViTConfig(**TOWER, depth=3, image_size=32, patch_size=8, stem="conv", pool="flat"),
+    text=WordsConfig(**TOWER, depth=1),
+    embed_dim=96,
     init_logit_scale=20.0,
   ),
   objectives=(Contrastive(mask_same_concept=True), Matching(group=64), Caption()),
-  run=dataclasses.replace(CLIP.run, workdir=Path("runs/blip_emoji"), steps=250, batch_size=128),
+  run=dataclasses.replace(CLIP.run, workdir=Path("runs/blip_emoji"), steps=600, batch_size=128),
 )
 
 

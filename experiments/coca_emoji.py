@@ -14,6 +14,7 @@ from typing import Any
 
 from clip_emoji import EXPERIMENT as CLIP
 
+from mmjax.data.config import TokenizerConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.nn.words import WordsConfig
@@ -21,20 +22,28 @@ from mmjax.objectives.terms import Contrastive
 from mmjax.objectives.word_terms import Caption
 from mmjax.study import Study, Variant, main
 
-TOWER: Any = dict(width=128, num_heads=4)
+TOWER: Any = dict(width=96, num_heads=2, mlp_dim=192)
 
 EXPERIMENT = dataclasses.replace(
   CLIP,
-  data=dataclasses.replace(CLIP.data, views=1, tokenizer=dataclasses.replace(CLIP.data.tokenizer, bos_token="<bos>")),
+  data=dataclasses.replace(
+    CLIP.data,
+    views=1,
+    limit=800,  # about 400 without skin tones
+    name_weight=1.0,
+    keywords_weight=0.0,
+    languages_weight=0.0,
+    tokenizer=TokenizerConfig(vocab_size=1024, max_length=12, bos_token="<bos>"),
+  ),
   model=CocaConfig(
     image=ViTConfig(**TOWER, depth=3, image_size=32, patch_size=8, stem="conv", pool="mean"),
-    text=WordsConfig(**TOWER, depth=2),
-    multimodal_depth=2,
+    text=WordsConfig(**TOWER, depth=1),
+    multimodal_depth=1,
     caption_queries=16,
     init_logit_scale=20.0,
   ),
   objectives=(Contrastive(mask_same_concept=True), Caption(weight=2.0)),
-  run=dataclasses.replace(CLIP.run, workdir=Path("runs/coca_emoji"), steps=250, batch_size=128),
+  run=dataclasses.replace(CLIP.run, workdir=Path("runs/coca_emoji"), steps=800, batch_size=128),
 )
 
 STUDY = Study(

@@ -6,7 +6,11 @@ hidden colour is one of six to whoever reads the text only, and plain to see for
 colour word of the held-out captions, and compares the model with one trained on texts alone; each run's report shows
 besides what is left of it when it is shown another scene's picture.
 
-RESULT
+2,000 held-out scenes, seed 0, 2026-11-22 (two runs of 1,600 steps, 386 s of processor time), accuracy of the colour:
+
+    picture and text                      1.000    (another scene's picture .167)
+    text alone                             .175
+    the commonest colour                   .176
 
 Captions that name all three shapes (--data.scenes.caption-shapes 3) are not learnt in as many steps: .49, which is what
 the commonest colour of the picture gives (20/36 * 1/3 + 15/36 * 2/3 + 1/36). Learning rates from 1e-3 to 3e-3, and

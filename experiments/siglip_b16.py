@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
   ),
   model=TwoTowerConfig(
     image=ViTConfig(
-      **vit_size("B"), patch_size=16, activation="gelu_tanh", scan=True, remat="attention", dtype="bfloat16"
+      **vit_size("B"), patch_size=16, activation="gelu_tanh", scan=True, remat="dots", dtype="bfloat16"
     ),
     text=TextConfig(
       **vit_size("B"),
@@ -46,7 +46,7 @@ EXPERIMENT = Experiment(
       pool="last",
       activation="gelu_tanh",
       scan=True,
-      remat="attention",
+      remat="dots",
       dtype="bfloat16",
     ),
     embed_dim=768,

@@ -19,11 +19,18 @@ from mmjax.cli import main
 
 EXPERIMENT = dataclasses.replace(
   SCENES,
-  data=dataclasses.replace(SCENES.data, source="easy_vqa"),
-  # Shapes lie anywhere, across patches: convolutions see their corners.
-  model=dataclasses.replace(SCENES.model, image=dataclasses.replace(SCENES.model.image, stem="conv")),
+  data=dataclasses.replace(
+    SCENES.data, source="easy_vqa", augmentation=dataclasses.replace(SCENES.data.augmentation, flip=0.5)
+  ),
+  model=dataclasses.replace(
+    SCENES.model,
+    # Shapes lie anywhere, across patches: convolutions see their corners. Most of the work is to see.
+    image=dataclasses.replace(SCENES.model.image, stem="conv", patch_size=4, depth=3, num_heads=2),
+    text=dataclasses.replace(SCENES.model.text, num_heads=2),
+    fusion=dataclasses.replace(SCENES.model.fusion, kind="product"),
+  ),
   objectives=SCENES.objectives[:1],  # the package says nothing of pixels
-  run=dataclasses.replace(SCENES.run, workdir=Path("runs/vqa_easy"), steps=1600),
+  run=dataclasses.replace(SCENES.run, workdir=Path("runs/vqa_easy"), steps=2600),
 )
 
 if __name__ == "__main__":
