@@ -1,13 +1,18 @@
 """easy-VQA: a published small benchmark of questions about shapes and colours.
 
 4,000 training pictures of one shape in one colour with 38,575 questions, 1,000 test pictures with 9,673 (the PyPI
-package easy-vqa by Victor Zhou, whose own CNN and bag of words, multiplied, is reported to reach 99%). The joint
-transformer of vqa_scenes.py at 32 pixels.
+package easy-vqa by Victor Zhou, whose own CNN and bag of words, multiplied, is reported to reach 99%). Here two
+transformers, multiplied, at 32 pixels.
 
-5,000 test questions, seed 0, 2026-11-22: accuracy .853, the commonest answer to each question .670 (1,600 steps; with
-plain patches and 1,200 steps .851). Colours are told (.94 to 1.00 of each), shapes are not (.26 to .59 recall): the
-accuracy in training still rose when it ended (.869). So this falls short of what the task allows, .95 and more;
-longer runs and random crops were not tried.
+5,000 test questions, seed 0, 2026-11-22, accuracy; the commonest answer to each question gives .670:
+
+    product of the two vectors, patches of 4 pixels    .964    (2,600 steps, 450 s of processor time)
+    the question's words attend to the patches         .930    (2,600 steps, 570 s)
+    merged attention, patches of 8 pixels              .853    (1,600 steps)
+
+Patches of 8 pixels tell colours and not shapes (.26 to .59 recall), whatever is done after them. With patches of 4
+shapes are named ("what shape is present?" .98), and what is left is to compare: of questions like "is there a circle?"
+cross-attention gets .64 to .76 right, which is what their commonest answer gives, and the product .75 to .98.
 """
 
 import dataclasses

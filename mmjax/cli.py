@@ -18,6 +18,9 @@ from mmjax.data.errors import DataError
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
 
+_LONGEST_OPTION = 1000
+"""Characters; no option has a tenth of them."""
+
 COMMANDS = {
   "train": "train, or go on training; then evaluate and write the report",
   "evaluate": "measure the newest checkpoint in the workdir; writes results.json",
@@ -88,6 +91,9 @@ def parse(
   commands: Mapping[str, str] = MappingProxyType(COMMANDS),
 ) -> Experiment:
   """The experiment with the command line's overrides; a field that does not exist is an error naming the nearest."""
+  for option in (argument.split("=", 1)[0] for argument in arguments):
+    if option.startswith("-") and len(option) > _LONGEST_OPTION:  # the search for the nearest name would take minutes
+      _fail(f"an option of {len(option):,} characters is none: {option[:40]}...")
   listing = "\n".join(f"  {name:9} {text}" for name, text in commands.items())
   try:
     return tyro.cli(

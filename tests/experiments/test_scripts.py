@@ -88,6 +88,7 @@ def metrics(text: str) -> dict[str, float]:
   [
     (["trian"], "unknown command 'trian'; commands are train, evaluate, report"),
     (["train", "--run.stepz", "3"], "--run.steps"),
+    (["train", "--run.ste" + "p" * 30_000, "3"], "an option of 30,009 characters is none: --run.step"),
     (["train", "--run.steps", "0"], "run.steps is 0"),
     (["train", "--run.batch-size", "12"], "such as"),
     (["train", "--model.image.num-heads", "5"], "divisible by num_heads=5"),
