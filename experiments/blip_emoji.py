@@ -6,7 +6,19 @@ match head calls right, and a new model is trained on what is left. Here four in
 emoji. The claims to check: the match head tells wrong captions from right ones though it was trained on both (AUC),
 and the second model does better than the first.
 
-Not yet run to the end: no numbers to expect.
+About 400 concepts by two artists, tested on a third, seed 0, 2026-11-22 (600 steps each, 635 s of processor time in
+all): neither claim holds here.
+
+                                            noisy    CapFilt
+    wrong training captions found, AUC       .598       -        (goal .9)
+    text to unseen artist, R@1               .249      .109
+    unseen artist to text, R@1               .272      .109
+    captions written, CIDEr                  .028      .342
+
+The contrast has learnt the wrong pairs by heart when matching begins to be learnt (their losses at the end: .37 of ln 128,
+and .58 of .64), so the filter leaves 353 of 834 pictures, a third of which still have a wrong name. With two pictures
+of a concept, there is one other at most to contradict a wrong name. Not tried: more pictures of a concept (skin tones),
+less noise, fewer steps of contrast.
 """
 
 import dataclasses
