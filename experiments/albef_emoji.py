@@ -19,7 +19,7 @@ So matching is learnt, .95 and more, on the artists' styles that it saw, and car
 the contrast does: there re-ranking hurts. A seventh of the 405 concepts were never seen either. Contrast decides how
 much of the rest is learnt: with a class token in place of all patches side by side (pool="cls") text to picture is
 .272 (and matching .866), and towers of 128 that read all concepts and languages learn next to nothing in 250 steps.
-Twice as many concepts (--data.limit 1700) are learnt more slowly: after 560 steps the match loss still stands at .615 (chance .637).
+Twice as many concepts (--data.limit 1700) take longer: after 560 steps the match loss still stands at .615 of .637.
 """
 
 import dataclasses
