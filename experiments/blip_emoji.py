@@ -16,9 +16,9 @@ all): neither claim holds here.
     captions written, CIDEr                  .028      .342
 
 The contrast has learnt the wrong pairs by heart when matching begins to be learnt (their losses at the end: .37 of
-ln 128, and .58 of .64), so the filter leaves 353 of 834 pictures, a third of which still have a wrong name. With two pictures
-of a concept, there is one other at most to contradict a wrong name. Not tried: more pictures of a concept (skin tones),
-less noise, fewer steps of contrast.
+ln 128, and .58 of .64), so the filter leaves 353 of 834 pictures, a third of which still have a wrong name. With
+two pictures of a concept, there is one other at most to contradict a wrong name. Not tried: more pictures of a concept
+(skin tones), less noise, fewer steps of contrast.
 """
 
 import dataclasses

@@ -34,9 +34,7 @@ EXPERIMENT = Experiment(
     workers=8,
   ),
   model=TwoTowerConfig(
-    image=ViTConfig(
-      **vit_size("B"), patch_size=16, activation="gelu_tanh", scan=True, remat="dots", dtype="bfloat16"
-    ),
+    image=ViTConfig(**vit_size("B"), patch_size=16, activation="gelu_tanh", scan=True, remat="dots", dtype="bfloat16"),
     text=TextConfig(
       **vit_size("B"),
       vocab_size=32_000,

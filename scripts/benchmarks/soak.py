@@ -5,8 +5,8 @@
 Prints a line of JSON: the slope of resident memory (MB a minute) over the second half with its standard error, for this
 process and its workers, and the longest wait for a batch, after a kill and otherwise. Workers are killed in the first
 third only, since a new one's memory has to fill first: allocators come to rest after some 4,000 batches, so with less
-than that in the first half (--rate 4) what is left of the filling looks like a leak. Exit status 1 where memory grew beyond noise (a slope that noise
-alone exceeds less than once in forty times), or a wait took longer than --bound.
+than that in the first half (--rate 4) what is left of the filling looks like a leak. Exit status 1 where memory grew
+beyond noise (a slope that noise alone exceeds less than once in forty times), or a wait took longer than --bound.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from mmjax.data import DataConfig, TokenizerConfig, make_loader, make_source, ma
 from mmjax.data.feed import device_prefetch
 from mmjax.data.shard_writer import write_shards
 from mmjax.data.sources import Record
-
 
 COLUMNS = ("seconds", "main", "workers")
 """Of samples: since the start, and megabytes resident here and in all workers."""
