@@ -16,9 +16,9 @@ from mmjax.experiment import Experiment
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
   {
-    "train": "train every variant, or go on; measure each; then write the comparison",
+    "train": "train every variant, or go on; measure each and write its report; then write the comparison",
     "evaluate": "measure the newest checkpoint of every variant again",
-    "report": "write comparison.md, .png and .html from what has been measured",
+    "report": "write report.html of every variant, and comparison.md, .png and .html, from what has been measured",
   }
 )
 
@@ -110,9 +110,10 @@ def _run(study: Study, command: str, experiment: Any) -> int:
 
   runs = members(study, experiment)
   for place, member in enumerate(runs, 1):
-    if command == "report":
-      continue
     workdir = member.experiment.run.workdir
+    if command == "report":
+      _report(study, workdir)
+      continue
     Console().print(f"\n[bold]{place} of {len(runs)}: {member.variant.name}[/], {workdir}", highlight=False)
     status = _one(study, command, member)
     if status:
@@ -134,7 +135,7 @@ def _train(member: Member, losses: Mapping[str, Any]) -> int:
   """Trains and measures one run; one that is finished and measured is left as it is."""
   import jax
 
-  from mmjax.evaluate import measure
+  from mmjax.evaluate import measure, write_report
   from mmjax.train.loop import train
 
   experiment = member.experiment
@@ -147,6 +148,7 @@ def _train(member: Member, losses: Mapping[str, Any]) -> int:
   if outcome.exit_status:
     return outcome.exit_status
   measure(outcome.run)
+  write_report(experiment.run.workdir, outcome.run)
   jax.clear_caches()  # the next variant compiles its own step
   return 0
 
@@ -170,3 +172,12 @@ def _evaluate(workdir: Path) -> int:
 
   measure(load_run(workdir))
   return 0
+
+
+def _report(study: Study, workdir: Path) -> None:
+  """The report of a run that was measured; a study that trains its runs itself keeps nothing to make one of."""
+  from mmjax.evaluate import write_report
+  from mmjax.run import load_run
+
+  if study.train is None and (workdir.expanduser() / "results.json").exists():
+    write_report(workdir, load_run(workdir))

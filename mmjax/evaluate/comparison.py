@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import jax
 from rich.console import Console
@@ -57,7 +58,8 @@ def write_comparison(study: Study, runs: Sequence[Member], workdir: Path) -> Non
   write_atomically(workdir / "comparison.md", table)
   _plot(study, lines, chance, workdir / "comparison.png")
   pictures = {heading: _embedded(draw(runs)) for heading, draw in study.pictures.items()}
-  write_atomically(workdir / "comparison.html", _html(study, lines, chance, workdir, pictures))
+  sections = {**pictures, **_reports(runs, workdir)}
+  write_atomically(workdir / "comparison.html", _html(study, lines, chance, workdir, sections))
   console = Console()
   console.print(_rich(study, lines, chance) if console.is_terminal else table, highlight=False, soft_wrap=True)
   console.print(f"comparison: {workdir / 'comparison.html'}", highlight=False, soft_wrap=True)
@@ -134,18 +136,29 @@ def _rich(study: Study, lines: Sequence[Line], chance: Mapping[str, float]) -> A
 
 
 def _html(
-  study: Study, lines: Sequence[Line], chance: Mapping[str, float], workdir: Path, pictures: Mapping[str, str]
+  study: Study, lines: Sequence[Line], chance: Mapping[str, float], workdir: Path, sections: Mapping[str, str]
 ) -> str:
   head, *body = _cells(study, lines, chance)
   cells = lambda row, tag: "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
   rows = "".join(f"<tr{' class=control' if row is body[-1] else ''}>{cells(row, 'td')}</tr>" for row in body)
   table = f'<div class="scroll"><table><thead><tr>{cells(head, "th")}</tr></thead><tbody>{rows}</tbody></table></div>'
   plot = _image((workdir / "comparison.png").read_bytes(), "the table as a plot")
-  more = [(f"picture{i}", heading, picture) for i, (heading, picture) in enumerate(pictures.items())]
+  more = [(f"section{i}", heading, content) for i, (heading, content) in enumerate(sections.items())]
   lead = '<p class="note">The same data and evaluation for every variant; mean and standard deviation over seeds.</p>'
   return page(
     f"mmjax study: {workdir.resolve().name}", lead, [("table", "Table", table), ("plot", "Plot", plot), *more]
   )
+
+
+def _reports(runs: Sequence[Member], workdir: Path) -> dict[str, str]:
+  """{heading: links to the reports of those runs that have one}, relative to the study's workdir."""
+  links = []
+  for run in runs:
+    path = run.experiment.run.workdir.expanduser() / "report.html"
+    if path.exists():
+      name = f"{run.variant.name}, seed {run.experiment.run.seed}"
+      links.append(f'<li><a href="{escape(quote(path.relative_to(workdir).as_posix()))}">{escape(name)}</a></li>')
+  return {"Runs": f"<ul>{''.join(links)}</ul>"} if links else {}
 
 
 def _image(png: bytes, alternative: str) -> str:

@@ -76,6 +76,9 @@ def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_pat
   study = dataclasses.replace(module.STUDY, variants=module.STUDY.variants[:1], metrics=metrics)
   assert call(study, module.EXPERIMENT, "train", *options) == 0
   assert shown in capsys.readouterr().out
+  (report,) = (tmp_path / "run").glob("*/seed0/report.html")
+  linked = f'<a href="{report.relative_to(tmp_path / "run").as_posix()}">{study.variants[0].name}, seed 0</a>'
+  assert linked in (tmp_path / "run" / "comparison.html").read_text()
 
 
 def test_the_second_round_of_blip_is_trained_on_what_the_first_one_keeps(options, tmp_path, monkeypatch, capsys):
