@@ -184,7 +184,7 @@ def _plot(study: Study, lines: Sequence[Line], chance: Mapping[str, float], path
     axes.set_title(heading, fontsize=10)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
-  figure.axes[0].legend(frameon=False, fontsize=9, **_beside(study))
+  figure.axes[0].legend(framealpha=0.9, edgecolor="none", fontsize=9, **_beside(study))
   partial = path.with_suffix(".partial.png")
   figure.savefig(partial, dpi=130)
   partial.replace(path)
