@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from clip_emoji import EXPERIMENT as CLIP
+from clip_emoji import NAMES
 
 from mmjax.cli import main
-from mmjax.data.config import TokenizerConfig
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.albef import AlbefConfig
@@ -42,13 +42,7 @@ RAMP = ((0, 0.0), (100, 0.4))
 EXPERIMENT = dataclasses.replace(
   CLIP,
   data=dataclasses.replace(
-    CLIP.data,
-    views=1,
-    limit=800,  # about 400 without skin tones
-    name_weight=1.0,
-    keywords_weight=0.0,
-    languages_weight=0.0,
-    tokenizer=TokenizerConfig(vocab_size=1024, max_length=12, cls_token="<cls>", mask_token="<mask>"),
+    NAMES, tokenizer=dataclasses.replace(NAMES.tokenizer, cls_token="<cls>", mask_token="<mask>")
   ),
   model=AlbefConfig(
     image=ViTConfig(**TOWER, depth=3, image_size=32, patch_size=8, stem="conv", pool="flat"),

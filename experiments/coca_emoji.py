@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from clip_emoji import EXPERIMENT as CLIP
+from clip_emoji import NAMES
 
-from mmjax.data.config import TokenizerConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.nn.words import WordsConfig
@@ -35,15 +35,7 @@ TOWER: Any = dict(width=96, num_heads=2, mlp_dim=192)
 
 EXPERIMENT = dataclasses.replace(
   CLIP,
-  data=dataclasses.replace(
-    CLIP.data,
-    views=1,
-    limit=800,  # about 400 without skin tones
-    name_weight=1.0,
-    keywords_weight=0.0,
-    languages_weight=0.0,
-    tokenizer=TokenizerConfig(vocab_size=1024, max_length=12, bos_token="<bos>"),
-  ),
+  data=dataclasses.replace(NAMES, tokenizer=dataclasses.replace(NAMES.tokenizer, bos_token="<bos>")),
   model=CocaConfig(
     image=ViTConfig(**TOWER, depth=3, image_size=32, patch_size=8, stem="conv", pool="mean"),
     text=WordsConfig(**TOWER, depth=1),

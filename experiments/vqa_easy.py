@@ -10,7 +10,7 @@ transformers, multiplied, at 32 pixels.
     the question's words attend to the patches         .930    (2,600 steps, 570 s)
     merged attention, patches of 8 pixels              .853    (1,600 steps)
 
-Patches of 8 pixels tell colours and not shapes (.26 to .59 recall), whatever is done after them. With patches of 4
+With patches of 8 pixels colours are told and shapes are not (.26 to .59 recall). With patches of 4
 shapes are named ("what shape is present?" .98), and what is left is to compare: of questions like "is there a circle?"
 cross-attention gets .64 to .76 right, which is what their commonest answer gives, and the product .75 to .98.
 """

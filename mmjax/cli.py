@@ -92,7 +92,7 @@ def parse(
 ) -> Experiment:
   """The experiment with the command line's overrides; a field that does not exist is an error naming the nearest."""
   for option in (argument.split("=", 1)[0] for argument in arguments):
-    if option.startswith("-") and len(option) > _LONGEST_OPTION:  # the search for the nearest name would take minutes
+    if option.startswith("-") and len(option) > _LONGEST_OPTION:  # seconds to search for the nearest name
       _fail(f"an option of {len(option):,} characters is none: {option[:40]}...")
   listing = "\n".join(f"  {name:9} {text}" for name, text in commands.items())
   try:
