@@ -44,7 +44,7 @@ class RunConfig:
   log_every: int = 10
   """Steps between two lines of metrics.jsonl."""
   save_every: int = 500
-  """Steps between two checkpoints (the last step, and Ctrl-C, save as well)."""
+  """Steps between two checkpoints (the last step, evaluations and Ctrl-C save as well)."""
   keep_last: int = 2
   """How many of the newest checkpoints to keep; the best one by evaluation.best_metric is kept besides."""
   tensorboard: bool = True
@@ -128,6 +128,10 @@ class Experiment:
         continue
       if needs_bias(LOSSES[objective.loss]) and getattr(self.model, "init_logit_bias", None) is None:
         raise ValueError(f"the objective {objective.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
+
+  def saves_after(self, step: int) -> bool:
+    """Whether the run saves a checkpoint after a step even if nobody stops it there; what it evaluates, it saves."""
+    return step % self.run.save_every == 0 or step == self.run.steps or self.evaluation.after(step)
 
 
 _LONGEST = 4096  # of a text or list in a configuration

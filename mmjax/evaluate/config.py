@@ -41,3 +41,7 @@ class EvaluationConfig:
     wrong = [template for template in self.templates if template.count("{}") != 1]
     if wrong or not self.templates:
       raise ValueError(f"evaluation.templates must be texts with one {{}} each for the class; got {wrong}")
+
+  def after(self, step: int) -> bool:
+    """Whether a run evaluates after a step."""
+    return self.every > 0 and step > 0 and step % self.every == 0

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,23 @@ class Checkpoints:
   Args:
     directory: created if need be.
     keep_last: how many of the newest to keep; the one with the best score (see `score`) is kept besides.
+    planned: whether a step is one that an uninterrupted run saves. A checkpoint of another, made when somebody stopped
+      the run, is kept while it is the newest or there are too few others: it never takes the place of a planned one.
     read_only: look only: nothing is created, and a run that is writing here just now is left in peace.
   """
 
-  def __init__(self, directory: Path, *, keep_last: int = 3, read_only: bool = False):
+  def __init__(
+    self,
+    directory: Path,
+    *,
+    keep_last: int = 3,
+    planned: Callable[[int], bool] = lambda step: True,
+    read_only: bool = False,
+  ):
     self._directory = directory.absolute()
     self._read_only = read_only
     self._saving, self._failed = -1, False
-    self._kept = _NewestAndBest(keep_last, {})
+    self._kept = _NewestAndBest(keep_last, planned, {})
     # Orbax logs several lines a save at INFO, warns of its own defaults, and logs what it raises as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     self._manager = ocp.CheckpointManager(
@@ -246,9 +255,10 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _NewestAndBest(policies.PreservationPolicy):
-  """Keeps the newest few, and the best of those that have a score (the later of equals)."""
+  """Keeps the newest few, planned ones first, and the best of those that have a score (the later of equals)."""
 
   keep_last: int
+  planned: Callable[[int], bool]
   scores: dict[int, float]
 
   def should_preserve(
@@ -262,7 +272,8 @@ class _NewestAndBest(policies.PreservationPolicy):
     """Those of `steps` (in order) that are kept."""
     scored = [step for step in steps if step in self.scores]
     best = max(scored, key=lambda step: (self.scores[step], step), default=None)
-    return {*steps[-self.keep_last :], *([] if best is None else [best])}
+    newest = sorted(steps, key=lambda step: (self.planned(step), step))[-self.keep_last :]
+    return {*steps[-1:], *newest, *([] if best is None else [best])}
 
 
 def _leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:

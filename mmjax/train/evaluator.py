@@ -43,13 +43,9 @@ class Evaluator:
       if self._config.best_metric in numbers:
         score(step, numbers[self._config.best_metric])
 
-  def at(self, step: int) -> bool:
-    """Whether a step is one to evaluate after."""
-    return self._config.every > 0 and step > 0 and step % self._config.every == 0
-
   def due(self, step: int) -> bool:
-    """Whether that has not been done yet."""
-    return self.at(step) and step not in self._done
+    """Whether to evaluate after a step: it is one of those, and has not been done yet."""
+    return self._config.after(step) and step not in self._done
 
   def rewind(self, step: int) -> None:
     """Forgets the evaluations after a step."""

@@ -72,7 +72,7 @@ def train(
     batch_size=experiment.run.batch_size,
     seed=experiment.run.seed,
   )
-  checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last)
+  checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last, planned=experiment.saves_after)
   feed = device_prefetch(loader, lambda batch: put_batch(batch, training.mesh))
   with contextlib.closing(checkpoints), feed:  # whatever happens, a save that has begun is finished
     start = _start(experiment, training, checkpoints)

@@ -101,9 +101,9 @@ class Session:
       back = self._land(before) if before else None
       if back is not None:
         state, flight = back, None
-      elif self._due(self._step + 1):
+      elif self._experiment.saves_after(self._step + 1):
         state, flight = self._land(flight) or state, None
-        if self._step > self._saved and self._due(self._step):
+        if self._step > self._saved and self._experiment.saves_after(self._step):
           self._save(state)
           self._evaluate(state)
     return self._land(flight) or state if flight else state
@@ -125,11 +125,6 @@ class Session:
     if self._batches % self._experiment.run.log_every == 0 and self._contrastive:
       self._watch.captions(self._step, batch)
     return batch
-
-  def _due(self, step: int) -> bool:
-    """Whether a step is one to save at."""
-    run = self._experiment.run
-    return step % run.save_every == 0 or step == run.steps or self._evaluator.at(step)
 
   def _land(self, flight: _Flight) -> TrainState | None:
     """Looks at a step's numbers; counts the step, or does what the policy says. Returns the state to go back to."""

@@ -64,6 +64,17 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
   assert found() == [4, 5]
 
 
+def test_a_checkpoint_made_when_a_run_was_stopped_takes_no_other_ones_place(tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep_last=2, planned=lambda step: step % 3 == 0)
+  kept = []
+  for step in (1, 3, 4, 6, 8, 9):
+    checkpoints.save(step, small(0), {})
+    checkpoints.wait()
+    kept.append(sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdecimal()))
+  checkpoints.close()
+  assert kept == [[1], [1, 3], [3, 4], [3, 6], [3, 6, 8], [6, 9]]
+
+
 def test_a_checkpoint_of_another_model_is_refused_and_the_parameter_named(tmp_path, training):
   checkpoints = Checkpoints(tmp_path)
   checkpoints.save(1, training.initial_state(), {})

@@ -165,6 +165,20 @@ def test_on_other_device_counts_the_data_are_the_same_and_the_losses_agree(whole
   assert [record["step"] for record in log(tmp_path)] == [record["step"] for record in log(workdir)]
 
 
+@pytest.mark.parametrize("stop", [3, 5])
+def test_a_stopped_run_leaves_the_same_checkpoints_as_one_that_nobody_stopped(whole, tmp_path, config, stop):
+  """Stopped between two planned saves, it saves there; afterwards no planned checkpoint is missing for it."""
+  workdir, experiment, _ = whole
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(session.Interrupt, "reached", lambda this, turn: turn > stop)
+    assert loop.train(config(tmp_path)).run.step == stop
+  names = lambda folder: sorted(path.name for path in (folder / CHECKPOINTS).iterdir())
+  assert str(stop) in names(tmp_path)
+  loop.train(config(tmp_path))
+  assert names(tmp_path) == names(workdir)
+  same(final(tmp_path, experiment), final(workdir, experiment))
+
+
 def test_the_best_checkpoint_is_remembered_over_a_restart(tmp_path, config, monkeypatch):
   """Evaluation gets worse; the best one's step stays on the disk, though the newest one alone is kept."""
   scores = iter([0.9, 0.5, 0.4])
