@@ -143,6 +143,8 @@ class DataConfig:
   """emoji: the languages captions are sampled from, besides English."""
   skin_tones: bool = True
   """emoji: train on the skin-tone variants as well."""
+  groups: tuple[str, ...] = ()
+  """emoji: train and evaluate on these groups only, such as "people-and-body"; empty: all."""
   limit: int | None = None
   """emoji: build and use about this many emoji only, for quick trials."""
   name_weight: float = 0.5

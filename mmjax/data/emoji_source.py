@@ -7,7 +7,7 @@ from typing import Any
 from mmjax.data import emoji
 from mmjax.data.config import DataConfig
 from mmjax.data.emoji_draw import VENDORS
-from mmjax.data.emoji_text import LANGUAGES
+from mmjax.data.emoji_text import GROUPS, LANGUAGES
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.sources import Record
 
@@ -33,10 +33,11 @@ class EmojiSource:
     split: "train", "heldout" (or "validation"), "all".
     skin_tones: with the skin-tone variants.
     languages: the captions kept besides the English name and keywords.
+    groups: only emoji of these groups of Unicode's; empty: all.
     limit: about this many emoji per artist.
 
   Raises:
-    DataError: unknown artist, language or split; missing package; unwritable directory.
+    DataError: unknown artist, language, group or split; missing package; unwritable directory.
   """
 
   def __init__(
@@ -47,16 +48,17 @@ class EmojiSource:
     *,
     skin_tones: bool = True,
     languages: Sequence[str] = LANGUAGES,
+    groups: Sequence[str] = (),
     limit: int | None = None,
   ):
-    _check(vendors, split, languages)
+    _check(vendors, split, languages, groups)
     kinds = {"name", "keywords", *languages}
     self.records: list[Record] = []
     for vendor in vendors:
       builder = emoji.build(directory, vendor, limit=limit)
       found: list[Record] = [record for name in _SPLITS[split] for record in emoji.read(builder, name)]
       for record in sorted(found, key=lambda record: record["codepoint"]):
-        if skin_tones or not record["skin_tone"]:
+        if (skin_tones or not record["skin_tone"]) and record["group"] in (groups or GROUPS):
           record["captions"] = {kind: texts for kind, texts in record["captions"].items() if kind in kinds}
           self.records.append(record)
     self._same: dict[str, list[int]] = defaultdict(list)
@@ -72,6 +74,7 @@ class EmojiSource:
       split,
       skin_tones=config.skin_tones,
       languages=config.languages,
+      groups=config.groups,
       limit=config.limit,
     )
 
@@ -86,7 +89,7 @@ class EmojiSource:
     return [other for other in self._same[self.records[index]["codepoint"]] if other != index]
 
 
-def _check(vendors: Sequence[str], split: str, languages: Sequence[str]) -> None:
+def _check(vendors: Sequence[str], split: str, languages: Sequence[str], groups: Sequence[str]) -> None:
   if not vendors:
     raise DataError(f"--data.vendors names no artist. Known: {', '.join(VENDORS)}.")
   for vendor in vendors:
@@ -95,5 +98,8 @@ def _check(vendors: Sequence[str], split: str, languages: Sequence[str]) -> None
   for language in languages:
     if language not in LANGUAGES:
       raise unknown("caption language", language, LANGUAGES)
+  for group in groups:
+    if group not in GROUPS:
+      raise unknown("emoji group", group, GROUPS)
   if split not in _SPLITS:
     raise unknown("emoji split", split, _SPLITS)

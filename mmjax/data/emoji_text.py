@@ -46,6 +46,7 @@ _FILE_GROUPS = {
   "symbols": "symbols",
   "travel_places": "travel-and-places",
 }
+GROUPS = tuple(_FILE_GROUPS.values())
 # "😀 grinning face <small>(face, grin, grinning face)</small>"
 _PICKER_LINE = re.compile(r"^(\S+) (.*?)(?: <small>\((.*)\)</small>)?$")
 

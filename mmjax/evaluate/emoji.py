@@ -31,12 +31,12 @@ class Emoji:
 
   def __init__(self, run: Any):
     data = run.experiment.data
-    self.records = base_records(data.dir, data.limit)
+    self.records = base_records(data.dir, data.limit, data.groups)
     self.images = {
       vendor: Embedded(run.encode_image(Pictures(records, data)), self.concepts)
       for vendor, records in self.records.items()
     }
-    self.flags = [r for r in _read(data.dir, data.limit) if r["vendor"] == VENDORS[0] and is_flag(r)]
+    self.flags = [r for r in _read(data.dir, data.limit, data.groups) if r["vendor"] == VENDORS[0] and is_flag(r)]
     names = [record["captions"]["name"][0] for record in [*self.first, *self.flags]]
     rows = run.encode_text(names)
     self.texts, self.flag_rows = Embedded(rows[: len(self.first)], self.concepts), rows[len(self.first) :]
@@ -57,9 +57,9 @@ class Emoji:
     return np.array([is_held_out(record["concept_group"]) for record in self.first], bool)
 
 
-def base_records(directory: str, limit: int | None) -> dict[str, list[Any]]:
+def base_records(directory: str, limit: int | None, groups: tuple[str, ...] = ()) -> dict[str, list[Any]]:
   """The base emoji without flags that every artist drew, in the same order; 1,644."""
-  records = [record for record in _read(directory, limit) if not is_flag(record)]
+  records = [record for record in _read(directory, limit, groups) if not is_flag(record)]
   drawn = Counter(record["concept"] for record in records)
   return {
     vendor: [r for r in records if r["vendor"] == vendor and drawn[r["concept"]] == len(VENDORS)] for vendor in VENDORS
@@ -67,9 +67,9 @@ def base_records(directory: str, limit: int | None) -> dict[str, list[Any]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _read(directory: str, limit: int | None) -> list[Any]:
+def _read(directory: str, limit: int | None, groups: tuple[str, ...]) -> list[Any]:
   """Read once, since training evaluates often."""
-  return EmojiSource(directory, VENDORS, "all", skin_tones=False, languages=(), limit=limit).records
+  return EmojiSource(directory, VENDORS, "all", skin_tones=False, languages=(), groups=groups, limit=limit).records
 
 
 def run(run: Any) -> list[Result]:
@@ -88,7 +88,7 @@ def examples(run: Any) -> Examples:
   data = run.experiment.data
   vendor = (*(v for v in VENDORS if v not in data.vendors), VENDORS[-1])[0]
   title = ARTISTS[vendor] + (" (seen)" if vendor in data.vendors else " (unseen)")
-  return Examples(f"emoji_{vendor}", title, base_records(data.dir, data.limit)[vendor], IMAGE_TEXT)
+  return Examples(f"emoji_{vendor}", title, base_records(data.dir, data.limit, data.groups)[vendor], IMAGE_TEXT)
 
 
 def vendor_hold_out(emoji: Emoji, task: Task, data: DataConfig) -> Iterator[Result]:
@@ -140,7 +140,7 @@ def zero_shot_classes(
     classes = sorted(name for name, size in sizes.items() if field == "group" or size >= min_class_size)
     labels = np.array([classes.index(r[field]) if r[field] in classes else -1 for r in records])
     tested, known = held_out & (labels >= 0), ~held_out & (labels >= 0)
-    if not tested.any():
+    if len(classes) < 2 or not tested.any():
       continue
     images = np.concatenate([emoji.images[vendor].rows[tested[: len(emoji.first)]] for vendor in VENDORS])
     truth = np.tile(labels[tested], len(VENDORS))
@@ -161,12 +161,14 @@ def readable(slug: str) -> str:
 
 def vendor_floor(data: DataConfig, query: str, target: str) -> tuple[Metrics, str]:
   """The raw-pixel floor between two artists; measured once for a set of data."""
-  return _floor(data.dir, data.limit, data.trim, query, target)
+  return _floor(data.dir, data.limit, data.groups, data.trim, query, target)
 
 
 @functools.lru_cache(maxsize=4)
-def _floor(directory: str, limit: int | None, trim: bool, query: str, target: str) -> tuple[Metrics, str]:
-  records = base_records(directory, limit)
+def _floor(
+  directory: str, limit: int | None, groups: tuple[str, ...], trim: bool, query: str, target: str
+) -> tuple[Metrics, str]:
+  records = base_records(directory, limit, groups)
   pictures = {vendor: list(Pictures(records[vendor], DataConfig(trim=trim))) for vendor in (query, target)}
   ids = [record["concept"] for record in records[query]], [record["concept"] for record in records[target]]
   scores, how = raw_pixel_floor(pictures[query], pictures[target], ids)

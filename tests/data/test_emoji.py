@@ -61,6 +61,12 @@ def test_skin_tones_and_languages_can_be_left_out(all_vendors):
   assert all(set(record["captions"]) == {"name", "keywords", "de"} for record in source.records)
 
 
+def test_only_the_groups_that_are_asked_for(emoji_config, train_source):
+  people = EmojiSource.from_config(dataclasses.replace(emoji_config, groups=("people-and-body",)), "train")
+  expected = [r["id"] for r in train_source.records if r["group"] == "people-and-body"]
+  assert [record["id"] for record in people.records] == expected and 0 < len(expected) < len(train_source)
+
+
 def test_tfds_reads_what_was_built(emoji_config, train_source):
   import tensorflow_datasets as tfds
 
@@ -100,6 +106,7 @@ def test_noto_draws_an_emoji_as_one_glyph():
   [
     ({"vendors": ("twemojy",)}, "Unknown emoji vendor 'twemojy'. Did you mean 'twemoji'"),
     ({"languages": ("dee",)}, "Unknown caption language 'dee'. Did you mean 'de'"),
+    ({"groups": ("people",)}, "Unknown emoji group 'people'.* Known: activities, .*, people-and-body, "),
     ({"split": "heldou"}, "Unknown emoji split 'heldou'. Did you mean 'heldout'"),
     ({"vendors": ()}, "--data.vendors names no artist"),
   ],

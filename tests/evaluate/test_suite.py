@@ -19,6 +19,17 @@ from fakes import FakeExperiment, FakeRun, emoji_run, fingerprint
 LIMIT = 60
 
 
+def test_one_group_is_evaluated_where_one_is_trained_on():
+  run = emoji_run(LIMIT)
+  data = dataclasses.replace(run.experiment.data, groups=("people-and-body",))
+  found = {
+    r["dataset"]: r
+    for r in evaluate(dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, data=data)))
+  }
+  assert 0 < found["emoji_noto"]["n"] < evaluate(run)[0]["n"]
+  assert "emoji_groups_by_name" not in found  # of one class
+
+
 def recall_1(result):
   return [value for name, value in result["metrics"].items() if name.endswith("recall@1")]
 
