@@ -42,7 +42,13 @@ TOWER: Any = dict(width=96, num_heads=2, mlp_dim=192)
 EXPERIMENT = dataclasses.replace(
   CLIP,
   data=dataclasses.replace(
-    NAMES, corrupt_captions=0.4, tokenizer=dataclasses.replace(NAMES.tokenizer, bos_token="<bos>")
+    NAMES,
+    groups=("people-and-body",),
+    skin_tones=True,
+    limit=None,
+    languages=(),
+    corrupt_captions=0.4,
+    tokenizer=dataclasses.replace(NAMES.tokenizer, bos_token="<bos>"),
   ),
   model=BlipConfig(
     image=ViTConfig(**TOWER, depth=3, image_size=32, patch_size=8, stem="conv", pool="flat"),
@@ -50,8 +56,8 @@ EXPERIMENT = dataclasses.replace(
     embed_dim=96,
     init_logit_scale=20.0,
   ),
-  objectives=(Contrastive(mask_same_concept=True), Matching(group=64), Caption()),
-  run=dataclasses.replace(CLIP.run, workdir=Path("runs/blip_emoji"), steps=600, batch_size=128),
+  objectives=(Contrastive(mask_same_concept=True), Matching(group=64, hard=False), Caption()),
+  run=dataclasses.replace(CLIP.run, workdir=Path("runs/blip_emoji"), steps=450, batch_size=128),
 )
 
 

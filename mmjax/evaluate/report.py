@@ -48,7 +48,8 @@ def write_report(workdir: str | Path, run: Run | None = None) -> Path:
     *_pictures(run),
     ("configuration", "Configuration", _configuration(config)),
   ]
-  html = page(f"mmjax run: {workdir.resolve().name}", _lead(config, lines, results, run), sections)
+  title = "/".join(workdir.resolve().parts[-2:])  # a study's runs are VARIANT/seedN
+  html = page(f"mmjax run: {title}", _lead(config, lines, results, run), sections)
   path = workdir / "report.html"
   if jax.process_index() == 0:  # the others have embedded their share
     write_atomically(path, html)
