@@ -101,5 +101,7 @@ def _check(vendors: Sequence[str], split: str, languages: Sequence[str], groups:
   for group in groups:
     if group not in GROUPS:
       raise unknown("emoji group", group, GROUPS)
+  if set(groups) == {"flags"}:
+    raise DataError("--data.groups flags: nothing is left to evaluate, since colours alone find a flag. Add a group.")
   if split not in _SPLITS:
     raise unknown("emoji split", split, _SPLITS)

@@ -21,7 +21,9 @@ from mmjax.types import Encoded
 
 
 def run(run: Any, examples: Examples) -> list[Result]:
-  """Matching with random and with hard negatives, and retrieval before and after re-ranking."""
+  """Matching with random and with hard negatives, and retrieval before and after re-ranking; of one concept, nothing."""
+  if len({int(record["concept"]) for record in examples.records}) < 2:
+    return []
   shown = Pairs(run, examples)
   other = other_texts(shown.own)
   results = [matching(shown, "random", np.where(other < 0, -1, shown.first[other]))]

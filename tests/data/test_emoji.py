@@ -107,6 +107,7 @@ def test_noto_draws_an_emoji_as_one_glyph():
     ({"vendors": ("twemojy",)}, "Unknown emoji vendor 'twemojy'. Did you mean 'twemoji'"),
     ({"languages": ("dee",)}, "Unknown caption language 'dee'. Did you mean 'de'"),
     ({"groups": ("people",)}, "Unknown emoji group 'people'.* Known: activities, .*, people-and-body, "),
+    ({"groups": ("flags",)}, "--data.groups flags: nothing is left to evaluate"),
     ({"split": "heldou"}, "Unknown emoji split 'heldou'. Did you mean 'heldout'"),
     ({"vendors": ()}, "--data.vendors names no artist"),
   ],

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from mmjax.evaluate import pairs
+from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.matching import class_report, hardest_texts, match_scores, other_texts
 from mmjax.evaluate.overlap import constant_overlaps, mean_overlap, overlaps
 from mmjax.evaluate.reranking import candidates, reranked, reranked_ranks
@@ -23,6 +25,11 @@ def test_negatives_are_of_other_concepts():
   assert (concepts[found] != concepts).all() and (found >= 0).all()
   np.testing.assert_array_equal(found, other_texts(concepts))
   np.testing.assert_array_equal(other_texts(np.zeros(3, int)), [-1] * 3)
+
+
+def test_nothing_can_be_matched_where_all_means_the_same():
+  records = [{"concept": 7, "captions": {"name": ["a"]}}] * 2
+  assert pairs.run(None, Examples("one", "One", records, ("image", "text"))) == []
 
 
 def test_hardest_text_is_the_nearest_of_another_concept():
