@@ -21,7 +21,7 @@ from mmjax.types import Encoded
 
 
 def run(run: Any, examples: Examples) -> list[Result]:
-  """Matching with random and with hard negatives, and retrieval before and after re-ranking; of one concept, nothing."""
+  """Matching with random and hard negatives, and retrieval before and after re-ranking; of one concept, nothing."""
   if len({int(record["concept"]) for record in examples.records}) < 2:
     return []
   shown = Pairs(run, examples)
