@@ -40,6 +40,7 @@ from mmjax.data.digits_words import TRUTH, WORDS, DigitsWords
 from mmjax.errors import UserError
 from mmjax.files import write_atomically
 from mmjax.fusion import FusionKind
+from mmjax.fusion.config import FusionConfig
 from mmjax.models import SHARDING_RULES
 from mmjax.models.pair import PairConfig, PairModel
 from mmjax.objectives.answer_terms import Answer
@@ -59,7 +60,7 @@ class RunConfig:
 
   workdir: Path = Path("runs/fusion_study")
   """Folder of all runs and of the comparison."""
-  steps: int = 800
+  steps: int = 400
   """Optimiser steps."""
   batch_size: int = 128
   """Pairs per step."""
@@ -71,7 +72,7 @@ class RunConfig:
 class PairExperiment:
   """One run of the study."""
 
-  model: PairConfig = PairConfig()
+  model: PairConfig = PairConfig(fusion=FusionConfig(width=32, depth=2, num_heads=2, mlp_dim=64))
   """Towers and fusion."""
   optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3, warmup_steps=50, weight_decay=0.01)
   """Optimiser, schedule and per-parameter rules."""

@@ -35,6 +35,11 @@ UNICL, SOFTMAX = Contrastive(loss="unicl", labels="group"), Contrastive(mask_sam
 EXPERIMENT = dataclasses.replace(
   CLIP,
   data=dataclasses.replace(CLIP.data, views=1),
+  model=dataclasses.replace(
+    CLIP.model,
+    image=dataclasses.replace(CLIP.model.image, num_heads=2),
+    text=dataclasses.replace(CLIP.model.text, num_heads=2),
+  ),
   objectives=(UNICL,),
   run=dataclasses.replace(CLIP.run, workdir=Path("runs/unicl_emoji"), steps=250),
 )
