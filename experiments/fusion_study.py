@@ -60,7 +60,7 @@ class RunConfig:
 
   workdir: Path = Path("runs/fusion_study")
   """Folder of all runs and of the comparison."""
-  steps: int = 400
+  steps: int = 500
   """Optimiser steps."""
   batch_size: int = 128
   """Pairs per step."""
