@@ -41,7 +41,7 @@ EXPERIMENT = dataclasses.replace(
     text=dataclasses.replace(CLIP.model.text, num_heads=2),
   ),
   objectives=(UNICL,),
-  run=dataclasses.replace(CLIP.run, workdir=Path("runs/unicl_emoji"), steps=250),
+  run=dataclasses.replace(CLIP.run, workdir=Path("runs/unicl_emoji"), steps=200),
 )
 
 STUDY = Study(
