@@ -54,7 +54,7 @@ EXPERIMENT = Experiment(
   ),
   objectives=(Answer(), Relevance()),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01),
-  run=RunConfig(workdir=Path("runs/vqa_scenes"), steps=1500, batch_size=64),
+  run=RunConfig(workdir=Path("runs/vqa_scenes"), steps=1200, batch_size=64),
 )
 
 
