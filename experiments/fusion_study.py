@@ -18,7 +18,7 @@ Accuracy on 3,500 unseen pairs, 2026-11-22 (500 steps of 128; mean and standard 
 
 So additive fusion stays below .55 and what interacts is above .95; a gate with one share per modality can only choose
 whom to believe. The 57 runs took 589 s of processor time, 604 s on the clock beside another experiment on two cores.
-At 800 steps each is better by .003 to .016 (co-attention .986 ± .006) and takes 836 s; at 400 MCB has .948.
+At 800 steps what interacts is better by .001 to .016 (co-attention .986 ± .006) and takes 836 s; at 400 MCB has .948.
 
 Controls: a model that could interact, but sees one modality only.
 """
