@@ -58,7 +58,7 @@ class Emoji:
 
 
 def base_records(directory: str, limit: int | None, groups: tuple[str, ...] = ()) -> dict[str, list[Any]]:
-  """The base emoji without flags that every artist drew, in the same order; 1,644."""
+  """The base emoji without flags that every artist drew, in the same order; 1,644 of all groups."""
   records = [record for record in _read(directory, limit, groups) if not is_flag(record)]
   drawn = Counter(record["concept"] for record in records)
   return {
