@@ -11,9 +11,10 @@ from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float
 
-from mmjax.nn.attention_tpu import attention_in_lanes, is_local, rows_major
-from mmjax.nn.dense import Dense, Initializer
+from mmjax.nn.attention_tpu import fits_kernel, self_attention
+from mmjax.nn.dense import Dense, DenseParameters, Initializer, linear
 from mmjax.nn.norm import LayerNorm
+from mmjax.nn.tpu import on_tpu
 
 Implementation = Literal["auto", "xla", "cudnn"]
 Residuals = tuple[Array, Array, Array, Array]
@@ -90,11 +91,6 @@ def _attention_cpu(query: Array, key: Array, value: Array, mask: Array | None, *
   return rearrange(attention_by_hand(*heads_first, allowed), "b h l d -> b l h d")
 
 
-def _attention_tpu(query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool) -> Array:
-  allowed = _allowed(mask, causal=causal, shape=(query.shape[1], key.shape[1]))
-  return attention_in_lanes(query, key, value, allowed)
-
-
 def _attention_jax(
   query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool, implementation: Implementation
 ) -> Array:
@@ -133,8 +129,7 @@ def attention(
   if implementation != "auto":
     return default(query, key, value, mask)
   cpu = functools.partial(_attention_cpu, causal=causal)
-  tpu = functools.partial(_attention_tpu, causal=causal) if is_local() and query.shape[1] > 1 else default
-  return lax.platform_dependent(query, key, value, mask, cpu=cpu, tpu=tpu, default=default)
+  return lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
 
 
 class Projections(nn.Module):
@@ -160,19 +155,23 @@ class Projections(nn.Module):
   epsilon: float
 
   @nn.nowrap
-  def _project(self, name: str, x: Array, width: int) -> Float[Array, "batch length heads dim"]:
+  def _project(
+    self, name: str, tokens: Float[Array, "batch*length width"], width: int, *, batch: int
+  ) -> Float[Array, "batch length heads dim"]:
     if width % self.num_heads:
       raise ValueError(f"width {width} is not divisible by num_heads {self.num_heads}")
-    init = nn.initializers.normal(x.shape[-1] ** -0.5)  # CLIP's attn_std
-    heads = rearrange(Dense(width, init, dtype=self.dtype, name=name)(x), "b l (h d) -> b l h d", h=self.num_heads)
+    init = nn.initializers.normal(tokens.shape[-1] ** -0.5)  # CLIP's attn_std
+    projected = Dense(width, init, dtype=self.dtype, name=name)(tokens)
+    heads = rearrange(projected, "(b l) (h d) -> b l h d", b=batch, h=self.num_heads)
     if self.qk_norm and name != "value":
       heads = LayerNorm(self.epsilon, use_bias=False, name=f"{name}_norm")(heads)
     return heads
 
   @nn.nowrap
-  def _combine(self, heads: Float[Array, "batch length heads dim"]) -> Float[Array, "batch length width"]:
-    out = checkpoint_name(rearrange(heads, "b l h d -> b l (h d)"), "attention")
-    return Dense(out.shape[-1], self.out_init, dtype=self.dtype, name="out")(out)
+  def _combine(self, heads: Float[Array, "batch*length width"], *, batch: int) -> Float[Array, "batch length width"]:
+    width = heads.shape[-1]
+    out = Dense(width, self.out_init, dtype=self.dtype, name="out")(checkpoint_name(heads, "attention"))
+    return rearrange(out, "(b l) w -> b l w", b=batch)
 
 
 class MultiHeadAttention(Projections):
@@ -187,14 +186,34 @@ class MultiHeadAttention(Projections):
     mask: Bool[Array, "batch k"] | None = None,
     causal: bool = False,
   ) -> Float[Array, "batch length width"]:
-    width = x.shape[-1]
-    if context is None:
-      x = context = lax.platform_dependent(x, tpu=rows_major, default=lambda x: x) if is_local() else x
-    query, key = self._project("query", x, width), self._project("key", context, width)
-    value = self._project("value", context, width)
+    batch, length, width = x.shape
+    own = rearrange(x, "b l w -> (b l) w")
+    if context is None and self._is_for_kernel(batch, length, width):
+      packed = self._project_together(own)
+      out = self_attention(packed, mask, batch=batch, heads=self.num_heads, causal=causal)
+      return self._combine(out, batch=batch)
+    read = own if context is None else rearrange(context, "b k w -> (b k) w")
+    query = self._project("query", own, width, batch=batch)
+    key, value = (self._project(name, read, width, batch=batch) for name in ("key", "value"))
     if self.is_mutable_collection("intermediates"):  # somebody wants to see where it looks
-      return self._combine(self._shown(query, key, value, mask, causal))
-    return self._combine(attention(query, key, value, mask=mask, causal=causal, implementation=self.implementation))
+      heads = self._shown(query, key, value, mask, causal)
+    else:
+      heads = attention(query, key, value, mask=mask, causal=causal, implementation=self.implementation)
+    return self._combine(rearrange(heads, "b l h d -> (b l) (h d)"), batch=batch)
+
+  @nn.nowrap
+  def _is_for_kernel(self, batch: int, length: int, width: int) -> bool:
+    wanted = self.implementation == "auto" and not self.qk_norm and not self.is_mutable_collection("intermediates")
+    return wanted and on_tpu() and fits_kernel(batch, length, width, self.num_heads)
+
+  @nn.nowrap
+  def _project_together(self, tokens: Float[Array, "tokens width"]) -> Float[Array, "tokens 3*width"]:
+    """Queries, keys and values in one product, which reads the tokens once."""
+    width = tokens.shape[-1]
+    init = nn.initializers.normal(width**-0.5)
+    parameters = [DenseParameters(width, init, name=name)(width) for name in ("query", "key", "value")]
+    kernel, bias = (jnp.concatenate(parts, axis=-1) for parts in zip(*parameters, strict=True))
+    return linear(tokens, kernel, bias, self.dtype)
 
   @nn.nowrap
   def _shown(

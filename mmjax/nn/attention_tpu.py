@@ -1,156 +1,263 @@
-"""Attention as a TPU likes it: tokens along the 128 lanes, a head's dimensions above them, and few bytes per logit.
+"""Self-attention as one TPU kernel (Pallas) forward and one backward: logits never leave the chip.
 
-The TPU compiler writes one kernel per matrix product, with what is elementwise before and after it, so every array
-of the logits' size is written by one kernel and read by the next. Three things make that cheap:
+Queries, keys and values are read where one product has written them side by side, the examples one below the other:
+[batch * length, 3 * heads * dim]. Other forms of attention want another order, and laying an array out anew costs a
+TPU as much as a projection. A program of the kernel takes as many examples as fill whole tiles of 8 rows, and as many
+heads as fill whole tiles of 128 lanes. A head that owns a part of a tile multiplies all of it, the rest set to zero,
+in the time that its own part would take: the matrix unit is 128 wide. The backward pass computes the softmax again.
 
-* heads first and tokens last ([b, h, d, l]): a head of 64 fills whole tiles, where in [b, l, h, d] it fills half of
-  the 128 lanes, and the softmax runs over sublanes, which needs no shuffling between lanes;
-* as many examples at a time as keep their logits in on-chip memory (`ON_CHIP`);
-* what one kernel leaves for the next is float32, converted where it is read: as a product's result the compiler
-  estimates bfloat16 at five times the time of float32 (350,000 against 74,000 cycles for 512 heads of 256 x 256).
-
-By the compiler's estimate, attention with its projections takes 1.95M cycles at 64 examples of 196 tokens and 8 heads
-of 64 (forward and backward, one chip) where heads side by side in their 128 lanes took 2.54M, and half the time to
-compile.
+Source: FlashAttention (Dao et al. 2022), but with whole rows of logits, which fit on the chip.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jax import Array, lax
-from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.layout import Layout, with_layout_constraint
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Bool, Float
 
-# Bytes of two float32 arrays of logits that lie in on-chip memory at a time; a v5e has 128 MiB, and other uses for it.
-ON_CHIP = 2**26
-_dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-Residuals = tuple[Array, Array, Array, Array, Array | None]
+from mmjax.nn.tpu import LANES, ROWS, kernel_metadata, like
+
+# Beyond these a program, which is unrolled, would be long, or its logits too many for the memory on the chip.
+MOST_EXAMPLES, MOST_TOKENS = 16, 640
+_LOG2_E = math.log2(math.e)
+Ref = Any  # a block of an array, in the memory on the chip
 
 
-def is_local() -> bool:
-  """Whether arrays are one device's own (inside shard_map): the partitioner could not split what follows by itself."""
-  return bool(jax.sharding.get_abstract_mesh().manual_axes)
+def fits_kernel(batch: int, length: int, width: int, heads: int) -> bool:
+  """Whether self-attention of these sizes can be the kernel's: whole heads in whole tiles, and not too many tokens."""
+  whole = width % heads == 0 and width % math.lcm(LANES, width // heads) == 0
+  return whole and 1 < length <= MOST_TOKENS and _examples(batch, length) <= MOST_EXAMPLES
 
 
-def rows_major(x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
-  """Asks for one matrix [length, width] per example in memory, as attention reads it."""
-  return with_layout_constraint(x, Layout(major_to_minor=(0, 1, 2)))
+def self_attention(
+  packed: Float[Array, "batch*length 3*width"],
+  mask: Bool[Array, "batch length"] | None,
+  *,
+  batch: int,
+  heads: int,
+  causal: bool,
+  interpret: bool = False,
+) -> Float[Array, "batch*length width"]:
+  """As mmjax.nn.attention.attention of the queries, keys and values in `packed`, in this order.
+
+  `interpret` runs the kernel on any platform, slowly.
+  """
+  sizes = _Sizes(batch, packed.shape[0] // batch, heads, packed.shape[1] // (3 * heads), causal, interpret)
+  return _attend(packed, None if mask is None else mask[:, None, :].astype(jnp.float32), sizes)
 
 
-def attention_in_lanes(
-  query: Float[Array, "batch q heads dim"],
-  key: Float[Array, "batch k heads dim"],
-  value: Float[Array, "batch k heads dim"],
-  allowed: Bool[Array, "#batch 1 #q k"] | None,
-) -> Float[Array, "batch q heads dim"]:
-  """Softmax attention, the softmax in float32; zeros for a query that may read nothing."""
-  tokens_last = [rearrange(x, "b l h d -> b h d l") for x in (query, key, value)]
-  out = _attend(*tokens_last, None if allowed is None else allowed.swapaxes(2, 3))
-  return rearrange(out, "b h d l -> b l h d")
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+  batch: int
+  length: int
+  heads: int
+  dim: int
+  causal: bool
+  interpret: bool
+
+  @property
+  def width(self) -> int:
+    return self.heads * self.dim
+
+  @property
+  def lanes(self) -> int:
+    """Of a program's block: the fewest whole tiles that hold whole heads."""
+    return math.lcm(LANES, self.dim)
+
+  @property
+  def examples(self) -> int:
+    """Of a program's block."""
+    return _examples(self.batch, self.length)
+
+  @property
+  def rows(self) -> int:
+    """Of a program's block."""
+    return self.examples * self.length
+
+  def named(self, kind: str, *, masked: bool, products: int) -> dict[str, Any]:
+    """The kernel's name and metadata."""
+    how = "_causal" * self.causal + "_masked" * masked
+    flops = 2 * products * self.batch * self.heads * self.length**2 * self.dim
+    programs = self.batch // self.examples * (self.width // self.lanes)
+    name = f"{kind}_{self.batch}x{self.length}x{self.heads}x{self.dim}{how}"
+    return {"name": name, "metadata": kernel_metadata(flops=flops, programs=programs)}
 
 
-@jax.custom_vjp
-def _attend(query: Array, key: Array, value: Array, allowed: Array | None) -> Array:
-  return _forward(query, key, value, allowed)[0]
+def _examples(batch: int, length: int) -> int:
+  """The fewest examples, a divisor of the batch, whose rows fill whole tiles; else all."""
+  return next(n for n in range(1, batch + 1) if batch % n == 0 and (n == batch or n * length % ROWS == 0))
 
 
-def _forward(query: Array, key: Array, value: Array, allowed: Array | None) -> tuple[Array, Residuals]:
-  out, total = _in_pieces(_forward_piece, (query, key, value), allowed)
-  total = checkpoint_name(total, "attention")  # kept with the result: to have it again takes the whole forward pass
-  return out, (query, key, value, total, allowed)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _attend(packed: Array, mask: Array | None, sizes: _Sizes) -> Array:
+  return _attend_forward(packed, mask, sizes)[0]
 
 
-def _backward(residuals: Residuals, g: Array) -> tuple[Array, Array, Array, None]:
-  query, key, value, total, allowed = residuals
-  dquery, dkey, dvalue = _in_pieces(_backward_piece, (query, key, value, total, g), allowed)
-  return dquery, dkey, dvalue, None
+def _attend_forward(packed: Array, mask: Array | None, sizes: _Sizes) -> tuple[Array, tuple[Array, Array | None]]:
+  grid = (sizes.batch // sizes.examples, sizes.width // sizes.lanes)
+  parts = [_block(sizes, grid, part) for part in range(3)]
+  out = pl.pallas_call(
+    functools.partial(_forward_kernel, sizes=sizes),
+    grid=grid,
+    in_specs=[*parts, *_mask_block(sizes, mask)],
+    out_specs=parts[0],
+    out_shape=like(packed, packed.shape[0], sizes.width),
+    interpret=sizes.interpret,
+    **sizes.named("attention_forward", masked=mask is not None, products=2),
+  )(packed, packed, packed, *_present(mask))
+  return out, (packed, mask)
 
 
-_attend.defvjp(_forward, _backward)
+def _attend_backward(sizes: _Sizes, residuals: tuple[Array, Array | None], g: Array) -> tuple[Array, None]:
+  """The third axis of the grid writes one of the three gradients at a time, side by side into one array."""
+  packed, mask = residuals
+  grid = (sizes.batch // sizes.examples, sizes.width // sizes.lanes, 3)
+  parts = [_block(sizes, grid, part) for part in range(3)]
+  written = pl.BlockSpec((sizes.rows, sizes.lanes), lambda i, j, part: (i, part * grid[1] + j))
+  gradient = pl.pallas_call(
+    functools.partial(_backward_kernel, sizes=sizes),
+    grid=grid,
+    in_specs=[*parts, parts[0], *_mask_block(sizes, mask)],
+    out_specs=written,
+    out_shape=like(packed, *packed.shape),
+    scratch_shapes=[pltpu.VMEM((sizes.rows, sizes.lanes), packed.dtype)] * 3,
+    interpret=sizes.interpret,
+    **sizes.named("attention_backward", masked=mask is not None, products=5),
+  )(packed, packed, packed, g, *_present(mask))
+  return gradient, None
 
 
-def _logits(query: Array, key: Array, allowed: Array | None) -> Array:
-  """[batch, heads, k, q]: the keys along the sublanes, over which the softmax runs."""
-  logits = _dot("bhdk,bhdq->bhkq", key, query)
-  return logits if allowed is None else jnp.where(allowed, logits, jnp.finfo(jnp.float32).min)
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _forward_piece(query: Array, key: Array, value: Array, allowed: Array | None) -> tuple[Array, Array]:
-  """The result, and log sum exp of the scaled logits (infinite where nothing may be read) [batch, heads, 1, q]."""
-  scale = query.shape[2] ** -0.5
-  logits = _logits(query, key, allowed)
-  largest = logits.max(-2, keepdims=True)
-  weights = jnp.exp((logits - largest) * scale)
+def _block(sizes: _Sizes, grid: tuple[int, ...], part: int) -> pl.BlockSpec:
+  """Of queries (part 0), keys (1) or values (2), or of an array that has only one part (0)."""
+  return pl.BlockSpec((sizes.rows, sizes.lanes), lambda i, j, *_: (i, part * grid[1] + j))
+
+
+def _mask_block(sizes: _Sizes, mask: Array | None) -> list[pl.BlockSpec]:
+  return [] if mask is None else [pl.BlockSpec((sizes.examples, 1, sizes.length), lambda i, *_: (i, 0, 0))]
+
+
+def _present(mask: Array | None) -> list[Array]:
+  return [] if mask is None else [mask]
+
+
+def _forward_kernel(query: Ref, key: Ref, value: Ref, *others: Ref, sizes: _Sizes) -> None:
+  mask, out = others if len(others) == 2 else (None, *others)
+  begun: dict[int, Array] = {}
+  for head in _heads(sizes):
+    v = value[head.at]
+    weights, scale = _weights(query[head.at], head.own(key[head.at]), _allowed(sizes, mask, head), sizes.dim)
+    head.write(out, _product(weights.astype(v.dtype), v, 1, 0) * scale, begun)
+
+
+def _backward_kernel(query: Ref, key: Ref, value: Ref, g: Ref, *others: Ref, sizes: _Sizes) -> None:
+  """With w = softmax: dvalue = w^T g, dlogits = w (g value^T - its mean under w), dquery = dlogits key / sqrt(dim)."""
+  mask, out, *gradients = others if len(others) == 5 else (None, *others)
+  part = pl.program_id(2)
+
+  @pl.when(part == 0)
+  def _() -> None:
+    begun: tuple[dict[int, Array], ...] = ({}, {}, {})
+    for head in _heads(sizes):
+      q, k, v, dout = (ref[head.at] for ref in (query, key, value, g))
+      weights, scale = _weights(q, head.own(k), _allowed(sizes, mask, head), sizes.dim)
+      dweights = _product(dout, head.own(v), 1, 1)
+      mean = (weights * dweights).sum(-1, keepdims=True) * scale
+      dlogits = (weights * ((dweights - mean) * (scale * sizes.dim**-0.5))).astype(q.dtype)
+      head.write(gradients[0], _product(dlogits, k, 1, 0), begun[0])
+      head.write(gradients[1], _product(dlogits, q, 0, 0), begun[1])
+      head.write(gradients[2], _product((weights * scale).astype(q.dtype), dout, 0, 0), begun[2])
+
+  for number, gradient in enumerate(gradients):
+
+    @pl.when(part == number)
+    def _(gradient: Ref = gradient) -> None:
+      out[...] = gradient[...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Head:
+  """One head of one example in a program's block.
+
+  Attributes:
+    example: number in the block.
+    rows: of the example.
+    tiles: the lanes of the tiles in which the head lies.
+    first, end: its own lanes.
+  """
+
+  example: int
+  rows: slice
+  tiles: slice
+  first: int
+  end: int
+
+  @property
+  def at(self) -> tuple[slice, slice]:
+    """Where its tiles are in the block."""
+    return self.rows, self.tiles
+
+  def own(self, x: Array) -> Array:
+    """The head's tiles of an array with zeros in the lanes of other heads."""
+    if (self.first, self.end) == (self.tiles.start, self.tiles.stop):
+      return x
+    lane = _lane(x, self.tiles.start)
+    return jnp.where((lane >= self.first) & (lane < self.end), x, jnp.zeros((), x.dtype))
+
+  def write(self, ref: Ref, x: Array, pending: dict[int, Array]) -> None:
+    """Its lanes of `x`, tile by tile; `pending` are tiles that the heads before have begun."""
+    for tile in range(self.tiles.start, self.tiles.stop, LANES):
+      mine = x[:, tile - self.tiles.start :][:, :LANES]
+      if tile in pending:
+        mine = jnp.where(_lane(mine, tile) >= self.first, mine, pending.pop(tile))
+      if self.end >= tile + LANES:
+        ref[self.rows, tile : tile + LANES] = mine.astype(ref.dtype)
+      else:
+        pending[tile] = mine
+
+
+def _lane(x: Array, start: int) -> Array:
+  return lax.broadcasted_iota(jnp.int32, x.shape, 1) + start
+
+
+def _heads(sizes: _Sizes) -> Iterator[_Head]:
+  for example in range(sizes.examples):
+    rows = slice(example * sizes.length, (example + 1) * sizes.length)
+    for first in range(0, sizes.lanes, sizes.dim):
+      end = first + sizes.dim
+      yield _Head(example, rows, slice(first // LANES * LANES, -(-end // LANES) * LANES), first, end)
+
+
+def _allowed(sizes: _Sizes, mask: Ref | None, head: _Head) -> Array | None:
+  """Which key each query may read, [q or 1, k]; None: each may read all."""
+  keys = None if mask is None else mask[head.example] > 0
+  if not sizes.causal:
+    return keys
+  place = lambda axis: lax.broadcasted_iota(jnp.int32, (sizes.length, sizes.length), axis)
+  before = place(0) >= place(1)
+  return before if keys is None else before & keys
+
+
+def _weights(query: Array, key: Array, allowed: Array | None, dim: int) -> tuple[Array, Array]:
+  """exp(logits - the largest) [q, k], and the factor that makes a row's sum 1; zeros where a query may read nothing."""
+  logits = _product(query, key, 1, 1)
+  if allowed is not None:
+    logits = jnp.where(allowed, logits, jnp.finfo(jnp.float32).min)
+  weights = jnp.exp2((logits - logits.max(-1, keepdims=True)) * (dim**-0.5 * _LOG2_E))
   if allowed is not None:
     weights = jnp.where(allowed, weights, 0.0)
-  weights = weights.astype(value.dtype)
-  # Row sums from the matrix unit, in a product of their own: the other one then divides by them before it writes.
-  ones = jnp.ones((*value.shape[:2], 8, value.shape[3]), value.dtype)
-  sums = _dot("bhsk,bhkq->bhsq", ones, weights)[:, :, :1]
-  sums = sums if allowed is None else jnp.where(sums == 0, jnp.inf, sums)  # x / inf: nothing was read
-  out = _dot("bhdk,bhkq->bhdq", value, weights) / sums
-  return out.astype(value.dtype), largest * scale + jnp.log(sums)
+  return weights, 1.0 / jnp.maximum(weights.sum(-1, keepdims=True), 1.0)  # the largest alone is 1
 
 
-def _backward_piece(
-  query: Array, key: Array, value: Array, total: Array, g: Array, allowed: Array | None
-) -> tuple[Array, Array, Array]:
-  """With w = exp(logits - total): dvalue = g w^T, dlogits = w (value^T g - the mean of that under w).
-
-  The barriers make two products write w and dweights, as float32, on the chip. What the other three read is then
-  computed from both as they read it; dlogits is written in two ways lest the compiler keep it once, as an array.
-  """
-  dtype, scale = query.dtype, query.shape[2] ** -0.5
-  weights = lax.optimization_barrier(jnp.exp(_logits(query, key, allowed) * scale - total))
-  dweights = _dot("bhdk,bhdq->bhkq", value, g)
-  dweights, mean = lax.optimization_barrier((dweights, (weights * dweights).sum(-2, keepdims=True)))
-  rounded = weights.astype(dtype)
-  dvalue = _dot("bhdq,bhkq->bhdk", g, rounded)
-  dquery = _dot("bhdk,bhkq->bhdq", key, (weights * (dweights - mean)).astype(dtype)) * scale
-  dlogits = rounded.astype(jnp.float32) * (dweights * scale - mean * scale)
-  dkey = _dot("bhdq,bhkq->bhdk", query, dlogits.astype(dtype))
-  return dquery.astype(dtype), dkey.astype(dtype), dvalue.astype(dtype)
-
-
-def _in_pieces(
-  function: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], allowed: Array | None
-) -> tuple[Array, ...]:
-  """`function(*arrays, allowed)`, so many examples at a time that their logits stay on the chip."""
-  batch, size = arrays[0].shape[0], _piece_size(arrays[0].shape, arrays[1].shape[3])
-  if size == batch:
-    return function(*arrays, allowed)
-  shared = allowed is None or allowed.shape[0] == 1
-  cut = lambda x, i: lax.dynamic_slice_in_dim(x, i * size, size)
-
-  def body(i: Array, buffers: tuple[Array, ...]) -> tuple[Array, ...]:
-    new = function(*(cut(x, i) for x in arrays), allowed if shared else cut(allowed, i))
-    pieces = (y.reshape(size, *buffer.shape[1:]) for y, buffer in zip(new, buffers, strict=True))
-    return tuple(
-      lax.dynamic_update_slice_in_dim(buffer, y, i * size, 0) for buffer, y in zip(buffers, pieces, strict=True)
-    )
-
-  results = jax.eval_shape(function, *arrays, allowed)
-  buffers = tuple(_room(result, number, arrays[0]) for number, result in enumerate(results))
-  filled = lax.fori_loop(0, batch // size, body, buffers)
-  return tuple(buffer.reshape(result.shape) for buffer, result in zip(filled, results, strict=True))
-
-
-def _room(result: jax.ShapeDtypeStruct, number: int, like: Array) -> Array:
-  """An array to be written. Each has an axis of 1 elsewhere: equal ones the compiler takes for one, and copies it."""
-  shape = list(result.shape)
-  if number:
-    shape.insert(number, 1)
-  axes = tuple(jax.typeof(like).manual_axis_type.varying)
-  room = lax.empty(tuple(shape), result.dtype)
-  return lax.pcast(room, axes, to="varying") if axes else room
-
-
-def _piece_size(query: tuple[int, ...], keys: int) -> int:
-  """The most examples, a divisor of the batch, of which two arrays of logits fit in `ON_CHIP`."""
-  batch, heads, _, queries = query
-  example = 8 * heads * -(-keys // 8) * 8 * -(-queries // 128) * 128
-  return max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * example <= ON_CHIP))
+def _product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
+  """Float32, summed over one axis of each."""
+  return lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=jnp.float32)

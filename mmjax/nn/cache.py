@@ -101,7 +101,7 @@ class CachedAttention(Projections):
       mask: which of its tokens may be read.
     """
     width = x.shape[-1]
-    query = rearrange(self._project("query", x, width), "b l h d -> b h l d")
+    query = self._heads_first("query", x, width)
     if start is not None:
       assert memory is not None
       memory = _written(memory, self._keys_and_values(x, width), start)
@@ -110,12 +110,16 @@ class CachedAttention(Projections):
       memory = self._keys_and_values(context, width) if memory is None else memory
       allowed = None if mask is None else mask[:, None, None, :]
     out = attention_by_hand(query, memory.key, memory.value, allowed)
-    return self._combine(rearrange(out, "b h l d -> b l h d")), memory
+    return self._combine(rearrange(out, "b h l d -> (b l) (h d)"), batch=x.shape[0]), memory
 
   @nn.nowrap
   def _keys_and_values(self, x: Any, width: int) -> KeyValue:
-    heads = (rearrange(self._project(name, x, width), "b l h d -> b h l d") for name in ("key", "value"))
-    return KeyValue(*heads)
+    return KeyValue(self._heads_first("key", x, width), self._heads_first("value", x, width))
+
+  @nn.nowrap
+  def _heads_first(self, name: str, x: Array, width: int) -> Float[Array, "batch heads length dim"]:
+    heads = self._project(name, rearrange(x, "b l w -> (b l) w"), width, batch=x.shape[0])
+    return rearrange(heads, "b l h d -> b h l d")
 
 
 def _until(start: Int[Array, "batch"], count: int, length: int) -> Bool[Array, "batch 1 count length"]:

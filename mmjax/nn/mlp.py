@@ -75,5 +75,5 @@ class MLP(nn.Module):
   def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
     width = x.shape[-1]
     up_init = nn.initializers.normal((2 * width) ** -0.5)  # CLIP's fc_std
-    hidden = Dense(self.hidden, up_init, dtype=self.dtype, name="up")(x)
+    hidden = Dense(self.hidden, up_init, dtype=self.dtype, keep_as="hidden", name="up")(x)
     return Dense(width, self.down_init, dtype=self.dtype, name="down")(ACTIVATIONS[self.activation](hidden))

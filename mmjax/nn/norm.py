@@ -9,6 +9,9 @@ from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
+from mmjax.nn.norm_tpu import fits_kernel, norm_beside
+from mmjax.nn.tpu import on_tpu
+
 Residuals = tuple[Array, Array, Array, Array, Array]
 
 
@@ -69,13 +72,22 @@ class LayerNorm(nn.Module):
   epsilon: float = 1e-6
   use_bias: bool = True
 
-  @nn.compact
   def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-    width = (x.shape[-1],)
+    return layer_norm(x, *self._parameters(x.shape[-1:]), self.epsilon)
+
+  def beside(self, x: Float[Array, "rows width"]) -> tuple[Float[Array, "rows width"], Float[Array, "rows width"]]:
+    """x and its norm, for a network that goes on with both: a TPU adds up their gradients in one pass."""
+    parameters = self._parameters(x.shape[-1:])
+    if on_tpu() and fits_kernel(*x.shape):
+      return norm_beside(x, *parameters, self.epsilon)
+    return x, layer_norm(x, *parameters, self.epsilon)
+
+  @nn.compact
+  def _parameters(self, width: tuple[int, ...]) -> tuple[Float[Array, "width"], Float[Array, "width"]]:
     scale = self.param("scale", nn.initializers.ones, width, jnp.float32)
     zeros = nn.initializers.zeros
     bias = self.param("bias", zeros, width, jnp.float32) if self.use_bias else jnp.zeros(width, jnp.float32)
-    return layer_norm(x, scale, bias, self.epsilon)
+    return scale, bias
 
 
 def normalize(x: Float[Array, "*batch dim"], *, epsilon: float = 1e-12) -> Float[Array, "*batch dim"]:

@@ -18,9 +18,11 @@ def fold_in(rng: Rngs, stream: int | Array) -> Rngs:
 
 
 def drop_path(
-  x: Float[Array, "batch length width"], *, rate: float | Float[Array, ""], rng: Rngs
-) -> Float[Array, "batch length width"]:
+  x: Float[Array, "*rows width"], *, rate: float | Float[Array, ""], rng: Rngs
+) -> Float[Array, "*rows width"]:
   """Drops a branch for whole examples with probability `rate`, and scales the rest by 1 / (1 - rate).
+
+  `x` is [batch, length, width], or its examples one below the other [batch * length, width].
 
   Source: stochastic depth, Huang et al. 2016, in the "inverted" form of Touvron et al. 2021.
   """
@@ -28,7 +30,8 @@ def drop_path(
     return x
   keep = jnp.asarray(1.0 - rate, jnp.float32)
   kept = jax.vmap(jax.random.bernoulli, in_axes=(0, None))(rng, keep)
-  return x * (kept.astype(jnp.float32) / keep).astype(x.dtype)[:, None, None]
+  factor = jnp.repeat((kept.astype(jnp.float32) / keep).astype(x.dtype), x.shape[0] // rng.shape[0])
+  return x * jnp.expand_dims(factor, range(1, x.ndim))
 
 
 def drop_patches(

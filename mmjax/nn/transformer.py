@@ -1,11 +1,13 @@
 """The transformer every encoder shares, pre-norm unless told otherwise."""
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
@@ -13,6 +15,7 @@ from mmjax.nn.attention import MultiHeadAttention
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
+from mmjax.nn.tpu import rows_major
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +44,9 @@ class TransformerConfig:
   """Probability of dropping a block's branches in the last block; it rises linearly from 0 in the first."""
   scan: bool = False
   """One compiled block looped over stacked parameters: compiles faster, runs somewhat slower on CPU."""
-  remat: Literal["none", "dots", "attention", "full"] = "none"
-  """What the backward pass computes again: nothing, all but matmul results, all but the blocks' inputs and attention's
-  results, or all but the blocks' inputs."""
+  remat: Literal["none", "dots", "hidden", "attention", "full"] = "none"
+  """What the backward pass computes again: nothing; all but matmul results; all but the blocks' inputs and of each
+  block attention's result and the MLP's hidden layer, or attention's result alone; or all but the blocks' inputs."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Compute dtype; parameters, statistics and the softmax stay float32."""
   attention: Literal["auto", "xla", "cudnn"] = "auto"
@@ -76,21 +79,31 @@ class Block(nn.Module):
   """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm, as in Radford et al. 2019); or each norm after the sum.
 
   With `context`, `x` are some of its tokens, and only they are computed; `mask` then says what they may read.
+
+  The tokens of all examples stand one below the other, as matrix products read them: a third axis would be laid out
+  anew by a TPU's compiler wherever the length does not fill its tiles of 8 rows, before and after attention.
+
+  Attributes:
+    config: what every block shares.
+    causal: a token reads only itself and those before.
+    length: tokens of an example, of `context` where there is one.
   """
 
   config: TransformerConfig
   causal: bool
+  length: int
 
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, "batch length width"],
+    x: Float[Array, "batch*length width"],
     mask: Bool[Array, "batch k"] | None,
     rng: Rngs,
     layer: Array,
-    context: Float[Array, "batch k width"] | None = None,
-  ) -> Float[Array, "batch length width"]:
+    context: Float[Array, "batch*k width"] | None = None,
+  ) -> Float[Array, "batch*length width"]:
     c = self.config
+    batch = (x if context is None else context).shape[0] // self.length
     # Projections that write into the residual stream begin smaller in a deeper network (GPT-2, CLIP).
     out_init = nn.initializers.normal(c.width**-0.5 * (2 * c.depth) ** -0.5)
     rate = c.drop_path * layer.astype(jnp.float32) / max(1, c.depth - 1)
@@ -98,7 +111,7 @@ class Block(nn.Module):
     def branch(y: Array, stream: int) -> Array:
       return drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y
 
-    attend = MultiHeadAttention(
+    attention = MultiHeadAttention(
       num_heads=c.num_heads,
       qk_norm=c.qk_norm,
       out_init=out_init,
@@ -111,12 +124,20 @@ class Block(nn.Module):
     norm1, norm2 = LayerNorm(c.norm_epsilon, name="norm1"), LayerNorm(c.norm_epsilon, name="norm2")
     rng = fold_in(rng, layer)
     causal = self.causal and context is None
+
+    def attend(y: Array, read: Array | None) -> Array:
+      rows = lambda z: rearrange(z, "(b l) w -> b l w", b=batch)
+      y = attention(rows(y), None if read is None else rows(read), mask=mask, causal=causal)
+      return rearrange(y, "b l w -> (b l) w")
+
     if c.norm == "post":
-      x = norm1(x + branch(attend(x, context, mask=mask, causal=causal), 0))
+      x = norm1(x + branch(attend(x, context), 0))
       return norm2(x + branch(mlp(x), 1))
     read = None if context is None else norm1(context)
-    x = x + branch(attend(norm1(x), read, mask=mask, causal=causal), 0)
-    return x + branch(mlp(norm2(x)), 1)
+    x, y = norm1.beside(x)
+    x = rows_major(x + branch(attend(y, read), 0))
+    x, y = norm2.beside(x)
+    return rows_major(x + branch(mlp(y), 1))
 
 
 def _identity(x: Array) -> Array:
@@ -127,8 +148,9 @@ def rematerialised(block: Any, policy: str, *, scan: bool) -> Any:
   """A block class whose backward pass computes again what TransformerConfig.remat says."""
   if policy == "none":
     return block
-  names = {"full": (), "attention": ("attention", "norm"), "dots": ("dense", "attention", "norm")}[policy]
-  saveable = jax.checkpoint_policies.save_only_these_names(*names)
+  kept = {"full": (), "attention": ("attention", "norm"), "hidden": ("attention", "norm", "hidden")}
+  kept["dots"] = (*kept["hidden"], "dense")
+  saveable = jax.checkpoint_policies.save_only_these_names(*kept[policy])
   # Inside a scan the loop itself keeps XLA from merging the recomputation with the forward pass.
   return nn.remat(block, policy=saveable, prevent_cse=not scan)
 
@@ -158,11 +180,13 @@ class Transformer(nn.Module):
     all, since the compiler drops the tokens that nobody reads (14% of the work at depth 6, 7% at depth 12).
     """
     c = self.config
-    block = rematerialised(Block, c.remat, scan=c.scan)
+    length = x.shape[1]
+    block = functools.partial(rematerialised(Block, c.remat, scan=c.scan), c, self.causal, length)
     norm = LayerNorm(c.norm_epsilon, name="norm") if c.norm == "pre" else _identity
     x = x.astype(c.dtype)
     if c.input_norm:
       x = LayerNorm(c.norm_epsilon, name="input_norm")(x)
+    x, rows = rearrange(x, "b l w -> (b l) w"), lambda x: rearrange(x, "(b l) w -> b l w", l=length)
     if c.scan:
       scanned = nn.scan(
         lambda module, carry, layer: (module(carry, mask, rng, layer), None),
@@ -170,17 +194,18 @@ class Transformer(nn.Module):
         split_rngs={"params": True},
         length=c.depth,
       )
-      x, _ = scanned(block(c, self.causal, name="blocks"), x, jnp.arange(c.depth))
-      return norm(x), norm(take_token(x, pick))[:, 0]
+      x, _ = scanned(block(name="blocks"), x, jnp.arange(c.depth))
+      return rows(norm(x)), norm(take_token(rows(x), pick)[:, 0])
     for layer in range(c.depth - 1):
-      x = block(c, self.causal, name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer))
-    last, index = block(c, self.causal, name=f"block_{c.depth - 1}"), jnp.asarray(c.depth - 1)
-    picked = last(take_token(x, pick), self._readable(x, mask, pick), rng, index, x)
-    return norm(last(x, mask, rng, index)), norm(picked)[:, 0]
+      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer))
+    last, index = block(name=f"block_{c.depth - 1}"), jnp.asarray(c.depth - 1)
+    readable = self._readable(x.shape[0] // length, length, mask, pick)
+    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x)
+    return rows(norm(last(x, mask, rng, index))), norm(picked)
 
-  def _readable(self, x: Array, mask: Array | None, pick: int | Array) -> Array | None:
+  def _readable(self, batch: int, length: int, mask: Array | None, pick: int | Array) -> Array | None:
     if not self.causal:
       return mask
-    until = jnp.broadcast_to(jnp.asarray(pick, jnp.int32), x.shape[:1])[:, None]
-    before = jnp.arange(x.shape[1], dtype=jnp.int32)[None] <= until
+    until = jnp.broadcast_to(jnp.asarray(pick, jnp.int32), (batch,))[:, None]
+    before = jnp.arange(length, dtype=jnp.int32)[None] <= until
     return before if mask is None else before & mask

@@ -2,9 +2,11 @@
 
 import dataclasses
 import importlib.metadata
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,22 +18,32 @@ from mmjax.models.build import image_size
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.plan.axes import by_axes
 from mmjax.plan.facts import Facts
-from mmjax.plan.hlo import analyse
+from mmjax.plan.hlo import HloCost, analyse
 from mmjax.plan.hlo_bytes import memory_traffic
-from mmjax.plan.hlo_text import parse
+from mmjax.plan.hlo_text import Module, parse
+from mmjax.plan.schedules import read_schedules
 from mmjax.train.setup import Training, prepare
 
 _UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _KERNELS = 12
 
 
-def compile_step(experiment: Experiment, devices: Sequence[Any], say: Callable[[str], None]) -> Facts:
+def compile_step(
+  experiment: Experiment,
+  devices: Sequence[Any],
+  say: Callable[[str], None],
+  *,
+  schedules: Path | None = None,
+  bytes_per_cycle: float = math.inf,
+) -> Facts:
   """Compiles the training step of an experiment and reads what the compiler says about it.
 
   Args:
     experiment: the run; its mesh must fit the devices.
     devices: of the machine; they need not be attached.
     say: told what is going on.
+    schedules: where the compiler writes kernels' schedules, if it does (mmjax.plan.schedules).
+    bytes_per_cycle: of a device's memory; see mmjax.plan.hlo.analyse.
   Raises: ConfigError where the experiment does not fit the devices.
   """
   began = time.monotonic()
@@ -54,7 +66,9 @@ def compile_step(experiment: Experiment, devices: Sequence[Any], say: Callable[[
     return dataclasses.replace(facts, peak_bytes=needed, complaint=_first_words(str(error)), compile_seconds=seconds)
   facts = dataclasses.replace(facts, compile_seconds=time.monotonic() - traced)
   say("reading the program")
-  return _after_compiling(facts, compiled, devices[0].platform)
+  text = compiled.as_text()
+  cost = analyse(text, {} if schedules is None else read_schedules(schedules), bytes_per_cycle=bytes_per_cycle)
+  return _after_compiling(facts, compiled.memory_analysis(), parse(text), cost, devices[0].platform)
 
 
 def batch_arguments(training: Training) -> dict[str, jax.ShapeDtypeStruct]:
@@ -108,9 +122,7 @@ def _before_compiling(training: Training, batch: dict[str, Any], seconds: float)
   )
 
 
-def _after_compiling(facts: Facts, compiled: Any, platform: str) -> Facts:
-  memory, text = compiled.memory_analysis(), compiled.as_text()
-  cost = analyse(text)
+def _after_compiling(facts: Facts, memory: Any, module: Module, cost: HloCost, platform: str) -> Facts:
   return dataclasses.replace(
     facts,
     argument_bytes=memory.argument_size_in_bytes,
@@ -121,9 +133,10 @@ def _after_compiling(facts: Facts, compiled: Any, platform: str) -> Facts:
     peak_bytes=_peak(memory, platform),
     flops=cost.flops,
     cycles=cost.cycles,
-    memory_traffic=memory_traffic(parse(text)),
+    memory_traffic=memory_traffic(module),
     collectives=by_axes(cost.collectives, facts.mesh),
     unknown_loops=len(cost.unknown_loops),
+    unknown_kernels=len(cost.unknown_kernels),
     kernels=tuple((kernel.source, kernel.trips, kernel.cycles) for kernel in cost.kernels[:_KERNELS]),
   )
 

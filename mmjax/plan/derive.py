@@ -133,6 +133,8 @@ def _notes(facts: Facts, chip: Hardware, peak: int) -> tuple[str, ...]:
     notes.append("virtual devices share this machine's memory; rates are nominal, see mmjax/plan/hardware.py")
   if facts.unknown_loops:
     notes.append(f"{facts.unknown_loops} loop(s) of unknown length are counted once")
+  if facts.unknown_kernels:
+    notes.append(f"{facts.unknown_kernels} hand-written kernel(s) of unknown time count as nothing")
   if facts.complaint:
     notes.append(f"the compiler gave up: {facts.complaint}")
   return tuple(notes)

@@ -42,10 +42,11 @@ class Facts:
       temporaries and code; what a compiler that gave up says the program needs, 0 where it does not say.
     complaint: what a compiler said that gave up for lack of memory; else empty.
     flops: of matrix products and convolutions.
-    cycles: the TPU compiler's estimate; 0 from compilers that make none.
+    cycles: the TPU compiler's estimate, and the schedules of hand-written kernels; 0 from compilers that make none.
     memory_traffic: bytes to and from memory.
     collectives: by kind and axes.
     unknown_loops: loops whose trip count could not be read, counted once.
+    unknown_kernels: hand-written kernels whose time is not known, counted as nothing.
     kernels: (operation, times, cycles) of the dearest instructions.
     trace_seconds, compile_seconds: how long it took.
     versions: of jax, jaxlib and the compiler's package.
@@ -72,6 +73,7 @@ class Facts:
   memory_traffic: int = 0
   collectives: tuple[Traffic, ...] = ()
   unknown_loops: int = 0
+  unknown_kernels: int = 0
   kernels: tuple[tuple[str, int, int], ...] = ()
 
   @property

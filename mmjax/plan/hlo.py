@@ -2,17 +2,20 @@
 
 import collections
 import dataclasses
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mmjax.plan.hlo_flops import instruction_flops
 from mmjax.plan.hlo_groups import Groups, replica_groups
 from mmjax.plan.hlo_text import Computation, Instruction, Module, parse
+from mmjax.plan.schedules import base_name
 
 COLLECTIVE = re.compile(
   r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)(-start)?$"
 )
 _ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
+_PROGRAMS = r'"programs":"(\d+)"'  # our own kernels' metadata (mmjax.nn.attention_tpu)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +62,13 @@ class HloCost:
   """What one run of a compiled program costs on one device.
 
   Attributes:
-    cycles: the TPU compiler's own estimates, summed; 0 for programs of other compilers. Collectives have none.
+    cycles: the TPU compiler's own estimates, and the schedules of hand-written kernels, summed; 0 for programs of other
+      compilers. Collectives have none.
     flops: of matrix products and convolutions.
     collectives: by kind and groups, the most bytes first.
     kernels: what `cycles` consists of, the dearest first.
     unknown_loops: loops whose trip count could not be read; they count once.
+    unknown_kernels: hand-written TPU kernels whose time is not known; they count as nothing.
   """
 
   cycles: int
@@ -71,20 +76,31 @@ class HloCost:
   collectives: tuple[Collective, ...]
   kernels: tuple[Kernel, ...]
   unknown_loops: tuple[str, ...]
+  unknown_kernels: tuple[str, ...]
 
 
-def analyse(hlo_text: str) -> HloCost:
+def analyse(hlo_text: str, schedules: Mapping[str, int] = {}, *, bytes_per_cycle: float = math.inf) -> HloCost:
   """Reads the cost of a program compiled for TPU, GPU or CPU from its `compiled.as_text()`.
 
+  Args:
+    hlo_text: the program.
+    schedules: cycles of a program of each hand-written TPU kernel (mmjax.plan.schedules.read_schedules).
+    bytes_per_cycle: of the memory, which such a kernel waits for if it takes longer.
   Raises: ValueError for any other text.
   """
   module = parse(hlo_text)
-  flops, kernels, unknown = 0, [], []
+  flops, kernels, unknown, unscheduled = 0, [], [], []
   begun = _begun_apart(module)
   traffic: dict[tuple[str, Groups], list[int]] = collections.defaultdict(lambda: [0, 0])
   for instruction, computation, trips, fused in walk(module, module.entry, 1, False):
     flops += trips * instruction_flops(instruction, computation)
-    if not fused and (cycles := int(instruction.attribute(_ESTIMATE.pattern) or 0)):
+    cycles = int(instruction.attribute(_ESTIMATE.pattern) or 0) if not fused else 0
+    if "tpu_custom_call" in instruction.attributes:
+      programs = int(instruction.attribute(_PROGRAMS) or 0)
+      scheduled = programs * schedules.get(base_name(instruction.name), 0)
+      cycles = max(scheduled, round(_touched(instruction, computation) / bytes_per_cycle)) if scheduled else 0
+      unscheduled += [] if cycles else [instruction.name]
+    if cycles:
       source = instruction.attribute(r'op_name="([^"]*)"') or instruction.opcode
       kernels.append(Kernel(instruction.name, source, trips, trips * cycles))
     found = COLLECTIVE.match(instruction.opcode)
@@ -102,7 +118,14 @@ def analyse(hlo_text: str) -> HloCost:
     collectives=tuple(sorted(records, key=lambda record: -record.bytes)),
     kernels=tuple(sorted(kernels, key=lambda kernel: -kernel.cycles)),
     unknown_loops=tuple(unknown),
+    unknown_kernels=tuple(unscheduled),
   )
+
+
+def _touched(kernel: Instruction, computation: Computation) -> int:
+  """Bytes of what a kernel reads and writes, all of it once."""
+  operands = (computation.instructions[name] for name in set(kernel.operands))
+  return sum(array.bytes for instruction in (kernel, *operands) for array in instruction.arrays)
 
 
 def walk(

@@ -7,11 +7,13 @@ from mmjax.plan.hlo_text import Array, Computation, Instruction
 
 
 def instruction_flops(instruction: Instruction, computation: Computation) -> int:
-  """Two for each multiply-add; 0 for anything but a dot, a convolution, or a library's matrix product."""
+  """Two for each multiply-add; 0 for anything but a dot, a convolution, a library's product or a kernel that tells."""
   if instruction.opcode == "dot":
     return _dot(instruction, computation, r"lhs_contracting_dims=\{([\d,]*)\}")
   if instruction.opcode == "convolution":
     return _convolution(instruction, computation)
+  if "tpu_custom_call" in instruction.attributes:
+    return int(instruction.attribute(r'kernel_metadata=\{[^}]*"flops":"(\d+)"') or 0)
   if instruction.opcode == "custom-call" and re.search(r"gemm|matmul", instruction.attributes):
     return _dot(instruction, computation, r'"lhs_contracting_dimensions":\[([\d",]*)\]')
   return 0

@@ -13,6 +13,7 @@ _ARRAY = re.compile(r"([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\]")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
 _OPCODE = re.compile(r" ([a-z][a-z\d\-]*)\(")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) (\(.*\) -> .*)?\{$")
+_BROKEN = re.compile(r"kernel_metadata=\{[^}]*\}")  # the one thing that is written over several lines
 _OPERAND = re.compile(r"%([\w.\-]+)")
 
 
@@ -105,7 +106,7 @@ def parse(text: str) -> Module:
   computations: dict[str, dict[str, Instruction]] = {}
   current: dict[str, Instruction] = {}
   entry, header = None, ""
-  for line in text.splitlines():
+  for line in _BROKEN.sub(lambda found: found[0].replace("\n", ""), text).splitlines():
     if line.startswith("HloModule"):
       header = line
     elif line.endswith("{") and (found := _COMPUTATION.match(line)):

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from mmjax.errors import UserError
 from mmjax.plan.facts import Facts, from_json
+from mmjax.plan.schedules import compiler_flags
 from mmjax.plan.topologies import Topology
 
 _NEEDS = {  # module that must be there, how to get it
@@ -37,7 +38,7 @@ def compile_elsewhere(experiment: dict[str, Any], topology: Topology, say: Calla
     UserError: the experiment does not fit the topology.
   """
   require_compiler(topology.hardware.platform)
-  with tempfile.TemporaryFile("w+") as log:
+  with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory(prefix="mmjax-plan-") as folder:
     # A session of its own: Ctrl-C reaches this process, which then ends the other.
     process = subprocess.Popen(
       [sys.executable, "-m", "mmjax.plan.worker"],
@@ -45,11 +46,11 @@ def compile_elsewhere(experiment: dict[str, Any], topology: Topology, say: Calla
       stdout=subprocess.PIPE,
       stderr=log,
       text=True,
-      env=environment(topology),
+      env=environment(topology, Path(folder)),
       start_new_session=True,
     )
     try:
-      message = _follow(process, {"experiment": experiment, "topology": topology.name}, say)
+      message = _follow(process, {"experiment": experiment, "topology": topology.name, "schedules": folder}, say)
     finally:
       process.kill()
       process.wait()
@@ -68,17 +69,20 @@ def require_compiler(platform: str) -> None:
       )
 
 
-def environment(topology: Topology) -> dict[str, str]:
-  """The environment of the planning process: this one's, without what would disturb the compiler."""
+def environment(topology: Topology, schedules: Path) -> dict[str, str]:
+  """The environment of the planning process: this one's, without what would disturb the compiler.
+
+  A TPU's compiler writes the schedules of kernels into the folder.
+  """
   dropped = {"JAX_NUM_CPU_DEVICES", "JAX_COMPILATION_CACHE_DIR"}
   if topology.hardware.platform != "cpu":
     dropped.add("XLA_FLAGS")  # made for this machine's backend, and an unknown one aborts
   inherited = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("TPU_")}
   search = [str(Path(__file__).parents[2]), *(path for path in sys.path[1:] if path)]
-  return inherited | {"PYTHONPATH": os.pathsep.join(search)} | _platform_variables(topology)
+  return inherited | {"PYTHONPATH": os.pathsep.join(search)} | _platform_variables(topology, schedules)
 
 
-def _platform_variables(topology: Topology) -> dict[str, str]:
+def _platform_variables(topology: Topology, schedules: Path) -> dict[str, str]:
   platform, variables = topology.hardware.platform, {"JAX_PLATFORMS": "cpu"}
   if platform == "cuda":
     # Nothing can be timed here, and a Triton product that was not tuned does not compile for a ViT's shapes.
@@ -91,6 +95,7 @@ def _platform_variables(topology: Topology) -> dict[str, str]:
       "TPU_WORKER_HOSTNAMES": "localhost",
       "TPU_ACCELERATOR_TYPE": f"{chip}-{cores}",
       "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two plans at a time; nobody holds a chip
+      "LIBTPU_INIT_ARGS": f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {compiler_flags(schedules)}".strip(),
       "TPU_LOG_DIR": "disabled",
       "TPU_MIN_LOG_LEVEL": "3",
       "TPU_STDERR_LOG_LEVEL": "3",

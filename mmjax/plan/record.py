@@ -75,7 +75,8 @@ class Plan:
     collectives: compiled bytes, modelled seconds.
     collective_bytes: compiled: of all collectives together.
     compute_seconds, hbm_seconds, interconnect_seconds: modelled: each resource at its peak.
-    compiler_seconds: the TPU compiler's estimated cycles at the chip's clock; None from other compilers.
+    compiler_seconds: the TPU compiler's estimated cycles, and its schedules' of hand-written kernels, at the chip's
+      clock; None from other compilers.
     step_seconds: the larger of the compiler's time and the interconnect's; without the former, the roofline's largest.
     time_source: "compiler", or "roofline": a bound that no run reaches.
     samples_per_second: over all devices.

@@ -6,8 +6,8 @@ from typing import Any, Literal
 from mmjax.experiment import Experiment
 from mmjax.nn.transformer import TransformerConfig
 
-Remat = Literal["none", "dots", "attention", "full"]
-REMAT: tuple[Remat, ...] = ("none", "dots", "attention", "full")
+Remat = Literal["none", "dots", "hidden", "attention", "full"]
+REMAT: tuple[Remat, ...] = ("none", "dots", "hidden", "attention", "full")
 TOWERS = ("image", "text")
 
 

@@ -6,10 +6,12 @@ while it works, then {"facts": ...} or {"error": ..., "wrong": ...}. What librar
 
 import ctypes
 import json
+import math
 import os
 import signal
 import sys
 from importlib import resources
+from pathlib import Path
 from typing import Any, TextIO
 
 
@@ -26,13 +28,19 @@ def main() -> None:
   from mmjax.plan.topologies import parse_topology
 
   topology = parse_topology(request["topology"])
-  devices = make_devices(topology)
+  devices, hardware = make_devices(topology), topology.hardware
   from mmjax.experiment import from_json
   from mmjax.plan import facts
   from mmjax.plan.build import compile_step
 
   try:
-    found = compile_step(from_json(request["experiment"]), devices, lambda phase: tell(phase=phase))
+    found = compile_step(
+      from_json(request["experiment"]),
+      devices,
+      lambda phase: tell(phase=phase),
+      schedules=Path(request["schedules"]),
+      bytes_per_cycle=hardware.hbm_bandwidth / hardware.clock if hardware.clock else math.inf,
+    )
   except (UserError, ValueError) as error:
     tell(error=str(error), wrong="experiment" if isinstance(error, UserError) else type(error).__name__)
     sys.exit(1)

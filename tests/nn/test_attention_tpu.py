@@ -1,66 +1,119 @@
-"""The TPU's form of attention equals the plain formula, value and gradient, whatever the mask."""
+"""The TPU's kernel of self-attention equals the plain formula, value and gradient, whatever the mask; interpreted."""
+
+import functools
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.nn import attention_tpu
-from mmjax.nn.attention_tpu import attention_in_lanes
+from mmjax.nn.attention import MultiHeadAttention
+from mmjax.nn.attention_tpu import fits_kernel, self_attention
+from mmjax.nn.tpu import on_tpu
+
+kernel = functools.partial(self_attention, interpret=True)
 
 
-def plain(query, key, value, allowed):
+def plain(packed, mask, batch, heads, causal):
+  query, key, value = (x.reshape(batch, -1, heads, x.shape[1] // heads) for x in jnp.split(packed, 3, axis=1))
   logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) * query.shape[-1] ** -0.5
-  if allowed is not None:
-    logits = jnp.where(allowed, logits, -1e9)
-  weights = jax.nn.softmax(logits)
-  weights = weights if allowed is None else jnp.where(allowed, weights, 0.0)
-  return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+  allowed = jnp.ones((1, 1, *logits.shape[2:]), bool) if mask is None else mask[:, None, None, :]
+  allowed = allowed & jnp.tril(jnp.ones(logits.shape[2:], bool))[None, None] if causal else allowed
+  weights = jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, logits, -1e9)), 0.0)
+  return jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(packed.shape[0], -1)
 
 
-def masks(kind: str, length: int):
-  if kind == "none":
-    return None
-  if kind == "causal":
-    return jnp.tril(jnp.ones((length, length), bool))[None, None]
-  return jnp.arange(length)[None] < jnp.asarray([length, 3, 0])[:, None]  # the third example has nothing to read
+def arrays(batch, length, heads, dim, dtype=jnp.float32):
+  sizes = ((batch * length, 3 * heads * dim), (batch * length, heads * dim))
+  return [jax.random.normal(jax.random.key(i), size).astype(dtype) for i, size in enumerate(sizes)]
 
 
-@pytest.mark.parametrize("kind", ["none", "causal", "padding"])
-@pytest.mark.parametrize(("heads", "dim", "pieces"), [(4, 64, 1), (3, 40, 3)])
-def test_equals_the_plain_formula(kind, heads, dim, pieces, monkeypatch):
-  if pieces == 3:
-    monkeypatch.setattr(attention_tpu, "ON_CHIP", 0)  # one example at a time
-  keys = jax.random.split(jax.random.key(0), 4)
-  query, key, value, g = (jax.random.normal(k, (3, 7, heads, dim)) for k in keys)
-  allowed = masks(kind, 7)
-  allowed = allowed[:, None, None, :] if kind == "padding" else allowed
-  got, pull = jax.vjp(lambda *qkv: attention_in_lanes(*qkv, allowed), query, key, value)
-  want, pull_plain = jax.vjp(lambda *qkv: plain(*qkv, allowed), query, key, value)
+# Two heads to a tile of 128 lanes; heads of 96 that lie across tiles; four to a tile, three odd examples in a block.
+@pytest.mark.parametrize("sizes", [(4, 6, 2, 64), (2, 8, 4, 96), (3, 7, 4, 32)])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_equals_the_plain_formula(sizes, causal, padded):
+  batch, length, heads, _ = sizes
+  readable = jnp.asarray([length, 0, 3, 2])[:batch]  # the second example has nothing to read
+  mask = jnp.arange(length)[None] < readable[:, None] if padded else None
+  packed, g = arrays(*sizes)
+  got, pull = jax.vjp(lambda x: kernel(x, mask, batch=batch, heads=heads, causal=causal), packed)
+  want, pull_plain = jax.vjp(lambda x: plain(x, mask, batch, heads, causal), packed)
   np.testing.assert_allclose(got, want, atol=2e-6)
-  for mine, theirs in zip(pull(g), pull_plain(g), strict=True):
-    np.testing.assert_allclose(mine, theirs, atol=1e-5)
+  np.testing.assert_allclose(*pull(g), *pull_plain(g), atol=1e-5)
+
+
+def test_nothing_to_read_gives_zeros_however_large_the_gradient():
+  packed, g = arrays(2, 8, 2, 64)
+  mask = jnp.zeros((2, 8), bool)
+  got, pull = jax.vjp(lambda x: kernel(1e3 * x, mask, batch=2, heads=2, causal=False), packed)
+  np.testing.assert_array_equal(got, jnp.zeros_like(got))
+  np.testing.assert_array_equal(*pull(1e6 * g), jnp.zeros_like(packed))
 
 
 def test_bfloat16_is_as_near_to_the_truth_as_rounding_allows():
-  keys = jax.random.split(jax.random.key(1), 3)
-  arrays = [jax.random.normal(k, (2, 9, 2, 64)).astype(jnp.bfloat16) for k in keys]
-  want = plain(*(x.astype(jnp.float32) for x in arrays), None)
-  got = attention_in_lanes(*arrays, None)
+  packed, g = arrays(2, 8, 2, 64, jnp.bfloat16)
+  got, pull = jax.vjp(lambda x: kernel(x, None, batch=2, heads=2, causal=False), packed)
+  want, pull_plain = jax.vjp(lambda x: plain(x, None, 2, 2, False), packed.astype(jnp.float32))
   assert got.dtype == jnp.bfloat16
   np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.02)  # bfloat16 has 8 bits: 2^-8 of values up to 3
+  np.testing.assert_allclose(pull(g)[0].astype(jnp.float32), *pull_plain(g.astype(jnp.float32)), atol=0.04)
 
 
-@pytest.mark.parametrize(("batch", "size"), [(64, 8), (60, 10), (7, 7), (17, 1)])
-def test_pieces_are_the_largest_that_divide_the_batch_and_stay_on_the_chip(batch, size):
-  # 16 heads, 256 queries, 196 keys (200 in whole tiles): two float32 arrays of logits are 6.25 MiB an example.
-  assert attention_tpu._piece_size((batch, 16, 64, 256), 196) == size
-
-
-def test_pieces_inside_shard_map_are_each_device_s_own(monkeypatch):
-  monkeypatch.setattr(attention_tpu, "ON_CHIP", 0)
+def test_each_device_attends_to_its_own_examples():
   mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2], axis_types=(jax.sharding.AxisType.Auto,))
-  x = jax.random.normal(jax.random.key(2), (4, 3, 1, 8))
+  packed, _ = arrays(4, 8, 1, 128)
   rows = jax.sharding.PartitionSpec("data")
-  split = jax.shard_map(lambda x: attention_in_lanes(x, x, x, None), mesh=mesh, in_specs=rows, out_specs=rows)
-  np.testing.assert_allclose(jax.jit(split)(x), plain(x, x, x, None), atol=2e-6)
+  local = functools.partial(kernel, mask=None, batch=2, heads=1, causal=False)
+  # Interpreted, a kernel's loop over programs forgets along which axes its arrays vary; compiled, there is none.
+  split = jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+  np.testing.assert_allclose(jax.jit(split)(packed), plain(packed, None, 4, 1, False), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+  ("batch", "length", "width", "heads", "fits"),
+  [
+    (128, 257, 1024, 16, True),  # CLIP L/14 on 256 chips: eight examples fill whole tiles
+    (16, 256, 1152, 16, True),  # So400m: heads of 72, in tiles only all together
+    (7, 257, 1024, 16, True),
+    (100, 257, 1024, 16, False),  # all hundred in one program
+    (128, 197, 192, 3, False),  # a head and a half in the second tile
+    (128, 1024, 1024, 16, False),
+    (128, 1, 768, 12, False),
+    (128, 196, 100, 3, False),
+  ],
+)
+def test_which_sizes_are_the_kernel_s(batch, length, width, heads, fits):
+  assert fits_kernel(batch, length, width, heads) == fits
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_layer_is_the_same_with_it(causal, monkeypatch):
+  layer = MultiHeadAttention(2, False, jax.nn.initializers.normal(0.1), "float32", "auto", 1e-6)
+  x = jax.random.normal(jax.random.key(0), (2, 8, 128))
+  mask = jnp.arange(8)[None] < jnp.asarray([8, 3])[:, None]
+  variables = layer.init(jax.random.key(1), x)
+  variables = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), variables)
+
+  def run(variables, x):
+    return (layer.apply(variables, x, mask=mask, causal=causal) ** 2).sum()
+
+  want = jax.value_and_grad(run, argnums=(0, 1))(variables, x)
+  calls = []
+  module = sys.modules[MultiHeadAttention.__module__]  # mmjax.nn.attention is the function
+  monkeypatch.setattr(module, "on_tpu", lambda: True)
+  monkeypatch.setattr(module, "self_attention", lambda *args, **named: calls.append(1) or kernel(*args, **named))
+  assert jax.tree.structure(layer.init(jax.random.key(1), x)) == jax.tree.structure(variables)
+  got = jax.value_and_grad(run, argnums=(0, 1))(variables, x)
+  assert calls
+  largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(want[1]))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * largest), got, want)
+
+
+def test_a_cpu_is_no_tpu():
+  mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(jax.sharding.AxisType.Auto,))
+  seen = []
+  rows = jax.sharding.PartitionSpec("data")
+  jax.shard_map(lambda x: seen.append(on_tpu()) or x, mesh=mesh, in_specs=rows, out_specs=rows)(jnp.zeros(1))
+  assert seen == [False] and not on_tpu()

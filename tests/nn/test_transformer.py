@@ -70,12 +70,13 @@ def _numpy_block(p, x, mask, causal):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_block_equals_numpy(causal):
-  block = Block(CONFIG, causal)
+  block = Block(CONFIG, causal, X.shape[1])
+  tokens = X.reshape(-1, X.shape[2])
   layer = jnp.asarray(0)
-  params = block.init(jax.random.key(1), X, MASK, None, layer)["params"]
+  params = block.init(jax.random.key(1), tokens, MASK, None, layer)["params"]
   # Small parameters hide mistakes: biases begin at zero, and kernels are drawn small.
   params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(p.size), p.shape), params)
-  ours = block.apply({"params": params}, X, MASK, None, layer)
+  ours = block.apply({"params": params}, tokens, MASK, None, layer).reshape(X.shape)
   np.testing.assert_allclose(ours, _numpy_block(params, np.asarray(X, np.float64), MASK, causal), rtol=2e-5, atol=2e-5)
 
 
@@ -86,7 +87,8 @@ def test_scan_equals_the_loop():
 
 
 @pytest.mark.parametrize(
-  "changes", [{"remat": "full"}, {"remat": "dots"}, {"remat": "attention"}, {"remat": "full", "scan": True}]
+  "changes",
+  [*({"remat": policy} for policy in ("full", "dots", "hidden", "attention")), {"remat": "full", "scan": True}],
 )
 def test_rematerialisation_changes_nothing(changes):
   out, (grads, dx) = _run()

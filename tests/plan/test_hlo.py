@@ -172,6 +172,22 @@ def test_a_collective_that_kernels_carry_on_runs_once():
   assert memory_traffic(parse(OVERLAPPED)) == 6 * 2 * 64 + 64 * 8 * 2 + 16 * 8 * 2
 
 
+def test_a_hand_written_kernel_takes_its_schedule_or_the_memory_whichever_is_longer():
+  line = "  %next = s32[]{:T(128)} add(%i, %one)\n"
+  kernel = (
+    '  %attend.3 = bf16[4,8,16]{2,1,0} custom-call(%a, %a, %b), custom_call_target="tpu_custom_call", '
+    'frontend_attributes={kernel_metadata={\n"flops":"5000",\n"programs":"6"\n}}, backend_config={"x":"y"}\n'
+  )
+  text = TPU.replace(line, line + kernel)
+  cost = analyse(text, {"attend": 100})
+  assert cost.cycles == 10 * (1894 + 6 * 100) and cost.unknown_kernels == ()
+  assert cost.flops == analyse(TPU).flops + 10 * 5000
+  touched = 2 * (4 * 8 * 16 + 4 * 8 * 16 + 4 * 16 * 32)  # what it writes; of what it reads, each array once
+  assert analyse(text, {"attend": 100}, bytes_per_cycle=4).cycles == 10 * (1894 + touched // 4)
+  unknown = analyse(text)
+  assert unknown.unknown_kernels == ("attend.3",) and unknown.cycles == 10 * 1894
+
+
 def test_a_loop_whose_end_is_unknown_is_named():
   cost = analyse(TPU.replace("s32[]{:T(128)} constant(12)", "s32[]{:T(128)} custom-call()"))
   assert cost.unknown_loops == ("loop",) and cost.cycles == 1894

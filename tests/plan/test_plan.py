@@ -54,7 +54,7 @@ def test_predicted_memory_is_what_a_run_takes(tmp_path, monkeypatch):
   run = subprocess.run(
     command,
     input=json.dumps(to_json(planned)),
-    env=environment(parse_topology("cpu:2")),
+    env=environment(parse_topology("cpu:2"), tmp_path),
     capture_output=True,
     text=True,
   )

@@ -1,0 +1,114 @@
+"""Layer normalisation as one TPU kernel forward and one backward, for a network that reads its input again.
+
+Left to the compiler, a norm is a pass over the tokens for its statistics and a part of every product that reads it,
+and its gradient two passes and a sum with the gradient that came round it. Each kernel reads everything once.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+from jaxtyping import Float
+
+from mmjax.nn.tpu import LANES, ROWS, kernel_metadata, like
+
+_BLOCK = 2**18  # numbers that a program reads of an array
+Ref = Any  # a block of an array, in the memory on the chip
+
+
+def fits_kernel(rows: int, width: int) -> bool:
+  """Whether the array consists of whole tiles."""
+  return rows % ROWS == 0 and width % LANES == 0 and ROWS * width <= _BLOCK
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def norm_beside(
+  x: Float[Array, "rows width"],
+  scale: Float[Array, "width"],
+  bias: Float[Array, "width"],
+  epsilon: float,
+  interpret: bool = False,
+) -> tuple[Float[Array, "rows width"], Float[Array, "rows width"]]:
+  """x, and mmjax.nn.norm.layer_norm of it; `interpret` runs the kernels on any platform, slowly."""
+  return _forward(x, scale, bias, epsilon, interpret)[0]
+
+
+def _forward(
+  x: Array, scale: Array, bias: Array, epsilon: float, interpret: bool
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+  rows, vector, programs = _blocks(x)
+  y = pl.pallas_call(
+    functools.partial(_forward_kernel, epsilon=epsilon),
+    grid=(programs,),
+    in_specs=[rows, vector, vector],
+    out_specs=rows,
+    out_shape=like(x, *x.shape),
+    interpret=interpret,
+    name=f"norm_forward_{x.shape[0]}x{x.shape[1]}",
+    metadata=kernel_metadata(flops=0, programs=programs),
+  )(x, scale[None], bias[None])
+  return (x, y), (x, scale)
+
+
+def _backward(
+  epsilon: float, interpret: bool, residuals: tuple[Array, Array], g: tuple[Array, Array]
+) -> tuple[Array, Array, Array]:
+  x, scale = residuals
+  rows, vector, programs = _blocks(x)
+  sums = like(scale, 1, x.shape[1])
+  dx, dscale, dbias = pl.pallas_call(
+    functools.partial(_backward_kernel, epsilon=epsilon),
+    grid=(programs,),
+    in_specs=[rows, vector, rows, rows],
+    out_specs=[rows, vector, vector],
+    out_shape=[like(x, *x.shape), sums, sums],
+    interpret=interpret,
+    name=f"norm_backward_{x.shape[0]}x{x.shape[1]}",
+    metadata=kernel_metadata(flops=0, programs=programs),
+  )(x, scale[None], *g)
+  return dx, dscale[0], dbias[0]
+
+
+norm_beside.defvjp(_forward, _backward)
+
+
+def _blocks(x: Array) -> tuple[pl.BlockSpec, pl.BlockSpec, int]:
+  """The block of rows that a program reads, the one of a vector, and how many programs there are."""
+  rows, width = x.shape
+  most = range(ROWS, min(rows, _BLOCK // width) + 1, ROWS)
+  block = max(n for n in most if rows % n == 0)
+  return pl.BlockSpec((block, width), lambda i: (i, 0)), pl.BlockSpec((1, width), lambda i: (0, 0)), rows // block
+
+
+def _normal(x: Ref, epsilon: float) -> tuple[Array, Array]:
+  """(x - mean) / deviation, and 1 / deviation, of every row."""
+  x32 = x[...].astype(jnp.float32)
+  centred = x32 - x32.mean(-1, keepdims=True)
+  inverse = lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
+  return centred * inverse, inverse
+
+
+def _forward_kernel(x: Ref, scale: Ref, bias: Ref, y: Ref, *, epsilon: float) -> None:
+  y[...] = (_normal(x, epsilon)[0] * scale[...] + bias[...]).astype(y.dtype)
+
+
+def _backward_kernel(
+  x: Ref, scale: Ref, beside: Ref, g: Ref, dx: Ref, dscale: Ref, dbias: Ref, *, epsilon: float
+) -> None:
+  normal, inverse = _normal(x, epsilon)
+  g32 = g[...].astype(jnp.float32)
+  scaled = g32 * scale[...]
+  projected = normal * (scaled * normal).mean(-1, keepdims=True)
+  through = inverse * (scaled - scaled.mean(-1, keepdims=True) - projected)
+  dx[...] = (beside[...].astype(jnp.float32) + through).astype(dx.dtype)
+
+  @pl.when(pl.program_id(0) == 0)
+  def _() -> None:
+    dscale[...] = jnp.zeros_like(dscale)
+    dbias[...] = jnp.zeros_like(dbias)
+
+  dscale[...] += (g32 * normal).sum(0, keepdims=True)
+  dbias[...] += g32.sum(0, keepdims=True)
