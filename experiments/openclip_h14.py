@@ -4,8 +4,8 @@
 The card reports 78.0% zero-shot on ImageNet after 32 billion samples on 824 A100s. Towers of 986 million
 parameters together: image 1,280 wide and 32 deep, text 1,024 wide and 24 deep, both with the exact GELU;
 learning rate 5e-4 (one entry of its appendix), other hyper-parameters as in clip_b32.py. The batch here is
-79,872, the next multiple of 256 devices x 4 microbatches. What cannot be run here: the pictures are gone from
-the web in part, and never were ours.
+79,872, the next multiple of 256 devices x 3 microbatches x 8 examples, which fill the rows of a TPU's tiles. What
+cannot be run here: the pictures are gone from the web in part, and never were ours.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ EXPERIMENT = dataclasses.replace(
     embed_dim=1024,
   ),
   optimizer=dataclasses.replace(L14.optimizer, learning_rate=5e-4),
-  parallel=dataclasses.replace(L14.parallel, fsdp=16, microbatches=4),
+  parallel=dataclasses.replace(L14.parallel, microbatches=3),
   run=dataclasses.replace(L14.run, workdir=Path("runs/openclip_h14"), batch_size=79_872, steps=400_641),
 )
 

@@ -22,6 +22,7 @@ from mmjax.encoders.vit import ViTConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.objectives.terms import Contrastive
+from mmjax.parallel.mesh import ParallelConfig
 from mmjax.train.optimizer import OptimizerConfig
 
 EXPERIMENT = Experiment(
@@ -34,7 +35,7 @@ EXPERIMENT = Experiment(
     workers=8,
   ),
   model=TwoTowerConfig(
-    image=ViTConfig(**vit_size("B"), patch_size=16, activation="gelu_tanh", scan=True, remat="dots", dtype="bfloat16"),
+    image=ViTConfig(**vit_size("B"), patch_size=16, activation="gelu_tanh", dtype="bfloat16"),
     text=TextConfig(
       **vit_size("B"),
       vocab_size=32_000,
@@ -43,8 +44,6 @@ EXPERIMENT = Experiment(
       mask_padding=False,
       pool="last",
       activation="gelu_tanh",
-      scan=True,
-      remat="dots",
       dtype="bfloat16",
     ),
     embed_dim=768,
@@ -54,6 +53,7 @@ EXPERIMENT = Experiment(
     init_logit_bias=-10.0,
   ),
   objectives=(Contrastive(loss="sigmoid"),),
+  parallel=ParallelConfig(fsdp=16),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20_000, b2=0.95, weight_decay=1e-4),
   run=RunConfig(workdir=Path("runs/siglip_b16"), batch_size=32_768, steps=274_658, save_every=2000, log_every=50),
 )

@@ -3,8 +3,7 @@ recipe.
 
 Released by the authors of Zhai et al. 2023 after the paper; both towers have width 1,152, depth 27, 16 heads
 of 72 and an MLP of 4,304, 877 million parameters together, and the text tower reads 16 tokens at this
-resolution. Everything else is as in siglip_b16.py, also what cannot be run here. Optimiser state is spread
-over 16 devices (fsdp).
+resolution. Everything else is as in siglip_b16.py, also what cannot be run here.
 """
 
 import dataclasses
@@ -20,11 +19,10 @@ EXPERIMENT = dataclasses.replace(
   data=dataclasses.replace(B16.data, tokenizer=dataclasses.replace(B16.data.tokenizer, max_length=16)),
   model=dataclasses.replace(
     B16.model,
-    image=dataclasses.replace(B16.model.image, **vit_size("So400m"), patch_size=14),
-    text=dataclasses.replace(B16.model.text, **vit_size("So400m"), max_length=16),
+    image=dataclasses.replace(B16.model.image, **vit_size("So400m"), patch_size=14, scan=True, remat="attention"),
+    text=dataclasses.replace(B16.model.text, **vit_size("So400m"), max_length=16, scan=True, remat="attention"),
     embed_dim=1152,
   ),
-  parallel=dataclasses.replace(B16.parallel, fsdp=16),
   run=dataclasses.replace(B16.run, workdir=Path("runs/siglip_so400m14")),
 )
 

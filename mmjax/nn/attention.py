@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float
 
 from mmjax.nn.attention_tpu import fits_kernel, self_attention
-from mmjax.nn.dense import Dense, DenseParameters, Initializer, linear
+from mmjax.nn.dense import Dense, DenseParameters, Initializer, matmul
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.tpu import on_tpu
 
@@ -189,8 +189,8 @@ class MultiHeadAttention(Projections):
     batch, length, width = x.shape
     own = rearrange(x, "b l w -> (b l) w")
     if context is None and self._is_for_kernel(batch, length, width):
-      packed = self._project_together(own)
-      out = self_attention(packed, mask, batch=batch, heads=self.num_heads, causal=causal)
+      projected, bias = self._project_together(own)
+      out = self_attention(projected, bias, mask, batch=batch, heads=self.num_heads, causal=causal)
       return self._combine(out, batch=batch)
     read = own if context is None else rearrange(context, "b k w -> (b k) w")
     query = self._project("query", own, width, batch=batch)
@@ -207,13 +207,15 @@ class MultiHeadAttention(Projections):
     return wanted and on_tpu() and fits_kernel(batch, length, width, self.num_heads)
 
   @nn.nowrap
-  def _project_together(self, tokens: Float[Array, "tokens width"]) -> Float[Array, "tokens 3*width"]:
-    """Queries, keys and values in one product, which reads the tokens once."""
+  def _project_together(
+    self, tokens: Float[Array, "tokens width"]
+  ) -> tuple[Float[Array, "tokens 3*width"], Float[Array, "3*width"]]:
+    """Queries, keys and values in one product, which reads the tokens once; and the bias they still need."""
     width = tokens.shape[-1]
     init = nn.initializers.normal(width**-0.5)
     parameters = [DenseParameters(width, init, name=name)(width) for name in ("query", "key", "value")]
     kernel, bias = (jnp.concatenate(parts, axis=-1) for parts in zip(*parameters, strict=True))
-    return linear(tokens, kernel, bias, self.dtype)
+    return matmul(tokens, kernel, jnp.dtype(self.dtype)), bias
 
   @nn.nowrap
   def _shown(

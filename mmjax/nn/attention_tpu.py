@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Bool, Float
@@ -37,7 +38,8 @@ def fits_kernel(batch: int, length: int, width: int, heads: int) -> bool:
 
 
 def self_attention(
-  packed: Float[Array, "batch*length 3*width"],
+  projected: Float[Array, "batch*length 3*width"],
+  bias: Float[Array, "3*width"],
   mask: Bool[Array, "batch length"] | None,
   *,
   batch: int,
@@ -45,12 +47,13 @@ def self_attention(
   causal: bool,
   interpret: bool = False,
 ) -> Float[Array, "batch*length width"]:
-  """As mmjax.nn.attention.attention of the queries, keys and values in `packed`, in this order.
+  """As mmjax.nn.attention.attention of the queries, keys and values in `projected` + `bias`, in this order.
 
-  `interpret` runs the kernel on any platform, slowly.
+  The bias is added here because the kernel, which has its gradient in hand, sums it at no cost. `interpret` runs the
+  kernel on any platform, slowly.
   """
-  sizes = _Sizes(batch, packed.shape[0] // batch, heads, packed.shape[1] // (3 * heads), causal, interpret)
-  return _attend(packed, None if mask is None else mask[:, None, :].astype(jnp.float32), sizes)
+  sizes = _Sizes(batch, projected.shape[0] // batch, heads, projected.shape[1] // (3 * heads), causal, interpret)
+  return _attend(projected, bias, None if mask is None else mask[:, None, :].astype(jnp.float32), sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +84,17 @@ class _Sizes:
     """Of a program's block."""
     return self.examples * self.length
 
+  @property
+  def grid(self) -> tuple[int, int]:
+    """Programs: blocks of heads, and in each blocks of examples."""
+    return self.width // self.lanes, self.batch // self.examples
+
   def named(self, kind: str, *, masked: bool, products: int) -> dict[str, Any]:
     """The kernel's name and metadata."""
     how = "_causal" * self.causal + "_masked" * masked
     flops = 2 * products * self.batch * self.heads * self.length**2 * self.dim
-    programs = self.batch // self.examples * (self.width // self.lanes)
     name = f"{kind}_{self.batch}x{self.length}x{self.heads}x{self.dim}{how}"
-    return {"name": name, "metadata": kernel_metadata(flops=flops, programs=programs)}
+    return {"name": name, "metadata": kernel_metadata(flops=flops, programs=math.prod(self.grid))}
 
 
 def _examples(batch: int, length: int) -> int:
@@ -95,55 +102,59 @@ def _examples(batch: int, length: int) -> int:
   return next(n for n in range(1, batch + 1) if batch % n == 0 and (n == batch or n * length % ROWS == 0))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _attend(packed: Array, mask: Array | None, sizes: _Sizes) -> Array:
-  return _attend_forward(packed, mask, sizes)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _attend(projected: Array, bias: Array, mask: Array | None, sizes: _Sizes) -> Array:
+  return _attend_forward(projected, bias, mask, sizes)[0]
 
 
-def _attend_forward(packed: Array, mask: Array | None, sizes: _Sizes) -> tuple[Array, tuple[Array, Array | None]]:
-  grid = (sizes.batch // sizes.examples, sizes.width // sizes.lanes)
-  parts = [_block(sizes, grid, part) for part in range(3)]
+def _attend_forward(
+  projected: Array, bias: Array, mask: Array | None, sizes: _Sizes
+) -> tuple[Array, tuple[Array, Array | None, Array]]:
+  packed = checkpoint_name(projected + bias.astype(projected.dtype)[None], "dense")
+  parts = [_block(sizes, part) for part in range(3)]
   out = pl.pallas_call(
     functools.partial(_forward_kernel, sizes=sizes),
-    grid=grid,
+    grid=sizes.grid,
     in_specs=[*parts, *_mask_block(sizes, mask)],
     out_specs=parts[0],
     out_shape=like(packed, packed.shape[0], sizes.width),
     interpret=sizes.interpret,
     **sizes.named("attention_forward", masked=mask is not None, products=2),
   )(packed, packed, packed, *_present(mask))
-  return out, (packed, mask)
+  return out, (packed, mask, bias)
 
 
-def _attend_backward(sizes: _Sizes, residuals: tuple[Array, Array | None], g: Array) -> tuple[Array, None]:
+def _attend_backward(
+  sizes: _Sizes, residuals: tuple[Array, Array | None, Array], g: Array
+) -> tuple[Array, Array, None]:
   """The third axis of the grid writes one of the three gradients at a time, side by side into one array."""
-  packed, mask = residuals
-  grid = (sizes.batch // sizes.examples, sizes.width // sizes.lanes, 3)
-  parts = [_block(sizes, grid, part) for part in range(3)]
-  written = pl.BlockSpec((sizes.rows, sizes.lanes), lambda i, j, part: (i, part * grid[1] + j))
-  gradient = pl.pallas_call(
+  packed, mask, bias = residuals
+  parts = [_block(sizes, part) for part in range(3)]
+  written = pl.BlockSpec((sizes.rows, sizes.lanes), lambda j, i, part: (i, part * sizes.grid[0] + j))
+  sums = pl.BlockSpec((1, sizes.lanes), lambda j, i, part: (0, j))
+  gradient, *totals = pl.pallas_call(
     functools.partial(_backward_kernel, sizes=sizes),
-    grid=grid,
+    grid=(*sizes.grid, 3),
     in_specs=[*parts, parts[0], *_mask_block(sizes, mask)],
-    out_specs=written,
-    out_shape=like(packed, *packed.shape),
+    out_specs=[written, *[sums] * 3],
+    out_shape=[like(packed, *packed.shape), *[like(bias, 1, sizes.width)] * 3],
     scratch_shapes=[pltpu.VMEM((sizes.rows, sizes.lanes), packed.dtype)] * 3,
     interpret=sizes.interpret,
     **sizes.named("attention_backward", masked=mask is not None, products=5),
   )(packed, packed, packed, g, *_present(mask))
-  return gradient, None
+  return gradient, jnp.concatenate(totals, axis=1)[0], None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _block(sizes: _Sizes, grid: tuple[int, ...], part: int) -> pl.BlockSpec:
+def _block(sizes: _Sizes, part: int) -> pl.BlockSpec:
   """Of queries (part 0), keys (1) or values (2), or of an array that has only one part (0)."""
-  return pl.BlockSpec((sizes.rows, sizes.lanes), lambda i, j, *_: (i, part * grid[1] + j))
+  return pl.BlockSpec((sizes.rows, sizes.lanes), lambda j, i, *_: (i, part * sizes.grid[0] + j))
 
 
 def _mask_block(sizes: _Sizes, mask: Array | None) -> list[pl.BlockSpec]:
-  return [] if mask is None else [pl.BlockSpec((sizes.examples, 1, sizes.length), lambda i, *_: (i, 0, 0))]
+  return [] if mask is None else [pl.BlockSpec((sizes.examples, 1, sizes.length), lambda j, i, *_: (i, 0, 0))]
 
 
 def _present(mask: Array | None) -> list[Array]:
@@ -161,8 +172,14 @@ def _forward_kernel(query: Ref, key: Ref, value: Ref, *others: Ref, sizes: _Size
 
 def _backward_kernel(query: Ref, key: Ref, value: Ref, g: Ref, *others: Ref, sizes: _Sizes) -> None:
   """With w = softmax: dvalue = w^T g, dlogits = w (g value^T - its mean under w), dquery = dlogits key / sqrt(dim)."""
-  mask, out, *gradients = others if len(others) == 5 else (None, *others)
-  part = pl.program_id(2)
+  mask, out, *results = others if len(others) == 8 else (None, *others)
+  sums, gradients = results[:3], results[3:]
+  block, part = pl.program_id(1), pl.program_id(2)
+
+  @pl.when((block == 0) & (part == 0))
+  def _() -> None:
+    for total in sums:
+      total[...] = jnp.zeros_like(total)
 
   @pl.when(part == 0)
   def _() -> None:
@@ -176,6 +193,8 @@ def _backward_kernel(query: Ref, key: Ref, value: Ref, g: Ref, *others: Ref, siz
       head.write(gradients[0], _product(dlogits, k, 1, 0), begun[0])
       head.write(gradients[1], _product(dlogits, q, 0, 0), begun[1])
       head.write(gradients[2], _product((weights * scale).astype(q.dtype), dout, 0, 0), begun[2])
+    for total, gradient in zip(sums, gradients, strict=True):
+      total[...] += gradient[...].astype(jnp.float32).sum(0, keepdims=True)
 
   for number, gradient in enumerate(gradients):
 

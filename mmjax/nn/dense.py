@@ -95,18 +95,6 @@ def _column_sums_tpu(g: Array) -> Array:
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
-def linear(
-  x: Float[Array, "*batch i"],
-  kernel: Float[Array, "i o"],
-  bias: Float[Array, "o"] | None,
-  dtype: str,
-  keep_as: str = "dense",
-) -> Float[Array, "*batch o"]:
-  """x @ kernel + bias, computed in `dtype`; a block that is computed again may keep it, by the name `keep_as`."""
-  y = matmul(x, kernel, jnp.dtype(dtype))
-  return checkpoint_name(y if bias is None else add_bias(y, bias), keep_as)
-
-
 class DenseParameters(nn.Module):
   """The parameters of a `Dense`, for several that are multiplied at once; attributes as there."""
 
@@ -127,7 +115,7 @@ class Dense(nn.Module):
     kernel_init: how the kernel begins.
     use_bias: whether to add a bias (which begins at zero).
     dtype: of the matmul's operands and of the result.
-    keep_as: see `linear`.
+    keep_as: the name by which a block that is computed again may keep the result.
   """
 
   features: int
@@ -139,6 +127,8 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-    zeros = nn.initializers.zeros
-    bias = self.param("bias", zeros, (self.features,), jnp.float32) if self.use_bias else None
-    return linear(x, kernel, bias, self.dtype, self.keep_as)
+    y = matmul(x, kernel, jnp.dtype(self.dtype))
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+      y = add_bias(y, bias)
+    return checkpoint_name(y, self.keep_as)

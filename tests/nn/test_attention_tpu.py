@@ -15,7 +15,8 @@ from mmjax.nn.tpu import on_tpu
 kernel = functools.partial(self_attention, interpret=True)
 
 
-def plain(packed, mask, batch, heads, causal):
+def plain(projected, bias, mask, batch, heads, causal):
+  packed = projected + bias[None]
   query, key, value = (x.reshape(batch, -1, heads, x.shape[1] // heads) for x in jnp.split(packed, 3, axis=1))
   logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) * query.shape[-1] ** -0.5
   allowed = jnp.ones((1, 1, *logits.shape[2:]), bool) if mask is None else mask[:, None, None, :]
@@ -25,8 +26,12 @@ def plain(packed, mask, batch, heads, causal):
 
 
 def arrays(batch, length, heads, dim, dtype=jnp.float32):
-  sizes = ((batch * length, 3 * heads * dim), (batch * length, heads * dim))
-  return [jax.random.normal(jax.random.key(i), size).astype(dtype) for i, size in enumerate(sizes)]
+  width = heads * dim
+  projected, bias, g = (
+    jax.random.normal(jax.random.key(i), size)
+    for i, size in enumerate(((batch * length, 3 * width), (3 * width,), (batch * length, width)))
+  )
+  return projected.astype(dtype), bias, g.astype(dtype)
 
 
 # Two heads to a tile of 128 lanes; heads of 96 that lie across tiles; four to a tile, three odd examples in a block.
@@ -37,25 +42,27 @@ def test_equals_the_plain_formula(sizes, causal, padded):
   batch, length, heads, _ = sizes
   readable = jnp.asarray([length, 0, 3, 2])[:batch]  # the second example has nothing to read
   mask = jnp.arange(length)[None] < readable[:, None] if padded else None
-  packed, g = arrays(*sizes)
-  got, pull = jax.vjp(lambda x: kernel(x, mask, batch=batch, heads=heads, causal=causal), packed)
-  want, pull_plain = jax.vjp(lambda x: plain(x, mask, batch, heads, causal), packed)
-  np.testing.assert_allclose(got, want, atol=2e-6)
-  np.testing.assert_allclose(*pull(g), *pull_plain(g), atol=1e-5)
+  projected, bias, g = arrays(*sizes)
+  got, pull = jax.vjp(lambda *a: kernel(*a, mask, batch=batch, heads=heads, causal=causal), projected, bias)
+  want, pull_plain = jax.vjp(lambda *a: plain(*a, mask, batch, heads, causal), projected, bias)
+  np.testing.assert_allclose(got, want, atol=3e-6)
+  for mine, theirs in zip(pull(g), pull_plain(g), strict=True):
+    np.testing.assert_allclose(mine, theirs, atol=2e-5)
 
 
 def test_nothing_to_read_gives_zeros_however_large_the_gradient():
-  packed, g = arrays(2, 8, 2, 64)
+  projected, bias, g = arrays(2, 8, 2, 64)
   mask = jnp.zeros((2, 8), bool)
-  got, pull = jax.vjp(lambda x: kernel(1e3 * x, mask, batch=2, heads=2, causal=False), packed)
+  got, pull = jax.vjp(lambda x: kernel(1e3 * x, bias, mask, batch=2, heads=2, causal=False), projected)
   np.testing.assert_array_equal(got, jnp.zeros_like(got))
-  np.testing.assert_array_equal(*pull(1e6 * g), jnp.zeros_like(packed))
+  np.testing.assert_array_equal(*pull(1e6 * g), jnp.zeros_like(projected))
 
 
 def test_bfloat16_is_as_near_to_the_truth_as_rounding_allows():
-  packed, g = arrays(2, 8, 2, 64, jnp.bfloat16)
-  got, pull = jax.vjp(lambda x: kernel(x, None, batch=2, heads=2, causal=False), packed)
-  want, pull_plain = jax.vjp(lambda x: plain(x, None, 2, 2, False), packed.astype(jnp.float32))
+  projected, bias, g = arrays(2, 8, 2, 64, jnp.bfloat16)
+  bias = bias.astype(jnp.bfloat16).astype(jnp.float32)
+  got, pull = jax.vjp(lambda x: kernel(x, bias, None, batch=2, heads=2, causal=False), projected)
+  want, pull_plain = jax.vjp(lambda x: plain(x, bias, None, 2, 2, False), projected.astype(jnp.float32))
   assert got.dtype == jnp.bfloat16
   np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.02)  # bfloat16 has 8 bits: 2^-8 of values up to 3
   np.testing.assert_allclose(pull(g)[0].astype(jnp.float32), *pull_plain(g.astype(jnp.float32)), atol=0.04)
@@ -63,12 +70,12 @@ def test_bfloat16_is_as_near_to_the_truth_as_rounding_allows():
 
 def test_each_device_attends_to_its_own_examples():
   mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2], axis_types=(jax.sharding.AxisType.Auto,))
-  packed, _ = arrays(4, 8, 1, 128)
+  projected, bias, _ = arrays(4, 8, 1, 128)
   rows = jax.sharding.PartitionSpec("data")
-  local = functools.partial(kernel, mask=None, batch=2, heads=1, causal=False)
+  local = lambda x: kernel(x, bias, None, batch=2, heads=1, causal=False)
   # Interpreted, a kernel's loop over programs forgets along which axes its arrays vary; compiled, there is none.
   split = jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
-  np.testing.assert_allclose(jax.jit(split)(packed), plain(packed, None, 4, 1, False), atol=2e-6)
+  np.testing.assert_allclose(jax.jit(split)(projected), plain(projected, bias, None, 4, 1, False), atol=3e-6)
 
 
 @pytest.mark.parametrize(
