@@ -1,7 +1,8 @@
 """CLIP ViT-L/14 (Radford et al. 2021, table 20): 428 million parameters, learning rate 4e-4.
 
 The paper reports 75.3% zero-shot on ImageNet (76.2% after an epoch at 336 pixels, table 11); it took 256
-V100s twelve days. Everything else is as in clip_b32.py, also what cannot be run here.
+V100s twelve days. Everything else is as in clip_b32.py, also what cannot be run here. By `plan`, a v5e:16x16 reaches
+55.8% of its peak with it (12.7 of 15.75 GiB), compiled in two and a half minutes on two cores.
 """
 
 import dataclasses

@@ -135,7 +135,7 @@ def _time(plan: Plan) -> Iterable[Row]:
     yield (
       "compiler's estimate",
       seconds(plan.compiler_seconds),
-      "compiled: cycles summed over loops, at the chip's clock",
+      "compiled: cycles summed over loops, schedules of hand-written kernels; at the chip's clock",
     )
   for name, times, spent in plan.kernels[:_KERNELS]:
     yield f"  {name[-40:]}", seconds(spent), f"compiler's estimate, {times} times"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Key
+from jaxtyping import Float, Key
 
 from mmjax.objectives.term import Term
 from mmjax.objectives.terms import PairLoss
@@ -40,8 +40,9 @@ def make_step(
 ) -> Step:
   """Compiles-on-first-call step(state, batch) -> (state, metrics); the state's buffers are donated.
 
-  A step whose loss or gradient is not finite leaves the state as it was; metrics["bad_parameters"] then marks the
-  parameters (in tree order) whose gradient is not finite. So does one whose loss jumps, unless that is only logged.
+  A step whose loss or gradient norm is not finite leaves the state as it was; metrics["bad_parameters"] then marks the
+  parameters (in tree order) whose gradient has no finite norm. So does one whose loss jumps, unless that is only
+  logged.
 
   Args:
     model: a linen module; its methods are those that the objectives ask for.
@@ -64,7 +65,9 @@ def make_step(
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     (loss, (metrics, memory)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch)
-    grad_norm = optax.tree.norm(grads)
+    grads = jax.lax.with_sharding_constraint(grads, shardings.params)  # each device goes on with its own part
+    squares = [jnp.square(g).sum() for g in jax.tree.leaves(grads)]
+    grad_norm = jnp.sqrt(jnp.stack(squares).sum())
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = None if state.ema is None else update_ema(state.ema, params, config.ema_decay, state.step)
@@ -78,7 +81,7 @@ def make_step(
       "loss": loss,
       "grad_norm": grad_norm,
       "learning_rate": rate,
-      "bad_parameters": _not_finite(grads),
+      "bad_parameters": ~jnp.isfinite(jnp.stack(squares)),
       **verdict,
     }
     return kept, metrics
@@ -95,10 +98,6 @@ def example_keys(rng: Array, step: Array, index: Array) -> Key[Array, "batch"]:
   """One key per example, a function of (seed, step, example index) and of nothing else."""
   key = jax.random.fold_in(jax.random.wrap_key_data(rng), step)
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-
-
-def _not_finite(grads: Params) -> Bool[Array, "parameters"]:
-  return jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
 
 
 def first_bad_parameter(params: Params, flags: Any) -> str | None:

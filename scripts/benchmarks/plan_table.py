@@ -6,12 +6,13 @@
 Each row is a compile by the machine's own compiler (extras plan-tpu and plan-gpu), several minutes on two cores, so all
 of them take hours; plans are remembered in --data-dir, and a second run goes on where the first was stopped. The file
 is written anew after every row. --microbatches are tried in turn, from the configuration's own number on, until a step
-fits. A row that could not be compiled says why.
+fits; fsdp is the configuration's own, or what of it divides the devices. A row that could not be compiled says why.
 """
 
 import argparse
 import dataclasses
 import importlib
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmjax.errors import UserError
 from mmjax.experiment import Experiment
 from mmjax.plan import Plan, plan
 from mmjax.plan.table import seconds, size
+from mmjax.plan.topologies import parse_topology
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = ("clip_b32", "clip_b16", "clip_l14", "clip_l14_1m", "openclip_h14", "siglip_b16", "siglip_so400m14")
@@ -31,7 +33,8 @@ COLUMNS = (
 HEAD = """# The papers' own configurations, planned
 
 What each would take, said by the real compilers without the hardware. **Compiled:** memory, FLOPs, collectives and,
-for TPU, the time of everything but collectives (the compiler's estimated cycles at the chip's clock). **Modelled:** the
+for TPU, the time of everything but collectives (the compiler's estimated cycles at the chip's clock; of our own kernels
+the schedules it made). **Modelled:** the
 time on the wires at their full speed, and for GPUs every time ("roofline": a bound that no run reaches). **Not known:**
 contention on the wires, stragglers, reading and decoding the input. MFU counts the model's FLOPs once (no recompute)
 against the peak in bfloat16; the run is the paper's number of examples, at list prices.
@@ -75,7 +78,9 @@ def cells(name: str, experiment: Experiment, topology: str, microbatches: list[i
 
 def fewest_pieces(experiment: Experiment, topology: str, microbatches: list[int]) -> Plan:
   """The first plan that fits, from the configuration's own number of microbatches on; else the last one tried."""
-  own = experiment.parallel.microbatches
+  own, machine = experiment.parallel.microbatches, parse_topology(topology)
+  fsdp = math.gcd(experiment.parallel.fsdp, machine.devices)
+  experiment = dataclasses.replace(experiment, parallel=dataclasses.replace(experiment.parallel, fsdp=fsdp))
   for count in (own, *(n for n in microbatches if n > own)):
     parallel = dataclasses.replace(experiment.parallel, microbatches=count)
     found = plan(dataclasses.replace(experiment, parallel=parallel), topology, say=lambda phase: None)
