@@ -29,7 +29,7 @@ EPILOG = """plan compiles the very step that training runs, from shapes alone, w
 (TPU: libtpu; GPU: jax-cuda12-plugin; neither needs a TPU, GPU or driver), in a process of its own.
 
 Compiled (the compiler says so): memory and whether it fits, FLOPs, memory traffic, collectives, and on TPU the cycles.
-(The TPU's compiler estimates its own kernels, not ours of attention and norms: of those the schedule it made is counted,
+(The TPU's compiler estimates its own kernels, not ours of attention and norms: the schedule it made for those counts,
 or the time to read and write once what they do, if that is longer.)
 
 Modelled (computed from published peaks): rooflines, interconnect time (rings at full speed, hidden behind compute),
