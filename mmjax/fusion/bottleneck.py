@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float
 
@@ -57,10 +58,11 @@ class Bottleneck(nn.Module):
     read, passed = jnp.ones(bottleneck.shape[:2], bool), []
     for i, e in enumerate(streams):
       block = rematerialised(Block, self.config.remat, scan=False)
-      think = block(self.config, causal=False, name=f"input_{i}_block_{layer}")
       row = jnp.concatenate([e.tokens, bottleneck], axis=1)
       mask = jnp.concatenate([e.mask, read], axis=1)
-      passed.append(think(row, mask, fold_in(rng, i), jnp.asarray(layer)))
+      think = block(self.config, causal=False, length=row.shape[1], name=f"input_{i}_block_{layer}")
+      thought = think(rearrange(row, "b l w -> (b l) w"), mask, fold_in(rng, i), jnp.asarray(layer))
+      passed.append(rearrange(thought, "(b l) w -> b l w", b=row.shape[0]))
     length = [e.mask.shape[1] for e in streams]
     written = jnp.stack([x[:, n:] for x, n in zip(passed, length, strict=True)], axis=1)
     after = [with_tokens(e, x[:, :n]) for e, x, n in zip(streams, passed, length, strict=True)]
