@@ -15,7 +15,7 @@ COLLECTIVE = re.compile(
   r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)(-start)?$"
 )
 _ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
-_PROGRAMS = r'"programs":"(\d+)"'  # our own kernels' metadata (mmjax.nn.attention_tpu)
+_PROGRAMS = r'"programs":"(\d+)"'  # in our own kernels' metadata (mmjax.nn.tpu.kernel_metadata)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,8 @@ def _memory_bar(axes: Axes, plan: Plan) -> None:
   axes.axvline(limit, color="#d55e00", linewidth=2, label=f"there is {size(plan.hbm_bytes)}")
   axes.set_xlim(0, 1.03 * max(limit, left))
   axes.set_yticks([])
-  axes.set_xlabel(f"memory of a device, GiB: {verdict(plan).plain.lower()}")
+  fits, _, numbers = verdict(plan).plain.partition(":")
+  axes.set_xlabel(f"memory of a device, GiB: {fits.lower()}:{numbers}")
   axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42), ncols=4, fontsize=8, frameon=False)
   axes.spines[["left", "right", "top"]].set_visible(False)
 
