@@ -22,8 +22,8 @@ WANTED = 3
 # What compiling alternatives may take, in seconds; after that rules of thumb decide.
 PATIENCE = 300.0
 # Rough rules of thumb: the share of activations kept under a policy, and what it adds to a step.
-_KEPT = {"none": 1.0, "dots": 0.6, "attention": 0.25, "full": 0.15}
-_EXTRA_TIME = {"none": 0.0, "dots": 0.08, "attention": 0.25, "full": 0.33}
+_KEPT = {"none": 1.0, "dots": 0.6, "hidden": 0.45, "attention": 0.25, "full": 0.15}
+_EXTRA_TIME = {"none": 0.0, "dots": 0.08, "hidden": 0.12, "attention": 0.25, "full": 0.33}
 _FORWARD_AGAIN = 0.33  # what microbatches add, which recompute the forward pass
 _GATHERING = 0.03  # what sharding the parameters adds, a doubling
 # A rule of thumb must leave this much room before it is offered.
