@@ -33,11 +33,11 @@ COLUMNS = (
 HEAD = """# The papers' own configurations, planned
 
 What each would take, said by the real compilers without the hardware. **Compiled:** memory, FLOPs, collectives and,
-for TPU, the time of everything but collectives (the compiler's estimated cycles at the chip's clock; of our own kernels
-the schedules it made). **Modelled:** the
-time on the wires at their full speed, and for GPUs every time ("roofline": a bound that no run reaches). **Not known:**
-contention on the wires, stragglers, reading and decoding the input. MFU counts the model's FLOPs once (no recompute)
-against the peak in bfloat16; the run is the paper's number of examples, at list prices.
+for TPU, the time of everything but collectives: the compiler's estimated cycles at the chip's clock, and the schedules
+it made for our own kernels. **Modelled:** the time on the wires at their full speed, and for GPUs every time
+("roofline": a bound that no run reaches). **Not known:** contention on the wires, stragglers, reading and decoding the
+input. MFU counts the model's FLOPs once (no recompute) against the peak in bfloat16; the run is the paper's number of
+examples, at list prices.
 
     {command}
 
