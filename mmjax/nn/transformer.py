@@ -17,6 +17,8 @@ from mmjax.nn.norm import LayerNorm
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
 from mmjax.nn.tpu import rows_major
 
+Remat = Literal["none", "dots", "hidden", "attention", "full"]  # from nothing to all
+
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
@@ -44,7 +46,7 @@ class TransformerConfig:
   """Probability of dropping a block's branches in the last block; it rises linearly from 0 in the first."""
   scan: bool = False
   """One compiled block looped over stacked parameters: compiles faster, runs somewhat slower on CPU."""
-  remat: Literal["none", "dots", "hidden", "attention", "full"] = "none"
+  remat: Remat = "none"
   """What the backward pass computes again: nothing; all but matmul results; all but the blocks' inputs and of each
   block attention's result and the MLP's hidden layer, or attention's result alone; or all but the blocks' inputs."""
   dtype: Literal["float32", "bfloat16"] = "float32"

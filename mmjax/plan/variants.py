@@ -1,13 +1,12 @@
 """Experiments like a given one that need less memory, or arrange the same machine in another way."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, get_args
 
 from mmjax.experiment import Experiment
-from mmjax.nn.transformer import TransformerConfig
+from mmjax.nn.transformer import Remat, TransformerConfig
 
-Remat = Literal["none", "dots", "hidden", "attention", "full"]
-REMAT: tuple[Remat, ...] = ("none", "dots", "hidden", "attention", "full")
+REMAT: tuple[Remat, ...] = get_args(Remat)
 TOWERS = ("image", "text")
 
 

@@ -66,8 +66,8 @@ def make_step(
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     (loss, (metrics, memory)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch)
     grads = jax.lax.with_sharding_constraint(grads, shardings.params)  # each device goes on with its own part
-    squares = [jnp.square(g).sum() for g in jax.tree.leaves(grads)]
-    grad_norm = jnp.sqrt(jnp.stack(squares).sum())
+    squares = jnp.stack([jnp.square(g).sum() for g in jax.tree.leaves(grads)])
+    grad_norm = jnp.sqrt(squares.sum())
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = None if state.ema is None else update_ema(state.ema, params, config.ema_decay, state.step)
@@ -81,7 +81,7 @@ def make_step(
       "loss": loss,
       "grad_norm": grad_norm,
       "learning_rate": rate,
-      "bad_parameters": ~jnp.isfinite(jnp.stack(squares)),
+      "bad_parameters": ~jnp.isfinite(squares),
       **verdict,
     }
     return kept, metrics

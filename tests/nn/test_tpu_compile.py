@@ -1,14 +1,12 @@
 """The TPU's compiler takes the kernels of attention and norms, forward and backward, without a TPU."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 
-import pytest
-
 from mmjax.plan.process import environment
 from mmjax.plan.topologies import parse_topology
+from tests.compilers import needs_tpu_compiler
 
 COMPILE = """
 import json, sys, jax, jax.numpy as jnp, numpy as np
@@ -52,9 +50,7 @@ for name, arguments in json.loads(sys.argv[2]).items():
 CASES = {"CLIP's text tower": (2, 64, 77, True, True), "heads across tiles, unaligned rows": (16, 72, 65, False, False)}
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler: pip install 'mmjax[plan-tpu]'"
-)
+@needs_tpu_compiler
 def test_kernels_are_compiled_scheduled_and_never_write_logits(tmp_path):
   command = [sys.executable, "-c", COMPILE, str(tmp_path), json.dumps(CASES)]
   variables = environment(parse_topology("v5e:2x2"), tmp_path)

@@ -1,12 +1,11 @@
 """A global batch of 2^20 pairs on 256 TPU chips, by the TPU compiler itself, without a TPU."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 
-import pytest
+from tests.compilers import needs_tpu_compiler
 
 COMPILE = """
 import json, jax, jax.numpy as jnp, numpy as np
@@ -34,9 +33,7 @@ for loss in (clip, siglip):
 """
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler: pip install 'libtpu==0.0.42.*'"
-)
+@needs_tpu_compiler
 def test_a_batch_of_a_million_pairs_needs_under_64_mib_of_temporaries_a_chip():
   environment = {
     **os.environ,

@@ -1,7 +1,6 @@
 """Planning for real: a process of its own, the compilers that are installed, and memory beside a measured run."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import signal
@@ -26,6 +25,7 @@ from mmjax.plan.build import batch_arguments, needed_bytes
 from mmjax.plan.process import environment
 from mmjax.plan.topologies import parse_topology
 from mmjax.train.setup import prepare
+from tests.compilers import needs_gpu_compiler, needs_tpu_compiler
 from tests.tiny import EXPERIMENT, experiment
 
 ROOT = Path(__file__).parents[2]
@@ -128,9 +128,7 @@ def test_what_a_tpu_compiler_says_when_it_gives_up():
   assert needed_bytes("RESOURCE_EXHAUSTED: something else", 2**30) == 0
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler: pip install 'mmjax[plan-tpu]'"
-)
+@needs_tpu_compiler
 def test_the_tpu_compiler_gets_the_tpus_program(tmp_path):
   plan = mmjax.plan.plan(in_folder(EXPERIMENT, tmp_path), "v5e:2x2")
   assert plan.fits and plan.mesh == {"data": 4, "fsdp": 1, "model": 1}
@@ -139,9 +137,7 @@ def test_the_tpu_compiler_gets_the_tpus_program(tmp_path):
   assert "libtpu" in plan.versions
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs the GPU compiler: pip install 'mmjax[plan-gpu]'"
-)
+@needs_gpu_compiler
 def test_the_gpu_compiler_gets_the_gpus_program(tmp_path):
   plan = mmjax.plan.plan(in_folder(EXPERIMENT, tmp_path), "h100x2")
   assert plan.fits and plan.time_source == "roofline"
