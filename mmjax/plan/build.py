@@ -59,7 +59,7 @@ def compile_step(
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
+    if not lacks_memory(str(error)):
       raise
     seconds = time.monotonic() - traced
     needed = needed_bytes(str(error), facts.known_bytes)
@@ -79,6 +79,15 @@ def batch_arguments(training: Training) -> dict[str, jax.ShapeDtypeStruct]:
   return {
     name: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()
   }
+
+
+def lacks_memory(message: str) -> bool:
+  """Whether a compiler gave up because the step needs more memory than a device has.
+
+  A kernel that needs more of the memory on the chip than it may have is a mistake of the kernel: "Ran out of memory in
+  memory space vmem".
+  """
+  return "RESOURCE_EXHAUSTED" in message and "memory space vmem" not in message
 
 
 def needed_bytes(message: str, arguments: int) -> int:

@@ -21,7 +21,7 @@ from mmjax.experiment import to_json
 from mmjax.parallel.mesh import make_mesh
 from mmjax.plan import PlanError
 from mmjax.plan.api import as_planned
-from mmjax.plan.build import batch_arguments, needed_bytes
+from mmjax.plan.build import batch_arguments, lacks_memory, needed_bytes
 from mmjax.plan.process import environment
 from mmjax.plan.topologies import parse_topology
 from mmjax.train.setup import prepare
@@ -126,6 +126,12 @@ def test_what_a_tpu_compiler_says_when_it_gives_up():
   parts = "the total memory required for HLO temporaries (63.59G) exceeds available HBM (15.75G)"
   assert needed_bytes(parts, 2**30) == int(63.59 * 2**30) + 2**30
   assert needed_bytes("RESOURCE_EXHAUSTED: something else", 2**30) == 0
+
+
+def test_a_kernel_s_mistake_is_not_taken_for_a_step_that_does_not_fit():
+  assert lacks_memory("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 15.75G of 15.75G hbm.")
+  vmem = "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom: Ran out of memory in memory space vmem while allocating"
+  assert not lacks_memory(vmem) and not lacks_memory("INTERNAL: something else")
 
 
 @needs_tpu_compiler
