@@ -25,7 +25,8 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
     cached: whether the facts were read from the cache.
   """
   chip, run, model = topology.hardware, experiment.run, experiment.model
-  peak = facts.peak_bytes or chip.hbm_bytes + 1
+  memory = _memory(facts, chip)
+  peak = facts.peak_bytes + memory.runtime if facts.peak_bytes else chip.hbm_bytes + 1
   plan = Plan(
     topology=topology.name,
     chip=chip.name,
@@ -39,7 +40,7 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
     fits=not facts.complaint and peak <= chip.hbm_bytes,
     peak_bytes=peak,
     hbm_bytes=chip.hbm_bytes,
-    memory=_memory(facts, peak),
+    memory=memory,
     parameters=facts.parameters,
     model_flops=model_flops(experiment) / topology.devices,
     price=chip.price if price is None else price,
@@ -112,16 +113,19 @@ def _ports(traffic: Traffic, chip: Hardware) -> int:
   return max(1, chip.node // stride)
 
 
-def _memory(facts: Facts, peak: int) -> Memory:
+def _memory(facts: Facts, chip: Hardware) -> Memory:
   results = facts.output_bytes - facts.alias_bytes
+  compiled = facts.peak_bytes or chip.hbm_bytes + 1
+  temporaries = max(0, compiled - facts.known_bytes - results - facts.code_bytes)
   return Memory(
     parameters=facts.parameter_bytes,
     optimizer=facts.optimizer_bytes,
     average=facts.average_bytes,
     batch=facts.batch_bytes,
-    temporaries=max(0, peak - facts.known_bytes - results - facts.code_bytes),
+    temporaries=temporaries,
     code=facts.code_bytes,
     outputs=results,
+    runtime=chip.runtime_bytes + round(chip.runtime_share * temporaries),
   )
 
 

@@ -39,6 +39,8 @@ class Hardware:
     price: US dollars a chip-hour.
     devices_per_chip: JAX devices in a chip that is rented as a whole.
     node: devices that the interconnect joins before the network takes over; None for a torus.
+    runtime_bytes, runtime_share: memory that running takes beside what the compiler counts: so much, and this share of
+      the temporaries. 0 where it is not known.
   """
 
   name: str
@@ -52,6 +54,8 @@ class Hardware:
   clock: float | None = None
   devices_per_chip: int = 1
   node: int | None = None
+  runtime_bytes: int = 0
+  runtime_share: float = 0.0
 
 
 _TPUS = (
@@ -73,6 +77,18 @@ def virtual_cpu(devices: int, memory_bytes: int) -> Hardware:
   """A share of this machine: `devices` virtual ones divide its memory and two cores' worth of arithmetic.
 
   The rates are nominal, about what two cores of a server give in float32: they order alternatives, and predict no
-  machine.
+  machine. The compiler does not count the pages of its own libraries and of the code it made, about 20 MiB of a process
+  once a step has run, nor what matrix products pack their operands into, 3 to 10% of the temporaries:
+  scripts/benchmarks/plan_memory.py measures it.
   """
-  return Hardware("cpu", "cpu", memory_bytes // devices, 150e9 / devices, 20e9 / devices, 10e9 / devices, 0.0)
+  return Hardware(
+    "cpu",
+    "cpu",
+    hbm_bytes=memory_bytes // devices,
+    flops=150e9 / devices,
+    hbm_bandwidth=20e9 / devices,
+    interconnect=10e9 / devices,
+    price=0.0,
+    runtime_bytes=20 * 2**20 // devices,
+    runtime_share=0.05,
+  )

@@ -35,7 +35,7 @@ def _memory_bar(axes: Axes, plan: Plan) -> None:
     "average": m.average,
     "batch": m.batch,
     "activations, gradients, scratch": m.temporaries,
-    "program and results": m.code + m.outputs,
+    "program, results and runtime": m.code + m.outputs + m.runtime,
   }
   left = 0.0
   for (label, count), color in zip(parts.items(), _COLORS, strict=True):

@@ -10,7 +10,10 @@ from mmjax.plan.facts import Traffic
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes on one device while a step runs, by what they hold. `temporaries` are activations, gradients and scratch."""
+  """Bytes on one device while a step runs, by what they hold.
+
+  `temporaries` are activations, gradients and scratch; `runtime` is what running takes beside the compiled program.
+  """
 
   parameters: int
   optimizer: int
@@ -19,6 +22,7 @@ class Memory:
   temporaries: int
   code: int
   outputs: int
+  runtime: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,6 +95,8 @@ def _memory(plan: Plan) -> Iterable[Row]:
   yield "activations, gradients, scratch", size(m.temporaries), compiled
   yield "results that replace nothing", size(m.outputs), compiled
   yield "program", size(m.code), compiled
+  if m.runtime:
+    yield "runtime", size(m.runtime), "modelled: what such steps were measured to take beside"
   yield (
     "peak",
     size(plan.peak_bytes),
