@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from mmjax.nn.attention_tpu import fits_kernel, self_attention
 from mmjax.nn.dense import Dense, DenseParameters, Initializer, matmul
 from mmjax.nn.norm import LayerNorm
-from mmjax.nn.tpu import on_tpu
+from mmjax.nn.tpu import ROWS, chip_memory, on_tpu
 
 Implementation = Literal["auto", "xla", "cudnn"]
 Residuals = tuple[Array, Array, Array, Array]
@@ -132,6 +132,23 @@ def attention(
   return lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
 
 
+def has_kernel(length: int, width: int, heads: int, dtype: str) -> bool:
+  """Whether self-attention traced here is a TPU's, of sizes that its kernel serves."""
+  if not on_tpu():
+    return False
+  return fits_kernel(length, width, heads, itemsize=jnp.dtype(dtype).itemsize, memory=chip_memory())
+
+
+def padding(length: int, width: int, heads: int, dtype: str) -> int:
+  """Tokens to add to each example for attention to have a kernel, which odd lengths may make too large.
+
+  Eight examples of an odd length fill whole tiles; one example does so with up to seven tokens more.
+  """
+  more = -length % ROWS
+  without = has_kernel(length, width, heads, dtype)
+  return more if not without and has_kernel(length + more, width, heads, dtype) else 0
+
+
 class Projections(nn.Module):
   """The projections of multi-head attention: what `MultiHeadAttention` and its cached kin have in common.
 
@@ -188,7 +205,7 @@ class MultiHeadAttention(Projections):
   ) -> Float[Array, "batch length width"]:
     batch, length, width = x.shape
     own = rearrange(x, "b l w -> (b l) w")
-    if context is None and self._is_for_kernel(batch, length, width):
+    if context is None and self._is_for_kernel(length, width):
       projected, bias = self._project_together(own)
       out = self_attention(projected, bias, mask, batch=batch, heads=self.num_heads, causal=causal)
       return self._combine(out, batch=batch)
@@ -202,9 +219,9 @@ class MultiHeadAttention(Projections):
     return self._combine(rearrange(heads, "b l h d -> (b l) (h d)"), batch=batch)
 
   @nn.nowrap
-  def _is_for_kernel(self, batch: int, length: int, width: int) -> bool:
+  def _is_for_kernel(self, length: int, width: int) -> bool:
     wanted = self.implementation == "auto" and not self.qk_norm and not self.is_mutable_collection("intermediates")
-    return wanted and on_tpu() and fits_kernel(batch, length, width, self.num_heads)
+    return wanted and has_kernel(length, width, self.num_heads, self.dtype)
 
   @nn.nowrap
   def _project_together(

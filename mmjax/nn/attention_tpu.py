@@ -3,8 +3,9 @@
 Queries, keys and values are read where one product has written them side by side, the examples one below the other:
 [batch * length, 3 * heads * dim]. Other forms of attention want another order, and laying an array out anew costs a
 TPU as much as a projection. A program of the kernel takes as many examples as fill whole tiles of 8 rows, and as many
-heads as fill whole tiles of 128 lanes. A head that owns a part of a tile multiplies all of it, the rest set to zero,
-in the time that its own part would take: the matrix unit is 128 wide. The backward pass computes the softmax again.
+heads as fill whole tiles of 128 lanes; what the last program has beyond the batch is nobody's, and is not written. A
+head that owns a part of a tile multiplies all of it, the rest set to zero, in the time that its own part would take:
+the matrix unit is 128 wide. The backward pass computes the softmax again.
 
 Source: FlashAttention (Dao et al. 2022), but with whole rows of logits, which fit on the chip.
 """
@@ -23,18 +24,24 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Bool, Float
 
-from mmjax.nn.tpu import LANES, ROWS, kernel_metadata, like
+from mmjax.nn.tpu import LANES, ROWS, first_rows, kernel_metadata, like
 
-# Beyond these a program, which is unrolled, would be long, or its logits too many for the memory on the chip.
-MOST_EXAMPLES, MOST_TOKENS = 16, 640
+MOST_TOKENS, MOST_LOGITS = 640, 2**21  # of a program, which is unrolled: beyond, it would be long
+DEFAULT_MEMORY = 2**24  # that a kernel may have on the chip, in bytes
 _LOG2_E = math.log2(math.e)
 Ref = Any  # a block of an array, in the memory on the chip
 
 
-def fits_kernel(batch: int, length: int, width: int, heads: int) -> bool:
-  """Whether self-attention of these sizes can be the kernel's: whole heads in whole tiles, and not too many tokens."""
-  whole = width % heads == 0 and width % math.lcm(LANES, width // heads) == 0
-  return whole and 1 < length <= MOST_TOKENS and _examples(batch, length) <= MOST_EXAMPLES
+def fits_kernel(length: int, width: int, heads: int, *, itemsize: int, memory: int) -> bool:
+  """Whether self-attention of these sizes can be the kernel's: whole heads in whole tiles, and programs not too large.
+
+  `itemsize` is of the tokens, `memory` of the chip, both in bytes.
+  """
+  if width % heads or width % math.lcm(LANES, width // heads) or not 1 < length <= MOST_TOKENS:
+    return False
+  sizes = _Sizes(ROWS, length, heads, width // heads, causal=False, interpret=False)
+  logits = sizes.examples * sizes.lanes // sizes.dim * length**2
+  return logits <= MOST_LOGITS and sizes.memory(itemsize) <= max(DEFAULT_MEMORY, memory // 2)
 
 
 def self_attention(
@@ -76,8 +83,8 @@ class _Sizes:
 
   @property
   def examples(self) -> int:
-    """Of a program's block."""
-    return _examples(self.batch, self.length)
+    """Of a program's block: the fewest whose rows fill whole tiles, or all."""
+    return min(self.batch, ROWS // math.gcd(ROWS, self.length))
 
   @property
   def rows(self) -> int:
@@ -86,20 +93,27 @@ class _Sizes:
 
   @property
   def grid(self) -> tuple[int, int]:
-    """Programs: blocks of heads, and in each blocks of examples."""
-    return self.width // self.lanes, self.batch // self.examples
+    """Programs: blocks of heads, and in each blocks of examples, of which the last may be cut off by the batch."""
+    return self.width // self.lanes, pl.cdiv(self.batch, self.examples)
 
-  def named(self, kind: str, *, masked: bool, products: int) -> dict[str, Any]:
-    """The kernel's name and metadata."""
+  def memory(self, itemsize: int) -> int:
+    """On the chip: of five blocks two each and of three one, and what the compiler was seen to add for single heads."""
+    logits = 4 * _whole(self.length, ROWS) * _whole(self.length, LANES)
+    return (2 * 5 + 3 + 8) * itemsize * self.rows * self.lanes + 13 * logits
+
+  def described(self, kind: str, like: Array, *, masked: bool, products: int) -> dict[str, Any]:
+    """The kernel's name, metadata, and the memory it may have if the default is not enough."""
     how = "_causal" * self.causal + "_masked" * masked
     flops = 2 * products * self.batch * self.heads * self.length**2 * self.dim
     name = f"{kind}_{self.batch}x{self.length}x{self.heads}x{self.dim}{how}"
-    return {"name": name, "metadata": kernel_metadata(flops=flops, programs=math.prod(self.grid))}
+    metadata = kernel_metadata(flops=flops, programs=math.prod(self.grid))
+    memory = self.memory(like.dtype.itemsize)
+    limit = pltpu.CompilerParams(vmem_limit_bytes=memory) if memory > DEFAULT_MEMORY else None
+    return {"name": name, "metadata": metadata, "compiler_params": limit, "interpret": self.interpret}
 
 
-def _examples(batch: int, length: int) -> int:
-  """The fewest examples, a divisor of the batch, whose rows fill whole tiles; else all."""
-  return next(n for n in range(1, batch + 1) if batch % n == 0 and (n == batch or n * length % ROWS == 0))
+def _whole(count: int, tile: int) -> int:
+  return pl.cdiv(count, tile) * tile
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -118,8 +132,7 @@ def _attend_forward(
     in_specs=[*parts, *_mask_block(sizes, mask)],
     out_specs=parts[0],
     out_shape=like(packed, packed.shape[0], sizes.width),
-    interpret=sizes.interpret,
-    **sizes.named("attention_forward", masked=mask is not None, products=2),
+    **sizes.described("attention_forward", packed, masked=mask is not None, products=2),
   )(packed, packed, packed, *_present(mask))
   return out, (packed, mask, bias)
 
@@ -139,8 +152,7 @@ def _attend_backward(
     out_specs=[written, *[sums] * 3],
     out_shape=[like(packed, *packed.shape), *[like(bias, 1, sizes.width)] * 3],
     scratch_shapes=[pltpu.VMEM((sizes.rows, sizes.lanes), packed.dtype)] * 3,
-    interpret=sizes.interpret,
-    **sizes.named("attention_backward", masked=mask is not None, products=5),
+    **sizes.described("attention_backward", packed, masked=mask is not None, products=5),
   )(packed, packed, packed, g, *_present(mask))
   return gradient, jnp.concatenate(totals, axis=1)[0], None
 
@@ -193,8 +205,9 @@ def _backward_kernel(query: Ref, key: Ref, value: Ref, g: Ref, *others: Ref, siz
       head.write(gradients[0], _product(dlogits, k, 1, 0), begun[0])
       head.write(gradients[1], _product(dlogits, q, 0, 0), begun[1])
       head.write(gradients[2], _product((weights * scale).astype(q.dtype), dout, 0, 0), begun[2])
+    rows = sizes.batch * sizes.length - block * sizes.rows
     for total, gradient in zip(sums, gradients, strict=True):
-      total[...] += gradient[...].astype(jnp.float32).sum(0, keepdims=True)
+      total[...] += first_rows(gradient[...].astype(jnp.float32), rows).sum(0, keepdims=True)
 
   for number, gradient in enumerate(gradients):
 

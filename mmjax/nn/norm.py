@@ -78,7 +78,7 @@ class LayerNorm(nn.Module):
   def beside(self, x: Float[Array, "rows width"]) -> tuple[Float[Array, "rows width"], Float[Array, "rows width"]]:
     """x and its norm, for a network that goes on with both: a TPU adds up their gradients in one pass."""
     parameters = self._parameters(x.shape[-1:])
-    if on_tpu() and fits_kernel(*x.shape):
+    if on_tpu() and fits_kernel(x.shape[-1]):
       return norm_beside(x, *parameters, self.epsilon)
     return x, layer_norm(x, *parameters, self.epsilon)
 

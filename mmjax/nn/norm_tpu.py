@@ -13,15 +13,15 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jaxtyping import Float
 
-from mmjax.nn.tpu import LANES, ROWS, kernel_metadata, like
+from mmjax.nn.tpu import LANES, ROWS, first_rows, kernel_metadata, like
 
 _BLOCK = 2**18  # numbers that a program reads of an array
 Ref = Any  # a block of an array, in the memory on the chip
 
 
-def fits_kernel(rows: int, width: int) -> bool:
-  """Whether the array consists of whole tiles."""
-  return rows % ROWS == 0 and width % LANES == 0 and ROWS * width <= _BLOCK
+def fits_kernel(width: int) -> bool:
+  """Whether rows consist of whole tiles, of which some fit in a program's block."""
+  return width % LANES == 0 and ROWS * width <= _BLOCK
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -60,7 +60,7 @@ def _backward(
   rows, vector, programs = _blocks(x)
   sums = like(scale, 1, x.shape[1])
   dx, dscale, dbias = pl.pallas_call(
-    functools.partial(_backward_kernel, epsilon=epsilon),
+    functools.partial(_backward_kernel, count=x.shape[0], epsilon=epsilon),
     grid=(programs,),
     in_specs=[rows, vector, rows, rows],
     out_specs=[rows, vector, vector],
@@ -76,11 +76,11 @@ norm_beside.defvjp(_forward, _backward)
 
 
 def _blocks(x: Array) -> tuple[pl.BlockSpec, pl.BlockSpec, int]:
-  """The block of rows that a program reads, the one of a vector, and how many programs there are."""
+  """The rows that a program reads, the block of a vector, and the number of programs; the last may reach beyond x."""
   rows, width = x.shape
-  most = range(ROWS, min(rows, _BLOCK // width) + 1, ROWS)
-  block = max(n for n in most if rows % n == 0)
-  return pl.BlockSpec((block, width), lambda i: (i, 0)), pl.BlockSpec((1, width), lambda i: (0, 0)), rows // block
+  block = min(rows, _BLOCK // width // ROWS * ROWS)
+  vector = pl.BlockSpec((1, width), lambda i: (0, 0))
+  return pl.BlockSpec((block, width), lambda i: (i, 0)), vector, pl.cdiv(rows, block)
 
 
 def _normal(x: Ref, epsilon: float) -> tuple[Array, Array]:
@@ -96,7 +96,7 @@ def _forward_kernel(x: Ref, scale: Ref, bias: Ref, y: Ref, *, epsilon: float) ->
 
 
 def _backward_kernel(
-  x: Ref, scale: Ref, beside: Ref, g: Ref, dx: Ref, dscale: Ref, dbias: Ref, *, epsilon: float
+  x: Ref, scale: Ref, beside: Ref, g: Ref, dx: Ref, dscale: Ref, dbias: Ref, *, count: int, epsilon: float
 ) -> None:
   normal, inverse = _normal(x, epsilon)
   g32 = g[...].astype(jnp.float32)
@@ -105,10 +105,13 @@ def _backward_kernel(
   through = inverse * (scaled - scaled.mean(-1, keepdims=True) - projected)
   dx[...] = (beside[...].astype(jnp.float32) + through).astype(dx.dtype)
 
-  @pl.when(pl.program_id(0) == 0)
+  program = pl.program_id(0)
+
+  @pl.when(program == 0)
   def _() -> None:
     dscale[...] = jnp.zeros_like(dscale)
     dbias[...] = jnp.zeros_like(dbias)
 
-  dscale[...] += (g32 * normal).sum(0, keepdims=True)
-  dbias[...] += g32.sum(0, keepdims=True)
+  rows = count - program * x.shape[0]
+  dscale[...] += first_rows(g32 * normal, rows).sum(0, keepdims=True)
+  dbias[...] += first_rows(g32, rows).sum(0, keepdims=True)

@@ -1,8 +1,10 @@
 """What code for TPUs alone has in common: when it runs, how arrays lie, what a hand-written kernel says of itself."""
 
 import jax
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Float
 
 ROWS, LANES = 8, 128  # of a tile
@@ -14,6 +16,11 @@ def on_tpu() -> bool:
   return bool(mesh.manual_axes) and mesh.abstract_device is not None and mesh.abstract_device.platform == "tpu"
 
 
+def chip_memory() -> int:
+  """Bytes of the memory on the chip that kernels work in, of the TPU whose arrays are traced."""
+  return pltpu.get_tpu_info().vmem_capacity_bytes
+
+
 def rows_major(x: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
   """On a TPU, `x` in the order in which products and kernels read it; left alone, the compiler may turn it round."""
   return with_layout_constraint(x, Layout(major_to_minor=(0, 1))) if on_tpu() else x
@@ -22,6 +29,11 @@ def rows_major(x: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
 def like(x: Array, *shape: int) -> jax.ShapeDtypeStruct:
   """A kernel's result of that shape, of x's dtype, which varies over the same mesh axes."""
   return jax.ShapeDtypeStruct(shape, x.dtype, manual_axis_type=jax.typeof(x).manual_axis_type)
+
+
+def first_rows(x: Float[Array, "rows width"], count: int | Array) -> Float[Array, "rows width"]:
+  """`x` with zeros from row `count` on: a program's block may reach beyond the array, where anything may be read."""
+  return jnp.where(lax.broadcasted_iota(jnp.int32, x.shape, 0) < count, x, jnp.zeros((), x.dtype))
 
 
 def kernel_metadata(*, flops: int, programs: int) -> dict[str, str]:

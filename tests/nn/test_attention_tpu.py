@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.nn.attention import MultiHeadAttention
+from mmjax.nn.attention import MultiHeadAttention, padding
 from mmjax.nn.attention_tpu import fits_kernel, self_attention
 from mmjax.nn.tpu import on_tpu
 
@@ -34,13 +34,14 @@ def arrays(batch, length, heads, dim, dtype=jnp.float32):
   return projected.astype(dtype), bias, g.astype(dtype)
 
 
-# Two heads to a tile of 128 lanes; heads of 96 that lie across tiles; four to a tile, three odd examples in a block.
-@pytest.mark.parametrize("sizes", [(4, 6, 2, 64), (2, 8, 4, 96), (3, 7, 4, 32)])
+# Two heads to a tile of 128 lanes; heads of 96 that lie across tiles; four to a tile, three odd examples in a block;
+# two blocks of four examples, of which the batch has only seven.
+@pytest.mark.parametrize("sizes", [(4, 6, 2, 64), (2, 8, 4, 96), (3, 7, 4, 32), (7, 6, 2, 64)])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 def test_equals_the_plain_formula(sizes, causal, padded):
   batch, length, heads, _ = sizes
-  readable = jnp.asarray([length, 0, 3, 2])[:batch]  # the second example has nothing to read
+  readable = jnp.asarray([length, 0, 3, 2, length, 1, 4])[:batch]  # the second example has nothing to read
   mask = jnp.arange(length)[None] < readable[:, None] if padded else None
   projected, bias, g = arrays(*sizes)
   got, pull = jax.vjp(lambda *a: kernel(*a, mask, batch=batch, heads=heads, causal=causal), projected, bias)
@@ -79,20 +80,36 @@ def test_each_device_attends_to_its_own_examples():
 
 
 @pytest.mark.parametrize(
-  ("batch", "length", "width", "heads", "fits"),
+  ("length", "width", "heads", "fits"),
   [
-    (128, 257, 1024, 16, True),  # CLIP L/14 on 256 chips: eight examples fill whole tiles
-    (16, 256, 1152, 16, True),  # So400m: heads of 72, in tiles only all together
-    (7, 257, 1024, 16, True),
-    (100, 257, 1024, 16, False),  # all hundred in one program
-    (128, 197, 192, 3, False),  # a head and a half in the second tile
-    (128, 1024, 1024, 16, False),
-    (128, 1, 768, 12, False),
-    (128, 196, 100, 3, False),
+    (257, 1024, 16, True),  # CLIP L/14
+    (256, 1152, 16, True),  # So400m: heads of 72, in tiles only all together
+    (577, 1024, 16, False),  # L/14 at 336 pixels: sixteen heads' logits of 577 x 577 in a program
+    (584, 1024, 16, True),
+    (257, 1280, 16, False),  # H/14: 64 heads in a program
+    (264, 1280, 16, True),
+    (197, 192, 3, False),  # a head and a half in the second tile
+    (1024, 1024, 16, False),
+    (1, 768, 12, False),
+    (196, 100, 3, False),
   ],
 )
-def test_which_sizes_are_the_kernel_s(batch, length, width, heads, fits):
-  assert fits_kernel(batch, length, width, heads) == fits
+def test_which_sizes_are_the_kernel_s(length, width, heads, fits):
+  assert fits_kernel(length, width, heads, itemsize=2, memory=2**27) == fits
+
+
+def test_what_needs_more_memory_than_there_is_has_no_kernel():
+  assert not fits_kernel(264, 1280, 16, itemsize=4, memory=2**24)
+  assert fits_kernel(264, 1280, 16, itemsize=4, memory=2**26)
+
+
+def test_an_example_is_padded_where_that_alone_gives_it_a_kernel(monkeypatch):
+  module = sys.modules[MultiHeadAttention.__module__]
+  assert padding(577, 1024, 16, "bfloat16") == 0, "on a CPU"
+  monkeypatch.setattr(module, "on_tpu", lambda: True)
+  monkeypatch.setattr(module, "chip_memory", lambda: 2**27)
+  lengths = {257: 0, 577: 7, 584: 0, 1025: 0}  # fits as it is; padded; fills tiles; too long in any case
+  assert {length: padding(length, 1024, 16, "bfloat16") for length in lengths} == lengths
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -110,6 +127,7 @@ def test_the_layer_is_the_same_with_it(causal, monkeypatch):
   calls = []
   module = sys.modules[MultiHeadAttention.__module__]  # mmjax.nn.attention is the function
   monkeypatch.setattr(module, "on_tpu", lambda: True)
+  monkeypatch.setattr(module, "chip_memory", lambda: 2**27)
   monkeypatch.setattr(module, "self_attention", lambda *args, **named: calls.append(1) or kernel(*args, **named))
   assert jax.tree.structure(layer.init(jax.random.key(1), x)) == jax.tree.structure(variables)
   got = jax.value_and_grad(run, argnums=(0, 1))(variables, x)

@@ -20,12 +20,13 @@ def arrays(rows, width, dtype=jnp.float32):
   return (3 * x + 1).astype(dtype), scale, bias, tuple(y.astype(dtype) for y in g)
 
 
-@pytest.mark.parametrize("blocks", [1, 3])  # in three, programs add up the parameters' gradients
+# In three blocks, programs add up the parameters' gradients; of 20 rows the third block has only half.
+@pytest.mark.parametrize(("rows", "blocks"), [(24, 1), (20, 1), (24, 3), (20, 3)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 3e-2)])
-def test_equals_the_plain_form(blocks, dtype, tolerance, monkeypatch):
+def test_equals_the_plain_form(rows, blocks, dtype, tolerance, monkeypatch):
   if blocks == 3:
     monkeypatch.setattr("mmjax.nn.norm_tpu._BLOCK", 8 * 128)
-  x, scale, bias, g = arrays(24, 128, dtype)
+  x, scale, bias, g = arrays(rows, 128, dtype)
   got, pull = jax.vjp(lambda *a: norm_beside(*a, EPSILON, True), x, scale, bias)
   want, pull_plain = jax.vjp(lambda x, *a: (x, layer_norm(x, *a, EPSILON)), x, scale, bias)
   assert got[1].dtype == dtype
@@ -35,11 +36,9 @@ def test_equals_the_plain_form(blocks, dtype, tolerance, monkeypatch):
   jax.tree.map(close, (got, pull(g)), (want, pull_plain(g)))
 
 
-@pytest.mark.parametrize(
-  ("rows", "width", "fits"), [(32896, 1024, True), (9856, 768, True), (12, 768, False), (16, 96, False)]
-)
-def test_which_sizes_are_the_kernel_s(rows, width, fits):
-  assert fits_kernel(rows, width) == fits
+@pytest.mark.parametrize(("width", "fits"), [(1024, True), (768, True), (96, False), (65536, False)])
+def test_which_sizes_are_the_kernel_s(width, fits):
+  assert fits_kernel(width) == fits
 
 
 def test_the_layer_is_the_same_with_it(monkeypatch):

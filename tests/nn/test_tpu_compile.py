@@ -20,7 +20,7 @@ from mmjax.plan.schedules import read_schedules
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
 mesh = Mesh(np.array(topology.devices), ("data",))
 
-def compiled(heads, dim, length, causal, padded):
+def compiled(batch, heads, dim, length, causal, padded):
   width = heads * dim
   model = Transformer(TransformerConfig(width, 2, heads, scan=True, remat="hidden", dtype="bfloat16"), causal)
   variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, length, width)))
@@ -34,8 +34,8 @@ def compiled(heads, dim, length, causal, padded):
   shape = lambda s, dtype, spec: jax.ShapeDtypeStruct(s, dtype, sharding=NamedSharding(mesh, spec))
   arguments = (
     jax.tree.map(lambda v: shape(v.shape, v.dtype, P()), variables),
-    shape((32, length, width), jnp.bfloat16, P("data")),
-    shape((32, length), bool, P("data")),
+    shape((4 * batch, length, width), jnp.bfloat16, P("data")),
+    shape((4 * batch, length), bool, P("data")),
   )
   return jax.jit(jax.grad(mapped)).lower(*arguments).compile().as_text()
 
@@ -43,11 +43,16 @@ for name, arguments in json.loads(sys.argv[2]).items():
   text = compiled(*arguments)
   cost = analyse(text, read_schedules(Path(sys.argv[1])))
   names = sorted(kernel.name.partition(".")[0] for kernel in cost.kernels if "pallas_call" in kernel.source)
-  length = arguments[2]
+  length = arguments[3]
   print(json.dumps({"kernels": names, "unknown": cost.unknown_kernels, "logits": f"{length},{length}]" in text}))
 """
-# Heads, their dimensions, tokens, causal, padded.
-CASES = {"CLIP's text tower": (2, 64, 77, True, True), "heads across tiles, unaligned rows": (16, 72, 65, False, False)}
+# Examples of a device, heads, their dimensions, tokens, causal, padded.
+CASES = {
+  "CLIP's text tower": (8, 2, 64, 77, True, True),
+  "heads across tiles, unaligned rows": (8, 16, 72, 65, False, False),
+  "H/14's heads, for which examples are padded": (8, 16, 80, 257, False, False),
+  "a last program beyond the batch, blocks of norms beyond the rows": (39, 2, 64, 257, False, True),
+}
 
 
 @needs_tpu_compiler

@@ -122,6 +122,16 @@ def test_what_stands_in_padding_changes_nothing(causal):
   _assert_close(dx, dx2, 1e-5)
 
 
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("causal", [False, True])
+def test_tokens_added_for_a_tpu_s_kernel_change_nothing(scan, mask, causal, monkeypatch):
+  params = _stacked(_params()) if scan else _params()
+  want = _run(params, mask=mask, causal=causal, scan=scan)
+  monkeypatch.setattr("mmjax.nn.transformer.padding", lambda length, *_: 8 - length)
+  _assert_close(_run(params, mask=mask, causal=causal, scan=scan), want, 1e-6)
+
+
 def test_drop_path_follows_the_example_in_any_order():
   order = jnp.asarray([2, 0, 1])
   model = Transformer(CONFIG)
