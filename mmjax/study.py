@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
   {
     "train": "train every variant, or go on; measure each and write its report; then write the comparison",
     "evaluate": "measure the newest checkpoint of every variant again",
+    "plan": "what a step of the study's own configuration, before a variant changes it, would take (--topology)",
     "report": "write report.html of every variant, and comparison.md, .png and .html, from what has been measured",
   }
 )
@@ -83,10 +84,20 @@ def main(
   """
   command, rest = split_command(arguments, COMMANDS)
   with answered():
+    if command == "plan":
+      sys.exit(_plan(study, experiment, description, rest))
     experiment = parse(experiment, command, description, rest, COMMANDS)
     with started():
       status = _run(study, command, experiment)
   sys.exit(status)
+
+
+def _plan(study: Study, experiment: Any, description: str | None, arguments: Sequence[str]) -> int:
+  from mmjax.plan.command import run
+
+  if study.train is not None:
+    raise UserError("the runs of this study have a training of their own, which plan does not know")
+  return run(experiment, description, arguments, own_core=False)
 
 
 def members(study: Study, experiment: Any) -> list[Member]:

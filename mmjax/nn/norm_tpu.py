@@ -76,9 +76,13 @@ norm_beside.defvjp(_forward, _backward)
 
 
 def _blocks(x: Array) -> tuple[pl.BlockSpec, pl.BlockSpec, int]:
-  """The rows that a program reads, the block of a vector, and the number of programs; the last may reach beyond x."""
+  """The rows that a program reads, the block of a vector, and the number of programs.
+
+  Whole blocks where the rows can be divided into such; else the last reaches beyond x.
+  """
   rows, width = x.shape
-  block = min(rows, _BLOCK // width // ROWS * ROWS)
+  most = min(rows, _BLOCK // width // ROWS * ROWS)
+  block = max((n for n in range(ROWS, most + 1, ROWS) if rows % n == 0), default=most)
   vector = pl.BlockSpec((1, width), lambda i: (0, 0))
   return pl.BlockSpec((block, width), lambda i: (i, 0)), vector, pl.cdiv(rows, block)
 

@@ -35,7 +35,7 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
     mesh=facts.mesh,
     batch_size=run.batch_size,
     microbatches=experiment.parallel.microbatches,
-    remat={name: tower_remat(getattr(model, name)) for name in TOWERS},
+    remat={name: tower_remat(getattr(model, name)) for name in TOWERS if hasattr(model, name)},
     steps=run.steps,
     fits=not facts.complaint and peak <= chip.hbm_bytes,
     peak_bytes=peak,

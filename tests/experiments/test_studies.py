@@ -56,6 +56,16 @@ def test_an_own_loss_is_compared_with_the_built_in_ones(scripts, options, tmp_pa
   assert said.count("finished and measured already") == 4 and "| poly | 16 | 2 |" in said
 
 
+def test_a_study_s_own_configuration_is_planned(scripts, options, tmp_path, capsys):
+  script, _ = scripts
+  where = ["--topology", "cpu:2", *options, "--run.workdir", str(tmp_path)]
+  assert call(script.STUDY, script.EXPERIMENT, "plan", *where) == 0
+  assert "FITS" in capsys.readouterr().out and (tmp_path / "plan" / "cpu-2.json").exists()
+  own = dataclasses.replace(script.STUDY, train=lambda member: None)
+  assert call(own, script.EXPERIMENT, "plan", *where) == 2
+  assert "a training of their own" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ("script", "smaller", "shown"),
   [

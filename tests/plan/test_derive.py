@@ -5,12 +5,14 @@ import dataclasses
 import pytest
 
 from mmjax.data.config import DataConfig, TokenizerConfig
+from mmjax.encoders.text import TextConfig
 from mmjax.experiment import Experiment
+from mmjax.models.bert import BertConfig
 from mmjax.models.flops import image_flops, two_tower_flops
 from mmjax.models.gpt import GptConfig
 from mmjax.nn.words import WordsConfig
 from mmjax.objectives.terms import Contrastive
-from mmjax.objectives.word_terms import Caption
+from mmjax.objectives.word_terms import Caption, MaskedWords
 from mmjax.plan.axes import by_axes, crossed_axes
 from mmjax.plan.derive import derive, link
 from mmjax.plan.facts import Facts, Traffic, from_json, to_json
@@ -55,6 +57,19 @@ def test_it_fits_where_the_peak_is_no_more_than_there_is():
   assert plan.memory.temporaries == GIB  # what the peak holds beside arguments (4000 + 8000 + 500), results and code
   assert planned(dataclasses.replace(FACTS, peak_bytes=int(15.75 * GIB))).fits
   assert not planned(dataclasses.replace(FACTS, peak_bytes=int(15.75 * GIB) + 1)).fits
+
+
+def test_a_model_without_pictures_has_one_tower():
+  bert = BertConfig(TextConfig(width=8, depth=1, num_heads=2, causal=False, remat="full"))
+  hidden = dataclasses.replace(EXPERIMENT, model=bert, objectives=(MaskedWords(),))
+  assert derive(FACTS, hidden, V5E, price=None, cached=False).remat == {"text": "full"}
+
+
+def test_what_running_takes_on_a_cpu_is_part_of_the_peak():
+  cpu = parse_topology("cpu:16")
+  memory = planned(topology=cpu).memory
+  assert memory.runtime == cpu.hardware.runtime_bytes + round(0.05 * GIB) and planned().memory.runtime == 0
+  assert planned(topology=cpu).peak_bytes == planned().peak_bytes + memory.runtime
 
 
 def test_times_throughput_hours_and_money():

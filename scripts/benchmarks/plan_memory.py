@@ -1,0 +1,86 @@
+"""What `plan` says of the memory of steps on virtual CPU devices, beside what runs of them take.
+
+  python scripts/benchmarks/plan_memory.py
+
+A run is a process that compiles the step, then takes two steps and says how far its resident memory rose meanwhile
+(tests/plan/measure.py). NUMBERS
+"""
+
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from mmjax.experiment import Experiment, to_json
+from mmjax.plan import plan
+from mmjax.plan.api import as_planned
+from mmjax.plan.process import environment
+from mmjax.plan.table import size
+from mmjax.plan.topologies import parse_topology
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+  sys.path.insert(0, str(REPOSITORY / "experiments"))
+  print("| step | devices | planned | measured | planned / measured |\n| --- | --- | --- | --- | --- |")
+  for name, experiment, devices in track(list(steps()), "planning and running"):
+    planned, measured = memory(experiment, devices)
+    print(f"| {name} | {devices} | {size(planned)} | {size(measured)} | {planned / measured:.2f} |", flush=True)
+
+
+def steps() -> Iterator[tuple[str, Experiment, int]]:
+  """Steps of all kinds, small and large, and the number of devices for each."""
+  for name in ("clip_emoji", "siglip_emoji", "coca_emoji", "albef_emoji", "blip_emoji", "bert_text", "vqa_scenes"):
+    yield name, importlib.import_module(name).EXPERIMENT, 2
+  clip = importlib.import_module("clip_emoji").EXPERIMENT
+  yield "clip_emoji", clip, 1
+  yield "clip_emoji", clip, 4
+  yield "clip_emoji, batch 2,048", with_run(clip, batch_size=2048), 8
+  yield "clip_emoji, bfloat16", with_towers(clip, dtype="bfloat16"), 4
+  yield "clip_emoji, scanned, remat full", with_towers(clip, scan=True, remat="full"), 2
+  yield "clip_emoji, batch 1,024 in 4 pieces", with_parallel(with_run(clip, batch_size=1024), microbatches=4), 2
+  wide = with_towers(clip, width=512, num_heads=8)
+  yield "clip_emoji, 512 wide, fsdp 4", with_parallel(wide, fsdp=4), 4
+
+
+def memory(experiment: Experiment, devices: int) -> tuple[int, int]:
+  """Bytes of all devices together: planned, measured."""
+  machine = parse_topology(f"cpu:{devices}")
+  with tempfile.TemporaryDirectory() as folder:
+    experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, dir=folder))
+    planned = plan(experiment, machine.name, say=lambda phase: None)
+    run = subprocess.run(
+      [sys.executable, str(REPOSITORY / "tests/plan/measure.py"), str(devices)],
+      input=json.dumps(to_json(as_planned(experiment, machine)[0])),
+      env=environment(machine, Path(folder)),
+      stdout=subprocess.PIPE,
+      text=True,
+      check=True,
+    )
+  return devices * planned.peak_bytes, int(run.stdout)
+
+
+def with_run(experiment: Experiment, **changes: Any) -> Experiment:
+  return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, **changes))
+
+
+def with_parallel(experiment: Experiment, **changes: Any) -> Experiment:
+  return dataclasses.replace(experiment, parallel=dataclasses.replace(experiment.parallel, **changes))
+
+
+def with_towers(experiment: Experiment, **changes: Any) -> Experiment:
+  model: Any = experiment.model
+  towers = {name: dataclasses.replace(getattr(model, name), **changes) for name in ("image", "text")}
+  return dataclasses.replace(experiment, model=dataclasses.replace(model, **towers))
+
+
+if __name__ == "__main__":
+  main()
