@@ -61,7 +61,7 @@ def test_it_fits_where_the_peak_is_no_more_than_there_is():
 
 def test_a_model_without_pictures_has_one_tower():
   bert = BertConfig(TextConfig(width=8, depth=1, num_heads=2, causal=False, mask_id=2, remat="full"))
-  hidden = dataclasses.replace(EXPERIMENT, model=bert, objectives=(MaskedWords(),))
+  hidden = dataclasses.replace(EXPERIMENT, model=bert, objectives=(MaskedWords(image=False),))
   assert derive(FACTS, hidden, V5E, price=None, cached=False).remat == {"text": "full"}
 
 
