@@ -5,6 +5,7 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -69,9 +70,15 @@ def split_command(arguments: Sequence[str] | None, commands: Iterable[str]) -> t
 
 @contextlib.contextmanager
 def answered() -> Iterator[None]:
-  """Mistakes of the user's end in a sentence and status 2, Ctrl-C in status 130."""
+  """Mistakes of the user's end in a sentence and status 2, Ctrl-C in status 130, a reader that has enough in 141."""
   try:
-    yield
+    try:
+      yield
+    finally:
+      sys.stdout.flush()
+  except BrokenPipeError:  # `--help | head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python writes the rest at its end
+    sys.exit(128 + signal.SIGPIPE)
   except (UserError, DataError, FileNotFoundError) as error:
     _fail(str(error))
   except OSError as error:

@@ -131,6 +131,13 @@ def test_help_shows_every_field_with_type_default_and_meaning():
   assert "evaluate measure the newest checkpoint" in text
 
 
+def test_help_may_be_read_in_part():
+  command = [sys.executable, "experiments/clip_emoji.py", "--help"]
+  process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  process.stdout.close()  # as `| head` does, once it has its lines
+  assert process.stderr.read() == b"" and process.wait(timeout=60) == 141
+
+
 def test_ctrl_c_saves_and_the_same_command_goes_on(data_dir, tmp_path):
   options = [*TINY, "--data.dir", str(data_dir), "--run.workdir", str(tmp_path), "--run.steps", "100000"]
   command = [sys.executable, "experiments/clip_emoji.py", "train", *options]
