@@ -21,6 +21,7 @@ from mmjax.plan.facts import Facts
 from mmjax.plan.hlo import HloCost, analyse
 from mmjax.plan.hlo_bytes import memory_traffic
 from mmjax.plan.hlo_text import Module, parse
+from mmjax.plan.model_flops import model_flops
 from mmjax.plan.schedules import read_schedules
 from mmjax.train.setup import Training, prepare
 
@@ -121,6 +122,7 @@ def _before_compiling(training: Training, batch: dict[str, Any], seconds: float)
   return Facts(
     mesh=dict(training.mesh.shape),
     parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes.params)),
+    model_flops=model_flops(training.experiment),
     parameter_bytes=_bytes(shapes.params, shardings.params),
     optimizer_bytes=_bytes(shapes.opt_state, shardings.opt_state),
     average_bytes=_bytes(shapes.ema, shardings.ema),

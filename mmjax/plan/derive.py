@@ -5,7 +5,6 @@ import dataclasses
 from mmjax.experiment import Experiment
 from mmjax.plan.facts import Facts, Traffic
 from mmjax.plan.hardware import Hardware
-from mmjax.plan.model_flops import model_flops
 from mmjax.plan.record import Link, Memory, Plan
 from mmjax.plan.topologies import Topology
 from mmjax.plan.variants import TOWERS, tower_remat
@@ -42,7 +41,7 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
     hbm_bytes=chip.hbm_bytes,
     memory=memory,
     parameters=facts.parameters,
-    model_flops=model_flops(experiment) / topology.devices,
+    model_flops=facts.model_flops / topology.devices,
     price=chip.price if price is None else price,
     trace_seconds=facts.trace_seconds,
     compile_seconds=facts.compile_seconds,

@@ -34,6 +34,7 @@ class Facts:
   Attributes:
     mesh: axis sizes.
     parameters: how many numbers the model learns.
+    model_flops: of a step over all devices, by mmjax.plan.model_flops.
     parameter_bytes, optimizer_bytes, average_bytes, batch_bytes: what the step's arguments consist of.
     argument_bytes, output_bytes, alias_bytes, temporary_bytes, code_bytes: the compiler's memory analysis; all 0 where
       the compiler gave up for lack of memory.
@@ -54,6 +55,7 @@ class Facts:
 
   mesh: dict[str, int]
   parameters: int
+  model_flops: int
   parameter_bytes: int
   optimizer_bytes: int
   average_bytes: int

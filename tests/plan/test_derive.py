@@ -25,6 +25,7 @@ from tests.tiny import EXPERIMENT, MODEL
 FACTS = Facts(
   mesh={"data": 16, "fsdp": 1, "model": 1},
   parameters=1000,
+  model_flops=model_flops(EXPERIMENT),
   parameter_bytes=4000,
   optimizer_bytes=8000,
   average_bytes=0,
