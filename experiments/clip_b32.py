@@ -21,6 +21,7 @@ from mmjax.encoders.vit import ViTConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.objectives.terms import Contrastive
+from mmjax.parallel.mesh import ParallelConfig
 from mmjax.train.optimizer import OptimizerConfig
 
 EXPERIMENT = Experiment(
@@ -49,14 +50,13 @@ EXPERIMENT = Experiment(
       input_norm=True,
       activation="quick_gelu",
       norm_epsilon=1e-5,
-      scan=True,
-      remat="attention",
       dtype="bfloat16",
     ),
-    text=TextConfig(activation="quick_gelu", norm_epsilon=1e-5, scan=True, remat="attention", dtype="bfloat16"),
+    text=TextConfig(activation="quick_gelu", norm_epsilon=1e-5, dtype="bfloat16"),
     embed_dim=512,
   ),
   objectives=(Contrastive(),),
+  parallel=ParallelConfig(fsdp=16),
   optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=2000, b2=0.98, epsilon=1e-6, weight_decay=0.2),
   run=RunConfig(workdir=Path("runs/clip_b32"), batch_size=32_768, steps=390_625, save_every=2000, log_every=50),
 )

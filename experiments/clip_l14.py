@@ -17,11 +17,10 @@ EXPERIMENT = dataclasses.replace(
   B32,
   model=dataclasses.replace(
     B32.model,
-    image=dataclasses.replace(B32.model.image, **vit_size("L"), patch_size=14, remat="hidden"),
-    text=dataclasses.replace(B32.model.text, width=768, num_heads=12, remat="hidden"),
+    image=dataclasses.replace(B32.model.image, **vit_size("L"), patch_size=14, scan=True, remat="hidden"),
+    text=dataclasses.replace(B32.model.text, width=768, num_heads=12, scan=True, remat="hidden"),
     embed_dim=768,
   ),
-  parallel=dataclasses.replace(B32.parallel, fsdp=16),
   optimizer=dataclasses.replace(B32.optimizer, learning_rate=4e-4),
   run=dataclasses.replace(B32.run, workdir=Path("runs/clip_l14")),
 )
