@@ -1,12 +1,14 @@
 """`plan`: an experiment and the name of a machine in, a Plan out."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, to_json
+from mmjax.parallel.mesh import ParallelConfig
 from mmjax.plan.cache import Cache
 from mmjax.plan.derive import derive
 from mmjax.plan.process import compile_elsewhere, require_compiler
@@ -52,10 +54,10 @@ def as_planned(experiment: Experiment, topology: Topology) -> tuple[Experiment, 
   """The experiment as training would run it on the machine, and what had to be assumed.
 
   Training gives the text tower the tokenizer's vocabulary and length; a vocabulary that is yet to be learnt is taken
-  to become as large as it may. parallel.data follows the machine.
+  to become as large as it may. The mesh follows the machine.
   """
   model: Any = experiment.model
-  tokenizer, text, notes = experiment.data.tokenizer, model.text, []
+  tokenizer, text = experiment.data.tokenizer, model.text
   # A learnt vocabulary begins with padding and end token; in a file they can be anywhere, and matter to no shape.
   size = text.vocab_size if tokenizer.path else tokenizer.vocab_size
   text = dataclasses.replace(
@@ -66,19 +68,29 @@ def as_planned(experiment: Experiment, topology: Topology) -> tuple[Experiment, 
     eos_id=text.eos_id if tokenizer.path else 1,
     **({"mask_id": 2} if tokenizer.mask_token and hasattr(text, "mask_id") else {}),
   )
-  parallel = experiment.parallel
-  rest = parallel.fsdp * parallel.model
-  if topology.devices % rest:
-    raise ConfigError(
-      f"parallel.fsdp={parallel.fsdp} x parallel.model={parallel.model} does not divide the {topology.devices} devices "
-      f"of {topology.name}; choose divisors, such as --parallel.fsdp {_divisor(topology.devices, parallel.fsdp)}"
-    )
-  if parallel.data not in (-1, topology.devices // rest):
-    notes.append(f"parallel.data={parallel.data} became {topology.devices // rest}, to use all of {topology.name}")
-    parallel = dataclasses.replace(parallel, data=-1)
+  parallel, notes = fit_mesh(experiment.parallel, topology)
   model = dataclasses.replace(model, text=text)
-  return dataclasses.replace(experiment, model=model, parallel=parallel), tuple(notes)
+  return dataclasses.replace(experiment, model=model, parallel=parallel), notes
 
 
-def _divisor(number: int, near: int) -> int:
-  return max(n for n in range(1, min(number, near) + 1) if number % n == 0)
+def fit_mesh(parallel: ParallelConfig, topology: Topology) -> tuple[ParallelConfig, tuple[str, ...]]:
+  """A mesh that may have been made for another machine, changed to use all of this one; and what was changed.
+
+  Raises: ConfigError where parallel.model does not divide the devices.
+  """
+  devices, notes = topology.devices, []
+  if devices % parallel.model:
+    model = max(n for n in range(1, parallel.model) if devices % n == 0)
+    raise ConfigError(
+      f"parallel.model={parallel.model} does not divide the {devices} devices of {topology.name}; choose a divisor, "
+      f"such as --parallel.model {model}"
+    )
+  fsdp = math.gcd(parallel.fsdp, devices // parallel.model)
+  if fsdp != parallel.fsdp:
+    notes.append(
+      f"parallel.fsdp={parallel.fsdp} does not divide {topology.name}: train there with --parallel.fsdp {fsdp}"
+    )
+  data = devices // (fsdp * parallel.model)
+  if parallel.data not in (-1, data):
+    notes.append(f"parallel.data={parallel.data} became {data}, to use all of {topology.name}")
+  return dataclasses.replace(parallel, fsdp=fsdp, data=parallel.data if parallel.data == data else -1), tuple(notes)

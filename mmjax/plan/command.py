@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
 from mmjax.files import write_atomically
-from mmjax.plan.api import plan
+from mmjax.plan.api import fit_mesh, plan
 from mmjax.plan.changes import cheapest_changes
 from mmjax.plan.hardware import CHIPS
 from mmjax.plan.record import Plan
@@ -76,6 +76,8 @@ def run(experiment: Experiment, description: str | None, arguments: Sequence[str
   Returns: the exit status.
   """
   options, experiment = _parse(experiment, description, arguments)
+  parallel, notes = fit_mesh(experiment.parallel, parse_topology(options.topology))
+  experiment = dataclasses.replace(experiment, parallel=parallel)
   price = read_price(options.price, options.topology)
 
   def compile_plan(changed: Experiment, topology: str) -> Plan:
@@ -86,8 +88,8 @@ def run(experiment: Experiment, description: str | None, arguments: Sequence[str
   if options.find is not None:
     search = find(options.find, experiment, options.topology, _announced(compile_plan))
   found = compile_plan(experiment, options.topology) if search is None else search.best
-  if found is not None and own_core:
-    found = dataclasses.replace(found, notes=(*found.notes, _OWN_CORE))
+  if found is not None:
+    found = dataclasses.replace(found, notes=(*notes, *found.notes, *([_OWN_CORE] if own_core else [])))
   return _answer(experiment, options, found, search, compile_plan)
 
 

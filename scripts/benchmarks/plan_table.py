@@ -12,7 +12,6 @@ fits; fsdp is the configuration's own, or what of it divides the devices. A row 
 import argparse
 import dataclasses
 import importlib
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from mmjax.errors import UserError
 from mmjax.experiment import Experiment
 from mmjax.plan import Plan, plan
 from mmjax.plan.table import seconds, size
-from mmjax.plan.topologies import parse_topology
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = ("clip_b32", "clip_b16", "clip_l14", "clip_l14_1m", "openclip_h14", "siglip_b16", "siglip_so400m14")
@@ -78,9 +76,7 @@ def cells(name: str, experiment: Experiment, topology: str, microbatches: list[i
 
 def fewest_pieces(experiment: Experiment, topology: str, microbatches: list[int]) -> Plan:
   """The first plan that fits, from the configuration's own number of microbatches on; else the last one tried."""
-  own, machine = experiment.parallel.microbatches, parse_topology(topology)
-  fsdp = math.gcd(experiment.parallel.fsdp, machine.devices)
-  experiment = dataclasses.replace(experiment, parallel=dataclasses.replace(experiment.parallel, fsdp=fsdp))
+  own = experiment.parallel.microbatches
   for count in (own, *(n for n in microbatches if n > own)):
     parallel = dataclasses.replace(experiment.parallel, microbatches=count)
     found = plan(dataclasses.replace(experiment, parallel=parallel), topology, say=lambda phase: None)

@@ -99,8 +99,10 @@ def test_a_mesh_made_for_other_machines_follows_this_one():
   planned, notes = as_planned(experiment(parallel=dict(data=4, fsdp=2)), parse_topology("cpu:16"))
   assert make_mesh(planned.parallel, [*jax.devices(), *jax.devices()][:8]).shape["data"] == 4
   assert planned.parallel.data == -1 and "parallel.data=4 became 8" in notes[0]
-  with pytest.raises(ConfigError, match="--parallel.fsdp 2"):
-    as_planned(experiment(parallel=dict(fsdp=3)), parse_topology("cpu:16"))
+  planned, notes = as_planned(experiment(parallel=dict(fsdp=24, model=2)), parse_topology("cpu:16"))
+  assert planned.parallel.fsdp == 8 and "train there with --parallel.fsdp 8" in notes[0]
+  with pytest.raises(ConfigError, match=r"parallel.model=3 .* --parallel.model 2"):
+    as_planned(experiment(parallel=dict(model=3)), parse_topology("cpu:16"))
 
 
 def test_mistakes_of_the_experiment_come_back_as_such(tmp_path):
