@@ -110,6 +110,9 @@ def _work(plan: Plan) -> Iterable[Row]:
   yield "FLOPs of the model", f"{plan.model_flops / 1e12:.4g} T", "mmjax.models.flops"
   if plan.recompute_share is not None:
     yield "recomputed", f"{plan.recompute_share:.1%}", "of the compiled FLOPs"
+  if plan.flops is not None and plan.flops < plan.model_flops:
+    share = 1 - plan.flops / plan.model_flops
+    yield "left out", f"{share:.1%}", "of the model's FLOPs: nobody reads them (the last block's other tokens)"
   if plan.memory_traffic is not None:
     yield "memory traffic", size(plan.memory_traffic), "compiled: operands and results of every kernel"
 

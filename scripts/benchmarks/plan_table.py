@@ -34,8 +34,9 @@ What each would take, said by the real compilers without the hardware. **Compile
 for TPU, the time of everything but collectives: the compiler's estimated cycles at the chip's clock, and the schedules
 it made for our own kernels. **Modelled:** the time on the wires at their full speed, and for GPUs every time
 ("roofline": a bound that no run reaches). **Not known:** contention on the wires, stragglers, reading and decoding the
-input. MFU counts the model's FLOPs once (no recompute) against the peak in bfloat16; the run is the paper's number of
-examples, at list prices.
+input. MFU counts the model's FLOPs once, whatever the program recomputes or leaves out, against the peak in bfloat16:
+towers that are not scanned and read one token compute the last block for it alone, 7% less of CLIP B than counted. The
+run is the paper's number of examples, at list prices.
 
     {command}
 
