@@ -18,8 +18,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
   {
     "train": "train every variant, or go on; measure each and write its report; then write the comparison",
     "evaluate": "measure the newest checkpoint of every variant again",
-    "plan": "what a step of the study's own configuration, before a variant changes it, would take (--topology)",
     "report": "write report.html of every variant, and comparison.md, .png and .html, from what has been measured",
+    "plan": "what a step of the study's own configuration, before a variant changes it, would take (--topology)",
   }
 )
 
