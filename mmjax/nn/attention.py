@@ -132,6 +132,11 @@ def attention(
   return lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
 
 
+def may_have_kernel(layer: nn.Module, *, qk_norm: bool, implementation: Implementation) -> bool:
+  """Whether a layer's self-attention can be the kernel's at any size: that normalises nothing and shows no weights."""
+  return implementation == "auto" and not qk_norm and not layer.is_mutable_collection("intermediates")
+
+
 def has_kernel(length: int, width: int, heads: int, dtype: str) -> bool:
   """Whether self-attention traced here is a TPU's, of sizes that its kernel serves."""
   if not on_tpu():
@@ -220,8 +225,8 @@ class MultiHeadAttention(Projections):
 
   @nn.nowrap
   def _is_for_kernel(self, length: int, width: int) -> bool:
-    wanted = self.implementation == "auto" and not self.qk_norm and not self.is_mutable_collection("intermediates")
-    return wanted and has_kernel(length, width, self.num_heads, self.dtype)
+    allowed = may_have_kernel(self, qk_norm=self.qk_norm, implementation=self.implementation)
+    return allowed and has_kernel(length, width, self.num_heads, self.dtype)
 
   @nn.nowrap
   def _project_together(

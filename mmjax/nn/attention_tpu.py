@@ -101,13 +101,13 @@ class _Sizes:
     logits = 4 * _whole(self.length, ROWS) * _whole(self.length, LANES)
     return (2 * 5 + 3 + 8) * itemsize * self.rows * self.lanes + 13 * logits
 
-  def described(self, kind: str, like: Array, *, masked: bool, products: int) -> dict[str, Any]:
+  def described(self, kind: str, itemsize: int, *, masked: bool, products: int) -> dict[str, Any]:
     """The kernel's name, metadata, and the memory it may have if the default is not enough."""
     how = "_causal" * self.causal + "_masked" * masked
     flops = 2 * products * self.batch * self.heads * self.length**2 * self.dim
     name = f"{kind}_{self.batch}x{self.length}x{self.heads}x{self.dim}{how}"
     metadata = kernel_metadata(flops=flops, programs=math.prod(self.grid))
-    memory = self.memory(like.dtype.itemsize)
+    memory = self.memory(itemsize)
     limit = pltpu.CompilerParams(vmem_limit_bytes=memory) if memory > DEFAULT_MEMORY else None
     return {"name": name, "metadata": metadata, "compiler_params": limit, "interpret": self.interpret}
 
@@ -132,7 +132,7 @@ def _attend_forward(
     in_specs=[*parts, *_mask_block(sizes, mask)],
     out_specs=parts[0],
     out_shape=like(packed, packed.shape[0], sizes.width),
-    **sizes.described("attention_forward", packed, masked=mask is not None, products=2),
+    **sizes.described("attention_forward", packed.dtype.itemsize, masked=mask is not None, products=2),
   )(packed, packed, packed, *_present(mask))
   return out, (packed, mask, bias)
 
@@ -152,7 +152,7 @@ def _attend_backward(
     out_specs=[written, *[sums] * 3],
     out_shape=[like(packed, *packed.shape), *[like(bias, 1, sizes.width)] * 3],
     scratch_shapes=[pltpu.VMEM((sizes.rows, sizes.lanes), packed.dtype)] * 3,
-    **sizes.described("attention_backward", packed, masked=mask is not None, products=5),
+    **sizes.described("attention_backward", packed.dtype.itemsize, masked=mask is not None, products=5),
   )(packed, packed, packed, g, *_present(mask))
   return gradient, jnp.concatenate(totals, axis=1)[0], None
 

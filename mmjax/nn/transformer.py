@@ -11,7 +11,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mmjax.nn.attention import MultiHeadAttention, padding
+from mmjax.nn.attention import MultiHeadAttention, may_have_kernel, padding
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
@@ -213,7 +213,7 @@ class Transformer(nn.Module):
   ) -> tuple[Float[Array, "batch padded width"], Bool[Array, "batch padded"] | None]:
     """With the tokens more, which nothing reads, that let attention have a TPU's kernel."""
     c, (batch, length, width) = self.config, x.shape
-    if c.qk_norm or c.attention != "auto" or self.is_mutable_collection("intermediates"):
+    if not may_have_kernel(self, qk_norm=c.qk_norm, implementation=c.attention):
       return x, mask
     more = padding(length, width, c.num_heads, c.dtype)
     if not more:

@@ -25,6 +25,7 @@ from mmjax.plan.api import as_planned
 from mmjax.plan.process import environment
 from mmjax.plan.table import size
 from mmjax.plan.topologies import parse_topology
+from mmjax.plan.variants import with_batch, with_mesh, with_microbatches
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -45,12 +46,12 @@ def steps() -> Iterator[tuple[str, Experiment, int]]:
   clip = importlib.import_module("clip_emoji").EXPERIMENT
   yield "clip_emoji", clip, 1
   yield "clip_emoji", clip, 4
-  yield "clip_emoji, batch 2,048", with_run(clip, batch_size=2048), 8
+  yield "clip_emoji, batch 2,048", with_batch(clip, 2048), 8
   yield "clip_emoji, bfloat16", with_towers(clip, dtype="bfloat16"), 4
   yield "clip_emoji, scanned, remat full", with_towers(clip, scan=True, remat="full"), 2
-  yield "clip_emoji, batch 1,024 in 4 pieces", with_parallel(with_run(clip, batch_size=1024), microbatches=4), 2
+  yield "clip_emoji, batch 1,024 in 4 pieces", with_microbatches(with_batch(clip, 1024), 4), 2
   wide = with_towers(clip, width=512, num_heads=8)
-  yield "clip_emoji, 512 wide, fsdp 4", with_parallel(wide, fsdp=4), 4
+  yield "clip_emoji, 512 wide, fsdp 4", with_mesh(wide, fsdp=4, model=1), 4
 
 
 def memory(experiment: Experiment, devices: int) -> tuple[int, int]:
@@ -68,14 +69,6 @@ def memory(experiment: Experiment, devices: int) -> tuple[int, int]:
       check=True,
     )
   return devices * planned.peak_bytes, int(run.stdout)
-
-
-def with_run(experiment: Experiment, **changes: Any) -> Experiment:
-  return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, **changes))
-
-
-def with_parallel(experiment: Experiment, **changes: Any) -> Experiment:
-  return dataclasses.replace(experiment, parallel=dataclasses.replace(experiment.parallel, **changes))
 
 
 def with_towers(experiment: Experiment, **changes: Any) -> Experiment:

@@ -20,6 +20,7 @@ from mmjax.errors import UserError
 from mmjax.experiment import Experiment
 from mmjax.plan import Plan, plan
 from mmjax.plan.table import seconds, size
+from mmjax.plan.variants import with_microbatches
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = ("clip_b32", "clip_b16", "clip_l14", "clip_l14_1m", "openclip_h14", "siglip_b16", "siglip_so400m14")
@@ -79,8 +80,7 @@ def fewest_pieces(experiment: Experiment, topology: str, microbatches: list[int]
   """The first plan that fits, from the configuration's own number of microbatches on; else the last one tried."""
   own = experiment.parallel.microbatches
   for count in (own, *(n for n in microbatches if n > own)):
-    parallel = dataclasses.replace(experiment.parallel, microbatches=count)
-    found = plan(dataclasses.replace(experiment, parallel=parallel), topology, say=lambda phase: None)
+    found = plan(with_microbatches(experiment, count), topology, say=lambda phase: None)
     if found.fits:
       break
   return found
