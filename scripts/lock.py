@@ -4,8 +4,8 @@
   python scripts/lock.py            after a change of setup.py or constraints.txt; asks PyPI, takes a minute
   python scripts/lock.py --check    whether the locks hold what setup.py asks for; asks nobody
 
-A lock says what setup.py asks for, resolved under constraints.txt, for every Python and platform of setup.py at once
-(environment markers tell them apart); pip then refuses a file whose hash is not in it. uv resolves; where it is not
+A lock says what setup.py asks for, resolved under constraints.txt, for every Python and platform at once (environment
+markers tell them apart: Python 3.11 has an older JAX); pip then refuses a file whose hash is not in it. uv resolves; where it is not
 installed, the one that scripts/locks/tools.txt names goes into .venv/tools first.
 """
 
@@ -24,6 +24,7 @@ LOCKS = ROOT / "scripts" / "locks"
 EXTRAS: Mapping[str, tuple[str, ...]] = {"emoji": ("emoji",), "emoji-dev": ("emoji", "dev")}
 # What builds source distributions and mmjax itself; what makes and audits the locks.
 OTHERS: Mapping[str, tuple[str, ...]] = {"build": ("setuptools", "wheel"), "tools": ("uv", "pip-audit")}
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 HEAD = "# Written by scripts/lock.py from setup.py and constraints.txt; not to be edited.\n"
 
 
@@ -35,10 +36,23 @@ def asked(setup: Path = ROOT / "setup.py") -> dict[str, list[str]]:
   return {"": values["CORE"], **values["EXTRAS"]}
 
 
-def pins(lock: Path) -> dict[str, str]:
-  """{normalised name: version} of the lines NAME==VERSION of a lock or of constraints.txt."""
-  found = re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
-  return {normalised(name): version for name, version in found}
+def pins(lock: Path, python: str | None = None) -> dict[str, str]:
+  """{normalised name: version} of the lines NAME==VERSION of a lock or of constraints.txt.
+
+  Args:
+    lock: the file.
+    python: leave out lines whose marker is for another Python than this version ("3.11"); None: markers are not read.
+  """
+  lines = re.findall(r"^([\w.-]+)==([^\s;\\]+)(?: *; *([^\\\n]+))?", lock.read_text(encoding="utf-8"), re.MULTILINE)
+  return {normalised(name): version for name, version, marker in lines if python is None or applies(marker, python)}
+
+
+def applies(marker: str, python: str) -> bool:
+  """True if an environment marker holds on this machine for a Python version; an empty marker does."""
+  from packaging.markers import Marker
+
+  environment = {"python_version": python, "python_full_version": f"{python}.0"}
+  return not marker.strip() or Marker(marker).evaluate(environment)
 
 
 def normalised(name: str) -> str:
@@ -46,19 +60,27 @@ def normalised(name: str) -> str:
 
 
 def stale(extras: Sequence[str], lock: Path, setup: Path, constraints: Path) -> list[str]:
-  """What is wrong with a lock, a sentence each: a package that is not in it, or has another version elsewhere."""
-  from packaging.requirements import Requirement
-
+  """Faults of a lock, a sentence each: a package that is not in it, or has another version elsewhere."""
   if not lock.exists():
     return [f"{lock} does not exist"]
-  held, wanted, faults = pins(lock), asked(setup), []
+  faults = [fault for python in PYTHONS for fault in stale_for(python, extras, lock, setup, constraints)]
+  return list(dict.fromkeys(faults))
+
+
+def stale_for(python: str, extras: Sequence[str], lock: Path, setup: Path, constraints: Path) -> list[str]:
+  """`stale` for one Python version."""
+  from packaging.requirements import Requirement
+
+  held, wanted, faults = pins(lock, python), asked(setup), []
   for requirement in map(Requirement, [text for extra in ("", *extras) for text in wanted[extra]]):
+    if not applies(str(requirement.marker or ""), python):
+      continue
     version = held.get(normalised(requirement.name))
     if version is None:
       faults.append(f"{lock.name} has no {requirement.name}, which setup.py asks for")
     elif not requirement.specifier.contains(version, prereleases=True):
       faults.append(f"{lock.name} has {requirement.name} {version}, setup.py asks for {requirement.specifier}")
-  for name, version in pins(constraints).items():
+  for name, version in pins(constraints, python).items():
     if held.get(name, version) != version:
       faults.append(f"{lock.name} has {name} {held[name]}, constraints.txt {version}")
   return faults
@@ -88,7 +110,15 @@ def tool(name: str) -> str:
 
 def write(name: str, requirements: Sequence[str]) -> None:
   lock = LOCKS / f"{name}.txt"
-  options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+  options = [
+    "--universal",
+    "--python-version",
+    PYTHONS[0],
+    "--generate-hashes",
+    "--no-header",
+    "--no-annotate",
+    "--quiet",
+  ]
   command = [tool("uv"), "pip", "compile", "-", *options, "--constraints", str(ROOT / "constraints.txt")]
   done = subprocess.run(command, input="\n".join(requirements), stdout=subprocess.PIPE, text=True, check=True)
   lock.write_text(HEAD + done.stdout, encoding="utf-8")

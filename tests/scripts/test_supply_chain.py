@@ -43,6 +43,7 @@ SETUP = 'CORE = ["numpy>=2", "rich"]\nEXTRAS = {"emoji": ["emoji==2.16.0"], "dev
     ("numpy==1.26.0 \\\nrich==15.0.0\nemoji==2.16.0", "has numpy 1.26.0, setup.py asks for >=2"),
     ("numpy==2.4.6 \\\nrich==14.0.0\nemoji==2.16.0", "has rich 14.0.0, constraints.txt 15.0.0"),
     ("numpy==2.4.6 ; python_version > '3'\nRich==15.0.0\nemoji==2.16.0\nextra==1", None),
+    ("numpy==2.4.6 ; python_version < '3.14'\nrich==15.0.0\nemoji==2.16.0", "has no numpy"),
   ],
 )
 def test_a_stale_lock_is_named(lock, tmp_path, lines, fault):
