@@ -1,8 +1,11 @@
 """Packaging of mmjax. Versions that were tested together are pinned in constraints.txt."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
 
 CORE = [
   "jax>=0.10.2",
@@ -44,7 +47,7 @@ EXTRAS = {
   ],
   # Pictures and questions of --data.source easy_vqa; see mmjax/data/easy_vqa_builder.py.
   "vqa": ["easy-vqa==1.0"],
-  "dev": ["pytest", "hypothesis", "pytest-xdist", "ruff", "mypy", "easy-vqa==1.0"],
+  "dev": ["pytest", "setuptools>=77", "hypothesis", "pytest-xdist", "ruff", "mypy", "easy-vqa==1.0"],
   # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/{siglip_,}tokenizer.py.
   "interop": ["ftfy", "sentencepiece"],
   "tpu": ["jax[tpu]"],
@@ -57,16 +60,30 @@ EXTRAS = {
   "captions": ["pycocoevalcap"],
 }
 
+CLASSIFIERS = [
+  "Development Status :: 3 - Alpha",
+  "Intended Audience :: Science/Research",
+  "Operating System :: MacOS",
+  "Operating System :: POSIX :: Linux",
+  "Programming Language :: Python :: 3",
+  "Programming Language :: Python :: 3 :: Only",
+  *(f"Programming Language :: Python :: 3.{minor}" for minor in range(11, 15)),
+  "Topic :: Scientific/Engineering :: Artificial Intelligence",
+  "Typing :: Typed",
+]
+
 setup(
   name="mmjax",
-  version="0.1.0",
+  version=re.search(r'^__version__ = "(.+)"$', (ROOT / "mmjax" / "__init__.py").read_text(encoding="utf-8"), re.M)[1],
   description="Multimodal contrastive pretraining in JAX",
-  long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+  keywords=["JAX", "Flax", "CLIP", "SigLIP", "contrastive learning", "multimodal", "vision-language", "pretraining"],
+  long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
-  license="Apache-2.0",
+  license_expression="Apache-2.0",
+  classifiers=CLASSIFIERS,
   python_requires=">=3.11",
   packages=find_packages(include=["mmjax", "mmjax.*"]),
-  package_data={"mmjax.plan": ["target_configs/*.txtpb"]},
+  package_data={"mmjax": ["py.typed"], "mmjax.plan": ["target_configs/*.txtpb"]},
   install_requires=CORE,
   extras_require=EXTRAS,
 )

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from mmjax.run import Run, load_run
 
-__all__ = ["Run", "load_run"]
+__version__ = "0.1.0"
+__all__ = ["Run", "__version__", "load_run"]
 
 
 def __getattr__(name: str) -> Any:
