@@ -5,8 +5,8 @@
   python scripts/lock.py --check    whether the locks hold what setup.py asks for; asks nobody
 
 A lock says what setup.py asks for, resolved under constraints.txt, for every Python and platform at once (environment
-markers tell them apart: Python 3.11 has an older JAX); pip then refuses a file whose hash is not in it. uv resolves; where it is not
-installed, the one that scripts/locks/tools.txt names goes into .venv/tools first.
+markers tell them apart: Python 3.11 has an older JAX); pip then refuses a file whose hash is not in it. uv resolves;
+where it is not installed, the one that scripts/locks/tools.txt names goes into .venv/tools first.
 """
 
 import ast
