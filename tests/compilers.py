@@ -4,9 +4,7 @@ import importlib.util
 
 import pytest
 
-needs_tpu_compiler = pytest.mark.skipif(
-  importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler: pip install 'mmjax[plan-tpu]'"
-)
-needs_gpu_compiler = pytest.mark.skipif(
-  importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs the GPU compiler: pip install 'mmjax[plan-gpu]'"
-)
+from tests.skips import GPU_COMPILER, TPU_COMPILER
+
+needs_tpu_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason=TPU_COMPILER)
+needs_gpu_compiler = pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None, reason=GPU_COMPILER)

@@ -1,7 +1,9 @@
 """Every test runs on eight virtual CPU devices, with strict dtype and rank promotion."""
 
+import collections
 import os
 import socket
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The programs are tiny and compiling them takes far longer than running them; this halves it and changes no HLO.
@@ -12,6 +14,11 @@ os.environ["XLA_FLAGS"] = (
 import hypothesis
 import jax
 import pytest
+
+from tests.skips import EXPECTED, REFERENCES
+
+ROOT = Path(__file__).parents[1]
+UNEXPECTED = "UNEXPECTED (not in tests/skips.py)"
 
 # The same inputs every time, and no more than tests have time for: scripts/benchmarks/fuzz.py is the long form.
 hypothesis.settings.register_profile("quick", max_examples=50, derandomize=True, database=None, deadline=None)
@@ -32,3 +39,33 @@ def no_network(monkeypatch):
     return connect(self, address)
 
   monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+def skips(reporter) -> dict[str, int]:
+  """{reason: number} of the tests and modules that were skipped; a reason that is not expected says so."""
+  return dict(collections.Counter(map(reason, reporter.stats.get("skipped", ()))))
+
+
+def reason(report) -> str:
+  """The reason for a skip. One that tests/skips.py does not list may hide what stopped working."""
+  text = report.longrepr[2].removeprefix("Skipped: ")
+  if text not in EXPECTED:
+    return f"{UNEXPECTED}, {report.nodeid}: {text}"
+  marked = "mark.references" in (ROOT / report.nodeid.partition("::")[0]).read_text(encoding="utf-8")
+  if text == REFERENCES and not (marked and "references" in getattr(report, "keywords", ["references"])):
+    return f"{UNEXPECTED}, {report.nodeid} lacks the marker `references`: {text}"
+  return text
+
+
+def pytest_sessionfinish(session):
+  """Fails the run for an unexpected skip."""
+  reporter = session.config.pluginmanager.getplugin("terminalreporter")
+  if reporter is not None and session.exitstatus == pytest.ExitCode.OK:
+    if any(text.startswith(UNEXPECTED) for text in skips(reporter)):
+      session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+  """Lists the skips by their reason."""
+  for text, count in sorted(skips(terminalreporter).items()):
+    terminalreporter.write_line(f"skipped {count}: {text}")

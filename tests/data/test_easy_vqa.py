@@ -23,7 +23,6 @@ ANSWERS = set("circle green red gray yes teal black rectangle yellow triangle br
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-  pytest.importorskip("easy_vqa", reason="pip install 'mmjax[vqa]'")
   tokenizer = TokenizerConfig(vocab_size=400, max_length=16)
   return DataConfig(source="easy_vqa", dir=str(tmp_path_factory.mktemp("easy_vqa")), tokenizer=tokenizer)
 

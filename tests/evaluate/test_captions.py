@@ -8,6 +8,8 @@ import pytest
 from mmjax.evaluate import coco_captions
 from mmjax.evaluate.captions import bleu, caption_scores, caption_words, rouge_l
 from mmjax.evaluate.cider import cider
+from tests.interop.references import reference
+from tests.skips import JAVA
 
 VOCABULARY = "a red blue green circle square on the left of above triangle small big".split()
 
@@ -24,9 +26,10 @@ def corpus(seed, pictures=40):
   return captions, references
 
 
+@pytest.mark.references
 @pytest.mark.parametrize("seed", [0, 1])
 def test_scores_equal_pycocoevalcap(seed, capsys):
-  pytest.importorskip("pycocoevalcap", reason="scripts/references.sh installs it")
+  reference("pycocoevalcap")
   from pycocoevalcap.bleu.bleu import Bleu
   from pycocoevalcap.cider.cider import Cider
   from pycocoevalcap.rouge.rouge import Rouge
@@ -87,10 +90,11 @@ def test_what_java_cannot_score_is_said(monkeypatch):
   assert "no java" in coco_captions.java_scores(["a"], [["a"]])[1]["spice"]
 
 
+@pytest.mark.references
 def test_meteor_where_java_is():
-  pytest.importorskip("pycocoevalcap", reason="scripts/references.sh installs it")
+  reference("pycocoevalcap")
   if coco_captions._unavailable():
-    pytest.skip("no java")
+    pytest.skip(JAVA)
   scores, skipped = coco_captions.java_scores(["a red circle", "a dog"], [["a red circle"], ["blue boxes, it seems"]])
   assert 0.4 < scores["meteor"] < 0.6  # perfect and hopeless
   assert "stanford-corenlp" in skipped["spice"] or "spice" in scores

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from tests.skips import REFERENCES
+
 REQUIRED = os.environ.get("MMJAX_REFERENCES") == "required"
 IMAGES = np.random.default_rng(1).standard_normal((3, 64, 64, 3)).astype(np.float32)
 
@@ -28,11 +30,14 @@ AWKWARD = [
 
 
 def reference(name: str):
-  """The library, or a skip that says how to get it; in CI, where MMJAX_REFERENCES=required, an error instead."""
+  """The library, or a skip that says how to get it; an error instead where MMJAX_REFERENCES=required.
+
+  Tests that call it carry the marker `references`, by which .ci/run selects them.
+  """
   _declare_torchvision_operators()
   if REQUIRED:
     return importlib.import_module(name)
-  return pytest.importorskip(name, reason=f"{name} is not installed: run scripts/references.sh for the parity tests")
+  return pytest.importorskip(name, reason=REFERENCES)
 
 
 def _declare_torchvision_operators() -> None:
@@ -93,7 +98,7 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
   """OpenAI's CLIP vocabulary: ids and merges, from the file that open_clip ships; or a skip."""
   spec = importlib.util.find_spec("open_clip")
   if spec is None or spec.origin is None:
-    pytest.skip("open_clip is not installed: run scripts/references.sh for its vocabulary")
+    pytest.skip(REFERENCES)
   with gzip.open(Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz") as file:
     lines = file.read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
   merges = [(first, second) for first, second in map(str.split, lines)]

@@ -23,6 +23,7 @@ from tests.interop.references import (
 )
 from tests.models.decoders import stepwise
 
+pytestmark = pytest.mark.references
 transformers = reference("transformers")
 import torch  # noqa: E402
 

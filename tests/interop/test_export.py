@@ -76,6 +76,7 @@ def assert_alike(ours, theirs):
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8))
 
 
+@pytest.mark.references
 def test_transformers_opens_what_export_writes(run, capsys):
   experiment, ours = run
   assert call(experiment, "export", "--to", "transformers") == 0
@@ -112,6 +113,7 @@ def test_we_open_what_export_writes(run, tmp_path):
   assert jax.tree.all(jax.tree.map(np.array_equal, found.params, ours.params))
 
 
+@pytest.mark.references
 def test_open_clip_opens_what_export_writes(run):
   experiment, ours = run
   folder = ours.workdir / "elsewhere"
@@ -154,6 +156,7 @@ def test_flava_is_not_exported_as_if_it_were_its_two_towers(run, tmp_path):
       exported(run[1], model, format_, tmp_path)
 
 
+@pytest.mark.references
 def test_open_clip_opens_a_coca_that_export_writes(run, tmp_path):
   words = WordsConfig(**TOWER, vocab_size=run[1].tokenizer.vocab_size, max_length=8)
   image = dataclasses.replace(CLIP.image, pool="queries", pool_queries=3, pool_width=16, pool_heads=2)

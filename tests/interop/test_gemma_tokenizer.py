@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from mmjax.interop.tokenizer import load_tokenizer
 from tests.interop.references import AWKWARD, reference
 
+pytestmark = pytest.mark.references
 transformers = reference("transformers")
 
 STRANGE = ["A  PHOTO of\u00a0a cat ", " ▁a▁", "İstanbul ǅ ﬁ", "one<eos>two <bos> <PAD><pad>", "a cat " * 40]

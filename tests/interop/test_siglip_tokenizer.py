@@ -8,6 +8,7 @@ from mmjax import interop
 from mmjax.interop.tokenizer import load_tokenizer
 from tests.interop.references import AWKWARD, reference
 
+pytestmark = pytest.mark.references
 transformers = reference("transformers")
 sentencepiece = reference("sentencepiece")
 

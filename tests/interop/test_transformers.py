@@ -23,6 +23,7 @@ from tests.interop.references import (
   reference,
 )
 
+pytestmark = pytest.mark.references
 transformers = reference("transformers")
 import torch  # noqa: E402  transformers is here, so this is
 

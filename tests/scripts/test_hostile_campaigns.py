@@ -117,7 +117,6 @@ def test_the_soak_runs_kills_and_goes_on():
 
 
 def test_decoding_is_measured(tmp_path):
-  pytest.importorskip("sklearn")
   done = run(
     "decode.py", "--size", "96x64", "--images", "4", "--rounds", "1", "--peers", "mmjax", "mmjax-loader",
     "--look", str(tmp_path / "look.png"),

@@ -1,0 +1,7 @@
+"""Reasons for which a test may be skipped. A skip for any other reason fails the run (tests/conftest.py)."""
+
+REFERENCES = "needs the reference libraries: ./scripts/references.sh"
+TPU_COMPILER = "needs the TPU compiler: pip install 'mmjax[plan-tpu]'"
+GPU_COMPILER = "needs the GPU compiler: pip install 'mmjax[plan-gpu]'"
+JAVA = "needs Java"
+EXPECTED = (REFERENCES, TPU_COMPILER, GPU_COMPILER, JAVA)
