@@ -60,9 +60,10 @@ def reason(report) -> str:
 def pytest_sessionfinish(session):
   """Fails the run for an unexpected skip."""
   reporter = session.config.pluginmanager.getplugin("terminalreporter")
-  if reporter is not None and session.exitstatus == pytest.ExitCode.OK:
-    if any(text.startswith(UNEXPECTED) for text in skips(reporter)):
-      session.exitstatus = pytest.ExitCode.TESTS_FAILED
+  if session.exitstatus != pytest.ExitCode.OK or reporter is None:
+    return
+  if any(text.startswith(UNEXPECTED) for text in skips(reporter)):
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,6 +1,5 @@
 """open_clip's models and ours give the same embeddings, both ways, from random weights."""
 
-
 import jax
 import numpy as np
 import pytest
