@@ -18,6 +18,7 @@ from rich.console import Console
 from mmjax.data.errors import DataError
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
+from mmjax.interop.formats import check_format
 
 _LONGEST_OPTION = 1000
 """Characters; no option has a tenth of them."""
@@ -162,6 +163,7 @@ def _export(experiment: Experiment, description: str | None, arguments: Sequence
   except argparse.ArgumentError as error:
     _fail(str(error))
   workdir = parse(experiment, "export", description, rest).run.workdir
+  check_format(mine.to)
   with started():
     from mmjax.interop.export import export_run
     from mmjax.run import load_run

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mmjax.errors import UserError
-
-_FORMATS = ("transformers", "siglip2", "open_clip", "openai", "big_vision", "mmjax")
+from mmjax.interop.formats import FORMATS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
   convert = commands.add_parser("convert", help="read a checkpoint, write it in another format")
   convert.add_argument("source", metavar="IN", help="a folder with weights, a .safetensors or a .npz file")
   convert.add_argument("target", metavar="OUT", help="the folder to write (openai, big_vision: or a file)")
-  convert.add_argument("--to", required=True, choices=_FORMATS, metavar="FORMAT", help=", ".join(_FORMATS))
+  convert.add_argument("--to", required=True, choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
   convert.add_argument("--image-size", type=int, metavar="N", help="resample the positions for images of N x N pixels")
   convert.add_argument("--max-length", type=int, metavar="N", help="make the text tower take N tokens")
   inspect = commands.add_parser("inspect", help="show the architecture and every tensor")

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.interop.errors import InteropError
-from mmjax.interop.pretrained import Format, load_pretrained, save
+from mmjax.interop.formats import Format
+from mmjax.interop.pretrained import load_pretrained, save
 from mmjax.interop.shapes import ModelConfig, image_tower, text_tower
 from mmjax.interop.source import OPEN_CLIP_CONFIG, Source
 from mmjax.interop.tensors import TensorFile

@@ -6,8 +6,9 @@ from pathlib import Path
 from mmjax.encoders import ViTConfig
 from mmjax.interop.card import model_card
 from mmjax.interop.convert import name_tokenizer
+from mmjax.interop.formats import Format
 from mmjax.interop.preprocess import Preprocess
-from mmjax.interop.pretrained import Format, save
+from mmjax.interop.pretrained import save
 from mmjax.interop.tokenizer import export_tokenizer
 from mmjax.models.build import image_size
 from mmjax.run import CONFIG, Run

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ from mmjax.interop.architecture import Architecture, check_writable, wrong_kind
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.formats import Format, check_format
 from mmjax.interop.mapping import Table
 from mmjax.interop.native import NATIVE
 from mmjax.interop.open_clip import OPEN_CLIP
@@ -41,9 +42,6 @@ from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalCon
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.comparing import ComparingConfig
-
-Format = Literal["transformers", "siglip2", "open_clip", "openai", "big_vision", "mmjax"]
-FORMATS: tuple[Format, ...] = ("transformers", "siglip2", "open_clip", "openai", "big_vision", "mmjax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,13 +167,12 @@ def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[s
 
 
 def _architecture(format_: str, config: ModelConfig) -> Architecture:
+  check_format(format_)
   simple = {"openai": OPENAI, "big_vision": BIG_VISION, "mmjax": NATIVE, "siglip2": SIGLIP2}
   if format_ == "open_clip":
     return OPEN_CLIP_COCA if isinstance(config, OpenClipCocaConfig | CocaConfig) else OPEN_CLIP
   if format_ in simple:
     return simple[format_]
-  if format_ != "transformers":
-    raise InteropError(f"unknown format {format_!r}; formats are {', '.join(FORMATS)}")
   match config:
     case TwoTowerConfig():
       return SIGLIP if isinstance(config.image, ViTConfig) and config.image.pool == "map" else CLIP
