@@ -131,7 +131,7 @@ def started() -> Iterator[None]:
 
 
 def _run(command: str, experiment: Experiment, core: Any, losses: Mapping[str, Any]) -> int:
-  with started():  # JAX is imported from here on, so that --help and typing errors answer at once
+  with started():  # the data pipeline, checkpoints and figures are imported from here on: a mistake is told before
     if command == "train":
       return _train(experiment, core, losses)
     from mmjax.run import load_run

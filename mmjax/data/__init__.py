@@ -1,15 +1,36 @@
 """Pictures and captions: sources, transforms, tokenizers, and the loader."""
 
-from mmjax.data.config import AugmentationConfig, DataConfig, ScenesConfig, TextsConfig, TokenizerConfig
-from mmjax.data.errors import DataError
-from mmjax.data.evaluation_batches import evaluation_batches
-from mmjax.data.feed import Feed, device_prefetch
-from mmjax.data.loader import Loader, make_loader
-from mmjax.data.recaption import write_captions
-from mmjax.data.sources import Record, Source, make_source
-from mmjax.data.tokenizer import Tokenizer
-from mmjax.data.transforms import eval_transform
-from mmjax.data.vocabulary import make_tokenizer
+from typing import TYPE_CHECKING
+
+from mmjax.lazy import lazy_names
+
+if TYPE_CHECKING:
+  from mmjax.data.config import AugmentationConfig, DataConfig, ScenesConfig, TextsConfig, TokenizerConfig
+  from mmjax.data.errors import DataError
+  from mmjax.data.evaluation import evaluation_batches
+  from mmjax.data.feed import Feed, device_prefetch
+  from mmjax.data.loader import Loader, make_loader
+  from mmjax.data.recaption import write_captions
+  from mmjax.data.sources import Record, Source, make_source
+  from mmjax.data.tokenizer import Tokenizer
+  from mmjax.data.transforms import eval_transform
+  from mmjax.data.vocabulary import make_tokenizer
+else:
+  __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+      "config": ["AugmentationConfig", "DataConfig", "ScenesConfig", "TextsConfig", "TokenizerConfig"],
+      "errors": ["DataError"],
+      "evaluation": ["evaluation_batches"],
+      "feed": ["Feed", "device_prefetch"],
+      "loader": ["Loader", "make_loader"],
+      "recaption": ["write_captions"],
+      "sources": ["Record", "Source", "make_source"],
+      "tokenizer": ["Tokenizer"],
+      "transforms": ["eval_transform"],
+      "vocabulary": ["make_tokenizer"],
+    },
+  )
 
 __all__ = [
   "AugmentationConfig",

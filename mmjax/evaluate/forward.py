@@ -25,7 +25,7 @@ def over_batches(
   Args:
     run: model, parameters and mesh.
     ask: what is asked of the model.
-    batches: from mmjax.data.evaluation_batches; as many rows as divide over the devices.
+    batches: from mmjax.data.evaluation; as many rows as divide over the devices.
     names: entries of a batch that `ask` is given.
     kept: entries of a batch that come out again, as host arrays. Pictures do not, so no process decodes another's.
   """

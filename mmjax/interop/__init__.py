@@ -1,12 +1,30 @@
 """Read and write other projects' weights."""
 
-from mmjax.interop.errors import InteropError
-from mmjax.interop.formats import FORMATS
-from mmjax.interop.preprocess import Preprocess
-from mmjax.interop.pretrained import Pretrained, load, load_pretrained, save
-from mmjax.interop.restore import Report, restore
-from mmjax.interop.siglip_tokenizer import SiglipTokenizer
-from mmjax.interop.tokenizer import PretrainedTokenizer
+from typing import TYPE_CHECKING
+
+from mmjax.lazy import lazy_names
+
+if TYPE_CHECKING:
+  from mmjax.interop.errors import InteropError
+  from mmjax.interop.formats import FORMATS
+  from mmjax.interop.preprocess import Preprocess
+  from mmjax.interop.pretrained import Pretrained, load, load_pretrained, save
+  from mmjax.interop.restoring import Report, restore
+  from mmjax.interop.siglip_tokenizer import SiglipTokenizer
+  from mmjax.interop.tokenizer import PretrainedTokenizer
+else:
+  __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+      "errors": ["InteropError"],
+      "formats": ["FORMATS"],
+      "preprocess": ["Preprocess"],
+      "pretrained": ["Pretrained", "load", "load_pretrained", "save"],
+      "restoring": ["Report", "restore"],
+      "siglip_tokenizer": ["SiglipTokenizer"],
+      "tokenizer": ["PretrainedTokenizer"],
+    },
+  )
 
 __all__ = [
   "FORMATS",

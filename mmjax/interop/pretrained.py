@@ -26,7 +26,7 @@ from mmjax.interop.open_clip import OPEN_CLIP
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
 from mmjax.interop.preprocess import Preprocess
-from mmjax.interop.restore import make_array, plan_restore, read_all
+from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.safetensors_file import write_safetensors
 from mmjax.interop.sentence import write_pooling
 from mmjax.interop.shapes import ModelConfig, build, flat_shapes, image_tower, per_layer, text_tower, unflatten

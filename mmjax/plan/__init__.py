@@ -1,10 +1,26 @@
 """Compile for hardware one does not have: does it fit, how fast, how much traffic."""
 
-from mmjax.plan.api import plan
-from mmjax.plan.process import PlanError
-from mmjax.plan.record import Change, Link, Memory, Plan
-from mmjax.plan.search import Search, find
-from mmjax.plan.topologies import TopologyError, known_topologies
+from typing import TYPE_CHECKING
+
+from mmjax.lazy import lazy_names
+
+if TYPE_CHECKING:
+  from mmjax.plan.api import plan
+  from mmjax.plan.process import PlanError
+  from mmjax.plan.record import Change, Link, Memory, Plan
+  from mmjax.plan.search import Search, find
+  from mmjax.plan.topologies import TopologyError, known_topologies
+else:
+  __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+      "api": ["plan"],
+      "process": ["PlanError"],
+      "record": ["Change", "Link", "Memory", "Plan"],
+      "search": ["Search", "find"],
+      "topologies": ["TopologyError", "known_topologies"],
+    },
+  )
 
 __all__ = [
   "Change",

@@ -24,7 +24,7 @@ def pretrained_state(
     shapes, shardings: of the whole state.
   Raises: mmjax.interop.InteropError where the checkpoint cannot be read, or does not fit.
   """
-  from mmjax.interop.restore import make_array, plan_restore  # here, so that other runs need none of it
+  from mmjax.interop.restoring import make_array, plan_restore  # here, so that other runs need none of it
   from mmjax.interop.source import open_source
 
   assert config.path is not None

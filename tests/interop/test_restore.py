@@ -85,7 +85,7 @@ def test_part_of_a_checkpoint_into_shards(siglip):
 
 def test_a_device_reads_only_its_piece(siglip):
   """What is read for a shard is that shard: nothing is held whole, let alone twice."""
-  from mmjax.interop.restore import make_array, plan_restore
+  from mmjax.interop.restoring import make_array, plan_restore
   from mmjax.interop.source import open_source
 
   name = "text/token_embedding"
