@@ -11,10 +11,9 @@ from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float
 
-from mmjax.nn.attention_tpu import fits_kernel, self_attention
 from mmjax.nn.dense import Dense, DenseParameters, Initializer, matmul
 from mmjax.nn.norm import LayerNorm
-from mmjax.nn.tpu import ROWS, chip_memory, on_tpu
+from mmjax.nn.tpu import ROWS, on_tpu
 
 Implementation = Literal["auto", "xla", "cudnn"]
 Residuals = tuple[Array, Array, Array, Array]
@@ -141,6 +140,8 @@ def has_kernel(length: int, width: int, heads: int, dtype: str) -> bool:
   """Whether self-attention traced here is a TPU's, of sizes that its kernel serves."""
   if not on_tpu():
     return False
+  from mmjax.nn.attention_tpu import chip_memory, fits_kernel
+
   return fits_kernel(length, width, heads, itemsize=jnp.dtype(dtype).itemsize, memory=chip_memory())
 
 
@@ -211,6 +212,8 @@ class MultiHeadAttention(Projections):
     batch, length, width = x.shape
     own = rearrange(x, "b l w -> (b l) w")
     if context is None and self._is_for_kernel(length, width):
+      from mmjax.nn.attention_tpu import self_attention
+
       projected, bias = self._project_together(own)
       out = self_attention(projected, bias, mask, batch=batch, heads=self.num_heads, causal=causal)
       return self._combine(out, batch=batch)

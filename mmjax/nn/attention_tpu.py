@@ -32,6 +32,11 @@ _LOG2_E = math.log2(math.e)
 Ref = Any  # a block of an array, in the memory on the chip
 
 
+def chip_memory() -> int:
+  """Bytes of the memory on the chip that kernels work in, of the TPU whose arrays are traced."""
+  return pltpu.get_tpu_info().vmem_capacity_bytes
+
+
 def fits_kernel(length: int, width: int, heads: int, *, itemsize: int, memory: int) -> bool:
   """Whether self-attention of these sizes can be the kernel's: whole heads in whole tiles, and programs not too large.
 

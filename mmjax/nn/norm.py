@@ -9,7 +9,6 @@ from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
-from mmjax.nn.norm_tpu import fits_kernel, norm_beside
 from mmjax.nn.tpu import on_tpu
 
 Residuals = tuple[Array, Array, Array, Array, Array]
@@ -78,8 +77,11 @@ class LayerNorm(nn.Module):
   def beside(self, x: Float[Array, "rows width"]) -> tuple[Float[Array, "rows width"], Float[Array, "rows width"]]:
     """x and its norm, for a network that goes on with both: a TPU adds up their gradients in one pass."""
     parameters = self._parameters(x.shape[-1:])
-    if on_tpu() and fits_kernel(x.shape[-1]):
-      return norm_beside(x, *parameters, self.epsilon)
+    if on_tpu():
+      from mmjax.nn.norm_tpu import fits_kernel, norm_beside
+
+      if fits_kernel(x.shape[-1]):
+        return norm_beside(x, *parameters, self.epsilon)
     return x, layer_norm(x, *parameters, self.epsilon)
 
   @nn.compact

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.layout import Layout, with_layout_constraint
-from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Float
 
 ROWS, LANES = 8, 128  # of a tile
@@ -14,11 +13,6 @@ def on_tpu() -> bool:
   """Whether a TPU's own arrays are traced (inside shard_map): the partitioner could not split a kernel by itself."""
   mesh = jax.sharding.get_abstract_mesh()
   return bool(mesh.manual_axes) and mesh.abstract_device is not None and mesh.abstract_device.platform == "tpu"
-
-
-def chip_memory() -> int:
-  """Bytes of the memory on the chip that kernels work in, of the TPU whose arrays are traced."""
-  return pltpu.get_tpu_info().vmem_capacity_bytes
 
 
 def rows_major(x: Float[Array, "rows width"]) -> Float[Array, "rows width"]:

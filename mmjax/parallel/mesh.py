@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool
 
@@ -117,6 +116,8 @@ def anywhere(flags: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
   """Where any process of the group has a flag; all of them have to ask."""
   if jax.process_count() == 1:
     return flags
+  from jax.experimental import multihost_utils
+
   everywhere: np.ndarray = np.asarray(multihost_utils.process_allgather(flags))
   return np.any(everywhere, axis=0)
 

@@ -103,11 +103,15 @@ def test_what_needs_more_memory_than_there_is_has_no_kernel():
   assert fits_kernel(264, 1280, 16, itemsize=4, memory=2**26)
 
 
-def test_an_example_is_padded_where_that_alone_gives_it_a_kernel(monkeypatch):
-  module = sys.modules[MultiHeadAttention.__module__]
-  assert padding(577, 1024, 16, "bfloat16") == 0, "on a CPU"
+def as_on_tpu(monkeypatch):
+  module = sys.modules[MultiHeadAttention.__module__]  # mmjax.nn.attention is the function
   monkeypatch.setattr(module, "on_tpu", lambda: True)
-  monkeypatch.setattr(module, "chip_memory", lambda: 2**27)
+  monkeypatch.setattr("mmjax.nn.attention_tpu.chip_memory", lambda: 2**27)
+
+
+def test_an_example_is_padded_where_that_alone_gives_it_a_kernel(monkeypatch):
+  assert padding(577, 1024, 16, "bfloat16") == 0, "on a CPU"
+  as_on_tpu(monkeypatch)
   lengths = {257: 0, 577: 7, 584: 0, 1025: 0}  # fits as it is; padded; fills tiles; too long in any case
   assert {length: padding(length, 1024, 16, "bfloat16") for length in lengths} == lengths
 
@@ -125,10 +129,9 @@ def test_the_layer_is_the_same_with_it(causal, monkeypatch):
 
   want = jax.value_and_grad(run, argnums=(0, 1))(variables, x)
   calls = []
-  module = sys.modules[MultiHeadAttention.__module__]  # mmjax.nn.attention is the function
-  monkeypatch.setattr(module, "on_tpu", lambda: True)
-  monkeypatch.setattr(module, "chip_memory", lambda: 2**27)
-  monkeypatch.setattr(module, "self_attention", lambda *args, **named: calls.append(1) or kernel(*args, **named))
+  as_on_tpu(monkeypatch)
+  counted = lambda *args, **named: calls.append(1) or kernel(*args, **named)
+  monkeypatch.setattr("mmjax.nn.attention_tpu.self_attention", counted)
   assert jax.tree.structure(layer.init(jax.random.key(1), x)) == jax.tree.structure(variables)
   got = jax.value_and_grad(run, argnums=(0, 1))(variables, x)
   assert calls

@@ -49,6 +49,6 @@ def test_the_layer_is_the_same_with_it(monkeypatch):
   calls = []
   monkeypatch.setattr(norm, "on_tpu", lambda: True)
   interpreted = functools.partial(norm_beside, interpret=True)
-  monkeypatch.setattr(norm, "norm_beside", lambda *args: calls.append(1) or interpreted(*args))
+  monkeypatch.setattr("mmjax.nn.norm_tpu.norm_beside", lambda *args: calls.append(1) or interpreted(*args))
   np.testing.assert_allclose(beside(x)[1], want, rtol=1e-5, atol=1e-5)
   assert calls
