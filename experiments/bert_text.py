@@ -22,7 +22,7 @@ from mmjax.encoders.bert import bert_config
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.bert import BertConfig
 from mmjax.objectives.word_terms import MaskedWords, NextSentence
-from mmjax.train.optimizer import OptimizerConfig
+from mmjax.train.config import OptimizerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(

@@ -24,7 +24,7 @@ from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.objectives.terms import Contrastive
 from mmjax.parallel.mesh import ParallelConfig
-from mmjax.train.optimizer import OptimizerConfig
+from mmjax.train.config import OptimizerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(

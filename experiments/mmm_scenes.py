@@ -31,7 +31,7 @@ from mmjax.models.flava import FlavaConfig
 from mmjax.objectives.image_terms import MaskedBoth
 from mmjax.objectives.word_terms import MaskedWords
 from mmjax.study import Study, Variant, main
-from mmjax.train.optimizer import OptimizerConfig
+from mmjax.train.config import OptimizerConfig
 
 TOWER: Any = dict(width=64, depth=1, num_heads=4, mlp_dim=128)
 

@@ -34,7 +34,7 @@ from mmjax.fusion.config import FusionConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.objectives.answer_terms import Answer, Relevance
 from mmjax.study import Study, Variant, main
-from mmjax.train.optimizer import OptimizerConfig
+from mmjax.train.config import OptimizerConfig
 
 TOWER: Any = dict(width=64, depth=1, num_heads=2, mlp_dim=128)
 

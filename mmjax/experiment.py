@@ -23,8 +23,7 @@ from mmjax.objectives.pair_terms import Matching, MomentumContrastive
 from mmjax.objectives.terms import LOSSES, Contrastive, needs_bias
 from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
 from mmjax.parallel.mesh import ParallelConfig
-from mmjax.train.numerics import NumericsConfig
-from mmjax.train.optimizer import OptimizerConfig
+from mmjax.train.config import NumericsConfig, OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What becomes of a step whose numbers are wrong: the run stops, the update is skipped, or the run goes back."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
@@ -9,6 +8,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from mmjax.errors import UserError
+from mmjax.train.config import NumericsConfig
 
 Action = Literal["apply", "log", "skip", "rollback", "stop"]
 
@@ -19,31 +19,6 @@ class NotFiniteError(UserError, FloatingPointError):
 
 class LossSpikeError(UserError):
   """The loss jumped; the message names the step, and by how much."""
-
-
-@dataclasses.dataclass(frozen=True)
-class NumericsConfig:
-  """What happens when a loss or a gradient is not finite, or the loss jumps. Every event is a line of events.jsonl."""
-
-  on_not_finite: Literal["stop", "skip", "rollback"] = "stop"
-  """stop; skip this batch's update; rollback: take up the last checkpoint and go on with the data after this batch."""
-  on_spike: Literal["log", "stop", "skip", "rollback"] = "log"
-  """The same for a loss that jumps; log: the update is made all the same."""
-  spike_factor: float = 3.0
-  """A jump is a loss this many times the median of the last spike_window losses."""
-  spike_window: int = 100
-  """Losses that the median is taken over; before there are so many, nothing is a jump."""
-  max_skips: int = 10
-  """Updates skipped in a row; one more stops the run."""
-  max_rollbacks: int = 3
-  """Rollbacks in a run; one more stops it."""
-
-  def __post_init__(self):
-    if self.spike_factor <= 1:
-      raise ValueError(f"numerics.spike_factor is {self.spike_factor}: it must be more than 1")
-    for name, least in (("spike_window", 2), ("max_skips", 1), ("max_rollbacks", 1)):
-      if getattr(self, name) < least:
-        raise ValueError(f"numerics.{name} is {getattr(self, name)}: it must be at least {least}")
 
 
 def no_losses(config: NumericsConfig) -> Float[Array, "window"]:

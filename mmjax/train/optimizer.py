@@ -1,7 +1,6 @@
 """The optimiser: an optax core, and what is decided parameter by parameter through path rules."""
 
-import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,54 +9,8 @@ import optax
 from mmjax.errors import ConfigError
 from mmjax.objectives.momentum import momentum_update
 from mmjax.parallel.rules import match_rules
-from mmjax.train.schedule import Schedule, make_schedule
-
-Algorithm = Literal["adam", "lion", "adafactor", "muon", "momentum"]
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-  """Optimiser, schedule and per-parameter rules."""
-
-  algorithm: Algorithm = "adam"
-  """Update rule; decoupled weight decay is added to each of them (adam + weight_decay is AdamW)."""
-  learning_rate: float = 1e-3
-  """Peak learning rate."""
-  schedule: Schedule = "cosine"
-  """Shape after the linear warm-up: cosine to zero, or rsqrt / constant with a linear cooldown."""
-  warmup_steps: int = 100
-  """Steps of linear warm-up; with cooldown_steps at most half of run.steps, shortened where that is less."""
-  cooldown_steps: int = 0
-  """Steps of linear decrease to zero at the end (rsqrt and constant)."""
-  b1: float = 0.9
-  """Decay of the first moment (adam, lion), or of the momentum (momentum, muon)."""
-  b2: float = 0.98
-  """Decay of the second moment (adam, lion)."""
-  epsilon: float = 1e-6
-  """Added to the denominator (adam)."""
-  weight_decay: float = 0.2
-  """Decoupled weight decay, times the learning rate and the multiplier that weight_decay_rules give."""
-  clip_norm: float = 1.0
-  """Largest global gradient norm; longer gradients are scaled down to it. 0 clips nothing."""
-  ema_decay: float = 0.0
-  """Decay of the moving average of the parameters, which evaluation then uses; 0 keeps none."""
-  learning_rate_rules: tuple[tuple[str, float], ...] = ((".*", 1.0),)
-  """Ordered (path expression, multiplier of the learning rate)."""
-  weight_decay_rules: tuple[tuple[str, float], ...] = (
-    ("(kernel|embedding)$", 1.0),
-    (".*", 0.0),
-  )
-  """Ordered (path expression, multiplier of the weight decay)."""
-  frozen: tuple[str, ...] = ()
-  """Path expressions of parameters that are not trained: no gradient, no optimiser state, no decay."""
-
-  def __post_init__(self):
-    for name in ("learning_rate", "weight_decay", "clip_norm", "warmup_steps", "cooldown_steps"):
-      if getattr(self, name) < 0:
-        raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must not be negative")
-    for name in ("b1", "b2", "ema_decay"):
-      if not 0 <= getattr(self, name) < 1:
-        raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must lie in [0, 1)")
+from mmjax.train.config import OptimizerConfig
+from mmjax.train.schedule import make_schedule
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:

@@ -1,11 +1,9 @@
 """Learning rate as a function of the step."""
 
-from typing import Literal
-
 import jax.numpy as jnp
 import optax
 
-Schedule = Literal["cosine", "rsqrt", "constant"]
+from mmjax.train.config import Schedule
 
 
 def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup: int, cooldown: int) -> optax.Schedule:

@@ -17,7 +17,7 @@ from mmjax.objectives.pair_terms import Matching
 from mmjax.objectives.terms import Contrastive
 from mmjax.objectives.word_terms import Caption
 from mmjax.parallel.mesh import ParallelConfig, put_batch
-from mmjax.train.optimizer import OptimizerConfig
+from mmjax.train.config import OptimizerConfig
 from mmjax.train.setup import prepare
 from tests.models.decoders import BATCH, IMAGE, TEXT
 

@@ -29,7 +29,7 @@ from mmjax.objectives.pair_terms import Matching, MomentumContrastive
 from mmjax.objectives.terms import Contrastive
 from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
 from mmjax.parallel.mesh import ParallelConfig, put_batch
-from mmjax.train.optimizer import OptimizerConfig
+from mmjax.train.config import OptimizerConfig
 from mmjax.train.setup import check_needs, prepare
 
 
