@@ -33,10 +33,8 @@ def _run(argument, **environment):
 
 
 def test_memory_that_a_step_frees_serves_the_next_one():
-  tuned, faults, flags = _run("tune", XLA_FLAGS="--xla_cpu_enable_concurrency_optimized_scheduler=true")
-  assert tuned == [True, True]
-  assert "scheduler=true" in flags and "scheduler=false" not in flags  # what the user set stands
-  assert "ynn_fusion_type" in flags
+  tuned, faults, flags = _run("tune", XLA_FLAGS="")
+  assert tuned == [True, True] and "scheduler=false" in flags
   _, plain_faults, _ = _run("leave", XLA_FLAGS="")
   assert faults < plain_faults / 4
 
@@ -56,3 +54,21 @@ def test_a_compiler_without_its_hardware_changes_nothing(platforms, plugin, hard
   monkeypatch.setattr(host.importlib.util, "find_spec", lambda name: plugin or None)
   monkeypatch.setattr(host.glob, "glob", lambda pattern: [pattern] if hardware else [])
   assert host.on_cpu() == cpu
+
+
+@pytest.mark.parametrize(
+  ("version", "user", "flags"),
+  [
+    ("0.10.2", "", "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE {scheduler}=false"),
+    ("0.12.0.1", "", "{scheduler}=false"),
+    ("0.12.0.1", "{scheduler}=true", "{scheduler}=true"),  # what the user set stands
+    ("0.99.0", "", ""),
+  ],
+)
+def test_flags_are_those_measured_with_this_jaxlib(version, user, flags, monkeypatch, caplog):
+  scheduler = "--xla_cpu_enable_concurrency_optimized_scheduler"
+  monkeypatch.setattr(host.importlib.metadata, "version", lambda name: version)
+  monkeypatch.setenv("XLA_FLAGS", user.format(scheduler=scheduler))
+  assert host.tune_compiler() == (flags != user)
+  assert os.environ["XLA_FLAGS"] == flags.format(scheduler=scheduler)
+  assert ("jaxlib 0.99.0 trains on CPU with XLA's own settings" in caplog.text) == (version == "0.99.0")
