@@ -3,7 +3,7 @@
 `python scripts/benchmarks/kill_campaign.py [--kills 25] [--stops 10] [--seed 0] [--out DIR]`
 
 The run of killed_run.py is started again and again in a process group of its own, killed with all its workers, and
-started once more. Moments, in turn: while a step computes, while a checkpoint is on its way to the disk, during an
+started once more. Moments, in turn: while a checkpoint is on its way to the disk, while a step computes, during an
 evaluation, while its data worker is being started, and at random. A checkpoint is written in the background, so a kill
 during an evaluation mostly hits a save as well: it counts for both, in a table of what runs were at when they died.
 
@@ -44,7 +44,7 @@ from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.setup import prepare
 
 VOLATILE = {"seconds", "examples_per_second", "input_wait", "input_wait_share"}
-KINDS = ("step", "checkpoint", "evaluation", "worker start", "random")
+KINDS = ("checkpoint", "step", "evaluation", "worker start", "random")
 TIMEOUT = 600.0
 
 
@@ -159,6 +159,7 @@ class Campaign:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     self._out, self._cache, self._console, self._chance = out, out / "cache", console, random.Random(seed)
+    self._ended = 0  # runs so far, by any signal: the next one's kind of moment follows from it
     self._shortest = finish(out / "whole", self._cache)  # it compiles, and builds the data: others take less
     self._reference = remains(out / "whole")
 
@@ -166,12 +167,13 @@ class Campaign:
     """That many runs, each ended by a signal at the next kind of moment; a line is printed for each."""
     ended: list[Ended] = []
     while len(ended) < times:
-      workdir, kind = self._out / f"{number}-{len(ended)}", KINDS[len(ended) % len(KINDS)]
+      workdir, kind = self._out / f"{number}-{len(ended)}", KINDS[self._ended % len(KINDS)]
       death = end(workdir, self._cache, kind, number, self._chance, self._shortest)
       if death is not None:  # else it got through, and is none of them
         self._shortest = min(self._shortest, finish(workdir, self._cache))
         wrong = differences(self._reference, remains(workdir))
         ended.append((death, wrong))
+        self._ended += 1
         found = f"DIFFERS in {', '.join(wrong)}" if wrong else "identical"
         self._console.print(f"{len(ended)}/{times}: {death}: {found}", highlight=False)
       shutil.rmtree(workdir, ignore_errors=True)

@@ -10,6 +10,11 @@ speed hits all alike and only one computes at a time. Prints a table and, with -
   python scripts/benchmarks/train_step.py --shape small --batch 256 --dtype float32 \\
       --peers mmjax mmjax+remat open_clip big_vision --env open_clip=VT/bin/python --big-vision BV
 
+A peer may run several times, under labels, with a Python or variables of its own for each: JAX beside a newer JAX,
+
+  python scripts/benchmarks/train_step.py --peers mmjax@old mmjax@new mmjax@plain \\
+      --env mmjax@old=OLD/bin/python --set mmjax@plain:XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=true
+
 As root, --nice -15 --rest 0.5 runs the steps ahead of other work and then rests for half as long. On a busy machine
 compare images_per_cpu_second with --cpus 0: PyTorch's threads spin while they wait for one another, so with several
 of them neither its seconds nor its CPU seconds mean much beside other work.
@@ -81,7 +86,7 @@ def work(args: argparse.Namespace) -> None:
   replies, sys.stdout = sys.stdout, sys.stderr
   shape = SHAPES[args.shape]
   data = make_data(shape, args.batch)
-  name, _, option = args.work.partition("+")
+  name, _, option = args.work.partition("@")[0].partition("+")
   if name == "mmjax":
     remat = {"": "none", "remat": "dots", "full": "full"}[option]
     step = peers.build_mmjax(shape, args.dtype, data, remat=remat)
@@ -115,12 +120,14 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
   pythons = dict(entry.split("=", 1) for entry in args.env)
   here, processes, rows = os.path.abspath(__file__), {}, {}
   for name in args.peers:
-    python = pythons.get(name.partition("+")[0], sys.executable)
+    peer = name.partition("@")[0].partition("+")[0]
+    python = pythons.get(name, pythons.get(peer, sys.executable))
+    own = dict(text.partition(":")[2].split("=", 1) for text in args.set if text.partition(":")[0] == name)
     command = [python, here, "--work", name, "--shape", args.shape, "--batch", str(args.batch)]
     command += ["--dtype", args.dtype, "--big-vision", args.big_vision, "--nice", str(args.nice)]
     command += ["--warmup", str(args.warmup), "--cpus", *map(str, args.cpus)]
     pipe = subprocess.PIPE
-    processes[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+    processes[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | own)
     _ask(processes[name], name, step=False)  # one after another, so that compilations do not compete
     rows[name] = []
   for _ in range(args.steps):
@@ -168,10 +175,23 @@ def _print_table(records: list[dict[str, Any]]) -> None:
     print("  ".join(str(record[column]) for column in columns), f" {speed:.2f}, {thrift:.2f}, {memory:.2f}")
 
 
+def _peer(text: str) -> str:
+  if text.partition("@")[0] not in PEERS:
+    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(PEERS)}")
+  return text
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--peers", nargs="+", choices=PEERS, default=["mmjax", "mmjax+remat"])
+  parser.add_argument(
+    "--peers",
+    nargs="+",
+    type=_peer,
+    default=["mmjax", "mmjax+remat"],
+    help=f"{', '.join(PEERS)}; PEER@LABEL repeats one",
+  )
   parser.add_argument("--env", nargs="*", default=[], help="peer=PYTHON, where it is not this one")
+  parser.add_argument("--set", nargs="*", default=[], help="peer:NAME=VALUE, an environment variable of one peer")
   parser.add_argument("--big-vision", default="", help="a checkout of google-research/big_vision")
   parser.add_argument("--shape", choices=SHAPES, default="small")
   parser.add_argument("--batch", type=int, default=256)
