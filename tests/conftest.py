@@ -5,11 +5,18 @@ import os
 import socket
 from pathlib import Path
 
+from tests.compiled import FOLDER, trim
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The programs are tiny and compiling them takes far longer than running them; this halves it and changes no HLO.
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
+
+# What one process has compiled, the others of this run and the next run read from its file.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(FOLDER))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import hypothesis
 import jax
@@ -58,7 +65,9 @@ def reason(report) -> str:
 
 
 def pytest_sessionfinish(session):
-  """Fails the run for an unexpected skip."""
+  """Fails the run for an unexpected skip, and keeps the folder of compiled programs small."""
+  if not hasattr(session.config, "workerinput"):
+    trim()
   reporter = session.config.pluginmanager.getplugin("terminalreporter")
   if session.exitstatus != pytest.ExitCode.OK or reporter is None:
     return

@@ -21,8 +21,8 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _SPARE_BLOCKS = ((1 << 14, 2048), (1 << 16, 2048), (1 << 20, 1024), (1 << 24, 64), (1 << 26, 16))
 # The other scheduler runs recomputation as early as it can, which undoes rematerialisation.
 _SCHEDULER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
-# With jaxlib 0.10, Eigen's matmuls are a tenth to a quarter faster than YNNPACK's at widths of a few hundred, reductions
-# are not. With 0.12, YNNPACK's are the faster ones: a training step of ViT-B/32 by 1.2.
+# With jaxlib 0.10, Eigen's matmuls are a tenth to a quarter faster than YNNPACK's at widths of a few hundred; its
+# reductions are not. With 0.12, YNNPACK's matmuls are the faster ones: 1.2 times in a step of ViT-B/32.
 _EIGEN = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
 _FLAGS = {"0.10": (_EIGEN, _SCHEDULER), "0.12": (_SCHEDULER,)}
 """The flags for a release of jaxlib, as measured with it (scripts/benchmarks/train_step.py)."""
@@ -92,8 +92,8 @@ def trim_allocator() -> bool:
 def tune_compiler() -> bool:
   """Adds the flags that XLA's CPU backend trains fastest with to XLA_FLAGS, unless the user set them.
 
-  Returns whether it did. XLA aborts on a flag that it does not know, so a jaxlib whose flags were not measured gets none,
-  and a warning says so.
+  Returns whether it did. XLA aborts on a flag that it does not know, so a jaxlib whose flags were not measured gets
+  none, and a warning says so.
   """
   if not on_cpu():
     return False
@@ -101,7 +101,7 @@ def tune_compiler() -> bool:
   known = _FLAGS.get(".".join(version.split(".")[:2]))
   if known is None:
     _log.warning(
-      f"jaxlib {version} trains on CPU with XLA's own settings: the faster ones are known for {' and '.join(_FLAGS)} only"
+      f"jaxlib {version} trains on CPU with XLA's own settings: the faster ones are known for {' and '.join(_FLAGS)}"
     )
     return False
   flags = os.environ.get("XLA_FLAGS", "")

@@ -97,7 +97,9 @@ def start(launch: list[str], folder: Path, workdir: Path, steps: int, hurt: str 
   quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
   return subprocess.run(
     [sys.executable, str(ROOT / "scripts" / "launch" / "local.py"), *launch, __file__, "train", *options],
-    env={"XLA_FLAGS": quick} | os.environ | {"HURT": hurt, "PYTHONPATH": str(ROOT)},
+    env={"XLA_FLAGS": quick}
+    | os.environ
+    | {"HURT": hurt, "PYTHONPATH": str(ROOT), "JAX_ENABLE_COMPILATION_CACHE": "false"},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,

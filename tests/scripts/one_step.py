@@ -9,7 +9,10 @@ from mmjax.models.two_tower import TwoTowerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(
-    source="scenes", dir="data", scenes=ScenesConfig(examples=60), tokenizer=TokenizerConfig(vocab_size=300, max_length=8)
+    source="scenes",
+    dir="data",
+    scenes=ScenesConfig(examples=60),
+    tokenizer=TokenizerConfig(vocab_size=300, max_length=8),
   ),
   model=TwoTowerConfig(
     image=ViTConfig(image_size=16, patch_size=8, width=16, depth=1, num_heads=2),
