@@ -17,6 +17,9 @@ TINY = """--data.limit 40 --data.tokenizer.vocab-size 384 --data.tokenizer.max-l
   --optimizer.warmup-steps 1 --run.batch-size 16 --run.steps 2 --run.log-every 1 --run.no-tensorboard""".split()
 
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
   return [*TINY, "--data.dir", str(tmp_path_factory.mktemp("data"))]
@@ -123,8 +126,10 @@ def test_batch_sizes_see_the_same_number_of_examples(scripts, tmp_path):
 
 def test_the_batch_size_study_draws_a_curve_for_each_loss(scripts, options, tmp_path, capsys, monkeypatch):
   _, script = scripts
-  monkeypatch.setattr(script, "MICROBATCH", 8)  # 16 is two microbatches of one example on each of 8 devices
-  assert call(script.study((8, 16)), script.EXPERIMENT, *options, "--run.workdir", str(tmp_path)) == 0
+  monkeypatch.setattr(script, "MICROBATCH", 8)  # 16 is two microbatches
+  study = script.study((8, 16))
+  study = dataclasses.replace(study, variants=[v for v in study.variants if v.name in ("sigmoid 8", "softmax 16")])
+  assert call(study, script.EXPERIMENT, *options, "--run.workdir", str(tmp_path)) == 0
   table = (tmp_path / "comparison.md").read_text()
   assert "| sigmoid 8 | 8 | 4 | 1 |" in table and "| softmax 16 | 16 | 2 | 2 |" in table
   assert (tmp_path / "comparison.png").stat().st_size > 10_000
