@@ -22,6 +22,7 @@ import hypothesis
 import jax
 import pytest
 
+from tests.fast import FAST
 from tests.skips import EXPECTED, REFERENCES
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +47,14 @@ def no_network(monkeypatch):
     return connect(self, address)
 
   monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+def pytest_collection_modifyitems(items):
+  """Marks what tests/fast.py lists."""
+  for item in items:
+    module, _, test = item.nodeid.removeprefix("tests/").partition("::")
+    if {module.removesuffix(".py"), f"{module.removesuffix('.py')}::{test}"} & {*FAST}:
+      item.add_marker(pytest.mark.fast)
 
 
 def skips(reporter) -> dict[str, int]:

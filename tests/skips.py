@@ -4,4 +4,6 @@ REFERENCES = "needs the reference libraries: ./scripts/references.sh"
 TPU_COMPILER = "needs the TPU compiler: pip install 'mmjax[plan-tpu]'"
 GPU_COMPILER = "needs the GPU compiler: pip install 'mmjax[plan-gpu]'"
 JAVA = "needs Java"
-EXPECTED = (REFERENCES, TPU_COMPILER, GPU_COMPILER, JAVA)
+CHROMIUM = "needs Chromium"
+DEBIAN = "needs a Debian system"
+EXPECTED = (REFERENCES, TPU_COMPILER, GPU_COMPILER, JAVA, CHROMIUM, DEBIAN)

@@ -22,6 +22,7 @@ from mmjax.data import (
 )
 from mmjax.data.batching import row_shapes
 from mmjax.data.stories import PEOPLE, TOPICS
+from tests.skips import DEBIAN
 
 TOKENIZER = TokenizerConfig(vocab_size=600, cls_token="<cls>", sep_token="<sep>", mask_token="<mask>")
 
@@ -171,7 +172,7 @@ def test_what_follows_somewhere_is_never_said_not_to_follow():
 
 def test_this_systems_descriptions_are_pairs(config):
   if not corpora.DPKG_STATUS.is_file():
-    pytest.skip("not a Debian system")
+    pytest.skip(DEBIAN)
   debian = dataclasses.replace(config, texts=TextsConfig(corpus="debian"))
   train, held_out = (make_source(debian, split) for split in ("train", "validation"))
   names = [{record["id"].rsplit("/", 1)[0] for record in source.records} for source in (train, held_out)]

@@ -16,6 +16,7 @@ from PIL import Image
 from mmjax.errors import UserError
 from mmjax.evaluate import evaluate, flatten, write_report, write_results
 from mmjax.evaluate.figures import heat_map, line_chart, moving_average
+from tests.skips import CHROMIUM
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fakes import emoji_run
@@ -136,7 +137,7 @@ def test_heat_map_frames_the_diagonal():
 def test_a_browser_draws_it(finished, tmp_path):
   chromium = shutil.which("chromium")
   if chromium is None:
-    pytest.skip("chromium is not installed")
+    pytest.skip(CHROMIUM)
   options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
   options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
   options += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'page.png'}"]
