@@ -52,9 +52,12 @@ EXTRAS = {
   "interop": ["ftfy", "sentencepiece"],
   "tpu": ["jax[tpu]"],
   "cuda12": ["jax[cuda12]"],
-  # The compilers that `plan` asks; neither needs the hardware, and neither disturbs a run that has none.
-  "plan-tpu": ["libtpu==0.0.42.*"],
-  "plan-gpu": ["jax-cuda12-plugin==0.10.2", "jax-cuda12-pjrt==0.10.2"],
+  "cuda13": ["jax[cuda13]"],
+  # The compilers that `plan` asks; neither needs the hardware, and neither disturbs a run that has none. JAX's own
+  # extras, because a compiler of another version than the installed JAX goes with fails. cuda12 and cuda13 bring the
+  # GPU's compiler too, and JAX complains of two.
+  "plan-tpu": ["jax[tpu]"],
+  "plan-gpu": ["jax[cuda12-local]"],
   "wandb": ["wandb"],
   # METEOR, and SPICE, where there is Java; see mmjax/evaluate/coco_captions.py.
   "captions": ["pycocoevalcap"],
