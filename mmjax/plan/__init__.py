@@ -6,7 +6,7 @@ from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
   from mmjax.plan.api import plan
-  from mmjax.plan.process import PlanError
+  from mmjax.plan.compilers import PlanError
   from mmjax.plan.record import Change, Link, Memory, Plan
   from mmjax.plan.search import Search, find
   from mmjax.plan.topologies import TopologyError, known_topologies
@@ -15,7 +15,7 @@ else:
     __name__,
     {
       "api": ["plan"],
-      "process": ["PlanError"],
+      "compilers": ["PlanError"],
       "record": ["Change", "Link", "Memory", "Plan"],
       "search": ["Search", "find"],
       "topologies": ["TopologyError", "known_topologies"],

@@ -11,7 +11,7 @@ from mmjax.experiment import Experiment, to_json
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.plan.cache import Cache
 from mmjax.plan.derive import derive
-from mmjax.plan.process import compile_elsewhere, require_compiler
+from mmjax.plan.process import compile_elsewhere
 from mmjax.plan.record import Plan
 from mmjax.plan.topologies import Topology, parse_topology
 
@@ -34,7 +34,7 @@ def plan(
     say: told what is going on.
   Raises:
     TopologyError: no such machine; the message lists those known.
-    PlanError: the compiler is not installed (the message says how to), or failed.
+    PlanError: the compiler is not installed, or not as JAX needs it (the message says how to mend it), or it failed.
     ConfigError: batch, mesh and machine do not fit each other.
   """
   machine = parse_topology(topology)
@@ -43,7 +43,6 @@ def plan(
   facts = None if fresh else cache.read(experiment, machine)
   cached = facts is not None
   if facts is None:
-    require_compiler(machine.hardware.platform)
     facts = compile_elsewhere(to_json(experiment), machine, say)
     cache.write(experiment, machine, facts)
   found = derive(facts, experiment, machine, price=price, cached=cached)

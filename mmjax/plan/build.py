@@ -1,7 +1,6 @@
 """Inside the planning process: the step that training runs, compiled for devices that do not exist."""
 
 import dataclasses
-import importlib.metadata
 import math
 import re
 import time
@@ -17,6 +16,7 @@ from mmjax.experiment import Experiment
 from mmjax.models.build import image_size
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.plan.axes import by_axes
+from mmjax.plan.compilers import COMPILER_PACKAGES, package_version
 from mmjax.plan.facts import Facts
 from mmjax.plan.hlo import HloCost, analyse
 from mmjax.plan.hlo_bytes import memory_traffic
@@ -165,13 +165,8 @@ def _leaf_bytes(leaf: Any, sharding: Any) -> int:
 
 
 def _versions() -> dict[str, str]:
-  versions = {}
-  for package in ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin"):
-    try:
-      versions[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      continue
-  return versions
+  found = {package: package_version(package) for package in ("jax", "jaxlib", *COMPILER_PACKAGES)}
+  return {package: version for package, version in found.items() if version is not None}
 
 
 def _first_words(message: str) -> str:

@@ -1,7 +1,6 @@
 """What compilers said, kept on disk: a search comes past the same step more than once, and so does its user."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -13,11 +12,12 @@ import mmjax
 from mmjax.experiment import Experiment, to_json
 from mmjax.files import write_atomically
 from mmjax.plan import facts
+from mmjax.plan.compilers import COMPILER_PACKAGES, package_version
 from mmjax.plan.facts import Facts
 from mmjax.plan.topologies import Topology
 
 # What decides how a step compiles, besides the experiment and the machine.
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda12-plugin", "jax-cuda12-pjrt")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", *COMPILER_PACKAGES)
 _FOLDERS = ("nn", "encoders", "fusion", "models", "objectives", "parallel", "train", "plan")
 _VARIABLES = ("LIBTPU_INIT_ARGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
 
@@ -60,7 +60,7 @@ def _key(experiment: Experiment, topology: Topology) -> str:
     "step": _step_fields(experiment),
     "topology": topology.name,
     "sources": _sources(),
-    "packages": {name: _version(name) for name in _PACKAGES},
+    "packages": {name: package_version(name) for name in _PACKAGES},
     "variables": {
       name: os.environ.get(name) for name in (*_VARIABLES, "XLA_FLAGS" if topology.name[:3] == "cpu" else "")
     },
@@ -84,10 +84,3 @@ def _sources() -> str:
     digest.update(str(path.relative_to(root)).encode())
     digest.update(path.read_bytes())
   return digest.hexdigest()
-
-
-def _version(package: str) -> str | None:
-  try:
-    return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:
-    return None

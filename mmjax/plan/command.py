@@ -26,7 +26,7 @@ from mmjax.plan.topologies import parse_topology
 DOES_NOT_FIT = 3
 _OWN_CORE = "the script's own optimiser transformation cannot be handed over: planned with optimizer.algorithm"
 EPILOG = """plan compiles the very step that training runs, from shapes alone, with the machine's real compiler
-(TPU: libtpu; GPU: jax-cuda12-plugin; neither needs a TPU, GPU or driver), in a process of its own.
+(TPU: libtpu; GPU: a CUDA plugin of JAX; neither needs a TPU, GPU or driver), in a process of its own.
 
 Compiled (the compiler says so): memory and whether it fits, FLOPs, memory traffic, collectives, and on TPU the cycles.
 (The TPU's compiler estimates its own kernels, not ours of attention and norms: the schedule it made for those counts,

@@ -1,6 +1,5 @@
 """Starts the planning process, follows it, and ends it whatever happens to the caller."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,19 +10,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmjax.errors import UserError
+from mmjax.plan.compilers import PlanError, require_compiler
 from mmjax.plan.facts import Facts, from_json
 from mmjax.plan.schedules import compiler_flags
 from mmjax.plan.topologies import Topology
-
-_NEEDS = {  # module that must be there, how to get it
-  "tpu": (("libtpu",), "pip install 'libtpu==0.0.42.*'"),
-  "cuda": (("jax_plugins.xla_cuda12",), "pip install 'jax-cuda12-plugin==0.10.2' 'jax-cuda12-pjrt==0.10.2'"),
-  "cpu": ((), ""),
-}
-
-
-class PlanError(UserError):
-  """A step that could not be compiled; the message holds the compiler's words."""
 
 
 def compile_elsewhere(experiment: dict[str, Any], topology: Topology, say: Callable[[str], None]) -> Facts:
@@ -55,18 +45,6 @@ def compile_elsewhere(experiment: dict[str, Any], topology: Topology, say: Calla
       process.kill()
       process.wait()
     return _outcome(message, topology, log)
-
-
-def require_compiler(platform: str) -> None:
-  """Raises PlanError with the pip command where the platform's compiler is not installed."""
-  modules, command = _NEEDS[platform]
-  for module in modules:
-    parent = module.partition(".")[0]
-    if importlib.util.find_spec(parent) is None or importlib.util.find_spec(module) is None:
-      kind = {"tpu": "TPU", "cuda": "GPU"}[platform]
-      raise PlanError(
-        f"planning for {kind}s takes their compiler, which is not installed (no {kind} is needed): {command}"
-      )
 
 
 def environment(topology: Topology, schedules: Path) -> dict[str, str]:

@@ -45,7 +45,7 @@ def test_nor_is_another_machine_compiler_or_code(cache, monkeypatch):
     changed.setattr(module, "_sources", lambda: "others")
     assert cache.read(EXPERIMENT, V5E) is None
   with monkeypatch.context() as changed:
-    changed.setattr(module, "_version", lambda package: "0.0")
+    changed.setattr(module, "package_version", lambda package: "0.0")
     assert cache.read(EXPERIMENT, V5E) is None
   assert cache.read(EXPERIMENT, V5E) == FACTS
 

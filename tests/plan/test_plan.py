@@ -118,12 +118,11 @@ def test_mistakes_of_the_experiment_come_back_as_such(tmp_path):
   assert not list((tmp_path / "plan").glob("*")) if (tmp_path / "plan").exists() else True
 
 
-@pytest.mark.parametrize(
-  ("topology", "package"), [("v5e:4x4", "libtpu==0.0.42"), ("h100x8", "jax-cuda12-plugin==0.10.2")]
-)
-def test_a_missing_compiler_is_answered_with_the_command_that_installs_it(topology, package, tmp_path, monkeypatch):
-  monkeypatch.setattr("mmjax.plan.process.importlib.util.find_spec", lambda name: None)
-  with pytest.raises(PlanError, match=f"pip install '{package}"):
+@pytest.mark.parametrize(("topology", "extra"), [("v5e:4x4", "tpu"), ("h100x8", "cuda12-local")])
+def test_a_missing_compiler_is_answered_with_the_command_that_installs_it(topology, extra, tmp_path, monkeypatch):
+  installed = {"jax": "0.12.0.1"}
+  monkeypatch.setattr("mmjax.plan.compilers.package_version", installed.get)
+  with pytest.raises(PlanError, match=rf"pip install 'jax\[{extra}\]==0.12.0.1'"):
     mmjax.plan.plan(in_folder(EXPERIMENT, tmp_path), topology)
 
 
