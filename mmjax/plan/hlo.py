@@ -15,6 +15,7 @@ COLLECTIVE = re.compile(
   r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)(-start)?$"
 )
 _ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
+_NO_ESTIMATE = 2**63 - 1  # written where there is none: of what the SparseCores of a tpu7x do meanwhile
 _PROGRAMS = r'"programs":"(\d+)"'  # in our own kernels' metadata (mmjax.nn.tpu.kernel_metadata)
 
 
@@ -94,7 +95,7 @@ def analyse(hlo_text: str, schedules: Mapping[str, int] = {}, *, bytes_per_cycle
   traffic: dict[tuple[str, Groups], list[int]] = collections.defaultdict(lambda: [0, 0])
   for instruction, computation, trips, fused in walk(module, module.entry, 1, False):
     flops += trips * instruction_flops(instruction, computation)
-    cycles = int(instruction.attribute(_ESTIMATE.pattern) or 0) if not fused else 0
+    cycles = _estimate(instruction) if not fused else 0
     if "tpu_custom_call" in instruction.attributes:
       programs = int(instruction.attribute(_PROGRAMS) or 0)
       scheduled = programs * schedules.get(base_name(instruction.name), 0)
@@ -120,6 +121,12 @@ def analyse(hlo_text: str, schedules: Mapping[str, int] = {}, *, bytes_per_cycle
     unknown_loops=tuple(unknown),
     unknown_kernels=tuple(unscheduled),
   )
+
+
+def _estimate(instruction: Instruction) -> int:
+  """The compiler's own; 0 where it makes none."""
+  cycles = int(instruction.attribute(_ESTIMATE.pattern) or 0)
+  return cycles if cycles < _NO_ESTIMATE else 0
 
 
 def _touched(kernel: Instruction, computation: Computation) -> int:
@@ -150,7 +157,7 @@ def _callees(instruction: Instruction) -> tuple[str, ...]:
   match instruction.opcode:
     case "fusion" | "async-start":
       return instruction.called("calls")
-    case "call":
+    case "call" | "call-start":  # the latter on another core of the chip, such as a SparseCore
       return instruction.called("to_apply")
     case "conditional":
       return instruction.called("branch_computations", "true_computation", "false_computation")

@@ -13,9 +13,9 @@ from mmjax.plan.hlo import COLLECTIVE, walk
 from mmjax.plan.hlo_text import Array, Computation, Instruction, Module
 
 _FREE = frozenset(
-  "parameter constant tuple get-tuple-element bitcast while conditional call after-all partition-id replica-id "
-  "opt-barrier iota async-start async-update async-done copy-done slice-done all-reduce-done all-gather-done "
-  "collective-permute-done send-done recv-done domain add-dependency".split()
+  "parameter constant tuple get-tuple-element bitcast while conditional call call-start call-update call-done "
+  "after-all partition-id replica-id opt-barrier iota async-start async-update async-done copy-done slice-done "
+  "all-reduce-done all-gather-done collective-permute-done send-done recv-done domain add-dependency".split()
 )
 _PLACED = re.compile(r"([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\](\{[^}]*\})?")
 _SLICES = ("dynamic-slice", "slice", "gather")

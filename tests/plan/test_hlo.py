@@ -109,6 +109,30 @@ backend_config={"known_trip_count":{"n":"6"}}
 }
 """
 
+# As the compiler writes what it has a tpu7x's SparseCores do: a call that is begun without operands and given them
+# later, and a fusion in it that has the largest number there is for an estimate.
+OFFLOADED = """HloModule jit_step, is_scheduled=true, num_partitions=8
+
+%inside (p: f32[64,32]) -> f32[64,32] {
+  %p = f32[64,32]{1,0} parameter(0)
+  ROOT %twice = f32[64,32]{1,0} add(%p, %p)
+}
+
+%called (p.1: f32[64,32]) -> f32[64,32] {
+  %p.1 = f32[64,32]{1,0} parameter(0)
+  %scattered = f32[64,32]{1,0} fusion(%p.1), kind=kCustom, calls=%inside, \
+backend_config={"window_config":{"estimated_cycles":"9223372036854775807"}}
+  ROOT %reduced = f32[64,32]{1,0} all-reduce(%scattered), channel_id=28, replica_groups=[1,8]<=[8], to_apply=%add
+}
+
+ENTRY %main (x: f32[64,32]) -> f32[64,32] {
+  %x = f32[64,32]{1,0} parameter(0)
+  %begun = ((), (), (s32[1]{0:T(128)S(2)})) call-start(), async_execution_thread="sparsecore", to_apply=%called
+  %given = ((f32[64,32]{1,0}), f32[64,32]{1,0}) call-update(%begun, %x)
+  ROOT %ended = f32[64,32]{1,0} call-done(%given)
+}
+"""
+
 GPU = """HloModule jit_f, is_scheduled=true, replica_count=2
 
 %async (p: f32[64,32]) -> f32[128,32] {
@@ -170,6 +194,14 @@ def test_a_collective_that_kernels_carry_on_runs_once():
   assert (record.kind, record.count, record.bytes) == ("all-gather", 1, 64 * 8 * 2)
   # Six rounds read and write the 16 numbers that are added; the gathered array is written once, its quarter read once.
   assert memory_traffic(parse(OVERLAPPED)) == 6 * 2 * 64 + 64 * 8 * 2 + 16 * 8 * 2
+
+
+def test_work_of_sparse_cores_counts_but_for_its_time():
+  cost = analyse(OFFLOADED)
+  (record,) = cost.collectives
+  assert (record.kind, record.count, record.bytes, record.group_size) == ("all-reduce", 1, 64 * 32 * 4, 8)
+  assert cost.cycles == 0 and cost.kernels == ()
+  assert memory_traffic(parse(OFFLOADED)) == 2 * 2 * 64 * 32 * 4  # each of the two reads it and writes it
 
 
 def test_a_hand_written_kernel_takes_its_schedule_or_the_memory_whichever_is_longer():
