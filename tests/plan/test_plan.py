@@ -151,6 +151,22 @@ def test_the_tpu_compiler_gets_the_tpus_program(tmp_path):
   assert "libtpu" in plan.versions
 
 
+@needs_tpu_compiler
+def test_the_command_plans_our_kernels_for_a_tpu(tmp_path):
+  """The compiler takes the kernels as this JAX writes them, and says how long they take."""
+  options = ["--topology", "v5e:2x2", "--data.dir", tmp_path, "--out", tmp_path / "out", "--run.batch-size", 32]
+  towers = ["--model.image.depth", 1, "--model.text.depth", 1, "--fresh", "--json"]
+  command = [sys.executable, ROOT / "experiments" / "clip_emoji.py", "plan", *options, *towers]
+  environment = os.environ | {"PYTHONPATH": str(ROOT)}
+  done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+  assert done.returncode == 0, done.stderr[-3000:]
+  plan = json.loads(done.stdout)
+  assert plan["fits"] and plan["time_source"] == "compiler" and plan["notes"] == []
+  kernels = {name.split("/")[-2].partition("_16x16")[0] for name, _, _ in plan["kernels"] if "pallas_call" in name}
+  assert {"attention_forward", "attention_backward"} <= kernels
+  assert (tmp_path / "out" / "v5e-2x2.png").exists()
+
+
 @needs_gpu_compiler
 def test_the_gpu_compiler_gets_the_gpus_program(tmp_path):
   plan = mmjax.plan.plan(in_folder(HEAVY, tmp_path), "h100x2")
