@@ -34,6 +34,9 @@ _ACCELERATORS = {
   "jax_cuda12_plugin": ("/dev/nvidia[0-9]*", "/dev/dxg"),
   "jax_cuda13_plugin": ("/dev/nvidia[0-9]*", "/dev/dxg"),
   "jax_rocm60_plugin": ("/dev/kfd",),
+  "jax_rocm7_plugin": ("/dev/kfd",),
+  "jax_rocm10_plugin": ("/dev/kfd",),
+  "jax_oneapi_plugin": ("/dev/dri/renderD*",),
 }
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from jaxlib import plugin_support
 
 from mmjax.parallel import host
 
@@ -72,3 +73,8 @@ def test_flags_are_those_measured_with_this_jaxlib(version, user, flags, monkeyp
   assert host.tune_compiler() == (flags != user)
   assert os.environ["XLA_FLAGS"] == flags.format(scheduler=scheduler)
   assert ("jaxlib 0.99.0 trains on CPU with XLA's own settings" in caplog.text) == (version == "0.99.0")
+
+
+def test_every_plugin_of_jax_has_its_hardware_s_files():
+  known = {name for names in plugin_support._PLUGIN_MODULE_NAMES.values() for name in names}
+  assert {"jax_cuda12_plugin", "jax_cuda13_plugin"} <= known <= set(host._ACCELERATORS)
