@@ -45,7 +45,9 @@ def _traffic(module: Module, instruction: Instruction, computation: Computation)
   if instruction.opcode in ("copy-start", "slice-start", "collective-permute-start", "all-gather-start"):
     # The result's tuple names source and destination, and scratch; each is touched once.
     return written
-  return written + sum(map(_resident_bytes, operands))
+  read = sum(map(_resident_bytes, operands))
+  # Of an all-reduce's start, the result may name what it reads besides what it writes.
+  return 2 * read if instruction.opcode == "all-reduce-start" else written + read
 
 
 def _fusion_reads(inside: Computation, operands: list[Instruction]) -> int:

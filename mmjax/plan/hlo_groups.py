@@ -10,8 +10,9 @@ Groups = tuple[tuple[int, ...], ...]
 def replica_groups(attributes: str, devices: int) -> Groups:
   """The groups of a collective instruction.
 
-  Notations: {{0,1},{2,3}}; [2,4]<=[8] and [4,2]<=[2,4]T(1,0); mesh['a'=2,'b'=4] {'a'}; source_target_pairs of a
-  permute, which give its chains; and nothing, or {}, for all devices together.
+  Notations: {{0,1},{2,3}}; [2,4]<=[8] and [4,2]<=[2,4]T(1,0); mesh['a'=2,'b'=4] {'a'}, and the same with
+  device_ids=([4,2]T(1,0)) before the braces; source_target_pairs of a permute, which give its chains; and nothing, or
+  {}, for all devices together.
 
   Args:
     attributes: of the instruction.
@@ -30,8 +31,9 @@ def replica_groups(attributes: str, devices: int) -> Groups:
 
 def _mesh_groups(axes: str, names: str, attributes: str) -> Groups:
   sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
-  order = re.search(r"device_ids=\(?\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
-  grid = _grid(order.group(2), order.group(3)) if order else np.arange(int(np.prod(list(sizes.values()))))
+  order = re.search(r"\bdevice_ids=\(?\[([\d,]+)\](?:<=\[([\d,]+)\])?(?:T\(([\d,]+)\))?", attributes)
+  everything = np.arange(int(np.prod(list(sizes.values()))))
+  grid = _grid(order.group(2) or order.group(1), order.group(3)) if order else everything
   chosen = re.findall(r"'([^']+)'", names)
   grid = grid.reshape(list(sizes.values()))
   inside = [list(sizes).index(name) for name in chosen]

@@ -249,6 +249,8 @@ def test_a_strided_convolution_counts_its_valid_taps():
     ("replica_groups=[2,2]<=[2,2]T(1,0), x", ((0, 2), (1, 3))),
     ("replica_groups=mesh['a'=2,'b'=2] {'a'}, x", ((0, 2), (1, 3))),
     ("replica_groups=mesh['a'=2,'b'=2,'c'=1] {'a','b'}", ((0, 1, 2, 3),)),
+    ("replica_groups=mesh['a'=2,'b'=1,'c'=2], device_ids=([2,2]T(1,0)) {'a'}, x", ((0, 1), (2, 3))),
+    ("replica_groups=mesh['a'=2,'b'=2], device_ids=([4]<=[2,2]T(1,0)) {'a'}, x", ((0, 1), (2, 3))),
     ("replica_groups={}, x", ((0, 1, 2, 3),)),
     ("source_target_pairs={{0,1},{1,2},{2,0}}", ((0, 1, 2),)),
   ],

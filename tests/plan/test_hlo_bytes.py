@@ -1,5 +1,7 @@
 """Memory traffic read from HLO text, on programs whose traffic is known by hand."""
 
+import pytest
+
 from mmjax.plan.hlo_bytes import memory_traffic
 from mmjax.plan.hlo_text import parse
 
@@ -75,3 +77,16 @@ ENTRY %main (a: bf16[8,4], b: bf16[4,2]) -> bf16[8,2] {
 }
 """
   assert memory_traffic(parse(program)) == 2 * (8 * 4 + 4 * 2 + 8 * 2)
+
+
+@pytest.mark.parametrize("result", ["f32[64]{0}", "((f32[64]{0}), f32[64]{0})"])
+def test_an_all_reduce_reads_and_writes_its_array_however_the_result_of_its_start_is_written(result):
+  program = f"""HloModule jit_f, num_partitions=2
+
+ENTRY %main (a: f32[64]) -> f32[64] {{
+  %a = f32[64]{{0}} parameter(0)
+  %start = {result} all-reduce-start(%a), channel_id=1, replica_groups={{{{0,1}}}}, to_apply=%add
+  ROOT %done = f32[64]{{0}} all-reduce-done(%start)
+}}
+"""
+  assert memory_traffic(parse(program)) == 2 * 64 * 4
