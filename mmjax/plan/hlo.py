@@ -15,7 +15,7 @@ COLLECTIVE = re.compile(
   r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)(-start)?$"
 )
 _ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
-_NO_ESTIMATE = 2**63 - 1  # written where there is none: of what the SparseCores of a tpu7x do meanwhile
+_NO_ESTIMATE = 2**63 - 1  # written where there is none: of what SparseCores do meanwhile (v5p, v6e, tpu7x)
 _PROGRAMS = r'"programs":"(\d+)"'  # in our own kernels' metadata (mmjax.nn.tpu.kernel_metadata)
 
 

@@ -42,7 +42,10 @@ def _traffic(module: Module, instruction: Instruction, computation: Computation)
     return 2 * written
   if instruction.opcode == "dynamic-update-slice":
     return 2 * _resident_bytes(operands[1])
-  if instruction.opcode in ("copy-start", "slice-start", "collective-permute-start", "all-gather-start"):
+  if instruction.opcode == "slice-start":
+    (_, from_memory), (piece, to_memory), *_ = _placed(instruction)
+    return piece.bytes * (from_memory + to_memory)
+  if instruction.opcode in ("copy-start", "collective-permute-start", "all-gather-start"):
     # The result's tuple names source and destination, and scratch; each is touched once.
     return written
   read = sum(map(_resident_bytes, operands))

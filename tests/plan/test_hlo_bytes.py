@@ -90,3 +90,17 @@ ENTRY %main (a: f32[64]) -> f32[64] {{
 }}
 """
   assert memory_traffic(parse(program)) == 2 * 64 * 4
+
+
+@pytest.mark.parametrize(("placed", "read_and_written"), [("S(1)", 1), ("", 2)])
+def test_a_slice_fetched_in_the_background_counts_by_its_size(placed, read_and_written):
+  program = f"""HloModule jit_f, is_scheduled=true
+
+ENTRY %main (a: bf16[4,64]) -> bf16[1,64] {{
+  %a = bf16[4,64]{{1,0:T(4,128)(2,1)}} parameter(0)
+  %start = ((bf16[4,64]{{1,0:T(4,128)(2,1)}}), bf16[1,64]{{1,0:T(4,128){placed}}}, s32[]{{:S(2)}}) slice-start(%a), \
+slice={{[2:3], [0:64]}}
+  ROOT %done = bf16[1,64]{{1,0:T(4,128){placed}}} slice-done(%start)
+}}
+"""
+  assert memory_traffic(parse(program)) == read_and_written * 64 * 2
