@@ -27,7 +27,7 @@ SCRIPTS = ("clip_b32", "clip_b16", "clip_l14", "clip_l14_1m", "openclip_h14", "s
 TOPOLOGIES = ("v5e:16x16", "v5p:4x4x8", "h100x8", "h100x64")
 COLUMNS = (
   "configuration | machine | batch | mesh (data x fsdp) | pieces | remat | peak of memory | fits | recomputed | step "
-  "| from | pairs/s | MFU | chip-hours | US$ | compiled in"
+  "| from | pairs/s | MFU | chip-hours | US$ | compiled in | jax"
 ).split(" | ")
 HEAD = """# The papers' own configurations, planned
 
@@ -37,7 +37,8 @@ it made for our own kernels. **Modelled:** the time on the wires at their full s
 ("roofline": a bound that no run reaches). **Not known:** contention on the wires, stragglers, reading and decoding the
 input. MFU counts the model's FLOPs once, whatever the program recomputes or leaves out, against the peak in bfloat16:
 towers that are not scanned and read one token compute the last block for it alone, 7% less of CLIP B than counted. The
-run is the paper's number of examples, at list prices.
+run is the paper's number of examples, at list prices. **jax:** the version that compiled, with the libtpu or CUDA
+plugin that goes with it.
 
     {command}
 
@@ -100,6 +101,7 @@ def described(name: str, p: Plan) -> Iterator[str]:
   yield known(p.chip_hours, lambda hours: f"{hours:,.0f}")
   yield known(p.cost, lambda cost: f"{cost:,.0f}")
   yield f"{p.compile_seconds:.0f} s"
+  yield p.versions["jax"]
 
 
 def row(cells) -> str:
