@@ -23,6 +23,7 @@ CORE = [
   "cattrs",
   "tyro",
   "rich",
+  "packaging",
   "tokenizers",
   "safetensors",
   "matplotlib",
