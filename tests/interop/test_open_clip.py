@@ -18,6 +18,7 @@ from tests.interop.references import (
   assert_same_tensors,
   clip_vocabulary,
   embed,
+  randomize,
   reference,
 )
 
