@@ -5,8 +5,8 @@ to pictures unlike those trained on. Here that is: train on Twemoji and OpenMoji
 equal weight share one temperature: each artist's picture against a caption, and the two artists' pictures of the same
 emoji against each other. Negatives of the same concept are left out.
 
-Expect, without flags and skin tones (n = 1,644; 2 cores, float32, 700 steps, seed 0; 12 to 13 minutes with jax 0.10.2 on
-2026-11-22, the same numbers in under 5 with 0.12.0.1 on another machine on 2026-11-29):
+Expect, without flags and skin tones (n = 1,644; 2 cores, float32, 700 steps, seed 0; jax 0.10.2 in 12 to 13 minutes
+on 2026-11-22; the same numbers with 0.12.0.1 in under 5 on another machine on 2026-11-29):
 
     Noto to Twemoji         R@1 0.442; raw pixels 0.187 as drawn, 0.350 trimmed to what is visible
     English name to Noto    R@1 0.319; shuffled pairs 0.001, which is chance

@@ -25,6 +25,7 @@ from tests.interop.references import (
 pytestmark = pytest.mark.references
 open_clip = reference("open_clip")
 import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 
 VISION = dict(image_size=16, patch_size=8, width=16, layers=2, head_width=8, mlp_ratio=1.5)
 POOLER = dict(attentional_pool=True, attn_pooler_queries=3, attn_pooler_heads=5)
