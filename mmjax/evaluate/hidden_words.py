@@ -96,7 +96,7 @@ def _guessed(run: Any, examples: Examples, suffix: str, ask: Any, names: tuple[s
   found, known = np.concatenate(right), np.concatenate(truth)
   if not len(known):
     raise UserError(f"no text of {examples.title} has a word of evaluation.masked_words: name others, or none")
-  prior = np.unique(known, return_counts=True)[1].max() / len(known)
+  prior = np.max(np.unique(known, return_counts=True)[1]) / len(known)
   scores: Metrics = {"masked_word_accuracy": float(found.mean())}
   chance: Metrics = {"masked_word_accuracy": float(prior)}
   how = {"": "with the picture", "_shuffled": "with another picture", "_text": "from the text alone"}[suffix]

@@ -145,7 +145,7 @@ def chosen(examples: Examples, count: int) -> Examples:
 
 def _answers(run: Any, examples: Examples, by_class: bool) -> list[str]:
   if by_class:
-    return [run.tokenizer.answers[logits.argmax()] for logits in _rows(run, answer_logits, examples)]
+    return [run.tokenizer.answers[np.argmax(logits)] for logits in _rows(run, answer_logits, examples)]
   ids = np.stack([said for said, _ in zip(*_pairs(run, WriteAnswers.of(run), examples), strict=True)])
   return [run.tokenizer.decode(row) for row in until_end(ids, run.tokenizer.eos_id)]
 

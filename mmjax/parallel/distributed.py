@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 
@@ -43,8 +44,8 @@ def start_distributed(environment: Mapping[str, str] = os.environ) -> None:
     return
   # JAX's own watch aborts without a sentence: it is there for a group whose processes cannot even run a thread.
   heartbeat = 2 * math.ceil(dead_after(environment))
-  platforms = jax.config.jax_platforms  # type: ignore[attr-defined]  # defined at run time
-  if (platforms or "").split(",")[0] == "cpu":
+  settings: Any = jax.config  # whose names older releases define at run time
+  if (settings.jax_platforms or "").split(",")[0] == "cpu":
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
   if "JAX_NUM_PROCESSES" not in environment:
     jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
