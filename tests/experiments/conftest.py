@@ -1,4 +1,4 @@
-"""What the tests of scripts share."""
+"""Fixtures for the tests of scripts."""
 
 import jax
 import pytest
