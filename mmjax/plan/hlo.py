@@ -14,6 +14,7 @@ from mmjax.plan.schedules import base_name
 COLLECTIVE = re.compile(
   r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)(-start)?$"
 )
+FUSIONS = ("fusion", "fusion-start")  # the latter on another stream of a GPU
 _ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
 _NO_ESTIMATE = 2**63 - 1  # written where there is none: of what SparseCores do meanwhile (v5p, v6e, tpu7x)
 _PROGRAMS = r'"programs":"(\d+)"'  # in our own kernels' metadata (mmjax.nn.tpu.kernel_metadata)
@@ -150,12 +151,12 @@ def walk(
     else:
       inner, names = trips, _callees(instruction)
     for name in names:
-      yield from walk(module, module.computations[name], inner, fused or instruction.opcode == "fusion")
+      yield from walk(module, module.computations[name], inner, fused or instruction.opcode in FUSIONS)
 
 
 def _callees(instruction: Instruction) -> tuple[str, ...]:
   match instruction.opcode:
-    case "fusion" | "async-start":
+    case "fusion" | "fusion-start" | "async-start":
       return instruction.called("calls")
     case "call" | "call-start":  # the latter on another core of the chip, such as a SparseCore
       return instruction.called("to_apply")

@@ -9,13 +9,14 @@ every round.
 import math
 import re
 
-from mmjax.plan.hlo import COLLECTIVE, walk
+from mmjax.plan.hlo import COLLECTIVE, FUSIONS, walk
 from mmjax.plan.hlo_text import Array, Computation, Instruction, Module
 
 _FREE = frozenset(
   "parameter constant tuple get-tuple-element bitcast while conditional call call-start call-update call-done "
   "after-all partition-id replica-id opt-barrier iota async-start async-update async-done copy-done slice-done "
-  "all-reduce-done all-gather-done collective-permute-done send-done recv-done domain add-dependency".split()
+  "fusion-update fusion-done all-reduce-done all-gather-done collective-permute-done send-done recv-done domain "
+  "add-dependency".split()
 )
 _PLACED = re.compile(r"([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\](\{[^}]*\})?")
 _SLICES = ("dynamic-slice", "slice", "gather")
@@ -32,9 +33,11 @@ def memory_traffic(module: Module) -> int:
 
 def _traffic(module: Module, instruction: Instruction, computation: Computation) -> int:
   operands = [computation.instructions[name] for name in instruction.operands]
-  if instruction.opcode == "fusion":
+  if instruction.opcode in FUSIONS:
     inside = module.computations[instruction.called("calls")[0]]
-    return _fusion_reads(inside, operands) + _fusion_writes(inside, instruction)
+    # The result of a start names the operands first.
+    passed = sum(len(operand.arrays) for operand in operands) if instruction.opcode == "fusion-start" else 0
+    return _fusion_reads(inside, operands) + _fusion_writes(inside, _placed(instruction)[passed:])
   written = _resident_bytes(instruction)
   if instruction.opcode == "custom-call" and "__cublas" in instruction.attributes:
     written = instruction.arrays[0].bytes  # the second result is room for the library, 32 MiB of it, hardly touched
@@ -85,12 +88,12 @@ def _is_partial(user: Instruction, name: str, inside: Computation) -> bool:
   return first.name == name and user.opcode in (*_SLICES, "dynamic-update-slice")
 
 
-def _fusion_writes(inside: Computation, fusion: Instruction) -> int:
+def _fusion_writes(inside: Computation, results: list[tuple[Array, bool]]) -> int:
   """The results, or the slice that is written into an array updated in place."""
   root = inside.root
   roots = [inside.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
   total = 0
-  for piece, result in zip(roots, _placed(fusion), strict=False):
+  for piece, result in zip(roots, results, strict=False):
     while piece.opcode == "bitcast":
       piece = inside.instructions[piece.operands[0]]
     array, resident = result

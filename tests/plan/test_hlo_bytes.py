@@ -104,3 +104,27 @@ slice={{[2:3], [0:64]}}
 }}
 """
   assert memory_traffic(parse(program)) == read_and_written * 64 * 2
+
+
+def test_a_fusion_begun_on_another_stream_moves_what_it_updates_in_place():
+  program = """HloModule m, is_scheduled=true
+
+%update (p: f32[24,1024], q: s32[], r: f32[1024]) -> f32[24,1024] {
+  %p = f32[24,1024]{1,0} parameter(0)
+  %r = f32[1024]{0} parameter(2)
+  %row = f32[1,1024]{1,0} bitcast(%r)
+  %q = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %updated = f32[24,1024]{1,0} dynamic-update-slice(%p, %row, %q, %zero)
+}
+
+ENTRY %main (a: f32[24,1024], b: s32[], c: f32[1024]) -> f32[24,1024] {
+  %a = f32[24,1024]{1,0} parameter(0)
+  %b = s32[] parameter(1)
+  %c = f32[1024]{0} parameter(2)
+  %start = ((f32[24,1024]{1,0}, s32[], f32[1024]{0}), f32[24,1024]{1,0}, u32[]) fusion-start(%a, %b, %c), kind=kLoop, \
+calls=%update
+  ROOT %done = f32[24,1024]{1,0} fusion-done(%start)
+}
+"""
+  assert memory_traffic(parse(program)) == 2 * 4 * 1024 + 4  # a row read and written, and its number
