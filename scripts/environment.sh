@@ -17,7 +17,7 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 # Prints "VERSION PATH" of a Python that can make .venv; else says why it cannot, and returns 1.
 usable_python() {
   "$1" -I -c '
-import importlib.util, os, sys, sysconfig
+import importlib.util, sys, sysconfig
 version = ".".join(map(str, sys.version_info[:3]))
 missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
 if sys.version_info < (3, int(sys.argv[1])):
@@ -44,16 +44,17 @@ candidates() {
 
 # Sets python_version, python and chosen_because.
 choose_python() {
-  local named="${MMJAX_PYTHON:-${PYTHON:-}}" minor minors candidate found refused=""
+  local named="${MMJAX_PYTHON:-${PYTHON:-}}" variable=MMJAX_PYTHON minor minors candidate found refused=""
+  [ -n "${MMJAX_PYTHON:-}" ] || variable=PYTHON
   minors="$(seq "$newest" -1 "$oldest")"
   if [[ "$named" =~ ^3\.([0-9]+)$ ]]; then
     minors="${BASH_REMATCH[1]}"
-    [ "$minors" -ge "$oldest" ] || fail "MMJAX_PYTHON=$named: mmjax needs Python 3.$oldest or newer"
+    [ "$minors" -ge "$oldest" ] || fail "$variable=$named: mmjax needs Python 3.$oldest or newer"
   elif [ -n "$named" ]; then
-    command -v "$named" >/dev/null 2>&1 || fail "MMJAX_PYTHON=$named is not there, or cannot be executed"
-    found="$(usable_python "$named" 2>&1)" || fail "MMJAX_PYTHON=$named: ${found%%$'\n'*}; 3.$oldest to 3.$newest will do"
+    command -v "$named" >/dev/null 2>&1 || fail "$variable=$named is not there, or cannot be executed"
+    found="$(usable_python "$named" 2>&1)" || fail "$variable=$named: ${found%%$'\n'*}; 3.$oldest to 3.$newest will do"
     read -r python_version python <<<"$found"
-    chosen_because="MMJAX_PYTHON names it"
+    chosen_because="$variable names it"
     return
   fi
   for minor in $minors; do
@@ -63,7 +64,7 @@ choose_python() {
       elif [[ "$found" == "3.$minor."* ]]; then
         read -r python_version python <<<"$found"
         chosen_because="the newest of 3.$oldest to 3.$newest that was found; MMJAX_PYTHON=3.12 or =PATH takes another"
-        [ -z "$named" ] || chosen_because="MMJAX_PYTHON=$named asks for this version"
+        [ -z "$named" ] || chosen_because="$variable=$named asks for this version"
         return
       fi
     done < <(candidates "$minor")

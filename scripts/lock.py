@@ -110,16 +110,8 @@ def tool(name: str) -> str:
 
 def write(name: str, requirements: Sequence[str]) -> None:
   lock = LOCKS / f"{name}.txt"
-  options = [
-    "--universal",
-    "--python-version",
-    PYTHONS[0],
-    "--generate-hashes",
-    "--no-header",
-    "--no-annotate",
-    "--quiet",
-  ]
-  command = [tool("uv"), "pip", "compile", "-", *options, "--constraints", str(ROOT / "constraints.txt")]
+  options = ["--universal", "--python-version", PYTHONS[0], "--generate-hashes", "--no-header", "--no-annotate"]
+  command = [tool("uv"), "pip", "compile", "-", "--quiet", *options, "--constraints", str(ROOT / "constraints.txt")]
   done = subprocess.run(command, input="\n".join(requirements), stdout=subprocess.PIPE, text=True, check=True)
   lock.write_text(HEAD + done.stdout, encoding="utf-8")
   print(f"{lock.relative_to(ROOT)}: {len(pins(lock))} packages")

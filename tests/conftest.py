@@ -51,9 +51,10 @@ def no_network(monkeypatch):
 
 def pytest_collection_modifyitems(items):
   """Marks what tests/fast.py lists."""
+  fast = {*FAST}
   for item in items:
     module, _, test = item.nodeid.removeprefix("tests/").partition("::")
-    if {module.removesuffix(".py"), f"{module.removesuffix('.py')}::{test}"} & {*FAST}:
+    if {module.removesuffix(".py"), f"{module.removesuffix('.py')}::{test}"} & fast:
       item.add_marker(pytest.mark.fast)
 
 

@@ -79,7 +79,7 @@ def test_a_python_that_cannot_be_used_is_passed_over_or_named(machine):
     ({"MMJAX_PYTHON": "3.12"}, "no 3.12 Python was found"),
     ({"MMJAX_PYTHON": "3.10"}, "needs Python 3.11 or newer"),
     ({"MMJAX_PYTHON": "python3.10"}, "Python 3.10.2 is too old"),
-    ({"PYTHON": "python3.10"}, "Python 3.10.2 is too old"),
+    ({"PYTHON": "python3.10"}, "error: PYTHON=python3.10: Python 3.10.2 is too old"),
     ({"MMJAX_PYTHON": "/nowhere/python"}, "is not there"),
   ],
 )
