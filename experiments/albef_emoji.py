@@ -40,8 +40,7 @@ from mmjax.cli import main
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.albef import AlbefConfig
-from mmjax.objectives.pair_terms import Matching, MomentumContrastive
-from mmjax.objectives.word_terms import MaskedWords
+from mmjax.objectives import MaskedWords, Matching, MomentumContrastive
 
 TOWER: Any = dict(width=96, num_heads=2, mlp_dim=192)
 RAMP = ((0, 0.0), (100, 0.4))

@@ -21,7 +21,7 @@ from mmjax.data.config import DataConfig, TextsConfig, TokenizerConfig
 from mmjax.encoders.bert import bert_config
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.bert import BertConfig
-from mmjax.objectives.word_terms import MaskedWords, NextSentence
+from mmjax.objectives import MaskedWords, NextSentence
 from mmjax.train.config import OptimizerConfig
 
 EXPERIMENT = Experiment(

@@ -35,9 +35,7 @@ from rich.console import Console
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.nn.words import WordsConfig
-from mmjax.objectives.pair_terms import Matching
-from mmjax.objectives.terms import Contrastive
-from mmjax.objectives.word_terms import Caption
+from mmjax.objectives import Caption, Contrastive, Matching
 from mmjax.study import Study, Variant, main
 
 TOWER: Any = dict(width=96, num_heads=2, mlp_dim=192)

@@ -22,7 +22,7 @@ from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.two_tower import TwoTowerConfig
-from mmjax.objectives.terms import Contrastive
+from mmjax.objectives import Contrastive
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.train.config import OptimizerConfig
 

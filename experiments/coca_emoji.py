@@ -27,8 +27,7 @@ from clip_emoji import NAMES
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.nn.words import WordsConfig
-from mmjax.objectives.terms import Contrastive
-from mmjax.objectives.word_terms import Caption
+from mmjax.objectives import Caption, Contrastive
 from mmjax.study import Study, Variant, main
 
 TOWER: Any = dict(width=96, num_heads=2, mlp_dim=192)

@@ -43,7 +43,7 @@ from mmjax.fusion import FusionKind
 from mmjax.fusion.config import FusionConfig
 from mmjax.models import SHARDING_RULES
 from mmjax.models.pair import PairConfig, PairModel
-from mmjax.objectives.answer_terms import Answer
+from mmjax.objectives import Answer
 from mmjax.parallel.mesh import ParallelConfig, check_batch_size, make_mesh, put_batch
 from mmjax.study import Member, Study, Variant, main
 from mmjax.train.metrics import JsonLines
@@ -112,7 +112,6 @@ def compiled(config: PairConfig, optimizer: OptimizerConfig, parallel: ParallelC
     mesh=mesh,
     microbatches=parallel.microbatches,
     shardings=shardings,
-    losses={},
     numerics=numerics,
   )
   logits = jax.jit(lambda params, batch: model.apply({"params": params}, batch))

@@ -28,8 +28,7 @@ from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluate.config import EvaluationConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.flava import FlavaConfig
-from mmjax.objectives.image_terms import MaskedBoth
-from mmjax.objectives.word_terms import MaskedWords
+from mmjax.objectives import MaskedBoth, MaskedWords
 from mmjax.study import Study, Variant, main
 from mmjax.train.config import OptimizerConfig
 

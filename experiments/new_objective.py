@@ -22,8 +22,17 @@ from pathlib import Path
 import jax.numpy as jnp
 from clip_emoji import EXPERIMENT as CLIP
 
-from mmjax.objectives import Pairwise, image_text, masked_logits, pair_similarity, pairwise_loss
-from mmjax.objectives.terms import Contrastive
+from mmjax.objectives import (
+  Contrastive,
+  PairLoss,
+  Pairwise,
+  Sigmoid,
+  Softmax,
+  image_text,
+  masked_logits,
+  pair_similarity,
+  pairwise_loss,
+)
 from mmjax.study import Study, Variant, main
 
 
@@ -36,9 +45,13 @@ def finish(stats, row, col, epsilon=2.0):
 POLY = Pairwise(lambda row, col: {"logits": masked_logits(row, col)}, {"logits": ("both", "lse")}, finish)
 
 
-def poly_loss(image, text, *, logit_scale, ids=None, axis_name=None, tile_size=None):
-  rows, columns = image_text(image, text, logit_scale, ids=ids)
-  return pairwise_loss(POLY, rows, columns, axis_name=axis_name, tile_size=tile_size)
+@dataclasses.dataclass(frozen=True)
+class Poly(PairLoss):
+  """Poly-1 of InfoNCE (Leng et al. 2022)."""
+
+  def __call__(self, image, text, *, logit_scale, ids, axis_name, tile_size, **_):
+    rows, columns = image_text(image, text, logit_scale, ids=ids)
+    return pairwise_loss(POLY, rows, columns, axis_name=axis_name, tile_size=tile_size)
 
 
 EXPERIMENT = dataclasses.replace(
@@ -55,7 +68,7 @@ def with_loss(loss):
 
   def change(experiment):
     model = experiment.model
-    if loss == "sigmoid":
+    if loss.needs_bias:
       model = dataclasses.replace(model, init_logit_scale=10.0, init_logit_bias=-10.0)
     objectives = tuple(dataclasses.replace(objective, loss=loss) for objective in experiment.objectives)
     return dataclasses.replace(experiment, model=model, objectives=objectives)
@@ -71,13 +84,13 @@ METRICS = {
 
 STUDY = Study(
   variants=(
-    Variant("softmax", with_loss("softmax")),
-    Variant("sigmoid", with_loss("sigmoid")),
-    Variant("poly", with_loss("poly")),
+    Variant("softmax", with_loss(Softmax())),
+    Variant("sigmoid", with_loss(Sigmoid())),
+    Variant("poly", with_loss(Poly())),
   ),
   metrics=METRICS,
   seeds=2,
-  losses={"poly": poly_loss},
+  kinds=(Poly,),
 )
 
 if __name__ == "__main__":

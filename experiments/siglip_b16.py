@@ -21,7 +21,7 @@ from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.two_tower import TwoTowerConfig
-from mmjax.objectives.terms import Contrastive
+from mmjax.objectives import Contrastive, Sigmoid
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.train.config import OptimizerConfig
 
@@ -52,7 +52,7 @@ EXPERIMENT = Experiment(
     init_logit_scale=10.0,
     init_logit_bias=-10.0,
   ),
-  objectives=(Contrastive(loss="sigmoid"),),
+  objectives=(Contrastive(loss=Sigmoid()),),
   parallel=ParallelConfig(fsdp=16),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20_000, b2=0.95, weight_decay=1e-4),
   run=RunConfig(workdir=Path("runs/siglip_b16"), batch_size=32_768, steps=274_658, save_every=2000, log_every=50),

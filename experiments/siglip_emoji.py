@@ -11,11 +11,12 @@ from pathlib import Path
 from clip_emoji import EXPERIMENT as CLIP
 
 from mmjax.cli import main
+from mmjax.objectives import Sigmoid
 
 EXPERIMENT = dataclasses.replace(
   CLIP,
   model=dataclasses.replace(CLIP.model, init_logit_scale=10.0, init_logit_bias=-10.0),
-  objectives=tuple(dataclasses.replace(objective, loss="sigmoid") for objective in CLIP.objectives),
+  objectives=tuple(dataclasses.replace(objective, loss=Sigmoid()) for objective in CLIP.objectives),
   run=dataclasses.replace(CLIP.run, workdir=Path("runs/siglip_emoji")),
 )
 

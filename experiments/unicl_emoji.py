@@ -30,10 +30,10 @@ from pathlib import Path
 
 from clip_emoji import EXPERIMENT as CLIP
 
-from mmjax.objectives.terms import Contrastive
+from mmjax.objectives import Contrastive, Unicl
 from mmjax.study import Study, Variant, main
 
-UNICL, SOFTMAX = Contrastive(loss="unicl", labels="group"), Contrastive(mask_same_concept=True)
+UNICL, SOFTMAX = Contrastive(loss=Unicl(), labels="group"), Contrastive(mask_same_concept=True)
 
 EXPERIMENT = dataclasses.replace(
   CLIP,

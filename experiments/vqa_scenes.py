@@ -32,7 +32,7 @@ from mmjax.encoders.vit import ViTConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.fusion.config import FusionConfig
 from mmjax.models.vqa import VqaConfig
-from mmjax.objectives.answer_terms import Answer, Relevance
+from mmjax.objectives import Answer, Relevance
 from mmjax.study import Study, Variant, main
 from mmjax.train.config import OptimizerConfig
 

@@ -15,10 +15,14 @@ from typing import Any, NoReturn
 import tyro
 from rich.console import Console
 
+from mmjax.catalogue import KINDS
+from mmjax.choosing import chosen, listing
 from mmjax.data.errors import DataError
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
 from mmjax.interop.formats import check_format
+from mmjax.kinds import Kind, check
+from mmjax.plan.compilers import WORKER
 
 _LONGEST_OPTION = 1000
 """Characters; no option has a tenth of them."""
@@ -37,7 +41,7 @@ def main(
   *,
   description: str | None = None,
   core: Any = None,
-  losses: Mapping[str, Any] = MappingProxyType({}),
+  kinds: Sequence[type[Kind]] = (),
   arguments: Sequence[str] | None = None,
 ) -> NoReturn:
   """Parses the command line, runs the command, and exits with its status.
@@ -46,18 +50,29 @@ def main(
     experiment: the defaults; every field can be overridden as --part.field VALUE.
     description: the script's docstring, for --help.
     core: an optax transformation in place of optimizer.algorithm (`optax.scale_by_adopt()`).
-    losses: pairwise losses of the script's own, by the names that its objectives give them.
+    kinds: classes of the script's own that open fields may hold: terms, losses, models, towers (see mmjax.kinds).
     arguments: instead of sys.argv[1:].
   """
+  own = check(kinds)
+  answer_planner(core, own, arguments)
   command, rest = split_command(arguments, COMMANDS)
   with answered():
     if command == "plan":
-      status = _plan(experiment, description, rest, core)
+      status = _plan(experiment, description, rest, core, own)
     elif command == "export":
-      status = _export(experiment, description, rest)
+      status = _export(experiment, description, rest, own)
     else:
-      status = _run(command, parse(experiment, command, description, rest), core, losses)
+      status = _run(command, parse(experiment, command, description, rest, kinds=own), core, own)
   sys.exit(status)
+
+
+def answer_planner(core: Any, kinds: tuple[type[Kind], ...], arguments: Sequence[str] | None) -> None:
+  """Where the planning process has started this script, compiles what it asks for, and exits."""
+  if arguments is None and sys.argv[1:] == [WORKER]:
+    from mmjax.plan.worker import main as compile_step
+
+    compile_step(core, kinds)
+    sys.exit()
 
 
 def split_command(arguments: Sequence[str] | None, commands: Iterable[str]) -> tuple[str, list[str]]:
@@ -97,17 +112,21 @@ def parse(
   description: str | None,
   arguments: Sequence[str],
   commands: Mapping[str, str] = MappingProxyType(COMMANDS),
+  kinds: Sequence[type[Kind]] = (),
 ) -> Experiment:
   """The experiment with the command line's overrides; a field that does not exist is an error naming the nearest."""
+  known = check((*KINDS, *kinds))
   for option in (argument.split("=", 1)[0] for argument in arguments):
     if option.startswith("-") and len(option) > _LONGEST_OPTION:  # seconds to search for the nearest name
       _fail(f"an option of {len(option):,} characters is none: {option[:40]}...")
-  listing = "\n".join(f"  {name:9} {text}" for name, text in commands.items())
+  listed = "\n".join(f"  {name:9} {text}" for name, text in commands.items())
   try:
+    experiment, arguments = chosen(experiment, arguments, known)
     return tyro.cli(
       type(experiment),
       prog=f"{os.path.basename(sys.argv[0])} {command}",
-      description=f"{description or ''}\n\nCommands (the first word; train where it is left out):\n{listing}",
+      description=f"{description or ''}\n\nCommands (the first word; train where it is left out):\n{listed}\n\n"
+      f"{listing(experiment, known)}",
       default=experiment,
       args=arguments,
       config=(tyro.conf.AvoidSubcommands,),
@@ -130,30 +149,38 @@ def started() -> Iterator[None]:
     yield
 
 
-def _run(command: str, experiment: Experiment, core: Any, losses: Mapping[str, Any]) -> int:
+def _run(command: str, experiment: Experiment, core: Any, kinds: tuple[type[Kind], ...]) -> int:
   with started():  # the data pipeline, checkpoints and figures are imported from here on: a mistake is told before
     if command == "train":
-      return _train(experiment, core, losses)
+      return _train(experiment, core, kinds)
     from mmjax.run import load_run
 
-    run = load_run(experiment.run.workdir)
+    run = load_run(experiment.run.workdir, kinds=kinds)
     return _evaluate(run) if command == "evaluate" else _report(run)
 
 
-def _train(experiment: Experiment, core: Any, losses: Mapping[str, Any]) -> int:
+def _train(experiment: Experiment, core: Any, kinds: tuple[type[Kind], ...]) -> int:
   from mmjax.train.loop import train
 
-  outcome = train(experiment, core, losses)
+  outcome = train(experiment, core, kinds)
   return outcome.exit_status or _evaluate(outcome.run) or _report(outcome.run)
 
 
-def _plan(experiment: Experiment, description: str | None, arguments: Sequence[str], core: Any) -> int:
+def _plan(
+  experiment: Experiment,
+  description: str | None,
+  arguments: Sequence[str],
+  core: Any,
+  kinds: tuple[type[Kind], ...],
+) -> int:
   from mmjax.plan.command import run
 
-  return run(experiment, description, arguments, own_core=core is not None)
+  return run(experiment, description, arguments, core=core, kinds=kinds)
 
 
-def _export(experiment: Experiment, description: str | None, arguments: Sequence[str]) -> int:
+def _export(
+  experiment: Experiment, description: str | None, arguments: Sequence[str], kinds: tuple[type[Kind], ...]
+) -> int:
   """Takes --to and --out for itself; the rest is the experiment's, of which only the workdir matters."""
   options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
   options.add_argument("--to", default="mmjax")
@@ -162,13 +189,13 @@ def _export(experiment: Experiment, description: str | None, arguments: Sequence
     mine, rest = options.parse_known_args(arguments)
   except argparse.ArgumentError as error:
     _fail(str(error))
-  workdir = parse(experiment, "export", description, rest).run.workdir
+  workdir = parse(experiment, "export", description, rest, kinds=kinds).run.workdir
   check_format(mine.to)
   with started():
     from mmjax.interop.export import export_run
     from mmjax.run import load_run
 
-    folder = export_run(load_run(workdir), mine.to, mine.out)
+    folder = export_run(load_run(workdir, kinds=kinds), mine.to, mine.out)
   Console().print(f"exported: {folder}", highlight=False, soft_wrap=True)
   return 0
 

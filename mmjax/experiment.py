@@ -2,28 +2,28 @@
 
 import dataclasses
 import json
-import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import cattrs
 from cattrs.errors import BaseValidationError
 from cattrs.v import format_exception, transform_error
 
+from mmjax.catalogue import KINDS
+from mmjax.configs import converter, to_json
 from mmjax.data.config import DataConfig
-from mmjax.encoders.resnet import ResNetConfig
-from mmjax.encoders.vit import ViTConfig
 from mmjax.errors import ConfigError
 from mmjax.evaluate.config import EvaluationConfig
-from mmjax.models.build import ModelConfig
+from mmjax.kinds import Kind, check
+from mmjax.models.config import ModelConfig
 from mmjax.models.two_tower import TwoTowerConfig
-from mmjax.objectives.answer_terms import Answer, AnswerText, Relevance
-from mmjax.objectives.image_terms import MaskedBoth, MaskedPatches
-from mmjax.objectives.pair_terms import Matching, MomentumContrastive
-from mmjax.objectives.terms import LOSSES, Contrastive, needs_bias
-from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
+from mmjax.objectives.terms.base import AVERAGE, Term
+from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.train.config import NumericsConfig, OptimizerConfig
+from mmjax.upgrade import upgraded
+
+__all__ = ["Experiment", "PretrainedConfig", "RunConfig", "from_json", "read_experiment", "to_json"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,22 +71,6 @@ class PretrainedConfig:
   """Expressions of the parameters to take; whatever none matches begins at random."""
 
 
-Objective = (
-  Contrastive
-  | MomentumContrastive
-  | Matching
-  | MaskedWords
-  | MaskedPatches
-  | MaskedBoth
-  | NextSentence
-  | Caption
-  | Answer
-  | AnswerText
-  | Relevance
-)
-"""The terms a configuration may list."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """Everything that decides what a run does. Raises ValueError where the parts do not fit each other."""
@@ -97,7 +81,7 @@ class Experiment:
   """The towers, and what reads them."""
   pretrained: PretrainedConfig = PretrainedConfig()
   """What the parameters begin from."""
-  objectives: tuple[Objective, ...] = (Contrastive(),)
+  objectives: tuple[Term, ...] = (Contrastive(),)
   """The weighted terms of the loss."""
   balance: Literal["fixed", "uncertainty"] = "fixed"
   """How terms are weighed: as they say, or besides by a learned variance each (Kendall et al. 2018)."""
@@ -115,18 +99,16 @@ class Experiment:
   def __post_init__(self):
     if not self.objectives:
       raise ValueError("objectives is empty: list at least one, such as Contrastive()")
-    if self.optimizer.ema_decay == 0 and any(objective.teacher for objective in self.objectives):
+    if self.optimizer.ema_decay == 0 and any(term.teacher == AVERAGE for term in self.objectives):
       raise ValueError(
         "an objective learns from the moving average of the model: set --optimizer.ema-decay (ALBEF: 0.995)"
       )
     names = [objective.name for objective in self.objectives]
     if len(set(names)) < len(names):
       raise ValueError(f"objectives must differ in loss or in what they compare; got {names}")
-    for objective in self.objectives:
-      if not isinstance(objective, Contrastive) or objective.loss not in LOSSES:
-        continue
-      if needs_bias(LOSSES[objective.loss]) and getattr(self.model, "init_logit_bias", None) is None:
-        raise ValueError(f"the objective {objective.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
+    for term in self.objectives:
+      if term.needs_bias and getattr(self.model, "init_logit_bias", None) is None:
+        raise ValueError(f"the objective {term.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
 
   def saves_after(self, step: int) -> bool:
     """Whether the run saves a checkpoint after a step even if nobody stops it there; what it evaluates, it saves."""
@@ -134,46 +116,22 @@ class Experiment:
 
 
 _LONGEST = 4096  # of a text or list in a configuration
-_converter = cattrs.Converter(forbid_extra_keys=True)
-_converter.register_unstructure_hook(Path, str)
-_converter.register_structure_hook(Path, lambda value, _: Path(value))
 
 
-def _tag_union(union: Any, tag: str, default: type) -> None:
-  """A record of a union says under `tag` which kind it is; those that older runs saved are of the default kind."""
-  kinds = {kind.__name__: kind for kind in typing.get_args(union)}
+def from_json(
+  fields: dict[str, Any], *, source: str = "the configuration", kinds: Sequence[type[Kind]] = ()
+) -> Experiment:
+  """The experiment of a configuration that to_json, or an older version, wrote.
 
-  def structure(fields: dict[str, Any], _: Any) -> Any:
-    name = fields.get(tag, default.__name__)
-    if name not in kinds:
-      raise ValueError(f"unknown {tag} {name!r}; there are {', '.join(kinds)}")
-    return _converter.structure({key: value for key, value in fields.items() if key != tag}, kinds[name])
-
-  _converter.register_structure_hook_func(lambda kind: kind == union, structure)
-  _converter.register_unstructure_hook_func(
-    lambda kind: kind == union, lambda value: {tag: type(value).__name__, **_converter.unstructure(value)}
-  )
-
-
-_tag_union(Objective, "term", default=Contrastive)
-_tag_union(ModelConfig, "system", default=TwoTowerConfig)
-# The two kinds of image tower are told apart by the field that only a residual network has.
-_converter.register_structure_hook_func(
-  lambda kind: kind == ViTConfig | ResNetConfig,
-  lambda fields, _: _converter.structure(fields, ResNetConfig if "layers" in fields else ViTConfig),
-)
-
-
-def to_json(config: Any) -> dict[str, Any]:
-  """The nested dictionaries of a configuration, ready for json.dump."""
-  return _converter.unstructure(config)
-
-
-def from_json(fields: dict[str, Any], *, source: str = "the configuration") -> Experiment:
-  """The inverse of to_json. Raises ConfigError, which names `source` and the offending fields."""
+  Args:
+    fields: the nested dictionaries.
+    source: where they are from, for the error.
+    kinds: classes of the script's own.
+  Raises: ConfigError, which names `source` and the offending fields.
+  """
   try:
     _check_sizes(fields)
-    return _converter.structure(fields, Experiment)
+    return converter(check((*KINDS, *kinds))).structure(upgraded(fields), Experiment)
   except (BaseValidationError, ValueError, TypeError, AttributeError, OverflowError) as error:  # as cattrs has it
     faults = "; ".join(transform_error(error, path="experiment", format_exception=_fault))
     raise ConfigError(f"{source} is not an experiment of this version of mmjax: {faults}") from error
@@ -194,10 +152,10 @@ def _check_sizes(fields: Any) -> None:
 
 def _fault(error: BaseException, kind: type | None) -> str:
   # cattrs words its own errors well; a field's own check says more than "invalid value".
-  return str(error) if type(error) is ValueError else format_exception(error, kind)
+  return str(error) if type(error) in (ValueError, ConfigError) else format_exception(error, kind)
 
 
-def read_experiment(path: Path) -> Experiment:
+def read_experiment(path: Path, kinds: Sequence[type[Kind]] = ()) -> Experiment:
   """The experiment in a workdir's config.json. Raises ConfigError, or FileNotFoundError with what to do."""
   if not path.exists():
     raise FileNotFoundError(f"{path} does not exist: is {path.parent} the workdir of a run?")
@@ -206,4 +164,4 @@ def read_experiment(path: Path) -> Experiment:
     fields = record["experiment"]
   except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise ConfigError(f"{path} is not a run's config.json: {error!r}") from error
-  return from_json(fields, source=str(path))
+  return from_json(fields, source=str(path), kinds=kinds)

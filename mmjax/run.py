@@ -16,7 +16,8 @@ from mmjax.data.lazy_rows import LazyRows
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import eval_transform
 from mmjax.experiment import Experiment, read_experiment
-from mmjax.models.build import image_size
+from mmjax.kinds import Kind
+from mmjax.models.inputs import image_size
 from mmjax.nn.norm import normalize
 from mmjax.parallel.mesh import batch_sharding, batch_shards, make_mesh, put_rows, replicated
 
@@ -99,21 +100,23 @@ def _embed(model: nn.Module, method: str, sharding: NamedSharding, params: Any, 
   return jax.lax.with_sharding_constraint(normalize(embeddings), sharding)
 
 
-def load_run(workdir: str | Path, *, step: int | None = None) -> Run:
+def load_run(workdir: str | Path, *, step: int | None = None, kinds: Sequence[type[Kind]] = ()) -> Run:
   """Loads what a training run left in its workdir.
 
   Args:
     workdir: the folder that holds config.json and checkpoints.
     step: which checkpoint; the newest where it is None.
+    kinds: classes of the script's own that the run's configuration holds, as in mmjax.cli.main.
   Raises:
     FileNotFoundError: the folder is not a run's workdir.
     mmjax.errors.CheckpointError: it holds no (such) checkpoint.
+    mmjax.errors.ConfigError: the configuration cannot be read, or holds a class that `kinds` lacks.
   """
   from mmjax.train.checkpoint import Checkpoints
   from mmjax.train.setup import parameter_plan
 
   workdir = Path(workdir).expanduser()
-  experiment = read_experiment(workdir / CONFIG)
+  experiment = read_experiment(workdir / CONFIG, kinds=kinds)
   # Sharded over the devices here, whatever mesh they were trained on.
   mesh = make_mesh(dataclasses.replace(experiment.parallel, data=1, fsdp=len(jax.devices()), model=1))
   model, shapes, shardings = parameter_plan(experiment, mesh)

@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from mmjax.cli import answered, parse, split_command, started
+from mmjax.cli import answer_planner, answered, parse, split_command, started
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
+from mmjax.kinds import Kind
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
   {
@@ -52,7 +53,7 @@ class Study:
     metrics: {heading: name of a metric in results.json, as "dataset/metric"}; higher is better.
     axis: what `Variant.x` is; None where variants have no order.
     seeds: how many runs of each variant, from run.seed on; the table gives mean and spread.
-    losses: pairwise losses of the script's own, as in mmjax.cli.main.
+    kinds: classes of the script's own, as in mmjax.cli.main.
     train: trains and measures a run in place of mmjax.train.loop.train, and writes its results.json, unless that is
       there already: for runs so short that compiling, loading and saving would take longer than the training.
     pictures: {heading: makes a matplotlib figure of the runs}, for the comparison.
@@ -62,7 +63,7 @@ class Study:
   metrics: Mapping[str, str]
   axis: str | None = None
   seeds: int = 1
-  losses: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  kinds: tuple[type[Kind], ...] = ()
   train: Callable[["Member"], None] | None = None
   pictures: Mapping[str, Callable[[Sequence["Member"]], Any]] = dataclasses.field(default_factory=dict)
 
@@ -82,11 +83,12 @@ def main(
 
   The variants' runs are in run.workdir/VARIANT/seedN, each a workdir of its own; the comparison is in run.workdir.
   """
+  answer_planner(None, study.kinds, arguments)
   command, rest = split_command(arguments, COMMANDS)
   with answered():
     if command == "plan":
       sys.exit(_plan(study, experiment, description, rest))
-    experiment = parse(experiment, command, description, rest, COMMANDS)
+    experiment = parse(experiment, command, description, rest, COMMANDS, study.kinds)
     with started():
       status = _run(study, command, experiment)
   sys.exit(status)
@@ -97,7 +99,7 @@ def _plan(study: Study, experiment: Any, description: str | None, arguments: Seq
 
   if study.train is not None:
     raise UserError("the runs of this study have a training of their own, which plan does not know")
-  return run(experiment, description, arguments, own_core=False)
+  return run(experiment, description, arguments, kinds=study.kinds)
 
 
 def members(study: Study, experiment: Any) -> list[Member]:
@@ -135,14 +137,14 @@ def _run(study: Study, command: str, experiment: Any) -> int:
 
 def _one(study: Study, command: str, member: Member) -> int:
   if study.train is None:
-    return _train(member, study.losses) if command == "train" else _evaluate(member.experiment.run.workdir)
+    return _train(member, study.kinds) if command == "train" else _evaluate(member.experiment.run.workdir, study.kinds)
   if command == "evaluate":
     raise UserError("the runs of this study keep no checkpoints: train measures them")
   study.train(member)
   return 0
 
 
-def _train(member: Member, losses: Mapping[str, Any]) -> int:
+def _train(member: Member, kinds: tuple[type[Kind], ...]) -> int:
   """Trains and measures one run; one that is finished and measured is left as it is."""
   import jax
 
@@ -155,7 +157,7 @@ def _train(member: Member, losses: Mapping[str, Any]) -> int:
     return 0
   if member.variant.prepare is not None:
     member.variant.prepare(experiment)
-  outcome = train(experiment, losses=losses)
+  outcome = train(experiment, kinds=kinds)
   if outcome.exit_status:
     return outcome.exit_status
   measure(outcome.run)
@@ -177,11 +179,11 @@ def _finished(experiment: Experiment) -> bool:
   return step == experiment.run.steps
 
 
-def _evaluate(workdir: Path) -> int:
+def _evaluate(workdir: Path, kinds: tuple[type[Kind], ...]) -> int:
   from mmjax.evaluate import measure
   from mmjax.run import load_run
 
-  measure(load_run(workdir))
+  measure(load_run(workdir, kinds=kinds))
   return 0
 
 
@@ -191,4 +193,4 @@ def _report(study: Study, workdir: Path) -> None:
   from mmjax.run import load_run
 
   if study.train is None and (workdir.expanduser() / "results.json").exists():
-    write_report(workdir, load_run(workdir))
+    write_report(workdir, load_run(workdir, kinds=study.kinds))

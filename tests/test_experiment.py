@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, from_json, read_experiment, to_json
-from mmjax.objectives.terms import Contrastive
+from mmjax.objectives import Contrastive, Sigmoid
 from tests.json_values import JSON_VALUES
 from tests.tiny import EXPERIMENT
 
@@ -81,7 +81,7 @@ def test_a_folder_that_is_no_workdir_is_named(tmp_path):
 
 def test_parts_that_do_not_fit_are_refused():
   with pytest.raises(ValueError, match="needs a bias"):
-    dataclasses.replace(EXPERIMENT, objectives=(Contrastive(loss="sigmoid"),))
+    dataclasses.replace(EXPERIMENT, objectives=(Contrastive(loss=Sigmoid()),))
   with pytest.raises(ValueError, match="objectives is empty"):
     dataclasses.replace(EXPERIMENT, objectives=())
   with pytest.raises(ValueError, match="must differ"):

@@ -151,6 +151,11 @@ class Tokenizer:
     if self.answers:
       write_atomically(directory / _ANSWERS, json.dumps(self.answers, indent=0, ensure_ascii=False))
 
+  def same_ids(self, other: "Tokenizer") -> bool:
+    """True if both give every text the same ids, up to its length."""
+    same = dataclasses.replace(other.config, path=self.config.path, vocab_size=self.config.vocab_size)
+    return self.config == same and self._engine.get_vocab() == other._engine.get_vocab()
+
   def check_saved(self, directory: str | Path) -> None:
     """Raises DataError where another tokenizer, or one with other answers, was saved there: ids would change."""
     saved = Tokenizer.load(directory)

@@ -10,6 +10,7 @@ from einops import rearrange, reduce
 from jax import Array
 from jaxtyping import Float
 
+from mmjax.encoders.config import TowerConfig
 from mmjax.nn.attention import attention
 from mmjax.nn.dense import Dense
 from mmjax.nn.stochastic import Rngs
@@ -19,7 +20,7 @@ EXPANSION = 4  # a bottleneck's output is this many times wider than its middle
 
 
 @dataclasses.dataclass(frozen=True)
-class ResNetConfig:
+class ResNetConfig(TowerConfig):
   """A residual network as CLIP has it. Raises ValueError where the fields do not fit each other."""
 
   image_size: int = 224
@@ -59,6 +60,23 @@ class ResNetConfig:
   def pooled_width(self) -> int:
     """Width of the one vector per image."""
     return self.output_dim
+
+  def flops(self) -> int:
+    side, half = self.image_size // 2, self.width // 2
+    total = 2 * side**2 * 9 * (3 * half + half**2 + half * self.width)
+    side, width = side // 2, self.width
+    for stage, blocks in enumerate(self.layers):
+      middle, out = self.width * 2**stage, self.width * 2**stage * EXPANSION
+      for block in range(blocks):
+        smaller = side // 2 if stage and not block else side
+        total += 2 * side**2 * (width * middle + 9 * middle**2) + 2 * smaller**2 * middle * out
+        total += 2 * smaller**2 * width * out if not block else 0
+        side, width = smaller, out
+    length = self.grid**2 + 1
+    return total + 4 * length * width**2 + 4 * length * width + 2 * width * (width + self.output_dim)
+
+  def build(self) -> nn.Module:
+    return ResNet(self)
 
 
 class FrozenBatchNorm(nn.Module):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from mmjax.encoders.config import TowerConfig
+from mmjax.nn.flops import attention_pool_flops, transformer_flops
 from mmjax.nn.pooling import AttentionPool, TanhPool, eos_position, first_position, mean_pool
 from mmjax.nn.stochastic import Rngs
 from mmjax.nn.transformer import Transformer, TransformerConfig
@@ -15,7 +17,7 @@ from mmjax.types import Encoded
 
 
 @dataclasses.dataclass(frozen=True)
-class TextConfig(TransformerConfig):
+class TextConfig(TransformerConfig, TowerConfig):
   """A text transformer. Raises ValueError where the fields do not fit each other."""
 
   width: int = 512
@@ -54,6 +56,18 @@ class TextConfig(TransformerConfig):
         raise ValueError(f"{name}={getattr(self, name)} must lie in [0, vocab_size={self.vocab_size})")
     if self.causal and self.pool == "first":
       raise ValueError('pool="first" needs causal=False: the first token of a causal text reads nothing else')
+
+  @property
+  def pooled_width(self) -> int:
+    """Width of the one vector per text."""
+    return self.width
+
+  def flops(self) -> int:
+    pool = attention_pool_flops(self, self.max_length) if self.pool == "map" else 0
+    return transformer_flops(self, self.max_length) + pool + (2 * self.width**2 if self.tanh_pool else 0)
+
+  def build(self) -> nn.Module:
+    return TextTransformer(self)
 
 
 class TextTransformer(nn.Module):

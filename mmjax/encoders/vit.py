@@ -9,7 +9,9 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float
 
-from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d
+from mmjax.encoders.config import TowerConfig
+from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d, stem_widths
+from mmjax.nn.flops import attention_pool_flops, query_pool_flops, transformer_flops
 from mmjax.nn.pooling import AttentionPool, QueryPool, TanhPool, mean_pool
 from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
 from mmjax.nn.transformer import Transformer, TransformerConfig
@@ -17,7 +19,7 @@ from mmjax.types import Encoded
 
 
 @dataclasses.dataclass(frozen=True)
-class ViTConfig(TransformerConfig):
+class ViTConfig(TransformerConfig, TowerConfig):
   """A vision transformer. Raises ValueError where the fields do not fit each other."""
 
   image_size: int = 224
@@ -86,6 +88,26 @@ class ViTConfig(TransformerConfig):
   def grid(self) -> int:
     """Patches along one side."""
     return self.image_size // self.patch_size
+
+  def flops(self) -> int:
+    patches, width = self.grid**2, self.width
+    if self.stem == "patch":
+      total = 2 * patches * 3 * self.patch_size**2 * width
+    else:
+      widths = [3, *stem_widths(width, self.patch_size)]
+      sides = [self.image_size >> (i + 1) for i in range(len(widths) - 1)]
+      total = sum(2 * side**2 * 9 * a * b for side, a, b in zip(sides, widths, widths[1:]))
+      total += 2 * patches * widths[-1] * width
+    length = patches + self.has_class_token
+    total += transformer_flops(self, length)
+    if self.pool == "queries":
+      total += query_pool_flops(width, length, pool_width=self.pool_width, queries=self.pool_queries)
+    elif self.pool == "map":
+      total += attention_pool_flops(self, length)
+    return total + (2 * (self.pool_width if self.pool == "queries" else width) ** 2 if self.tanh_pool else 0)
+
+  def build(self) -> nn.Module:
+    return ViT(self)
 
 
 class ViT(nn.Module):

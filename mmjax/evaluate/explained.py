@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.objectives.term import joint
+from mmjax.objectives.terms.base import joint
 from mmjax.types import Batch, Encoded
 
 

@@ -14,7 +14,6 @@ from mmjax.evaluate.matching import other_texts
 from mmjax.evaluate.results import Metrics, Result
 from mmjax.evaluate.task import Task
 from mmjax.objectives.masked_words import take_positions
-from mmjax.objectives.word_terms import alone
 
 RATE = 0.15
 """Share of the words that is hidden, where evaluation.masked_words names none (Devlin et al. 2019)."""
@@ -71,7 +70,7 @@ def with_picture(model: Any, batch: Any) -> Int[Array, "batch most"]:
 def from_text(model: Any, batch: Any) -> Int[Array, "batch most"]:
   """The likeliest word at each place, given the text alone."""
   segment = {"segment": batch["segment"]} if "segment" in batch else {}
-  return _likeliest(model, model.encode_words(batch["hidden"], **segment).tokens, batch, **alone(model.word_logits))
+  return _likeliest(model, model.encode_words(batch["hidden"], **segment).tokens, batch, fused=False)
 
 
 def second_follows(model: Any, batch: Any) -> Int[Array, "batch"]:

@@ -16,7 +16,7 @@ from mmjax.evaluate.reranking import reranked
 from mmjax.evaluate.results import Result
 from mmjax.evaluate.retrieval import Embedded
 from mmjax.evaluate.task import Task
-from mmjax.objectives.term import joint
+from mmjax.objectives.terms.base import joint
 from mmjax.types import Encoded
 
 

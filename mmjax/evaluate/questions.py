@@ -20,7 +20,7 @@ from mmjax.evaluate.results import Result
 from mmjax.evaluate.task import Task
 from mmjax.models.generate import generate
 from mmjax.models.next_word import GenerateConfig
-from mmjax.objectives.term import joint
+from mmjax.objectives.terms.base import joint
 from mmjax.types import Encoded
 
 MOST_CANDIDATES = 100

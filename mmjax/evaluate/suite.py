@@ -15,8 +15,6 @@ from mmjax.evaluate import emoji, generic, hidden_words, noise, pairs, questions
 from mmjax.evaluate.examples import validation_examples
 from mmjax.evaluate.results import Result
 from mmjax.files import write_atomically
-from mmjax.objectives.pair_terms import MomentumContrastive
-from mmjax.objectives.terms import Contrastive
 
 if TYPE_CHECKING:  # mmjax.run needs EvaluationConfig from this package
   from mmjax.run import Run
@@ -52,7 +50,7 @@ def evaluate(run: Run) -> list[Result]:
 
 def compares(run: Run) -> bool:
   """Whether the run was trained to embed pictures and texts in one space, and its data has captions."""
-  trained = any(isinstance(objective, Contrastive | MomentumContrastive) for objective in run.experiment.objectives)
+  trained = any(objective.compares for objective in run.experiment.objectives)
   return trained and config_features(run.experiment.data) == IMAGE_TEXT
 
 

@@ -75,7 +75,7 @@ def vit_rules(config: ViTConfig) -> tuple[Rule, ...]:
 
 
 def two_tower_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
-  assert isinstance(config.image, ViTConfig)
+  assert isinstance(config.image, ViTConfig) and isinstance(config.text, TextConfig)
   text = joined(
     _encoder("Encoder_0", config.text.num_heads),
     (

@@ -10,7 +10,7 @@ from mmjax.interop.formats import Format
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.pretrained import save
 from mmjax.interop.tokenizer import export_tokenizer
-from mmjax.models.build import image_size
+from mmjax.models.inputs import image_size
 from mmjax.run import CONFIG, Run
 
 

@@ -1,38 +1,38 @@
 """mmjax's own format: every model, its parameters under their own paths, its configuration as JSON."""
 
-import typing
 from typing import Any
 
-import cattrs
 from cattrs.errors import BaseValidationError
 from cattrs.v import transform_error
 
-from mmjax.encoders import ResNetConfig, ViTConfig
+from mmjax.catalogue import KINDS
+from mmjax.configs import converter, to_json
+from mmjax.encoders.config import TowerConfig
 from mmjax.interop.architecture import Architecture, Entries
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule
 from mmjax.interop.shapes import ModelConfig
+from mmjax.kinds import TAG, of_base
+from mmjax.models.config import ModelConfig as SystemConfig
+from mmjax.upgrade import upgraded_model
 
-KINDS: dict[str, type] = {kind.__name__: kind for kind in typing.get_args(ModelConfig)}
-_converter = cattrs.Converter(forbid_extra_keys=True)
-_converter.register_structure_hook_func(
-  lambda kind: kind == ViTConfig | ResNetConfig,
-  lambda fields, _: _converter.structure(fields, ResNetConfig if "layers" in fields else ViTConfig),
-)
+MODELS: dict[str, type] = {kind.__name__: kind for base in (SystemConfig, TowerConfig) for kind in of_base(base, KINDS)}
 
 
 def read(fields: Fields, entries: Entries) -> ModelConfig:
   del entries
-  kind = fields.choice("mmjax_model", KINDS)
+  kind = fields.choice("mmjax_model", MODELS)
+  config = upgraded_model({TAG: kind.__name__, **fields.object("config").values})
+  del config[TAG]
   try:
-    return _converter.structure(dict(fields.object("config").values), kind)
+    return converter(KINDS).structure(config, kind)
   except (BaseValidationError, ValueError, TypeError) as error:
     raise InteropError(f"{fields.where}: " + "; ".join(transform_error(error, path="config"))) from error
 
 
 def write(config: Any) -> dict[str, Any]:
-  return {"mmjax_model": type(config).__name__, "config": _converter.unstructure(config)}
+  return {"mmjax_model": type(config).__name__, "config": to_json(config)}
 
 
 NATIVE = Architecture("mmjax", read, write, lambda config: (Rule("^(.*)$", r"\1"),))

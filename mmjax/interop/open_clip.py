@@ -3,7 +3,7 @@
 import math
 from typing import Any, Literal
 
-from mmjax.encoders import ResNetConfig
+from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, under
@@ -15,6 +15,7 @@ _MODEL |= {"nonscalar_logit_scale"}
 
 
 def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  assert isinstance(config.image, ViTConfig | ResNetConfig)
   projection: tuple[Rule, ...] = (Rule("^text_projection/kernel$", "text_projection"),)
   if config.text_projection == "affine":
     projection = linear("^text_projection", "text_projection")
@@ -63,6 +64,10 @@ def _read_projection(text: Fields) -> Literal["linear", "affine", "none"]:
 def write(config: Any) -> dict[str, Any]:
   if not isinstance(config, TwoTowerConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config)
+  if not isinstance(config.image, ViTConfig | ResNetConfig):
+    raise wrong_kind("open_clip's CLIP", "a ViT or a ResNet beside a text transformer", config.image)
+  if not isinstance(config.text, TextConfig):
+    raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config.text)
   fields: dict[str, Any] = {
     "embed_dim": config.embed_dim,
     "quick_gelu": config.text.activation == "quick_gelu",

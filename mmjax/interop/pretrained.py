@@ -29,7 +29,7 @@ from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.safetensors_file import write_safetensors
 from mmjax.interop.sentence import write_pooling
-from mmjax.interop.shapes import ModelConfig, build, flat_shapes, image_tower, per_layer, text_tower, unflatten
+from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.source import CONFIG, OPEN_CLIP_CONFIG, WEIGHTS, Source, open_source
 from mmjax.interop.tensors import Entry
@@ -105,7 +105,7 @@ def load_pretrained(path: str | Path, *, image_size: int | None = None, max_leng
       name: flat[name] if flat[name].shape == shape else make_array(plan.readers[name], shape)
       for name, shape in shapes.items()
     }
-  return Pretrained(build(config), unflatten(flat), source)
+  return Pretrained(config.build(), unflatten(flat), source)
 
 
 def save(

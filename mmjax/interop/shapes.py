@@ -7,40 +7,29 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.encoders import ResNet, ResNetConfig, TextConfig, TextTransformer, ViT, ViTConfig
-from mmjax.models import build as models
+from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
+from mmjax.encoders.config import TowerConfig
+from mmjax.models import inputs
+from mmjax.models.config import ModelConfig as SystemConfig
 from mmjax.nn.transformer import TransformerConfig
 
-ModelConfig = models.ModelConfig | ViTConfig | TextConfig | ResNetConfig
+ModelConfig = SystemConfig | TowerConfig
 Flat = dict[str, Any]
 """Parameters by path, `image/transformer/block_0/attention/query/kernel`; never stacked over layers."""
 
 _STACKED = re.compile(r"(^|/)blocks/")
 
 
-def build(config: ModelConfig) -> nn.Module:
-  """The linen module of a configuration."""
-  match config:
-    case ViTConfig():
-      return ViT(config)
-    case ResNetConfig():
-      return ResNet(config)
-    case TextConfig():
-      return TextTransformer(config)
-  return models.build(config)
-
-
 @functools.lru_cache(maxsize=32)
 def flat_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
   """The shapes of all parameters by path. One block of each tower is traced, however many there are."""
   config = with_scan(config, True)
-  shapes = jax.eval_shape(build(config).init, jax.random.key(0), _example(config))["params"]
+  shapes = jax.eval_shape(config.build().init, jax.random.key(0), _example(config))["params"]
   return MappingProxyType({path: leaf.shape for path, leaf in _unstacked(flatten(shapes), _take_shape).items()})
 
 
@@ -122,4 +111,5 @@ def _example(config: ModelConfig) -> Any:
       return jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), np.float32)
     case TextConfig():
       return jnp.zeros((1, 1), jnp.int32)
-  return jax.eval_shape(lambda: models.example_batch(config, 1))  # shapes: a configuration may claim huge pictures
+  system: Any = config
+  return jax.eval_shape(lambda: inputs.example_batch(system, 1))  # shapes: a configuration may claim huge pictures

@@ -237,9 +237,12 @@ def _size(fields: Fields, width: int, hidden: int, heads: int) -> dict[str, Any]
 def _towers(config: Any, name: str) -> tuple[ViTConfig, TextConfig]:
   if not isinstance(config, TwoTowerConfig):
     raise wrong_kind(name, "a vision transformer beside a text transformer", config)
-  if not isinstance(config.image, ViTConfig):
-    raise wrong_kind(name, "a vision transformer beside a text transformer", config.image)
-  return config.image, config.text
+  for tower, kind in ((config.image, ViTConfig), (config.text, TextConfig)):
+    if not isinstance(tower, kind):
+      raise wrong_kind(name, "a vision transformer beside a text transformer", tower)
+  image, text = config.image, config.text
+  assert isinstance(image, ViTConfig) and isinstance(text, TextConfig)
+  return image, text
 
 
 def write_size(c: TransformerConfig) -> dict[str, Any]:

@@ -49,6 +49,9 @@ class AlbefConfig(ComparingConfig):
     shared = {f.name: getattr(self.text, f.name) for f in dataclasses.fields(TransformerConfig)}
     return TransformerConfig(**shared | {"depth": self.fusion_depth, "input_norm": False})
 
+  def build(self) -> nn.Module:
+    return Albef(self)
+
 
 class Albef(Comparing):
   """Parameters: image, text, fusion, match_projection, word_head, the projections, logit_scale."""
@@ -80,8 +83,11 @@ class Albef(Comparing):
     """float32; column 1: picture and text belong together."""
     return self.match_projection(pooled.astype(jnp.float32))
 
-  def word_logits(self, tokens: Float[Array, "batch places width"]) -> Float[Array, "batch places vocab"]:
+  def word_logits(
+    self, tokens: Float[Array, "batch places width"], *, fused: bool = True
+  ) -> Float[Array, "batch places vocab"]:
     """float32 scores of each word at each place of the fused text (all, or those that were gathered)."""
+    del fused  # one head for both
     return self.word_head(tokens, self.text.variables["params"]["token_embedding"])
 
   def __call__(self, batch: Batch) -> dict[str, Array]:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.text import TextConfig, TextTransformer
+from mmjax.models.config import ModelConfig
 from mmjax.nn.dense import Dense
 from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.nn.word_head import WordHead
@@ -17,7 +18,7 @@ from mmjax.types import Batch, Encoded
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig:
+class BertConfig(ModelConfig):
   """A text tower with BERT's two heads. Raises ValueError for a tower that reads only backwards."""
 
   text: TextConfig = bert_config()
@@ -26,6 +27,9 @@ class BertConfig:
   def __post_init__(self) -> None:
     if self.text.causal:
       raise ValueError("BERT guesses a word from both sides: set text.causal=False")
+
+  def build(self) -> nn.Module:
+    return Bert(self)
 
 
 class Bert(nn.Module):
@@ -49,8 +53,11 @@ class Bert(nn.Module):
     """The text tower on these ids, some of which an objective has hidden."""
     return self.text(ids, segment, rng=fold_in(rng, 1))
 
-  def word_logits(self, tokens: Float[Array, "batch places width"]) -> Float[Array, "batch places vocab"]:
+  def word_logits(
+    self, tokens: Float[Array, "batch places width"], *, fused: bool = True
+  ) -> Float[Array, "batch places vocab"]:
     """float32 scores of each word at each place (of all places, or of those that were gathered)."""
+    del fused  # there is nothing to fuse with
     return self.word_head(tokens, self.text.variables["params"]["token_embedding"])
 
   def next_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:

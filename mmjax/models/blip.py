@@ -29,6 +29,9 @@ class BlipConfig(ComparingConfig):
   text: WordsConfig = WordsConfig()
   """The text stack; a text begins with a begin token (data.tokenizer.bos_token), whose meaning depends on the mode."""
 
+  def build(self) -> nn.Module:
+    return Blip(self)
+
 
 class Blip(Comparing):
   """Unimodal, grounded in the image (cross-attention), or decoder; all is shared but self-attention (section 3.1).
@@ -78,13 +81,20 @@ class Blip(Comparing):
     return self.match_projection(pooled.astype(jnp.float32))
 
   def decode(
-    self, ids: Int[Array, "batch length"], image: Encoded | None, *, rng: Rngs = None, cache: Cache | None = None
+    self,
+    ids: Int[Array, "batch length"],
+    image: Encoded | None,
+    *,
+    rng: Rngs = None,
+    cache: Cache | None = None,
+    text: Encoded | None = None,
   ) -> Any:
     """The decoder mode: float32 logits [batch, length, vocab] of the word that follows each of `ids`.
 
     With a cache, `ids` continue what it holds, `image` is None but in the first call, and the result is (logits, the
     cache that knows them too).
     """
+    del text  # made in another mode
     if image is not None and image.tokens.shape[-1] != self.config.image.width:
       raise ValueError(
         f"the decoder reads vectors of image.width={self.config.image.width}, not of {image.tokens.shape[-1]}: to read "

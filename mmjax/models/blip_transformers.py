@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from mmjax.encoders.vit import ViT, ViTConfig
 from mmjax.models.comparing import Comparing
+from mmjax.models.config import ModelConfig
 from mmjax.nn.cache import Cache
 from mmjax.nn.decoder import Decoder
 from mmjax.nn.dense import Dense
@@ -23,7 +24,7 @@ _TEXT = WordsConfig(norm="post", input_norm=True, norm_epsilon=1e-12, max_length
 
 
 @dataclasses.dataclass(frozen=True)
-class BlipRetrievalConfig:
+class BlipRetrievalConfig(ModelConfig):
   """A vision transformer, a text stack (BERT's, with cross-attention), and their common space."""
 
   image: ViTConfig = _IMAGE
@@ -32,6 +33,9 @@ class BlipRetrievalConfig:
   """The text stack."""
   embed_dim: int = 256
   """Dimension of the common space."""
+
+  def build(self) -> nn.Module:
+    return BlipRetrieval(self)
 
 
 class BlipRetrieval(Comparing):
@@ -81,7 +85,7 @@ class BlipRetrieval(Comparing):
 
 
 @dataclasses.dataclass(frozen=True)
-class BlipCaptionerConfig:
+class BlipCaptionerConfig(ModelConfig):
   """A vision transformer, and a decoder (BERT's layers, causal, with cross-attention) that writes what it sees."""
 
   image: ViTConfig = _IMAGE
@@ -90,6 +94,9 @@ class BlipCaptionerConfig:
   """The decoder."""
   begin_id: int = 30_522
   """Token id that a caption begins with, and so a prompt for `generate` (training: data.tokenizer.bos_token)."""
+
+  def build(self) -> nn.Module:
+    return BlipCaptioner(self)
 
 
 class BlipCaptioner(nn.Module):
@@ -109,13 +116,20 @@ class BlipCaptioner(nn.Module):
     return {"image": self.image(batch["image"], rng=fold_in(rng, 0))}
 
   def decode(
-    self, ids: Int[Array, "batch length"], image: Encoded | None, *, rng: Rngs = None, cache: Cache | None = None
+    self,
+    ids: Int[Array, "batch length"],
+    image: Encoded | None,
+    *,
+    rng: Rngs = None,
+    cache: Cache | None = None,
+    text: Encoded | None = None,
   ) -> Any:
     """Float32 logits [batch, length, vocab] of the word that follows each of `ids`.
 
     With a cache, `ids` continue what it holds, `image` is None but in the first call, and the result is (logits, the
     cache that knows them too).
     """
+    del text  # the decoder embeds the words itself
     words = self.words(ids, None if cache is None else cache.length)
     tokens, cache = self.text(words, context=image, causal=True, rng=fold_in(rng, 1), cache=cache)
     logits = self.word_head(tokens, self.words.table)

@@ -40,6 +40,9 @@ class CocaConfig(ComparingConfig):
         f"multimodal_depth={self.multimodal_depth} and caption_queries={self.caption_queries} must be at least 1"
       )
 
+  def build(self) -> nn.Module:
+    return Coca(self)
+
 
 class Coca(Comparing):
   """Parameters: image, pool (the queries), words, class_token, unimodal, multimodal, the projections, logit_scale."""

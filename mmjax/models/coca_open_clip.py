@@ -40,6 +40,9 @@ class OpenClipCocaConfig(ComparingConfig):
     if self.multimodal_depth < 1:
       raise ValueError(f"multimodal_depth={self.multimodal_depth} must be at least 1")
 
+  def build(self) -> nn.Module:
+    return OpenClipCoca(self)
+
 
 class OpenClipCoca(Coca):
   """`Coca` but for what open_clip does differently from the paper.

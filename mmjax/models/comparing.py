@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from mmjax.models.config import ModelConfig
 from mmjax.nn.dense import Dense
 from mmjax.nn.norm import normalize
 from mmjax.types import Encoded
 
 
 @dataclasses.dataclass(frozen=True)
-class ComparingConfig:
+class ComparingConfig(ModelConfig):
   """The common space. Raises ValueError for a scale out of range."""
 
   embed_dim: int = 256

@@ -50,6 +50,9 @@ class FlavaConfig(TwoTowerConfig):
     """What is guessed of a patch: a score per code, or its pixels."""
     return self.num_codes or 3 * self.image.patch_size**2
 
+  def build(self) -> nn.Module:
+    return Flava(self)
+
 
 class Flava(TwoTower):
   """Parameters: those of TwoTower; fusion; match_projection; word_head and patch_projection (one modality alone),

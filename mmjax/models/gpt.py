@@ -7,6 +7,7 @@ import flax.linen as nn
 from jax import Array
 from jaxtyping import Float, Int
 
+from mmjax.models.config import ModelConfig
 from mmjax.nn.cache import Cache
 from mmjax.nn.decoder import Decoder
 from mmjax.nn.pooling import eos_position
@@ -17,11 +18,14 @@ from mmjax.types import Batch, Encoded
 
 
 @dataclasses.dataclass(frozen=True)
-class GptConfig:
+class GptConfig(ModelConfig):
   """A language model."""
 
   text: WordsConfig = WordsConfig()
   """The transformer and its vocabulary."""
+
+  def build(self) -> nn.Module:
+    return Gpt(self)
 
 
 class Gpt(nn.Module):
@@ -41,13 +45,20 @@ class Gpt(nn.Module):
     return {"text": Encoded(tokens, c.mask(ids), pooled)}
 
   def decode(
-    self, ids: Int[Array, "batch length"], context: None = None, *, rng: Rngs = None, cache: Cache | None = None
+    self,
+    ids: Int[Array, "batch length"],
+    context: None = None,
+    *,
+    rng: Rngs = None,
+    cache: Cache | None = None,
+    text: Encoded | None = None,
   ) -> Any:
     """Float32 logits [batch, length, vocab] of the word that follows each of `ids`.
 
     With a cache, `ids` continue what it holds, and the result is (logits, the cache that knows them too).
     Padding comes after the words: nothing real reads it, so there is no mask.
     """
+    del text  # the decoder embeds the words itself
     x = self.words(ids, None if cache is None else cache.length)
     tokens, cache = self.decoder(x, causal=True, rng=rng, cache=cache)
     logits = self.words.logits(tokens)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from mmjax.encoders.vit import ViT, ViTConfig
 from mmjax.fusion.config import FusionConfig, make_fusion
+from mmjax.models.config import ModelConfig
 from mmjax.nn.dense import Dense
 from mmjax.nn.embeddings import PatchEmbed
 from mmjax.nn.stochastic import Rngs
@@ -18,7 +19,7 @@ from mmjax.types import Batch, Encoded
 
 
 @dataclasses.dataclass(frozen=True)
-class PairConfig:
+class PairConfig(ModelConfig):
   """A picture's tower, a table of words, a fusion, and a head that chooses the answer."""
 
   image: ViTConfig = ViTConfig(image_size=8, patch_size=4, width=32, depth=1, num_heads=4, mlp_dim=64, pool="mean")
@@ -37,6 +38,9 @@ class PairConfig:
       raise ValueError(
         f"late fusion averages decisions: fusion.width={self.fusion.width} must be num_answers={self.num_answers}"
       )
+
+  def build(self) -> nn.Module:
+    return PairModel(self)
 
 
 class PairModel(nn.Module):

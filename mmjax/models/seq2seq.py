@@ -7,6 +7,7 @@ import flax.linen as nn
 from jax import Array
 from jaxtyping import Float, Int
 
+from mmjax.models.config import ModelConfig
 from mmjax.nn.cache import Cache
 from mmjax.nn.decoder import Decoder
 from mmjax.nn.pooling import mean_pool
@@ -17,7 +18,7 @@ from mmjax.types import Batch, Encoded
 
 
 @dataclasses.dataclass(frozen=True)
-class Seq2SeqConfig:
+class Seq2SeqConfig(ModelConfig):
   """An encoder and a decoder with one vocabulary. Raises ValueError where the fields do not fit each other."""
 
   text: WordsConfig = WordsConfig(width=512, depth=6, num_heads=8, scale_embedding=True)
@@ -28,6 +29,9 @@ class Seq2SeqConfig:
   def __post_init__(self) -> None:
     if self.encoder_depth < 1:
       raise ValueError(f"encoder_depth={self.encoder_depth} must be at least 1")
+
+  def build(self) -> nn.Module:
+    return Seq2Seq(self)
 
 
 class Seq2Seq(nn.Module):

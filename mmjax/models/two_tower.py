@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.encoders.resnet import ResNet, ResNetConfig
-from mmjax.encoders.text import TextConfig, TextTransformer
-from mmjax.encoders.vit import ViT, ViTConfig
+from mmjax.encoders.config import TowerConfig
+from mmjax.encoders.text import TextConfig
+from mmjax.encoders.vit import ViTConfig
 from mmjax.models.comparing import clipped_bias, clipped_scale
+from mmjax.models.config import ModelConfig
 from mmjax.nn.dense import Dense
 from mmjax.nn.norm import normalize
 from mmjax.nn.stochastic import Rngs, fold_in
@@ -23,12 +24,12 @@ Projection = Literal["linear", "affine", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoTowerConfig:
+class TwoTowerConfig(ModelConfig):
   """An image tower, a text tower, and the space they share. Raises ValueError for a scale out of range."""
 
-  image: ViTConfig | ResNetConfig = ViTConfig()
+  image: TowerConfig = ViTConfig()
   """The image tower."""
-  text: TextConfig = TextConfig()
+  text: TowerConfig = TextConfig()
   """The text tower."""
   embed_dim: int = 512
   """Dimension of the common space."""
@@ -56,12 +57,15 @@ class TwoTowerConfig:
       )
     for name, kind, width in (
       ("image", self.image_projection, self.image.pooled_width),
-      ("text", self.text_projection, self.text.width),
+      ("text", self.text_projection, self.text.pooled_width),
     ):
       if kind == "none" and width != self.embed_dim:
         raise ValueError(
           f'{name}_projection="none" needs the width of its tower, {width}, as embed_dim, not {self.embed_dim}'
         )
+
+  def build(self) -> nn.Module:
+    return TwoTower(self)
 
 
 class TwoTower(nn.Module):
@@ -71,8 +75,7 @@ class TwoTower(nn.Module):
 
   def setup(self) -> None:
     c = self.config
-    self.image = ResNet(c.image) if isinstance(c.image, ResNetConfig) else ViT(c.image)
-    self.text = TextTransformer(c.text)
+    self.image, self.text = c.image.build(), c.text.build()
 
     def projection(kind: Projection, width: int) -> Dense | None:
       if kind == "none":
@@ -80,7 +83,7 @@ class TwoTower(nn.Module):
       return Dense(c.embed_dim, nn.initializers.normal(width**-0.5), use_bias=kind == "affine")
 
     self.image_projection = projection(c.image_projection, c.image.pooled_width)
-    self.text_projection = projection(c.text_projection, c.text.width)
+    self.text_projection = projection(c.text_projection, c.text.pooled_width)
     self.log_scale = self.param("logit_scale", nn.initializers.constant(math.log(c.init_logit_scale)), ())
     if c.init_logit_bias is not None:
       self.bias = self.param("logit_bias", nn.initializers.constant(c.init_logit_bias), ())

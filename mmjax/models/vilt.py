@@ -13,6 +13,7 @@ from mmjax.encoders.bert import bert_config
 from mmjax.encoders.text import TextConfig
 from mmjax.fusion.joint import EarlyFusion
 from mmjax.fusion.tokens import split
+from mmjax.models.config import ModelConfig
 from mmjax.nn.dense import Dense
 from mmjax.nn.embeddings import PatchEmbed
 from mmjax.nn.pooling import TanhPool
@@ -42,7 +43,7 @@ class PatchesConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ViltConfig:
+class ViltConfig(ModelConfig):
   """Patches, and the one transformer. Raises ValueError for texts that are read only backwards."""
 
   image: PatchesConfig = PatchesConfig()
@@ -58,6 +59,9 @@ class ViltConfig:
   def stream(self) -> TransformerConfig:
     """The transformer's own fields."""
     return TransformerConfig(**{f.name: getattr(self.text, f.name) for f in dataclasses.fields(TransformerConfig)})
+
+  def build(self) -> nn.Module:
+    return Vilt(self)
 
 
 class Vilt(nn.Module):
@@ -109,8 +113,11 @@ class Vilt(nn.Module):
     """float32; column 1: picture and text belong together."""
     return self.match_projection(pooled.astype(jnp.float32))
 
-  def word_logits(self, tokens: Float[Array, "batch places width"]) -> Float[Array, "batch places vocab"]:
+  def word_logits(
+    self, tokens: Float[Array, "batch places width"], *, fused: bool = True
+  ) -> Float[Array, "batch places vocab"]:
     """float32 scores of each word at each place of the fused text (all, or those that were gathered)."""
+    del fused  # one head for both
     return self.word_head(tokens, self.words)
 
   def __call__(self, batch: Batch) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 from mmjax.fusion.config import FusionConfig, make_fusion
 from mmjax.fusion.tokens import split
+from mmjax.models.config import ModelConfig
 from mmjax.nn.cache import Cache
 from mmjax.nn.decoder import Decoder
 from mmjax.nn.dense import Dense
@@ -26,7 +27,7 @@ _BY_TOKEN = (*_JOINT, "co_attention", "bottleneck")
 
 
 @dataclasses.dataclass(frozen=True)
-class VqaConfig:
+class VqaConfig(ModelConfig):
   """Towers, fusion and heads. Raises ValueError where they do not fit each other."""
 
   image: ViTConfig = ViTConfig(pool="mean")
@@ -65,6 +66,9 @@ class VqaConfig:
     fields = [field.name for field in dataclasses.fields(TransformerConfig)]
     shared = {name: getattr(self.text, name) for name in (*fields, "vocab_size", "max_length", "pad_id", "eos_id")}
     return WordsConfig(**shared | {"depth": self.decoder_depth})
+
+  def build(self) -> nn.Module:
+    return VqaWriter(self) if self.decoder_depth else Vqa(self)
 
 
 class Vqa(nn.Module):
@@ -130,13 +134,20 @@ class VqaWriter(Vqa):
     self.words, self.decoder = Words(self.config.writer), Decoder(self.config.writer)
 
   def decode(
-    self, ids: Int[Array, "batch length"], question: Encoded | None, *, rng: Rngs = None, cache: Cache | None = None
+    self,
+    ids: Int[Array, "batch length"],
+    question: Encoded | None,
+    *,
+    rng: Rngs = None,
+    cache: Cache | None = None,
+    text: Encoded | None = None,
   ) -> Any:
     """float32 logits [batch, length, vocab] of the word that follows each of `ids`, given the fused question.
 
     With a cache, `ids` continue what it holds, `question` is None but in the first call, and the result is (logits,
     the cache that knows them too).
     """
+    del text  # the decoder embeds the words itself
     words = self.words(ids, None if cache is None else cache.length)
     tokens, cache = self.decoder(words, context=question, causal=True, rng=fold_in(rng, 2), cache=cache)
     logits = self.words.logits(tokens)

@@ -35,14 +35,66 @@ from mmjax.objectives.per_example import ExampleLosses, class_loss, cross_entrop
 from mmjax.objectives.relevance import relevance_loss
 from mmjax.objectives.similarity import pair_similarity, similarity
 from mmjax.objectives.smoothed import align_loss
+from mmjax.objectives.terms.answers import Answer, AnswerText, Relevance
+from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores, Term, Whole
+from mmjax.objectives.terms.contrastive import Contrastive
+from mmjax.objectives.terms.distillation import Distillation
+from mmjax.objectives.terms.matching import Matching
+from mmjax.objectives.terms.momentum import MomentumContrastive
+from mmjax.objectives.terms.pair_losses import (
+  Align,
+  Dcl,
+  Focal,
+  Hinge,
+  PairLoss,
+  SemiHard,
+  Sigmoid,
+  Softmax,
+  Supcon,
+  Triplet,
+  Unicl,
+)
+from mmjax.objectives.terms.patches import MaskedBoth, MaskedPatches
+from mmjax.objectives.terms.sogclr import Sogclr
+from mmjax.objectives.terms.words import Caption, MaskedWords, NextSentence
 from mmjax.objectives.variants import dcl_loss, focal_loss, sogclr_loss
 
 __all__ = [
   "MATCHING_CHANCE",
+  "Align",
+  "Answer",
+  "AnswerText",
+  "BatchTerm",
+  "Caption",
+  "Contrastive",
+  "Dcl",
+  "Distillation",
   "ExampleLosses",
+  "ExampleTerm",
+  "Focal",
+  "Forward",
+  "Hinge",
+  "MaskedBoth",
+  "MaskedPatches",
+  "MaskedWords",
+  "Matching",
+  "MomentumContrastive",
   "Negatives",
+  "NextSentence",
+  "PairLoss",
   "Pairwise",
   "Queue",
+  "Relevance",
+  "Scores",
+  "SemiHard",
+  "Sigmoid",
+  "Softmax",
+  "Sogclr",
+  "Supcon",
+  "Term",
+  "Triplet",
+  "Unicl",
+  "Whole",
   "align_loss",
   "answer_class_loss",
   "answer_log_likelihood",

@@ -83,7 +83,7 @@ def sogclr_loss(
   log_u: tuple[Float[Array, "batch"], Float[Array, "batch"]],
   *,
   logit_scale: Scalar,
-  gamma: float,
+  gamma: float | Float[Array, ""],
   weights: Float[Array, "batch"] | None = None,
   axis_name: AxisName = None,
   tile_size: TileSize = None,

@@ -23,6 +23,7 @@ def plan(
   price: float | None = None,
   fresh: bool = False,
   say: Callable[[str], None] = lambda phase: None,
+  script: Path | None = None,
 ) -> Plan:
   """Compiles the step that training runs for a machine one need not have, in a process of its own.
 
@@ -32,6 +33,7 @@ def plan(
     price: US dollars a chip-hour, in place of the list price.
     fresh: compile although the cache (`experiment.data.dir`/plan) knows the answer.
     say: told what is going on.
+    script: the experiment script whose classes or optimiser the step needs; it is run again to compile the step.
   Raises:
     TopologyError: no such machine; the message lists those known.
     PlanError: the compiler is not installed, or not as JAX needs it (the message says how to mend it), or it failed.
@@ -40,11 +42,11 @@ def plan(
   machine = parse_topology(topology)
   experiment, notes = as_planned(experiment, machine)
   cache = Cache(Path(experiment.data.dir) / "plan")
-  facts = None if fresh else cache.read(experiment, machine)
+  facts = None if fresh else cache.read(experiment, machine, script)
   cached = facts is not None
   if facts is None:
-    facts = compile_elsewhere(to_json(experiment), machine, say)
-    cache.write(experiment, machine, facts)
+    facts = compile_elsewhere(to_json(experiment), machine, say, script)
+    cache.write(experiment, machine, facts, script)
   found = derive(facts, experiment, machine, price=price, cached=cached)
   return dataclasses.replace(found, notes=(*notes, *found.notes))
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from mmjax.data.batching import row_shapes
 from mmjax.experiment import Experiment
-from mmjax.models.build import image_size
+from mmjax.kinds import Kind
+from mmjax.models.inputs import image_size
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.plan.axes import by_axes
 from mmjax.plan.compilers import COMPILER_PACKAGES, package_version
@@ -36,6 +37,8 @@ def compile_step(
   *,
   schedules: Path | None = None,
   bytes_per_cycle: float = math.inf,
+  core: Any = None,
+  kinds: tuple[type[Kind], ...] = (),
 ) -> Facts:
   """Compiles the training step of an experiment and reads what the compiler says about it.
 
@@ -45,15 +48,15 @@ def compile_step(
     say: told what is going on.
     schedules: where the compiler writes kernels' schedules, if it does (mmjax.plan.schedules).
     bytes_per_cycle: of a device's memory; see mmjax.plan.hlo.analyse.
+    core, kinds: the optimiser transformation and the classes of the script, as in mmjax.cli.main.
   Raises: ConfigError where the experiment does not fit the devices.
   """
   began = time.monotonic()
   say("tracing")
-  training = prepare(experiment, devices=devices)
+  training = prepare(experiment, core, devices, kinds)
   state = jax.tree.map(_placed, training.shapes, training.shardings)
   batch = batch_arguments(training)
-  step: Any = training.step
-  lowered = step.lower(state, batch)
+  lowered = training.step.lower(state, batch)
   traced = time.monotonic()
   facts = _before_compiling(training, batch, traced - began)
   say("compiling")

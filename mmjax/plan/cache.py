@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ class Cache:
   def __init__(self, folder: Path):
     self._folder = folder.expanduser()
 
-  def read(self, experiment: Experiment, topology: Topology) -> Facts | None:
+  def read(self, experiment: Experiment, topology: Topology, script: Path | None = None) -> Facts | None:
     """What was written for the same key, or None."""
-    path = self._path(experiment, topology)
+    path = self._path(experiment, topology, script)
     try:
       return facts.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -42,24 +43,25 @@ class Cache:
     ):  # half a disk, another program: compile again
       return None
 
-  def write(self, experiment: Experiment, topology: Topology, found: Facts) -> None:
+  def write(self, experiment: Experiment, topology: Topology, found: Facts, script: Path | None = None) -> None:
     """Keeps them; a folder that cannot be written costs the next plan a compilation and nothing else."""
-    path = self._path(experiment, topology)
+    path = self._path(experiment, topology, script)
     try:
       path.parent.mkdir(parents=True, exist_ok=True)
       write_atomically(path, json.dumps(facts.to_json(found)))
     except OSError:
       return
 
-  def _path(self, experiment: Experiment, topology: Topology) -> Path:
-    return self._folder / f"{_key(experiment, topology)}.json"
+  def _path(self, experiment: Experiment, topology: Topology, script: Path | None) -> Path:
+    return self._folder / f"{_key(experiment, topology, script)}.json"
 
 
-def _key(experiment: Experiment, topology: Topology) -> str:
+def _key(experiment: Experiment, topology: Topology, script: Path | None) -> str:
   parts = {
     "step": _step_fields(experiment),
     "topology": topology.name,
     "sources": _sources(),
+    "script": None if script is None else _digest(sorted(script.resolve().parent.glob("*.py"))),
     "packages": {name: package_version(name) for name in _PACKAGES},
     "variables": {
       name: os.environ.get(name) for name in (*_VARIABLES, "XLA_FLAGS" if topology.name[:3] == "cpu" else "")
@@ -79,8 +81,13 @@ def _step_fields(experiment: Experiment) -> dict[str, Any]:
 
 def _sources() -> str:
   """A digest of the code that decides: a checkout's revision would miss what is not committed."""
-  digest, root = hashlib.sha256(), Path(mmjax.__file__).parent
-  for path in sorted(path for folder in _FOLDERS for path in (root / folder).rglob("*.py")):
-    digest.update(str(path.relative_to(root)).encode())
+  root = Path(mmjax.__file__).parent
+  return _digest(sorted(path for folder in _FOLDERS for path in (root / folder).rglob("*.py")))
+
+
+def _digest(paths: Sequence[Path]) -> str:
+  digest = hashlib.sha256()
+  for path in paths:
+    digest.update(str(path).encode())
     digest.update(path.read_bytes())
   return digest.hexdigest()

@@ -7,15 +7,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from mmjax.catalogue import KINDS
+from mmjax.choosing import chosen, listing
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
 from mmjax.files import write_atomically
+from mmjax.kinds import Kind, check
 from mmjax.plan.api import fit_mesh, plan
 from mmjax.plan.changes import cheapest_changes
 from mmjax.plan.hardware import CHIPS
@@ -24,7 +27,6 @@ from mmjax.plan.search import Goal, Search, find
 from mmjax.plan.topologies import parse_topology
 
 DOES_NOT_FIT = 3
-_OWN_CORE = "the script's own optimiser transformation cannot be handed over: planned with optimizer.algorithm"
 EPILOG = """plan compiles the very step that training runs, from shapes alone, with the machine's real compiler
 (TPU: libtpu; GPU: a CUDA plugin of JAX; neither needs a TPU, GPU or driver), in a process of its own.
 
@@ -65,40 +67,53 @@ class _Request:
   experiment: Annotated[Experiment, tyro.conf.arg(name="")]
 
 
-def run(experiment: Experiment, description: str | None, arguments: Sequence[str], *, own_core: bool) -> int:
+def run(
+  experiment: Experiment,
+  description: str | None,
+  arguments: Sequence[str],
+  *,
+  core: Any = None,
+  kinds: tuple[type[Kind], ...] = (),
+) -> int:
   """Parses the command line and does what it says.
 
   Args:
     experiment: the defaults.
     description: of the script, for --help.
     arguments: after the word `plan`.
-    own_core: whether the script brings an optimiser transformation, which a plan cannot see.
+    core, kinds: the optimiser transformation and the classes of the script, as in mmjax.cli.main. With either, the
+      planning process runs the script, so that it compiles what the script trains.
   Returns: the exit status.
   """
-  options, experiment = _parse(experiment, description, arguments)
+  options, experiment = _parse(experiment, description, arguments, kinds)
+  script = None if core is None and not kinds else Path(sys.argv[0])
   parallel, notes = fit_mesh(experiment.parallel, parse_topology(options.topology))
   experiment = dataclasses.replace(experiment, parallel=parallel)
   price = read_price(options.price, options.topology)
 
   def compile_plan(changed: Experiment, topology: str) -> Plan:
     with _progress() as say:
-      return plan(changed, topology, price=price, fresh=options.fresh, say=say)
+      return plan(changed, topology, price=price, fresh=options.fresh, say=say, script=script)
 
   search = None
   if options.find is not None:
     search = find(options.find, experiment, options.topology, _announced(compile_plan))
   found = compile_plan(experiment, options.topology) if search is None else search.best
   if found is not None:
-    found = dataclasses.replace(found, notes=(*notes, *found.notes, *([_OWN_CORE] if own_core else [])))
+    found = dataclasses.replace(found, notes=(*notes, *found.notes))
   return _answer(experiment, options, found, search, compile_plan)
 
 
-def _parse(experiment: Experiment, description: str | None, arguments: Sequence[str]) -> tuple[PlanOptions, Experiment]:
+def _parse(
+  experiment: Experiment, description: str | None, arguments: Sequence[str], kinds: tuple[type[Kind], ...]
+) -> tuple[PlanOptions, Experiment]:
+  known = check((*KINDS, *kinds))
+  experiment, arguments = chosen(experiment, arguments, known)
   try:
     request = tyro.cli(
       _Request,
       prog=f"{os.path.basename(sys.argv[0])} plan",
-      description=f"{description or ''}\n\n{EPILOG}",
+      description=f"{description or ''}\n\n{EPILOG}\n\n{listing(experiment, known)}",
       default=_Request(PlanOptions(topology=tyro.MISSING), experiment),
       args=arguments,
       config=(tyro.conf.AvoidSubcommands,),

@@ -24,6 +24,10 @@ _COMPILERS: dict[str, dict[str, tuple[str, ...]]] = {
 COMPILER_PACKAGES = tuple(name for extras in _COMPILERS.values() for names in extras.values() for name in names)
 
 
+WORKER = "plan-worker"
+"""The command by which the planning process starts an experiment script; it is not for people."""
+
+
 class PlanError(UserError):
   """A step that could not be compiled; the message holds the compiler's words."""
 

@@ -1,18 +1,17 @@
 """What a step's mathematics asks for, whatever the program computes again."""
 
 import dataclasses
-from types import MappingProxyType
 from typing import Any
 
 import jax
 
 from mmjax.data.batching import row_shapes
 from mmjax.experiment import Experiment
-from mmjax.models.build import image_size
 from mmjax.models.counting import training_flops
-from mmjax.models.flops import image_flops, text_flops, two_tower_flops
+from mmjax.models.flops import two_tower_flops
+from mmjax.models.inputs import image_size
 from mmjax.models.two_tower import TwoTowerConfig
-from mmjax.objectives.terms import LOSSES, Contrastive
+from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.train.loss import make_loss
 from mmjax.train.setup import Training, prepare
@@ -22,21 +21,22 @@ from mmjax.train.step import example_keys
 def model_flops(experiment: Experiment) -> int:
   """FLOPs of a step over all devices, nothing computed twice.
 
-  Two towers have a formula (mmjax.models.flops), a tower for each view and a product for each objective; of other
-  systems the matmuls of the loss are counted as they are traced (mmjax.models.counting).
+  Two towers in contrast have a formula (mmjax.models.flops), a tower for each view and a product for each objective. Of
+  everything else the matmuls of the loss are counted as they are traced (mmjax.models.counting).
   """
-  if type(experiment.model) is TwoTowerConfig:
+  contrast = all(type(objective) is Contrastive for objective in experiment.objectives)
+  if type(experiment.model) is TwoTowerConfig and contrast:
     return _two_tower_flops(experiment, experiment.model)
   return _counted(experiment)
 
 
 def _two_tower_flops(experiment: Experiment, model: TwoTowerConfig) -> int:
   size, embed = experiment.run.batch_size, model.embed_dim
-  pairs = [objective for objective in experiment.objectives if isinstance(objective, Contrastive)]
-  views = {name for objective in pairs for name in objective.between}
+  pairs = experiment.objectives
+  views = {name for objective in pairs for name in objective.needs if name.startswith(("image", "text"))}
   images, texts = (sum(name.startswith(kind) for name in views) for kind in ("image", "text"))
-  image = image_flops(model.image) + 2 * embed * model.image.pooled_width
-  text = text_flops(model.text) + 2 * embed * model.text.width
+  image = model.image.flops() + 2 * embed * model.image.pooled_width
+  text = model.text.flops() + 2 * embed * model.text.pooled_width
   more = (images - 1) * image + (texts - 1) * text + (len(pairs) - 1) * 2 * size * embed
   return size * (two_tower_flops(model, batch_size=size) + 3 * more)
 
@@ -45,12 +45,12 @@ def _counted(experiment: Experiment) -> int:
   """The loss, traced for one device and in one piece."""
   plain = dataclasses.replace(experiment, parallel=ParallelConfig())
   training: Training = prepare(plain, devices=jax.local_devices(backend="cpu")[:1])
-  losses = MappingProxyType(LOSSES)
-  loss = make_loss(training.model, plain.objectives, mesh=training.mesh, microbatches=1, losses=losses)
+  teachers = training.step.teachers
+  loss = make_loss(training.model, plain.objectives, mesh=training.mesh, microbatches=1, teachers=teachers.modules)
   shapes = row_shapes(plain.data, image_size(plain.model)).items()
   batch = {name: jax.ShapeDtypeStruct((plain.run.batch_size, *shape), dtype) for name, (shape, dtype) in shapes}
 
-  def forward(params: Any, state: Any, batch: Any) -> Any:
-    return loss(params, state, batch, example_keys(state.rng, state.step, batch["index"]))[0]
+  def forward(params: Any, state: Any, batch: Any, frozen: Any) -> Any:
+    return loss(params, state, batch, example_keys(state.rng, state.step, batch["index"]), frozen)[0]
 
-  return training_flops(forward, training.shapes.params, training.shapes, batch)
+  return training_flops(forward, training.shapes.params, training.shapes, batch, dict(teachers.shapes))

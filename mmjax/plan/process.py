@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmjax.errors import UserError
-from mmjax.plan.compilers import PlanError, require_compiler
+from mmjax.plan.compilers import WORKER, PlanError, require_compiler
 from mmjax.plan.facts import Facts, from_json
 from mmjax.plan.schedules import compiler_flags
 from mmjax.plan.topologies import Topology
 
 
-def compile_elsewhere(experiment: dict[str, Any], topology: Topology, say: Callable[[str], None]) -> Facts:
+def compile_elsewhere(
+  experiment: dict[str, Any], topology: Topology, say: Callable[[str], None], script: Path | None = None
+) -> Facts:
   """Compiles a step in a fresh process. The caller's JAX, environment and signal handlers stay as they are.
 
   Args:
     experiment: as mmjax.experiment.to_json writes it.
     topology: what to compile for.
     say: told what is going on.
+    script: an experiment script with classes or an optimiser of its own. The fresh process runs it, so that its call
+      of mmjax.cli.main hands them over.
   Raises:
     PlanError: the compiler's package is missing, or compiling failed.
     UserError: the experiment does not fit the topology.
@@ -31,7 +35,7 @@ def compile_elsewhere(experiment: dict[str, Any], topology: Topology, say: Calla
   with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory(prefix="mmjax-plan-") as folder:
     # A session of its own: Ctrl-C reaches this process, which then ends the other.
     process = subprocess.Popen(
-      [sys.executable, "-m", "mmjax.plan.worker"],
+      [sys.executable, *(["-m", "mmjax.plan.worker"] if script is None else [str(script), WORKER])],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=log,
@@ -91,6 +95,8 @@ def _follow(process: subprocess.Popen[str], request: Any, say: Callable[[str], N
   except BrokenPipeError:
     return last  # it ended before it could read; its log says why
   for line in process.stdout:
+    if not line.startswith("{"):
+      continue  # something that the script prints
     last = json.loads(line)
     if "phase" in last:
       say(last["phase"])

@@ -1,7 +1,8 @@
 """The planning process: reads a request from standard input, compiles, writes what it found to standard output.
 
-Started by mmjax.plan.process with an environment of its own. Every line it writes is a JSON object: {"phase": ...}
-while it works, then {"facts": ...} or {"error": ..., "wrong": ...}. What libraries print goes to standard error.
+Started by mmjax.plan.process with an environment of its own, as a module or through an experiment script. Every line it
+writes is a JSON object: {"phase": ...} while it works, then {"facts": ...} or {"error": ..., "wrong": ...}. What
+libraries print goes to standard error.
 """
 
 import ctypes
@@ -15,7 +16,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
-def main() -> None:
+def main(core: Any = None, kinds: tuple[Any, ...] = ()) -> None:
+  """Answers one request.
+
+  Args:
+    core: the optimiser transformation of the script, as in mmjax.cli.main.
+    kinds: its classes.
+  """
   _die_with_parent()
   channel = _private_standard_output()
   request = json.load(sys.stdin)
@@ -35,11 +42,13 @@ def main() -> None:
 
   try:
     found = compile_step(
-      from_json(request["experiment"]),
+      from_json(request["experiment"], kinds=kinds),
       devices,
       lambda phase: tell(phase=phase),
       schedules=Path(request["schedules"]),
       bytes_per_cycle=hardware.hbm_bandwidth / hardware.clock if hardware.clock else math.inf,
+      core=core,
+      kinds=kinds,
     )
   except (UserError, ValueError) as error:
     tell(error=str(error), wrong="experiment" if isinstance(error, UserError) else type(error).__name__)

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,8 +13,8 @@ from mmjax.data.features import source_features
 from mmjax.data.feed import device_prefetch
 from mmjax.errors import CheckpointError, UserError
 from mmjax.experiment import Experiment
-from mmjax.models.build import image_size
-from mmjax.objectives.terms import PairLoss
+from mmjax.kinds import Kind
+from mmjax.models.inputs import image_size
 from mmjax.parallel.mesh import put_batch
 from mmjax.run import CHECKPOINTS, CONFIG, TOKENIZER, Run
 from mmjax.train.checkpoint import Checkpoints, Restored
@@ -25,7 +23,7 @@ from mmjax.train.interrupt import graceful_interrupt
 from mmjax.train.numerics import LossSpikeError, NotFiniteError
 from mmjax.train.provenance import write_config
 from mmjax.train.session import Session, restored
-from mmjax.train.setup import Training, check_needs, prepare
+from mmjax.train.setup import Training, check_needs, check_tokenizers, prepare
 
 __all__ = ["LossSpikeError", "NotFiniteError", "Outcome", "make_workdir", "train", "with_tokenizer"]
 
@@ -47,22 +45,25 @@ class Outcome:
 def train(
   experiment: Experiment,
   core: optax.GradientTransformation | None = None,
-  losses: Mapping[str, PairLoss] = MappingProxyType({}),
+  kinds: tuple[type[Kind], ...] = (),
 ) -> Outcome:
   """Trains to experiment.run.steps, from the newest checkpoint of the workdir if it holds one.
 
   Args:
     experiment: the run; the vocabulary of its text tower is taken from the data's tokenizer.
     core: an optax transformation in place of optimizer.algorithm.
-    losses: pairwise losses of the caller's own, by the names its objectives give them.
+    kinds: classes of the script's own, as in mmjax.cli.main.
   Raises:
     UserError: the configuration, the data or a checkpoint is wrong, or the numbers became NaN or jumped.
   """
   source = make_source(experiment.data, "train")
   tokenizer = make_tokenizer(experiment.data, source)
   experiment = with_tokenizer(experiment, tokenizer)
+  objectives = tuple(term.fitted(num_records=len(source)) for term in experiment.objectives)
+  experiment = dataclasses.replace(experiment, objectives=objectives)
   check_needs(experiment, source_features(source), tokenizer)
-  training = prepare(experiment, core, losses=losses)
+  training = prepare(experiment, core, kinds=kinds)
+  check_tokenizers(training.step.teachers, tokenizer)
   workdir = make_workdir(experiment.run.workdir)
   loader = make_loader(
     experiment.data,

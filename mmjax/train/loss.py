@@ -1,7 +1,8 @@
-"""The loss of one step: encoders and fusion once for all terms, in microbatches; then their weighted sum."""
+"""The loss of one step: encoders and fusion once for all terms, in microbatches; then the weighted sum of the terms."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -12,18 +13,17 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float
 
 from mmjax.objectives.balance import uncertainty_weighted
-from mmjax.objectives.pair_terms import MomentumContrastive
-from mmjax.objectives.term import ExampleTerm, Forward, Term, weighted_mean
-from mmjax.objectives.terms import Contrastive, PairLoss
+from mmjax.objectives.terms.base import AVERAGE, BatchTerm, ExampleTerm, Forward, Term, Whole, weighted_mean
 from mmjax.parallel.mesh import BATCH_AXES
 from mmjax.parallel.microbatch import microbatch
+from mmjax.parallel.rules import match_rules
 from mmjax.train.state import Params, TrainState
 from mmjax.types import Batch
 
 Metrics = dict[str, Array]
-Loss = Callable[[Params, TrainState, Batch, Array], tuple[Float[Array, ""], tuple[Metrics, Any]]]
+Loss = Callable[[Params, TrainState, Batch, Array, Mapping[str, Params]], tuple[Float[Array, ""], tuple[Metrics, Any]]]
 BALANCE = "balance"
-"""Where the learned log variances of the terms stand among the parameters (uncertainty weighting)."""
+"""The entry of the parameters that holds the learned log variances of the terms (uncertainty weighting)."""
 
 
 def make_loss(
@@ -32,46 +32,83 @@ def make_loss(
   *,
   mesh: Mesh,
   microbatches: int,
-  losses: Mapping[str, PairLoss],
+  teachers: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> Loss:
-  """loss(params, state, batch, keys) -> (loss, (metrics, what the terms remember)).
+  """Returns loss(params, state, batch, keys, frozen) -> (loss, (metrics, what the terms remember)).
 
-  Args: as for make_step. The state is read for its step, for the moving average (the teacher), and for what terms
-  remember from step to step; `keys` hold one key per row.
+  Args:
+    model, objectives, mesh, microbatches: as for make_step.
+    teachers: the modules of frozen teachers, by the names that terms give them.
+
+  Of the state, the loss reads the step, the moving average (a teacher), and the memory of the terms. `keys` holds one
+  key per row, `frozen` the parameters of the frozen teachers by name.
   """
-  pairs = [o for o in objectives if isinstance(o, Contrastive)]
-  singles = [o for o in objectives if isinstance(o, ExampleTerm)]
-  momentum = [o for o in objectives if isinstance(o, MomentumContrastive)]
-  pupils = [o for o in singles if o.teacher]
-  taught_between = sorted({name for o in momentum for name in o.between})
-  between = sorted({*taught_between, *(name for o in pairs for name in o.between)})
-  together = math.lcm(*(o.together for o in singles))
-  forward = over_rows(_speaker(model, between, singles), mesh, microbatches, together)
-  teach = over_rows(_teacher(model, taught_between, pupils), mesh, microbatches, together)
-  read = sorted({*between, *(name for o in singles for name in o.needs)})
+  together = math.lcm(*(o.together for o in objectives if isinstance(o, ExampleTerm)))
+  mapped = lambda fn: over_rows(fn, mesh, microbatches, together)
+  students = [(terms, mapped(_student(model, terms))) for terms in _by_reach(objectives)]
+  modules = {AVERAGE: model, **teachers}
+  taught_by = {o.teacher: modules[o.teacher] for o in objectives if o.teacher is not None}
+  teach = {
+    name: mapped(_teacher(module, [o for o in objectives if o.teacher == name])) for name, module in taught_by.items()
+  }
+  read = sorted({name for o in objectives for name in (*_between([o]), *o.needs)})
 
-  def loss_fn(params: Params, state: TrainState, batch: Batch, keys: Array) -> Any:
+  def loss_fn(params: Params, state: TrainState, batch: Batch, keys: Array, frozen: Mapping[str, Params]) -> Any:
     rows = {name: batch[name] for name in read}
-    whole = state.ema, state.step
-    old, taught = jax.lax.stop_gradient(teach(whole, (rows, keys))) if momentum or pupils else ({}, {})
-    embeddings, scores = forward((params, state.step), (rows, keys, taught))
-    metrics, memory = _means(scores), {}
-    if between:
-      scale: Any = model.apply({"params": params}, method="logit_scale")
-      bias: Any = _bias(model, params)
-      common: Any = dict(logit_scale=scale, mesh=mesh, batch_axes=BATCH_AXES)
-      metrics |= {"logit_scale": scale, "logit_bias": bias}
-      metrics |= {o.name: o(embeddings, batch, loss=losses[o.loss], logit_bias=bias, **common) for o in pairs}
-      for o in momentum:
-        metrics[o.name], memory[o.name] = o(embeddings, old, state.memory[o.name], batch, step=state.step, **common)
+    teaching = {AVERAGE: state.ema, **frozen}
+    said = {name: jax.lax.stop_gradient(fn((teaching[name], state.step), (rows, keys))) for name, fn in teach.items()}
+    lessons = {term: lesson for _, by_term in said.values() for term, lesson in by_term.items()}
+    metrics: Metrics = {}
+    memory: dict[str, Any] = {}
+    for terms, forward in students:
+      moved = _reached(params, terms[0].moves)
+      mine = {o.name: lessons[o.name] for o in terms if o.name in lessons}
+      embeddings, scores = forward((moved, state.step), (rows, keys, mine))
+      metrics |= _means(scores)
+      compared = [o for o in terms if isinstance(o, BatchTerm)]
+      if compared:
+        scale, bias = _ask(model, moved, "logit_scale"), _ask(model, moved, "logit_bias")
+        metrics |= {"logit_scale": scale, "logit_bias": bias}
+      for term in compared:
+        name = term.teacher
+        whole = Whole(
+          embeddings=embeddings,
+          taught={} if name is None else said[name][0],
+          batch=batch,
+          memory=None if state.memory is None else state.memory.get(term.name),
+          step=state.step,
+          logit_scale=scale,
+          logit_bias=bias,
+          taught_scale=scale if name is None else _ask(taught_by[name], teaching[name], "logit_scale"),
+          mesh=mesh,
+          axes=BATCH_AXES,
+        )
+        value, kept = term.over_batch(whole)
+        metrics[term.name] = value + metrics[term.name] if term.name in metrics else value
+        memory |= {} if kept is None else {term.name: kept}
     return _total(objectives, metrics, params, state.step), (metrics, memory or None)
 
   return loss_fn
 
 
-def _bias(model: nn.Module, params: Params) -> Any:
-  """The logit bias; 0 for a model that knows none."""
-  return model.apply({"params": params}, method="logit_bias") if hasattr(model, "logit_bias") else jnp.zeros(())
+def _by_reach(objectives: Sequence[Term]) -> list[list[Term]]:
+  """The terms, in groups of equal `moves`. A group shares one forward pass."""
+  groups: dict[tuple[str, ...], list[Term]] = {}
+  for term in objectives:
+    groups.setdefault(term.moves, []).append(term)
+  return list(groups.values())
+
+
+def _reached(params: Params, moves: tuple[str, ...]) -> Params:
+  """The parameters, of which only those that match an expression of `moves` get a gradient (all, if it is empty)."""
+  if not moves:
+    return params
+  mask = match_rules([*((expression, True) for expression in moves), (".*", False)], params, purpose="moves")
+  return jax.tree.map(lambda leaf, moved: leaf if moved else jax.lax.stop_gradient(leaf), params, mask)
+
+
+def _ask(model: nn.Module, params: Params, method: str) -> Any:
+  return model.apply({"params": params}, method=method)
 
 
 def over_rows(fn: Callable[[Any, Any], Any], mesh: Mesh, microbatches: int, together: int) -> Callable[[Any, Any], Any]:
@@ -98,26 +135,41 @@ def over_rows(fn: Callable[[Any, Any], Any], mesh: Mesh, microbatches: int, toge
   )
 
 
-def _speaker(model: nn.Module, between: Sequence[str], singles: Sequence[ExampleTerm]) -> Callable[[Any, Any], Any]:
-  """((params, step), (batch, keys, taught)) -> (unit-norm embeddings by name, scores by term)."""
-  names = tuple(sorted({*between, *(name for o in singles for name in o.reads)}))
+def _between(terms: Sequence[Term]) -> set[str]:
+  return {name for term in terms if isinstance(term, BatchTerm) for name in term.between}
 
-  def speak(module: Any, step: Array, batch: Batch, keys: Array, taught: Mapping[str, Any]) -> Any:
-    forward = Forward(module, batch, keys, step, names, training=True)
-    embeddings = module.project({name: forward.encoded[name] for name in between}) if between else {}
-    return embeddings, {o.name: {k: tuple(v) for k, v in o(forward, taught.get(o.name)).items()} for o in singles}
+
+def _encoded(terms: Sequence[Term]) -> tuple[str, ...]:
+  """Names of the arrays that the towers encode for these terms."""
+  return tuple(sorted(_between(terms) | {n for term in terms if isinstance(term, ExampleTerm) for n in term.reads}))
+
+
+def _embeddings(module: Any, forward: Forward, terms: Sequence[Term]) -> dict[str, Array]:
+  names = sorted(_between(terms))
+  return module.project({name: forward.encoded[name] for name in names}) if names else {}
+
+
+def _student(model: nn.Module, terms: Sequence[Term]) -> Callable[[Any, Any], Any]:
+  """((params, step), (batch, keys, lessons)) -> (unit-norm embeddings by name, scores by term)."""
+  over = [term for term in terms if isinstance(term, ExampleTerm)]
+
+  def speak(module: Any, step: Array, batch: Batch, keys: Array, lessons: Mapping[str, Any]) -> Any:
+    forward = Forward(module, batch, keys, step, _encoded(terms), training=True)
+    embeddings = _embeddings(module, forward, terms)
+    return embeddings, {
+      o.name: {k: tuple(v) for k, v in o.over_rows(forward, lessons.get(o.name)).items()} for o in over
+    }
 
   return lambda whole, rows: model.apply({"params": whole[0]}, whole[1], *rows, method=speak)
 
 
-def _teacher(model: nn.Module, between: Sequence[str], pupils: Sequence[ExampleTerm]) -> Callable[[Any, Any], Any]:
-  """((moving average, step), (batch, keys)) -> (its embeddings by name, what it teaches each term that asks)."""
-  names = tuple(sorted({*between, *(name for o in pupils for name in o.reads)}))
+def _teacher(model: nn.Module, pupils: Sequence[Term]) -> Callable[[Any, Any], Any]:
+  """((the teacher's parameters, step), (batch, keys)) -> (its embeddings by name, its lesson for each row term)."""
 
   def teach(module: Any, step: Array, batch: Batch, keys: Array) -> Any:
-    forward = Forward(module, batch, keys, step, names, training=False)
-    embeddings = module.project({name: forward.encoded[name] for name in between}) if between else {}
-    return embeddings, {o.name: o.teach(forward) for o in pupils}
+    forward = Forward(module, batch, keys, step, _encoded(pupils), training=False)
+    embeddings = _embeddings(module, forward, pupils)
+    return embeddings, {o.name: o.teach(forward) for o in pupils if isinstance(o, ExampleTerm)}
 
   return lambda whole, rows: model.apply({"params": whole[0]}, whole[1], *rows, method=teach)
 
@@ -132,7 +184,7 @@ def _means(scores: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Metrics:
 
 
 def _total(objectives: Sequence[Term], metrics: Metrics, params: Params, step: Array) -> Float[Array, ""]:
-  """The weighted sum, of which learned variances may make another (uncertainty weighting)."""
+  """The weighted sum. With uncertainty weighting, learned variances make another of it."""
   weighted = {o.name: o.weight_at(step) * metrics[o.name] for o in objectives}
   if BALANCE in params:
     return uncertainty_weighted(weighted, params[BALANCE])

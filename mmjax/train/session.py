@@ -11,7 +11,6 @@ import numpy as np
 from mmjax.data import Tokenizer
 from mmjax.data.feed import Feed
 from mmjax.experiment import Experiment
-from mmjax.objectives.terms import Contrastive
 from mmjax.parallel.host import trim_allocator
 from mmjax.run import CHECKPOINTS
 from mmjax.train.checkpoint import Checkpoints, Restored
@@ -66,7 +65,7 @@ class Session:
       feed.set_state(dict(start.data.get("feed", start.data)))
     self._evaluator = Evaluator(training, workdir, tokenizer, score=checkpoints.score, up_to=self._step)
     self._clock = Clock(self._experiment.run.batch_size)
-    self._contrastive = any(isinstance(o, Contrastive) for o in self._experiment.objectives)
+    self._contrastive = any(o.compares for o in self._experiment.objectives)
     self._turn = 0
     self._first = jax.process_index() == 0
     self._writer: Writer = make_writers(self._experiment, workdir, self._step) if self._first else Fanout([])

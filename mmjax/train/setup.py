@@ -1,9 +1,9 @@
 """From an experiment to a compiled step: the model, the mesh, the optimiser and where everything lies."""
 
 import dataclasses
+import difflib
 import functools
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,14 +16,11 @@ from mmjax.data.batching import row_shapes
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
-from mmjax.models.build import build, image_size, init_params
+from mmjax.kinds import Kind, option_name
+from mmjax.models.inputs import image_size, init_params
+from mmjax.models.protocols import missing
 from mmjax.models.sharding import SHARDING_RULES
-from mmjax.objectives.answer_terms import AnswerText
-from mmjax.objectives.image_terms import MaskedBoth
-from mmjax.objectives.pair_terms import MomentumContrastive
-from mmjax.objectives.term import ExampleTerm
-from mmjax.objectives.terms import Contrastive, PairLoss, resolve
-from mmjax.objectives.word_terms import Caption, MaskedWords
+from mmjax.objectives.terms.base import BatchTerm, ExampleTerm
 from mmjax.parallel.mesh import (
   Placement,
   batch_shards,
@@ -32,13 +29,14 @@ from mmjax.parallel.mesh import (
   parameter_shardings,
   parse_placement,
 )
-from mmjax.parallel.rules import Rules
+from mmjax.parallel.rules import Rules, match_rules, parameter_path
 from mmjax.train.loss import BALANCE
 from mmjax.train.numerics import no_losses
 from mmjax.train.optimizer import make_optimizer
 from mmjax.train.pretrained import pretrained_state
 from mmjax.train.state import Params, TrainState, init_state, state_shardings
 from mmjax.train.step import Step, make_step
+from mmjax.train.teachers import Teachers, make_teachers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +72,7 @@ def prepare(
   experiment: Experiment,
   core: optax.GradientTransformation | None = None,
   devices: Sequence[jax.Device] | None = None,
-  losses: Mapping[str, PairLoss] = MappingProxyType({}),
+  kinds: tuple[type[Kind], ...] = (),
 ) -> Training:
   """Builds everything that needs no data. Raises ConfigError where batch, mesh and rules do not fit.
 
@@ -82,15 +80,16 @@ def prepare(
     experiment: the run.
     core: an optax transformation to use in place of optimizer.algorithm.
     devices: those of the mesh, which need not exist (`plan` compiles for them); all that are here where it is None.
-    losses: functions of the script's own that its objectives name.
+    kinds: classes of the script's own, for reading the runs of frozen teachers.
   """
   config, run = experiment.optimizer, experiment.run
   mesh = make_mesh(experiment.parallel, devices)
   check_batch_size(run.batch_size, mesh, experiment.parallel.microbatches)
   check_together(experiment, mesh)
-  model = build(experiment.model)
+  model = experiment.model.build()
   params = jax.eval_shape(lambda: _params(experiment, model, jax.random.key(0)))
   optimizer = make_optimizer(config, params, run.steps, core)
+  check_moves(experiment, params)
   shapes = jax.eval_shape(lambda: _state(experiment, model, optimizer))
   shardings = state_shardings(shapes, placement_rules(experiment), mesh)
   step = make_step(
@@ -102,8 +101,8 @@ def prepare(
     mesh=mesh,
     microbatches=experiment.parallel.microbatches,
     shardings=shardings,
-    losses=_pair_losses(experiment, losses),
     numerics=experiment.numerics,
+    teachers=make_teachers(experiment.objectives, experiment.model, mesh, kinds),
   )
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step)
 
@@ -111,6 +110,10 @@ def prepare(
 def check_needs(experiment: Experiment, features: Sequence[str], tokenizer: Tokenizer) -> None:
   """Raises ConfigError where an objective reads what the data does not have; objective and entry are named."""
   entries = row_shapes(experiment.data, image_size(experiment.model), features)
+  known = {
+    "mask": (tokenizer.mask_id is not None, "hides words: set --data.tokenizer.mask-token '<mask>'"),
+    "begin": (tokenizer.begin_id is not None, "begins with a token: set --data.tokenizer.bos-token '<bos>'"),
+  }
   for term in experiment.objectives:
     missing = [name for name in term.needs if name not in entries]
     if missing:
@@ -118,10 +121,47 @@ def check_needs(experiment: Experiment, features: Sequence[str], tokenizer: Toke
         f"the objective {term.name} reads {missing[0]!r}, which --data.source {experiment.data.source} does not have "
         f"with these settings; it has {', '.join(entries)}"
       )
-    if isinstance(term, MaskedWords | MaskedBoth) and tokenizer.mask_id is None:
-      raise ConfigError(f"the objective {term.name} hides words: set --data.tokenizer.mask-token '<mask>'")
-    if isinstance(term, Caption | AnswerText) and tokenizer.begin_id is None:
-      raise ConfigError(f"the objective {term.name} begins with a token: set --data.tokenizer.bos-token '<bos>'")
+    for token, (present, remedy) in known.items():
+      if token in term.special_tokens and not present:
+        raise ConfigError(f"the objective {term.name} {remedy}")
+
+
+def check_tokenizers(teachers: Teachers, tokenizer: Tokenizer) -> None:
+  """Raises ConfigError where a teacher that is a run was trained with another tokenizer: ids would mean other words."""
+  for path, module in teachers.modules.items():
+    folder = Path(path).expanduser() / "tokenizer"
+    text: Any = getattr(module, "config", None)
+    size = getattr(getattr(text, "text", None), "vocab_size", tokenizer.vocab_size)
+    if (folder.is_dir() and not tokenizer.same_ids(Tokenizer.load(folder))) or size != tokenizer.vocab_size:
+      raise ConfigError(
+        f"the teacher {path} has another tokenizer than this run: train on the same data with the same data.tokenizer, "
+        f"or set --data.tokenizer.path to the teacher's tokenizer.json"
+      )
+
+
+def check_model(experiment: Experiment) -> None:
+  """Raises ConfigError where an objective asks the model for what it lacks. The sentence names both."""
+  model = experiment.model.build()
+  for term in experiment.objectives:
+    lacking = [name for protocol in term.asks for name in missing(type(model), protocol)]
+    if lacking:
+      raise ConfigError(
+        f"the objective {term.name} ({type(term).__name__}) asks the model for {', '.join(lacking)}, which "
+        f"{type(experiment.model).__name__} (--model {option_name(type(experiment.model))}) does not have: choose "
+        "another model, or take the objective out"
+      )
+
+
+def check_moves(experiment: Experiment, params: Params) -> None:
+  """Raises ConfigError where an expression of an objective's `moves` matches no parameter."""
+  paths = [parameter_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  for term in experiment.objectives:
+    for expression in term.moves:
+      rules = [(expression, True), (".*", False)]
+      if not any(jax.tree.leaves(match_rules(rules, params, purpose="moves"))):
+        near = difflib.get_close_matches(expression, paths, n=1, cutoff=0.3)
+        hint = f", such as {near[0]!r}" if near else ""
+        raise ConfigError(f"the objective {term.name} moves {expression!r}, which no parameter's path has{hint}")
 
 
 def check_together(experiment: Experiment, mesh: Mesh) -> None:
@@ -137,7 +177,7 @@ def check_together(experiment: Experiment, mesh: Mesh) -> None:
 
 def parameter_plan(experiment: Experiment, mesh: Mesh) -> tuple[nn.Module, Params, Params]:
   """(model, shapes, shardings): what using the parameters takes, without optimiser or objectives."""
-  model = build(experiment.model)
+  model = experiment.model.build()
   shapes = jax.eval_shape(lambda: _params(experiment, model, jax.random.key(0)))
   return model, shapes, parameter_shardings(placement_rules(experiment), shapes, mesh)
 
@@ -145,11 +185,6 @@ def parameter_plan(experiment: Experiment, mesh: Mesh) -> tuple[nn.Module, Param
 def placement_rules(experiment: Experiment) -> Rules[Placement]:
   """The run's own placements first, then those every model has."""
   return [(e, parse_placement(p)) for e, p in experiment.parallel.placement] + list(SHARDING_RULES)
-
-
-def _pair_losses(experiment: Experiment, own: Mapping[str, PairLoss]) -> dict[str, PairLoss]:
-  pairs = [o for o in experiment.objectives if isinstance(o, Contrastive)]
-  return resolve(pairs, own, has_bias=getattr(experiment.model, "init_logit_bias", None) is not None)
 
 
 def _params(experiment: Experiment, model: nn.Module, key: jax.Array) -> Params:
@@ -161,10 +196,10 @@ def _params(experiment: Experiment, model: nn.Module, key: jax.Array) -> Params:
 
 
 def _memory(experiment: Experiment) -> Any:
-  """What terms remember from step to step, before the first one; None where none does."""
-  momentum = [o for o in experiment.objectives if isinstance(o, MomentumContrastive)]
-  model: Any = experiment.model
-  return {o.name: o.memory(model.embed_dim) for o in momentum} or None
+  """The memory of the terms before the first step; None where no term has one."""
+  embed_dim = getattr(experiment.model, "embed_dim", 0)
+  kept = {o.name: o.memory(embed_dim) for o in experiment.objectives if isinstance(o, BatchTerm)}
+  return {name: memory for name, memory in kept.items() if memory is not None} or None
 
 
 def _state(experiment: Experiment, model: nn.Module, optimizer: optax.GradientTransformation) -> TrainState:

@@ -1,6 +1,7 @@
 """The one training step: forward, weighted sum of objectives, gradient, update, for any model on any mesh."""
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,18 +12,37 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float, Key
 
-from mmjax.objectives.term import Term
-from mmjax.objectives.terms import PairLoss
+from mmjax.objectives.terms.base import Term
 from mmjax.parallel.mesh import batch_sharding, replicated
 from mmjax.parallel.rules import parameter_path
 from mmjax.train.loss import make_loss
 from mmjax.train.numerics import NumericsConfig, judge
 from mmjax.train.optimizer import OptimizerConfig, learning_rate, trainable, update_ema
 from mmjax.train.state import Params, TrainState
+from mmjax.train.teachers import NO_TEACHERS, Teachers
 from mmjax.types import Batch
 
 Metrics = dict[str, Array]
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """step(state, batch) -> (state, metrics), compiled when it is first called. The state's buffers are donated.
+
+  Attributes:
+    jitted: (state, batch, parameters of frozen teachers) -> (state, metrics).
+    teachers: the frozen teachers; they are loaded when the step is first called.
+  """
+
+  jitted: Any
+  teachers: Teachers
+
+  def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    return self.jitted(state, batch, self.teachers.params)
+
+  def lower(self, state: TrainState, batch: Any) -> Any:
+    """The step for arguments that may be shapes, ready to be compiled."""
+    return self.jitted.lower(state, batch, self.teachers.placed_shapes)
 
 
 def make_step(
@@ -35,10 +55,10 @@ def make_step(
   mesh: Mesh,
   microbatches: int,
   shardings: TrainState,
-  losses: Mapping[str, PairLoss],
   numerics: NumericsConfig,
+  teachers: Teachers = NO_TEACHERS,
 ) -> Step:
-  """Compiles-on-first-call step(state, batch) -> (state, metrics); the state's buffers are donated.
+  """The training step of a model and its objectives.
 
   A step whose loss or gradient norm is not finite leaves the state as it was; metrics["bad_parameters"] then marks the
   parameters (in tree order) whose gradient has no finite norm. So does one whose loss jumps, unless that is only
@@ -53,18 +73,20 @@ def make_step(
     mesh: axes data, fsdp, model.
     microbatches: pieces in which each device's rows go through the encoders.
     shardings: where the state lies.
-    losses: the functions that contrastive objectives name.
     numerics: what a jump of the loss is, and whether the update is made all the same.
+    teachers: the frozen models that objectives learn from.
   """
   schedule = learning_rate(config, steps)
-  loss_of = make_loss(model, objectives, mesh=mesh, microbatches=microbatches, losses=losses)
+  loss_of = make_loss(model, objectives, mesh=mesh, microbatches=microbatches, teachers=teachers.modules)
 
-  def loss_fn(params: Params, state: TrainState, batch: Batch) -> tuple[Float[Array, ""], tuple[Metrics, Any]]:
+  def loss_fn(
+    params: Params, state: TrainState, batch: Batch, frozen: Any
+  ) -> tuple[Float[Array, ""], tuple[Metrics, Any]]:
     params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params))
-    return loss_of(params, state, batch, example_keys(state.rng, state.step, batch["index"]))
+    return loss_of(params, state, batch, example_keys(state.rng, state.step, batch["index"]), frozen)
 
-  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    (loss, (metrics, memory)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch)
+  def step(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+    (loss, (metrics, memory)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch, frozen)
     grads = jax.lax.with_sharding_constraint(grads, shardings.params)  # each device goes on with its own part
     squares = jnp.stack([jnp.square(g).sum() for g in jax.tree.leaves(grads)])
     grad_norm = jnp.sqrt(squares.sum())
@@ -86,12 +108,13 @@ def make_step(
     }
     return kept, metrics
 
-  return jax.jit(
+  jitted = jax.jit(
     step,
     donate_argnums=0,
-    in_shardings=(shardings, batch_sharding(mesh)),
+    in_shardings=(shardings, batch_sharding(mesh), teachers.shardings),
     out_shardings=(shardings, replicated(mesh)),
   )
+  return Step(jitted, teachers)
 
 
 def example_keys(rng: Array, step: Array, index: Array) -> Key[Array, "batch"]:

@@ -7,7 +7,6 @@ import pytest
 
 from mmjax.encoders import ResNet, ResNetConfig, TextTransformer, bert_config
 from mmjax.encoders.resnet import FrozenBatchNorm
-from mmjax.models.flops import image_flops
 
 SMALL = ResNetConfig(image_size=64, layers=(2, 1, 1, 1), width=4, num_heads=4, output_dim=6)
 IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((3, 64, 64, 3)), jnp.float32)
@@ -52,7 +51,7 @@ def test_flops_are_what_the_compiler_counts():
   forward = jax.jit(lambda p, x: ResNet(config).apply({"params": p}, x).pooled)
   compiled = forward.lower(params, image).compile().cost_analysis()["flops"]
   # The compiler leaves out products with a convolution's padding, and counts elementwise operations.
-  assert image_flops(config) == pytest.approx(compiled, rel=0.1)
+  assert config.flops() == pytest.approx(compiled, rel=0.1)
 
 
 def test_fields_that_do_not_fit_are_named():

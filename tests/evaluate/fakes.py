@@ -11,7 +11,7 @@ import numpy as np
 
 from mmjax.data import DataConfig
 from mmjax.evaluate.config import EvaluationConfig
-from mmjax.objectives.terms import Contrastive
+from mmjax.objectives import Contrastive
 
 DIM = 32
 

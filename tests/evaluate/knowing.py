@@ -146,12 +146,12 @@ def knowing_run(data, objectives, *, devices=8, **evaluation):
 def untrained_run(run, seed=0):
   """The same data with a small VQA model that has learnt nothing."""
   from mmjax.fusion.config import FusionConfig
-  from mmjax.models.build import build, init_params
+  from mmjax.models.inputs import init_params
 
   image = ViTConfig(image_size=SIZE, patch_size=8, width=8, depth=1, num_heads=2, mlp_dim=8, pool="mean")
   text = TextConfig(width=8, depth=1, num_heads=2, mlp_dim=8, causal=False, pool="mean")
   config = VqaConfig(image, text, FusionConfig(width=8, depth=1, num_heads=2, mlp_dim=8))
   experiment = with_tokenizer(dataclasses.replace(run.experiment, model=config), run.tokenizer)
-  model = build(experiment.model)
+  model = experiment.model.build()
   params = jax.jit(functools.partial(init_params, model))(jax.random.key(seed))
   return dataclasses.replace(run, experiment=experiment, model=model, params=params)

@@ -11,8 +11,7 @@ from mmjax.data.corruption import CorruptedSource
 from mmjax.data.recaption import RecaptionedSource
 from mmjax.evaluate import capfilt, noise
 from mmjax.evaluate.capfilt import Filtered, caption_and_filter
-from mmjax.objectives.pair_terms import Matching
-from mmjax.objectives.word_terms import Caption
+from mmjax.objectives import Caption, Matching
 
 sys.path.insert(0, str(Path(__file__).parent))
 from knowing import knowing_run

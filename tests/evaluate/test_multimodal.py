@@ -19,9 +19,7 @@ from mmjax.evaluate import evaluate, flatten, hidden_words, print_table, written
 from mmjax.evaluate.examples import Examples, validation_examples
 from mmjax.evaluate.hidden_words import hide, masked_word_ids
 from mmjax.evaluate.results import rows
-from mmjax.objectives.answer_terms import Answer, AnswerText, Relevance
-from mmjax.objectives.pair_terms import Matching
-from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
+from mmjax.objectives import Answer, AnswerText, Caption, MaskedWords, Matching, NextSentence, Relevance
 from mmjax.types import Encoded
 
 sys.path.insert(0, str(Path(__file__).parent))

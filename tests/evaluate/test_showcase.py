@@ -10,8 +10,7 @@ from mmjax.evaluate import evaluate, showcase, write_report, write_results
 from mmjax.evaluate.attention_maps import AttentionMaps
 from mmjax.evaluate.examples import validation_examples
 from mmjax.evaluate.overlay import SIDE, heated, marked, seen_pixels, tile
-from mmjax.objectives.answer_terms import Answer, Relevance
-from mmjax.objectives.word_terms import Caption
+from mmjax.objectives import Answer, Caption, Relevance
 
 sys.path.insert(0, str(Path(__file__).parent))
 from knowing import knowing_run, untrained_run

@@ -13,7 +13,7 @@ import pytest
 from mmjax import interop
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.interop import InteropError
-from mmjax.interop.shapes import build, flat_shapes, unflatten
+from mmjax.interop.shapes import flat_shapes, unflatten
 from mmjax.models import TwoTowerConfig
 
 HUGE = 2**50
@@ -75,6 +75,6 @@ def write_clip(folder):
   )
   rng = np.random.default_rng(0)
   params = {n: rng.standard_normal(s).astype(np.float32) for n, s in flat_shapes(config).items()}
-  interop.save(build(config), unflatten(params), folder)
+  interop.save(config.build(), unflatten(params), folder)
   interop.load(folder)  # JAX is warm: what follows is timed
   return folder

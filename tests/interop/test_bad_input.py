@@ -9,7 +9,7 @@ import pytest
 from mmjax import interop
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.interop import InteropError
-from mmjax.interop.shapes import build, flat_shapes, unflatten
+from mmjax.interop.shapes import flat_shapes, unflatten
 from mmjax.models import TwoTowerConfig
 from tests.interop.hostile import refused, tensor, write, write_clip
 
@@ -99,18 +99,18 @@ def test_a_model_that_a_format_cannot_hold_is_refused_field_by_field(tmp_path):
   params = unflatten({n: rng.standard_normal(s).astype(np.float32) for n, s in flat_shapes(config).items()})
   for format_ in ("transformers", "open_clip", "siglip2", "openai", "big_vision"):
     refused(
-      lambda format_=format_: interop.save(build(config), params, tmp_path, format=format_),
+      lambda format_=format_: interop.save(config.build(), params, tmp_path, format=format_),
       "cannot hold this model",
       'format="mmjax"',
     )
   with pytest.raises(InteropError, match=r"model.image.stem is 'conv', and CLIPModel has only 'patch'"):
-    interop.save(build(config), params, tmp_path)
-  interop.save(build(config), params, tmp_path, format="mmjax")
+    interop.save(config.build(), params, tmp_path)
+  interop.save(config.build(), params, tmp_path, format="mmjax")
   model, again = interop.load(tmp_path)
   assert model.config == config
   np.testing.assert_array_equal(again["image"]["stem"]["conv_0"]["kernel"], params["image"]["stem"]["conv_0"]["kernel"])
   with pytest.raises(InteropError, match="unknown format 'onnx'"):
-    interop.save(build(config), params, tmp_path, format="onnx")
+    interop.save(config.build(), params, tmp_path, format="onnx")
 
 
 POOLER = dict(attentional_pool=True)

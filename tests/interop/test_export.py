@@ -14,7 +14,7 @@ from mmjax.data import TokenizerConfig
 from mmjax.data.tokenizer import Tokenizer, train_vocabulary
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.interop.export import export_run
-from mmjax.interop.shapes import build, flat_shapes, unflatten
+from mmjax.interop.shapes import flat_shapes, unflatten
 from mmjax.models import TwoTowerConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.flava import FlavaConfig
@@ -54,7 +54,7 @@ def run(tmp_path_factory):
   write_config(experiment, workdir / "config.json")
   result = dict(title="Noto to name", n=40, metrics={"R@1": 0.25}, chance={"R@1": 0.025})
   (workdir / "results.json").write_text(json.dumps([result]))
-  return experiment, Run(experiment, workdir, build(experiment.model), params, tokenizer, mesh, step=2)
+  return experiment, Run(experiment, workdir, experiment.model.build(), params, tokenizer, mesh, step=2)
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +137,7 @@ def exported(run, model, format_, folder):
   params = unflatten({n: 0.3 * rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
   experiment = dataclasses.replace(run.experiment, model=model)
   weighed = params | {"balance": {"caption": np.float32(0.0)}}
-  other = dataclasses.replace(run, experiment=experiment, model=build(model), params=weighed)
+  other = dataclasses.replace(run, experiment=experiment, model=model.build(), params=weighed)
   return export_run(other, format_, folder), params
 
 
@@ -165,7 +165,7 @@ def test_open_clip_opens_a_coca_that_export_writes(run, tmp_path):
   open_clip = reference("open_clip")
   theirs, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
   ids = run[1].tokenizer(STRINGS)
-  ours = build(model).apply({"params": params}, ids, method="encode_text")
+  ours = model.build().apply({"params": params}, ids, method="encode_text")
   import torch
 
   with torch.no_grad():

@@ -1,27 +1,29 @@
 """mmjax's own format holds every model: what a run may train is saved and loaded bit for bit."""
 
 import dataclasses
-import typing
 
 import jax
 import numpy as np
 import pytest
 
 from mmjax import interop
+from mmjax.catalogue import KINDS
 from mmjax.encoders import TextConfig, bert_config
 from mmjax.fusion.config import FusionConfig
 from mmjax.interop.__main__ import main
-from mmjax.interop.shapes import build, flat_shapes, flatten, unflatten
+from mmjax.interop.shapes import flat_shapes, flatten, unflatten
+from mmjax.kinds import of_base
 from mmjax.models import TwoTowerConfig
 from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
-from mmjax.models.build import ModelConfig, example_batch
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
+from mmjax.models.config import ModelConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
+from mmjax.models.inputs import example_batch
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from tests.interop.references import assert_same_params
@@ -54,16 +56,16 @@ CONFIGS = (
 
 
 def test_no_model_is_left_out():
-  assert {type(config) for config in CONFIGS} == set(typing.get_args(ModelConfig))
+  assert {type(config) for config in CONFIGS} == set(of_base(ModelConfig, KINDS))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
 def test_every_model_is_held(config, tmp_path, capsys):
   batch = example_batch(config, 1)
-  shapes = flatten(jax.eval_shape(build(config).init, jax.random.key(0), batch)["params"])
+  shapes = flatten(jax.eval_shape(config.build().init, jax.random.key(0), batch)["params"])
   rng = np.random.default_rng(0)
   params = unflatten({name: 0.1 * rng.standard_normal(s.shape).astype(np.float32) for name, s in shapes.items()})
-  interop.save(build(config), params, tmp_path, format="mmjax")
+  interop.save(config.build(), params, tmp_path, format="mmjax")
   model, again = interop.load(tmp_path)
   assert model.config == config and dict(flat_shapes(config)) == {name: s.shape for name, s in shapes.items()}
   assert_same_params(again, params)

@@ -162,9 +162,9 @@ def test_token_ids_of_awkward_strings(tmp_path):
 def test_a_scanned_model_is_written_layer_by_layer(tmp_path):
   theirs, _ = written(tmp_path / "theirs", CASES["vit"])
   model, params = interop.load(tmp_path / "theirs")
-  from mmjax.interop.shapes import build, with_scan
+  from mmjax.interop.shapes import with_scan
 
-  scanned = build(with_scan(model.config, True))
+  scanned = with_scan(model.config, True).build()
   shapes = jax.eval_shape(
     scanned.init, jax.random.key(0), {"image": np.zeros((1, 16, 16, 3), np.float32), "text": np.zeros((1, 9), np.int32)}
   )["params"]

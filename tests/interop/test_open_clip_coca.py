@@ -6,7 +6,7 @@ import pytest
 
 from mmjax import interop
 from mmjax.interop.__main__ import main
-from mmjax.interop.shapes import build, with_scan
+from mmjax.interop.shapes import with_scan
 from tests.interop.open_clip_folders import written
 from tests.interop.references import IMAGES, assert_close, assert_same_params, assert_same_tensors, embed, reference
 
@@ -76,7 +76,7 @@ def test_positions_are_resampled_as_theirs_are(tmp_path):
 def test_into_a_stacked_model_it_is_read_layer_by_layer(tmp_path):
   written(tmp_path / "theirs", CASES["quick gelu, the tower's own width"] | dict(custom_text=True))
   model, params = interop.load(tmp_path / "theirs")
-  scanned = build(with_scan(model.config, True))
+  scanned = with_scan(model.config, True).build()
   batch = {"image": IMAGES[:, :16, :16], "text": IDS[:3]}
   shapes = jax.eval_shape(scanned.init, jax.random.key(0), batch)["params"]
   stacked, report = interop.restore(tmp_path / "theirs", shapes)

@@ -13,7 +13,7 @@ from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.interop.__main__ import main
 from mmjax.interop.mapping import Rule, Table
 from mmjax.interop.resample import resample_positions
-from mmjax.interop.shapes import build, flat_shapes, flatten, unflatten, with_scan
+from mmjax.interop.shapes import flat_shapes, flatten, unflatten, with_scan
 from mmjax.models import TwoTowerConfig
 from tests.interop.references import IMAGES
 
@@ -39,7 +39,7 @@ def random_params(config, seed=0):
 def siglip(tmp_path_factory):
   folder = tmp_path_factory.mktemp("siglip")
   params = random_params(SIGLIP)
-  interop.save(build(SIGLIP), params, folder)
+  interop.save(SIGLIP.build(), params, folder)
   return folder, params
 
 
@@ -61,7 +61,7 @@ def test_part_of_a_checkpoint_into_shards(siglip):
   folder, params = siglip
   config = with_scan(SIGLIP, True)
   batch = {"image": IMAGES[:, :16, :16], "text": IDS}
-  fresh = jax.jit(build(config).init)(jax.random.key(1), batch)["params"]
+  fresh = jax.jit(config.build().init)(jax.random.key(1), batch)["params"]
   mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
 
   def place(leaf):
@@ -153,10 +153,10 @@ def test_convert_inspect_and_mistakes(siglip, tmp_path, capsys):
 def test_a_scale_or_bias_at_its_limit_is_written_as_it_acts(tmp_path):
   """Ours are clipped where they are used; other projects take what is in the file."""
   params = random_params(SIGLIP) | {"logit_scale": np.float32(9.0), "logit_bias": np.float32(-120.0)}
-  interop.save(build(SIGLIP), params, tmp_path)
+  interop.save(SIGLIP.build(), params, tmp_path)
   assert interop.load(tmp_path)[1]["logit_scale"] == pytest.approx(np.log(100.0))
   assert interop.load(tmp_path)[1]["logit_bias"] == -100.0
   free = dataclasses.replace(SIGLIP, max_logit_scale=np.inf, max_logit_bias=np.inf)
-  interop.save(build(free), params, tmp_path)
+  interop.save(free.build(), params, tmp_path)
   assert interop.load(tmp_path)[1]["logit_scale"] == 9.0
   assert interop.load(tmp_path)[1]["logit_bias"] == -120.0

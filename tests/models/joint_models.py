@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.models import SHARDING_RULES
-from mmjax.models.build import build
 from mmjax.parallel.mesh import ParallelConfig, batch_sharding, make_mesh, parameter_shardings
 
 CLS, MASK, VOCABULARY, WORDS = 1, 2, 20, 6
@@ -18,14 +17,14 @@ BATCH = {"image": IMAGES, "text": TEXT}
 
 @functools.cache
 def params(config):
-  fresh = jax.jit(build(config).init)(jax.random.key(0), BATCH)["params"]
+  fresh = jax.jit(config.build().init)(jax.random.key(0), BATCH)["params"]
   grow = lambda p: p * 3.0 if p.ndim > 1 else p  # far from zero, so that what is read shows
   return jax.tree.map(grow, fresh)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def run(params, batch, config):
-  return build(config).apply({"params": params}, batch)
+  return config.build().apply({"params": params}, batch)
 
 
 def moved(out, other):

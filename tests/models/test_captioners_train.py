@@ -10,12 +10,9 @@ import pytest
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.blip import Blip, BlipConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig
-from mmjax.models.build import build
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
-from mmjax.objectives.pair_terms import Matching
-from mmjax.objectives.terms import Contrastive
-from mmjax.objectives.word_terms import Caption
+from mmjax.objectives import Caption, Contrastive, Matching
 from mmjax.parallel.mesh import ParallelConfig, put_batch
 from mmjax.train.config import OptimizerConfig
 from mmjax.train.setup import prepare
@@ -85,7 +82,7 @@ def test_a_tower_runs_once_however_many_terms_read_it():
     run = training(config, terms, 1)
     return run.step.lower(run.shapes, put_batch(host_batch(), run.mesh)).cost_analysis()["flops"]
 
-  params = jax.eval_shape(build(config).init, jax.random.key(0), BATCH)["params"]
+  params = jax.eval_shape(config.build().init, jax.random.key(0), BATCH)["params"]
   forward = jax.jit(lambda p: Blip(config).apply({"params": p}, BATCH["image"], method=lambda m, x: m.image(x).tokens))
   image = 3 * forward.lower(params).cost_analysis()["flops"]
   alone, every = flops(objectives[:1]), flops(objectives)
@@ -96,6 +93,6 @@ def test_a_tower_runs_once_however_many_terms_read_it():
 @pytest.mark.parametrize("name", RUNS)
 def test_bfloat16_is_computed_in_and_float32_comes_out(name):
   low = {part: dataclasses.replace(getattr(RUNS[name][0], part), dtype="bfloat16") for part in ("image", "text")}
-  model = build(dataclasses.replace(RUNS[name][0], **low))
+  model = dataclasses.replace(RUNS[name][0], **low).build()
   out, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), BATCH))
   assert {leaf.dtype for leaf in jax.tree.leaves((out, variables))} == {jnp.dtype("float32")}

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from mmjax.encoders import TextConfig, ViTConfig, vit_size
 from mmjax.models import TwoTower, TwoTowerConfig
-from mmjax.models.flops import image_flops, two_tower_flops
+from mmjax.models.flops import two_tower_flops
 
 
 def test_vit_b_16_by_hand():
   """17.6 G multiply-adds is the literature's number for ViT-B/16 at 224 pixels (Touvron et al. 2021)."""
-  flops = image_flops(ViTConfig(**vit_size("B"), patch_size=16, pool="cls"))
+  flops = ViTConfig(**vit_size("B"), patch_size=16, pool="cls").flops()
   block = 2 * 197 * 12 * 768**2 + 4 * 197**2 * 768
   assert flops == 2 * 196 * 3 * 256 * 768 + 12 * block
   assert round(flops / 2e9, 1) == 17.6
@@ -23,7 +23,7 @@ def test_queries_by_hand():
   config = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, num_heads=2, pool="cls")
   queries = dataclasses.replace(config, pool="queries", pool_queries=3, pool_width=6, pool_heads=3)
   matmuls = 2 * 5 * 8 * 6 * 2 + 2 * 3 * 6 * 6 * 2 + 2 * 3 * 5 * 6 * 2
-  assert image_flops(queries) - image_flops(config) == matmuls
+  assert queries.flops() - config.flops() == matmuls
 
 
 def test_close_to_what_the_compiler_counts():

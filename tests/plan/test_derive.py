@@ -8,11 +8,10 @@ from mmjax.data.config import DataConfig, TokenizerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.experiment import Experiment
 from mmjax.models.bert import BertConfig
-from mmjax.models.flops import image_flops, two_tower_flops
+from mmjax.models.flops import two_tower_flops
 from mmjax.models.gpt import GptConfig
 from mmjax.nn.words import WordsConfig
-from mmjax.objectives.terms import Contrastive
-from mmjax.objectives.word_terms import Caption, MaskedWords
+from mmjax.objectives import Caption, Contrastive, MaskedWords
 from mmjax.plan.axes import by_axes, crossed_axes
 from mmjax.plan.derive import derive, link
 from mmjax.plan.facts import Facts, Traffic, from_json, to_json
@@ -142,7 +141,7 @@ def test_the_models_flops_count_a_tower_for_every_view():
   assert model_flops(EXPERIMENT) == two
   views = (Contrastive(), Contrastive(between=("image2", "text")))
   twice = dataclasses.replace(EXPERIMENT, objectives=views)
-  image = image_flops(MODEL.image) + 2 * 8 * MODEL.image.pooled_width
+  image = MODEL.image.flops() + 2 * 8 * MODEL.image.pooled_width
   assert model_flops(twice) == two + 16 * 3 * (image + 2 * 16 * 8)
 
 

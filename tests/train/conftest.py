@@ -13,7 +13,7 @@ from tests.train.shared import prepared
 @pytest.fixture(scope="module", autouse=True)
 def shared_compilations() -> Iterator[None]:
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(loop, "prepare", lambda experiment, core, *, losses: prepared(experiment))
+    patch.setattr(loop, "prepare", lambda experiment, core, *, kinds: prepared(experiment))
     yield
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mmjax import interop
 from mmjax.experiment import PretrainedConfig
-from mmjax.interop.shapes import build, flat_shapes, flatten, unflatten
+from mmjax.interop.shapes import flat_shapes, flatten, unflatten
 from mmjax.train.setup import prepare
 from tests import tiny
 
@@ -16,7 +16,7 @@ def test_one_tower_is_read_and_the_other_begins_at_random(tmp_path):
   config = dataclasses.replace(tiny.MODEL.text, depth=1)
   rng = np.random.default_rng(0)
   theirs = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in flat_shapes(config).items()}
-  interop.save(build(config), unflatten(theirs), tmp_path, format="mmjax")
+  interop.save(config.build(), unflatten(theirs), tmp_path, format="mmjax")
   experiment = tiny.experiment(parallel=dict(fsdp=8))
   begun = dataclasses.replace(experiment, pretrained=PretrainedConfig(str(tmp_path), "text", ("/transformer/",)))
   training = prepare(begun)
@@ -36,7 +36,7 @@ def test_one_tower_is_read_and_the_other_begins_at_random(tmp_path):
 def test_weights_that_do_not_fit_are_named(tmp_path):
   config = dataclasses.replace(tiny.MODEL.text, width=8, num_heads=2)
   params = unflatten({name: np.zeros(shape, np.float32) for name, shape in flat_shapes(config).items()})
-  interop.save(build(config), params, tmp_path, format="mmjax")
+  interop.save(config.build(), params, tmp_path, format="mmjax")
   for pretrained, said in (
     (PretrainedConfig(str(tmp_path), "text"), "the model has"),
     (PretrainedConfig(str(tmp_path), "image", ("token",)), "none of its parameters"),

@@ -9,8 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from mmjax.objectives import clip_loss
-from mmjax.objectives.terms import Contrastive
+from mmjax.objectives import Contrastive, clip_loss
 from mmjax.parallel.mesh import put_batch
 from mmjax.train.step import example_keys, first_bad_parameter
 from tests.tiny import experiment, host_batch, training_on

@@ -23,11 +23,18 @@ from mmjax.models.gpt import GptConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.nn.words import WordsConfig
-from mmjax.objectives.answer_terms import Answer, Relevance
-from mmjax.objectives.image_terms import MaskedBoth, MaskedPatches
-from mmjax.objectives.pair_terms import Matching, MomentumContrastive
-from mmjax.objectives.terms import Contrastive
-from mmjax.objectives.word_terms import Caption, MaskedWords, NextSentence
+from mmjax.objectives import (
+  Answer,
+  Caption,
+  Contrastive,
+  MaskedBoth,
+  MaskedPatches,
+  MaskedWords,
+  Matching,
+  MomentumContrastive,
+  NextSentence,
+  Relevance,
+)
 from mmjax.parallel.mesh import ParallelConfig, put_batch
 from mmjax.train.config import OptimizerConfig
 from mmjax.train.setup import check_needs, prepare

@@ -1,4 +1,4 @@
-"""Terms that ask: what is the answer to this question about this picture, and which pixels is it about?"""
+"""Terms about questions: the answer, as a class or word by word, and the pixels that the question is about."""
 
 import dataclasses
 import math
@@ -6,17 +6,18 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
+from mmjax.models.protocols import Answers, Encodes, Fuses, Grounds, Writes
 from mmjax.objectives.answering import answer_class_loss
 from mmjax.objectives.captioning import caption_loss
 from mmjax.objectives.relevance import relevance_loss
-from mmjax.objectives.term import ExampleTerm, Forward, Scores, joint
+from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores, joint
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer(ExampleTerm):
-  """Which answer: cross-entropy of its class, from what picture and question say together (Antol et al. 2015).
+  """Visual question answering as classification, from the fused image and question (Antol et al. 2015).
 
-  An answer that is no class (-1) costs nothing and counts as wrong. Asks the model for fuse and answer_logits.
+  An answer that is no class (-1) has no loss and counts as wrong.
   """
 
   @property
@@ -27,7 +28,11 @@ class Answer(ExampleTerm):
   def needs(self) -> tuple[str, ...]:
     return ("image", "text", "answer")
 
-  def __call__(self, forward: Forward, taught: Any) -> Scores:
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Encodes, Fuses, Answers)
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
     logits, answer = forward.model.answer_logits(joint(forward.fused)), forward.batch["answer"]
     right = (jnp.argmax(logits, axis=-1) == answer).astype(jnp.float32)
     return {"loss": answer_class_loss(logits, answer), "accuracy": (right, jnp.ones_like(right))}
@@ -38,10 +43,7 @@ class Answer(ExampleTerm):
 
 @dataclasses.dataclass(frozen=True)
 class AnswerText(ExampleTerm):
-  """The answer word by word, from a decoder that reads picture and question (Li et al. 2022, BLIP, section 4.3).
-
-  Asks the model for fuse and decode.
-  """
+  """The answer word by word, from a decoder that reads image and question (Li et al. 2022, BLIP, section 4.3)."""
 
   @property
   def name(self) -> str:
@@ -51,7 +53,15 @@ class AnswerText(ExampleTerm):
   def needs(self) -> tuple[str, ...]:
     return ("image", "text", "answer_text")
 
-  def __call__(self, forward: Forward, taught: Any) -> Scores:
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Encodes, Fuses, Writes)
+
+  @property
+  def special_tokens(self) -> tuple[str, ...]:
+    return ("begin",)
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
     ids = forward.batch["answer_text"]
     logits = forward.model.decode(ids, forward.fused["text"], rng=forward.rng)
     return {"loss": caption_loss(logits, ids, pad_id=forward.model.config.text.pad_id)}
@@ -62,7 +72,7 @@ class AnswerText(ExampleTerm):
 
 @dataclasses.dataclass(frozen=True)
 class Relevance(ExampleTerm):
-  """Which pixels the question is about. Asks the model for fuse and relevance_logits."""
+  """The pixels that the question is about."""
 
   kind: Literal["bce", "squared", "absolute"] = "bce"
   """bce; squared and absolute error are there to be seen failing where few pixels are relevant."""
@@ -75,7 +85,11 @@ class Relevance(ExampleTerm):
   def needs(self) -> tuple[str, ...]:
     return ("image", "text", "relevance")
 
-  def __call__(self, forward: Forward, taught: Any) -> Scores:
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Encodes, Fuses, Grounds)
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
     logits = forward.model.relevance_logits(forward.fused["image"].tokens)
     return {"loss": relevance_loss(logits, forward.batch["relevance"], kind=self.kind)}
 

@@ -1,15 +1,14 @@
-"""Terms about words: hidden ones, next ones, and whether a second sentence follows the first."""
+"""Terms about words: masked language modelling, next sentence prediction, captioning."""
 
 import dataclasses
-import inspect
 import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from mmjax.models.protocols import Encodes, Fuses, GuessesWords, OrdersSentences, Writes
 from mmjax.objectives.balance import piecewise_linear
 from mmjax.objectives.captioning import caption_loss
 from mmjax.objectives.masked_words import (
@@ -20,7 +19,7 @@ from mmjax.objectives.masked_words import (
   take_positions,
 )
 from mmjax.objectives.next_sentence import next_sentence_loss
-from mmjax.objectives.term import ExampleTerm, Forward, Scores
+from mmjax.objectives.terms.base import AVERAGE, ExampleTerm, Forward, Scores
 from mmjax.types import Encoded
 
 
@@ -58,10 +57,7 @@ def hide_words(forward: Forward, rate: float, segments: bool) -> Hidden:
 
 @dataclasses.dataclass(frozen=True)
 class MaskedWords(ExampleTerm):
-  """Hidden words, guessed from the others and from the picture (Devlin et al. 2019; Li et al. 2021, ALBEF, eq. 3).
-
-  Asks the model for encode_words, word_logits and, with a picture, fuse; the data's tokenizer needs a mask token.
-  """
+  """Masked language modelling, from words and image (Devlin et al. 2019; Li et al. 2021, ALBEF, eq. 3)."""
 
   image: bool = True
   """Guess from the picture as well; otherwise from the text alone (BERT)."""
@@ -85,10 +81,18 @@ class MaskedWords(ExampleTerm):
     return ("image",) if self.image else ()
 
   @property
-  def teacher(self) -> bool:
-    return bool(self.alpha)
+  def asks(self) -> tuple[type, ...]:
+    return (GuessesWords, *(Encodes, Fuses) * self.image)
 
-  def __call__(self, forward: Forward, taught: Any) -> Scores:
+  @property
+  def special_tokens(self) -> tuple[str, ...]:
+    return ("mask",)
+
+  @property
+  def teacher(self) -> str | None:
+    return AVERAGE if self.alpha else None
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
     logits, hidden = self._guess(forward)
     if self.alpha:
       alpha = piecewise_linear(forward.step, self.alpha)
@@ -108,21 +112,12 @@ class MaskedWords(ExampleTerm):
     text = hidden.text
     if self.image:
       text = forward.model.fuse(forward.encoded["image"], text, rng=forward.rng)["text"]
-    head = forward.model.word_logits
-    return head(take_positions(text.tokens, hidden.positions), **({} if self.image else alone(head))), hidden
-
-
-def alone(head: Callable[..., Array]) -> dict[str, bool]:
-  """What tells a head with two sets of weights (FLAVA's) that its tokens have not been fused."""
-  return {"fused": False} if "fused" in inspect.signature(head).parameters else {}
+    return forward.model.word_logits(take_positions(text.tokens, hidden.positions), fused=self.image), hidden
 
 
 @dataclasses.dataclass(frozen=True)
 class NextSentence(ExampleTerm):
-  """Does the second sentence follow the first? From the text with words hidden (Devlin et al. 2019, section 3.1).
-
-  Asks the model for encode_words and next_logits.
-  """
+  """Next sentence prediction, from the text with words hidden (Devlin et al. 2019, section 3.1)."""
 
   rate: float = 0.15
   """As that of MaskedWords beside it: the two then read the same hidden text, which is encoded once."""
@@ -139,7 +134,15 @@ class NextSentence(ExampleTerm):
   def reads(self) -> tuple[str, ...]:
     return ()
 
-  def __call__(self, forward: Forward, taught: Any) -> Scores:
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (OrdersSentences,)
+
+  @property
+  def special_tokens(self) -> tuple[str, ...]:
+    return ("mask",)
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
     logits, follows = forward.model.next_logits(hide_words(forward, self.rate, True).text.pooled), forward.batch["next"]
     right = (jnp.argmax(logits, -1) == follows).astype(jnp.float32)
     return {"loss": next_sentence_loss(logits, follows), "accuracy": (right, jnp.ones_like(right))}
@@ -150,10 +153,7 @@ class NextSentence(ExampleTerm):
 
 @dataclasses.dataclass(frozen=True)
 class Caption(ExampleTerm):
-  """Each next word of the text, from those before it and from the picture (CoCa, Yu et al. 2022, eq. 4; BLIP's LM).
-
-  Asks the model for decode; the data's tokenizer needs a begin token.
-  """
+  """Captioning: each next word, from those before it and the image (CoCa, Yu et al. 2022, eq. 4; BLIP's LM)."""
 
   image: bool = True
   """Say it of the picture; otherwise of nothing (GPT)."""
@@ -174,15 +174,19 @@ class Caption(ExampleTerm):
   def reads(self) -> tuple[str, ...]:
     return ("image",) if self.image else ()
 
-  def __call__(self, forward: Forward, taught: Any) -> Scores:
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Writes, *(Encodes,) * self.image)
+
+  @property
+  def special_tokens(self) -> tuple[str, ...]:
+    return ("begin",)
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
     ids, pad_id = forward.batch["text"], forward.model.config.text.pad_id
     image = forward.encoded["image"] if self.image else None
-    # CoCa's decoder goes on from what encode said of the text, if another term asked for it.
-    continues = (
-      self.image and "text" in forward.encoded and "text" in inspect.signature(forward.model.decode).parameters
-    )
-    known = {"text": forward.encoded["text"]} if continues else {}
-    logits = forward.model.decode(ids, image, rng=forward.rng, **known)
+    known = forward.encoded.get("text") if self.image else None  # there if another term asked for it
+    logits = forward.model.decode(ids, image, rng=forward.rng, text=known)
     return {"loss": caption_loss(logits, ids, pad_id=pad_id, label_smoothing=self.label_smoothing, per=self.per)}
 
   def chance(self, batch_size: int, model: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""Terms about hidden patches: of a picture alone, and of a picture and its text together."""
+"""Terms about hidden patches: masked image modelling, and masked multimodal modelling."""
 
 import dataclasses
 from typing import Any, Literal
@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
+from mmjax.models.protocols import Fuses, GuessesPatches, GuessesWords
 from mmjax.nn.stochastic import fold_in
 from mmjax.objectives.codebook import nearest_code
 from mmjax.objectives.masked_images import masked_code_loss, masked_pixel_loss
@@ -15,14 +16,14 @@ from mmjax.objectives.masked_words import masked_word_loss, take_positions
 from mmjax.objectives.patch_masks import block_patches, random_patches
 from mmjax.objectives.patches import normalize_patches, patchify
 from mmjax.objectives.per_example import ExampleLosses
-from mmjax.objectives.term import ExampleTerm, Forward, Scores
-from mmjax.objectives.word_terms import hide_words, share
+from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores
+from mmjax.objectives.terms.words import hide_words, share
 from mmjax.types import Encoded
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedPatches(ExampleTerm):
-  """Hidden patches, guessed from the others (SimMIM, BEiT, FLAVA's MIM). Asks for encode_patches and patch_logits."""
+  """Masked image modelling: hidden patches, guessed from the others (SimMIM, BEiT, FLAVA's MIM)."""
 
   rate: float = 0.4
   """Share of the patches that is hidden (FLAVA: .4; SimMIM: .6)."""
@@ -46,7 +47,11 @@ class MaskedPatches(ExampleTerm):
   def reads(self) -> tuple[str, ...]:
     return ()
 
-  def __call__(self, forward: Forward, taught: Any) -> Scores:
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (GuessesPatches,)
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
     image, hidden = hide_patches(forward, self.rate, self.blocks)
     return {"loss": self.guess(forward, image, hidden, fused=False)}
 
@@ -63,7 +68,7 @@ class MaskedPatches(ExampleTerm):
 class MaskedBoth(MaskedPatches):
   """Masked multimodal modelling: hidden words and hidden patches, each guessed from both (FLAVA, section 3.1).
 
-  The loss is the sum of the two, which are logged beside it. Asks besides for encode_words, fuse and word_logits.
+  The loss is the sum of the two, which are logged beside it.
   """
 
   word_rate: float = 0.15
@@ -77,7 +82,15 @@ class MaskedBoth(MaskedPatches):
   def needs(self) -> tuple[str, ...]:
     return ("image", "text")
 
-  def __call__(self, forward: Forward, taught: Any) -> Scores:
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (GuessesPatches, GuessesWords, Fuses)
+
+  @property
+  def special_tokens(self) -> tuple[str, ...]:
+    return ("mask",)
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
     image, hidden = hide_patches(forward, self.rate, self.blocks)
     words = hide_words(forward, self.word_rate, segments=False)
     fused = forward.model.fuse(image, words.text, rng=fold_in(forward.rng, 998))

@@ -1,0 +1,78 @@
+"""The one list of what comes with mmjax: every class that an open field of a configuration may hold.
+
+A class of a script's own is not listed here: it is given to `mmjax.cli.main` and `mmjax.load_run` as `kinds=(Mine,)`.
+"""
+
+from mmjax.encoders.resnet import ResNetConfig
+from mmjax.encoders.text import TextConfig
+from mmjax.encoders.vit import ViTConfig
+from mmjax.kinds import Kind
+from mmjax.models.albef import AlbefConfig
+from mmjax.models.bert import BertConfig
+from mmjax.models.blip import BlipConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.models.coca import CocaConfig
+from mmjax.models.coca_open_clip import OpenClipCocaConfig
+from mmjax.models.flava import FlavaConfig
+from mmjax.models.gpt import GptConfig
+from mmjax.models.two_tower import TwoTowerConfig
+from mmjax.models.vilt import ViltConfig
+from mmjax.models.vqa import VqaConfig
+from mmjax.objectives.terms import answers, contrastive, distillation, matching, momentum, patches, sogclr, words
+from mmjax.objectives.terms.pair_losses import (
+  Align,
+  Dcl,
+  Focal,
+  Hinge,
+  SemiHard,
+  Sigmoid,
+  Softmax,
+  Supcon,
+  Triplet,
+  Unicl,
+)
+
+KINDS: tuple[type[Kind], ...] = (
+  # towers
+  ViTConfig,
+  ResNetConfig,
+  TextConfig,
+  # models
+  TwoTowerConfig,
+  AlbefConfig,
+  BertConfig,
+  BlipConfig,
+  BlipCaptionerConfig,
+  BlipRetrievalConfig,
+  CocaConfig,
+  FlavaConfig,
+  GptConfig,
+  OpenClipCocaConfig,
+  ViltConfig,
+  VqaConfig,
+  # terms of the loss
+  contrastive.Contrastive,
+  distillation.Distillation,
+  momentum.MomentumContrastive,
+  sogclr.Sogclr,
+  matching.Matching,
+  words.Caption,
+  words.MaskedWords,
+  words.NextSentence,
+  patches.MaskedBoth,
+  patches.MaskedPatches,
+  answers.Answer,
+  answers.AnswerText,
+  answers.Relevance,
+  # pairwise losses
+  Softmax,
+  Sigmoid,
+  Align,
+  Dcl,
+  Focal,
+  Hinge,
+  SemiHard,
+  Supcon,
+  Triplet,
+  Unicl,
+)

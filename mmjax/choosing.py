@@ -1,0 +1,151 @@
+"""Choosing the classes of open fields on the command line, before tyro parses the fields of what was chosen.
+
+`--data.source folder --data.source.path photos` is two options: the first replaces the value of the open field
+`data.source` by a Folder with its defaults, the second is one of that class's own fields.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from mmjax.errors import ConfigError
+from mmjax.kinds import Kind, default, find, is_base, of_base, option_name
+
+Config = TypeVar("Config")
+
+
+def chosen(config: Config, arguments: Sequence[str], kinds: Sequence[type[Kind]]) -> tuple[Config, list[str]]:
+  """Returns the configuration with the classes that the command line names, and the arguments that are left.
+
+  Args:
+    config: the defaults.
+    arguments: options and values. `--objectives contrastive matching` replaces a tuple, `--objectives.0.loss hinge`
+      one value, `--data.columns image=picture text=caption` a mapping. A value that is of that class already is kept.
+    kinds: the classes that are known.
+  Raises: ConfigError for a name that is not known, an option without a name, and a field that another class has.
+  """
+  rest, waiting = [], list(arguments)
+  while waiting:
+    argument = waiting.pop(0)
+    option, equals, value = argument.partition("=")
+    path = option[2:].replace("-", "_") if option.startswith("--") else ""
+    fields = open_fields(config) if path else {}
+    if path not in fields:
+      rest.append(argument)
+      continue
+    names = [value] if equals else []
+    while not equals and waiting and not waiting[0].startswith("--"):
+      names.append(waiting.pop(0))
+    steps = path.split(".")
+    config = replaced(config, steps, _made(_value(config, steps), fields[path], names, kinds, option))
+  _check_fields(config, rest, kinds)
+  return config, rest
+
+
+def listing(config: Any, kinds: Sequence[type[Kind]]) -> str:
+  """The open fields of a configuration and the classes that each may hold, a line each, for --help."""
+  lines = []
+  for path, base in open_fields(config).items():
+    if not path.rpartition(".")[2].isdigit():
+      names = ", ".join(option_name(kind) for kind in of_base(base, kinds))
+      lines.append(f"  --{path.replace('_', '-')} {names}")
+  return "Fields that hold one of several classes, chosen by name (--FIELD NAME):\n" + "\n".join(lines)
+
+
+def open_fields(value: Any, prefix: str = "") -> dict[str, type[Kind]]:
+  """{path: base} of every open field of a configuration; elements of tuples and mappings have paths of their own."""
+  found: dict[str, type[Kind]] = {}
+  for name, annotation in _annotations(type(value)).items():
+    path, inner = f"{prefix}{name}", getattr(value, name)
+    base = annotation if is_base(annotation) else _element(annotation)
+    if base is not None:
+      found[path] = base
+    for step, element in _elements(inner):
+      found |= {f"{path}{step}": base} if base is not None and step else {}
+      found |= open_fields(element, f"{path}{step}.") if dataclasses.is_dataclass(element) else {}
+  return found
+
+
+def replaced(value: Any, path: Sequence[str], new: Any) -> Any:
+  """A configuration with the value at a path replaced. Path elements are field names, tuple indices, mapping keys."""
+  if not path:
+    return new
+  step, rest = path[0], path[1:]
+  if isinstance(value, tuple):
+    place = int(step)
+    return (*value[:place], replaced(value[place], rest, new), *value[place + 1 :])
+  if isinstance(value, Mapping):
+    return {**value, step: replaced(value[step], rest, new)}
+  return dataclasses.replace(value, **{step: replaced(getattr(value, step), rest, new)})
+
+
+def _annotations(kind: Any) -> dict[str, Any]:
+  if not dataclasses.is_dataclass(kind):
+    return {}
+  hints = typing.get_type_hints(kind)
+  return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _element(annotation: Any) -> type[Kind] | None:
+  """The base of tuple[Base, ...], Mapping[str, Base] and Base | None; None for any other annotation."""
+  arguments = [argument for argument in typing.get_args(annotation) if is_base(argument)]
+  return arguments[0] if len(arguments) == 1 else None
+
+
+def _elements(value: Any) -> list[tuple[str, Any]]:
+  if isinstance(value, tuple):
+    return [("", value), *((f".{place}", element) for place, element in enumerate(value))]
+  if isinstance(value, Mapping):
+    return [("", value), *((f".{key}", element) for key, element in value.items())]
+  return [("", value)]
+
+
+def _value(config: Any, path: Sequence[str]) -> Any:
+  for step in path:
+    if isinstance(config, tuple):
+      config = config[int(step)]
+    else:
+      config = config[step] if isinstance(config, Mapping) else getattr(config, step)
+  return config
+
+
+def _made(old: Any, base: type[Kind], names: Sequence[str], kinds: Sequence[type[Kind]], option: str) -> Any:
+  """The new value of an open field: of one class, of a tuple of classes, or of a mapping to classes."""
+  if isinstance(old, tuple):
+    return tuple(_one(None, base, name, kinds, option) for name in names)
+  if isinstance(old, Mapping):
+    pairs = [name.partition("=") for name in names]
+    if not all(equals for _, equals, _ in pairs):
+      raise ConfigError(f"{option} takes NAME=KIND pairs, such as image=picture; got {' '.join(names)}")
+    return {name: _one(old.get(name), base, kind, kinds, option) for name, _, kind in pairs}
+  if len(names) != 1:
+    known = ", ".join(option_name(kind) for kind in of_base(base, kinds))
+    raise ConfigError(f"{option} takes one name, got {len(names)}; there are {known}")
+  return _one(old, base, names[0], kinds, option)
+
+
+def _one(old: Any, base: type[Kind], name: str, kinds: Sequence[type[Kind]], option: str) -> Any:
+  if name == "None" and not isinstance(old, base):
+    return None
+  try:
+    kind = find(base, name, kinds)
+  except ConfigError as error:
+    raise ConfigError(f"{option}: {error}") from error
+  return old if type(old) is kind else default(kind, option)
+
+
+def _check_fields(config: Any, arguments: Sequence[str], kinds: Sequence[type[Kind]]) -> None:
+  """Raises ConfigError for a field that the value of an open field lacks and another class has."""
+  fields = open_fields(config)
+  for argument in arguments:
+    option = argument.partition("=")[0]
+    path, _, name = option[2:].replace("-", "_").rpartition(".") if option.startswith("--") else ("", "", "")
+    if path not in fields or not isinstance(here := _value(config, path.split(".")), Kind):
+      continue
+    having = [kind for kind in of_base(fields[path], kinds) if name in _annotations(kind)]
+    if name not in _annotations(type(here)) and having:
+      names = ", ".join(option_name(kind) for kind in having)
+      raise ConfigError(
+        f"{option}: {option_name(type(here))} has no {name!r}; choose --{path.replace('_', '-')} {names}"
+      )

@@ -1,0 +1,22 @@
+"""The base of the configurations of towers."""
+
+import flax.linen as nn
+
+from mmjax.kinds import Kind
+
+
+class TowerConfig(Kind):
+  """Configuration of a tower: one modality in, `Encoded` out."""
+
+  @property
+  def pooled_width(self) -> int:
+    """Width of the one vector per example."""
+    raise NotImplementedError
+
+  def flops(self) -> int:
+    """Forward FLOPs for one example, by formula: what is dropped in training counts, and so does padding."""
+    raise NotImplementedError
+
+  def build(self) -> nn.Module:
+    """Returns the linen module. It is called with the column's array [batch, ...] and `rng`, and returns Encoded."""
+    raise NotImplementedError

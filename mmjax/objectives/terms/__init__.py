@@ -1,0 +1,1 @@
+"""The weighted terms of a run's loss."""

@@ -1,0 +1,55 @@
+"""Distillation of a shared space: a frozen teacher's similarities are the target."""
+
+import dataclasses
+from typing import Any
+
+from jax import Array
+from jaxtyping import Float
+
+from mmjax.models.protocols import Compares, Encodes
+from mmjax.objectives.distillation import distillation_loss
+from mmjax.objectives.terms.base import BatchTerm, Whole
+from mmjax.objectives.terms.sharded import over_shards
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation(BatchTerm):
+  """Cross-entropy from a teacher's softmax over the batch to the student's (Wu et al. 2023, TinyCLIP).
+
+  The teacher's embeddings may have another dimension. It reads the same batch: images of the same size, and the same
+  tokenizer.
+  """
+
+  between: tuple[str, str] = ("image", "text")
+  """The two embeddings that are compared."""
+  of: str = ""
+  """The frozen teacher: the workdir of a run, or published weights that mmjax.interop.load reads."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if not self.of:
+      raise ValueError("distillation needs a teacher: set `of` to the workdir of a run, or to published weights")
+
+  @property
+  def name(self) -> str:
+    return f"distillation_{'_'.join(self.between)}"
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return self.between
+
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Encodes, Compares)
+
+  @property
+  def teacher(self) -> str:
+    return self.of
+
+  def over_batch(self, whole: Whole) -> tuple[Float[Array, ""], None]:
+    def local(rows: Any, columns: Any, their_rows: Any, their_columns: Any, scale: Array, their_scale: Array) -> Any:
+      scales: Any = dict(logit_scale=scale, teacher_scale=their_scale)
+      return distillation_loss(rows, columns, their_rows, their_columns, **scales, axis_name=whole.axes)
+
+    rows = [embeddings[name] for embeddings in (whole.embeddings, whole.taught) for name in self.between]
+    return over_shards(local, whole, rows, (whole.logit_scale, whole.taught_scale)), None

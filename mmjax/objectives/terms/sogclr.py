@@ -1,0 +1,74 @@
+"""Contrast that is unbiased at small batches: a normaliser per example, kept from epoch to epoch."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from mmjax.errors import ConfigError
+from mmjax.models.protocols import Compares, Encodes
+from mmjax.objectives.balance import piecewise_linear
+from mmjax.objectives.terms.base import BatchTerm, Whole
+from mmjax.objectives.terms.sharded import over_shards
+from mmjax.objectives.variants import sogclr_loss
+
+Normalisers = tuple[Float[Array, "examples"], Float[Array, "examples"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sogclr(BatchTerm):
+  """Softmax contrast with a moving normaliser per example (Yuan et al. 2022, alg. 1; FastCLIP, Wei et al. 2024).
+
+  CLIP's denominator is the batch's, which is a poor estimate of the data set's where the batch is small. Here each
+  example keeps a moving average of its own denominator: 8 bytes per example, indexed by its number in the source.
+  """
+
+  between: tuple[str, str] = ("image", "text")
+  """The two embeddings that are compared."""
+  gamma: tuple[tuple[int, float], ...] = ((0, 0.8),)
+  """(step, share) points: this batch's share of the moving average, in (0, 1]; 1 is the batch alone."""
+  examples: int = 0
+  """Number of training examples; 0: taken from the data."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if not self.gamma or any(not 0.0 < share <= 1.0 for _, share in self.gamma):
+      raise ValueError(f"gamma={self.gamma} must be (step, share) points with shares in (0, 1]")
+
+  @property
+  def name(self) -> str:
+    return f"sogclr_{'_'.join(self.between)}"
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return (*self.between, "index")
+
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Encodes, Compares)
+
+  def fitted(self, *, num_records: int) -> "Sogclr":
+    if self.examples not in (0, num_records):
+      raise ConfigError(f"{self.name} was set to {self.examples} examples, but the data has {num_records}: set it to 0")
+    return dataclasses.replace(self, examples=num_records)
+
+  def memory(self, embed_dim: int) -> Normalisers:
+    """Logarithms of the normalisers of rows and of columns; -inf: never seen."""
+    if not self.examples:
+      raise ConfigError(f"{self.name} keeps a number per training example: set its `examples` to how many there are")
+    empty = lambda: jnp.full(self.examples, -jnp.inf, jnp.float32)
+    return empty(), empty()
+
+  def over_batch(self, whole: Whole) -> tuple[Float[Array, ""], Normalisers]:
+    index = whole.batch["index"]
+
+    def local(rows: Any, columns: Any, old: Any, scale: Array, gamma: Array) -> Any:
+      return sogclr_loss(rows, columns, old, logit_scale=scale, gamma=gamma, axis_name=whole.axes)
+
+    rows = (*(whole.embeddings[name] for name in self.between), tuple(kept[index] for kept in whole.memory))
+    shared = (whole.logit_scale, piecewise_linear(whole.step, self.gamma))
+    loss, new = over_shards(local, whole, rows, shared, by_row=True)
+    one, two = (kept.at[index].set(value) for kept, value in zip(whole.memory, new, strict=True))
+    return loss, (one, two)
