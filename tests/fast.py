@@ -11,6 +11,7 @@ encoders/test_sizes
 evaluate/test_answers evaluate/test_captions evaluate/test_matching evaluate/test_metrics evaluate/test_report
 evaluate/test_suite evaluate/test_zero_shot
 fusion/test_reference
+golden/test_batches golden/test_configs
 interop/test_bad_input
 models/test_counting
 nn/test_attention nn/test_dense nn/test_mlp nn/test_norm nn/test_stochastic
