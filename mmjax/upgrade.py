@@ -19,8 +19,7 @@ def upgraded(fields: Any) -> Any:
 
 def upgraded_model(fields: dict[str, Any]) -> dict[str, Any]:
   """The JSON of a model: of two towers, which tower each is."""
-  towers = ("TwoTowerConfig", "FlavaConfig")
-  if fields.get(TAG) not in towers or not isinstance(fields.get("image"), dict):
+  if fields.get(TAG) != "TwoTowerConfig" or not isinstance(fields.get("image"), dict):
     return fields
   image = fields["image"]
   kind = "ResNetConfig" if "layers" in image else "ViTConfig"
