@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,20 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, Int
 
+from mmjax.data.columns.base import Evaluating
+from mmjax.data.columns.fitting import load_columns
+from mmjax.data.features import run_columns
 from mmjax.data.lazy_rows import LazyRows
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import eval_transform
+from mmjax.errors import UserError
 from mmjax.experiment import Experiment, read_experiment
 from mmjax.kinds import Kind
-from mmjax.models.inputs import image_size
+from mmjax.models.config import image_size
 from mmjax.nn.norm import normalize
 from mmjax.parallel.mesh import batch_sharding, batch_shards, make_mesh, put_rows, replicated
 
-CONFIG, CHECKPOINTS, TOKENIZER = "config.json", "checkpoints", "tokenizer"
+CONFIG, CHECKPOINTS, TOKENIZER, COLUMNS = "config.json", "checkpoints", "tokenizer", "columns.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +37,21 @@ class Run:
     workdir: the folder it came from.
     model: the linen module.
     params: its parameters (the moving average, where the run kept one).
-    tokenizer: strings to token ids, with the padding, EOS, case and length rules of training.
+    tokenizer: strings to token ids, with the padding, EOS, case and length rules of training; None for a run without
+      text.
     mesh: the devices that encode; batches are split over its batch axes.
     step: optimiser steps the parameters have seen.
+    fitted: what columns have learnt of the training data, by name.
   """
 
   experiment: Experiment
   workdir: Path
   model: nn.Module
   params: Any
-  tokenizer: Tokenizer
+  tokenizer: Tokenizer | None
   mesh: Mesh
   step: int
+  fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def preprocess(self, image: Any) -> Float[np.ndarray, "height width 3"]:
     """A path, encoded bytes, PIL image or uint8 array, resized and normalised as in evaluation."""
@@ -60,8 +67,25 @@ class Run:
     """Unit-norm embeddings of sentences."""
     if isinstance(strings, str):
       raise TypeError("encode_text takes a list of strings; wrap the one string in a list")
+    if self.tokenizer is None:
+      raise UserError(f"the run in {self.workdir} has no text, and so no tokenizer")
     ids = self.tokenizer(list(strings))
     return self._encode("encode_text", len(ids), ids.__getitem__)
+
+  def encode(self, column: str, items: Sequence[Any]) -> Float[np.ndarray, "n dim"]:
+    """Unit-norm embeddings of the items of one column: images, strings, or whatever `data.columns` has there.
+
+    Raises: UserError for a column that the run does not have.
+    """
+    columns = run_columns(self.experiment.data)
+    if column not in columns:
+      raise UserError(f"the run in {self.workdir} has no column {column!r}; it has {', '.join(columns)}")
+    kind = columns[column]
+    image = self._transform if image_size(self.experiment.model) else None
+    evaluating = Evaluating(image, self.tokenizer, lambda record: record["captions"]["name"][0], self.fitted)
+    records = [kind.record(item) for item in items]
+    rows = kind.evaluated(column, records, np.arange(len(items)), evaluating)[column] if records else []
+    return self._encode(_EncodeColumn(column), len(items), rows.__getitem__)
 
   def shown(self, images: Any, places: Int[np.ndarray, " n"]) -> LazyRows:
     """The pictures at some places, as rows of a batch: preprocessed where a device of this process takes them."""
@@ -72,7 +96,9 @@ class Run:
   def _transform(self) -> Any:
     return eval_transform(self.experiment.data, image_size(self.experiment.model))
 
-  def _encode(self, method: str, total: int, take: Callable[[np.ndarray], Any]) -> Float[np.ndarray, "n dim"]:
+  def _encode(
+    self, method: str | Callable[..., Any], total: int, take: Callable[[np.ndarray], Any]
+  ) -> Float[np.ndarray, "n dim"]:
     """In batches of one size (the last is padded), each split over the mesh; every process gets every row."""
     size = self.batch_size(total)
     parts = []
@@ -94,8 +120,20 @@ class Run:
     return size
 
 
+@dataclasses.dataclass(frozen=True)
+class _EncodeColumn:
+  """The embeddings of one column, as a method of any model that compares (equal ones share a compilation)."""
+
+  column: str
+
+  def __call__(self, model: Any, rows: jax.Array) -> jax.Array:
+    return model.project(model.encode({self.column: rows}))[self.column]
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _embed(model: nn.Module, method: str, sharding: NamedSharding, params: Any, rows: jax.Array) -> jax.Array:
+def _embed(
+  model: nn.Module, method: str | Callable[..., Any], sharding: NamedSharding, params: Any, rows: jax.Array
+) -> jax.Array:
   embeddings: Any = model.apply({"params": params}, rows, method=method)
   return jax.lax.with_sharding_constraint(normalize(embeddings), sharding)
 
@@ -123,5 +161,7 @@ def load_run(workdir: str | Path, *, step: int | None = None, kinds: Sequence[ty
   checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
   params, step = checkpoints.restore_params(shapes, shardings, step)
   checkpoints.close()
-  tokenizer = Tokenizer.load(workdir / TOKENIZER)
-  return Run(experiment, workdir, model, params, tokenizer, mesh, step)
+  folder = workdir / TOKENIZER
+  texts = any(column.tokenizes for column in run_columns(experiment.data).values())
+  tokenizer = Tokenizer.load(folder) if texts or folder.exists() else None
+  return Run(experiment, workdir, model, params, tokenizer, mesh, step, load_columns(workdir / COLUMNS))

@@ -1,7 +1,10 @@
 """Every --data.* setting."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
+
+from mmjax.data.columns.base import Column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +176,8 @@ class DataConfig:
   """Subtracted from the colours (0 to 1)."""
   std: tuple[float, float, float] = (0.5, 0.5, 0.5)
   """Colours are divided by it after the mean is gone."""
+  columns: Mapping[str, Column] = dataclasses.field(default_factory=dict, hash=False)
+  """Arrays of a batch by name, and what each is made of; empty: those of the source."""
   views: Literal[1, 2] = 1
   """2: rows also have `text2` and `image2`, another artist's picture of the same (or this one again)."""
   workers: int = 0

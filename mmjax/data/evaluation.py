@@ -1,97 +1,59 @@
 """Records in order, once, in batches of one size: the input of evaluation."""
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from mmjax.data.features import source_features
-from mmjax.data.images import decode, decode_mask
-from mmjax.data.lazy_rows import LazyRows
-from mmjax.data.sources import Record, Source
+from mmjax.data.columns.base import Column, Evaluating
+from mmjax.data.features import source_columns, source_features
+from mmjax.data.sources import Source
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import PRIMARY, EvalImage
-from mmjax.data.words import check_record, columns, pair
 
 
 def evaluation_batches(
   source: Source,
-  transform: EvalImage,
-  tokenizer: Tokenizer,
+  transform: EvalImage | None,
+  tokenizer: Tokenizer | None,
   *,
   batch_size: int,
   caption: Callable[[Any], str] | None = None,
+  columns: Mapping[str, Column] | None = None,
+  fitted: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-  """Batches of "index", "concept", "valid", and what the source fills ("image", "text", ...; mmjax.data.features).
+  """Batches of "index", "concept", "valid", and the arrays of the columns.
 
   The last batch is filled up by repeating its last record; `valid` (bool) is False for the repetitions. All are arrays,
-  but for "image" and "relevance": they are LazyRows, and decoded where they are asked for.
+  but for images and masks: they are LazyRows, and decoded where they are asked for.
 
   Args:
     source: the records.
     transform: mmjax.data.eval_transform(...).
-    tokenizer: makes the captions ids.
+    tokenizer: makes ids of texts.
     batch_size: rows of every batch.
     caption: chooses a record's caption; by default its first main caption.
+    columns: by name; those of the source where it is None.
+    fitted: what columns learnt of the training data, by name.
 
   Raises:
-    DataError: a record without caption, by name; where it is asked for, an unreadable picture.
+    DataError: a record without caption, by name; where it is asked for, an unreadable image.
   """
   choose = caption or (lambda record: record["captions"][PRIMARY][0])
-  features = source_features(source)
+  columns = source_columns(source_features(source)) if columns is None else columns
+  evaluating = Evaluating(transform, tokenizer, choose, fitted or {})
   for start in range(0, len(source), batch_size):
     indices = np.arange(start, start + batch_size)
     valid = indices < len(source)
     indices = np.minimum(indices, len(source) - 1).astype(np.int32)
     records = [source[index] for index in indices[valid].tolist()]
     for record in records:
-      check_record(record, features)
-    concepts = np.array([record["concept"] for record in records], np.int32)
-    entries = _texts(records, indices, tokenizer, features, choose) | {"concept": concepts}
-    missing = batch_size - len(records)
-    batch = {
-      key: np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1), mode="edge") for key, rows in entries.items()
-    }
-    yield batch | _pictures(records, indices - start, transform, features) | {"index": indices, "valid": valid}
-
-
-def _pictures(
-  records: Sequence[Record], places: np.ndarray, transform: EvalImage, features: Sequence[str]
-) -> dict[str, LazyRows]:
-  """Pictures, and the masks of what is relevant in them, of the records at some places."""
-
-  def shown(wanted: list[int]) -> list[np.ndarray]:
-    return [transform(records[place]["image"], record=records[place]["id"]) for place in wanted]
-
-  def relevant(wanted: list[int]) -> list[np.ndarray]:
-    return [_mask(records[place], transform) for place in wanted]
-
-  side = transform.size
-  kinds = {"image": LazyRows(places, (side, side, 3), shown), "relevance": LazyRows(places, (side, side), relevant)}
-  return {name: rows for name, rows in kinds.items() if name in features}
-
-
-def _mask(record: Record, transform: EvalImage) -> np.ndarray:
-  size = decode(record["image"], record=record["id"], max_pixels=transform.max_pixels).size
-  return transform.mask(decode_mask(record["relevance"], size, record=record["id"]))
-
-
-def _texts(
-  records: Sequence[Record],
-  indices: np.ndarray,
-  tokenizer: Tokenizer,
-  features: Sequence[str],
-  choose: Callable[[Any], str],
-) -> dict[str, np.ndarray]:
-  """Captions, questions with answers, or pairs, half of which are of a text and the one that follows it."""
-  if "next" in features:
-    # Thue and Morse's order, not every other pair: sources have periods (stories go through four kinds of pair), and
-    # what tells an even place from an odd one must not tell what follows.
-    follows = np.bitwise_count(indices[: len(records)]) % 2 == 0
-    pairs = [pair(record, bool(real), 0.0) for record, real in zip(records, follows)]
-    firsts, seconds = zip(*pairs)
-    return columns({"first": firsts, "second": seconds}, tokenizer) | {"next": follows.astype(np.int32)}
-  if "answer" in features:
-    texts = {"text": [record["question"] for record in records], "answer": [record["answer"] for record in records]}
-    return columns(texts, tokenizer)
-  return columns({"text": [choose(record) for record in records]}, tokenizer)
+      for column in columns.values():
+        column.check(record)
+    places = indices - start
+    batch: dict[str, Any] = {"index": indices, "valid": valid}
+    batch["concept"] = np.array([record["concept"] for record in records], np.int32)[places]
+    for name, column in columns.items():
+      batch |= column.evaluated(name, records, places, dataclasses.replace(evaluating, first=start))
+    yield batch

@@ -3,7 +3,7 @@
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +66,14 @@ class Loader:
     self,
     config: DataConfig,
     source: Source,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     *,
     image_size: int,
     batch_size: int,
     seed: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    fitted: Mapping[str, Any] | None = None,
   ):
     if len(source) == 0:
       raise DataError("The data has no records: check --data.path, --data.vendors or the split.")
@@ -89,7 +90,7 @@ class Loader:
     rows = _Rows(order, batch_size, process_index, process_count)
     shapes = row_shapes(config, image_size, source_features(source)).values()
     self._batch_bytes = batch_size // process_count * sum(4 * math.prod(shape) for shape, _ in shapes)
-    batcher = Batcher(config, source, tokenizer, image_size, seed)
+    batcher = Batcher(config, source, tokenizer, image_size, seed, fitted)
     self._batches = grain.MapDataset.source(rows).map(_Prepare(batcher))
     self._iterator: Any = None
     self._named: set[str] = set()
@@ -191,24 +192,26 @@ class _Prepare(grain.MapTransform):
 def make_loader(
   config: DataConfig,
   source: Source,
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | None,
   *,
   image_size: int,
   batch_size: int,
   seed: int = 0,
   process_index: int | None = None,
   process_count: int | None = None,
+  fitted: Mapping[str, Any] | None = None,
 ) -> Loader:
   """The training batches of a source, sharded over the processes of jax.distributed unless told otherwise.
 
   Args:
     config: augmentation, caption sampling, workers, and what happens to bad records.
     source: the records.
-    tokenizer: makes the captions ids.
+    tokenizer: makes ids of texts; None where no column is text.
     image_size: height and width of the pictures in a batch.
     batch_size: of the global batch; each process gets batch_size / process_count rows.
     seed: of order, augmentation and caption sampling.
     process_index: of this process; process_count: of how many.
+    fitted: what columns learnt of the data, by name (mmjax.data.columns).
 
   Raises:
     DataError: no records, or a batch size the processes cannot share.
@@ -224,4 +227,5 @@ def make_loader(
     seed=seed,
     process_index=jax.process_index() if process_index is None else process_index,
     process_count=jax.process_count() if process_count is None else process_count,
+    fitted=fitted,
   )

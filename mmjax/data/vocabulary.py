@@ -12,9 +12,10 @@ from typing import Any
 
 import tokenizers
 
+from mmjax.data.columns.text import Answer, TextColumn
 from mmjax.data.config import DataConfig, TokenizerConfig
 from mmjax.data.errors import DataError
-from mmjax.data.features import config_features
+from mmjax.data.features import run_columns
 from mmjax.data.sources import Source, make_source
 from mmjax.data.tokenizer import Tokenizer, read_vocabulary, same_answer, train_vocabulary
 
@@ -36,7 +37,9 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
     DataError: unreadable tokenizer.json, missing special tokens, or a directory that cannot be written.
   """
   given = config.tokenizer.path
-  has_answers = "answer" in config_features(config)
+  columns = run_columns(config)
+  has_answers = any(isinstance(column, Answer) for column in columns.values())
+  written = [column for column in columns.values() if isinstance(column, TextColumn)]
   if given is not None and not has_answers:
     return Tokenizer(read_vocabulary(given), config.tokenizer)
   texts: dict[str, None] = {}  # sets that keep their order
@@ -45,6 +48,8 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
   source = make_source(config, "train") if source is None else source
   for record in _records(source, config, len(source) if has_answers else _MAX_RECORDS):
     texts.update(dict.fromkeys(_texts(record)))
+    for column in written:
+      texts.update(dict.fromkeys(column.texts(record)))
     shown.update(dict.fromkeys([record["question"]] if "question" in record else _texts(record)))
     answers.update([same_answer(record["answer"])] if has_answers else [])
   classes = most_frequent(answers, config.num_answers)

@@ -1,6 +1,7 @@
 """The base of the configurations of towers."""
 
 import flax.linen as nn
+from jax import Array
 
 from mmjax.kinds import Kind
 
@@ -15,6 +16,10 @@ class TowerConfig(Kind):
 
   def flops(self) -> int:
     """Forward FLOPs for one example, by formula: what is dropped in training counts, and so does padding."""
+    raise NotImplementedError
+
+  def example(self, batch_size: int) -> Array:
+    """Zeros of the shape that the tower takes: the array of its column, [batch, ...]."""
     raise NotImplementedError
 
   def build(self) -> nn.Module:

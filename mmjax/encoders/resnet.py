@@ -75,6 +75,9 @@ class ResNetConfig(TowerConfig):
     length = self.grid**2 + 1
     return total + 4 * length * width**2 + 4 * length * width + 2 * width * (width + self.output_dim)
 
+  def example(self, batch_size: int) -> Array:
+    return jnp.zeros((batch_size, self.image_size, self.image_size, 3), jnp.float32)
+
   def build(self) -> nn.Module:
     return ResNet(self)
 

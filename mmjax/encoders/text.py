@@ -66,6 +66,9 @@ class TextConfig(TransformerConfig, TowerConfig):
     pool = attention_pool_flops(self, self.max_length) if self.pool == "map" else 0
     return transformer_flops(self, self.max_length) + pool + (2 * self.width**2 if self.tanh_pool else 0)
 
+  def example(self, batch_size: int) -> Array:
+    return jnp.zeros((batch_size, self.max_length), jnp.int32)
+
   def build(self) -> nn.Module:
     return TextTransformer(self)
 

@@ -106,6 +106,9 @@ class ViTConfig(TransformerConfig, TowerConfig):
       total += attention_pool_flops(self, length)
     return total + (2 * (self.pool_width if self.pool == "queries" else width) ** 2 if self.tanh_pool else 0)
 
+  def example(self, batch_size: int) -> Array:
+    return jnp.zeros((batch_size, self.image_size, self.image_size, 3), jnp.float32)
+
   def build(self) -> nn.Module:
     return ViT(self)
 

@@ -11,7 +11,7 @@ from mmjax.data import evaluation_batches, make_source
 from mmjax.data.config import DataConfig
 from mmjax.data.features import source_features
 from mmjax.data.transforms import eval_transform
-from mmjax.models.inputs import image_size
+from mmjax.models.config import image_size
 
 _LEARNT_FROM = 20_000  # training records that priors are learnt from, at most
 

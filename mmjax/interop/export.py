@@ -10,7 +10,7 @@ from mmjax.interop.formats import Format
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.pretrained import save
 from mmjax.interop.tokenizer import export_tokenizer
-from mmjax.models.inputs import image_size
+from mmjax.models.config import image_size
 from mmjax.run import CONFIG, Run
 
 
@@ -24,7 +24,8 @@ def export_run(run: Run, format: Format, folder: Path | None = None) -> Path:
   preprocess = Preprocess(side, "shortest", "bilinear", data.mean, data.std) if side else None
   params = {name: part for name, part in run.params.items() if name != "balance"}  # which weighed the losses
   save(run.model, params, folder, format, preprocess=preprocess)
-  export_tokenizer(run.tokenizer, folder)
+  if run.tokenizer is not None:
+    export_tokenizer(run.tokenizer, folder)
   if format == "open_clip":
     name_tokenizer(folder, {"hf_tokenizer_name": str(folder), "tokenizer_kwargs": {"clean": "whitespace"}})
   config = json.loads((run.workdir / CONFIG).read_text(encoding="utf-8"))

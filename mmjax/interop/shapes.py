@@ -9,12 +9,9 @@ from typing import Any
 
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
+from mmjax.encoders import ResNetConfig, ViTConfig
 from mmjax.encoders.config import TowerConfig
-from mmjax.models import inputs
 from mmjax.models.config import ModelConfig as SystemConfig
 from mmjax.nn.transformer import TransformerConfig
 
@@ -106,10 +103,4 @@ def _unstacked(flat: Flat, take: Any) -> Flat:
 
 
 def _example(config: ModelConfig) -> Any:
-  match config:
-    case ViTConfig() | ResNetConfig():
-      return jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), np.float32)
-    case TextConfig():
-      return jnp.zeros((1, 1), jnp.int32)
-  system: Any = config
-  return jax.eval_shape(lambda: inputs.example_batch(system, 1))  # shapes: a configuration may claim huge pictures
+  return jax.eval_shape(lambda: config.example(1))  # shapes: a configuration may claim huge images

@@ -4,10 +4,10 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, to_json
+from mmjax.models.config import with_vocabulary
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.plan.cache import Cache
 from mmjax.plan.derive import derive
@@ -54,23 +54,16 @@ def plan(
 def as_planned(experiment: Experiment, topology: Topology) -> tuple[Experiment, tuple[str, ...]]:
   """The experiment as training would run it on the machine, and what had to be assumed.
 
-  Training gives the text tower the tokenizer's vocabulary and length; a vocabulary that is yet to be learnt is taken
-  to become as large as it may. The mesh follows the machine.
+  Training gives text towers the tokenizer's vocabulary and length. A vocabulary that is yet to be learnt is taken to
+  become as large as it may. The mesh follows the machine.
   """
-  model: Any = experiment.model
-  tokenizer, text = experiment.data.tokenizer, model.text
-  # A learnt vocabulary begins with padding and end token; in a file they can be anywhere, and matter to no shape.
-  size = text.vocab_size if tokenizer.path else tokenizer.vocab_size
-  text = dataclasses.replace(
-    text,
-    vocab_size=size,
-    max_length=tokenizer.max_length,
-    pad_id=text.pad_id if tokenizer.path else 0,
-    eos_id=text.eos_id if tokenizer.path else 1,
-    **({"mask_id": 2} if tokenizer.mask_token and hasattr(text, "mask_id") else {}),
-  )
+  tokenizer, facts = experiment.data.tokenizer, {"max_length": experiment.data.tokenizer.max_length}
+  if not tokenizer.path:  # in a file, padding and end can be any ids, which matter to no shape
+    facts |= {"vocab_size": tokenizer.vocab_size, "pad_id": 0, "eos_id": 1}
+  if tokenizer.mask_token:
+    facts["mask_id"] = 2
   parallel, notes = fit_mesh(experiment.parallel, topology)
-  model = dataclasses.replace(model, text=text)
+  model = with_vocabulary(experiment.model, facts)
   return dataclasses.replace(experiment, model=model, parallel=parallel), notes
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from mmjax.data.batching import row_shapes
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind
-from mmjax.models.inputs import image_size
+from mmjax.models.config import image_size
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.plan.axes import by_axes
 from mmjax.plan.compilers import COMPILER_PACKAGES, package_version

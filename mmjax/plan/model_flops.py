@@ -7,9 +7,9 @@ import jax
 
 from mmjax.data.batching import row_shapes
 from mmjax.experiment import Experiment
+from mmjax.models.config import image_size
 from mmjax.models.counting import training_flops
 from mmjax.models.flops import two_tower_flops
-from mmjax.models.inputs import image_size
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.parallel.mesh import ParallelConfig

@@ -1,7 +1,9 @@
 """The evaluations of a run while it trains: when they are due, what they found, and which was best."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmjax.data import Tokenizer
 from mmjax.errors import UserError
@@ -12,16 +14,32 @@ from mmjax.train.setup import Training
 from mmjax.train.state import TrainState
 
 
-def as_run(training: Training, workdir: Path, tokenizer: Tokenizer, state: TrainState) -> Run:
+@dataclasses.dataclass(frozen=True)
+class Made:
+  """What a run is made of beside its parameters.
+
+  Attributes:
+    workdir: its folder.
+    tokenizer: of its texts; None without text.
+    fitted: what its columns have learnt of the data, by name.
+  """
+
+  workdir: Path
+  tokenizer: Tokenizer | None
+  fitted: Mapping[str, Any]
+
+
+def as_run(training: Training, made: Made, state: TrainState) -> Run:
   """The state, ready for use."""
   return Run(
     experiment=training.experiment,
-    workdir=workdir,
+    workdir=made.workdir,
     model=training.model,
     params=state.evaluation_params,
-    tokenizer=tokenizer,
+    tokenizer=made.tokenizer,
     mesh=training.mesh,
     step=int(state.step),
+    fitted=made.fitted,
   )
 
 
@@ -33,12 +51,10 @@ class Evaluator:
     up_to: the step that the run goes on from; what metrics.jsonl says of later ones is not known.
   """
 
-  def __init__(
-    self, training: Training, workdir: Path, tokenizer: Tokenizer, *, score: Callable[[int, float], None], up_to: int
-  ):
-    self._training, self._workdir, self._tokenizer, self._score = training, workdir, tokenizer, score
+  def __init__(self, training: Training, made: Made, *, score: Callable[[int, float], None], up_to: int):
+    self._training, self._made, self._score = training, made, score
     self._config = training.experiment.evaluation
-    self._done = read_evaluations(workdir, up_to)
+    self._done = read_evaluations(made.workdir, up_to)
     for step, numbers in self._done.items():
       if self._config.best_metric in numbers:
         score(step, numbers[self._config.best_metric])
@@ -53,7 +69,7 @@ class Evaluator:
 
   def measure(self, state: TrainState) -> Mapping[str, float]:
     """The metrics of a state. Raises UserError where evaluation.best_metric is not among them."""
-    numbers = flatten(evaluate(as_run(self._training, self._workdir, self._tokenizer, state)))
+    numbers = flatten(evaluate(as_run(self._training, self._made, state)))
     if self._config.best_metric not in numbers:
       raise UserError(
         f"evaluation.best_metric={self._config.best_metric!r} is not among the metrics: {', '.join(numbers)}"

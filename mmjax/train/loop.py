@@ -2,30 +2,32 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import optax
 
-from mmjax.data import Tokenizer, make_loader, make_source, make_tokenizer
-from mmjax.data.features import source_features
+from mmjax.data import DataError, Tokenizer, make_loader, make_source, make_tokenizer
+from mmjax.data.columns.fitting import fit_columns, load_columns, save_columns
+from mmjax.data.features import run_columns, source_features
 from mmjax.data.feed import device_prefetch
 from mmjax.errors import CheckpointError, UserError
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind
-from mmjax.models.inputs import image_size
+from mmjax.models.config import image_size, with_vocabulary
 from mmjax.parallel.mesh import put_batch
-from mmjax.run import CHECKPOINTS, CONFIG, TOKENIZER, Run
+from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, TOKENIZER, Run
 from mmjax.train.checkpoint import Checkpoints, Restored
-from mmjax.train.evaluator import as_run
+from mmjax.train.evaluator import Made, as_run
 from mmjax.train.interrupt import graceful_interrupt
 from mmjax.train.numerics import LossSpikeError, NotFiniteError
 from mmjax.train.provenance import write_config
 from mmjax.train.session import Session, restored
-from mmjax.train.setup import Training, check_needs, check_tokenizers, prepare
+from mmjax.train.setup import Training, check_model, check_needs, check_tokenizers, prepare
 
-__all__ = ["LossSpikeError", "NotFiniteError", "Outcome", "make_workdir", "train", "with_tokenizer"]
+__all__ = ["LossSpikeError", "NotFiniteError", "Outcome", "fitted", "make_workdir", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +58,15 @@ def train(
   Raises:
     UserError: the configuration, the data or a checkpoint is wrong, or the numbers became NaN or jumped.
   """
+  check_model(experiment)
   source = make_source(experiment.data, "train")
-  tokenizer = make_tokenizer(experiment.data, source)
-  experiment = with_tokenizer(experiment, tokenizer)
-  objectives = tuple(term.fitted(num_records=len(source)) for term in experiment.objectives)
-  experiment = dataclasses.replace(experiment, objectives=objectives)
+  columns = run_columns(experiment.data, source_features(source))
+  tokenizer = make_tokenizer(experiment.data, source) if any(c.tokenizes for c in columns.values()) else None
+  experiment = fitted(experiment, tokenizer, num_records=len(source))
   check_needs(experiment, source_features(source), tokenizer)
   training = prepare(experiment, core, kinds=kinds)
   check_tokenizers(training.step.teachers, tokenizer)
+  learnt = fit_columns(columns, source)
   workdir = make_workdir(experiment.run.workdir)
   loader = make_loader(
     experiment.data,
@@ -72,36 +75,55 @@ def train(
     image_size=image_size(experiment.model),
     batch_size=experiment.run.batch_size,
     seed=experiment.run.seed,
+    fitted=learnt,
   )
   checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last, planned=experiment.saves_after)
   feed = device_prefetch(loader, lambda batch: put_batch(batch, training.mesh))
   with contextlib.closing(checkpoints), feed:  # whatever happens, a save that has begun is finished
     start = _start(experiment, training, checkpoints)
     if start.data:
-      tokenizer.check_saved(workdir / TOKENIZER)
+      _check_data(workdir, tokenizer, learnt)
     if jax.process_index() == 0:
       write_config(experiment, workdir / CONFIG)
-      tokenizer.save(workdir / TOKENIZER)
+      save_columns(learnt, workdir / COLUMNS)
+      if tokenizer is not None:
+        tokenizer.save(workdir / TOKENIZER)
     with graceful_interrupt() as interrupt:
-      state = Session(training, tokenizer, workdir, checkpoints, feed, interrupt, start).run()
-  return Outcome(as_run(training, workdir, tokenizer, state), interrupt.exit_status)
+      made = Made(workdir, tokenizer, learnt)
+      state = Session(training, made, checkpoints, feed, interrupt, start).run()
+  return Outcome(as_run(training, made, state), interrupt.exit_status)
 
 
-def with_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> Experiment:
-  """The experiment whose model fits the tokenizer: vocabulary, length and special tokens of its text tower, answers."""
+def fitted(experiment: Experiment, tokenizer: Tokenizer | None, *, num_records: int) -> Experiment:
+  """The experiment whose model and terms fit the data: vocabulary, special tokens, answers, number of examples."""
+  objectives = tuple(term.fitted(num_records=num_records) for term in experiment.objectives)
   model: Any = experiment.model
-  fields = {field.name for field in dataclasses.fields(model.text)}
-  found = {
-    "vocab_size": tokenizer.vocab_size,
-    "max_length": tokenizer.config.max_length,
-    "pad_id": tokenizer.pad_id,
-    "eos_id": tokenizer.eos_id,
-    "mask_id": -1 if tokenizer.mask_id is None else tokenizer.mask_id,
-    "special_ids": tokenizer.special_ids,
-  }
-  text = dataclasses.replace(model.text, **{name: value for name, value in found.items() if name in fields})
-  answers = {"num_answers": len(tokenizer.answers)} if tokenizer.answers and hasattr(model, "num_answers") else {}
-  return dataclasses.replace(experiment, model=dataclasses.replace(model, text=text, **answers))
+  if tokenizer is not None:
+    facts = {
+      "vocab_size": tokenizer.vocab_size,
+      "max_length": tokenizer.config.max_length,
+      "pad_id": tokenizer.pad_id,
+      "eos_id": tokenizer.eos_id,
+      "mask_id": -1 if tokenizer.mask_id is None else tokenizer.mask_id,
+      "special_ids": tokenizer.special_ids,
+    }
+    model = with_vocabulary(model, facts)
+    if tokenizer.answers and hasattr(model, "num_answers"):
+      model = dataclasses.replace(model, num_answers=len(tokenizer.answers))
+  return dataclasses.replace(experiment, model=model, objectives=objectives)
+
+
+def _check_data(workdir: Path, tokenizer: Tokenizer | None, learnt: Mapping[str, Any]) -> None:
+  """Raises DataError where a run that goes on would read its data otherwise than before."""
+  if tokenizer is not None:
+    tokenizer.check_saved(workdir / TOKENIZER)
+  saved = load_columns(workdir / COLUMNS)
+  for name in learnt:
+    if saved.get(name) != learnt[name]:
+      raise DataError(
+        f"What the column {name!r} learnt of the data is not what {workdir / COLUMNS} holds: the data has changed. "
+        "Resume with the data of the run, or start in a new --run.workdir."
+      )
 
 
 def make_workdir(path: Path) -> Path:

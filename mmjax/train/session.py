@@ -2,13 +2,11 @@
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mmjax.data import Tokenizer
 from mmjax.data.feed import Feed
 from mmjax.experiment import Experiment
 from mmjax.parallel.host import trim_allocator
@@ -16,7 +14,7 @@ from mmjax.run import CHECKPOINTS
 from mmjax.train.checkpoint import Checkpoints, Restored
 from mmjax.train.clock import Clock
 from mmjax.train.diagnosis import event, sentence, stopped
-from mmjax.train.evaluator import Evaluator
+from mmjax.train.evaluator import Evaluator, Made
 from mmjax.train.interrupt import Interrupt, Interrupted
 from mmjax.train.metrics import EVENTS, Fanout, Lines, Writer, make_writers
 from mmjax.train.numerics import Policy, no_losses
@@ -47,13 +45,13 @@ class Session:
   def __init__(
     self,
     training: Training,
-    tokenizer: Tokenizer,
-    workdir: Path,
+    made: Made,
     checkpoints: Checkpoints,
     feed: Feed,
     interrupt: Interrupt,
     start: Restored,
   ):
+    workdir = made.workdir
     self._training, self._experiment, self._workdir = training, training.experiment, workdir
     self._checkpoints, self._feed, self._interrupt = checkpoints, feed, interrupt
     self._state = start.state
@@ -63,7 +61,7 @@ class Session:
     self._policy = Policy(self._experiment.numerics, start.data.get("numerics", {}))
     if start.data:
       feed.set_state(dict(start.data.get("feed", start.data)))
-    self._evaluator = Evaluator(training, workdir, tokenizer, score=checkpoints.score, up_to=self._step)
+    self._evaluator = Evaluator(training, made, score=checkpoints.score, up_to=self._step)
     self._clock = Clock(self._experiment.run.batch_size)
     self._contrastive = any(o.compares for o in self._experiment.objectives)
     self._turn = 0

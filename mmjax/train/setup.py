@@ -9,17 +9,20 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from mmjax.data.batching import row_shapes
+from mmjax.data.columns.base import Shapes
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind, option_name
-from mmjax.models.inputs import image_size, init_params
+from mmjax.models.config import image_size, init_params
 from mmjax.models.protocols import missing
 from mmjax.models.sharding import SHARDING_RULES
+from mmjax.models.shared_space import tower_of
 from mmjax.objectives.terms.base import BatchTerm, ExampleTerm
 from mmjax.parallel.mesh import (
   Placement,
@@ -107,12 +110,13 @@ def prepare(
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step)
 
 
-def check_needs(experiment: Experiment, features: Sequence[str], tokenizer: Tokenizer) -> None:
-  """Raises ConfigError where an objective reads what the data does not have; objective and entry are named."""
+def check_needs(experiment: Experiment, features: tuple[str, ...], tokenizer: Tokenizer | None) -> None:
+  """Raises ConfigError where objectives, columns and towers do not fit. The sentence names them."""
   entries = row_shapes(experiment.data, image_size(experiment.model), features)
-  known = {
-    "mask": (tokenizer.mask_id is not None, "hides words: set --data.tokenizer.mask-token '<mask>'"),
-    "begin": (tokenizer.begin_id is not None, "begins with a token: set --data.tokenizer.bos-token '<bos>'"),
+  mask, begin = (None, None) if tokenizer is None else (tokenizer.mask_id, tokenizer.begin_id)
+  tokens = {
+    "mask": (mask, "hides words: set --data.tokenizer.mask-token '<mask>'"),
+    "begin": (begin, "begins with a token: set --data.tokenizer.bos-token '<bos>'"),
   }
   for term in experiment.objectives:
     missing = [name for name in term.needs if name not in entries]
@@ -121,13 +125,35 @@ def check_needs(experiment: Experiment, features: Sequence[str], tokenizer: Toke
         f"the objective {term.name} reads {missing[0]!r}, which --data.source {experiment.data.source} does not have "
         f"with these settings; it has {', '.join(entries)}"
       )
-    for token, (present, remedy) in known.items():
-      if token in term.special_tokens and not present:
+    for name in term.special_tokens:
+      token, remedy = tokens[name]
+      if token is None:
         raise ConfigError(f"the objective {term.name} {remedy}")
+  _check_towers(experiment, entries)
 
 
-def check_tokenizers(teachers: Teachers, tokenizer: Tokenizer) -> None:
+def _check_towers(experiment: Experiment, entries: Shapes) -> None:
+  """Raises ConfigError where a tower takes another shape than its column gives, or an embedding has no tower."""
+  taken = jax.eval_shape(lambda: experiment.model.example(1))
+  for name, array in taken.items():
+    given = entries.get(name)
+    if given is not None and (tuple(given[0]) != array.shape[1:] or np.dtype(given[1]) != array.dtype):
+      raise ConfigError(
+        f"the column {name!r} gives {np.dtype(given[1])} {list(given[0])} a row, and the model's tower takes "
+        f"{array.dtype} {list(array.shape[1:])}: make the settings of --data.columns.{name} and of the tower equal"
+      )
+  for term in experiment.objectives:
+    for name in term.between if isinstance(term, BatchTerm) else ():
+      if tower_of(name, list(taken)) is None:
+        raise ConfigError(
+          f"the objective {term.name} compares {name!r}, for which the model has no tower; it has {', '.join(taken)}"
+        )
+
+
+def check_tokenizers(teachers: Teachers, tokenizer: Tokenizer | None) -> None:
   """Raises ConfigError where a teacher that is a run was trained with another tokenizer: ids would mean other words."""
+  if tokenizer is None:
+    return
   for path, module in teachers.modules.items():
     folder = Path(path).expanduser() / "tokenizer"
     text: Any = getattr(module, "config", None)

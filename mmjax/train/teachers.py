@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from mmjax.errors import ConfigError
 from mmjax.kinds import Kind
-from mmjax.models.inputs import image_size, init_params
+from mmjax.models.config import image_size, init_params
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.objectives.terms.base import AVERAGE, Term
 from mmjax.parallel.mesh import parameter_shardings

@@ -18,7 +18,7 @@ from mmjax.models.vqa import VqaConfig
 from mmjax.nn.cache import Cache
 from mmjax.parallel.mesh import ParallelConfig, make_mesh
 from mmjax.run import Run
-from mmjax.train.loop import with_tokenizer
+from mmjax.train.loop import fitted
 from mmjax.types import Encoded
 
 SIZE = 16
@@ -128,7 +128,7 @@ def knowing_run(data, objectives, *, devices=8, **evaluation):
   """A Run of the knowing model on the first devices."""
   tokenizer, batch = table(data)
   experiment = KnowingExperiment(data, objectives, EvaluationConfig(**evaluation))
-  experiment = with_tokenizer(experiment, tokenizer)
+  experiment = fitted(experiment, tokenizer, num_records=1)
   concepts = np.unique(batch["concept"], return_inverse=True)[1]
   params = {
     name: jnp.asarray(np.asarray(batch[name]).reshape(len(concepts), -1), jnp.float32) for name in ("image", "text")
@@ -146,12 +146,12 @@ def knowing_run(data, objectives, *, devices=8, **evaluation):
 def untrained_run(run, seed=0):
   """The same data with a small VQA model that has learnt nothing."""
   from mmjax.fusion.config import FusionConfig
-  from mmjax.models.inputs import init_params
+  from mmjax.models.config import init_params
 
   image = ViTConfig(image_size=SIZE, patch_size=8, width=8, depth=1, num_heads=2, mlp_dim=8, pool="mean")
   text = TextConfig(width=8, depth=1, num_heads=2, mlp_dim=8, causal=False, pool="mean")
   config = VqaConfig(image, text, FusionConfig(width=8, depth=1, num_heads=2, mlp_dim=8))
-  experiment = with_tokenizer(dataclasses.replace(run.experiment, model=config), run.tokenizer)
+  experiment = fitted(dataclasses.replace(run.experiment, model=config), run.tokenizer, num_records=1)
   model = experiment.model.build()
   params = jax.jit(functools.partial(init_params, model))(jax.random.key(seed))
   return dataclasses.replace(run, experiment=experiment, model=model, params=params)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mmjax.models.inputs import init_params
+from mmjax.models.config import init_params
 from mmjax.models.two_tower import TwoTower
 from tests.experiments.paper_scale import PAPER_SCALE
 

@@ -22,7 +22,7 @@ from mmjax.models.gpt import GptConfig
 from mmjax.nn.words import WordsConfig
 from mmjax.parallel.mesh import make_mesh
 from mmjax.run import Run
-from mmjax.train.loop import with_tokenizer
+from mmjax.train.loop import fitted
 from mmjax.train.provenance import write_config
 from tests import tiny
 from tests.interop.references import reference
@@ -46,7 +46,7 @@ def run(tmp_path_factory):
   config = TokenizerConfig(vocab_size=300, max_length=8)
   tokenizer = Tokenizer(train_vocabulary(STRINGS, config), config)
   settings = dataclasses.replace(tiny.EXPERIMENT.run, workdir=workdir)
-  experiment = with_tokenizer(dataclasses.replace(tiny.EXPERIMENT, model=CLIP, run=settings), tokenizer)
+  experiment = fitted(dataclasses.replace(tiny.EXPERIMENT, model=CLIP, run=settings), tokenizer, num_records=1)
   rng = np.random.default_rng(0)
   shapes = flat_shapes(experiment.model)
   params = unflatten({n: 0.3 * rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})

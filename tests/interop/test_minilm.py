@@ -11,7 +11,7 @@ import pytest
 from mmjax import interop
 from mmjax.data import make_tokenizer
 from mmjax.parallel.mesh import batch_sharding
-from mmjax.train.loop import with_tokenizer
+from mmjax.train.loop import fitted
 from mmjax.train.setup import prepare
 from tests import tiny
 from tests.interop.references import AWKWARD, assert_close, assert_same_tensors, reference
@@ -61,7 +61,7 @@ def test_as_a_locked_tower_it_does_not_change(folder, monkeypatch):
     run=dataclasses.replace(experiment.run, batch_size=4),
     optimizer=dataclasses.replace(experiment.optimizer, warmup_steps=0),  # the first step of a warm-up moves nothing
   )
-  experiment = with_tokenizer(dataclasses.replace(experiment, model=model, **changes), tokenizer)
+  experiment = fitted(dataclasses.replace(experiment, model=model, **changes), tokenizer, num_records=1)
   training = prepare(experiment, devices=jax.devices()[:1])
   state = training.initial_state()
   before = jax.device_get(state.params)

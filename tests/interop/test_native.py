@@ -23,7 +23,6 @@ from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
-from mmjax.models.inputs import example_batch
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from tests.interop.references import assert_same_params
@@ -61,7 +60,7 @@ def test_no_model_is_left_out():
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
 def test_every_model_is_held(config, tmp_path, capsys):
-  batch = example_batch(config, 1)
+  batch = config.example(1)
   shapes = flatten(jax.eval_shape(config.build().init, jax.random.key(0), batch)["params"])
   rng = np.random.default_rng(0)
   params = unflatten({name: 0.1 * rng.standard_normal(s.shape).astype(np.float32) for name, s in shapes.items()})

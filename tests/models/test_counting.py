@@ -10,7 +10,6 @@ from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.counting import traced_flops, training_flops
 from mmjax.models.flops import two_tower_flops
-from mmjax.models.inputs import example_batch
 from mmjax.models.two_tower import TwoTowerConfig
 
 X, W = jax.ShapeDtypeStruct((4, 8), jnp.float32), jax.ShapeDtypeStruct((8, 8), jnp.float32)
@@ -54,7 +53,7 @@ def test_two_towers_have_what_their_formula_says():
   image = ViTConfig(**size, image_size=32, patch_size=8, pool="mean", scan=True)
   text = TextConfig(**size, vocab_size=64, max_length=16, pool="mean", causal=False, eos_id=1, scan=True)
   config = TwoTowerConfig(image=image, text=text, embed_dim=16)
-  model, batch = config.build(), example_batch(config, 4)
+  model, batch = config.build(), config.example(4)
   params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))
   counted = traced_flops(lambda p, b: model.apply(p, b), params, batch)
   products = 2 * 4 * config.embed_dim  # of the loss, which is not in here

@@ -1,0 +1,1 @@
+"""Columns: what is made of one field of a record."""

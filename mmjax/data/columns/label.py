@@ -1,0 +1,24 @@
+"""Classes by name."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.columns.base import Column, Making, Shapes
+from mmjax.data.sources import concept_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Label(Column):
+  """A number for the text in a field of a record, int32 []: equal texts have equal numbers."""
+
+  field: str = "group"
+  """The field of the record; records without it share a number."""
+
+  def arrays(self, name: str, making: Making) -> Shapes:
+    return {name: ((), np.int32)}
+
+  def row(self, record: Mapping[str, Any], rng: np.random.Generator | None, fitted: Any) -> np.ndarray:
+    return np.asarray(concept_number(record.get(self.field, "")), np.int32)

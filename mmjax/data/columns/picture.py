@@ -1,0 +1,60 @@
+"""Images, and the pixels in them that a question is about."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.columns.base import Column, Evaluating, Maker, Making, Shapes
+from mmjax.data.errors import DataError
+from mmjax.data.lazy_rows import LazyRows
+
+RELEVANCE = "relevance"
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture(Column):
+  """An image: `image` of a record, encoded, to float32 [height, width, 3], normalised."""
+
+  sibling: bool = False
+  """Show another record of the same thing (another artist's emoji), where the source knows one."""
+  relevance: bool = False
+  """Give the array `relevance` as well: float32 [height, width], 1 on the pixels that the question is about."""
+
+  def arrays(self, name: str, making: Making) -> Shapes:
+    side = making.image_size
+    shapes: Shapes = {name: ((side, side, 3), np.float32)}
+    return shapes | ({RELEVANCE: ((side, side), np.float32)} if self.relevance else {})
+
+  def maker(self, name: str, making: Making) -> Maker:
+    if making.data.trim and self.relevance:
+      raise DataError("--data.trim cuts the image and would leave the field `relevance` behind. Use --data.no-trim.")
+    from mmjax.data.columns.picture_maker import PictureMaker
+    from mmjax.data.transforms import train_transform
+
+    return PictureMaker(self, name, making, train_transform(making.data, making.image_size))
+
+  def evaluated(
+    self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating
+  ) -> dict[str, Any]:
+    from mmjax.data.images import decode, decode_mask
+
+    image = evaluating.image
+    assert image is not None
+
+    def shown(wanted: list[int]) -> list[np.ndarray]:
+      return [image(records[place]["image"], record=records[place]["id"]) for place in wanted]
+
+    def relevant(wanted: list[int]) -> list[np.ndarray]:
+      return [mask(records[place]) for place in wanted]
+
+    def mask(record: Mapping[str, Any]) -> np.ndarray:
+      size = decode(record["image"], record=record["id"], max_pixels=image.max_pixels).size
+      return image.mask(decode_mask(record[RELEVANCE], size, record=record["id"]))
+
+    rows = {name: LazyRows(places, (image.size, image.size, 3), shown)}
+    return rows | ({RELEVANCE: LazyRows(places, (image.size, image.size), relevant)} if self.relevance else {})
+
+  def record(self, item: Any) -> Mapping[str, Any]:
+    return {"image": item, "id": "the image"}
