@@ -1,4 +1,8 @@
-"""Read and write other projects' weights."""
+"""Read and write checkpoints of other libraries: transformers, open_clip, OpenAI's CLIP and big_vision.
+
+Terms in this package: `ours` is a parameter, tensor layout or configuration of mmjax. `theirs` is its counterpart in
+the other library. Documentation calls the counterpart "external".
+"""
 
 from typing import TYPE_CHECKING
 

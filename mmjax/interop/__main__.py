@@ -1,4 +1,4 @@
-"""python -m mmjax.interop convert IN OUT --to FORMAT;  python -m mmjax.interop inspect IN"""
+"""Command line: `python -m mmjax.interop convert IN OUT --to FORMAT` and `python -m mmjax.interop inspect IN`."""
 
 import argparse
 import os
@@ -14,7 +14,12 @@ from mmjax.interop.formats import FORMATS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Parses the command line and runs the command; returns its exit status."""
+  """Run the command `convert` or `inspect`.
+
+  Args:
+    arguments: the command line; `sys.argv` if None.
+  Returns: the exit status: 0, or 2 if a UserError was reported.
+  """
   options = _parser().parse_args(arguments)
   try:
     return _convert(options) if options.command == "convert" else _inspect(options.source)
@@ -25,17 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog="python -m mmjax.interop", description="Read and write other projects' weights."
+    prog="python -m mmjax.interop", description="Convert and inspect checkpoints of other libraries."
   )
   commands = parser.add_subparsers(dest="command", required=True)
-  convert = commands.add_parser("convert", help="read a checkpoint, write it in another format")
-  convert.add_argument("source", metavar="IN", help="a folder with weights, a .safetensors or a .npz file")
-  convert.add_argument("target", metavar="OUT", help="the folder to write (openai, big_vision: or a file)")
+  convert = commands.add_parser("convert", help="read a checkpoint and write it in another format")
+  convert.add_argument("source", metavar="IN", help="checkpoint: a folder, a .safetensors file or a .npz file")
+  convert.add_argument("target", metavar="OUT", help="folder to write, or a file for the formats openai and big_vision")
   convert.add_argument("--to", required=True, choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
-  convert.add_argument("--image-size", type=int, metavar="N", help="resample the positions for images of N x N pixels")
-  convert.add_argument("--max-length", type=int, metavar="N", help="make the text tower take N tokens")
+  convert.add_argument("--image-size", type=int, metavar="N", help="resample position embeddings to N x N pixels")
+  convert.add_argument("--max-length", type=int, metavar="N", help="resample position embeddings to N tokens")
   inspect = commands.add_parser("inspect", help="show the architecture and every tensor")
-  inspect.add_argument("source", metavar="IN", help="a folder with weights, a .safetensors or a .npz file")
+  inspect.add_argument("source", metavar="IN", help="checkpoint: a folder, a .safetensors file or a .npz file")
   return parser
 
 
@@ -47,18 +52,21 @@ def _convert(options: Any) -> int:
   )
   files = ", ".join(sorted(p.name for p in written.parent.iterdir() if p.is_file()))
   Console().print(
-    f"{written} ({size_text(written.stat().st_size)}); in the folder: {files}", highlight=False, soft_wrap=True
+    f"{written} ({size_text(written.stat().st_size)}). Files in the folder: {files}", highlight=False, soft_wrap=True
   )
   return 0
 
 
 def _inspect(path: str) -> int:
-  """Prints what is there even where it cannot be loaded, and then says why (status 2)."""
+  """Print the architecture, the configuration and the tensors of a checkpoint.
+
+  A checkpoint that cannot be loaded is printed too, as far as it can be read. The error is raised afterwards.
+  """
   from mmjax.interop.convert import rows, size_text, total
   from mmjax.interop.mapping import check
   from mmjax.interop.source import open_source, open_tensors
 
-  console = Console() if sys.stdout.isatty() else Console(width=200)  # a pipe has no width: names are not cut for it
+  console = Console() if sys.stdout.isatty() else Console(width=200)  # a pipe has no width: do not wrap at 80
   file, problem = open_tensors(path), None
   ours: dict[str, list[str]] = {}
   try:
@@ -71,7 +79,7 @@ def _inspect(path: str) -> int:
     check(source.file, source.table, source.architecture.ignored)
   except UserError as error:
     problem = error
-  table = Table(Column("tensor", overflow="fold"), "shape", "dtype", "size", Column("ours", overflow="fold"))
+  table = Table(Column("tensor", overflow="fold"), "shape", "dtype", "size", Column("mmjax", overflow="fold"))
   for row in rows(file, ours):
     table.add_row(*map(_escaped, row))
   console.print(table)
@@ -89,5 +97,5 @@ def _escaped(value: object) -> str:
 
 
 if __name__ == "__main__":
-  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing here is worth waking an accelerator for
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # these commands need no accelerator
   sys.exit(main())

@@ -1,4 +1,4 @@
-"""What it takes to know an architecture of another project, and the test of whether a model of ours is one."""
+"""Descriptions of external architectures, and the check that an mmjax model can be written as one."""
 
 import dataclasses
 import math
@@ -29,15 +29,16 @@ THEIR_ACTIVATIONS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_tanh": "g
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """One architecture as one project keeps it.
+  """One architecture in one external format.
 
   Attributes:
-    name: what they call it.
-    read: their configuration and the tensors of a file to our configuration.
-    write: our configuration to theirs, as far as theirs can say it; `check_writable` finds what got lost.
-    rules: the table of names for a configuration.
-    ignored: expressions of tensors that hold no weights.
-    renamed: pairs of an expression and what takes its place in a name.
+    name: name in the other library.
+    read: makes the mmjax configuration from the external configuration and the tensors' headers.
+    write: makes the external configuration from the mmjax one. Fields that the external one cannot express are lost
+      without an error. `check_writable` finds them.
+    rules: makes the mapping of parameters to tensors for a configuration.
+    ignored: regular expressions of tensors that are not read, such as buffers.
+    renamed: (regular expression, replacement) pairs, applied to the tensor names of a file before the mapping.
   """
 
   name: str
@@ -49,19 +50,30 @@ class Architecture:
 
 
 def check_writable(ours: ModelConfig, back: ModelConfig, name: str) -> None:
-  """Raises InteropError for fields of `ours` that their configuration could not say (`back` is what came back)."""
+  """Check that an external format keeps every field of a configuration.
+
+  Args:
+    ours: configuration of the model.
+    back: configuration read back from the external one that was written for `ours`.
+    name: name of the architecture, for the error message.
+  Raises: InteropError: fields differ. The message names all of them.
+  """
   lost = list(_differences(canonical(ours), canonical(back), "model"))
   if lost:
-    wanted = "; ".join(f"{path} is {mine!r}, and {name} has only {theirs!r}" for path, mine, theirs in lost)
-    raise InteropError(f'{name} cannot hold this model: {wanted}. format="mmjax" holds every model')
+    wanted = "; ".join(f"{path} is {mine!r}, but {name} supports only {theirs!r}" for path, mine, theirs in lost)
+    raise InteropError(f'{name} cannot hold this model: {wanted}. Use format="mmjax", which holds every model')
 
 
-# How a scale and a bias begin, and where they are clipped: what acts is in the parameters.
+# Initial values and limits of the scale and the bias. `save` writes the clipped scale and bias as parameters, so these
+# fields change no embedding.
 _START = {"init_logit_scale": 1.0, "max_logit_scale": math.inf, "init_logit_bias": 0.0, "max_logit_bias": math.inf}
 
 
 def canonical(config: Any) -> Any:
-  """The configuration without what changes no embedding, so that equal ones compute the same."""
+  """Set every field that changes no embedding to a fixed value.
+
+  Two configurations that are equal afterwards compute the same embeddings.
+  """
   if not isinstance(config, TransformerConfig | ResNetConfig):
     towers = {name: canonical(getattr(config, name)) for name in ("image", "text") if hasattr(config, name)}
     unlearned = {name: value for name, value in _START.items() if getattr(config, name, None) is not None}
@@ -80,9 +92,9 @@ def canonical(config: Any) -> Any:
 
 
 def _canonical_text(config: TextConfig) -> TextConfig:
-  config = dataclasses.replace(config, mask_id=-1, special_ids=())  # which words an objective may hide
+  config = dataclasses.replace(config, mask_id=-1, special_ids=())  # only masked-word objectives use them
   if config.causal and config.pool == "eos":
-    # A text that ends in its end token and then padding: what is read there has only that text before it.
+    # A text is its tokens, the end token, then padding. The causal end token attends to no padding.
     config = dataclasses.replace(config, pool="eos_or_first", mask_padding=False)
   if not config.mask_padding:
     config = dataclasses.replace(config, pad_id=0)
@@ -102,12 +114,12 @@ def _differences(mine: Any, theirs: Any, path: str) -> Any:
 
 
 def sides(image_size: int, patch_size: int) -> dict[str, Any]:
-  """Sizes of a vision transformer whose strided convolution drops the pixels that fill no patch."""
+  """Size fields of a ViTConfig whose patch embedding, a strided convolution, drops pixels that fill no whole patch."""
   return {"image_size": image_size, "patch_size": patch_size, "drop_remainder": image_size % patch_size != 0}
 
 
 def wrong_kind(name: str, wanted: str, config: Any) -> InteropError:
-  """The error for a model that is not of an architecture's kind at all."""
+  """Error for a configuration of a type that the architecture cannot represent."""
   return InteropError(
-    f'{name} is {wanted}, and this model is {type(config).__name__}; format="mmjax" holds every model'
+    f'{name} supports only {wanted}, not {type(config).__name__}. Use format="mmjax", which holds every model'
   )

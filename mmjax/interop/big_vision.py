@@ -1,4 +1,7 @@
-"""big_vision's .npz files: SigLIP and other two-tower models, and ViT alone. They have no configuration beside them."""
+"""Mapping of big_vision's .npz files: SigLIP and other two-tower models, and single ViTs.
+
+The files have no configuration. It is derived from the tensor shapes.
+"""
 
 import math
 from typing import Any, Literal
@@ -71,10 +74,12 @@ def _image(c: ViTConfig) -> tuple[Rule, ...]:
 
 
 def vit_rules(config: ViTConfig) -> tuple[Rule, ...]:
+  """Mapping rules of a single ViT."""
   return under("", "params/", _image(config))
 
 
 def two_tower_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  """Mapping rules of a two-tower model."""
   assert isinstance(config.image, ViTConfig) and isinstance(config.text, TextConfig)
   text = joined(
     _encoder("Encoder_0", config.text.num_heads),
@@ -93,7 +98,11 @@ def two_tower_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
 
 
 def read(fields: Fields, entries: Entries) -> TwoTowerConfig | ViTConfig:
-  """What the shapes say; what they cannot is as in SigLIP: tanh-GELU, epsilon 1e-6, the last place of a text."""
+  """Derive the configuration from the tensor shapes.
+
+  Fields that the shapes do not determine have SigLIP's values: tanh-GELU, epsilon 1e-6, and for a text, pooling at the
+  last position.
+  """
   shapes: Shapes = {name: entry.shape for name, entry in entries.items()}
   if "params/embedding/kernel" in shapes:
     return _read_vit(shapes, "params/")
@@ -124,7 +133,7 @@ def read(fields: Fields, entries: Entries) -> TwoTowerConfig | ViTConfig:
 
 def _read_vit(shapes: Shapes, prefix: str) -> ViTConfig:
   if f"{prefix}pre_logits/kernel" in shapes:
-    raise InteropError("a ViT with pre_logits (rep_size) has no counterpart in mmjax")
+    raise InteropError("mmjax has no ViT with a pre_logits layer (rep_size)")
   patch = shapes[f"{prefix}embedding/kernel"][0]
   pool: Literal["cls", "map", "mean"] = "mean"
   if f"{prefix}MAPHead_0/probe" in shapes:
@@ -150,16 +159,21 @@ def _read_encoder(shapes: Shapes, prefix: str) -> dict[str, Any]:
 
 
 def write(config: Any) -> dict[str, Any]:
+  """Return an empty dictionary, because big_vision's files have no configuration.
+
+  Raises: InteropError: the model is neither a ViT nor a two-tower model.
+  """
   if isinstance(config, TransformerConfig | TwoTowerConfig) and not isinstance(config, TextConfig):
     return {}
   raise wrong_kind("big_vision", "a vision transformer, alone or beside a text transformer", config)
 
 
 def rules(config: Any) -> tuple[Rule, ...]:
+  """Mapping rules of a model."""
   return vit_rules(config) if isinstance(config, ViTConfig) else two_tower_rules(config)
 
 
-# A classifier's head is left where the tower stands alone; optimiser state is never of use.
+# The classifier head of a single ViT and the optimiser state are not read.
 BIG_VISION = Architecture(
   "big_vision", read, write, rules, (r"^params/head/", r"^opt/"), renamed=((r"^(?!params/|opt/)", "params/"),)
 )

@@ -1,4 +1,4 @@
-"""The model card: what ran, what it scored, how to open it; written beside exported weights."""
+"""Model card of an exported model: how to load it, its results and its configuration."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,16 @@ def model_card(
   results: Sequence[Mapping[str, Any]],
   notes: Sequence[str],
 ) -> str:
-  """Markdown with the front matter that model hubs read.
+  """Make a model card.
 
   Args:
-    title: what the run is called.
-    format: the format of the weights beside it.
-    folder: where they are.
-    config: the run's config.json (experiment, packages, git).
-    results: the run's results.json; empty where it was not evaluated.
-    notes: what does not come along.
+    title: name of the run.
+    format: format of the exported weights.
+    folder: folder of the exported weights.
+    config: content of the run's config.json (experiment, packages, git).
+    results: content of the run's results.json; empty if the run was not evaluated.
+    notes: differences between mmjax and the other library, one sentence each.
+  Returns: the card in Markdown, with the front matter that model hubs read.
   """
   code = _OPEN.get(format, _OURS).format(folder=folder, name=f"local-dir:{folder}")
   parts = [
@@ -40,8 +41,8 @@ def model_card(
     f"# {title}\n\nTrained with mmjax, and written in the format `{format}`.\n",
     f"```python\n{code}\n```\n",
     "## Results\n\n" + (_results(results) if results else "The run was not evaluated.\n"),
-    *(["## Mind\n\n" + "\n".join(f"* {note}" for note in notes) + "\n"] if notes else []),
-    f"## What ran\n\nCommit {config.get('git') or 'unknown'}, Python {config.get('python', 'unknown')}; "
+    *(["## Notes\n\n" + "\n".join(f"* {note}" for note in notes) + "\n"] if notes else []),
+    f"## Run\n\nCommit {config.get('git') or 'unknown'}, Python {config.get('python', 'unknown')}; "
     f"{_packages(config)}.\n\n```json\n{json.dumps(config.get('experiment', {}), indent=2, ensure_ascii=False)}\n```\n",
   ]
   return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""One checkpoint to another format, with all that stands beside it; and a look inside."""
+"""Conversion of a checkpoint to another format, and a listing of its tensors."""
 
 import json
 from pathlib import Path
@@ -21,14 +21,20 @@ def convert(
   image_size: int | None = None,
   max_length: int | None = None,
 ) -> Path:
-  """Reads a checkpoint and writes it in another format, its preprocessing and tokenizer files with it.
+  """Read a checkpoint and write it in another format, with its preprocessing and its tokenizer files.
 
+  Args:
+    source: anything that `load` reads.
+    target: folder to write into, or a file for the formats "openai" and "big_vision".
+    format: format to write.
+    image_size: new image size; position embeddings are resampled. None: the checkpoint's.
+    max_length: new number of text tokens; position embeddings are cut off or interpolated. None: the checkpoint's.
   Returns: the file with the weights.
-  Raises: InteropError, as `load` and `save` do; and for a target that is the source.
+  Raises: InteropError: `load` or `save` fails, or the target is the source.
   """
   source, target = Path(source).expanduser(), Path(target).expanduser()
   if source.resolve() == target.resolve():
-    raise InteropError(f"{target} is what is read: write to another folder")
+    raise InteropError(f"{target} is both the source and the target: write to another folder")
   found = load_pretrained(source, image_size=image_size, max_length=max_length)
   config: Any = found.model.config
   preprocess = None if image_tower(config) is None else found.preprocess
@@ -41,7 +47,11 @@ def convert(
 
 
 def _name_tokenizer(folder: Path, source: Source, config: ModelConfig) -> None:
-  """open_clip uses its own CLIP tokenizer unless the configuration names another, which then lies in the folder."""
+  """Write the tokenizer's name into open_clip_config.json.
+
+  Without a name, open_clip uses its own CLIP tokenizer. A name in an open_clip source is kept. Otherwise, if the folder
+  has a tokenizer.json and the vocabulary does not have CLIP's size, the name is the folder itself.
+  """
   text = source.fields.object("model_cfg").object("text_cfg")
   kept = {n: v for n, v in text.values.items() if n in ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")}
   is_clip = getattr(text_tower(config), "vocab_size", 0) == 49408
@@ -51,7 +61,7 @@ def _name_tokenizer(folder: Path, source: Source, config: ModelConfig) -> None:
 
 
 def name_tokenizer(folder: Path, fields: dict[str, Any]) -> None:
-  """Adds fields to text_cfg in the open_clip_config.json of a folder."""
+  """Add fields to text_cfg in the open_clip_config.json of a folder."""
   path = folder / OPEN_CLIP_CONFIG
   record = json.loads(path.read_text(encoding="utf-8"))
   record["model_cfg"]["text_cfg"] |= fields
@@ -59,7 +69,7 @@ def name_tokenizer(folder: Path, fields: dict[str, Any]) -> None:
 
 
 def rows(file: TensorFile, ours: dict[str, list[str]]) -> list[tuple[str, str, str, str, str]]:
-  """A line per tensor: name, shape, dtype, size, and our parameters it holds."""
+  """List the tensors of a file: name, shape, dtype, size, and the mmjax parameters stored in each."""
   return [
     (
       name,
@@ -73,7 +83,7 @@ def rows(file: TensorFile, ours: dict[str, list[str]]) -> list[tuple[str, str, s
 
 
 def total(file: TensorFile) -> tuple[int, int]:
-  """Numbers and bytes of all tensors."""
+  """Total size of all tensors, as (number of elements, number of bytes)."""
   counts = [(_bytes(e) // max(1, e.dtype.itemsize), _bytes(e)) for e in file.entries.values()]
   return sum(n for n, _ in counts), sum(b for _, b in counts)
 
@@ -86,6 +96,7 @@ def _bytes(entry: Any) -> int:
 
 
 def size_text(size: float) -> str:
+  """Format a number of bytes with a unit from B to GB."""
   for unit in ("B", "kB", "MB"):
     if size < 1000:
       return f"{size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""A run's model for other people: weights, preprocessing, tokenizer and a card, in the format they use."""
+"""Export of a run's model in an external format: weights, preprocessing, tokenizer and model card."""
 
 import json
 from pathlib import Path
@@ -15,14 +15,19 @@ from mmjax.run import CONFIG, Run
 
 
 def export_run(run: Run, format: Format, folder: Path | None = None) -> Path:
-  """Writes a run's model in another project's format, into WORKDIR/export/FORMAT unless a folder is given.
+  """Write a run's model in an external format.
 
-  Raises: InteropError where the format cannot hold the model; every field that does not fit is named.
+  Args:
+    run: the run.
+    format: format to write.
+    folder: folder to write into; WORKDIR/export/FORMAT if None.
+  Returns: the folder.
+  Raises: InteropError: the format cannot hold the model. The message names every field that does not fit.
   """
   folder = run.workdir / "export" / format if folder is None else folder
   data, side = run.experiment.data, image_size(run.experiment.model)
   preprocess = Preprocess(side, "shortest", "bilinear", data.mean, data.std) if side else None
-  params = {name: part for name, part in run.params.items() if name != "balance"}  # which weighed the losses
+  params = {name: part for name, part in run.params.items() if name != "balance"}  # "balance": weights of loss terms
   save(run.model, params, folder, format, preprocess=preprocess)
   if run.tokenizer is not None:
     export_tokenizer(run.tokenizer, folder)
@@ -37,18 +42,18 @@ def export_run(run: Run, format: Format, folder: Path | None = None) -> Path:
 
 
 def _notes(run: Run, format: Format) -> list[str]:
-  """What the other side does differently from training."""
+  """List the differences between the preprocessing of mmjax and of the other library."""
   if not image_size(run.experiment.model):
     return []
   notes = [
-    "Transparent pictures were put on white in training; other projects drop the transparency: flatten them first."
+    "mmjax evaluates transparent images on white. Other libraries drop the transparency: put them on white first."
   ]
-  notes.append("Of pictures that are not square, training cuts out the middle before it resizes; others do after it.")
+  notes.append("mmjax crops an image to its middle square before resizing. Other libraries crop after resizing.")
   if run.experiment.data.trim:
-    notes.append("Margins were cut off in training (data.trim); no other project does that: cut them off first.")
+    notes.append("mmjax cut off empty margins (data.trim). Other libraries do not: cut them off first.")
   if format == "open_clip":
-    notes.append("open_clip repairs texts with ftfy before tokenizing; training did not.")
+    notes.append("open_clip repairs texts with ftfy before tokenizing. Training did not.")
   image = getattr(run.experiment.model, "image", None)
   if isinstance(image, ViTConfig) and image.patch_dropout:
-    notes.append("Patches were dropped in training; none are here.")
+    notes.append("Training dropped patches at random. The exported model does not.")
   return notes

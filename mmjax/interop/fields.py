@@ -1,4 +1,4 @@
-"""Reading other projects' JSON: every fault names the file and the field."""
+"""Checked access to JSON configurations of other libraries. Every error names the file and the field."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -8,12 +8,20 @@ from typing import Any, TypeVar
 from mmjax.interop.errors import InteropError
 
 T = TypeVar("T")
-_LARGEST = 2**24  # a width or a vocabulary above this is a mistake, or an attack on memory
+_LARGEST = 2**24  # a larger width or vocabulary is a mistake, or an attempt to exhaust memory
 _MAX_JSON = 10_000_000
 
 
 class Fields:
-  """An object of a JSON file; nested ones are `Fields` again, and remember where they stand."""
+  """A JSON object whose fields are checked when they are read.
+
+  Every getter raises InteropError if the value is wrong, or if the field is missing and has no default.
+
+  Args:
+    values: the parsed object.
+    where: file and parent fields, for error messages.
+  Raises: InteropError: `values` is not a dictionary.
+  """
 
   def __init__(self, values: Any, where: str):
     if not isinstance(values, dict):
@@ -25,25 +33,27 @@ class Fields:
     return self.values.get(name) is not None
 
   def object(self, name: str) -> "Fields":
-    """A nested object; an empty one where it is missing."""
+    """Nested object, or an empty one if the field is missing."""
     return Fields(self.values.get(name) or {}, f"{self.where}: {name}")
 
   def integer(self, name: str, default: int | None = None, *, least: int = 1) -> int:
+    """Integer from `least` to 2**24."""
     value = self._get(name, default)
     if type(value) is not int or not least <= value <= _LARGEST:
       raise self.wrong(name, f"an integer from {least} to {_LARGEST}")
     return value
 
   def square(self, name: str, default: int | None = None) -> int:
-    """A side in pixels, written as a number or as [side, side]."""
+    """Side of a square in pixels, written as a number or as [side, side]."""
     value = self._get(name, default)
     if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
       value = value[0]
     if type(value) is not int or not 1 <= value <= _LARGEST:
-      raise self.wrong(name, "one side in pixels (other shapes than squares are not supported)")
+      raise self.wrong(name, "the side of a square in pixels (other shapes are not supported)")
     return value
 
   def number(self, name: str, default: float | None = None) -> float:
+    """Number between -1e9 and 1e9."""
     value = self._get(name, default)
     if not isinstance(value, int | float) or isinstance(value, bool) or value != value or abs(value) > 1e9:
       raise self.wrong(name, "a number")
@@ -57,37 +67,40 @@ class Fields:
     return float(value[0]), float(value[1]), float(value[2])
 
   def flag(self, name: str, default: bool) -> bool:
+    """Boolean."""
     value = self._get(name, default)
     if not isinstance(value, bool):
       raise self.wrong(name, "true or false")
     return value
 
   def text(self, name: str, default: str | None = None) -> str:
+    """String."""
     value = self._get(name, default)
     if not isinstance(value, str):
       raise self.wrong(name, "a string")
     return value
 
   def choice(self, name: str, choices: Mapping[Any, T], default: Any = None) -> T:
-    """What a value of theirs is called here."""
+    """Entry of `choices` (external value to mmjax value) for the field's value."""
     value = self._get(name, default)
     if isinstance(value, dict | list) or value not in choices:
       raise self.wrong(name, f"one of {', '.join(map(repr, choices))}")
     return choices[value]
 
   def only(self, name: str, supported: Any, default: Any) -> None:
-    """Refuses every value but one: what the others mean has no counterpart here."""
+    """Raise InteropError unless the field has the one value that mmjax supports."""
     value = self.values.get(name, default)
     if value != supported:
-      raise InteropError(f"{self.where}: {name} is {value!r}; mmjax has no counterpart for other than {supported!r}")
+      raise InteropError(f"{self.where}: {name} is {value!r}; mmjax supports only {supported!r}")
 
   def known(self, names: Collection[str]) -> None:
-    """Refuses fields outside `names`: an unknown one may change the numbers."""
+    """Raise InteropError for fields outside `names`: an unknown field may change the results."""
     for name in self.values:
       if name not in names:
         raise InteropError(f"{self.where}: unknown field {name!r}; known are {', '.join(sorted(names))}")
 
   def wrong(self, name: str, wanted: str) -> InteropError:
+    """Error for a field whose value is wrong."""
     return InteropError(f"{self.where}: {name} is {self.values.get(name)!r}, but must be {wanted}")
 
   def _get(self, name: str, default: Any) -> Any:
@@ -100,10 +113,13 @@ class Fields:
 
 
 def read_json(path: Path) -> Fields:
-  """A JSON object in a file. Raises InteropError where it is none, or too large to be a configuration."""
+  """Read a JSON object from a file.
+
+  Raises: InteropError: the file cannot be read, is not a JSON object, or is too large for a configuration (10 MB).
+  """
   try:
     if path.stat().st_size > _MAX_JSON:
-      raise InteropError(f"{path} is larger than {_MAX_JSON} bytes: no configuration is")
+      raise InteropError(f"{path} is larger than {_MAX_JSON} bytes, which is too large for a configuration")
     return Fields(json.loads(path.read_text(encoding="utf-8")), str(path))
   except (OSError, ValueError, RecursionError) as error:
     if isinstance(error, InteropError):

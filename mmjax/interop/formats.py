@@ -1,4 +1,4 @@
-"""Names of the formats that weights are written in."""
+"""Names of the checkpoint formats."""
 
 from typing import Literal, get_args
 
@@ -9,6 +9,6 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def check_format(name: str) -> None:
-  """Raises InteropError, which lists the formats, if there is no format of this name."""
+  """Raise InteropError if `name` is not a format. The message lists the formats."""
   if name not in FORMATS:
     raise InteropError(f"unknown format {name!r}; formats are {', '.join(FORMATS)}")

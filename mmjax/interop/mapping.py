@@ -1,4 +1,7 @@
-"""One table, read in both directions: which of our parameters is which of their tensors, and in which layout."""
+"""Mapping between mmjax parameters and external tensors: names and layouts.
+
+The same table serves reading and writing.
+"""
 
 import dataclasses
 import re
@@ -18,15 +21,15 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """Which tensor of theirs a parameter of ours is.
+  """Correspondence between mmjax parameters and external tensors.
 
   Attributes:
-    ours: regular expression found in the path of our parameter; its groups may stand in `theirs` as \\1, \\2.
-    theirs: the name of their tensor.
-    layout: their axes, an arrow, our axes, in einops's notation; empty where both are the same.
-    sizes: the axes that a parenthesis in `layout` takes apart, by name.
-    part: their tensor may be several of ours, one after the other: which one this is.
-    axis: of their tensor, along which they follow each other.
+    ours: regular expression that is searched in the path of the mmjax parameter.
+    theirs: name of the external tensor. It may contain groups of `ours` as \\1, \\2.
+    layout: axes of the external tensor, `->`, axes of the mmjax parameter, in einops notation. Empty if they are equal.
+    sizes: (name, size) of axes that `layout` puts in parentheses.
+    part: index of this parameter in the external tensor, if that tensor concatenates several parameters.
+    axis: axis of the external tensor along which its parameters are concatenated.
   """
 
   ours: str
@@ -37,21 +40,24 @@ class Rule:
   axis: int = 0
 
   def to_ours(self, tensor: np.ndarray) -> np.ndarray:
+    """Convert a tensor from the external layout to mmjax's layout."""
     return rearrange(tensor, self.layout, **dict(self.sizes)) if self.layout else tensor
 
   def to_theirs(self, tensor: np.ndarray) -> np.ndarray:
+    """Convert a tensor from mmjax's layout to the external layout."""
     if not self.layout:
       return tensor
     theirs, ours = self.layout.split("->")
     return rearrange(tensor, f"{ours} -> {theirs}", **dict(self.sizes))
 
   def their_shape(self, shape: Shape) -> Shape:
-    # A view of one zero has every shape and takes no memory.
+    """Shape of the external tensor for an mmjax parameter of shape `shape`."""
+    # A broadcast view of a single zero takes no memory.
     return self.to_theirs(np.broadcast_to(np.int8(0), shape)).shape
 
 
 def linear(ours: str, theirs: str, part: int = 0) -> tuple[Rule, Rule]:
-  """A linear layer as PyTorch keeps it: weight [out, in] and bias."""
+  """Rules of a linear layer in PyTorch's layout: weight [out, in] and bias."""
   return (
     Rule(f"{ours}/kernel$", f"{theirs}.weight", "o i -> i o", part=part),
     Rule(f"{ours}/bias$", f"{theirs}.bias", part=part),
@@ -59,35 +65,43 @@ def linear(ours: str, theirs: str, part: int = 0) -> tuple[Rule, Rule]:
 
 
 def norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
-  """A layer norm as PyTorch keeps it: weight and bias."""
+  """Rules of a layer norm in PyTorch's layout: weight and bias."""
   return Rule(f"{ours}/scale$", f"{theirs}.weight"), Rule(f"{ours}/bias$", f"{theirs}.bias")
 
 
 def patches(ours: str, theirs: str, patch_size: int, layout: str = "o c p q -> (p q c) o") -> tuple[Rule, Rule]:
-  """A patch embedding: their strided convolution is our matrix."""
+  """Rules of a patch embedding: a strided convolution in the external format, a matrix in mmjax.
+
+  Args:
+    ours: path of the patch embedding in mmjax.
+    theirs: prefix of its external tensors.
+    patch_size: side of a patch in pixels.
+    layout: layout of the kernel, as in `Rule`.
+  Returns: the rules of the kernel and of the bias.
+  """
   sizes = (("p", patch_size), ("q", patch_size), ("c", 3)) if "(" in layout else ()
   return Rule(f"{ours}/kernel$", f"{theirs}.weight", layout, sizes), Rule(f"{ours}/bias$", f"{theirs}.bias")
 
 
 def joined(*groups: Iterable[Rule]) -> tuple[Rule, ...]:
-  """One table from several."""
+  """Concatenate groups of rules."""
   return tuple(rule for group in groups for rule in group)
 
 
 def under(ours: str, theirs: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
-  """The rules of a tower, with its place in our tree and in their names in front."""
+  """Add the prefixes of a tower to its rules: `ours` to the parameters' paths, `theirs` to the tensors' names."""
   return tuple(dataclasses.replace(r, ours=f"^{re.escape(ours)}{r.ours}", theirs=theirs + r.theirs) for r in rules)
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Where one of our parameters stands in a file of theirs.
+  """Location of one mmjax parameter in an external file.
 
   Attributes:
-    theirs: the tensor's name.
-    rule: how to change its layout.
-    shape: of our parameter.
-    start, stop: its rows along the rule's axis of their tensor; the whole tensor where both are None.
+    theirs: name of the external tensor.
+    rule: rule that converts the layout.
+    shape: shape of the mmjax parameter.
+    start, stop: range of the parameter along `rule.axis` of the tensor. None: the parameter is the whole tensor.
   """
 
   theirs: str
@@ -97,19 +111,24 @@ class Place:
   stop: int | None = None
 
   def read(self, file: TensorFile) -> np.ndarray:
-    """Our parameter, as a view of the file where its layout allows."""
+    """Read the parameter, as a view of the file if the layout allows it."""
     tensor = file.read(self.theirs)
     rows = (slice(None),) * self.rule.axis + (slice(self.start, self.stop),)
     return self.rule.to_ours(tensor if self.start is None else tensor[rows])
 
 
 class Table:
-  """The table for one model: places of all its parameters, and the shapes of all their tensors.
+  """Mapping of one model.
 
   Args:
-    rules: the table.
-    shapes: our parameters, by path.
-    partial: leave out parameters that no rule covers or fits; otherwise they are an error (ConfigError).
+    rules: rules of the architecture. The first that matches a parameter is used.
+    shapes: shapes of the mmjax parameters, by path.
+    partial: skip parameters that no rule matches, and parameters whose shape does not fit their rule. If False, they
+      raise ConfigError.
+
+  Attributes:
+    places: location of every parameter, by path.
+    their_shapes: shape of every external tensor, by name.
   """
 
   def __init__(self, rules: Sequence[Rule], shapes: Mapping[str, Shape], *, partial: bool = False):
@@ -125,9 +144,11 @@ class Table:
       except EinopsError as error:
         if partial:
           continue
-        raise ConfigError(f"the parameter {path!r} has shape {shapes[path]}, not that of {rule.theirs!r}") from error
-      except ValueError as error:  # NumPy counts no further than 2**63 bytes
-        raise ConfigError(f"the parameter {path!r} would have shape {shapes[path]}, which no file holds") from error
+        raise ConfigError(
+          f"the parameter {path!r} has shape {shapes[path]}, which does not fit {rule.theirs!r}"
+        ) from error
+      except ValueError as error:  # NumPy refuses arrays of 2**63 bytes or more
+        raise ConfigError(f"the parameter {path!r} has shape {shapes[path]}, too large for any file") from error
       parts.setdefault(match.expand(rule.theirs), []).append((rule.part, path, rule, their_shape))
     self.places: dict[str, Place] = {}
     self.their_shapes: dict[str, Shape] = {}
@@ -146,7 +167,13 @@ class Table:
     self.their_shapes[name] = (*group[0][3][:axis], start, *group[0][3][axis + 1 :])
 
   def to_theirs(self, params: Mapping[str, Any], convert: Callable[[Any], np.ndarray]) -> dict[str, np.ndarray]:
-    """All their tensors from all our parameters."""
+    """Make all external tensors.
+
+    Args:
+      params: all mmjax parameters, by path.
+      convert: makes a NumPy array from a parameter.
+    Returns: the tensors by name.
+    """
     parts: dict[str, list[tuple[int, int, np.ndarray]]] = {}
     for path, place in self.places.items():
       tensor = place.rule.to_theirs(convert(params[path]))
@@ -160,7 +187,14 @@ def _concatenated(parts: list[tuple[int, int, np.ndarray]]) -> np.ndarray:
 
 
 def check(file: TensorFile, table: Table, ignored: Sequence[str]) -> None:
-  """Raises InteropError for the first tensors that are missing, of another shape, or surplus."""
+  """Check the tensors of a file against the table of its architecture.
+
+  Args:
+    file: the checkpoint's tensors.
+    table: the mapping.
+    ignored: regular expressions of tensors that are not read.
+  Raises: InteropError: a tensor is missing, has another shape, is not floating-point, or is not in the table.
+  """
   missing = [name for name in table.their_shapes if name not in file.entries]
   if missing:
     raise InteropError(f"{file.path} has no tensor {_some(missing)}, which its configuration asks for")
@@ -175,13 +209,13 @@ def check(file: TensorFile, table: Table, ignored: Sequence[str]) -> None:
   surplus = surplus_names(file, table, ignored)
   if surplus:
     raise InteropError(
-      f"{file.path} has the tensor {_some(surplus)}, which has no place in this architecture; to take only what fits, "
-      "use mmjax.interop.restore(path, params)"
+      f"{file.path} has the tensor {_some(surplus)}, which this architecture does not have. To load only the tensors "
+      "that fit, use mmjax.interop.restore(path, params)"
     )
 
 
 def surplus_names(file: TensorFile, table: Table, ignored: Sequence[str]) -> list[str]:
-  """Their tensors that the table does not know and that are not known to be nothing but buffers."""
+  """Names of external tensors that are neither in the table nor ignored."""
   known = set(table.their_shapes)
   return [n for n in file.entries if n not in known and not any(re.search(pattern, n) for pattern in ignored)]
 

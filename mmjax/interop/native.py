@@ -1,4 +1,4 @@
-"""mmjax's own format: every model, its parameters under their own paths, its configuration as JSON."""
+"""mmjax's own format, which holds every model: parameters under their own paths, and the configuration as JSON."""
 
 from typing import Any
 
@@ -21,6 +21,7 @@ MODELS: dict[str, type] = {kind.__name__: kind for base in (SystemConfig, TowerC
 
 
 def read(fields: Fields, entries: Entries) -> ModelConfig:
+  """Read the model's configuration. The tensors are not needed."""
   del entries
   kind = fields.choice("mmjax_model", MODELS)
   config = upgraded_model({TAG: kind.__name__, **fields.object("config").values})
@@ -32,6 +33,7 @@ def read(fields: Fields, entries: Entries) -> ModelConfig:
 
 
 def write(config: Any) -> dict[str, Any]:
+  """Write the type and the fields of the model's configuration."""
   return {"mmjax_model": type(config).__name__, "config": to_json(config)}
 
 

@@ -1,4 +1,4 @@
-"""NumPy's .npz, as big_vision writes it: headers are checked before data, and nothing is ever unpickled."""
+"""Reader of NumPy's .npz files, the format of big_vision. Headers are checked before data. Nothing is unpickled."""
 
 import lzma
 import math
@@ -11,17 +11,20 @@ import numpy as np
 from mmjax.interop.errors import InteropError
 from mmjax.interop.tensors import Entry
 
-_MAX_MEMBERS = 10_000  # opening each takes a tenth of a millisecond
-# What a damaged archive makes of the libraries; RuntimeError: it says that it is encrypted.
+_MAX_MEMBERS = 10_000  # opening one array takes 0.1 ms
+# Errors that a damaged archive causes. RuntimeError: the archive claims to be encrypted.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError)
 
 
 class NpzFile:
-  """The arrays of a .npz by name.
+  """Arrays of a .npz file, by name.
+
+  Args:
+    path: the file.
 
   Raises:
-    InteropError: not a zip of .npy files, an array of objects (pickle), or one whose header claims more or fewer bytes
-      than the archive holds for it.
+    InteropError: the file is not a zip of .npy files; an array contains objects (pickle); a header claims more or fewer
+      bytes than the archive holds; or an array expands too much (zip bomb).
   """
 
   def __init__(self, path: Path):
@@ -35,9 +38,10 @@ class NpzFile:
     except InteropError:
       raise
     except _DAMAGED as error:
-      raise InteropError(f"{path} is not a whole .npz file ({error}); download or export it again") from error
+      raise InteropError(f"{path} is not a complete .npz file ({error}); download or export it again") from error
 
   def read(self, name: str) -> np.ndarray:
+    """Read one array into memory. Raises InteropError if its data are corrupt."""
     try:
       with self._zip.open(f"{name}.npy") as member:
         return np.lib.format.read_array(member, allow_pickle=False)
@@ -65,7 +69,7 @@ class NpzFile:
           f"{where} claims shape {shape} of {dtype}, {claimed} bytes, but the archive holds "
           f"{member.file_size - file.tell()}"
         )
-      # A zip of zeros may claim a thousand times its size: real weights hardly compress.
+      # A zip file of zeros may expand to 1,000 times its size. Real weights hardly compress.
       if member.file_size > 1_000 + 200 * member.compress_size:
         raise InteropError(
           f"{where} claims {member.file_size} bytes from {member.compress_size}: refused as a zip bomb"

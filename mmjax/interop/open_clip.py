@@ -1,4 +1,4 @@
-"""open_clip's CLIP: two of its towers, and the space they share."""
+"""Mapping of open_clip's CLIP: image tower, text tower and projections."""
 
 import math
 from typing import Any, Literal
@@ -15,6 +15,7 @@ _MODEL |= {"nonscalar_logit_scale"}
 
 
 def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  """Mapping rules of a model."""
   assert isinstance(config.image, ViTConfig | ResNetConfig)
   projection: tuple[Rule, ...] = (Rule("^text_projection/kernel$", "text_projection"),)
   if config.text_projection == "affine":
@@ -32,6 +33,7 @@ def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
 
 
 def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
+  """Read the configuration from model_cfg. The tensors are not needed."""
   del entries
   fields.known(_MODEL)
   fields.only("nonscalar_logit_scale", False, False)
@@ -51,7 +53,7 @@ def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
 
 
 def read_scale(fields: Fields) -> float:
-  """What similarities are multiplied by at the start."""
+  """Read the initial logit scale. The file stores its logarithm, which is limited to 20."""
   return math.exp(min(20.0, fields.number("init_logit_scale", math.log(1 / 0.07))))
 
 
@@ -62,6 +64,7 @@ def _read_projection(text: Fields) -> Literal["linear", "affine", "none"]:
 
 
 def write(config: Any) -> dict[str, Any]:
+  """Write model_cfg. Raises InteropError if the model is not a two-tower model."""
   if not isinstance(config, TwoTowerConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config)
   if not isinstance(config.image, ViTConfig | ResNetConfig):
@@ -82,6 +85,6 @@ def write(config: Any) -> dict[str, Any]:
   return fields
 
 
-# With custom_text the text tower is a module of its own, and its names begin with "text.".
+# With custom_text, the text tower is a separate module whose tensor names begin with "text.".
 _CUSTOM_TEXT = ((r"^text\.", ""),)
 OPEN_CLIP = Architecture("open_clip's CLIP", read, write, rules, BUFFERS, renamed=_CUSTOM_TEXT)

@@ -1,4 +1,4 @@
-"""open_clip's CoCa: both towers with tokens to read, and a decoder that reads them."""
+"""Mapping of open_clip's CoCa: image tower, text tower and multimodal decoder."""
 
 import math
 from typing import Any
@@ -24,15 +24,17 @@ from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.nn.words import WordsConfig
 
 _MODEL = {"embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "quick_gelu", "init_logit_scale", "custom_text"}
-_MODEL |= {"init_logit_bias", "nonscalar_logit_scale", "pad_id"}  # pad_id: what its own generation fills up with
-_MULTIMODAL = TEXTS | {"dim_head", "n_queries", "attn_pooler_heads"}  # which nothing of theirs reads
+_MODEL |= {"init_logit_bias", "nonscalar_logit_scale", "pad_id"}  # pad_id: padding of open_clip's generation
+_MULTIMODAL = TEXTS | {"dim_head", "n_queries", "attn_pooler_heads"}  # open_clip does not use these three
 _ONLY: dict[str, Any] = {"no_causal_mask": False, "hf_model_name": None, "proj_type": "linear", "proj_bias": False}
-# Fields that the second half has not, and it is as if they were not there: so must be the first.
+# open_clip's multimodal decoder ignores these fields and always uses the values below. In mmjax both halves share one
+# configuration, so the text tower must have the same values.
 _ONLY |= {"mlp_ratio": 4, "act_kwargs": None, "norm_kwargs": None}
 _EPSILON = 1e-5
 
 
 def rules(config: OpenClipCocaConfig) -> tuple[Rule, ...]:
+  """Mapping rules of a model."""
   ours, theirs = r"^multimodal/block_(\d+)/", r"text_decoder.cross_attn.\1."
   return joined(
     under("image/", "visual.", image_rules(config.image)),
@@ -59,6 +61,7 @@ def rules(config: OpenClipCocaConfig) -> tuple[Rule, ...]:
 
 
 def read(fields: Fields, entries: Entries) -> OpenClipCocaConfig:
+  """Read the configuration from model_cfg. The tensors are not needed."""
   del entries
   fields.known(_MODEL)
   fields.only("nonscalar_logit_scale", False, False)
@@ -68,8 +71,8 @@ def read(fields: Fields, entries: Entries) -> OpenClipCocaConfig:
   image = read_image(vision, quick, embed_dim)
   if not isinstance(image, ViTConfig) or image.pool != "queries":
     raise InteropError(
-      f"{vision.where}: attentional_pool is {vision.values.get('attentional_pool')!r}; of a CoCa, mmjax reads only "
-      "those whose picture is summarised by queries, as in all that were published"
+      f"{vision.where}: attentional_pool is {vision.values.get('attentional_pool')!r}; mmjax reads only CoCa models "
+      "with a ViT and an attentional pooler, as all published ones are"
     )
   text = _read_text(fields.object("text_cfg"), quick)
   multimodal.known(_MULTIMODAL)
@@ -79,7 +82,7 @@ def read(fields: Fields, entries: Entries) -> OpenClipCocaConfig:
     ("heads", text.num_heads, 8),
     ("context_length", text.max_length, 77),
   ):
-    multimodal.only(name, value, default)  # two halves of one stack
+    multimodal.only(name, value, default)  # the text tower and the decoder are halves of one stack
   return OpenClipCocaConfig(
     image=image,
     text=text,
@@ -106,11 +109,12 @@ def _read_text(text: Fields, quick: bool) -> WordsConfig:
     vocab_size=vocab_size,
     max_length=text.integer("context_length", 77),
     pad_id=text.integer("pad_id", 0, least=0),
-    eos_id=text.integer("eos_id", vocab_size - 1, least=0),  # where captions end: CLIP's end token is the last
+    eos_id=text.integer("eos_id", vocab_size - 1, least=0),  # end token of captions; CLIP's is the last token
   )
 
 
 def write(config: Any) -> dict[str, Any]:
+  """Write model_cfg. Raises InteropError if the model is not an OpenClipCoca."""
   if not isinstance(config, OpenClipCocaConfig):
     raise wrong_kind("open_clip's CoCa", "a CoCa with open_clip's layers (OpenClipCocaConfig)", config)
   text = config.text

@@ -1,4 +1,4 @@
-"""open_clip's own towers: ViT, ModifiedResNet, text; their tensors' names and their part of the configuration."""
+"""Mapping of open_clip's towers (ViT, ModifiedResNet, text): tensor names and configuration fields."""
 
 import math
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from mmjax.nn.transformer import TransformerConfig
 
 
 def fused(ours: str, theirs: str) -> tuple[Rule, ...]:
-  """An attention of PyTorch's: queries, keys and values are one matrix."""
+  """Rules of PyTorch's MultiheadAttention, which stores the query, key and value projections as one matrix."""
   parts = enumerate(("query", "key", "value"))
   return joined(
     *(
@@ -27,12 +27,12 @@ def fused(ours: str, theirs: str) -> tuple[Rule, ...]:
 
 
 def mlp(ours: str, theirs: str) -> tuple[Rule, ...]:
-  """The two layers of a block's perceptron."""
+  """Rules of the two linear layers in a block's MLP."""
   return joined(linear(f"{ours}/up", f"{theirs}.c_fc"), linear(f"{ours}/down", f"{theirs}.c_proj"))
 
 
 def blocks(ours: str, theirs: str) -> tuple[Rule, ...]:
-  """A stack of transformer blocks."""
+  """Rules of a stack of transformer blocks."""
   ours, theirs = rf"{ours}/block_(\d+)/", rf"{theirs}.resblocks.\1."
   return joined(
     fused(f"{ours}attention", f"{theirs}attn"),
@@ -75,7 +75,7 @@ _RESNET = joined(
 
 
 def image_rules(c: ViTConfig | ResNetConfig) -> tuple[Rule, ...]:
-  """The names of an image tower."""
+  """Mapping rules of an image tower."""
   if isinstance(c, ResNetConfig):
     return _RESNET
   return joined(
@@ -92,10 +92,13 @@ def image_rules(c: ViTConfig | ResNetConfig) -> tuple[Rule, ...]:
 
 
 def _pooler(c: ViTConfig) -> tuple[Rule, ...]:
-  """The norm that ends our tower is the one before their pooler's keys."""
+  """Rules of the attentional pooler.
+
+  The last norm of the mmjax tower is open_clip's norm of the pooler's keys.
+  """
   ours, theirs = "pool/attention", "attn_pool.attn"
   attention = fused(ours, theirs)
-  if c.pool_width != c.width:  # then PyTorch keeps three matrices, and still one bias
+  if c.pool_width != c.width:  # then PyTorch stores three matrices, but still one bias
     apart = {f"{ours}/{name}/kernel$": f"{theirs}.{name[0]}_proj_weight" for name in ("query", "key", "value")}
     kept = tuple(rule for rule in attention if rule.ours not in apart)
     attention = kept + tuple(Rule(name, weight, "o i -> i o") for name, weight in apart.items())
@@ -108,7 +111,7 @@ def _pooler(c: ViTConfig) -> tuple[Rule, ...]:
   )
 
 
-# Fields of open_clip's configuration whose other values have no counterpart here: (field, the supported value).
+# Fields of open_clip's configuration with one supported value: (field, value).
 _ONLY: tuple[tuple[str, Any], ...] = tuple(
   (n, False) for n in ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 )
@@ -128,16 +131,24 @@ _POOLS: dict[str, Literal["argmax", "eos_or_first", "first", "last"]] = {
 
 
 def only_plain(part: Fields) -> None:
-  """Refuses what changes a tower's blocks and has no counterpart here."""
+  """Raise InteropError for settings of a tower's blocks that mmjax does not support."""
   for name, value in _ONLY:
     part.only(name, value, value)
 
 
 def read_image(vision: Fields, quick: bool, embed_dim: int) -> ViTConfig | ResNetConfig:
-  """The image tower that vision_cfg describes."""
+  """Read the configuration of the image tower from vision_cfg.
+
+  Args:
+    vision: vision_cfg.
+    quick: True if the model uses QuickGELU.
+    embed_dim: dimension of the embeddings.
+  Returns: the configuration of a ViT or a ModifiedResNet.
+  Raises: InteropError: the tower is not open_clip's own (timm), or has a setting that mmjax does not support.
+  """
   if "timm_model_name" in vision:
     name = vision.values["timm_model_name"]
-    raise InteropError(f"{vision.where}: timm_model_name is {name!r}; only open_clip's own image towers are read")
+    raise InteropError(f"{vision.where}: timm_model_name is {name!r}; mmjax reads only open_clip's own image towers")
   vision.known(_VISION)
   return _read_resnet(vision, embed_dim) if _is_resnet(vision) else _read_vit(vision, quick, embed_dim)
 
@@ -162,7 +173,7 @@ def _read_resnet(vision: Fields, embed_dim: int) -> ResNetConfig:
 
 def _read_vit(vision: Fields, quick: bool, embed_dim: int) -> ViTConfig:
   only_plain(vision)
-  vision.choice("pos_embed_type", {"learnable": True, "sin_cos_2d": True}, "learnable")  # kept as a tensor either way
+  vision.choice("pos_embed_type", {"learnable": True, "sin_cos_2d": True}, "learnable")  # a tensor in both cases
   width = vision.integer("width", 768)
   return ViTConfig(
     width=width,
@@ -182,16 +193,16 @@ def _read_vit(vision: Fields, quick: bool, embed_dim: int) -> ViTConfig:
 def _read_pool(vision: Fields, embed_dim: int) -> dict[str, Any]:
   if not vision.values.get("attentional_pool"):
     return {"pool": vision.choice("pool_type", {"tok": "cls", "avg": "cls_mean"}, "tok")}
-  # "parallel" and "cascade", which open_clip calls untested, give embeddings of another shape.
+  # open_clip also has "parallel" and "cascade", which it calls untested. They give embeddings of another shape.
   vision.only("attentional_pool", True, True)
   vision.only("pool_type", "tok", "tok")
-  vision.only("norm_kwargs", None, None)  # they would hold for some of the pooler's norms, and not for others
+  vision.only("norm_kwargs", None, None)  # these would apply to only some of the pooler's norms
   queries, heads = vision.integer("attn_pooler_queries", 256, least=2), vision.integer("attn_pooler_heads", 8)
   return {"pool": "queries", "pool_queries": queries, "pool_width": embed_dim, "pool_heads": heads}
 
 
 def read_text(text: Fields, quick: bool) -> TextConfig:
-  """The text tower that text_cfg describes."""
+  """Read the configuration of the text tower from text_cfg. `quick`: True if the model uses QuickGELU."""
   text.known(TEXTS)
   only_plain(text)
   text.only("embed_cls", False, False)
@@ -229,7 +240,7 @@ def _epsilon(part: Fields) -> float:
 
 
 def write_image(c: ViTConfig | ResNetConfig) -> dict[str, Any]:
-  """vision_cfg, as far as it can say what we have."""
+  """Write vision_cfg. Fields that it cannot express are lost."""
   return _write_resnet(c) if isinstance(c, ResNetConfig) else _write_vit(c)
 
 
@@ -253,7 +264,7 @@ def _write_vit(c: ViTConfig) -> dict[str, Any]:
 
 
 def write_text(c: TextConfig) -> dict[str, Any]:
-  """text_cfg, as far as it can say what we have."""
+  """Write text_cfg. Fields that it cannot express are lost."""
   pools = {ours: theirs for theirs, ours in _POOLS.items()} | {"eos": "eos"}
   return write_blocks(c) | {
     "context_length": c.max_length,
@@ -267,10 +278,10 @@ def write_text(c: TextConfig) -> dict[str, Any]:
 
 
 def write_blocks(c: TransformerConfig) -> dict[str, Any]:
-  """The fields that every transformer of theirs has."""
+  """Write the fields that all of open_clip's transformers have."""
   ratio = c.hidden / c.width
   if int(c.width * ratio) != c.hidden:
-    ratio = math.nextafter(ratio, math.inf)  # they multiply and round down
+    ratio = math.nextafter(ratio, math.inf)  # open_clip multiplies and rounds down
   fields: dict[str, Any] = {"width": c.width, "layers": c.depth, "mlp_ratio": ratio}
   if c.activation == "gelu_tanh":
     fields["act_kwargs"] = {"approximate": "tanh"}

@@ -1,4 +1,4 @@
-"""OpenAI's CLIP, after which open_clip names its tensors: files without a configuration."""
+"""Mapping of OpenAI's CLIP. Its files have no configuration. Its tensor names are those of open_clip."""
 
 import math
 from typing import Any
@@ -12,7 +12,10 @@ from mmjax.models import TwoTowerConfig
 
 
 def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
-  """OpenAI's files have no configuration: everything follows from shapes, and from what is the same in all of them."""
+  """Derive the configuration from the tensor shapes.
+
+  Fields that the shapes do not determine are the same in all of OpenAI's models.
+  """
   del fields
   shape = {name: entry.shape for name, entry in entries.items()}
   embed_dim, width = shape["text_projection"][1], shape["ln_final.weight"][0]
@@ -67,11 +70,15 @@ def _resnet(shape: dict[str, tuple[int, ...]], embed_dim: int) -> ResNetConfig:
 
 
 def _count(names: dict[str, Any], prefix: str) -> int:
-  """How many numbered layers follow a prefix."""
+  """Count the numbered layers after a prefix."""
   return len({name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)})
 
 
 def write(config: Any) -> dict[str, Any]:
+  """Return an empty dictionary, because OpenAI's files have no configuration.
+
+  Raises: InteropError: the model is not a two-tower model.
+  """
   if not isinstance(config, TwoTowerConfig):
     raise wrong_kind("OpenAI's CLIP", "an image tower beside a text transformer", config)
   return {}

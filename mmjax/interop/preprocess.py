@@ -1,4 +1,7 @@
-"""How a picture becomes what a published model was trained on: size, resampling, crop, colours; both projects' JSON."""
+"""Image preprocessing of published models: size, resampling, crop and colours.
+
+The settings are read and written as JSON of transformers and of open_clip.
+"""
 
 import dataclasses
 from typing import Any, Literal
@@ -22,16 +25,17 @@ _KNOWN = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_c
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-  """A picture to normalised float32 [size, size, 3], as torchvision does it on Pillow pictures.
+  """Preprocessing of an image to normalised float32 [size, size, 3], as torchvision does it with Pillow images.
 
   Attributes:
-    size: side in pixels.
-    resize: "shortest" (the shorter side, then the middle is cut out), "squash" (both sides), "longest" (then padded).
-    interpolation: Pillow's filter; all but "nearest" antialias.
-    mean, std: subtracted from and divided into colours of 0 to 1.
-    fill: grey level of the padding ("longest").
-    odd: where the middle begins when an odd number of pixels is too many: one half rounded to even (torchvision, and
-      so open_clip), or down (transformers).
+    size: side of the output in pixels.
+    resize: "shortest" (resize the shorter side to `size`, then crop the middle), "squash" (resize both sides), or
+      "longest" (resize the longer side, then pad).
+    interpolation: Pillow's filter. All but "nearest" antialias.
+    mean, std: a colour c between 0 and 1 becomes (c - mean) / std.
+    fill: grey level of the padding, from 0 to 255, for "longest".
+    odd: rounding of the crop's offset when it is not an integer: "even" rounds half to even (torchvision, open_clip),
+      "down" rounds down (transformers).
   """
 
   size: int
@@ -43,7 +47,10 @@ class Preprocess:
   odd: Literal["even", "down"] = "even"
 
   def __call__(self, picture: Picture) -> Float[np.ndarray, "height width 3"]:
-    """A path, encoded bytes, a Pillow picture or uint8 array; transparency is dropped, as the references do."""
+    """Preprocess a path, encoded bytes, a Pillow image or a uint8 array.
+
+    Transparency is dropped, as in the other libraries.
+    """
     image = decode(picture).convert("RGB")
     pixels = np.asarray(self._resized(image), np.float32) / np.float32(255)
     return (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
@@ -63,7 +70,7 @@ class Preprocess:
 
 
 def _cut(image: Image.Image, side: int, fill: int, odd: str) -> Image.Image:
-  """The square in the middle, padded where the picture is smaller."""
+  """Crop the square in the middle. A smaller image is padded."""
   width, height = image.size
   if width < side or height < side:
     left, top = max(0, (side - width) // 2), max(0, (side - height) // 2)
@@ -76,7 +83,15 @@ def _cut(image: Image.Image, side: int, fill: int, odd: str) -> Image.Image:
 
 
 def from_transformers(fields: Fields, size: int, default: Preprocess) -> Preprocess:
-  """What preprocessor_config.json says; what it leaves out is as `default`, the architecture's own processor."""
+  """Read the preprocessing from preprocessor_config.json.
+
+  Args:
+    fields: the file.
+    size: image size of the model.
+    default: preprocessing of the architecture, used for missing fields.
+  Returns: the preprocessing.
+  Raises: InteropError: the file asks for another size than the model's, or for a step that mmjax does not support.
+  """
   for name in ("do_resize", "do_rescale", "do_normalize"):
     fields.only(name, True, True)
   if "rescale_factor" in fields and abs(fields.number("rescale_factor") - 1 / 255) > 1e-9:
@@ -89,7 +104,7 @@ def from_transformers(fields: Fields, size: int, default: Preprocess) -> Preproc
     if short != size or (resize == "squash" and sides.integer("width") != short):
       raise fields.wrong("size", f"the model's image size, {size}")
     if resize == "shortest" and not fields.flag("do_center_crop", True):
-      raise fields.wrong("do_center_crop", "true: models here take squares")
+      raise fields.wrong("do_center_crop", "true, because models in mmjax take square images")
   return dataclasses.replace(
     default,
     size=size,
@@ -104,7 +119,7 @@ def from_transformers(fields: Fields, size: int, default: Preprocess) -> Preproc
 
 
 def to_transformers(p: Preprocess, processor: str) -> dict[str, Any]:
-  """The content of preprocessor_config.json for an image processor of theirs."""
+  """Make the content of preprocessor_config.json. `processor` is the class name of the image processor."""
   shortest = p.resize == "shortest"
   square = {"height": p.size, "width": p.size}
   return {
@@ -124,7 +139,7 @@ def to_transformers(p: Preprocess, processor: str) -> dict[str, Any]:
 
 
 def from_open_clip(fields: Fields, size: int) -> Preprocess:
-  """What preprocess_cfg says; the size is the model's, as open_clip itself has it."""
+  """Read the preprocessing from preprocess_cfg. The size is that of the model, as in open_clip itself."""
   fields.known(_KNOWN)
   return Preprocess(
     size=size,
@@ -137,7 +152,7 @@ def from_open_clip(fields: Fields, size: int) -> Preprocess:
 
 
 def to_open_clip(p: Preprocess) -> dict[str, Any]:
-  """The content of preprocess_cfg."""
+  """Make the content of preprocess_cfg."""
   return {
     "size": p.size,
     "mode": "RGB",
@@ -150,7 +165,11 @@ def to_open_clip(p: Preprocess) -> dict[str, Any]:
 
 
 def default_preprocess(size: int, kind: str) -> Preprocess:
-  """What an architecture was published with: SigLIP and ViT squash to -1 .. 1, CLIP cuts out the middle."""
+  """Preprocessing that an architecture was published with.
+
+  CLIP and CoCa resize the shorter side and crop the middle. BLIP squashes the image and has CLIP's colours. The others
+  (SigLIP, ViT) squash the image, with colours from -1 to 1. `kind` is the name of the architecture.
+  """
   if kind in ("CLIPModel", "open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
     return Preprocess(size)
   if kind.startswith("Blip"):

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints of other projects, with everything that changes numbers."""
+"""Load and save checkpoints of other libraries: configuration, weights, preprocessing and tokenizer."""
 
 import dataclasses
 import functools
@@ -46,12 +46,12 @@ from mmjax.models.comparing import ComparingConfig
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-  """A checkpoint with everything that changes numbers.
+  """A loaded checkpoint: model, parameters, preprocessing and tokenizer.
 
   Attributes:
-    model: a linen module with encode_image, encode_text or both, as `load` says.
-    params: its parameters, float32.
-    source: where they came from.
+    model: linen module with the methods described in `load`.
+    params: its parameters, in float32.
+    source: the files that were read.
   """
 
   model: nn.Module
@@ -60,41 +60,57 @@ class Pretrained:
 
   @functools.cached_property
   def preprocess(self) -> Preprocess:
-    """A picture to what encode_image takes, as the files beside the weights say (or the architecture's default)."""
+    """Image preprocessing for encode_image, from the files beside the weights or the architecture's default.
+
+    Raises: InteropError: the model takes no images, or the files ask for an unsupported step.
+    """
     return _read_preprocess(self.source, _image_size(self.model.config))
 
   @functools.cached_property
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
-    """Strings to the ids that encode_text takes. Raises InteropError where the folder has no tokenizer to read."""
+    """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
     open_clip = self.source.fields.object("model_cfg").object("text_cfg") if self.source.format == "open_clip" else None
     return load_tokenizer(self.source.folder, text_tower(self.model.config).max_length, open_clip=open_clip)
 
 
 def load(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> tuple[nn.Module, Any]:
-  """Weights of another project as a model of ours.
+  """Load weights of another library as a model of mmjax.
 
-  `model.apply({"params": params}, images [b, h, w, 3] already normalised, method="encode_image") -> [b, d]` and
-  `method="encode_text"` with token ids [b, t] are what the reference's get_image_features and get_text_features
-  (encode_image and encode_text in open_clip) give: projected, float32, NOT unit-norm (CoCa, BLIP: unit-norm, as
-  theirs). A tower alone gives the reference's pooler_output (its first token where it has no pooler); a sentence
-  encoder the mean over its tokens. What writes captions has `decode`, what matches pairs has `fuse`.
+  Images [b, h, w, 3] must be normalised already. Texts are token ids [b, t]. The outputs [b, d] are float32 and equal
+  those of the other library (get_image_features and get_text_features; in open_clip, encode_image and encode_text):
+
+      image_embeddings = model.apply({"params": params}, images, method="encode_image")
+      text_embeddings = model.apply({"params": params}, ids, method="encode_text")
+
+  * Two-tower models give projected embeddings that are NOT unit-norm.
+  * CoCa and BlipForImageTextRetrieval give unit-norm embeddings, as the other library does.
+  * A single tower gives the pooler_output, or the first token if it has no pooler.
+  * A sentence encoder gives the mean over its tokens or the first token, as its files say.
+
+  Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration has
+  `encode` and `decode` only.
 
   Args:
-    path: a folder with config.json and model.safetensors (transformers: CLIPModel, SiglipModel, Siglip2Model, ViTModel,
-      BertModel and sentence encoders made of it, BlipForImageTextRetrieval, BlipForConditionalGeneration; mmjax's own),
-      with open_clip_config.json and open_clip_model.safetensors (CLIP, CoCa), or a file: .safetensors named as in
-      OpenAI's CLIP, .npz of big_vision (SigLIP, ViT).
-    image_size: other than the checkpoint's: positions are resampled.
-    max_length: other than the checkpoint's: positions are cut off, or interpolated.
+    path: one of
+      a folder with config.json and model.safetensors (transformers: CLIPModel, SiglipModel, Siglip2Model, ViTModel,
+      BertModel and sentence encoders based on it, BlipForImageTextRetrieval, BlipForConditionalGeneration; or mmjax's
+      own format),
+      a folder with open_clip_config.json and open_clip_model.safetensors (CLIP, CoCa),
+      a .safetensors file with the tensor names of OpenAI's CLIP,
+      a .npz file of big_vision (SigLIP, ViT).
+    image_size: new image size; position embeddings are resampled. None: the checkpoint's.
+    max_length: new number of text tokens; position embeddings are cut off or interpolated. None: the checkpoint's.
+  Returns: (model, params).
   Raises:
-    InteropError: what is there cannot be read, is not known, or does not fit together; tensor or field is named.
+    InteropError: the checkpoint cannot be read, is of an unknown kind, or its parts do not fit together. The message
+      names the tensor or the field.
   """
   found = load_pretrained(path, image_size=image_size, max_length=max_length)
   return found.model, found.params
 
 
 def load_pretrained(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> Pretrained:
-  """As `load`, with the preprocessing and the tokenizer that stand beside the weights."""
+  """Load a checkpoint with its preprocessing and its tokenizer. Arguments and errors as for `load`."""
   source = open_source(path)
   flat: Mapping[str, Any] = read_all(source)
   config = _resized(source.config, image_size, max_length)
@@ -116,19 +132,25 @@ def save(
   *,
   preprocess: Preprocess | None = None,
 ) -> Path:
-  """Writes weights and configuration as another project keeps them. What `load` reads of it is the same, bit for bit.
+  """Write weights and configuration in an external format. `load` reads the same values back, bit for bit.
+
+  A clipped logit scale or bias is written as it acts: the clipped value.
 
   Args:
-    model: a model of ours.
+    model: the model.
     params: its parameters, stacked over layers or not.
-    path: the folder to write into; for openai and big_vision also a file (.safetensors, .npz).
-    format: "transformers" (CLIPModel, SiglipModel, ViTModel, BertModel or a BLIP, whichever the model is), "siglip2"
-      (transformers' Siglip2Model), "open_clip" (CLIP or CoCa; opens in
-      open_clip.create_model_and_transforms("local-dir:PATH")), "openai", "big_vision", or "mmjax", which holds every
-      model.
-    preprocess: written beside the weights in the format's own way.
+    path: folder to write into; for the formats "openai" and "big_vision", also a file (.safetensors, .npz).
+    format: one of
+      "transformers": CLIPModel, SiglipModel, ViTModel, BertModel or a BLIP, according to the model;
+      "siglip2": Siglip2Model of transformers;
+      "open_clip": CLIP or CoCa, for open_clip.create_model_and_transforms("local-dir:PATH");
+      "openai";
+      "big_vision";
+      "mmjax": every model.
+    preprocess: preprocessing to write beside the weights, in the files of the format. None: not written.
   Returns: the file with the weights.
-  Raises: InteropError where the format cannot hold the model; every field that does not fit is named.
+  Raises: InteropError: the format cannot hold the model (the message names every field that does not fit), `params` are
+    not those of the model, or the files cannot be written.
   """
   config: ModelConfig = model.config
   architecture = _architecture(format, config)
@@ -136,7 +158,7 @@ def save(
   flat = _effective(config, per_layer(params))
   missing = set(table.places) ^ set(flat)
   if missing:
-    raise InteropError(f"params are not those of this model: {sorted(missing)[0]!r} is only on one side")
+    raise InteropError(f"params are not those of this model: {sorted(missing)[0]!r} is only in one of the two")
   tensors = table.to_theirs(flat, lambda leaf: np.asarray(jax.device_get(leaf), np.float32))
   written = _write(Path(path).expanduser(), architecture, fields, tensors, preprocess)
   if architecture is BERT and isinstance(config, TextConfig) and config.pool == "mean":
@@ -145,7 +167,7 @@ def save(
 
 
 def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[str, Any], Table]:
-  """Their configuration and the table, once it is known that theirs says everything that ours says."""
+  """Make the external configuration and the mapping table. Raises InteropError if a field of `config` is lost."""
   fields, shapes = architecture.write(config), flat_shapes(config)
   rules = architecture.rules(config)
   entries = {n: Entry(s, np.dtype(np.float32)) for n, s in Table(rules, shapes, partial=True).their_shapes.items()}
@@ -153,16 +175,16 @@ def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[s
     back = architecture.read(Fields(fields, architecture.name), entries)
   except (KeyError, IndexError, ValueError) as error:
     raise InteropError(
-      f'{architecture.name} cannot hold this model ({error}); format="mmjax" holds every one'
+      f'{architecture.name} cannot hold this model ({error}). Use format="mmjax", which holds every model'
     ) from error
   if isinstance(back, TextConfig) and isinstance(config, TextConfig) and config.pool == "mean":
-    back = dataclasses.replace(back, pool="mean")  # said in files of sentence-transformers beside it
+    back = dataclasses.replace(back, pool="mean")  # written to sentence-transformers' files instead
   check_writable(config, back, architecture.name)
   try:
     return fields, Table(rules, shapes)
   except ConfigError as error:
     raise InteropError(
-      f'{architecture.name} cannot hold this model: {error}; format="mmjax" holds every one'
+      f'{architecture.name} cannot hold this model: {error}. Use format="mmjax", which holds every model'
     ) from error
 
 
@@ -189,7 +211,7 @@ def _architecture(format_: str, config: ModelConfig) -> Architecture:
 
 
 def _effective(config: ModelConfig, flat: dict[str, Any]) -> dict[str, Any]:
-  """The parameters with scale and bias as they act: ours are clipped where they are used, theirs are not."""
+  """Clip the logit scale and the bias. mmjax clips them where they are used; other libraries do not."""
   if not isinstance(config, TwoTowerConfig | ComparingConfig):
     return flat
   acting = {"logit_scale": np.minimum(np.asarray(flat["logit_scale"]), np.float32(math.log(config.max_logit_scale)))}
@@ -204,7 +226,7 @@ def _write(
 ) -> Path:
   is_file = path.suffix in (".npz", ".safetensors")
   if is_file and architecture not in (BIG_VISION, OPENAI):
-    raise InteropError(f"{path}: {architecture.name} is a folder of several files; give a folder")
+    raise InteropError(f"{path}: {architecture.name} is written as several files; give a folder")
   folder = path.parent if is_file else path
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -249,7 +271,7 @@ def _write_json(path: Path, fields: dict[str, Any]) -> None:
 def _image_size(config: Any) -> int:
   image = image_tower(config)
   if image is None:
-    raise InteropError(f"{type(config).__name__} takes no pictures")
+    raise InteropError(f"{type(config).__name__} takes no images")
   return image.image_size
 
 

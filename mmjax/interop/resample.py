@@ -1,4 +1,4 @@
-"""Learned positions for another resolution or another length of text."""
+"""Resampling of learned position embeddings to another image size or text length."""
 
 import math
 
@@ -9,13 +9,20 @@ from mmjax.interop.errors import InteropError
 
 
 def resample_positions(positions: np.ndarray, count: int, *, text: bool, name: str) -> np.ndarray:
-  """Position embeddings [n, width] for `count` places.
+  """Resample position embeddings to another number of positions.
 
-  Images: the square grid is resized bicubically with antialiasing, and a row before it (of a class token, of a mean)
-  stays as it is, as open_clip does. Texts: a shorter length keeps the first rows, so that the same text keeps its
-  embedding; a longer one is interpolated linearly.
+  Images: the square grid is resized bicubically with antialiasing. A row before the grid (for a class token, or for the
+  mean token of a ResNet) is kept unchanged. This is what open_clip does.
+  Texts: a shorter length keeps the first rows, so that a short text keeps its embedding. A longer length is
+  interpolated linearly.
 
-  Raises: InteropError where the rows make no square, or the model has such a first row and the weights have none.
+  Args:
+    positions: embeddings [n, width].
+    count: new number of positions.
+    text: True for texts, False for images.
+    name: path of the parameter, for error messages.
+  Returns: embeddings [count, width].
+  Raises: InteropError: the rows form no square grid, or only one of the two sizes has a row before the grid.
   """
   have = positions.shape[0]
   if text:
@@ -36,7 +43,7 @@ def _first_rows(rows: int, name: str) -> int:
   for first in (0, 1):
     if math.isqrt(rows - first) ** 2 == rows - first:
       return first
-  raise InteropError(f"{name}: {rows} positions are no square grid, with or without a row for a class token")
+  raise InteropError(f"{name}: {rows} positions form no square grid, with or without a row for a class token")
 
 
 def _resize(x: np.ndarray, sides: tuple[int, ...], method: str, *, antialias: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From a checkpoint's tensors into parameters: whole, in part, resampled, straight into their shards."""
+"""Restoring of parameters from a checkpoint: all or some of them, resampled, directly into their shards."""
 
 import dataclasses
 import re
@@ -18,18 +18,18 @@ from mmjax.interop.source import Source, open_source
 
 Shape = tuple[int, ...]
 Read = Callable[[Any], np.ndarray]
-"""From an index (a tuple of slices) to that piece of a parameter."""
+"""Function that reads one piece of a parameter, given its index (a tuple of slices)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """What became of a partial load, parameter by parameter.
+  """Outcome of a partial load.
 
   Attributes:
-    taken: our parameters that came from the file.
-    resampled: those of them whose positions were resampled.
-    reinitialised: our parameters that kept what they had.
-    left: their tensors that nothing took.
+    taken: mmjax parameters that were read from the file.
+    resampled: those of `taken` whose position embeddings were resampled.
+    reinitialised: mmjax parameters that were not read and kept their value.
+    left: external tensors that were not used.
   """
 
   taken: tuple[str, ...]
@@ -46,22 +46,29 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Which of our parameters come from a checkpoint, and how to read any piece of one."""
+  """Plan of a partial load.
+
+  Attributes:
+    readers: for each mmjax parameter to read, by path, a function that reads any piece of it.
+    report: the outcome.
+  """
 
   readers: Mapping[str, Read]
   report: Report
 
 
 def plan_restore(source: Source, shapes: Mapping[str, Shape], *, take: Sequence[str] = (".*",), into: str = "") -> Plan:
-  """Matches a checkpoint with parameters of ours, by path.
+  """Match the parameters of a model with those of a checkpoint, by path.
 
   Args:
     source: the checkpoint.
-    shapes: of our parameters, by path; stacked over layers where the model is scanned.
-    take: expressions of our paths; what none matches keeps what it has.
-    into: the tower the checkpoint is for ("text"), where it is only one of the model's.
+    shapes: shapes of the model's parameters, by path; stacked over layers if the model is scanned.
+    take: regular expressions of parameter paths. Parameters that none of them matches are not read.
+    into: name of the tower to restore ("image", "text") if the checkpoint is a single tower. Empty: the whole model.
+  Returns: the plan.
   Raises:
-    InteropError: nothing at all fits, or a parameter that is taken has another shape (positions are resampled).
+    InteropError: no parameter is found in the checkpoint, a scanned tower is deeper than the checkpoint's, or a
+      parameter has another shape than the checkpoint's (position embeddings are resampled instead).
   """
   prefix = f"{into}/" if into else ""
   readers: dict[str, Read] = {}
@@ -77,7 +84,7 @@ def plan_restore(source: Source, shapes: Mapping[str, Shape], *, take: Sequence[
     resampled += [path] * again
   if not readers:
     raise InteropError(
-      f"{source.path}: none of its parameters is one of the model's that {list(take)} match under {into!r}"
+      f"{source.path}: none of its parameters is a parameter of the model that {list(take)} match under {into!r}"
     )
   left = [name for name in source.file.entries if name not in used]
   kept = [path for path in shapes if path not in readers]
@@ -87,18 +94,18 @@ def plan_restore(source: Source, shapes: Mapping[str, Shape], *, take: Sequence[
 def restore(
   path: str | Path, params: Any, *, shardings: Any = None, take: Sequence[str] = (".*",), into: str = ""
 ) -> tuple[Any, Report]:
-  """Parameters with those of a checkpoint in them, each read straight into its shards.
+  """Replace parameters by those of a checkpoint, each read directly into its shards.
 
-  A device's piece is cut from the file (which is mapped into memory, not read) and nothing is held twice.
+  Each device reads only its piece. A .safetensors file is mapped into memory, so the weights are not held there twice.
 
   Args:
     path: anything that `load` reads.
-    params: our parameters: arrays, or their shapes (jax.ShapeDtypeStruct).
-    shardings: a tree of shardings like `params`; where it is None, those of the arrays, or the default device.
-    take: expressions of our parameters' paths; what none matches stays.
-    into: the tower that the checkpoint is for ("image", "text"), where it is only that.
-  Returns: the parameters, and the report of what was taken, left, and stayed as it was.
-  Raises: InteropError, as for `load`; and where nothing fits.
+    params: parameters of the model: arrays, or their shapes (jax.ShapeDtypeStruct).
+    shardings: a tree of shardings like `params`. None: the shardings of the arrays, or else the first device.
+    take: regular expressions of parameter paths. Parameters that none of them matches are returned unchanged.
+    into: name of the tower to restore ("image", "text") if the checkpoint is a single tower. Empty: the whole model.
+  Returns: (params, report).
+  Raises: InteropError: the checkpoint cannot be read (as for `load`), or does not fit (as for `plan_restore`).
   """
   source = open_source(path)
   flat = flatten(params)
@@ -115,14 +122,20 @@ def restore(
 
 
 def make_array(read: Read, shape: Shape, sharding: Any = None) -> jax.Array:
-  """A float32 array of which every device reads its own piece."""
+  """Make a float32 array, of which each device reads only its piece.
+
+  Args:
+    read: reads a piece.
+    shape: shape of the whole array.
+    sharding: sharding of the array. None: the first device.
+  """
   if sharding is None:
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   return jax.make_array_from_callback(shape, sharding, read)
 
 
 def read_all(source: Source) -> dict[str, jax.Array]:
-  """All parameters by path; tensors that are missing, misshapen or surplus are errors."""
+  """Read all parameters, by path. Raises InteropError if a tensor is missing, surplus, or of another shape or dtype."""
   check(source.file, source.table, source.architecture.ignored)
   return {
     path: make_array(_reader(source, path, [place], place.shape)[0], place.shape)
@@ -131,12 +144,12 @@ def read_all(source: Source) -> dict[str, jax.Array]:
 
 
 def unused(source: Source) -> list[str]:
-  """Their tensors that have no place in the architecture."""
+  """Names of external tensors that the architecture does not have."""
   return surplus_names(source.file, source.table, source.architecture.ignored)
 
 
 def _places(source: Source, path: str, shape: Shape) -> list[Place] | None:
-  """Where a parameter of ours comes from: one tensor, or one per layer of a scanned tower; None where there is none."""
+  """Places of a parameter in the checkpoint: one, or one per layer of a scanned tower. None if it is not there."""
   layers = [path]
   stack = re.search(r"(^|/)blocks/", path)
   if stack:
@@ -145,7 +158,7 @@ def _places(source: Source, path: str, shape: Shape) -> list[Place] | None:
     return None
   missing = [name for name in layers if name not in source.table.places]
   if missing:
-    raise InteropError(f"{source.path} has no parameter {missing[0]!r}: its tower is less deep than the model's")
+    raise InteropError(f"{source.path} has no parameter {missing[0]!r}: its tower has fewer layers than the model's")
   for name in layers:
     if source.table.places[name].theirs not in source.file.entries:
       raise InteropError(f"{source.path} has no tensor {source.table.places[name].theirs!r}")
@@ -153,7 +166,7 @@ def _places(source: Source, path: str, shape: Shape) -> list[Place] | None:
 
 
 def _reader(source: Source, path: str, places: list[Place], shape: Shape) -> tuple[Read, bool]:
-  """How to read any piece of a parameter, and whether its positions are resampled."""
+  """Make the function that reads any piece of a parameter. The second result is True if positions are resampled."""
   stacked = stacked_paths(path)[1] is None and "blocks/" in path
   wanted = shape[1:] if stacked else shape
   for place in places:
@@ -164,7 +177,8 @@ def _reader(source: Source, path: str, places: list[Place], shape: Shape) -> tup
     return lambda index: np.stack([_float32(p.read(source.file)[index[1:]]) for p in places[index[0]]]), False
   if not path.endswith("position_embedding") or places[0].shape[1:] != wanted[1:]:
     raise InteropError(
-      f"{source.path}: {places[0].theirs!r} is {list(places[0].shape)} as our {path!r}, the model has {list(wanted)}"
+      f"{source.path}: {places[0].theirs!r} gives {path!r} the shape {list(places[0].shape)}, but the model has "
+      f"{list(wanted)}"
     )
   text = isinstance(source.config, TextConfig) or path.startswith(("text/", "words/"))
   positions = resample_positions(_float32(places[0].read(source.file)), wanted[0], text=text, name=path)
@@ -180,9 +194,10 @@ def _check_shape(source: Source, place: Place) -> None:
 
 
 def _float32(tensor: np.ndarray) -> np.ndarray:
-  """A copy (JAX may keep what it is given, and the file stays mapped), with half precision widened.
+  """Copy a tensor to float32.
 
-  bfloat16, which NumPy does not know, is called V2 in a .npz.
+  It must be a copy, because JAX may keep the array and the file stays mapped. NumPy does not know bfloat16: in a .npz
+  file it has the dtype V2.
   """
   if tensor.dtype.kind == "V":
     import ml_dtypes

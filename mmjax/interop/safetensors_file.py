@@ -1,4 +1,4 @@
-"""The safetensors format: every claim of the header is checked before a byte of data is touched."""
+"""Reader and writer of safetensors files. The whole header is checked before any data is read."""
 
 import json
 import math
@@ -28,19 +28,19 @@ DTYPES: dict[str, np.dtype] = {
   "F32": np.dtype(np.float32),
   "F64": np.dtype(np.float64),
 }
-_MAX_HEADER, _MAX_TENSORS = 5_000_000, 20_000  # what is read and checked in half a second
+_MAX_HEADER, _MAX_TENSORS = 5_000_000, 20_000  # such a header is checked in 0.5 s
 _REMEDY = "download or export the file again"
 
 
 class SafetensorsFile:
-  """A .safetensors file, mapped into memory: reading a tensor gives a view, and copies nothing.
+  """Tensors of a .safetensors file, by name. The file is mapped into memory, and a tensor is a view of it.
 
   Args:
     path: the file.
 
   Raises:
-    InteropError: it is truncated, its header is not what the format says, or a tensor is described wrongly (a dtype
-      that does not exist, a shape that does not fill its bytes, bytes outside the file or shared with another).
+    InteropError: the file is truncated, its header is not in the format, or a tensor's description is wrong (unknown
+      dtype, shape that does not fit its bytes, bytes outside the file or shared with another tensor).
   """
 
   def __init__(self, path: Path):
@@ -64,6 +64,7 @@ class SafetensorsFile:
     _check_spans(path, sorted(spans), size - self._start)
 
   def read(self, name: str) -> np.ndarray:
+    """Tensor `name`, as a view of the file."""
     entry = self.entries[name]
     count = math.prod(entry.shape)
     if count == 0:
@@ -73,7 +74,7 @@ class SafetensorsFile:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-  """Writes the file beside `path` and renames it into place."""
+  """Write tensors to a file: first to PATH.partial, which is then renamed."""
   from safetensors.numpy import save_file
 
   partial = path.with_name(path.name + ".partial")
@@ -83,11 +84,11 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: M
 
 def _header_length(path: Path, first: bytes, size: int) -> int:
   if len(first) < 8:
-    raise InteropError(f"{path} is truncated: {size} bytes, and a safetensors file begins with 8; {_REMEDY}")
+    raise InteropError(f"{path} is truncated: {size} bytes, fewer than the 8 of the header's length; {_REMEDY}")
   length = int.from_bytes(first, "little")
   if length > size - 8:
     raise InteropError(
-      f"{path} is truncated, or no safetensors file: its header claims {length} bytes, and {size - 8} follow; {_REMEDY}"
+      f"{path} is truncated or no safetensors file: its header claims {length} bytes, but {size - 8} follow; {_REMEDY}"
     )
   if length > _MAX_HEADER:
     raise InteropError(f"{path}: its header claims {length} bytes; more than {_MAX_HEADER} are refused")
@@ -108,7 +109,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   found: dict[str, Any] = {}
   for name, value in pairs:
     if name in found:
-      raise ValueError(f"{name!r} stands in it twice")
+      raise ValueError(f"{name!r} appears twice")
     found[name] = value
   return found
 
@@ -122,13 +123,13 @@ def _entry(where: str, fields: Any, available: int) -> tuple[Entry, int, int]:
   shape: Any = fields.get("shape")
   offsets: Any = fields.get("data_offsets")
   if not _naturals(shape):
-    raise InteropError(f"{where} has the shape {shape!r}, which is not a list of numbers of at least 0")
+    raise InteropError(f"{where} has the shape {shape!r}, which is not a list of non-negative integers")
   if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
     raise InteropError(f"{where} has data_offsets {offsets!r}, which are not [begin, end]")
   begin, end = offsets
   if end > available:
     raise InteropError(
-      f"{where} claims the bytes {begin} to {end}, but {available} are in the file: it is truncated; {_REMEDY}"
+      f"{where} claims the bytes {begin} to {end}, but the file has {available}: it is truncated; {_REMEDY}"
     )
   if math.prod(shape) * dtype.itemsize != end - begin:
     raise InteropError(
@@ -143,13 +144,13 @@ def _naturals(value: Any) -> bool:
 
 
 def _check_spans(path: Path, spans: list[tuple[int, int, str]], available: int) -> None:
-  """Tensors must lie one after the other and fill the file, as the format says: no byte is read twice or hidden."""
+  """Check that the tensors lie one after the other and fill the file, as the format requires."""
   end, last = 0, ""
   for begin, stop, name in spans:
     if begin < end:
       raise InteropError(f"{path}: the tensors {last!r} and {name!r} overlap; {_REMEDY}")
     if begin > end:
-      raise InteropError(f"{path}: {begin - end} bytes before the tensor {name!r} belong to nothing; {_REMEDY}")
+      raise InteropError(f"{path}: {begin - end} bytes before the tensor {name!r} belong to no tensor; {_REMEDY}")
     end, last = stop, name
   if end != available:
-    raise InteropError(f"{path}: {available - end} bytes after the last tensor belong to nothing; {_REMEDY}")
+    raise InteropError(f"{path}: {available - end} bytes after the last tensor belong to no tensor; {_REMEDY}")

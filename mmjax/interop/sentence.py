@@ -1,4 +1,4 @@
-"""sentence-transformers' few files beside a BERT: how a sentence becomes one vector."""
+"""Files of sentence-transformers beside a BERT checkpoint. They set the pooling of token vectors to one vector."""
 
 import dataclasses
 import json
@@ -12,9 +12,10 @@ _OTHERS = ("pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens", "pool
 
 
 def read_pooling(config: TextConfig, folder: Path) -> TextConfig:
-  """The configuration with the pooling that a folder's files ask for; as it is where there are none.
+  """Set the pooling of a configuration from the files in a folder.
 
-  Raises: InteropError where they ask for a pooling without a counterpart here.
+  Returns: the new configuration, or `config` if the folder has no such files.
+  Raises: InteropError: mmjax does not support the pooling.
   """
   path = folder / _POOLING / "config.json"
   if not (folder / _MODULES).is_file() or not path.is_file():
@@ -27,7 +28,7 @@ def read_pooling(config: TextConfig, folder: Path) -> TextConfig:
 
 
 def write_pooling(config: TextConfig, folder: Path) -> None:
-  """Writes those files for a model that takes the mean over its tokens."""
+  """Write the files for a model that pools by the mean over its tokens."""
   (folder / _POOLING).mkdir(exist_ok=True)
   kinds = (("0", "", "Transformer"), ("1", _POOLING, "Pooling"))
   modules = [

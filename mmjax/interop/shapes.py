@@ -1,4 +1,4 @@
-"""From a configuration to a module, and to the shapes of its parameters without making any."""
+"""Module and parameter shapes of a configuration. No parameter is allocated."""
 
 import dataclasses
 import functools
@@ -17,36 +17,39 @@ from mmjax.nn.transformer import TransformerConfig
 
 ModelConfig = SystemConfig | TowerConfig
 Flat = dict[str, Any]
-"""Parameters by path, `image/transformer/block_0/attention/query/kernel`; never stacked over layers."""
+"""Parameters by path, such as `image/transformer/block_0/attention/query/kernel`."""
 
 _STACKED = re.compile(r"(^|/)blocks/")
 
 
 @functools.lru_cache(maxsize=32)
 def flat_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-  """The shapes of all parameters by path. One block of each tower is traced, however many there are."""
+  """Shapes of all parameters by path, not stacked over layers. Only one block of each tower is traced."""
   config = with_scan(config, True)
   shapes = jax.eval_shape(config.build().init, jax.random.key(0), _example(config))["params"]
   return MappingProxyType({path: leaf.shape for path, leaf in _unstacked(flatten(shapes), _take_shape).items()})
 
 
 def flatten(params: Any) -> Flat:
-  """A tree of parameters, by path."""
+  """Make a dictionary by path from a tree of parameters."""
   return flax.traverse_util.flatten_dict(params, sep="/")
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """The inverse of `flatten`."""
+  """Make a tree of parameters from a dictionary by path, the inverse of `flatten`."""
   return flax.traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
 def per_layer(params: Any) -> Flat:
-  """Parameters by path, with the layers of a scanned tower taken apart (as views)."""
+  """Make a dictionary by path, with one entry per layer where a scanned tower has a stack. Entries are views."""
   return _unstacked(flatten(params), lambda leaf, layer: leaf[layer])
 
 
 def stacked_paths(path: str) -> tuple[str, int | None]:
-  """Where a layer's parameter lies in a scanned tower: the path of the stack, and the layer's number."""
+  """Path of a layer's parameter in a scanned tower.
+
+  Returns: (path of the stack, number of the layer), or (path, None) if the path is not in a layer.
+  """
   found = re.search(r"(^|/)block_(\d+)/", path)
   if found is None:
     return path, None
@@ -54,7 +57,7 @@ def stacked_paths(path: str) -> tuple[str, int | None]:
 
 
 def with_scan(config: Any, scan: bool) -> Any:
-  """The configuration with its towers scanned or not, which changes no number."""
+  """Set `scan` in all towers of a configuration. It changes no output."""
   values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
   changes = {name: with_scan(value, scan) for name, value in values.items() if dataclasses.is_dataclass(value)}
   if isinstance(config, TransformerConfig):
@@ -63,23 +66,23 @@ def with_scan(config: Any, scan: bool) -> Any:
 
 
 def image_tower(config: Any) -> ViTConfig | ResNetConfig | None:
-  """The configuration of what sees pictures, in a model or alone; None where nothing does."""
+  """Configuration of the image tower, in a model or alone. None if there is none."""
   return config if isinstance(config, ViTConfig | ResNetConfig) else getattr(config, "image", None)
 
 
 def text_tower(config: Any) -> Any:
-  """The configuration of what reads texts, in a model or alone."""
+  """Configuration of the text tower, in a model or alone."""
   return getattr(config, "text", config)
 
 
 def depth(config: Any) -> int:
-  """How many blocks a model has, in all its stacks."""
+  """Number of blocks of a model, in all its stacks."""
   total = 0
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
     if dataclasses.is_dataclass(value):
       total += depth(value)
-    elif field.name == "layers":  # of a residual network's stages
+    elif field.name == "layers":  # blocks of a ResNet's stages
       total += sum(value)
     elif field.name.endswith("depth") and value is not None:
       total += value
@@ -103,4 +106,4 @@ def _unstacked(flat: Flat, take: Any) -> Flat:
 
 
 def _example(config: ModelConfig) -> Any:
-  return jax.eval_shape(lambda: config.example(1))  # shapes: a configuration may claim huge images
+  return jax.eval_shape(lambda: config.example(1))  # only shapes: image_size may be huge

@@ -1,4 +1,4 @@
-"""SigLIP's tokenizer: a SentencePiece model (spiece.model) behind big_vision's clean-up, as transformers has it."""
+"""SigLIP's tokenizer, as in transformers: big_vision's text clean-up, then a SentencePiece model (spiece.model)."""
 
 import dataclasses
 import re
@@ -14,20 +14,22 @@ from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 
 SPIECE = "spiece.model"
-_SPACE = "▁"  # how SentencePiece writes a space
+_SPACE = "▁"  # SentencePiece's sign for a space
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclasses.dataclass(frozen=True)
 class SiglipTokenizer:
-  """Strings to ids [n, max_length], as transformers' SiglipTokenizer with padding="max_length" and truncation.
+  """Tokenizer of strings to ids [n, max_length].
+
+  Equals transformers' SiglipTokenizer with padding="max_length" and truncation.
 
   Attributes:
-    model: sentencepiece.SentencePieceProcessor.
+    model: a sentencepiece.SentencePieceProcessor.
     max_length: tokens per text.
-    special: the texts of special tokens, which are cut out before anything else is done.
-    unknown, end, pad: which of them is which.
-    lower: texts are lowered.
+    special: special tokens. They are split off before any other step.
+    unknown, end, pad: the unknown token, the end token and the padding token.
+    lower: True if texts are converted to lower case.
   """
 
   model: Any
@@ -40,7 +42,7 @@ class SiglipTokenizer:
 
   def __call__(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
     if isinstance(strings, str):
-      raise TypeError("a tokenizer takes a sequence of strings; wrap a single one in a list")
+      raise TypeError("a tokenizer takes a sequence of strings; put a single string in a list")
     pad, rows = self.model.piece_to_id(self.pad), [self._ids(text) for text in strings]
     padded = [row + [pad] * (self.max_length - len(row)) for row in rows]
     return np.array(padded, np.int32).reshape(-1, self.max_length)
@@ -54,7 +56,11 @@ class SiglipTokenizer:
     return ids if ids and ids[-1] == end else [*ids, end]
 
   def _pieces(self, text: str) -> list[str]:
-    """Special tokens as they are, and the pieces of what lies between; whether they strip it makes no difference."""
+    """Split a text into special tokens and the pieces of the text between them.
+
+    Special tokens may be set to strip the text beside them. This makes no difference, because that text is stripped in
+    any case.
+    """
     names = "|".join(map(re.escape, sorted(self.special, key=len, reverse=True)))
     pieces: list[str] = []
     for place, part in enumerate(re.split(f"({names})", text)):
@@ -62,7 +68,11 @@ class SiglipTokenizer:
     return pieces
 
   def _encoded(self, text: str) -> list[str]:
-    """The unknown token stands before the text, and is taken off again: a space at the beginning survives behind it."""
+    """Pieces of a text without special tokens.
+
+    SentencePiece removes a leading "▁". To keep it, the text is encoded behind the unknown token, whose pieces are then
+    removed.
+    """
     text = (text.lower() if self.lower else text).translate(_NO_PUNCTUATION)
     text = re.sub(r"\s+", " ", text).strip()
     length = len(self.model.encode(self.unknown))
@@ -71,9 +81,14 @@ class SiglipTokenizer:
 
 
 def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> SiglipTokenizer:
-  """The spiece.model of a folder, by the rules of its tokenizer_config.json.
+  """Load the spiece.model of a folder.
 
-  Raises: InteropError where the file is damaged, its rules are unknown here, or sentencepiece is not installed.
+  Args:
+    folder: folder of the checkpoint.
+    record: its tokenizer_config.json.
+    max_length: tokens per text.
+  Returns: the tokenizer.
+  Raises: InteropError: the file is damaged, a setting is not supported, or sentencepiece is not installed.
   """
   try:
     import sentencepiece
@@ -84,7 +99,7 @@ def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> Sigl
     record.only(name, supported, supported)
   for name in ("additional_special_tokens", "extra_special_tokens"):
     if record.values.get(name):
-      raise record.wrong(name, "empty: SigLIP has the tokens of its spiece.model alone")
+      raise record.wrong(name, "empty, because SigLIP has only the tokens of its spiece.model")
   record.choice("padding_side", {"right": True}, "right")
   try:
     data = path.read_bytes()
@@ -97,7 +112,7 @@ def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> Sigl
   special = tuple(dict.fromkeys(names.values()))
   for token in record.object("added_tokens_decoder").values.values():
     if _content(token) not in special:
-      raise InteropError(f"{record.where}: added_tokens_decoder has {_content(token)!r}, which is none of {special}")
+      raise InteropError(f"{record.where}: added_tokens_decoder has {_content(token)!r}, which is not one of {special}")
     if isinstance(token, dict) and token.get("single_word"):
       raise InteropError(f"{record.where}: added_tokens_decoder: single_word of {_content(token)!r} is not supported")
   for token in special:
@@ -118,6 +133,6 @@ def _token(record: Fields, name: str, default: str) -> str:
 
 
 def _content(token: Any) -> str:
-  """A token, written as a string or as an AddedToken."""
+  """Text of a token that is written as a string or as an AddedToken."""
   content = token.get("content") if isinstance(token, dict) else token
   return content if isinstance(content, str) else ""

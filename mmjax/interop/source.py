@@ -1,4 +1,4 @@
-"""From a path to a checkpoint that is understood: which files, which architecture, which configuration of ours."""
+"""Detection of a checkpoint: its files, its architecture and its mmjax configuration."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -44,17 +44,17 @@ _LATER = {"blip_text_model": "BlipTextModel", "blip_vision_model": "BlipVisionMo
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A checkpoint on disk, understood but not read.
+  """A checkpoint on disk, whose configuration is known and whose tensors are not read yet.
 
   Attributes:
-    path: as given.
-    folder: where the files beside the weights are (tokenizer, preprocessing).
+    path: path of the checkpoint.
+    folder: folder of the files beside the weights (tokenizer, preprocessing).
     format: "transformers", "open_clip", "openai", "big_vision" or "mmjax".
-    architecture: what they call it, and its table of names.
+    architecture: the external architecture.
     file: the tensors.
-    fields: the configuration file (empty where the format has none).
-    config: our configuration.
-    table: which of our parameters is which of their tensors.
+    fields: the configuration file; empty if the format has none.
+    config: the mmjax configuration.
+    table: mapping of the parameters to the tensors.
   """
 
   path: Path
@@ -68,10 +68,13 @@ class Source:
 
 
 def open_source(path: str | Path) -> Source:
-  """Finds and checks everything but the tensors' names and shapes (see `mapping.check`).
+  """Find the files of a checkpoint and read its configuration.
+
+  Names and shapes of tensors are not checked here. `mapping.check` checks them.
 
   Raises:
-    InteropError: nothing there, a pickle, an unknown architecture or configuration, or a file that is not what it says.
+    InteropError: there is no checkpoint, it is a pickle, a file is damaged, or the architecture or a setting is not
+      supported.
   """
   path = _existing(path)
   folder = path if path.is_dir() else path.parent
@@ -89,12 +92,12 @@ def open_source(path: str | Path) -> Source:
   try:
     table = Table(architecture.rules(config), flat_shapes(config))
   except (ValueError, TypeError, OverflowError) as error:
-    raise InteropError(f"{fields.where}: no model can be made of it: {error}") from error
+    raise InteropError(f"{fields.where}: the configuration is not valid: {error}") from error
   return Source(path, folder, format_, architecture, file, fields, config, table)
 
 
 def open_tensors(path: str | Path) -> TensorFile:
-  """The tensors of a checkpoint whose architecture need not be known. Raises InteropError where there are none."""
+  """Open the tensors of a checkpoint of any architecture. Raises InteropError if there are none."""
   path = _existing(path)
   if path.is_dir():
     return _open_folder(path)[1]
@@ -128,7 +131,7 @@ def _open_folder(folder: Path) -> tuple[str, TensorFile, Fields]:
   if pickles:
     raise _refused(pickles[0])
   raise InteropError(
-    f"{folder} holds no weights: wanted are {CONFIG} with {WEIGHTS}, {OPEN_CLIP_CONFIG} with {_OPEN_CLIP_WEIGHTS[0]}, "
+    f"{folder} holds no weights. It needs {CONFIG} with {WEIGHTS}, {OPEN_CLIP_CONFIG} with {_OPEN_CLIP_WEIGHTS[0]}, "
     f"or one .safetensors or .npz file ({len(single)} found)"
   )
 
@@ -148,7 +151,7 @@ def _open_file(path: Path) -> tuple[str, TensorFile, Fields]:
   if "visual.conv1.weight" in file.entries and "text_projection" in file.entries:
     return "openai", file, Fields({}, str(path))
   raise InteropError(
-    f"{path} is not named like OpenAI's CLIP, and there is no {CONFIG} or {OPEN_CLIP_CONFIG} beside it"
+    f"{path} does not have the tensors of OpenAI's CLIP, and there is no {CONFIG} or {OPEN_CLIP_CONFIG} for it"
   )
 
 
@@ -186,7 +189,10 @@ def _config(architecture: Architecture, fields: Fields, file: TensorFile) -> Mod
 
 
 def _check_depth(config: ModelConfig, file: TensorFile) -> None:
-  """A configuration may claim a billion layers; the file cannot hold more than it has tensors, of whatever kind."""
+  """Refuse a configuration that claims more layers than the file has tensors, or more than _MAX_DEPTH.
+
+  A wrong configuration may claim a billion layers.
+  """
   claimed = depth(config)
   if claimed > len(file.entries):
     raise InteropError(f"{file.path} holds {len(file.entries)} tensors, but its configuration claims {claimed} layers")
@@ -203,7 +209,14 @@ def _shards(folder: Path) -> Shards:
 
 
 def inside(folder: Path, name: str, where: str) -> Path:
-  """A file that some JSON names, in `folder` or below. Raises InteropError where the name leads out of it."""
+  """Path of a file that a JSON file names.
+
+  Args:
+    folder: folder that must contain the file, directly or in a subfolder.
+    name: name of the file.
+    where: place of the name, for error messages.
+  Raises: InteropError: the name leads out of the folder, or there is no such file.
+  """
   pure = PurePosixPath(name)
   if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
     raise InteropError(f"{where} names the file {name!r}, which leads out of the folder {folder}")
@@ -214,7 +227,7 @@ def inside(folder: Path, name: str, where: str) -> Path:
 
 def _refused(path: Path) -> InteropError:
   return InteropError(
-    f"{path} is refused: a {path.suffix} file is a pickle, which runs code when it is opened. Where you trust it and "
+    f"{path} is refused: a {path.suffix} file is a pickle, which runs code when it is opened. If you trust it and "
     'have PyTorch, convert it once: python -c "import torch; from safetensors.torch import save_file; '
     f"w = torch.load('{path.name}', map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
     "save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors')\""

@@ -1,4 +1,4 @@
-"""Named tensors in files, read only when they are asked for."""
+"""Tensors in files, by name, read on demand."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,25 +13,29 @@ _MAX_LAYERS = 1_000
 
 
 class Entry(NamedTuple):
-  """What a file's header says of one tensor; true of the file, which has been checked."""
+  """Shape and dtype of one tensor, from a header that was checked against the file."""
 
   shape: tuple[int, ...]
   dtype: np.dtype
 
 
 class TensorFile(Protocol):
-  """A checkpoint's tensors by name: headers at once, numbers on demand (views of the file where that is possible)."""
+  """Tensors of a checkpoint, by name. Headers are read at once, and data on demand (as views where possible)."""
 
   path: Path
 
   @property
-  def entries(self) -> Mapping[str, Entry]: ...
+  def entries(self) -> Mapping[str, Entry]:
+    """Shapes and dtypes by name."""
+    ...
 
-  def read(self, name: str) -> np.ndarray: ...
+  def read(self, name: str) -> np.ndarray:
+    """Data of one tensor."""
+    ...
 
 
 class Shards:
-  """Several files as one (transformers splits large models). Raises InteropError where two hold the same tensor."""
+  """Several files as one: transformers splits large models. Raises InteropError if two files hold the same tensor."""
 
   def __init__(self, path: Path, files: list[TensorFile]):
     self.path = path
@@ -45,11 +49,19 @@ class Shards:
         self.entries[name] = entry
 
   def read(self, name: str) -> np.ndarray:
+    """Data of one tensor."""
     return self._owner[name].read(name)
 
 
 class Renamed:
-  """A file whose names are changed by regular expressions, one after the other (prefixes off, old spellings mended)."""
+  """A file with changed tensor names.
+
+  Args:
+    file: the file.
+    pairs: (regular expression, replacement) pairs, applied one after the other. They remove prefixes and replace the
+      names of older versions.
+  Raises: InteropError: two tensors get the same name.
+  """
 
   def __init__(self, file: TensorFile, pairs: Sequence[tuple[str, str]]):
     self.path = file.path
@@ -65,11 +77,21 @@ class Renamed:
     self.entries = {new: file.entries[name] for new, name in self._original.items()}
 
   def read(self, name: str) -> np.ndarray:
+    """Data of the tensor with the new name `name`."""
     return self._file.read(self._original[name])
 
 
 class Unstacked:
-  """Tensors that a scan over layers stacked, one by one: `encoderblock/x` [depth, ...] is `encoderblock_0/x`, ..."""
+  """A file whose tensors are stacked over layers, with one tensor per layer.
+
+  For example, `encoderblock/x` [depth, ...] becomes `encoderblock_0/x` [...], `encoderblock_1/x` [...] and so on.
+
+  Args:
+    file: the file.
+    stacked: part of a name that marks a stacked tensor, for example "encoderblock/".
+    layer: its replacement, with {} for the layer's number, for example "encoderblock_{}/".
+  Raises: InteropError: a tensor stacks more than 1,000 layers.
+  """
 
   def __init__(self, file: TensorFile, stacked: str, layer: str):
     self.path = file.path
@@ -84,6 +106,7 @@ class Unstacked:
         self.entries[new] = entry if place is None else Entry(entry.shape[1:], entry.dtype)
 
   def read(self, name: str) -> np.ndarray:
+    """Data of one tensor, of one layer if it was stacked."""
     original, place = self._places[name]
     tensor = self._file.read(original)
     return tensor if place is None else tensor[place]

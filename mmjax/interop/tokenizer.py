@@ -1,4 +1,4 @@
-"""A published model's tokenizer, with the padding, length and clean-up its project applies."""
+"""Tokenizer of a published model, with the padding, the length and the text clean-up of its library."""
 
 import dataclasses
 import html
@@ -30,7 +30,7 @@ FILES = (
   "tokenizer.model",
   "added_tokens.json",
 )
-# Classes of transformers whose tokenizer.json is the whole of them; SigLIP's also change the text beforehand.
+# Classes of transformers that tokenizer.json describes completely. SigLIP's classes also change the text before it.
 _WHOLE = {"CLIPTokenizer", "CLIPTokenizerFast", "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", None}
 _WHOLE |= {"TokenizersBackend"}
 _SIGLIP = ("SiglipTokenizer", "SiglipTokenizerFast")
@@ -39,12 +39,15 @@ _GEMMA = ("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer")
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedTokenizer:
-  """Strings to ids [n, max_length], as the reference's tokenizer with padding="max_length" and truncation gives them.
+  """Tokenizer of strings to ids [n, max_length].
+
+  Equals the other library's tokenizer with padding="max_length" and truncation.
 
   Attributes:
-    engine: with truncation and padding set.
+    engine: tokenizer with truncation and padding enabled.
     max_length: tokens per text.
-    clean: repair and lower the text as open_clip does ("lower"), repair it only ("whitespace"), or leave it ("").
+    clean: open_clip's clean-up of the text: "lower" (repair it and convert it to lower case), "whitespace" (repair it),
+      "canonicalize" (as "lower", and remove punctuation), or "" (none).
   """
 
   engine: tokenizers.Tokenizer
@@ -53,7 +56,7 @@ class PretrainedTokenizer:
 
   def __call__(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
     if isinstance(strings, str):
-      raise TypeError("a tokenizer takes a sequence of strings; wrap a single one in a list")
+      raise TypeError("a tokenizer takes a sequence of strings; put a single string in a list")
     texts = [_cleaned(text, self.clean) for text in strings]
     return np.array([encoding.ids for encoding in self.engine.encode_batch(texts)], np.int32).reshape(
       -1, self.max_length
@@ -63,13 +66,14 @@ class PretrainedTokenizer:
 def load_tokenizer(
   folder: Path, max_length: int, *, open_clip: Fields | None = None
 ) -> PretrainedTokenizer | SiglipTokenizer:
-  """The tokenizer.json of a folder (SigLIP's: the spiece.model), with the rules that stand beside it.
+  """Load the tokenizer of a folder from tokenizer.json (SigLIP: spiece.model) and tokenizer_config.json.
 
   Args:
-    folder: the checkpoint's.
-    max_length: the model's context length.
-    open_clip: the text_cfg of an open_clip configuration, where it is one.
-  Raises: InteropError where there is none, or its rules are unknown here.
+    folder: folder of the checkpoint.
+    max_length: context length of the model.
+    open_clip: text_cfg of an open_clip configuration; None for other formats.
+  Returns: the tokenizer.
+  Raises: InteropError: the folder has no tokenizer, or a setting is not supported.
   """
   path, beside = folder / TOKENIZER, folder / TOKENIZER_CONFIG
   record = read_json(beside) if beside.is_file() else Fields({}, str(path))
@@ -90,8 +94,8 @@ def load_tokenizer(
     _as_gemma(engine, lowercase=record.values["tokenizer_class"] == "Siglip2Tokenizer" or _is_siglip2(folder))
   elif record.values.get("tokenizer_class") not in _WHOLE:
     raise InteropError(
-      f"{record.where}: tokenizer_class is {record.values['tokenizer_class']!r}, which does more than {TOKENIZER}: "
-      "make the ids with transformers and give them to encode_text"
+      f"{record.where}: tokenizer_class is {record.values['tokenizer_class']!r}, which does more than {TOKENIZER}. "
+      "Make the ids with transformers and give them to encode_text"
     )
   pad, clean = _pad_token(record, "<pad>" if gemma else "<|endoftext|>"), ""
   if open_clip is not None:
@@ -108,7 +112,10 @@ def load_tokenizer(
 
 
 def _as_gemma(engine: tokenizers.Tokenizer, *, lowercase: bool) -> None:
-  """What transformers' classes do, whatever the file says: SigLIP 2's also lowers the text, as in training."""
+  """Set the normalizer and the pre-tokenizer as transformers' Gemma classes do. They ignore those of the file.
+
+  `lowercase`: SigLIP 2's class also converts the text to lower case, as in training.
+  """
   spaces = tokenizers.normalizers.Replace(" ", "▁")
   lowered = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), spaces])
   engine.normalizer = lowered if lowercase else spaces
@@ -116,13 +123,13 @@ def _as_gemma(engine: tokenizers.Tokenizer, *, lowercase: bool) -> None:
 
 
 def _is_siglip2(folder: Path) -> bool:
-  """Whether it is SigLIP 2's, whose tokenizer AutoTokenizer takes then, under whichever name it was saved."""
+  """True for a SigLIP 2 model. AutoTokenizer then uses SigLIP 2's tokenizer class, whatever class was saved."""
   path = folder / "config.json"
   return path.is_file() and read_json(path).values.get("model_type") == "siglip2"
 
 
 def _open_clip_clean(text: Fields) -> tuple[str, bool]:
-  """How open_clip repairs a text, and whether the tokenizer is its own, which pads with 0."""
+  """Read open_clip's text clean-up. The second result is True for open_clip's own tokenizer, which pads with 0."""
   kwargs = text.object("tokenizer_kwargs")
   kwargs.known({"clean"})
   text.only("tokenizer_mode", None, None)
@@ -157,14 +164,17 @@ def _cleaned(text: str, clean: str) -> str:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-  """Copies whatever tokenizer files a folder has."""
+  """Copy the tokenizer files of a folder, if it has any."""
   for name in FILES:
     if (source / name).is_file():
       shutil.copyfile(source / name, target / name)
 
 
 def export_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-  """A tokenizer of ours as transformers reads it: ends, padding and length become part of its two files."""
+  """Write a tokenizer of mmjax for transformers.
+
+  tokenizer.json gets the tokens at the beginning and the end of a text. tokenizer_config.json gets padding and length.
+  """
   tokenizer.save(folder)
   engine = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
   config = tokenizer.config

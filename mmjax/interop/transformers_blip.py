@@ -1,4 +1,4 @@
-"""transformers' BLIP: BlipForImageTextRetrieval and BlipForConditionalGeneration."""
+"""Mapping of transformers' BLIP: BlipForImageTextRetrieval and BlipForConditionalGeneration."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def _attention(ours: str, theirs: str) -> tuple[Rule, ...]:
 
 
 def _text_rules(prefix: str) -> tuple[Rule, ...]:
-  """BERT's names, and those of cross-attention."""
+  """Rules of the text stack: BERT's layers, with cross-attention."""
   ours, theirs = r"^text/block_(\d+)/", rf"{prefix}encoder.layer.\1."
   return joined(
     _attention(f"{ours}attention", f"{theirs}attention"),
@@ -62,6 +62,7 @@ def _text_rules(prefix: str) -> tuple[Rule, ...]:
 
 
 def retrieval_rules(config: BlipRetrievalConfig) -> tuple[Rule, ...]:
+  """Mapping rules of BlipForImageTextRetrieval."""
   return joined(
     under("image/", "vision_model.", _image_rules(config.image)),
     _text_rules("text_encoder."),
@@ -72,6 +73,7 @@ def retrieval_rules(config: BlipRetrievalConfig) -> tuple[Rule, ...]:
 
 
 def captioner_rules(config: BlipCaptionerConfig) -> tuple[Rule, ...]:
+  """Mapping rules of BlipForConditionalGeneration."""
   head = "text_decoder.cls.predictions."
   return joined(
     under("image/", "vision_model.", _image_rules(config.image)),
@@ -83,11 +85,13 @@ def captioner_rules(config: BlipCaptionerConfig) -> tuple[Rule, ...]:
 
 
 def read_retrieval(fields: Fields, entries: Entries) -> BlipRetrievalConfig:
+  """Read the configuration of BlipForImageTextRetrieval. The tensors are not needed."""
   del entries
   return BlipRetrievalConfig(_read_image(fields), _read_text(fields), fields.integer("image_text_hidden_size", 256))
 
 
 def read_captioner(fields: Fields, entries: Entries) -> BlipCaptionerConfig:
+  """Read the configuration of BlipForConditionalGeneration. The tensors are not needed."""
   del entries
   fields.only("tie_word_embeddings", True, True)
   begin = fields.object("text_config").integer("bos_token_id", 30522, least=0)
@@ -109,7 +113,7 @@ def _read_image(fields: Fields) -> ViTConfig:
 
 def _read_text(fields: Fields) -> WordsConfig:
   text = fields.object("text_config")
-  text.only("is_decoder", True, True)  # without it there is no cross-attention
+  text.only("is_decoder", True, True)  # otherwise there is no cross-attention
   text.only("tie_word_embeddings", True, True)
   vocab_size = text.integer("vocab_size", 30524)
   return WordsConfig(
@@ -121,7 +125,7 @@ def _read_text(fields: Fields) -> WordsConfig:
     vocab_size=vocab_size,
     max_length=text.integer("max_position_embeddings", 512),
     pad_id=text.integer("pad_token_id", 0, least=0),
-    eos_id=text.integer("sep_token_id", 102, least=0),  # where its captions end
+    eos_id=text.integer("sep_token_id", 102, least=0),  # end token of captions
   )
 
 
@@ -135,12 +139,14 @@ def _size(part: Fields, heads: int) -> dict[str, Any]:
 
 
 def write_retrieval(config: Any) -> dict[str, Any]:
+  """Write config.json. Raises InteropError if the model is not a BlipRetrieval."""
   if not isinstance(config, BlipRetrievalConfig):
     raise wrong_kind(BLIP_RETRIEVAL.name, "BlipRetrievalConfig", config)
   return _write(config, BLIP_RETRIEVAL.name) | {"image_text_hidden_size": config.embed_dim}
 
 
 def write_captioner(config: Any) -> dict[str, Any]:
+  """Write config.json. Raises InteropError if the model is not a BlipCaptioner."""
   if not isinstance(config, BlipCaptionerConfig):
     raise wrong_kind(BLIP_CAPTIONER.name, "BlipCaptionerConfig", config)
   written = _write(config, BLIP_CAPTIONER.name)
@@ -163,7 +169,7 @@ def _write(config: BlipRetrievalConfig | BlipCaptionerConfig, name: str) -> dict
 
 
 def kind(entries: Entries, where: str) -> Architecture:
-  """Which BLIP a file is. Raises InteropError for those without a counterpart here."""
+  """Architecture of a BLIP checkpoint, from its tensor names. Raises InteropError if mmjax does not support it."""
   encodes, writes = (any(n.startswith(f"text_{part}.") for n in entries) for part in ("encoder", "decoder"))
   if encodes and not writes:
     return BLIP_RETRIEVAL
@@ -172,12 +178,12 @@ def kind(entries: Entries, where: str) -> Architecture:
   if encodes:
     raise InteropError(f"{where}: BlipForQuestionAnswering has two text stacks, which mmjax has no model for")
   raise InteropError(
-    f"{where}: BlipModel normalises a picture's vector twice and asks a pooler for a text's, which mmjax has no model "
-    f"for; transformers itself gives it up for {BLIP_RETRIEVAL.name} and {BLIP_CAPTIONER.name}, which are read"
+    f"{where}: BlipModel is not supported: it normalises an image's vector twice and takes a text's vector from a "
+    f"pooler. transformers deprecates it; mmjax reads {BLIP_RETRIEVAL.name} and {BLIP_CAPTIONER.name}"
   )
 
 
-# The tied copy of the word embeddings, and its bias, which older versions wrote as well.
+# Older versions also wrote the tied copy of the word embeddings, its bias, and the position ids.
 _TIED = (r"cls\.predictions\.decoder\.(weight|bias)$", r"embeddings\.position_ids$")
 BLIP_RETRIEVAL = Architecture("BlipForImageTextRetrieval", read_retrieval, write_retrieval, retrieval_rules, _TIED[1:])
 BLIP_CAPTIONER = Architecture("BlipForConditionalGeneration", read_captioner, write_captioner, captioner_rules, _TIED)

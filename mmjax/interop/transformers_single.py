@@ -1,4 +1,4 @@
-"""transformers' single towers: ViTModel, and BertModel with the sentence encoders made of it."""
+"""Mapping of transformers' single towers: ViTModel, and BertModel with the sentence encoders based on it."""
 
 from typing import Any
 
@@ -26,6 +26,7 @@ def _blocks(attention: str, after_attention: str, after_mlp: str) -> tuple[Rule,
 
 
 def vit_rules(config: ViTConfig) -> tuple[Rule, ...]:
+  """Mapping rules of ViTModel."""
   positions = "embeddings.position_embeddings"
   return joined(
     _blocks("attention", "layernorm_before", "layernorm_after"),
@@ -40,6 +41,7 @@ def vit_rules(config: ViTConfig) -> tuple[Rule, ...]:
 
 
 def bert_rules(config: TextConfig) -> tuple[Rule, ...]:
+  """Mapping rules of BertModel."""
   del config
   return joined(
     _blocks("self", "attention.output.LayerNorm", "output.LayerNorm"),
@@ -53,6 +55,7 @@ def bert_rules(config: TextConfig) -> tuple[Rule, ...]:
 
 
 def read_vit(fields: Fields, entries: Entries) -> ViTConfig:
+  """Read the configuration of ViTModel. The tensors tell if it has a pooler."""
   fields.only("num_channels", 3, 3)
   fields.only("qkv_bias", True, True)
   pooled = "pooler.dense.weight" in entries
@@ -71,6 +74,7 @@ def read_vit(fields: Fields, entries: Entries) -> ViTConfig:
 
 
 def write_vit(config: Any) -> dict[str, Any]:
+  """Write config.json. Raises InteropError if the model is not a single ViT."""
   if not isinstance(config, ViTConfig):
     raise wrong_kind("ViTModel", "a vision transformer alone", config)
   return {
@@ -88,6 +92,7 @@ def write_vit(config: Any) -> dict[str, Any]:
 
 
 def read_bert(fields: Fields, entries: Entries) -> TextConfig:
+  """Read the configuration of BertModel. The tensors tell if it has a pooler."""
   for name, supported in (
     ("position_embedding_type", "absolute"),
     ("is_decoder", False),
@@ -108,6 +113,7 @@ def read_bert(fields: Fields, entries: Entries) -> TextConfig:
 
 
 def write_bert(config: Any) -> dict[str, Any]:
+  """Write config.json. Raises InteropError if the model is not a single text transformer."""
   if not isinstance(config, TextConfig):
     raise wrong_kind("BertModel", "a text transformer alone", config)
   return {
@@ -134,7 +140,7 @@ def _size(fields: Fields) -> dict[str, Any]:
   }
 
 
-# Heads of models made for one task have no counterpart: the encoder is read, they are left.
+# Of a model with a head for one task, only the encoder is read.
 _HEADS = (r"embeddings\.position_ids$", r"^classifier\.", r"^cls\.", r"^qa_outputs\.", r"embeddings\.mask_token$")
 VIT = Architecture("ViTModel", read_vit, write_vit, vit_rules, _HEADS, ((r"^vit\.", ""),))
 BERT = Architecture(
@@ -142,6 +148,6 @@ BERT = Architecture(
   read_bert,
   write_bert,
   bert_rules,
-  (*_HEADS, r"^pooler\."),  # sentence encoders leave it unused
+  (*_HEADS, r"^pooler\."),  # sentence encoders do not use the pooler
   ((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
 )

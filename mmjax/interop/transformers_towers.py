@@ -1,4 +1,4 @@
-"""transformers' two-tower models: CLIPModel, SiglipModel, Siglip2Model (at a fixed resolution)."""
+"""Mapping of transformers' two-tower models: CLIPModel, SiglipModel, and Siglip2Model at a fixed resolution."""
 
 import math
 from typing import Any
@@ -46,11 +46,12 @@ _MAP_HEAD = joined(
   linear("pool/mlp/up", "head.mlp.fc1"),
   linear("pool/mlp/down", "head.mlp.fc2"),
 )
-# Buffers that older versions wrote beside the weights.
+# Buffers that older versions also wrote.
 _IGNORED = (r"embeddings\.position_ids$",)
 
 
 def clip_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  """Mapping rules of CLIPModel."""
   image = joined(
     _BLOCKS,
     patches("stem/projection", "embeddings.patch_embedding", _vit(config).patch_size),
@@ -72,6 +73,7 @@ def clip_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
 
 
 def siglip_rules(config: TwoTowerConfig, patch_layout: str = "o c p q -> (p q c) o") -> tuple[Rule, ...]:
+  """Mapping rules of SiglipModel. `patch_layout` is the layout of the patch embedding's kernel."""
   image = joined(
     _BLOCKS,
     patches("stem/projection", "embeddings.patch_embedding", _vit(config).patch_size, patch_layout),
@@ -88,7 +90,8 @@ def siglip_rules(config: TwoTowerConfig, patch_layout: str = "o c p q -> (p q c)
 
 
 def siglip2_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
-  # Its patches come cut out already, so that the convolution is a linear layer; the order inside a patch is ours.
+  """Mapping rules of Siglip2Model."""
+  # It takes patches instead of images, so its patch embedding is a linear layer. Pixels in a patch are ordered as here.
   return siglip_rules(config, "o i -> i o")
 
 
@@ -98,6 +101,7 @@ def _vit(config: TwoTowerConfig) -> ViTConfig:
 
 
 def read_clip(fields: Fields, entries: Entries) -> TwoTowerConfig:
+  """Read the configuration of CLIPModel. The tensors are not needed."""
   del entries
   text, vision = _part(fields, "text_config"), _part(fields, "vision_config")
   vision.only("num_channels", 3, 3)
@@ -119,7 +123,7 @@ def read_clip(fields: Fields, entries: Entries) -> TwoTowerConfig:
       norm_epsilon=text.number("layer_norm_eps", 1e-5),
       vocab_size=text.integer("vocab_size", 49408),
       max_length=text.integer("max_position_embeddings", 77),
-      # 2 was written into every configuration before the end token's rule existed: the largest id is meant.
+      # Older configurations all have eos_token_id 2. It stands for the rule of that time: pool at the largest id.
       pool="argmax" if eos_id == 2 else "eos_or_first",
       eos_id=eos_id,
       pad_id=text.integer("pad_token_id", 1, least=0),
@@ -132,12 +136,11 @@ def read_clip(fields: Fields, entries: Entries) -> TwoTowerConfig:
 
 
 def write_clip(config: Any) -> dict[str, Any]:
+  """Write config.json. Raises InteropError if the model is not a two-tower model with a ViT."""
   image, text = _towers(config, "CLIPModel")
   eos = 2 if text.pool == "argmax" else text.eos_id
   if text.pool != "argmax" and eos == 2:
-    raise InteropError(
-      "CLIPModel takes eos_token_id 2 for another rule (the largest id); give the end token another id"
-    )
+    raise InteropError("CLIPModel pools at the largest id if eos_token_id is 2; give the end token another id")
   return {
     "architectures": ["CLIPModel"],
     "model_type": "clip",
@@ -150,11 +153,13 @@ def write_clip(config: Any) -> dict[str, Any]:
 
 
 def read_siglip(fields: Fields, entries: Entries) -> TwoTowerConfig:
+  """Read the configuration of SiglipModel. The tensors are not needed."""
   vision = _part(fields, "vision_config")
   return _read_siglip(fields, vision, vision.square("image_size", 224))
 
 
 def read_siglip2(fields: Fields, entries: Entries) -> TwoTowerConfig:
+  """Read the configuration of Siglip2Model, at its fixed number of patches. The tensors are not needed."""
   vision = _part(fields, "vision_config")
   number, side = vision.integer("num_patches", 256), vision.square("patch_size", 16)
   if math.isqrt(number) ** 2 != number:
@@ -199,6 +204,7 @@ def _read_siglip(fields: Fields, vision: Fields, image_size: int) -> TwoTowerCon
 
 
 def write_siglip(config: Any) -> dict[str, Any]:
+  """Write config.json. Raises InteropError if the model is not a two-tower model with a ViT."""
   image, text = _towers(config, "SiglipModel")
   return {
     "architectures": ["SiglipModel"],
@@ -210,6 +216,7 @@ def write_siglip(config: Any) -> dict[str, Any]:
 
 
 def write_siglip2(config: Any) -> dict[str, Any]:
+  """Write config.json. Raises InteropError if the model is not a two-tower model with a ViT."""
   fields = write_siglip(config)
   image = config.image
   del fields["vision_config"]["image_size"]
@@ -219,7 +226,7 @@ def write_siglip2(config: Any) -> dict[str, Any]:
 
 
 def _part(fields: Fields, name: str) -> Fields:
-  """A tower's configuration; early files repeat it as text_config_dict, which then counts."""
+  """Configuration of one tower. Early files repeat it as text_config_dict, whose values then take precedence."""
   older = fields.object(f"{name}_dict")
   part = fields.object(name)
   return Fields({**part.values, **older.values}, part.where)
@@ -246,7 +253,7 @@ def _towers(config: Any, name: str) -> tuple[ViTConfig, TextConfig]:
 
 
 def write_size(c: TransformerConfig) -> dict[str, Any]:
-  """The fields that every transformer of theirs has."""
+  """Write the fields that every tower in transformers has."""
   return {
     "hidden_size": c.width,
     "intermediate_size": c.hidden,

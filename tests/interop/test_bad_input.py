@@ -22,7 +22,7 @@ def clip(tmp_path_factory):
 CONFIGS = {
   "an unknown kind": (dict(model_type="clop"), "model_type is 'clop'", "'clip'"),
   "FLAVA": (dict(model_type="flava"), "FlavaModel, which mmjax has no model for yet"),
-  "BLIP": (dict(model_type="blip"), "config.json: BlipModel normalises a picture's vector twice"),
+  "BLIP": (dict(model_type="blip"), "config.json: BlipModel is not supported"),
   "an unknown activation": (dict(text_config=dict(hidden_act="relu6")), "text_config: hidden_act is 'relu6'"),
   "a width that is no number": (dict(vision_config=dict(hidden_size="8")), "vision_config: hidden_size is '8'"),
   "a huge width": (dict(vision_config=dict(hidden_size=10**12)), "vision_config: hidden_size is 1000000000000"),
@@ -54,7 +54,7 @@ def test_missing_surplus_and_misshapen_tensors(clip, tmp_path):
   for number, (changed, *said) in enumerate(
     (
       ({n: w for n, w in weights.items() if n != first}, f"has no tensor {first!r}"),
-      (weights | {"decoder.x": np.zeros(2, np.float32)}, "'decoder.x', which has no place", "restore"),
+      (weights | {"decoder.x": np.zeros(2, np.float32)}, "'decoder.x', which this architecture", "restore"),
       (weights | {first: np.zeros(9, np.float32)}, first, "has shape [9]", "asks for [8]"),
       (weights | {first: np.zeros(8, np.int32)}, first, "holds int32"),
     )
@@ -103,7 +103,7 @@ def test_a_model_that_a_format_cannot_hold_is_refused_field_by_field(tmp_path):
       "cannot hold this model",
       'format="mmjax"',
     )
-  with pytest.raises(InteropError, match=r"model.image.stem is 'conv', and CLIPModel has only 'patch'"):
+  with pytest.raises(InteropError, match=r"model.image.stem is 'conv', but CLIPModel supports only 'patch'"):
     interop.save(config.build(), params, tmp_path)
   interop.save(config.build(), params, tmp_path, format="mmjax")
   model, again = interop.load(tmp_path)
@@ -115,11 +115,11 @@ def test_a_model_that_a_format_cannot_hold_is_refused_field_by_field(tmp_path):
 
 POOLER = dict(attentional_pool=True)
 OPEN_CLIP = {
-  "a CoCa without a pooler": (dict(multimodal_cfg={}), "vision_cfg: attentional_pool is None; of a CoCa"),
+  "a CoCa without a pooler": (dict(multimodal_cfg={}), "vision_cfg: attentional_pool is None; mmjax reads only CoCa"),
   "a CoCa without a class token": (dict(multimodal_cfg={}, vision_cfg=POOLER), "text_cfg: embed_cls is False"),
   "a CoCa of unlike halves": (
     dict(multimodal_cfg=dict(width=8), vision_cfg=POOLER, text_cfg=dict(embed_cls=True)),
-    "multimodal_cfg: width is 8; mmjax has no counterpart for other than 512",
+    "multimodal_cfg: width is 8; mmjax supports only 512",
   ),
   "a CoCa whose first half has other layers": (
     dict(multimodal_cfg={}, vision_cfg=POOLER, text_cfg=dict(embed_cls=True, mlp_ratio=2.0)),

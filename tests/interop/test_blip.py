@@ -151,7 +151,7 @@ def test_pictures_are_prepared_as_by_their_processor(tmp_path):
 @pytest.mark.parametrize(
   ("kind", "said"),
   [
-    ("BlipModel", "BlipModel normalises a picture's vector twice"),
+    ("BlipModel", "BlipModel is not supported: it normalises an image's vector twice"),
     ("BlipForQuestionAnswering", "BlipForQuestionAnswering has two text stacks"),
   ],
 )

@@ -145,14 +145,14 @@ def test_a_model_without_pictures_is_exported(run, tmp_path):
   text = WordsConfig(**TOWER, vocab_size=run[1].tokenizer.vocab_size, max_length=8)
   folder, params = exported(run[1], GptConfig(text=text), "mmjax", tmp_path)
   assert jax.tree.all(jax.tree.map(np.array_equal, interop.load(folder)[1], params))
-  assert "## Mind" not in (folder / "README.md").read_text()  # which is about pictures
+  assert "## Notes" not in (folder / "README.md").read_text()  # which is about pictures
 
 
 def test_flava_is_not_exported_as_if_it_were_its_two_towers(run, tmp_path):
   reader = TextConfig(**TOWER, vocab_size=64, max_length=8, eos_id=63, causal=False, pool="first")
   model = FlavaConfig(image=CLIP.image, text=reader, embed_dim=8, fusion_depth=1)
   for format_, theirs in (("transformers", "CLIPModel"), ("open_clip", "open_clip's CLIP")):
-    with pytest.raises(interop.InteropError, match=f"model is 'FlavaConfig', and {theirs} has only 'TwoTowerConfig'"):
+    with pytest.raises(interop.InteropError, match=f"'FlavaConfig', but {theirs} supports only 'TwoTowerConfig'"):
       exported(run[1], model, format_, tmp_path)
 
 
@@ -176,6 +176,7 @@ def test_open_clip_opens_a_coca_that_export_writes(run, tmp_path):
 def test_what_cannot_be_exported_is_said(run, capsys):
   experiment, _ = run
   assert call(experiment, "export", "--to", "big_vision") == 2
-  assert "model.image.input_norm is True, and big_vision has only False" in " ".join(capsys.readouterr().err.split())
+  said = " ".join(capsys.readouterr().err.split())
+  assert "model.image.input_norm is True, but big_vision supports only False" in said
   assert call(experiment, "export", "--to", "onnx") == 2
   assert "unknown format 'onnx'; formats are transformers" in " ".join(capsys.readouterr().err.split())
