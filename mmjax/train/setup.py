@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -89,6 +90,7 @@ def prepare(
   mesh = make_mesh(experiment.parallel, devices)
   check_batch_size(run.batch_size, mesh, experiment.parallel.microbatches)
   check_together(experiment, mesh)
+  check_model(experiment)
   model = experiment.model.build()
   params = jax.eval_shape(lambda: _params(experiment, model, jax.random.key(0)))
   optimizer = make_optimizer(config, params, run.steps, core)
