@@ -12,6 +12,7 @@ import pytest
 from mmjax.objectives import Contrastive, clip_loss
 from mmjax.parallel.mesh import put_batch
 from mmjax.train.step import example_keys, first_bad_parameter
+from tests.golden import values
 from tests.tiny import experiment, host_batch, training_on
 
 STEPS = 20
@@ -40,6 +41,10 @@ def losses(devices: int, **parallel) -> np.ndarray:
 )
 def test_twenty_steps_do_not_depend_on_devices_or_microbatches(devices, parallel):
   np.testing.assert_allclose(losses(devices, **parallel), losses(1), rtol=1e-5, atol=1e-5)
+
+
+def test_two_steps_are_the_golden_ones():
+  values.check("steps", "tests.tiny", losses(1)[:2].tolist(), rel=1e-6)
 
 
 def test_the_first_loss_is_the_dense_one():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmjax.encoders.bert import bert_config
+from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, RunConfig, from_json, to_json
@@ -20,11 +21,13 @@ from mmjax.models.blip import BlipConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
+from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.nn.words import WordsConfig
 from mmjax.objectives import (
   Answer,
+  AnswerText,
   Caption,
   Contrastive,
   MaskedBoth,
@@ -38,6 +41,7 @@ from mmjax.objectives import (
 from mmjax.parallel.mesh import ParallelConfig, put_batch
 from mmjax.train.config import OptimizerConfig
 from mmjax.train.setup import check_needs, prepare
+from tests.golden import values
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,6 +58,7 @@ WORDS = WordsConfig(**SIZE, vocab_size=VOCABULARY, max_length=LENGTH)
 IMAGE = ViTConfig(**SIZE, image_size=SIDE, patch_size=4, pool="cls", drop_path=0.1)
 TEXT = dict(vocab_size=VOCABULARY, max_length=LENGTH, mask_id=3, special_ids=(0, 1, 2, 3), eos_id=1, tanh_pool=False)
 BERT = bert_config(**SIZE, **TEXT)
+VIEWS = ("image", "image2")
 SYSTEMS = {
   "albef": (
     AlbefConfig(image=IMAGE, text=BERT, fusion_depth=1, embed_dim=8),
@@ -77,6 +82,29 @@ SYSTEMS = {
   "flava": (FlavaConfig(image=IMAGE, text=BERT, fusion_depth=1, embed_dim=8), (MaskedPatches(), MaskedBoth())),
   "vilt": (ViltConfig(PatchesConfig(SIDE, 4), BERT), (Matching(group=2, hard=False), MaskedWords())),
   "gpt": (GptConfig(WORDS), (Caption(image=False),)),
+  "two_tower": (
+    TwoTowerConfig(
+      image=dataclasses.replace(IMAGE, pool="map"),
+      text=TextConfig(**SIZE, vocab_size=VOCABULARY, max_length=LENGTH, eos_id=1),
+      embed_dim=8,
+      init_logit_bias=-3.0,
+    ),
+    (
+      *(Contrastive(loss=loss) for loss in LOSSES),
+      *(Contrastive(loss=loss, between=VIEWS, mask_same_concept=True, tile_size=4) for loss in ("softmax", "hinge")),
+      Contrastive(loss="unicl", between=VIEWS, labels="group"),
+    ),
+  ),
+  "vqa_writer": (
+    VqaConfig(
+      image=dataclasses.replace(IMAGE, pool="mean"),
+      text=BERT,
+      fusion=FusionConfig(**SIZE),
+      num_answers=5,
+      decoder_depth=1,
+    ),
+    (AnswerText(),),
+  ),
 }
 
 
@@ -105,6 +133,9 @@ def batch() -> dict[str, np.ndarray]:
     "answer": rng.integers(-1, 5, ROWS, dtype=np.int32),
     "relevance": (rng.random((ROWS, SIDE, SIDE)) < 0.1).astype(np.float32),
     "concept": np.arange(ROWS, dtype=np.int32) % 13,
+    "group": np.arange(ROWS, dtype=np.int32) % 5,
+    "answer_text": ids[::-1, :6],
+    "image2": rng.normal(size=(ROWS, SIDE, SIDE, 3)).astype(np.float32),
   }
 
 
@@ -136,6 +167,12 @@ def test_two_steps_do_not_depend_on_the_mesh(system, parallel):
   other = two_steps(experiment(system, parallel=ParallelConfig(**parallel)), 8)
   for left, right in zip(one, other, strict=True):
     assert left == pytest.approx(right, rel=2e-5, abs=2e-6)
+
+
+@pytest.mark.parametrize(("system", "balance"), [*((name, "fixed") for name in SYSTEMS), ("bert", "uncertainty")])
+def test_two_steps_are_the_golden_ones(system, balance):
+  fields = {} if balance == "fixed" else {"balance": balance}
+  values.check("steps", f"{system}, {balance}", two_steps(experiment(system, **fields)), rel=1e-6)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
