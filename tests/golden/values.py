@@ -11,7 +11,7 @@ The folders `workdir` and `configs` are not rewritten: see test_workdir.py and t
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def read(subject: str) -> dict[str, Any]:
   return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def check(subject: str, key: str, found: Any, *, rel: float = 0.0, abs: float = 0.0) -> None:
+def check(subject: str, key: str, found: Any, *, rel: float = 0.0, abs: float = 0.0, skip: Sequence[str] = ()) -> None:
   """Asserts that a JSON value is the golden one.
 
   Args:
@@ -37,6 +37,7 @@ def check(subject: str, key: str, found: Any, *, rel: float = 0.0, abs: float = 
     key: the value's place in the file.
     found: the value.
     rel: relative tolerance of floats; abs: absolute. Everything else is equal.
+    skip: names of entries that are written, and not compared.
   """
   values = read(subject)
   if os.environ.get(WRITE):
@@ -44,7 +45,10 @@ def check(subject: str, key: str, found: Any, *, rel: float = 0.0, abs: float = 
     text = json.dumps(dict(sorted(values.items())), indent=1, ensure_ascii=False)
     (FOLDER / f"{subject}.json").write_text(text + "\n", encoding="utf-8")
     return
-  now, golden = dict(leaves(json.loads(json.dumps(found)))), dict(leaves(values[key]))
+  now, golden = (
+    {place: leaf for place, leaf in leaves(value) if place.rpartition("/")[2] not in skip}
+    for value in (json.loads(json.dumps(found)), values[key])
+  )
   assert now.keys() == golden.keys()
   wrong = {place: (now[place], value) for place, value in golden.items() if not _same(now[place], value, rel, abs)}
   assert not wrong, f"{subject}.json, {key}: (now, golden) is {wrong}"
