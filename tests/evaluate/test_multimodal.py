@@ -21,6 +21,7 @@ from mmjax.evaluate.hidden_words import hide, masked_word_ids
 from mmjax.evaluate.results import rows
 from mmjax.objectives import Answer, AnswerText, Caption, MaskedWords, Matching, NextSentence, Relevance
 from mmjax.types import Encoded
+from tests.golden import values as golden
 
 sys.path.insert(0, str(Path(__file__).parent))
 from knowing import knowing_run, untrained_run
@@ -53,6 +54,13 @@ def shown(directory):
   return run, evaluate(run)
 
 
+@pytest.fixture(scope="module")
+def untrained(asked):
+  experiment = dataclasses.replace(asked[0].experiment, objectives=(Answer(), Relevance()))
+  run = untrained_run(dataclasses.replace(asked[0], experiment=experiment))
+  return run, evaluate(run)
+
+
 def metrics(results):
   return {result["dataset"]: result["metrics"] for result in results}
 
@@ -62,6 +70,12 @@ def test_a_model_that_knows_every_answer(asked):
   assert found["scenes"]["vqa_accuracy"] == found["scenes"]["answer_mrr"] == 1.0
   assert found["scenes_written"]["vqa_accuracy"] == found["scenes_written"]["answer_mrr"] == 1.0
   assert found["scenes_relevance"] == {"miou": 1.0}
+
+
+@pytest.mark.parametrize("name", ["asked", "shown", "untrained"])
+def test_golden_results(name, request):
+  found = golden.numbers(request.getfixturevalue(name)[1])
+  golden.check("results", f"scenes, {name}", found, abs=1e-6)
 
 
 def test_chance_stands_beside_every_number(asked, shown):
@@ -102,10 +116,8 @@ def test_what_java_scores_is_added_and_what_it_cannot_is_said(shown, monkeypatch
   }
 
 
-def test_an_untrained_model_scores_the_same_on_one_device_in_other_batches(asked):
-  experiment = dataclasses.replace(asked[0].experiment, objectives=(Answer(), Relevance()))
-  eight = untrained_run(dataclasses.replace(asked[0], experiment=experiment))
-  results = evaluate(eight)
+def test_an_untrained_model_scores_the_same_on_one_device_in_other_batches(untrained):
+  eight, results = untrained
   assert {r["dataset"] for r in results} == {"scenes", "scenes_relevance"}
   values = flatten(results)
   assert values["scenes/vqa_accuracy"] < 0.5 and values["scenes_relevance/miou"] < 0.5

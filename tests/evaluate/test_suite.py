@@ -12,6 +12,7 @@ from PIL import Image
 from mmjax.data import DataConfig, DataError
 from mmjax.evaluate import EvaluationConfig, evaluate, flatten, print_table, write_results
 from mmjax.evaluate.pictures import raw_pixel_floor
+from tests.golden import values
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fakes import FakeExperiment, FakeRun, emoji_run, fingerprint
@@ -122,6 +123,20 @@ def test_folder_with_several_captions(tmp_path):
   assert results[0]["n"] == 8 and results[0]["chance"]["image_retrieval_recall@1"] == pytest.approx(1 / 8)
   assert results[0]["chance"]["text_retrieval_recall@1"] == pytest.approx(2 / 16)
   assert results[1]["control"] and results[1]["metrics"]["image_retrieval_recall@1"] < 1
+
+
+@pytest.mark.parametrize("fields", [{}, {"noise": 1.0}, {"collapsed": True}], ids=["knowing", "noisy", "collapsed"])
+def test_golden_results_of_emoji(fields, request):
+  found = values.numbers(evaluate(emoji_run(LIMIT, **fields)))
+  values.check("results", f"emoji, {request.node.callspec.id}", found, abs=1e-6)
+
+
+def test_golden_results_of_a_folder(tmp_path):
+  found = [
+    {**result, "dataset": result["dataset"].replace(str(tmp_path), "FOLDER")}
+    for result in values.numbers(evaluate(folder_run(tmp_path)))
+  ]
+  values.check("results", "folder", found, abs=1e-6)
 
 
 def test_bad_picture_is_named_or_skipped(tmp_path):

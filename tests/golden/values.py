@@ -54,6 +54,12 @@ def check(subject: str, key: str, found: Any, *, rel: float = 0.0, abs: float = 
   assert not wrong, f"{subject}.json, {key}: (now, golden) is {wrong}"
 
 
+def numbers(results: Sequence[Any]) -> list[dict[str, Any]]:
+  """Results of an evaluation without what they say to people, and where the run lies."""
+  left_out = ("title", "floor_is", "pretrained")
+  return [{name: value for name, value in result.items() if name not in left_out} for result in results]
+
+
 def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
   """(path, value) of everything in nested dictionaries and lists; of an empty one, itself."""
   entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
