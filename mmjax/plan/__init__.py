@@ -1,4 +1,4 @@
-"""Compile for hardware one does not have: does it fit, how fast, how much traffic."""
+"""Compile a training step for hardware that is not present, and report its memory, time, traffic and cost."""
 
 from typing import TYPE_CHECKING
 

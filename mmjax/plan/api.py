@@ -1,4 +1,4 @@
-"""`plan`: an experiment and the name of a machine in, a Plan out."""
+"""Function `plan`: makes a Plan from an experiment and the name of a machine."""
 
 import dataclasses
 import math
@@ -25,19 +25,23 @@ def plan(
   say: Callable[[str], None] = lambda phase: None,
   script: Path | None = None,
 ) -> Plan:
-  """Compiles the step that training runs for a machine one need not have, in a process of its own.
+  """Compile the training step of an experiment for a machine that need not be present.
+
+  The compiler runs in a separate process.
 
   Args:
     experiment: the run.
-    topology: v5e:16x16, v5p:4x4x8, h100x64, cpu:8, ...
-    price: US dollars a chip-hour, in place of the list price.
-    fresh: compile although the cache (`experiment.data.dir`/plan) knows the answer.
-    say: told what is going on.
-    script: the experiment script whose classes or optimiser the step needs; it is run again to compile the step.
+    topology: name of the machine, such as v5e:16x16, v5p:4x4x8, h100x64 or cpu:8.
+    price: US dollars per chip-hour. None: the list price.
+    fresh: compile again even if the cache (the folder `plan` in `experiment.data.dir`) has the result.
+    say: function that is called with the name of each phase, to show progress.
+    script: the experiment script, if it defines classes or an optimiser that the step needs. It is run again in the
+      planning process. None: the step needs nothing from a script.
+  Returns: the plan.
   Raises:
-    TopologyError: no such machine; the message lists those known.
-    PlanError: the compiler is not installed, or not as JAX needs it (the message says how to mend it), or it failed.
-    ConfigError: batch, mesh and machine do not fit each other.
+    TopologyError: there is no such machine. The message lists the known ones.
+    PlanError: the compiler failed, is not installed, or has the wrong version. The message gives the remedy.
+    ConfigError: the batch, the mesh and the machine do not fit together.
   """
   machine = parse_topology(topology)
   experiment, notes = as_planned(experiment, machine)
@@ -52,13 +56,17 @@ def plan(
 
 
 def as_planned(experiment: Experiment, topology: Topology) -> tuple[Experiment, tuple[str, ...]]:
-  """The experiment as training would run it on the machine, and what had to be assumed.
+  """Complete an experiment as training would on the machine.
 
-  Training gives text towers the tokenizer's vocabulary and length. A vocabulary that is yet to be learnt is taken to
-  become as large as it may. The mesh follows the machine.
+  Training sets the vocabulary and the length of text towers from the tokenizer. A vocabulary that is not learned yet is
+  assumed to reach its largest size. The mesh is changed to fit the machine.
+
+  Returns: (experiment, notes on the changes of the mesh).
   """
   tokenizer, facts = experiment.data.tokenizer, {"max_length": experiment.data.tokenizer.max_length}
-  if not tokenizer.path:  # in a file, padding and end can be any ids, which matter to no shape
+  # A learned vocabulary begins with the padding token and the end token. In a file they can have any id. No shape
+  # depends on it.
+  if not tokenizer.path:
     facts |= {"vocab_size": tokenizer.vocab_size, "pad_id": 0, "eos_id": 1}
   if tokenizer.mask_token:
     facts["mask_id"] = 2
@@ -68,9 +76,10 @@ def as_planned(experiment: Experiment, topology: Topology) -> tuple[Experiment, 
 
 
 def fit_mesh(parallel: ParallelConfig, topology: Topology) -> tuple[ParallelConfig, tuple[str, ...]]:
-  """A mesh that may have been made for another machine, changed to use all of this one; and what was changed.
+  """Change a mesh, which may have been made for another machine, so that it uses all devices of this one.
 
-  Raises: ConfigError where parallel.model does not divide the devices.
+  Returns: (mesh, notes on the changes).
+  Raises: ConfigError: parallel.model does not divide the number of devices.
   """
   devices, notes = topology.devices, []
   if devices % parallel.model:

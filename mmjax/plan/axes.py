@@ -1,4 +1,4 @@
-"""Which mesh axes a collective crosses."""
+"""Mesh axes that a collective crosses."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from mmjax.plan.hlo import Collective
 
 
 def crossed_axes(groups: tuple[tuple[int, ...], ...], mesh: Mapping[str, int]) -> tuple[str, ...]:
-  """The axes along which devices of one group differ; numbers count the mesh row by row."""
+  """Names of the axes along which the devices of a group differ. Device numbers count the mesh in row-major order."""
   sizes = tuple(mesh.values())
   crossed: set[int] = set()
   for group in groups:
@@ -19,7 +19,7 @@ def crossed_axes(groups: tuple[tuple[int, ...], ...], mesh: Mapping[str, int]) -
 
 
 def by_axes(collectives: tuple[Collective, ...], mesh: Mapping[str, int]) -> tuple[Traffic, ...]:
-  """Collectives of the same kind over the same axes and groups as large, added up; the most bytes first."""
+  """Sum the collectives that have the same kind, axes, group size and span. Sorted by bytes, largest first."""
   merged: dict[tuple[str, tuple[str, ...], int, int], tuple[int, int]] = {}
   for c in collectives:
     span = max((max(group) - min(group) for group in c.groups), default=0)

@@ -1,4 +1,4 @@
-"""Inside the planning process: the step that training runs, compiled for devices that do not exist."""
+"""Compilation of the training step for devices that are not present. It runs in the planning process."""
 
 import dataclasses
 import math
@@ -40,16 +40,19 @@ def compile_step(
   core: Any = None,
   kinds: tuple[type[Kind], ...] = (),
 ) -> Facts:
-  """Compiles the training step of an experiment and reads what the compiler says about it.
+  """Compile the training step of an experiment and collect what the compiler reports.
 
   Args:
     experiment: the run; its mesh must fit the devices.
-    devices: of the machine; they need not be attached.
-    say: told what is going on.
-    schedules: where the compiler writes kernels' schedules, if it does (mmjax.plan.schedules).
-    bytes_per_cycle: of a device's memory; see mmjax.plan.hlo.analyse.
-    core, kinds: the optimiser transformation and the classes of the script, as in mmjax.cli.main.
-  Raises: ConfigError where the experiment does not fit the devices.
+    devices: devices of the machine. They need not be attached.
+    say: function that is called with the name of each phase, to show progress.
+    schedules: folder to which the compiler writes the schedules of kernels (see mmjax.plan.schedules). None: it does
+      not.
+    bytes_per_cycle: memory bandwidth of a device (see mmjax.plan.hlo.analyse).
+    core: the script's own optimiser transformation, as in mmjax.cli.main.
+    kinds: the classes that the script defines, as in mmjax.cli.main.
+  Returns: the facts. If the step needs more memory than a device has, the compiler stops and `complaint` is set.
+  Raises: ConfigError: the experiment does not fit the devices.
   """
   began = time.monotonic()
   say("tracing")
@@ -76,7 +79,7 @@ def compile_step(
 
 
 def batch_arguments(training: Training) -> dict[str, jax.ShapeDtypeStruct]:
-  """The global batch that the loader of this run would give, as shapes."""
+  """Shapes of the global batch that the loader of this run yields."""
   experiment = training.experiment
   rows, sharding = experiment.run.batch_size, batch_sharding(training.mesh)
   shapes = row_shapes(experiment.data, image_size(experiment.model))
@@ -86,19 +89,24 @@ def batch_arguments(training: Training) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def lacks_memory(message: str) -> bool:
-  """Whether a compiler gave up because the step needs more memory than a device has.
+  """True if a compiler's error says that the step needs more memory than a device has.
 
-  A kernel that needs more of the memory on the chip than it may have is a mistake of the kernel: "Ran out of memory in
-  memory space vmem".
+  The error "Ran out of memory in memory space vmem" is not one of these. It is an error in a kernel that uses too much
+  on-chip memory.
   """
   return "RESOURCE_EXHAUSTED" in message and "memory space vmem" not in message
 
 
 def needed_bytes(message: str, arguments: int) -> int:
-  """What a TPU compiler that gave up says the program needs; 0 where it names no number.
+  """Read from a TPU compiler's error how many bytes the program needs.
 
-  Seen: "Used 17.51G of 15.75G hbm. Exceeded hbm capacity by 1.76G", and "total memory required for HLO temporaries
-  (63.59G) exceeds available HBM (15.75G)", to which the step's `arguments` have to be added.
+  Two forms are known: "Used 17.51G of 15.75G hbm. Exceeded hbm capacity by 1.76G", and "total memory required for HLO
+  temporaries (63.59G) exceeds available HBM (15.75G)". The second does not count the arguments of the step.
+
+  Args:
+    message: the error.
+    arguments: bytes of the step's arguments.
+  Returns: bytes, or 0 if the error gives no number.
   """
   number = r"([\d.]+)([KMGTB]?)"
   total = re.search(rf"of {number} hbm\. Exceeded hbm capacity by {number}\.", message)
@@ -113,7 +121,7 @@ def _count(number: str, unit: str) -> int:
 
 
 def _peak(memory: Any, platform: str) -> int:
-  """See Facts.peak_bytes."""
+  """Peak memory of a compiled step, as defined in `Facts.peak_bytes`."""
   if platform == "tpu":
     return memory.peak_memory_in_bytes
   results = memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -1,4 +1,4 @@
-"""What compilers said, kept on disk: a search comes past the same step more than once, and so does its user."""
+"""Cache of compilers' results on disk. Searches, and their users, ask for the same step more than once."""
 
 import hashlib
 import json
@@ -17,20 +17,20 @@ from mmjax.plan.compilers import COMPILER_PACKAGES, package_version
 from mmjax.plan.facts import Facts
 from mmjax.plan.topologies import Topology
 
-# What decides how a step compiles, besides the experiment and the machine.
+# Besides the experiment and the machine, these determine how a step compiles.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", *COMPILER_PACKAGES)
 _FOLDERS = ("nn", "encoders", "fusion", "models", "objectives", "parallel", "train", "plan")
 _VARIABLES = ("LIBTPU_INIT_ARGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
 
 
 class Cache:
-  """Facts by experiment, machine, this package's sources and the compilers' versions."""
+  """Facts on disk. The key is the experiment, the machine, the sources of mmjax and the versions of the packages."""
 
   def __init__(self, folder: Path):
     self._folder = folder.expanduser()
 
   def read(self, experiment: Experiment, topology: Topology, script: Path | None = None) -> Facts | None:
-    """What was written for the same key, or None."""
+    """Read the facts of an experiment on a machine. None if they are not in the cache."""
     path = self._path(experiment, topology, script)
     try:
       return facts.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -40,11 +40,18 @@ class Cache:
       OSError,
       ValueError,
       BaseValidationError,
-    ):  # half a disk, another program: compile again
+    ):  # damaged or from another version: compile again
       return None
 
   def write(self, experiment: Experiment, topology: Topology, found: Facts, script: Path | None = None) -> None:
-    """Keeps them; a folder that cannot be written costs the next plan a compilation and nothing else."""
+    """Write the facts. Does nothing if the folder cannot be written: the next plan then compiles again.
+
+    Args:
+      experiment: the run.
+      topology: the machine.
+      found: the facts to write.
+      script: the experiment script that was run to compile the step. None: no script was run.
+    """
     path = self._path(experiment, topology, script)
     try:
       path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +78,7 @@ def _key(experiment: Experiment, topology: Topology, script: Path | None) -> str
 
 
 def _step_fields(experiment: Experiment) -> dict[str, Any]:
-  """The configuration without what leaves the compiled step as it is."""
+  """Fields of the experiment that can change the compiled step."""
   fields = to_json(experiment)
   run = {name: fields["run"][name] for name in ("steps", "batch_size", "seed")}
   data = {"views": experiment.data.views, "max_length": experiment.data.tokenizer.max_length}
@@ -80,7 +87,7 @@ def _step_fields(experiment: Experiment) -> dict[str, Any]:
 
 
 def _sources() -> str:
-  """A digest of the code that decides: a checkout's revision would miss what is not committed."""
+  """Digest of the source code that determines the step. A git revision would miss changes that are not committed."""
   root = Path(mmjax.__file__).parent
   return _digest(sorted(path for folder in _FOLDERS for path in (root / folder).rglob("*.py")))
 

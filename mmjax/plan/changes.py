@@ -1,4 +1,7 @@
-"""What would make a step fit that does not: the cheapest changes, by real compilations as far as time allows."""
+"""Search for the cheapest changes that make a step fit into memory.
+
+Candidates are compiled as long as time allows. After that, rules of thumb decide.
+"""
 
 import dataclasses
 import time
@@ -19,14 +22,14 @@ from mmjax.plan.variants import (
 )
 
 WANTED = 3
-# What compiling alternatives may take, in seconds; after that rules of thumb decide.
+# Seconds for compiling candidates. After that, rules of thumb decide.
 PATIENCE = 300.0
-# Rough rules of thumb: the share of activations kept under a policy, and what it adds to a step.
+# Rough rules of thumb for each remat policy: the share of activations that are stored, and the share of time added.
 _KEPT = {"none": 1.0, "dots": 0.6, "hidden": 0.45, "attention": 0.25, "full": 0.15}
 _EXTRA_TIME = {"none": 0.0, "dots": 0.08, "hidden": 0.12, "attention": 0.25, "full": 0.33}
-_FORWARD_AGAIN = 0.33  # what microbatches add, which recompute the forward pass
-_GATHERING = 0.03  # what sharding the parameters adds, a doubling
-# A rule of thumb must leave this much room before it is offered.
+_FORWARD_AGAIN = 0.33  # share of time added by microbatches, which recompute the forward pass
+_GATHERING = 0.03  # share of time added by each doubling of fsdp
+# A change by rule of thumb is offered only if its estimated peak is below this share of the memory.
 _ROOM = 0.9
 
 
@@ -45,13 +48,14 @@ def cheapest_changes(
   compile_plan: Callable[[Experiment, str], Plan],
   patience: float = PATIENCE,
 ) -> tuple[Change, ...]:
-  """Up to three changes that make it fit, the cheapest first; those the compiler confirmed before rules of thumb.
+  """Find up to three changes that make an experiment fit.
 
   Args:
-    experiment: what does not fit.
-    plan: what the compiler said of it.
-    compile_plan: (experiment, topology) -> its Plan.
-    patience: seconds after which nothing more is compiled.
+    experiment: an experiment that does not fit.
+    plan: its plan.
+    compile_plan: function (experiment, topology) -> Plan.
+    patience: seconds after which no more candidates are compiled.
+  Returns: changes that the compiler confirmed, cheapest first, then changes by rule of thumb.
   """
   began = time.monotonic()
   found: list[Change] = []
@@ -61,7 +65,7 @@ def cheapest_changes(
     if len(found) == WANTED:
       break
     if candidate.peak_bytes > plan.hbm_bytes / _ROOM:
-      continue  # far off by the rule of thumb: not worth a compilation
+      continue  # far too large by the rule of thumb: do not compile it
     if time.monotonic() - began > patience:
       if candidate.peak_bytes < _ROOM * plan.hbm_bytes:
         guesses.append(Change(typed, False, candidate.peak_bytes, None, None, candidate.note))
@@ -74,7 +78,7 @@ def cheapest_changes(
 
 
 def _candidates(experiment: Experiment, plan: Plan) -> Iterator[_Candidate]:
-  """Single changes, pairs of them, and at last a smaller batch and a larger machine; each once, none a dead end."""
+  """Candidates: combinations of remat, fsdp and microbatches, then smaller batches, then larger machines."""
   devices, base = plan.devices, experiment.parallel
   policies = REMAT[REMAT.index(remat_of(experiment)) :]
   shards = [n for n in (base.fsdp * 2**k for k in range(11)) if devices % (n * base.model) == 0]
@@ -95,7 +99,7 @@ def _candidates(experiment: Experiment, plan: Plan) -> Iterator[_Candidate]:
 
 
 def _few(counts: list[int]) -> list[int]:
-  """Every count that is at least twice the one before it, and the last."""
+  """Keep the first count, and then each that is at least twice the one kept before."""
   kept: list[int] = []
   for count in counts:
     if not kept or count >= 2 * kept[-1]:
@@ -107,14 +111,14 @@ def _candidate(changed: Experiment, topology: str, experiment: Experiment, plan:
   machine = parse_topology(topology)
   peak, extra = _estimate(changed, machine, experiment, plan)
   if changed.run.batch_size != experiment.run.batch_size:
-    extra += 1.0  # after everything that leaves the result as it is
+    extra += 1.0  # after all candidates that do not change the result
   if topology != plan.topology:
     extra += 2.0 + machine.chips / plan.chips / 100
   return _Candidate(changed, topology, peak, extra, note)
 
 
 def _estimate(changed: Experiment, machine: Topology, experiment: Experiment, plan: Plan) -> tuple[int, float]:
-  """(bytes on a device, share of time added) by rules of thumb, from what is known of the original."""
+  """Estimate (peak bytes per device, share of time added) by rules of thumb, from the plan of the original."""
   memory, old, new = plan.memory, experiment.parallel, changed.parallel
   gradients = min(memory.parameters, memory.temporaries)
   state = memory.parameters + memory.optimizer + memory.average + gradients
@@ -122,7 +126,7 @@ def _estimate(changed: Experiment, machine: Topology, experiment: Experiment, pl
   before, after = remat_of(experiment), remat_of(changed)
   rows = changed.run.batch_size / experiment.run.batch_size * plan.devices / machine.devices
   kept = _KEPT[after] / _KEPT[before] * old.microbatches / new.microbatches
-  # Whatever is recomputed in pieces, the embeddings and one block's working set stay.
+  # Remat and microbatches always leave the embeddings and the working set of one block.
   activations = int(activations * rows * max(kept, 0.02))
   extra = _EXTRA_TIME[after] - _EXTRA_TIME[before] + _GATHERING * ((new.fsdp // old.fsdp).bit_length() - 1)
   if new.microbatches > old.microbatches:
@@ -131,7 +135,7 @@ def _estimate(changed: Experiment, machine: Topology, experiment: Experiment, pl
 
 
 def _larger(plan: Plan, experiment: Experiment) -> Iterator[Topology]:
-  """Machines of the same chips, and more of them, that the batch can be divided over."""
+  """Machines with more chips of the same type over which the batch can be divided."""
   for name in known_topologies():
     topology = parse_topology(name)
     shards = topology.devices * experiment.parallel.microbatches

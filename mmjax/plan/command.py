@@ -1,4 +1,4 @@
-"""`python experiments/X.py plan`: parses, plans, prints, draws."""
+"""Command `python experiments/X.py plan`: parse the options, plan, and print, draw and save the result."""
 
 import contextlib
 import dataclasses
@@ -27,38 +27,39 @@ from mmjax.plan.search import Goal, Search, find
 from mmjax.plan.topologies import parse_topology
 
 DOES_NOT_FIT = 3
-EPILOG = """plan compiles the very step that training runs, from shapes alone, with the machine's real compiler
-(TPU: libtpu; GPU: a CUDA plugin of JAX; neither needs a TPU, GPU or driver), in a process of its own.
+EPILOG = """plan compiles the step that training runs, from shapes alone, with the machine's own compiler (TPU: libtpu;
+GPU: a CUDA plugin of JAX). It needs no TPU, GPU or driver. The compiler runs in a separate process.
 
-Compiled (the compiler says so): memory and whether it fits, FLOPs, memory traffic, collectives, and on TPU the cycles.
-(The TPU's compiler estimates its own kernels, not ours of attention and norms: the schedule it made for those counts,
-or the time to read and write once what they do, if that is longer.)
+Compiled (reported by the compiler): memory and whether the step fits, FLOPs, memory traffic, collectives, and on TPU
+the cycles. (The TPU compiler estimates no cycles for mmjax's own kernels of attention and norms. Their time is that of
+the schedule it made for them, or the time to read and write their arrays once, if that is longer.)
 
-Modelled (computed from published peaks): rooflines, interconnect time (rings at full speed, hidden behind compute),
-step time, samples/s, MFU, cost. On GPU and CPU no compiler estimates time: step time and MFU are bounds no run reaches.
+Modelled (computed from published peaks): rooflines, interconnect time (ring algorithms at full speed, overlapped with
+compute), step time, samples/s, MFU, cost. On GPU and CPU no compiler estimates time: step time and MFU are bounds that
+no run reaches.
 
 Not known: contention on the interconnect, input, hosts, stragglers, restarts, autotuning and fragmentation on GPUs.
 
-Exit status: 0 it fits, 3 it does not (the report says what would help), 2 a mistake in the command."""
+Exit status: 0 the step fits, 3 it does not fit (the report lists changes that help), 2 a mistake in the command."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions:
-  """What to plan for, and what to do with the answer."""
+  """Options of the command."""
 
   topology: str
-  """The machine: v5e:16x16, v4:4x4x4, v5p:4x4x8, v6e:8x8, tpu7x:4x4x4; h100x8, h200x8, a100x64; cpu:8."""
+  """Machine, such as v5e:16x16, v4:4x4x4, v5p:4x4x8, v6e:8x8, tpu7x:4x4x4, h100x8, h200x8, a100x64 or cpu:8."""
   json: bool = False
-  """Write the Plan as JSON to standard output, and nothing else there."""
+  """Write the plan as JSON to standard output, and nothing else."""
   find: Goal | None = None
-  """Search by real compilations: the largest batch that fits, the fewest microbatches with which this batch fits, or
-  the mesh and remat policy of the highest predicted throughput. What was compiled is remembered in DATA.DIR/plan."""
+  """Search by compiling: the largest batch that fits, the fewest microbatches with which this batch fits, or the mesh
+  and remat policy with the highest predicted throughput. Compiled steps are cached in DATA.DIR/plan."""
   price: str | None = None
-  """US dollars a chip-hour; or a JSON file of them by chip, {"v5e": 0.6, "h100": 2.5}. Default: list prices."""
+  """US dollars per chip-hour, or a JSON file of prices by chip, {"v5e": 0.6, "h100": 2.5}. Default: list prices."""
   out: Path | None = None
-  """Folder for the picture and the JSON; WORKDIR/plan where it is not given."""
+  """Folder for the image and the JSON file. Default: WORKDIR/plan."""
   fresh: bool = False
-  """Compile again what is remembered."""
+  """Compile again, even if the result is cached."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,15 +76,17 @@ def run(
   core: Any = None,
   kinds: tuple[type[Kind], ...] = (),
 ) -> int:
-  """Parses the command line and does what it says.
+  """Run the command.
 
   Args:
-    experiment: the defaults.
-    description: of the script, for --help.
-    arguments: after the word `plan`.
-    core, kinds: the optimiser transformation and the classes of the script, as in mmjax.cli.main. With either, the
-      planning process runs the script, so that it compiles what the script trains.
-  Returns: the exit status.
+    experiment: defaults of the experiment's options.
+    description: description of the script, for --help.
+    arguments: command line after the word `plan`.
+    core: the script's own optimiser transformation, as in mmjax.cli.main.
+    kinds: the classes that the script defines, as in mmjax.cli.main. With `core` or `kinds`, the planning process runs
+      the script, so that it compiles the step that the script trains.
+  Returns: the exit status: 0 if the step fits, 3 if it does not.
+  Raises: ConfigError: an option is wrong. TopologyError, PlanError: as for `mmjax.plan.plan`.
   """
   options, experiment = _parse(experiment, description, arguments, kinds)
   script = None if core is None and not kinds else Path(sys.argv[0])
@@ -118,13 +121,20 @@ def _parse(
       args=arguments,
       config=(tyro.conf.AvoidSubcommands,),
     )
-  except ValueError as error:  # a field's own check
+  except ValueError as error:  # from the check of a field
     raise ConfigError(str(error)) from error
   return request.plan, request.experiment
 
 
 def read_price(text: str | None, topology: str) -> float | None:
-  """The price a chip-hour from a number or a JSON file. Raises ConfigError, naming what is wrong with it."""
+  """Read the price per chip-hour.
+
+  Args:
+    text: a number, the path of a JSON file of prices by chip, or None.
+    topology: name of the machine.
+  Returns: US dollars per chip-hour, or None if `text` is None.
+  Raises: ConfigError: the text is neither, the file has no price for the chip, or the price is negative.
+  """
   if text is None:
     return None
   chip = parse_topology(topology).hardware.name
@@ -139,13 +149,13 @@ def read_price(text: str | None, topology: str) -> float | None:
     if chip not in prices:
       raise ConfigError(f"--price {text} has no price for {chip}; chips are {', '.join(CHIPS)}, cpu") from None
   if not 0 <= price < float("inf"):
-    raise ConfigError(f"--price {price} must be a number of dollars, 0 or more")
+    raise ConfigError(f"--price {price} must be an amount in US dollars, 0 or more")
   return price
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-  """A line on standard error that says what is going on, and since when; nothing where that is no terminal."""
+  """Show the phase and the elapsed time on standard error. Shows nothing if that is not a terminal."""
   columns, console = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()), Console(stderr=True)
   with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
     task = progress.add_task("starting")
@@ -153,7 +163,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def _announced(compile_plan: Callable[[Experiment, str], Plan]) -> Callable[[Experiment, str], Plan]:
-  """Says how each compilation of a search ended, a line each on standard error."""
+  """Wrap `compile_plan`: print one line on standard error after each compilation."""
   console = Console(stderr=True)
 
   def compile_and_say(changed: Experiment, topology: str) -> Plan:
@@ -177,7 +187,10 @@ def _answer(
   search: Search | None,
   compile_plan: Callable[[Experiment, str], Plan],
 ) -> int:
-  """Prints and saves; looks for what would help where it does not fit."""
+  """Print and save the result. If the step does not fit, first search for changes that help.
+
+  Returns: the exit status.
+  """
   from mmjax.plan.table import changes_table, report, search_table, show
 
   name = experiment.run.workdir.name
@@ -190,7 +203,7 @@ def _answer(
   if not options.json:
     show(report(found, name))
   if not found.fits:
-    Console(stderr=True).print("looking for what would make it fit", highlight=False)
+    Console(stderr=True).print("searching for changes that make it fit", highlight=False)
     changes = cheapest_changes(experiment, found, _announced(compile_plan))
     found = dataclasses.replace(found, changes=changes)
     show(changes_table(changes), to_stderr=options.json)
@@ -202,7 +215,7 @@ def _answer(
 
 
 def _save(found: Plan, result: dict, name: str, folder: Path) -> None:
-  """Writes the JSON and the picture; a folder that cannot be written loses them and says so."""
+  """Write the JSON file and the image. If the folder cannot be written, print a warning."""
   from mmjax.plan.picture import save_picture
 
   console, stem = Console(stderr=True), found.topology.replace(":", "-")
@@ -212,6 +225,6 @@ def _save(found: Plan, result: dict, name: str, folder: Path) -> None:
     write_atomically(path.with_suffix(".json"), json.dumps(result, indent=2) + "\n")
     save_picture(found, parse_topology(found.topology).hardware, name, path)
   except OSError as error:
-    console.print(f"the picture cannot be written: {error}; choose another --out", style="yellow", highlight=False)
+    console.print(f"the plan cannot be saved: {error}; choose another --out", style="yellow", highlight=False)
     return
-  console.print(f"picture: {path}  (and {path.with_suffix('.json').name})", highlight=False, soft_wrap=True)
+  console.print(f"image: {path}  (and {path.with_suffix('.json').name})", highlight=False, soft_wrap=True)

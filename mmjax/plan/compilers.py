@@ -1,7 +1,7 @@
-"""The packages that compile for TPUs and GPUs: installed, and of the versions that the installed JAX goes with.
+"""Check that the compiler packages for TPUs and GPUs are installed, in the versions that the installed JAX needs.
 
-JAX's metadata names the libtpu and the CUDA plugin of each release. pip heeds it only where they are asked for as
-extras of JAX, and a compiler of another version fails in words that do not say so.
+The metadata of JAX names the versions of libtpu and of the CUDA plugin for each release. pip applies it only if these
+packages are installed as extras of JAX. A compiler of another version fails with errors that do not mention versions.
 """
 
 import importlib.metadata
@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from mmjax.errors import UserError
 
-# For each platform: the extras of JAX that bring a compiler for it, and the packages that are the compiler.
+# For each platform: the extras of JAX that install a compiler for it, and the compiler's packages.
 _COMPILERS: dict[str, dict[str, tuple[str, ...]]] = {
   "tpu": {"tpu": ("libtpu",)},
   "cuda": {
@@ -20,7 +20,7 @@ _COMPILERS: dict[str, dict[str, tuple[str, ...]]] = {
   },
   "cpu": {},
 }
-# All of them: versions to report, and to tell compilations apart by.
+# All compiler packages. Their versions are reported, and are part of the cache's key.
 COMPILER_PACKAGES = tuple(name for extras in _COMPILERS.values() for names in extras.values() for name in names)
 
 
@@ -29,18 +29,18 @@ WORKER = "plan-worker"
 
 
 class PlanError(UserError):
-  """A step that could not be compiled; the message holds the compiler's words."""
+  """The step could not be compiled. The message includes the compiler's error, if there was one."""
 
 
 def require_compiler(platform: str) -> None:
-  """Raises PlanError, with the pip command that helps, unless a compiler that goes with JAX is installed."""
+  """Raise PlanError unless a compiler for `platform` that fits JAX is installed. The message gives a pip command."""
   extras = _COMPILERS[platform]
   installed = [extra for extra, packages in extras.items() if any(map(package_version, packages))]
   if extras and not installed:
     kind = {"tpu": "TPU", "cuda": "GPU"}[platform]
     command = _command(next(iter(extras)))
     raise PlanError(
-      f"planning for {kind}s takes their compiler, which is not installed (no {kind} is needed): {command}"
+      f"planning for {kind}s needs their compiler, which is not installed (no {kind} is needed): {command}"
     )
   for extra in installed:
     for mismatch in _mismatches(extra, extras[extra]):
@@ -48,7 +48,7 @@ def require_compiler(platform: str) -> None:
 
 
 def package_version(package: str) -> str | None:
-  """The installed version, or None."""
+  """Installed version of a package, or None."""
   try:
     return importlib.metadata.version(package)
   except importlib.metadata.PackageNotFoundError:
@@ -56,12 +56,12 @@ def package_version(package: str) -> str | None:
 
 
 def _command(extra: str) -> str:
-  """Brings the extra that goes with the installed JAX, and leaves JAX as it is."""
+  """Command that installs the extra for the installed version of JAX, without changing JAX."""
   return f"pip install 'jax[{extra}]=={package_version('jax')}'"
 
 
 def _mismatches(extra: str, packages: tuple[str, ...]) -> Iterator[str]:
-  """A sentence for each of the packages that is not as JAX, or another of them, requires it."""
+  """Yield an error for each of the packages whose version is not the one that JAX or another of them requires."""
   for owner in filter(package_version, ("jax", *packages)):
     for requirement in map(Requirement, importlib.metadata.requires(owner) or ()):
       applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra})

@@ -1,4 +1,4 @@
-"""From what the compiler said to a Plan: rooflines, throughput, hours and money."""
+"""Derivation of a Plan from the compiler's facts: rooflines, throughput, hours and cost."""
 
 import dataclasses
 
@@ -9,19 +9,20 @@ from mmjax.plan.record import Link, Memory, Plan
 from mmjax.plan.topologies import Topology
 from mmjax.plan.variants import TOWERS, tower_remat
 
-_GPU_NOTE = "JAX takes 75% of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise: set it to 0.95"
+_GPU_NOTE = "JAX uses only 75% of a GPU's memory by default: set XLA_PYTHON_CLIENT_MEM_FRACTION=0.95"
 _ROOFLINE_NOTE = "this compiler estimates no time: step time and MFU are bounds that no run reaches"
 
 
 def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: float | None, cached: bool) -> Plan:
-  """The Plan of an experiment whose step was compiled for a machine.
+  """Make the plan of an experiment from the facts of its compiled step.
 
   Args:
-    facts: what the compiler said.
-    experiment: as it was compiled.
-    topology: what for.
-    price: US dollars a chip-hour; the list price where it is None.
-    cached: whether the facts were read from the cache.
+    facts: facts from the compiler.
+    experiment: the experiment that was compiled.
+    topology: the machine.
+    price: US dollars per chip-hour. None: the list price.
+    cached: True if the facts were read from the cache.
+  Returns: the plan. Its time, cost and traffic are None if the compiler gave up.
   """
   chip, run, model = topology.hardware, experiment.run, experiment.model
   memory = _memory(facts, chip)
@@ -82,7 +83,7 @@ def _with_times(plan: Plan, facts: Facts, topology: Topology) -> Plan:
 
 
 def link(traffic: Traffic, topology: Topology) -> Link:
-  """What the wires see of a collective: the bytes a ring algorithm sends, at the full speed of the links crossed."""
+  """Model the time of a collective: a ring algorithm, at the full speed of the links that it crosses."""
   n = max(2, traffic.group_size)
   share = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1.0, "collective-broadcast": 1.0}
   wire = traffic.bytes * share.get(traffic.kind, (n - 1) / n)
@@ -97,7 +98,11 @@ def link(traffic: Traffic, topology: Topology) -> Link:
 
 
 def _share_of_links(traffic: Traffic, topology: Topology) -> float:
-  """The part of a chip's links a collective uses: one link for a hop, one dimension's for a group that fits in it."""
+  """Share of a torus chip's links that a collective uses.
+
+  A permute uses one link. A group that fits in one dimension uses the two links of that dimension. A larger group uses
+  all links.
+  """
   dimensions = len(topology.grid)
   if traffic.kind == "collective-permute":
     return 1 / (2 * dimensions)
@@ -105,7 +110,10 @@ def _share_of_links(traffic: Traffic, topology: Topology) -> float:
 
 
 def _ports(traffic: Traffic, chip: Hardware) -> int:
-  """Network ports of a node that share the bytes going out: one for each member of the group in it; a hop has one."""
+  """Number of network ports that share the bytes leaving a node.
+
+  This is the number of group members in the node. A permute uses one port.
+  """
   if traffic.kind == "collective-permute" or chip.node is None:
     return 1
   stride = max(1, traffic.span // max(1, traffic.group_size - 1))
@@ -133,11 +141,11 @@ def _notes(facts: Facts, chip: Hardware, peak: int) -> tuple[str, ...]:
   if chip.platform == "cuda" and 0.75 < peak / chip.hbm_bytes <= 1:
     notes.append(_GPU_NOTE)
   if chip.platform == "cpu":
-    notes.append("virtual devices share this machine's memory; rates are nominal, see mmjax/plan/hardware.py")
+    notes.append("virtual devices share this machine's memory; speeds are nominal, see mmjax/plan/hardware.py")
   if facts.unknown_loops:
     notes.append(f"{facts.unknown_loops} loop(s) of unknown length are counted once")
   if facts.unknown_kernels:
-    notes.append(f"{facts.unknown_kernels} hand-written kernel(s) of unknown time count as nothing")
+    notes.append(f"{facts.unknown_kernels} hand-written kernel(s) of unknown time are not counted")
   if facts.complaint:
     notes.append(f"the compiler gave up: {facts.complaint}")
   return tuple(notes)

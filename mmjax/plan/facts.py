@@ -1,4 +1,4 @@
-"""What a compiler said about one step: the record that the planning process hands back, and the cache keeps."""
+"""Facts that a compiler reports about one step. The planning process returns them, and the cache stores them."""
 
 import dataclasses
 from typing import Any
@@ -12,11 +12,11 @@ class Traffic:
 
   Attributes:
     kind: all-reduce, all-gather, reduce-scatter, all-to-all, collective-permute, ...
-    axes: the mesh axes along which the devices that take part differ.
-    group_size: devices that take part together.
-    span: the farthest that two of them are apart, in device numbers.
-    count: how often one runs.
-    bytes: of the whole arrays; see mmjax.plan.hlo.Collective.
+    axes: mesh axes along which the devices of a group differ.
+    group_size: number of devices in a group.
+    span: largest difference between two device numbers in a group.
+    count: number of runs.
+    bytes: bytes of the whole arrays (see mmjax.plan.hlo.Collective).
   """
 
   kind: str
@@ -29,28 +29,32 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """A step as compiled for one device of a machine. Byte counts are per device, FLOPs and cycles per device and step.
+  """Facts about a step compiled for one device of a machine.
+
+  Bytes are per device. FLOPs and cycles are per device and step, unless an attribute says otherwise.
 
   Attributes:
-    mesh: axis sizes.
-    parameters: how many numbers the model learns.
-    model_flops: of a step over all devices, by mmjax.plan.model_flops.
-    parameter_bytes, optimizer_bytes, average_bytes, batch_bytes: what the step's arguments consist of.
-    argument_bytes, output_bytes, alias_bytes, temporary_bytes, code_bytes: the compiler's memory analysis; all 0 where
+    mesh: sizes of the axes.
+    parameters: number of learned parameters of the model.
+    model_flops: FLOPs of a step over all devices, by mmjax.plan.model_flops.
+    parameter_bytes, optimizer_bytes, average_bytes, batch_bytes: sizes of the parts of the step's arguments.
+    argument_bytes, output_bytes, alias_bytes, temporary_bytes, code_bytes: the compiler's memory analysis. All are 0 if
       the compiler gave up for lack of memory.
-    peak_bytes: memory the step needs at once. On TPU what the compiler compares with the memory there is (its size
-      of the temporaries counts gaps between buffers twice); elsewhere arguments, results that replace none of them,
-      temporaries and code; what a compiler that gave up says the program needs, 0 where it does not say.
-    complaint: what a compiler said that gave up for lack of memory; else empty.
-    flops: of matrix products and convolutions.
-    cycles: the TPU compiler's estimate, and the schedules of hand-written kernels; 0 from compilers that make none.
+    peak_bytes: peak memory of the step. On TPU, the peak that the compiler compares with the memory of the device
+      (`temporary_bytes` counts gaps between buffers twice). On other platforms, the sum of arguments, outputs that
+      are not aliased to arguments, temporaries and code. If the compiler gave up, the bytes that its error names, or 0
+      if it names none.
+    complaint: error of a compiler that gave up for lack of memory; otherwise empty.
+    flops: FLOPs of matrix products and convolutions.
+    cycles: cycles by the TPU compiler's estimates and by its schedules of hand-written kernels. 0 if the compiler makes
+      no estimates.
     memory_traffic: bytes to and from memory.
-    collectives: by kind and axes.
-    unknown_loops: loops whose trip count could not be read, counted once.
-    unknown_kernels: hand-written kernels whose time is not known, counted as nothing.
-    kernels: (operation, times, cycles) of the dearest instructions.
-    trace_seconds, compile_seconds: how long it took.
-    versions: of jax, jaxlib and the compiler's package.
+    collectives: collectives by kind and axes.
+    unknown_loops: number of loops whose trip count could not be read. They count as one iteration.
+    unknown_kernels: number of hand-written kernels whose time is unknown. They count as 0 cycles.
+    kernels: (operation, runs, cycles) of the most expensive instructions.
+    trace_seconds, compile_seconds: duration of tracing and of compiling.
+    versions: versions of jax, jaxlib and the compiler's packages.
   """
 
   mesh: dict[str, int]
@@ -80,7 +84,7 @@ class Facts:
 
   @property
   def known_bytes(self) -> int:
-    """The step's arguments, by their shapes and placement."""
+    """Bytes of the step's arguments, from their shapes and shardings."""
     return self.parameter_bytes + self.optimizer_bytes + self.average_bytes + self.batch_bytes
 
 
@@ -88,10 +92,10 @@ _converter = cattrs.Converter(forbid_extra_keys=True)
 
 
 def to_json(facts: Facts) -> dict[str, Any]:
-  """Nested dictionaries, ready for json.dump."""
+  """Make nested dictionaries for json.dump."""
   return _converter.unstructure(facts)
 
 
 def from_json(fields: dict[str, Any]) -> Facts:
-  """The inverse of to_json."""
+  """Make facts from nested dictionaries, the inverse of `to_json`."""
   return _converter.structure(fields, Facts)

@@ -1,19 +1,19 @@
-"""What a chip can do, by its maker's published numbers, and what an hour of it costs.
+"""Specifications of chips, as their makers publish them, and prices per hour.
 
-TPU memory, peak and bandwidths: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}. A program may
-use what the compiler lets it: it refuses more than 15.75 of v5e's 16 GiB, and the documentation explains the same of
-v5p (95 of 96). `interconnect` is one direction of all links of a chip together, half the documented bidirectional
-figure. TPU clocks are not documented; they follow from the documented peak and the matrix units a compiler knows
-(jax/_src/pallas/mosaic/tpu_info.py): peak / (units x cells x 2). The units of v6e and tpu7x take two bfloat16 products
-per cell and cycle: the compiler itself estimates a product of two 16,384-square matrices at 409,000 and 445,000
-operations a cycle, where one product per cell would make 262,144.
+TPUs: memory, peak and bandwidths are from docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}. `hbm_bytes` is the
+memory that the compiler allows a program. It refuses more than 15.75 of the 16 GiB of v5e, and the documentation
+explains the same for v5p (95 of 96). `interconnect` is the sum over all links of a chip in one direction, half the
+documented bidirectional number. TPU clocks are not documented. They are computed from the documented peak and the
+matrix units in jax/_src/pallas/mosaic/tpu_info.py: peak / (units x cells x 2). The matrix units of v6e and tpu7x do two
+bfloat16 products per cell and cycle: the compiler estimates a product of two 16,384-square matrices at 409,000 and
+445,000 operations per cycle, where one product per cell would give 262,144.
 
-GPU numbers: NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM (dense bfloat16); memory as the driver reports
-it. NVLink: half of the bidirectional 600 and 900 GB/s. Network between nodes of eight: one 200 Gb/s (A100) or 400 Gb/s
-(H100, H200) port for each GPU, as in NVIDIA's DGX.
+GPUs: numbers are from NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM (dense bfloat16). Memory is what the
+driver reports. NVLink is half of the bidirectional 600 and 900 GB/s. The network between nodes of eight GPUs has one
+200 Gb/s (A100) or 400 Gb/s (H100, H200) port for each GPU, as in NVIDIA's DGX.
 
-Prices are rough list prices on demand, in US dollars a chip-hour, not looked up for this version: override them
-(`--price`), yours differ anyway.
+Prices are rough on-demand list prices in US dollars per chip-hour. They were not looked up for this version. Override
+them with `--price`.
 """
 
 import dataclasses
@@ -25,22 +25,22 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-  """One device as JAX counts them (half a chip of tpu7x), and its links.
+  """One device as JAX counts them (on tpu7x, half a chip), and its links.
 
   Attributes:
-    name: of the chip.
-    platform: which compiler serves it.
-    hbm_bytes: memory a program can have.
-    flops: peak bfloat16 operations a second.
-    hbm_bandwidth: bytes a second to and from its memory.
-    interconnect: bytes a second that it can send to its neighbours, over all links together.
-    network: bytes a second that it can send beyond its node; None where the interconnect is all there is.
-    clock: cycles a second, for the compiler's estimates in cycles; None where the compiler makes none.
-    price: US dollars a chip-hour.
-    devices_per_chip: JAX devices in a chip that is rented as a whole.
-    node: devices that the interconnect joins before the network takes over; None for a torus.
-    runtime_bytes, runtime_share: memory that running takes beside what the compiler counts: so much, and this share of
-      the temporaries. 0 where it is not known.
+    name: name of the chip.
+    platform: platform of its compiler.
+    hbm_bytes: memory that a program can use.
+    flops: peak bfloat16 operations per second.
+    hbm_bandwidth: bytes per second to and from its memory.
+    interconnect: bytes per second that it can send to its neighbours, over all links together.
+    price: US dollars per chip-hour.
+    network: bytes per second that it can send out of its node; None if there is no network besides the interconnect.
+    clock: cycles per second, to convert the compiler's estimates; None if the compiler makes no estimates.
+    devices_per_chip: JAX devices per chip. Prices are per chip.
+    node: number of devices that the interconnect connects; the network connects nodes. None for a torus.
+    runtime_bytes, runtime_share: memory that the compiler does not count: a number of bytes, and a share of the
+      temporaries. 0 if it is not known.
   """
 
   name: str
@@ -74,12 +74,12 @@ CHIPS = {chip.name: chip for chip in (*_TPUS, *_GPUS)}
 
 
 def virtual_cpu(devices: int, memory_bytes: int) -> Hardware:
-  """A share of this machine: `devices` virtual ones divide its memory and two cores' worth of arithmetic.
+  """Hardware of one virtual CPU device. All `devices` together have this machine's memory and the speed of two cores.
 
-  The rates are nominal, about what two cores of a server give in float32: they order alternatives, and predict no
-  machine. The compiler does not count the pages of its own libraries and of the code it made, about 20 MiB of a process
-  once a step has run, nor what matrix products pack their operands into, 3 to 10% of the temporaries:
-  scripts/benchmarks/plan_memory.py measures it.
+  The speeds are nominal, about what two cores of a server reach in float32. They serve to compare alternatives, not to
+  predict the time on a machine. The compiler does not count the pages of its libraries and of the generated code, about
+  20 MiB per process after a step, and the packed operands of matrix products, 3 to 10% of the temporaries.
+  scripts/benchmarks/plan_memory.py measures both.
   """
   return Hardware(
     "cpu",

@@ -1,4 +1,4 @@
-"""What a compiled step costs, read from XLA's text: cycles, FLOPs, collectives, each as often as its loops run."""
+"""Cost of a compiled step, read from XLA's text: cycles, FLOPs and collectives, multiplied by loop trip counts."""
 
 import collections
 import dataclasses
@@ -14,10 +14,10 @@ from mmjax.plan.schedules import base_name
 COLLECTIVE = re.compile(
   r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)(-start)?$"
 )
-FUSIONS = ("fusion", "fusion-start")  # the latter on another stream of a GPU
+FUSIONS = ("fusion", "fusion-start")  # the second runs on another stream of a GPU
 _ESTIMATE = re.compile(r'"estimated_cycles":"?(\d+)')
-_NO_ESTIMATE = 2**63 - 1  # written where there is none: of what SparseCores do meanwhile (v5p, v6e, tpu7x)
-_PROGRAMS = r'"programs":"(\d+)"'  # in our own kernels' metadata (mmjax.nn.tpu.kernel_metadata)
+_NO_ESTIMATE = 2**63 - 1  # means "no estimate", for work of the SparseCores (v5p, v6e, tpu7x)
+_PROGRAMS = r'"programs":"(\d+)"'  # in the metadata of mmjax's kernels (mmjax.nn.tpu.kernel_metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +26,11 @@ class Collective:
 
   Attributes:
     kind: all-reduce, all-gather, reduce-scatter, all-to-all, collective-permute, ...
-    groups: device numbers (places in the mesh, row by row), group by group; the chains of a permute.
-    count: how often one runs in a step.
-    bytes: per step and device, of the whole array: what an all-gather gives, what a reduce-scatter takes, what an
-      all-reduce or permute takes and gives. A ring moves (n-1)/n of it over each link, an all-reduce twice that.
+    groups: device numbers of each group (positions in the mesh, row-major). For a permute, its chains.
+    count: number of runs in a step.
+    bytes: bytes of the whole array, per step and device: the output of an all-gather, the input of a reduce-scatter, or
+      the input of an all-reduce or a permute, which is as large as the output. A ring algorithm sends (n-1)/n of it
+      over each link, and for an all-reduce twice that.
   """
 
   kind: str
@@ -39,18 +40,19 @@ class Collective:
 
   @property
   def group_size(self) -> int:
+    """Number of devices in the largest group."""
     return max(map(len, self.groups), default=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-  """One instruction the TPU compiler has an estimate for.
+  """One instruction with a known number of cycles.
 
   Attributes:
-    name: in the HLO text.
-    source: the JAX operation it came from.
-    trips: how often it runs in a step.
-    cycles: in all of them together.
+    name: name in the HLO text.
+    source: the JAX operation that it was compiled from.
+    trips: number of runs in a step.
+    cycles: cycles of all runs together.
   """
 
   name: str
@@ -61,16 +63,16 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class HloCost:
-  """What one run of a compiled program costs on one device.
+  """Cost of one run of a compiled program on one device.
 
   Attributes:
-    cycles: the TPU compiler's own estimates, and the schedules of hand-written kernels, summed; 0 for programs of other
-      compilers. Collectives have none.
-    flops: of matrix products and convolutions.
-    collectives: by kind and groups, the most bytes first.
-    kernels: what `cycles` consists of, the dearest first.
-    unknown_loops: loops whose trip count could not be read; they count once.
-    unknown_kernels: hand-written TPU kernels whose time is not known; they count as nothing.
+    cycles: sum of the TPU compiler's estimates and of its schedules of hand-written kernels. 0 for programs of other
+      compilers. Collectives have no estimate.
+    flops: FLOPs of matrix products and convolutions.
+    collectives: collectives by kind and groups, largest bytes first.
+    kernels: the instructions that `cycles` sums, most cycles first.
+    unknown_loops: loops whose trip count could not be read. They count as one iteration.
+    unknown_kernels: hand-written TPU kernels whose time is unknown. They count as 0 cycles.
   """
 
   cycles: int
@@ -82,13 +84,14 @@ class HloCost:
 
 
 def analyse(hlo_text: str, schedules: Mapping[str, int] = {}, *, bytes_per_cycle: float = math.inf) -> HloCost:
-  """Reads the cost of a program compiled for TPU, GPU or CPU from its `compiled.as_text()`.
+  """Compute the cost of a program that was compiled for TPU, GPU or CPU.
 
   Args:
-    hlo_text: the program.
-    schedules: cycles of a program of each hand-written TPU kernel (mmjax.plan.schedules.read_schedules).
-    bytes_per_cycle: of the memory, which such a kernel waits for if it takes longer.
-  Raises: ValueError for any other text.
+    hlo_text: the result of `compiled.as_text()`.
+    schedules: cycles of one program of each hand-written TPU kernel (see mmjax.plan.schedules.read_schedules).
+    bytes_per_cycle: memory bandwidth. A hand-written kernel takes at least the time to read and write its arrays once.
+  Returns: the cost.
+  Raises: ValueError: the text is not a compiled program.
   """
   module = parse(hlo_text)
   flops, kernels, unknown, unscheduled = 0, [], [], []
@@ -125,13 +128,13 @@ def analyse(hlo_text: str, schedules: Mapping[str, int] = {}, *, bytes_per_cycle
 
 
 def _estimate(instruction: Instruction) -> int:
-  """The compiler's own; 0 where it makes none."""
+  """Cycles by the compiler's estimate; 0 if there is none."""
   cycles = int(instruction.attribute(_ESTIMATE.pattern) or 0)
   return cycles if cycles < _NO_ESTIMATE else 0
 
 
 def _touched(kernel: Instruction, computation: Computation) -> int:
-  """Bytes of what a kernel reads and writes, all of it once."""
+  """Bytes of the operands and results of a kernel, each counted once."""
   operands = (computation.instructions[name] for name in set(kernel.operands))
   return sum(array.bytes for instruction in (kernel, *operands) for array in instruction.arrays)
 
@@ -139,9 +142,16 @@ def _touched(kernel: Instruction, computation: Computation) -> int:
 def walk(
   module: Module, computation: Computation, trips: int, fused: bool
 ) -> Iterator[tuple[Instruction, Computation, int, bool]]:
-  """Every instruction that runs, the computation it stands in, how often it runs, and whether it is part of a fusion.
+  """Iterate over the instructions that run.
 
-  Of a conditional's branches each counts as if it were taken; the scalar functions of reductions do not count.
+  All branches of a conditional are included. The scalar functions of reductions are not.
+
+  Args:
+    module: the program.
+    computation: computation to begin with.
+    trips: number of runs of `computation`.
+    fused: True if `computation` is part of a fusion.
+  Returns: an iterator over (instruction, its computation, number of runs, True if it is part of a fusion).
   """
   for instruction in computation.instructions.values():
     yield instruction, computation, trips, fused
@@ -158,7 +168,7 @@ def _callees(instruction: Instruction) -> tuple[str, ...]:
   match instruction.opcode:
     case "fusion" | "fusion-start" | "async-start":
       return instruction.called("calls")
-    case "call" | "call-start":  # the latter on another core of the chip, such as a SparseCore
+    case "call" | "call-start":  # the second runs on another core, such as a SparseCore
       return instruction.called("to_apply")
     case "conditional":
       return instruction.called("branch_computations", "true_computation", "false_computation")
@@ -166,9 +176,9 @@ def _callees(instruction: Instruction) -> tuple[str, ...]:
 
 
 def _begun_apart(module: Module) -> frozenset[str | None]:
-  """Channels of the collectives that the TPU compiler begins in one kernel, carries on in others, and ends in a last.
+  """Channels of the collectives that the TPU compiler splits over several kernels: a first, further ones, and a last.
 
-  Each of those kernels names the collective again, inside loops too.
+  Each of these kernels names the collective again, also inside loops.
   """
   beginnings = (c for c in module.computations.values() if _begins(c))
   return frozenset(_channel(i) for c in beginnings for i in c.instructions.values() if COLLECTIVE.match(i.opcode))
@@ -194,9 +204,9 @@ def _payload(kind: str, instruction: Instruction, computation: Computation, grou
 
 
 def _trip_count(module: Module, computation: Computation, loop: Instruction) -> int | None:
-  """How often a loop runs: what the compiler noted, or from a condition that compares a counter with a constant.
+  """Number of iterations of a loop, from the compiler's note or from a condition that compares a counter with a bound.
 
-  The counter is taken to rise by one, as in everything that jax.lax makes.
+  The counter is assumed to increase by one, as in all loops that jax.lax makes. None if the number is not found.
   """
   if noted := loop.attribute(r'"known_trip_count":\{"n":"(\d+)"'):
     return int(noted)
@@ -213,7 +223,7 @@ def _trip_count(module: Module, computation: Computation, loop: Instruction) -> 
 
 
 def _value(condition: Computation, name: str, begin: Instruction, outside: Computation) -> int | None:
-  """An integer of a loop's condition: a constant, or what an element of the loop's state was at the beginning."""
+  """Integer in a loop's condition: a constant, or the initial value of an element of the loop's state."""
   instruction = condition.instructions[name]
   while instruction.opcode in ("copy", "bitcast", "copy-done", "copy-start"):
     instruction = condition.instructions[instruction.operands[0]]

@@ -1,9 +1,9 @@
-"""Bytes that a compiled XLA program moves to and from memory, loops counted as often as they run.
+"""Bytes that a compiled XLA program moves to and from memory, multiplied by loop trip counts.
 
-The compiler's own count takes a loop's body once. Each fusion, copy or library call reads its operands and writes its
-result once. What lies in a TPU's on-chip memory (`S(1)` in its layout) costs nothing, and of an array that is only
-sliced, or updated in place, only the slice counts: otherwise a loop over stacked layers would pay for all of them in
-every round.
+The compiler's own count includes the body of a loop only once. Here each fusion, copy or library call reads its
+operands and writes its result once. Arrays in a TPU's on-chip memory (`S(1)` in the layout) are not counted. Of an
+array that is only sliced or updated in place, only the slice is counted. Otherwise a loop over stacked layers would
+count all layers in each iteration.
 """
 
 import math
@@ -23,7 +23,7 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 
 
 def memory_traffic(module: Module) -> int:
-  """Bytes read from and written to a device's memory in one run."""
+  """Bytes that one run reads from and writes to the memory of a device."""
   total = 0
   for instruction, computation, trips, fused in walk(module, module.entry, 1, False):
     if not fused and instruction.opcode not in _FREE:
@@ -35,12 +35,12 @@ def _traffic(module: Module, instruction: Instruction, computation: Computation)
   operands = [computation.instructions[name] for name in instruction.operands]
   if instruction.opcode in FUSIONS:
     inside = module.computations[instruction.called("calls")[0]]
-    # The result of a start names the operands first.
+    # The result type of a start lists the operands first.
     passed = sum(len(operand.arrays) for operand in operands) if instruction.opcode == "fusion-start" else 0
     return _fusion_reads(inside, operands) + _fusion_writes(inside, _placed(instruction)[passed:])
   written = _resident_bytes(instruction)
   if instruction.opcode == "custom-call" and "__cublas" in instruction.attributes:
-    written = instruction.arrays[0].bytes  # the second result is room for the library, 32 MiB of it, hardly touched
+    written = instruction.arrays[0].bytes  # the second result is the library's 32 MiB workspace, hardly used
   if instruction.opcode in _SLICES:
     return 2 * written
   if instruction.opcode == "dynamic-update-slice":
@@ -49,21 +49,21 @@ def _traffic(module: Module, instruction: Instruction, computation: Computation)
     (_, from_memory), (piece, to_memory), *_ = _placed(instruction)
     return piece.bytes * (from_memory + to_memory)
   if instruction.opcode in ("copy-start", "collective-permute-start", "all-gather-start"):
-    # The result's tuple names source and destination, and scratch; each is touched once.
+    # The result's tuple holds source, destination and scratch. Each is read or written once.
     return written
   read = sum(map(_resident_bytes, operands))
-  # Of an all-reduce's start, the result may name what it reads besides what it writes.
+  # The result of an all-reduce's start may list its inputs besides its outputs.
   return 2 * read if instruction.opcode == "all-reduce-start" else written + read
 
 
 def _fusion_reads(inside: Computation, operands: list[Instruction]) -> int:
-  """Operands whole, or as much of them as the fusion slices out."""
+  """Bytes of the operands that a fusion reads. Of an operand that it only slices, the slices count."""
   total = 0
   for parameter in (i for i in inside.instructions.values() if i.opcode == "parameter"):
     operand = operands[int(parameter.literal)]
     users = _readers(inside, parameter.name)
     if users and all(user.opcode == "tuple" or COLLECTIVE.match(user.opcode) for user in users):
-      continue  # handed on to the next kernel of a collective that this one only carries on
+      continue  # only passed to the next kernel of a split collective
     if users and all(_is_partial(user, parameter.name, inside) for user in users):
       sliced = sum(array.bytes for user in users if user.opcode in _SLICES for array in user.arrays)
       total += min(sliced, _resident_bytes(operand))
@@ -73,7 +73,7 @@ def _fusion_reads(inside: Computation, operands: list[Instruction]) -> int:
 
 
 def _readers(inside: Computation, name: str) -> list[Instruction]:
-  """What uses a value, looking through bitcasts."""
+  """Instructions that use a value, directly or through bitcasts."""
   users = []
   for instruction in inside.instructions.values():
     if name in instruction.operands:
@@ -89,7 +89,7 @@ def _is_partial(user: Instruction, name: str, inside: Computation) -> bool:
 
 
 def _fusion_writes(inside: Computation, results: list[tuple[Array, bool]]) -> int:
-  """The results, or the slice that is written into an array updated in place."""
+  """Bytes of the results that a fusion writes. Of an array that is updated in place, the written slice counts."""
   root = inside.root
   roots = [inside.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
   total = 0
@@ -106,12 +106,12 @@ def _fusion_writes(inside: Computation, results: list[tuple[Array, bool]]) -> in
 
 
 def _resident_bytes(instruction: Instruction) -> int:
-  """Bytes of a result, without what lies on the chip."""
+  """Bytes of a result, without arrays in on-chip memory."""
   return sum(array.bytes for array, resident in _placed(instruction) if resident)
 
 
 def _placed(instruction: Instruction) -> list[tuple[Array, bool]]:
-  """The result's arrays, and whether each lies in the device's memory."""
+  """Arrays of the result, each with True if it is in the device's memory and not in on-chip memory."""
   found = _PLACED.findall(instruction.type_text)
   shapes = [
     (dtype, tuple(int(n.lstrip("<=")) for n in sizes.split(",") if n), layout) for dtype, sizes, layout in found

@@ -1,4 +1,4 @@
-"""FLOPs of the matrix products and convolutions in a compiled XLA program, an instruction at a time."""
+"""FLOPs of matrix products and convolutions in a compiled XLA program, for one instruction at a time."""
 
 import math
 import re
@@ -7,7 +7,11 @@ from mmjax.plan.hlo_text import Array, Computation, Instruction
 
 
 def instruction_flops(instruction: Instruction, computation: Computation) -> int:
-  """Two for each multiply-add; 0 for anything but a dot, a convolution, a library's product or a kernel that tells."""
+  """FLOPs of one instruction, two for each multiply-add.
+
+  Only matrix products (also those of libraries), convolutions, and TPU kernels whose metadata give FLOPs are counted.
+  Other instructions have 0.
+  """
   if instruction.opcode == "dot":
     return _dot(instruction, computation, r"lhs_contracting_dims=\{([\d,]*)\}")
   if instruction.opcode == "convolution":
@@ -30,9 +34,9 @@ def _dot(instruction: Instruction, computation: Computation, pattern: str) -> in
 
 
 def _convolution(instruction: Instruction, computation: Computation) -> int:
-  """Counts only the taps that meet real data, not padding and not the holes of dilation.
+  """FLOPs of a convolution. Taps on padding and on the holes of dilation are not counted.
 
-  The TPU compiler writes batched matrix products as dilated convolutions, whose windows are nearly all holes.
+  The TPU compiler writes batched matrix products as dilated convolutions whose windows are almost only holes.
   """
   lhs, out = _operand(instruction, computation, 0), instruction.arrays[0]
   lhs_labels, out_labels = re.findall(r"(\w+)_\w+->(\w+)", instruction.attributes)[0]
@@ -50,7 +54,7 @@ def _count(instruction: Instruction, name: str) -> int:
 
 
 def _windows(attributes: str) -> list[tuple[int, ...]]:
-  """(size, stride, padding before, dilation of the input, dilation of the window) per spatial dimension."""
+  """For each spatial dimension: (size, stride, padding before, dilation of the input, dilation of the window)."""
   found = re.search(r"window=\{([^}]*)\}", attributes)
   fields = dict(field.split("=", 1) for field in found.group(1).split()) if found else {}
   sizes = fields.get("size", "")
@@ -69,7 +73,7 @@ def _windows(attributes: str) -> list[tuple[int, ...]]:
 
 
 def _taps(size: int, out: int, window: int, stride: int, before: int, holes: int, spread: int) -> int:
-  """How many (output place, window place) pairs of one dimension read an element of the input."""
+  """Number of (output position, window position) pairs of one dimension that read an element of the input."""
   return sum(
     0 <= place < size * holes and place % holes == 0
     for o in range(out)

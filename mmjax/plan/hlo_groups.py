@@ -1,4 +1,4 @@
-"""Which devices take part in a collective together, from the notations XLA writes groups in."""
+"""Groups of devices in a collective, from the notations that XLA uses."""
 
 import re
 
@@ -8,15 +8,20 @@ Groups = tuple[tuple[int, ...], ...]
 
 
 def replica_groups(attributes: str, devices: int) -> Groups:
-  """The groups of a collective instruction.
+  """Read the groups of a collective instruction.
 
-  Notations: {{0,1},{2,3}}; [2,4]<=[8] and [4,2]<=[2,4]T(1,0); mesh['a'=2,'b'=4] {'a'}, and the same with
-  device_ids=([4,2]T(1,0)) before the braces; source_target_pairs of a permute, which give its chains; and nothing, or
-  {}, for all devices together.
+  These notations are known:
+
+  * {{0,1},{2,3}}
+  * [2,4]<=[8] and [4,2]<=[2,4]T(1,0)
+  * mesh['a'=2,'b'=4] {'a'}, also with device_ids=([4,2]T(1,0)) before the braces
+  * source_target_pairs of a permute; the groups are its chains
+  * nothing, or {}: one group of all devices
 
   Args:
-    attributes: of the instruction.
-    devices: in the whole program.
+    attributes: attributes of the instruction.
+    devices: number of devices of the program.
+  Returns: the device numbers of each group.
   """
   if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", attributes):
     return _chains([(int(a), int(b)) for a, b in re.findall(r"\{(\d+),(\d+)\}", pairs.group(1))])
@@ -57,7 +62,7 @@ def _rows(grid: np.ndarray) -> Groups:
 
 
 def _chains(pairs: list[tuple[int, int]]) -> Groups:
-  """Devices that pass something along to each other, ring by ring (or line by line)."""
+  """Chains of devices that pass data to each other. A chain is a ring or a line."""
   follows = dict(pairs)
   starts = [a for a, _ in pairs if a not in follows.values()] + [a for a, _ in pairs]
   chains: list[tuple[int, ...]] = []

@@ -1,10 +1,10 @@
-"""Reads the text of a compiled XLA program (HLO) into computations and instructions."""
+"""Parser of the text of a compiled XLA program (HLO)."""
 
 import dataclasses
 import functools
 import re
 
-# bits per element; names as in XLA's PrimitiveType, other types (token, opaque) take no room
+# Bits per element, by XLA's PrimitiveType. Other types (token, opaque) have no size.
 _BITS = {
   **{"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128},
   **{f"{sign}{bits}": bits for sign in "su" for bits in (1, 2, 4, 8, 16, 32, 64)},
@@ -13,19 +13,20 @@ _ARRAY = re.compile(r"([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\]")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
 _OPCODE = re.compile(r" ([a-z][a-z\d\-]*)\(")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) (\(.*\) -> .*)?\{$")
-_BROKEN = re.compile(r"kernel_metadata=\{[^}]*\}")  # the one thing that is written over several lines
+_BROKEN = re.compile(r"kernel_metadata=\{[^}]*\}")  # the only attribute that spans several lines
 _OPERAND = re.compile(r"%([\w.\-]+)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  """An array's element type and dimensions."""
+  """Element type and dimensions of an array."""
 
   dtype: str
   shape: tuple[int, ...]
 
   @property
   def bytes(self) -> int:
+    """Size in bytes."""
     count = 1
     for size in self.shape:
       count *= size
@@ -38,10 +39,13 @@ class Instruction:
   """One line of a computation.
 
   Attributes:
-    type_text: the result's type as written.
-    operands: names of instructions of the same computation.
-    literal: what stands between the parentheses (the value of a constant, the number of a parameter).
-    attributes: everything after them.
+    name: name of the instruction, unique in its computation.
+    opcode: operation, such as "dot" or "fusion".
+    type_text: type of the result, as written.
+    operands: names of instructions in the same computation.
+    literal: text between the parentheses, such as the value of a constant or the number of a parameter.
+    attributes: text after the parentheses.
+    is_root: True if it is marked as the result of the computation.
   """
 
   name: str
@@ -54,19 +58,19 @@ class Instruction:
 
   @functools.cached_property
   def arrays(self) -> tuple[Array, ...]:
-    """The result's arrays, those of a tuple in order."""
+    """Arrays of the result. A tuple has several, in order."""
     return tuple(
       Array(dtype, tuple(int(n.lstrip("<=")) for n in dims.split(",") if n))
       for dtype, dims in _ARRAY.findall(self.type_text)
     )
 
   def attribute(self, pattern: str) -> str | None:
-    """The first group of `pattern` in the attributes."""
+    """First group of the regular expression `pattern` in the attributes, or None."""
     found = re.search(pattern, self.attributes)
     return found.group(1) if found else None
 
   def called(self, *keys: str) -> tuple[str, ...]:
-    """Names of the computations given by attributes such as `calls`, `body` and `condition`."""
+    """Names of the computations in the attributes `keys`, such as `calls`, `body` and `condition`."""
     names: list[str] = []
     for key in keys:
       value = self.attribute(rf"\b{key}=(\{{[^}}]*\}}|%?[\w.\-]+)")
@@ -82,6 +86,7 @@ class Computation:
 
   @property
   def root(self) -> Instruction:
+    """Instruction that gives the result."""
     last = next(reversed(self.instructions.values()))
     return next((i for i in self.instructions.values() if i.is_root), last)
 
@@ -91,9 +96,9 @@ class Module:
   """A compiled program.
 
   Attributes:
-    computations: by name.
-    entry: where it begins.
-    devices: partitions x replicas.
+    computations: computations by name.
+    entry: computation that runs first.
+    devices: number of devices, partitions x replicas.
   """
 
   computations: dict[str, Computation]
@@ -102,7 +107,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-  """Reads what `compiled.as_text()` gave. Raises ValueError where it has no entry computation."""
+  """Parse the result of `compiled.as_text()`. Raises ValueError if it has no entry computation."""
   computations: dict[str, dict[str, Instruction]] = {}
   current: dict[str, Instruction] = {}
   entry, header = None, ""
@@ -123,7 +128,7 @@ def parse(text: str) -> Module:
 
 
 def _instruction(is_root: bool, name: str, rest: str) -> Instruction:
-  start = _closing(rest, 0) if rest.startswith("(") else 0  # a tuple type has parentheses and spaces of its own
+  start = _closing(rest, 0) if rest.startswith("(") else 0  # a tuple type contains parentheses and spaces
   found = _OPCODE.search(rest, start)
   if found is None:
     raise ValueError(f"the HLO instruction {name} has no opcode: {rest[:120]}")
@@ -135,7 +140,7 @@ def _instruction(is_root: bool, name: str, rest: str) -> Instruction:
 
 
 def _closing(text: str, opening: int) -> int:
-  """Where the parenthesis that opens at `opening` closes."""
+  """Position of the parenthesis that closes the one at `opening`."""
   depth = 0
   for position in range(opening, len(text)):
     depth += {"(": 1, ")": -1}.get(text[position], 0)

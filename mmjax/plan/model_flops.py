@@ -1,4 +1,4 @@
-"""What a step's mathematics asks for, whatever the program computes again."""
+"""FLOPs of a step by the model's mathematics, without recomputation."""
 
 import dataclasses
 from typing import Any
@@ -19,10 +19,11 @@ from mmjax.train.step import example_keys
 
 
 def model_flops(experiment: Experiment) -> int:
-  """FLOPs of a step over all devices, nothing computed twice.
+  """FLOPs of a step over all devices, without recomputation.
 
-  Two towers in contrast have a formula (mmjax.models.flops), a tower for each view and a product for each objective. Of
-  everything else the matmuls of the loss are counted as they are traced (mmjax.models.counting).
+  Two-tower models that train only contrastive objectives have a formula (mmjax.models.flops): one tower per view, and
+  one product of embeddings per objective. For everything else, the loss is traced and its matrix products are counted
+  (mmjax.models.counting).
   """
   contrast = all(type(objective) is Contrastive for objective in experiment.objectives)
   if type(experiment.model) is TwoTowerConfig and contrast:
@@ -42,7 +43,7 @@ def _two_tower_flops(experiment: Experiment, model: TwoTowerConfig) -> int:
 
 
 def _counted(experiment: Experiment) -> int:
-  """The loss, traced for one device and in one piece."""
+  """FLOPs of the loss, traced for one device without microbatches."""
   plain = dataclasses.replace(experiment, parallel=ParallelConfig())
   training: Training = prepare(plain, devices=jax.local_devices(backend="cpu")[:1])
   teachers = training.step.teachers

@@ -1,4 +1,4 @@
-"""A Plan as a picture: what fills the memory, and where the step stands under the roofline."""
+"""Figure of a Plan: memory by content, and the step in a roofline plot."""
 
 from pathlib import Path
 
@@ -15,7 +15,15 @@ _COLORS = ("#0072b2", "#56b4e9", "#009e73", "#f0e442", "#e69f00", "#999999")
 
 
 def save_picture(plan: Plan, chip: Hardware, name: str, path: Path) -> None:
-  """Draws the memory bar and, where the step compiled, the roofline."""
+  """Draw the memory bar and, if the step compiled, the roofline plot.
+
+  Args:
+    plan: the plan.
+    chip: hardware of the plan.
+    name: name of the run, for the title.
+    path: file to write.
+  Raises: OSError: the file cannot be written.
+  """
   figure = Figure(figsize=(10, 6.2 if plan.flops else 2.6), layout="constrained")
   figure.suptitle(f"{name} on {plan.topology}, batch {plan.batch_size:,}", fontsize=13)
   if plan.flops:
@@ -43,7 +51,7 @@ def _memory_bar(axes: Axes, plan: Plan) -> None:
       axes.barh(0, count / GIB, left=left, color=color, label=f"{label} {size(count)}")
       left += count / GIB
   limit = plan.hbm_bytes / GIB
-  axes.axvline(limit, color="#d55e00", linewidth=2, label=f"there is {size(plan.hbm_bytes)}")
+  axes.axvline(limit, color="#d55e00", linewidth=2, label=f"available {size(plan.hbm_bytes)}")
   axes.set_xlim(0, 1.03 * max(limit, left))
   axes.set_yticks([])
   fits, _, numbers = verdict(plan).plain.partition(":")
@@ -53,7 +61,7 @@ def _memory_bar(axes: Axes, plan: Plan) -> None:
 
 
 def _roofline(axes: Axes, plan: Plan, chip: Hardware) -> None:
-  """Operations a second over operations a byte; the roof is what the chip could do at each intensity."""
+  """Draw FLOP/s over FLOPs per byte. The roof is the highest FLOP/s of the chip at each intensity."""
   assert plan.flops and plan.memory_traffic and plan.step_seconds
   intensity = plan.flops / plan.memory_traffic
   ridge = chip.flops / chip.hbm_bandwidth

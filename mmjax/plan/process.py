@@ -1,4 +1,4 @@
-"""Starts the planning process, follows it, and ends it whatever happens to the caller."""
+"""Start the planning process, follow its progress, and end it in all cases."""
 
 import json
 import os
@@ -19,21 +19,22 @@ from mmjax.plan.topologies import Topology
 def compile_elsewhere(
   experiment: dict[str, Any], topology: Topology, say: Callable[[str], None], script: Path | None = None
 ) -> Facts:
-  """Compiles a step in a fresh process. The caller's JAX, environment and signal handlers stay as they are.
+  """Compile a step in a new process. JAX, the environment and the signal handlers of the caller do not change.
 
   Args:
-    experiment: as mmjax.experiment.to_json writes it.
-    topology: what to compile for.
-    say: told what is going on.
-    script: an experiment script with classes or an optimiser of its own. The fresh process runs it, so that its call
-      of mmjax.cli.main hands them over.
+    experiment: the experiment, from mmjax.experiment.to_json.
+    topology: the machine.
+    say: function that is called with the name of each phase, to show progress.
+    script: the experiment script, if it defines classes or an optimiser that the step needs. The new process runs it,
+      and its call of mmjax.cli.main passes them on. None: the step needs nothing from a script.
+  Returns: the facts.
   Raises:
-    PlanError: the compiler's package is missing, or compiling failed.
-    UserError: the experiment does not fit the topology.
+    PlanError: the compiler failed, or its package is missing.
+    UserError: the experiment does not fit the machine.
   """
   require_compiler(topology.hardware.platform)
   with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory(prefix="mmjax-plan-") as folder:
-    # A session of its own: Ctrl-C reaches this process, which then ends the other.
+    # The planning process has its own session. Ctrl-C reaches only this process, which then ends the other.
     process = subprocess.Popen(
       [sys.executable, *(["-m", "mmjax.plan.worker"] if script is None else [str(script), WORKER])],
       stdin=subprocess.PIPE,
@@ -52,13 +53,15 @@ def compile_elsewhere(
 
 
 def environment(topology: Topology, schedules: Path) -> dict[str, str]:
-  """The environment of the planning process: this one's, without what would disturb the compiler.
+  """Environment of the planning process: that of this process, without variables that would disturb the compiler.
 
-  A TPU's compiler writes the schedules of kernels into the folder.
+  Args:
+    topology: the machine.
+    schedules: folder to which a TPU compiler writes the schedules of kernels.
   """
   dropped = {"JAX_NUM_CPU_DEVICES", "JAX_COMPILATION_CACHE_DIR"}
   if topology.hardware.platform != "cpu":
-    dropped.add("XLA_FLAGS")  # made for this machine's backend, and an unknown one aborts
+    dropped.add("XLA_FLAGS")  # set for this machine's backend; an unknown flag aborts
   inherited = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("TPU_")}
   search = [str(Path(__file__).parents[2]), *(path for path in sys.path[1:] if path)]
   return inherited | {"PYTHONPATH": os.pathsep.join(search)} | _platform_variables(topology, schedules)
@@ -67,7 +70,7 @@ def environment(topology: Topology, schedules: Path) -> dict[str, str]:
 def _platform_variables(topology: Topology, schedules: Path) -> dict[str, str]:
   platform, variables = topology.hardware.platform, {"JAX_PLATFORMS": "cpu"}
   if platform == "cuda":
-    # Nothing can be timed here, and a Triton product that was not tuned does not compile for a ViT's shapes.
+    # Autotuning needs a GPU, and an untuned Triton matrix product does not compile for a ViT's shapes.
     variables["XLA_FLAGS"] = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
   elif platform == "tpu":
     chip = "v5litepod" if topology.hardware.name == "v5e" else topology.hardware.name
@@ -76,7 +79,7 @@ def _platform_variables(topology: Topology, schedules: Path) -> dict[str, str]:
       "TPU_SKIP_MDS_QUERY": "1",
       "TPU_WORKER_HOSTNAMES": "localhost",
       "TPU_ACCELERATOR_TYPE": f"{chip}-{cores}",
-      "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two plans at a time; nobody holds a chip
+      "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several plans may run at once: none uses a chip
       "LIBTPU_INIT_ARGS": f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {compiler_flags(schedules)}".strip(),
       "TPU_LOG_DIR": "disabled",
       "TPU_MIN_LOG_LEVEL": "3",
@@ -86,14 +89,14 @@ def _platform_variables(topology: Topology, schedules: Path) -> dict[str, str]:
 
 
 def _follow(process: subprocess.Popen[str], request: Any, say: Callable[[str], None]) -> dict[str, Any]:
-  """Hands over the request, passes on the phases, and returns the last message."""
+  """Send the request, call `say` with each phase, and return the last message."""
   assert process.stdin is not None and process.stdout is not None
   last: dict[str, Any] = {}
   try:
     with process.stdin as stream:
       json.dump(request, stream)
   except BrokenPipeError:
-    return last  # it ended before it could read; its log says why
+    return last  # the process ended before it read the request; its log has the reason
   for line in process.stdout:
     if not line.startswith("{"):
       continue  # something that the script prints

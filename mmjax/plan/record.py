@@ -1,4 +1,4 @@
-"""The Plan: what a step needs, does and costs on a machine, and where each number comes from."""
+"""Plan of a training step on a machine: memory, work, time and cost, and the source of each number."""
 
 import dataclasses
 from typing import Any, Literal
@@ -10,9 +10,10 @@ from mmjax.plan.facts import Traffic
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes on one device while a step runs, by what they hold.
+  """Bytes on one device while a step runs, by content.
 
-  `temporaries` are activations, gradients and scratch; `runtime` is what running takes beside the compiled program.
+  `average` is the moving average of the parameters. `temporaries` are activations, gradients and scratch. `outputs` are
+  results that are not aliased to arguments. `runtime` is memory that the compiler does not count.
   """
 
   parameters: int
@@ -27,11 +28,11 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Link(Traffic):
-  """Traffic, with what the wires see of it.
+  """Traffic, with its bytes and time on the interconnect.
 
   Attributes:
-    wire_bytes: that a device sends in a step: of an all-reduce 2 (n-1)/n of the array, of a gather (n-1)/n.
-    seconds: at the full speed of the links it crosses, nothing else on them.
+    wire_bytes: bytes that a device sends in a step: 2 (n-1)/n of the array for an all-reduce, (n-1)/n for a gather.
+    seconds: time at the full speed of the links, without other traffic.
   """
 
   wire_bytes: int
@@ -40,13 +41,13 @@ class Link(Traffic):
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-  """Something that would make a step fit.
+  """A change that makes a step fit.
 
   Attributes:
-    options: as typed on the command line.
-    compiled: whether the compiler says so; otherwise it is a rule of thumb.
-    peak_bytes, step_seconds, cost: what they would become; time and cost unknown for a rule of thumb.
-    note: what it changes besides.
+    options: command-line options of the change.
+    compiled: True if the compiler confirmed it, False if it is a rule of thumb.
+    peak_bytes, step_seconds, cost: values after the change. Time and cost are None for a rule of thumb.
+    note: other effects of the change.
   """
 
   options: str
@@ -59,38 +60,43 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """A training step on a machine. Bytes, FLOPs and seconds are per device and step unless they say otherwise.
+  """Plan of a training step on a machine.
 
-  Where the compiler gave up for lack of memory, whatever it would have said is None, and `fits` is False.
+  Bytes, FLOPs and seconds are per device and step, unless an attribute says otherwise. "Compiled" numbers come from the
+  compiler. "Modelled" numbers are computed from published peaks. If the compiler gave up for lack of memory, `fits` is
+  False and all numbers that it would have given are None.
 
   Attributes:
-    topology, chip, devices, chips: the machine; a chip is what is rented, a device what JAX sees.
+    topology, chip, devices, chips: the machine. A chip is the unit of rent, and a device is the unit that JAX counts.
     mesh, batch_size, microbatches, remat, steps: the run.
-    fits: whether the step's peak fits into the memory.
-    peak_bytes: compiled: arguments, results that replace none of them, temporaries and code together (on TPU the
-      compiler's own sum); one byte more than there is where a compiler gave up and named no number.
-    hbm_bytes: memory a program can have.
-    memory: the peak by what it holds.
-    parameters: how many numbers the model learns.
-    flops: compiled: of matrix products and convolutions, loops counted as often as they run.
-    model_flops: what the model's mathematics asks for (mmjax.models.flops).
-    recompute_share: of the compiled FLOPs, those beyond the model's.
+    fits: True if the peak fits into the memory.
+    peak_bytes: compiled: arguments, outputs that are not aliased to arguments, temporaries and code (on TPU, the peak
+      that the compiler gives), and the modelled `memory.runtime`. If a compiler gave up without a number, one byte more
+      than hbm_bytes.
+    hbm_bytes: memory that a program can use.
+    memory: the peak by content.
+    parameters: number of learned parameters of the model.
+    flops: compiled: FLOPs of matrix products and convolutions, multiplied by loop trip counts.
+    model_flops: FLOPs of the model without recomputation (mmjax.plan.model_flops).
+    recompute_share: share of the compiled FLOPs that exceeds the model's FLOPs.
     memory_traffic: compiled: bytes to and from memory.
     collectives: compiled bytes, modelled seconds.
-    collective_bytes: compiled: of all collectives together.
-    compute_seconds, hbm_seconds, interconnect_seconds: modelled: each resource at its peak.
-    compiler_seconds: the TPU compiler's estimated cycles, and its schedules' of hand-written kernels, at the chip's
-      clock; None from other compilers.
-    step_seconds: the larger of the compiler's time and the interconnect's; without the former, the roofline's largest.
-    time_source: "compiler", or "roofline": a bound that no run reaches.
-    samples_per_second: over all devices.
-    mfu: model FLOPs over step_seconds times the peak.
-    chip_hours, price, cost: of the whole run, at `price` US dollars a chip-hour.
-    trace_seconds, compile_seconds: what planning took; `cached`: some time ago.
-    notes: what was assumed.
-    changes: what would make it fit, where it does not.
-    kernels: (operation, times, seconds) the compiler thinks dearest.
-    versions: of the compiler.
+    collective_bytes: compiled: bytes of all collectives.
+    compute_seconds, hbm_seconds, interconnect_seconds: modelled: time of each resource at its peak.
+    compiler_seconds: the TPU compiler's cycles (estimates, and schedules of hand-written kernels) at the chip's clock.
+      None for other compilers.
+    step_seconds: the larger of compiler_seconds and interconnect_seconds. Without compiler_seconds, the largest of
+      compute_seconds, hbm_seconds and interconnect_seconds.
+    time_source: "compiler", or "roofline" for a bound that no run reaches.
+    samples_per_second: samples per second over all devices.
+    mfu: model_flops / (step_seconds x peak FLOP/s).
+    chip_hours, price, cost: chip-hours and cost of the whole run, at `price` US dollars per chip-hour.
+    trace_seconds, compile_seconds: duration of tracing and compiling.
+    cached: True if the facts, with these durations, were read from the cache.
+    notes: assumptions and warnings.
+    changes: changes that make the step fit, if it does not.
+    kernels: (operation, runs, seconds) of the instructions that the compiler estimates as the most expensive.
+    versions: versions of JAX and of the compiler.
   """
 
   topology: str
@@ -134,9 +140,9 @@ class Plan:
 
   @property
   def margin_bytes(self) -> int:
-    """Memory left over; negative where it does not fit."""
+    """Memory that is left; negative if the step does not fit."""
     return self.hbm_bytes - self.peak_bytes
 
   def to_json(self) -> dict[str, Any]:
-    """Nested dictionaries and lists, ready for json.dump."""
+    """Make nested dictionaries and lists for json.dump."""
     return cattrs.Converter().unstructure(self)

@@ -1,8 +1,8 @@
-"""How long hand-written TPU kernels take: the compiler estimates nothing for them, but writes down their schedules.
+"""Time of hand-written TPU kernels, from the schedules that the compiler writes. It makes no estimates for them.
 
-A TPU executes one bundle of instructions a cycle, in the order that the compiler has decided. A kernel whose body is
-not a loop takes as many cycles as its schedule has bundles, waiting for its own results included, once for each of its
-programs. Memory is read and written meanwhile: the longer of the two counts.
+A TPU executes one bundle of instructions per cycle, in the order that the compiler chose. A kernel whose body is not a
+loop takes one cycle per bundle of its schedule, for each of its programs. Waits for its own results are included.
+Memory is read and written at the same time, so the longer of the two times counts.
 """
 
 import re
@@ -13,7 +13,7 @@ _FILE = re.compile(r"\d+-(.+)-\d+-schedule-analysis_packed-bundles-post-ra\.txt"
 
 
 def compiler_flags(folder: Path) -> str:
-  """What LIBTPU_INIT_ARGS must hold before libtpu is loaded for the compiler to write schedules into a folder."""
+  """Flags for LIBTPU_INIT_ARGS that make the compiler write schedules into a folder. Set them before libtpu loads."""
   return (
     f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_html=false "
     "--xla_jf_dump_llo_pass_label_regex=packed-bundles-post-ra"
@@ -21,7 +21,10 @@ def compiler_flags(folder: Path) -> str:
 
 
 def read_schedules(folder: Path) -> dict[str, int]:
-  """Bundles by kernel. The compiler compiles equal kernels once, and numbers them: the numbers are left out."""
+  """Read the number of bundles of each kernel, by its name without a number.
+
+  The compiler numbers equal kernels, and compiles them once.
+  """
   found = {}
   for path in folder.iterdir():
     if name := _FILE.fullmatch(path.name):
@@ -31,5 +34,5 @@ def read_schedules(folder: Path) -> dict[str, int]:
 
 
 def base_name(instruction: str) -> str:
-  """`attention_forward.12` and `attention_forward.7` are one kernel."""
+  """Name of a kernel without its number: `attention_forward` for `attention_forward.12`."""
   return instruction.partition(".")[0]

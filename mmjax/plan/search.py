@@ -1,4 +1,4 @@
-"""`--find`: the largest batch, the fewest microbatches or the fastest mesh, by real compilations."""
+"""Search of the option `--find`: the largest batch, the fewest microbatches or the fastest mesh, by compiling."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from mmjax.plan.variants import (
 )
 
 Goal = Literal["batch-size", "microbatches", "mesh"]
-# The largest batch is narrowed down until the next one that might fit is less than this share larger.
+# The search for the largest batch stops when a batch larger by this share, or less, does not fit.
 FINENESS = 1 / 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-  """One compilation of a search: the options it stands for, and what came out."""
+  """One compilation of a search: the command-line options and the result."""
 
   options: str
   fits: bool
@@ -37,13 +37,13 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-  """What a search found.
+  """Result of a search.
 
   Attributes:
-    goal: what was looked for.
-    best: the Plan that won, None where nothing fits.
-    options: the command-line options that lead to it from the experiment given.
-    trials: everything that was compiled, in order.
+    goal: goal of the search.
+    best: plan of the best experiment; None if nothing fits.
+    options: command-line options that change the given experiment into the best one.
+    trials: all compilations, in order.
   """
 
   goal: Goal
@@ -52,7 +52,7 @@ class Search:
   trials: tuple[Trial, ...]
 
   def to_json(self) -> dict[str, Any]:
-    """The winner's Plan, and the search beside it as `search`."""
+    """Make nested dictionaries of the best plan, with the search itself in the field `search`."""
     trials = [dataclasses.asdict(trial) for trial in self.trials]
     search = {"goal": self.goal, "options": self.options, "trials": trials}
     return (self.best.to_json() if self.best else {"fits": False}) | {"search": search}
@@ -64,14 +64,17 @@ def find(
   topology: str,
   compile_plan: Callable[[Experiment, str], Plan],
 ) -> Search:
-  """Looks for the best experiment like this one on a machine.
+  """Search for the best variant of an experiment on a machine.
 
   Args:
-    goal: "batch-size": the largest global batch that fits; "microbatches": the fewest that make this batch fit;
-      "mesh": the mesh and the remat policy of the highest predicted throughput.
-    experiment: where to start.
-    topology: the machine.
-    compile_plan: (experiment, topology) -> Plan, as mmjax.plan.plan.
+    goal: "batch-size" (the largest global batch that fits), "microbatches" (the fewest with which this batch fits), or
+      "mesh" (the mesh and the remat policy with the highest predicted throughput).
+    experiment: experiment to start from.
+    topology: name of the machine.
+    compile_plan: function (experiment, topology) -> Plan, such as mmjax.plan.plan.
+  Returns: the result.
+  Raises: TopologyError: there is no such machine. ConfigError: the batch cannot be divided over the devices
+    ("microbatches").
   """
   machine = parse_topology(topology)
   trials: list[Trial] = []
@@ -92,9 +95,10 @@ Found = tuple[Plan | None, Experiment]
 
 
 def _largest_batch(experiment: Experiment, machine: Topology, attempt: Attempt) -> Found:
-  """Doubles or halves until one batch fits and another does not, then narrows down between them.
+  """Double or halve the batch until one fits and another does not, then search between them.
 
-  Memory is nearly a straight line over the batch, so the next guess lies where that line meets the memory there is.
+  Memory is almost linear in the batch. The next batch is the one at which the line through both peaks reaches the
+  available memory.
   """
   unit = machine.devices // experiment.parallel.model * experiment.parallel.microbatches
   size = max(1, experiment.run.batch_size // unit)
@@ -118,7 +122,7 @@ def _largest_batch(experiment: Experiment, machine: Topology, attempt: Attempt) 
 
 
 def _between(fits: tuple[int, Plan], over: tuple[int, Plan], room: int) -> int:
-  """Where the straight line through both peaks meets the memory, kept off the ends."""
+  """Size at which the line through both peaks reaches the memory, moved away from both ends."""
   (low, below), (high, above) = fits, over
   slope = (above.peak_bytes - below.peak_bytes) / (high - low)
   guess = low + (room - below.peak_bytes) / slope if slope > 0 else (low + high) / 2
@@ -127,7 +131,7 @@ def _between(fits: tuple[int, Plan], over: tuple[int, Plan], room: int) -> int:
 
 
 def _fewest_microbatches(experiment: Experiment, machine: Topology, attempt: Attempt) -> Found:
-  """Bisects the divisors of a device's rows."""
+  """Bisect the divisors of the number of rows on a device."""
   counts = piece_counts(experiment, machine.devices)
   if experiment.run.batch_size % (machine.devices // experiment.parallel.model):
     raise ConfigError(
@@ -147,7 +151,7 @@ def _fewest_microbatches(experiment: Experiment, machine: Topology, attempt: Att
 
 
 def _fastest_mesh(experiment: Experiment, machine: Topology, attempt: Attempt) -> Found:
-  """For each mesh the policy that recomputes least and fits: recomputing more is never faster."""
+  """Try, for each mesh, the remat policies in order, until one fits. Policies that recompute more are never faster."""
   best, chosen = None, experiment
   for fsdp, model in _meshes(experiment, machine):
     for policy in REMAT:
@@ -161,7 +165,7 @@ def _fastest_mesh(experiment: Experiment, machine: Topology, attempt: Attempt) -
 
 
 def _meshes(experiment: Experiment, machine: Topology) -> list[tuple[int, int]]:
-  """(fsdp, model): replicas; parameters sharded over a few, some, all devices; heads over two and four."""
+  """Meshes (fsdp, model) to try: replicas, parameters sharded over some or all devices, heads over two or four."""
   devices, towers = machine.devices, [t for name in TOWERS if (t := getattr(experiment.model, name, None))]
   shards = [2**k for k in range(devices.bit_length()) if devices % 2**k == 0]
   heads = [m for m in (2, 4) if devices % m == 0 and all(tower.num_heads % m == 0 for tower in towers)]

@@ -1,4 +1,4 @@
-"""A Plan as a table for the terminal; each row says where its number comes from."""
+"""Table of a Plan for the terminal. Each row gives the source of its number."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ _KERNELS = 5
 
 
 def report(plan: Plan, name: str) -> Group:
-  """Everything a Plan says."""
+  """Make the report of a plan: a heading, the verdict, the table and the notes."""
   mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
   pieces = "one piece" if plan.microbatches == 1 else f"{plan.microbatches} microbatches"
   remat = ", ".join(f"{tower} {policy}" for tower, policy in plan.remat.items())
@@ -26,7 +26,7 @@ def report(plan: Plan, name: str) -> Group:
   table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")
   table.add_column("per device and step", no_wrap=True)
   table.add_column("", justify="right", no_wrap=True)
-  table.add_column("where from")
+  table.add_column("source")
   for rows in (_memory(plan), _work(plan), _wires(plan), _time(plan), _run(plan)):
     for row in rows:
       table.add_row(*map(escape, row))
@@ -37,21 +37,21 @@ def report(plan: Plan, name: str) -> Group:
 
 
 def verdict(plan: Plan) -> Text:
-  """Whether it fits, and by how much."""
+  """Make the sentence that says whether the step fits, and by how much."""
   share = abs(plan.margin_bytes) / plan.hbm_bytes
-  sizes = f"{size(plan.peak_bytes)} of {size(plan.hbm_bytes)} a device"
+  sizes = f"{size(plan.peak_bytes)} of {size(plan.hbm_bytes)} per device"
   if plan.fits:
     return Text(f"FITS: {sizes}, {share:.0%} to spare", style="bold green")
   if plan.margin_bytes == -1:  # the compiler gave up and named no number
-    return Text(f"DOES NOT FIT: more than {size(plan.hbm_bytes)} a device", style="bold red")
+    return Text(f"DOES NOT FIT: more than {size(plan.hbm_bytes)} per device", style="bold red")
   return Text(f"DOES NOT FIT: {sizes}, {size(-plan.margin_bytes)} ({share:.0%}) too much", style="bold red")
 
 
 def changes_table(changes: tuple[Change, ...]) -> Table | Text:
-  """What would make it fit."""
+  """Make the table of changes that make the step fit."""
   if not changes:
     return Text("No change of mesh, microbatches, remat, batch or machine that was tried makes it fit.", style="red")
-  table = Table("what would make it fit", "peak", "step", "run", "says", "", box=None, pad_edge=False)
+  table = Table("changes that make it fit", "peak", "step", "run", "source", "", box=None, pad_edge=False)
   for change in changes:
     step = "?" if change.step_seconds is None else seconds(change.step_seconds)
     cost = "?" if change.cost is None else f"${change.cost:,.0f}"
@@ -61,7 +61,7 @@ def changes_table(changes: tuple[Change, ...]) -> Table | Text:
 
 
 def search_table(search: Search) -> Group:
-  """What a search tried, and what it found."""
+  """Make the table of a search: its trials and its result."""
   table = Table("tried", "fits", "peak", "samples/s", "MFU", box=None, pad_edge=False)
   for trial in search.trials:
     rate = "" if trial.samples_per_second is None else f"{trial.samples_per_second:,.0f}"
@@ -72,7 +72,7 @@ def search_table(search: Search) -> Group:
 
 
 def size(count: float) -> str:
-  """Bytes for people."""
+  """Format a number of bytes with a unit from B to GiB."""
   for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
     if abs(count) >= scale:
       return f"{count / scale:.2f} {unit}"
@@ -80,23 +80,23 @@ def size(count: float) -> str:
 
 
 def seconds(value: float) -> str:
-  """A duration for people."""
+  """Format a duration in seconds or milliseconds."""
   return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.2f} ms"
 
 
 def _memory(plan: Plan) -> Iterable[Row]:
   m = plan.memory
-  exact, compiled = "exact, from shapes and placement", "compiled"
+  exact, compiled = "exact, from shapes and shardings", "compiled"
   yield "parameters", size(m.parameters), exact
   yield "optimiser", size(m.optimizer), exact
   if m.average:
     yield "moving average", size(m.average), exact
   yield "batch", size(m.batch), exact
   yield "activations, gradients, scratch", size(m.temporaries), compiled
-  yield "results that replace nothing", size(m.outputs), compiled
+  yield "outputs without alias", size(m.outputs), compiled
   yield "program", size(m.code), compiled
   if m.runtime:
-    yield "runtime", size(m.runtime), "modelled: what such steps were measured to take beside"
+    yield "runtime", size(m.runtime), "modelled from measurements: memory outside the program"
   yield (
     "peak",
     size(plan.peak_bytes),
@@ -107,12 +107,12 @@ def _memory(plan: Plan) -> Iterable[Row]:
 def _work(plan: Plan) -> Iterable[Row]:
   if plan.flops is not None:
     yield "FLOPs", f"{plan.flops / 1e12:.4g} T", "compiled: matrix products, loops by trip count"
-  yield "FLOPs of the model", f"{plan.model_flops / 1e12:.4g} T", "mmjax.models.flops"
+  yield "FLOPs of the model", f"{plan.model_flops / 1e12:.4g} T", "mmjax.plan.model_flops"
   if plan.recompute_share is not None:
     yield "recomputed", f"{plan.recompute_share:.1%}", "of the compiled FLOPs"
   if plan.flops is not None and plan.flops < plan.model_flops:
     share = 1 - plan.flops / plan.model_flops
-    yield "left out", f"{share:.1%}", "of the model's FLOPs: nobody reads them (the last block's other tokens)"
+    yield "not computed", f"{share:.1%}", "of the model's FLOPs: their results are unused (last block's other tokens)"
   if plan.memory_traffic is not None:
     yield "memory traffic", size(plan.memory_traffic), "compiled: operands and results of every kernel"
 
@@ -124,7 +124,7 @@ def _wires(plan: Plan) -> Iterable[Row]:
     yield (
       what,
       size(one.bytes),
-      f"compiled: {one.count} times, {one.group_size} devices; {seconds(one.seconds)} modelled",
+      f"compiled: {one.count} runs, {one.group_size} devices; {seconds(one.seconds)} modelled",
     )
   if not plan.collectives and plan.flops is not None:
     yield "collectives", "none", "compiled"
@@ -143,7 +143,7 @@ def _time(plan: Plan) -> Iterable[Row]:
       "compiled: cycles summed over loops, schedules of hand-written kernels; at the chip's clock",
     )
   for name, times, spent in plan.kernels[:_KERNELS]:
-    yield f"  {name[-40:]}", seconds(spent), f"compiler's estimate, {times} times"
+    yield f"  {name[-40:]}", seconds(spent), f"compiler's estimate, {times} runs"
   best = "compiler's estimate or interconnect, the larger" if plan.time_source == "compiler" else "largest of the three"
   yield "step", seconds(plan.step_seconds), f"modelled: {best}"
   yield "samples/s, all devices", f"{plan.samples_per_second:,.0f}", "modelled"
@@ -154,14 +154,14 @@ def _run(plan: Plan) -> Iterable[Row]:
   if plan.chip_hours is not None:
     hours = f"{plan.chip_hours:,.1f}" if plan.chip_hours >= 10 else f"{plan.chip_hours:.2g}"
     yield f"run of {plan.steps:,} steps", f"{hours} h", f"modelled: chip-hours of {plan.chips} chips"
-    yield "cost", f"${plan.cost:,.2f}", f"at ${plan.price:g} a chip-hour (--price)"
-  ago = ", some time ago (cached; --fresh compiles again)" if plan.cached else ""
+    yield "cost", f"${plan.cost:,.2f}", f"at ${plan.price:g} per chip-hour (--price)"
+  ago = ", from the cache (--fresh compiles again)" if plan.cached else ""
   took = f"{plan.trace_seconds + plan.compile_seconds:.1f} s"
   yield "planning took", took, f"tracing {plan.trace_seconds:.1f}, compiling {plan.compile_seconds:.1f}{ago}"
 
 
 def show(renderable: Group | Table | Text, *, to_stderr: bool = False) -> None:
-  """Prints to the terminal; a pipe gets full lines."""
+  """Print to the terminal. For a pipe, lines have up to 140 characters."""
   console = Console(stderr=to_stderr)
   if not console.is_terminal:
     console = Console(stderr=to_stderr, width=140)

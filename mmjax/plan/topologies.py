@@ -1,4 +1,4 @@
-"""Names of machines one does not have: v5e:16x16, h100x64, cpu:8."""
+"""Machines by name, such as v5e:16x16, h100x64 and cpu:8."""
 
 import dataclasses
 import difflib
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from mmjax.errors import UserError
 from mmjax.plan.hardware import CHIPS, Hardware, virtual_cpu
 
-# The slices that are rented out (docs.cloud.google.com/tpu/docs/{v5e,v6e,v4,v5p,tpu7x}).
+# The slices that can be rented (docs.cloud.google.com/tpu/docs/{v5e,v6e,v4,v5p,tpu7x}).
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
 SLICES = {"v4": _CUBES, "v5e": _FLAT, "v5p": (*_CUBES, "16x16x24"), "v6e": _FLAT, "tpu7x": (*_CUBES, "16x16x32")}
@@ -18,17 +18,17 @@ _GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class TopologyError(UserError):
-  """A machine that cannot be planned for; the message lists those that can, and the nearest."""
+  """The machine is unknown. The message lists the known ones and suggests the most similar name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-  """A machine: so many devices of one kind.
+  """A number of devices of one type.
 
   Attributes:
-    name: as the user writes it.
-    hardware: of one device.
-    grid: chips along each dimension of the torus; (nodes, devices of a node) for GPUs; (devices,) for CPU.
+    name: name of the machine, such as "v5e:16x16".
+    hardware: hardware of one device.
+    grid: TPU: chips along each dimension of the torus. GPU: (nodes, devices per node). CPU: (devices,).
   """
 
   name: str
@@ -37,17 +37,17 @@ class Topology:
 
   @property
   def devices(self) -> int:
-    """How many devices JAX sees."""
+    """Number of JAX devices."""
     return math.prod(self.grid) * self.hardware.devices_per_chip
 
   @property
   def chips(self) -> int:
-    """How many chips are paid for."""
+    """Number of chips, the unit of prices."""
     return math.prod(self.grid)
 
 
 def known_topologies() -> Iterator[str]:
-  """Every name, GPUs in powers of two; `cpu:N` takes any N."""
+  """Iterate over the names of machines. GPUs are listed in powers of two, and `cpu:N` only for N = 1, 2, 4 and 8."""
   for chip, slices in SLICES.items():
     yield from (f"{chip}:{grid}" for grid in slices)
   for chip in ("a100", "h100", "h200"):
@@ -56,7 +56,7 @@ def known_topologies() -> Iterator[str]:
 
 
 def parse_topology(name: str) -> Topology:
-  """The machine of that name. Raises TopologyError, with the nearest name, where there is none."""
+  """Make the machine of a name. Raises TopologyError, which suggests a similar name, if there is none."""
   name = name.strip().lower()
   if (match := re.fullmatch(r"cpu:([1-9]\d{0,3})", name)) is not None:
     count = int(match[1])
@@ -83,7 +83,7 @@ def _unknown(name: str) -> str:
 
 
 def _same_count(name: str, names: list[str]) -> list[str]:
-  """`v5e-256` or `v5e:256`: the slice of that chip with so many chips."""
+  """Names of machines with the same chip and number of chips, for names such as `v5e-256` or `v5e:256`."""
   match = re.fullmatch(r"(v4|v5e|v5p|v6e|tpu7x|[ah]\d00)[^0-9]*(\d+)", name.replace("v5litepod", "v5e"))
   if match is None:
     return []

@@ -1,4 +1,4 @@
-"""Experiments like a given one that need less memory, or arrange the same machine in another way."""
+"""Variants of an experiment: another batch, microbatches, mesh or remat policy."""
 
 import dataclasses
 from typing import Any, get_args
@@ -11,23 +11,23 @@ TOWERS = ("image", "text")
 
 
 def with_batch(experiment: Experiment, size: int) -> Experiment:
-  """Another global batch."""
+  """Set the size of the global batch."""
   return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=size))
 
 
 def with_microbatches(experiment: Experiment, count: int) -> Experiment:
-  """The same batch, encoded in `count` pieces."""
+  """Set the number of microbatches. The batch stays the same."""
   return dataclasses.replace(experiment, parallel=dataclasses.replace(experiment.parallel, microbatches=count))
 
 
 def with_mesh(experiment: Experiment, *, fsdp: int, model: int) -> Experiment:
-  """Another arrangement of the devices; the data axis takes what is left."""
+  """Set the axes fsdp and model of the mesh. The data axis takes the remaining devices."""
   parallel = dataclasses.replace(experiment.parallel, data=-1, fsdp=fsdp, model=model)
   return dataclasses.replace(experiment, parallel=parallel)
 
 
 def with_remat(experiment: Experiment, policy: Remat) -> Experiment:
-  """Both towers recompute so much; one that is no transformer has no such choice and stays as it is."""
+  """Set `remat` on both towers. Towers that are not transformers are left unchanged."""
   model: Any = experiment.model
   towers: dict[str, Any] = {name: getattr(model, name, None) for name in TOWERS}
   chosen = {n: dataclasses.replace(t, remat=policy) for n, t in towers.items() if isinstance(t, TransformerConfig)}
@@ -35,18 +35,18 @@ def with_remat(experiment: Experiment, policy: Remat) -> Experiment:
 
 
 def remat_of(experiment: Experiment) -> Remat:
-  """How much the tower that recomputes least recomputes."""
+  """Remat policy of the transformer tower that recomputes least; "none" if there is no such tower."""
   towers = (getattr(experiment.model, name, None) for name in TOWERS)
   return min((tower_remat(t) for t in towers if isinstance(t, TransformerConfig)), key=REMAT.index, default="none")
 
 
 def tower_remat(config: Any) -> Remat:
-  """What a tower's backward pass computes again."""
+  """Remat policy of a tower; "none" if it is not a transformer."""
   return config.remat if isinstance(config, TransformerConfig) else "none"
 
 
 def options(experiment: Experiment, base: Experiment, topology: str = "") -> str:
-  """The command-line options that lead from `base` to `experiment`."""
+  """Command-line options that change `base` into `experiment`, with `--topology` if `topology` is given."""
   words = [f"--topology {topology}"] if topology else []
   for name in ("fsdp", "model", "microbatches"):
     value = getattr(experiment.parallel, name)
@@ -60,7 +60,7 @@ def options(experiment: Experiment, base: Experiment, topology: str = "") -> str
 
 
 def piece_counts(experiment: Experiment, devices: int) -> list[int]:
-  """Numbers of microbatches that divide each device's rows, ascending; those that leave a device no rows are out."""
+  """Numbers of microbatches that divide the rows of a device, in ascending order."""
   shards = devices // experiment.parallel.model
   rows = max(1, experiment.run.batch_size // shards)
   return [count for count in range(1, rows + 1) if rows % count == 0]

@@ -1,8 +1,8 @@
-"""The planning process: reads a request from standard input, compiles, writes what it found to standard output.
+"""The planning process: read a request from standard input, compile, and write the facts to standard output.
 
-Started by mmjax.plan.process with an environment of its own, as a module or through an experiment script. Every line it
-writes is a JSON object: {"phase": ...} while it works, then {"facts": ...} or {"error": ..., "wrong": ...}. What
-libraries print goes to standard error.
+mmjax.plan.process starts it with its own environment, as a module or through an experiment script. Each line of output
+is a JSON object: {"phase": ...} during the work, then {"facts": ...} or {"error": ..., "wrong": ...}. The output of
+libraries goes to standard error.
 """
 
 import ctypes
@@ -17,11 +17,11 @@ from typing import Any, TextIO
 
 
 def main(core: Any = None, kinds: tuple[Any, ...] = ()) -> None:
-  """Answers one request.
+  """Compile the step of one request. The exit status is 1 if this fails.
 
   Args:
-    core: the optimiser transformation of the script, as in mmjax.cli.main.
-    kinds: its classes.
+    core: the script's own optimiser transformation, as in mmjax.cli.main.
+    kinds: the classes that the script defines, as in mmjax.cli.main.
   """
   _die_with_parent()
   channel = _private_standard_output()
@@ -57,7 +57,7 @@ def main(core: Any = None, kinds: tuple[Any, ...] = ()) -> None:
 
 
 def make_devices(topology: Any) -> list[Any]:
-  """The devices of a machine, none of which need be here."""
+  """Make the devices of a machine. They need not be present."""
   import jax
   from jax.experimental import topologies
 
@@ -78,14 +78,17 @@ def make_devices(topology: Any) -> list[Any]:
 
 
 def _private_standard_output() -> TextIO:
-  """Standard output for the parent alone; what libraries print there goes to standard error from now on."""
+  """Open standard output for the parent only. Later prints to standard output go to standard error."""
   channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
   os.dup2(2, 1)
   return channel
 
 
 def _die_with_parent() -> None:
-  """A parent that is killed outright cannot stop a compilation that may run for minutes (Linux; elsewhere a no-op)."""
+  """Let the kernel end this process when its parent dies. Linux only; does nothing elsewhere.
+
+  A parent that is killed cannot stop a compilation, which may take minutes.
+  """
   if sys.platform == "linux":
     pr_set_pdeathsig = 1  # from <sys/prctl.h>
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
