@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +21,9 @@ def call(monkeypatch, tmp_path):
   def run(row_bytes, *arguments, core=None):
     compiler = FakeCompiler(row_bytes)
 
-    def plan(experiment, topology, *, price, fresh, say):
+    def plan(experiment, topology, *, price, fresh, say, script):
       parse_topology(topology)
-      asked.append((experiment, topology, price, fresh))
+      asked.append((experiment, topology, price, fresh, script))
       say("compiling")
       found = compiler(experiment, topology)
       return found if price is None else dataclasses.replace(found, price=price, cost=(found.chip_hours or 0) * price)
@@ -104,9 +106,10 @@ def test_a_price_file_without_the_chip_names_it(call, capsys, tmp_path):
   assert "no price for v5e" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_scripts_own_optimiser_is_noted(call, capsys):
+def test_a_script_with_its_own_optimiser_is_run_again_to_plan(call):
   assert call(1, "--topology", "v5e:4x4", core=object()) == 0
-  assert "planned with optimizer.algorithm" in " ".join(capsys.readouterr().out.split())
+  assert call(1, "--topology", "v5e:4x4") == 0
+  assert [asked[4] for asked in call.asked] == [Path(sys.argv[0]), None]
 
 
 def test_a_folder_that_cannot_be_written_costs_the_picture_only(call, capsys, tmp_path):
