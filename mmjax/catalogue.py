@@ -1,6 +1,6 @@
-"""The one list of what comes with mmjax: every class that an open field of a configuration may hold.
+"""List of the classes in mmjax that an open field of a configuration may hold.
 
-A class of a script's own is not listed here: it is given to `mmjax.cli.main` and `mmjax.load_run` as `kinds=(Mine,)`.
+A class that a script defines is not listed here. Pass it to `mmjax.cli.main` and `mmjax.load_run` as `kinds=(Mine,)`.
 """
 
 from mmjax.encoders.resnet import ResNetConfig

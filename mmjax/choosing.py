@@ -1,7 +1,7 @@
-"""Choosing the classes of open fields on the command line, before tyro parses the fields of what was chosen.
+"""Choice of the classes of open fields on the command line. It runs before tyro parses the fields of these classes.
 
-`--data.source folder --data.source.path photos` is two options: the first replaces the value of the open field
-`data.source` by a Folder with its defaults, the second is one of that class's own fields.
+`--data.source folder --data.source.path photos` has two options. The first replaces the value of the open field
+`data.source` by a Folder with its defaults. The second sets a field of that class.
 """
 
 import dataclasses
@@ -16,14 +16,16 @@ Config = TypeVar("Config")
 
 
 def chosen(config: Config, arguments: Sequence[str], kinds: Sequence[type[Kind]]) -> tuple[Config, list[str]]:
-  """Returns the configuration with the classes that the command line names, and the arguments that are left.
+  """Apply the options that choose classes.
 
   Args:
-    config: the defaults.
+    config: default configuration.
     arguments: options and values. `--objectives contrastive matching` replaces a tuple, `--objectives.0.loss hinge`
-      one value, `--data.columns image=picture text=caption` a mapping. A value that is of that class already is kept.
-    kinds: the classes that are known.
-  Raises: ConfigError for a name that is not known, an option without a name, and a field that another class has.
+      one value, `--data.columns image=picture text=caption` a mapping. A value that already has the chosen class is
+      kept, with its settings.
+    kinds: known classes.
+  Returns: (configuration with the chosen classes, arguments that remain).
+  Raises: ConfigError: a name is unknown, an option has no name, or a field belongs to another class.
   """
   rest, waiting = [], list(arguments)
   while waiting:
@@ -44,7 +46,7 @@ def chosen(config: Config, arguments: Sequence[str], kinds: Sequence[type[Kind]]
 
 
 def listing(config: Any, kinds: Sequence[type[Kind]]) -> str:
-  """The open fields of a configuration and the classes that each may hold, a line each, for --help."""
+  """Text for --help: one line per open field of a configuration, with the classes that it may hold."""
   lines = []
   for path, base in open_fields(config).items():
     if not path.rpartition(".")[2].isdigit():
@@ -54,7 +56,7 @@ def listing(config: Any, kinds: Sequence[type[Kind]]) -> str:
 
 
 def open_fields(value: Any, prefix: str = "") -> dict[str, type[Kind]]:
-  """{path: base} of every open field of a configuration; elements of tuples and mappings have paths of their own."""
+  """{path: base} of every open field of a configuration, and of every element of a tuple or mapping in one."""
   found: dict[str, type[Kind]] = {}
   for name, annotation in _annotations(type(value)).items():
     path, inner = f"{prefix}{name}", getattr(value, name)
@@ -68,7 +70,7 @@ def open_fields(value: Any, prefix: str = "") -> dict[str, type[Kind]]:
 
 
 def replaced(value: Any, path: Sequence[str], new: Any) -> Any:
-  """A configuration with the value at a path replaced. Path elements are field names, tuple indices, mapping keys."""
+  """Replace the value at a path. The path consists of field names, tuple indices and mapping keys."""
   if not path:
     return new
   step, rest = path[0], path[1:]
@@ -88,7 +90,7 @@ def _annotations(kind: Any) -> dict[str, Any]:
 
 
 def _element(annotation: Any) -> type[Kind] | None:
-  """The base of tuple[Base, ...], Mapping[str, Base] and Base | None; None for any other annotation."""
+  """The base in tuple[Base, ...], Mapping[str, Base] or Base | None. None for any other annotation."""
   arguments = [argument for argument in typing.get_args(annotation) if is_base(argument)]
   return arguments[0] if len(arguments) == 1 else None
 
@@ -111,7 +113,7 @@ def _value(config: Any, path: Sequence[str]) -> Any:
 
 
 def _made(old: Any, base: type[Kind], names: Sequence[str], kinds: Sequence[type[Kind]], option: str) -> Any:
-  """The new value of an open field: of one class, of a tuple of classes, or of a mapping to classes."""
+  """Make the new value of an open field: a value, a tuple of values or a mapping to values."""
   if isinstance(old, tuple):
     return tuple(_one(None, base, name, kinds, option) for name in names)
   if isinstance(old, Mapping):
@@ -136,7 +138,7 @@ def _one(old: Any, base: type[Kind], name: str, kinds: Sequence[type[Kind]], opt
 
 
 def _check_fields(config: Any, arguments: Sequence[str], kinds: Sequence[type[Kind]]) -> None:
-  """Raises ConfigError for a field that the value of an open field lacks and another class has."""
+  """Raise ConfigError if an option sets a field that the chosen class lacks and another class has."""
   fields = open_fields(config)
   for argument in arguments:
     option = argument.partition("=")[0]

@@ -1,4 +1,4 @@
-"""Configurations as JSON and back. Values of open fields carry the name of their class."""
+"""Conversion of configurations to JSON and back. Values of open fields are stored with the name of their class."""
 
 import functools
 from pathlib import Path
@@ -11,7 +11,7 @@ from mmjax.kinds import TAG, Kind, find, is_base
 
 @functools.lru_cache(maxsize=16)
 def converter(kinds: tuple[type[Kind], ...]) -> cattrs.Converter:
-  """The converter for configurations whose open fields hold these classes. Unknown fields are errors."""
+  """Make the converter for configurations whose open fields may hold these classes. Unknown fields are errors."""
   made = cattrs.Converter(forbid_extra_keys=True)
   made.register_unstructure_hook(Path, str)
   made.register_structure_hook(Path, lambda value, _: Path(value))
@@ -31,5 +31,5 @@ def converter(kinds: tuple[type[Kind], ...]) -> cattrs.Converter:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-  """The nested dictionaries of a configuration, ready for json.dump."""
+  """Convert a configuration to nested dictionaries for json.dump."""
   return converter(()).unstructure(config)

@@ -1,4 +1,4 @@
-"""A run as one frozen record, and its JSON form."""
+"""Configuration of a run: one frozen dataclass, and its JSON form."""
 
 import dataclasses
 import json
@@ -28,28 +28,28 @@ __all__ = ["Experiment", "PretrainedConfig", "RunConfig", "from_json", "read_exp
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  """How long, how much, where, and what is kept."""
+  """Steps, batch size, seed, logging and the workdir."""
 
   workdir: Path = Path("runs/experiment")
-  """Folder for everything the run writes: config, metrics, checkpoints, results, report."""
+  """Folder for all files of the run: configuration, metrics, checkpoints, results and report."""
   steps: int = 1000
   """Optimiser steps."""
   batch_size: int = 256
-  """Examples per step, over all devices and processes."""
+  """Examples per step, summed over all devices and processes."""
   seed: int = 0
-  """Data order, augmentation, initialisation and dropout are functions of it."""
+  """Seed of data order, augmentation, initialisation and dropout."""
   resume: bool = True
-  """Continue from the newest checkpoint in the workdir; with --run.no-resume a workdir that holds one is refused."""
+  """Resume from the newest checkpoint in the workdir. With --run.no-resume, a workdir with a checkpoint is an error."""
   log_every: int = 10
-  """Steps between two lines of metrics.jsonl."""
+  """Steps between log lines in metrics.jsonl."""
   save_every: int = 500
-  """Steps between two checkpoints (the last step, evaluations and Ctrl-C save as well)."""
+  """Steps between checkpoints. Checkpoints are also saved after the last step, at evaluations and on Ctrl-C."""
   keep_last: int = 2
-  """How many of the newest checkpoints to keep; the best one by evaluation.best_metric is kept besides."""
+  """Number of newest checkpoints to keep. The best one by evaluation.best_metric is kept as well."""
   tensorboard: bool = True
   """Write TensorBoard event files to WORKDIR/tensorboard."""
   wandb_project: str | None = None
-  """Log to this Weights & Biases project as well (pip install 'mmjax[wandb]')."""
+  """Weights & Biases project to log to (pip install 'mmjax[wandb]'). None: no logging there."""
 
   def __post_init__(self):
     for name in ("steps", "batch_size", "log_every", "save_every", "keep_last"):
@@ -61,38 +61,39 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedConfig:
-  """Weights to begin from, in place of random ones."""
+  """Published weights to initialise from, instead of random ones."""
 
   path: str | None = None
-  """A folder or file that mmjax.interop.load reads (transformers, open_clip, big_vision, ...); None: all is random."""
+  """Folder or file that mmjax.interop.load reads (transformers, open_clip, big_vision, ...). None: random weights."""
   into: Literal["", "image", "text"] = ""
-  """The tower they are for; empty: the whole model."""
+  """Tower to initialise. Empty: the whole model."""
   take: tuple[str, ...] = (".*",)
-  """Expressions of the parameters to take; whatever none matches begins at random."""
+  """Regular expressions of the parameter paths to load. Other parameters are initialised at random."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """Everything that decides what a run does. Raises ValueError where the parts do not fit each other."""
+  """Complete configuration of a run. Raises ValueError if its parts do not fit together."""
 
   data: DataConfig = DataConfig()
-  """What is read, and how it is transformed."""
+  """Dataset, columns, augmentation, tokenizer and loader."""
   model: ModelConfig = TwoTowerConfig()
-  """The towers, and what reads them."""
+  """Model: its towers and its heads."""
   pretrained: PretrainedConfig = PretrainedConfig()
-  """What the parameters begin from."""
+  """Weights to initialise from."""
   objectives: tuple[Term, ...] = (Contrastive(),)
   """The weighted terms of the loss."""
   balance: Literal["fixed", "uncertainty"] = "fixed"
-  """How terms are weighed: as they say, or besides by a learned variance each (Kendall et al. 2018)."""
+  """Weighting of the loss terms: fixed weights, or fixed weights times a learned uncertainty weight per term (Kendall
+  et al. 2018)."""
   optimizer: OptimizerConfig = OptimizerConfig()
   """Optimiser, schedule and per-parameter rules."""
   numerics: NumericsConfig = NumericsConfig()
-  """What happens when a loss or a gradient is not finite, or the loss jumps."""
+  """Reaction to a loss or gradient that is not finite, and to a spike of the loss."""
   parallel: ParallelConfig = ParallelConfig()
-  """Mesh, placement and microbatches."""
+  """Device mesh, sharding of the parameters and microbatches."""
   evaluation: EvaluationConfig = EvaluationConfig()
-  """What is measured, and how often."""
+  """Metrics and the steps between evaluations."""
   run: RunConfig = RunConfig()
   """Steps, batch size, seed and the workdir."""
 
@@ -101,44 +102,44 @@ class Experiment:
       raise ValueError("objectives is empty: list at least one, such as Contrastive()")
     if self.optimizer.ema_decay == 0 and any(term.teacher == AVERAGE for term in self.objectives):
       raise ValueError(
-        "an objective learns from the moving average of the model: set --optimizer.ema-decay (ALBEF: 0.995)"
+        "an objective uses the moving average of the model as its teacher: set --optimizer.ema-decay (ALBEF: 0.995)"
       )
     names = [objective.name for objective in self.objectives]
     if len(set(names)) < len(names):
-      raise ValueError(f"objectives must differ in loss or in what they compare; got {names}")
+      raise ValueError(f"objectives must differ in their loss or in the arrays that they compare; got {names}")
     for term in self.objectives:
       if term.needs_bias and getattr(self.model, "init_logit_bias", None) is None:
         raise ValueError(f"the objective {term.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
 
   def saves_after(self, step: int) -> bool:
-    """Whether the run saves a checkpoint after a step even if nobody stops it there; what it evaluates, it saves."""
+    """True if the run saves a checkpoint after a step without being stopped there. Evaluated steps are always saved."""
     return step % self.run.save_every == 0 or step == self.run.steps or self.evaluation.after(step)
 
 
-_LONGEST = 4096  # of a text or list in a configuration
+_LONGEST = 4096  # longest text or list in a configuration
 
 
 def from_json(
   fields: dict[str, Any], *, source: str = "the configuration", kinds: Sequence[type[Kind]] = ()
 ) -> Experiment:
-  """The experiment of a configuration that to_json, or an older version, wrote.
+  """Make an experiment from the dictionaries of to_json, of this or an older version.
 
   Args:
-    fields: the nested dictionaries.
-    source: where they are from, for the error.
-    kinds: classes of the script's own.
-  Raises: ConfigError, which names `source` and the offending fields.
+    fields: nested dictionaries.
+    source: their origin, for the error.
+    kinds: the classes that the script defines.
+  Raises: ConfigError: a field is wrong. The message names `source` and the field.
   """
   try:
     _check_sizes(fields)
     return converter(check((*KINDS, *kinds))).structure(upgraded(fields), Experiment)
-  except (BaseValidationError, ValueError, TypeError, AttributeError, OverflowError) as error:  # as cattrs has it
+  except (BaseValidationError, ValueError, TypeError, AttributeError, OverflowError) as error:  # from cattrs
     faults = "; ".join(transform_error(error, path="experiment", format_exception=_fault))
     raise ConfigError(f"{source} is not an experiment of this version of mmjax: {faults}") from error
 
 
 def _check_sizes(fields: Any) -> None:
-  """Raises ValueError where something is too long: cattrs takes a text for a list, and names every letter of it."""
+  """Raise ValueError for a very long text or list. Where cattrs expects a list, it reports every letter of a text."""
   waiting = [fields]
   while waiting:
     value = waiting.pop()
@@ -151,12 +152,18 @@ def _check_sizes(fields: Any) -> None:
 
 
 def _fault(error: BaseException, kind: type | None) -> str:
-  # cattrs words its own errors well; a field's own check says more than "invalid value".
+  # The messages of cattrs are clear, but it reports errors from the check of a field only as "invalid value".
   return str(error) if type(error) in (ValueError, ConfigError) else format_exception(error, kind)
 
 
 def read_experiment(path: Path, kinds: Sequence[type[Kind]] = ()) -> Experiment:
-  """The experiment in a workdir's config.json. Raises ConfigError, or FileNotFoundError with what to do."""
+  """Read the experiment from the config.json of a workdir.
+
+  Args:
+    path: the file.
+    kinds: the classes that the script defines.
+  Raises: FileNotFoundError: there is no such file. ConfigError: the file is wrong.
+  """
   if not path.exists():
     raise FileNotFoundError(f"{path} does not exist: is {path.parent} the workdir of a run?")
   try:

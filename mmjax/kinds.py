@@ -1,8 +1,8 @@
 """Open kinds: fields of a configuration that hold one of several frozen dataclasses.
 
-A field is open when its annotation is a *base*, a direct subclass of Kind: `model: ModelConfig`, `objectives:
-tuple[Term, ...]`. It may hold the subclasses of the base that an explicit tuple lists: `mmjax.catalogue.KINDS`, and the
-classes that a script adds with `main(EXPERIMENT, kinds=(Mine,))`. There is no registry.
+A field is open if its annotation is a *base*, a direct subclass of Kind: `model: ModelConfig`, `objectives:
+tuple[Term, ...]`. It may hold the subclasses of the base that are in `mmjax.catalogue.KINDS`, and those that a script
+adds with `main(EXPERIMENT, kinds=(Mine,))`. There is no global registry.
 """
 
 import dataclasses
@@ -15,45 +15,46 @@ from typing import Any, TypeVar
 from mmjax.errors import ConfigError
 
 TAG = "class"
-"""The key under which JSON names the class of a value. No field can have this name: it is a word of Python."""
+"""Key of the class name in JSON. No field can have this name, because it is a keyword of Python."""
 
 
 class Kind:
-  """A frozen dataclass that an open field may hold. Every field has a default, so that its name alone makes one."""
+  """Parent of the frozen dataclasses that an open field may hold. Give every field a default, so that a class can be
+  chosen by its name alone."""
 
 
 AnyKind = TypeVar("AnyKind", bound=Kind)
 
 
 def is_base(annotation: Any) -> bool:
-  """True for a direct subclass of Kind: the annotation of an open field."""
+  """True if an annotation is a direct subclass of Kind, and so the annotation of an open field."""
   return isinstance(annotation, type) and Kind in annotation.__bases__
 
 
 def base_of(kind: type[Kind]) -> type[Kind]:
-  """The base that a class belongs to."""
+  """Return the base of a class."""
   return next(base for base in kind.__mro__ if is_base(base))
 
 
 def option_name(kind: type[Kind]) -> str:
-  """The name of a class on the command line: EasyVqa is `easy_vqa`, TwoTowerConfig is `two_tower`."""
+  """Name of a class on the command line: `easy_vqa` for EasyVqa, `two_tower` for TwoTowerConfig."""
   name = kind.__name__.removesuffix("Config")
   return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def of_base(base: type[AnyKind], kinds: Sequence[type[Kind]]) -> list[type[AnyKind]]:
-  """The classes among `kinds` that an open field of this base may hold."""
+  """List the classes in `kinds` that an open field of this base may hold."""
   return [kind for kind in kinds if issubclass(kind, base)]
 
 
 def find(base: type[AnyKind], name: str, kinds: Sequence[type[Kind]]) -> type[AnyKind]:
-  """The class of a base by its own name or its name on the command line.
+  """Find a class by its Python name or its name on the command line.
 
   Args:
-    base: the annotation of the field.
-    name: `EasyVqa`, `easy_vqa` or `easy-vqa`.
-    kinds: the classes that are known.
-  Raises: ConfigError for an unknown name. It lists the known ones and names the nearest.
+    base: annotation of the field.
+    name: name of the class, such as `EasyVqa`, `easy_vqa` or `easy-vqa`.
+    kinds: known classes.
+  Raises: ConfigError: the name is unknown. The message lists the known names and the nearest one.
   """
   known = of_base(base, kinds)
   for kind in known:
@@ -64,12 +65,18 @@ def find(base: type[AnyKind], name: str, kinds: Sequence[type[Kind]]) -> type[An
   hint = f" Did you mean {near[0]!r}?" if near else ""
   raise ConfigError(
     f"unknown {_readable(base)} {name!r}.{hint} There are: {', '.join(names)}. "
-    f"A class of your own must be given in kinds=(...)."
+    f"Classes of a script must be passed in kinds=(...)."
   )
 
 
 def default(kind: type[AnyKind], where: str) -> AnyKind:
-  """A value of a class with every field at its default. Raises ConfigError where a field has none."""
+  """Make a value of a class with the defaults of its fields.
+
+  Args:
+    kind: the class.
+    where: the option, for the error.
+  Raises: ConfigError: a field has no default.
+  """
   required = [
     field.name
     for field in dataclasses.fields(typing.cast(Any, kind))
@@ -81,7 +88,10 @@ def default(kind: type[AnyKind], where: str) -> AnyKind:
 
 
 def check(kinds: Sequence[type[Kind]]) -> tuple[type[Kind], ...]:
-  """The kinds, once each. Raises ConfigError for what is no kind, and for two classes of one base and one name."""
+  """Check classes, and return them without duplicates.
+
+  Raises: ConfigError: one of them is not a dataclass that inherits from a base, or two of one base have the same name.
+  """
   seen: dict[tuple[type[Kind], str], type[Kind]] = {}
   for kind in dict.fromkeys(kinds):
     if not (isinstance(kind, type) and issubclass(kind, Kind) and dataclasses.is_dataclass(kind)):
@@ -89,7 +99,7 @@ def check(kinds: Sequence[type[Kind]]) -> tuple[type[Kind], ...]:
     other = seen.setdefault((base_of(kind), _plain(option_name(kind))), kind)
     if other is not kind:
       raise ConfigError(
-        f"kinds: {kind.__module__}.{kind.__qualname__} and {other.__module__}.{other.__qualname__} have one name, "
+        f"kinds: {kind.__module__}.{kind.__qualname__} and {other.__module__}.{other.__qualname__} have the same name, "
         f"{option_name(kind)!r}; rename one"
       )
   return tuple(dict.fromkeys(kinds))

@@ -1,4 +1,4 @@
-"""Configurations that older versions wrote, in the form of this one."""
+"""Conversion of configurations that older versions of mmjax wrote."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from mmjax.kinds import TAG
 
 
 def upgraded(fields: Any) -> Any:
-  """The JSON of an experiment in today's form. What is not as older versions wrote it is left as it is."""
+  """Convert the JSON of an experiment to the form of this version. Fields that need no conversion are unchanged."""
   if not isinstance(fields, dict):
     return fields
   new = dict(fields)
@@ -18,7 +18,7 @@ def upgraded(fields: Any) -> Any:
 
 
 def upgraded_model(fields: dict[str, Any]) -> dict[str, Any]:
-  """The JSON of a model: of two towers, which tower each is."""
+  """Convert the JSON of a model: add the classes of the towers to a two-tower model."""
   if fields.get(TAG) != "TwoTowerConfig" or not isinstance(fields.get("image"), dict):
     return fields
   image = fields["image"]
@@ -34,13 +34,13 @@ def _term(fields: Any) -> Any:
   if not isinstance(fields, dict):
     return fields
   new = _tagged(fields, "term", "Contrastive")
-  if isinstance(new.get("loss"), str):  # losses had no settings, and were named as they are on the command line
+  if isinstance(new.get("loss"), str):  # losses had no settings: they were stored by their names on the command line
     new["loss"] = {TAG: new["loss"]}
   return new
 
 
 def _tagged(fields: dict[str, Any], old: str, default: str) -> dict[str, Any]:
-  """The class under its key of today; older versions left it out where it was the default."""
+  """Store the class under the key of this version. Older versions omitted the default class."""
   if TAG in fields:
     return fields
   return {TAG: fields.get(old, default), **{name: value for name, value in fields.items() if name != old}}
