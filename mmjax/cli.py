@@ -1,4 +1,4 @@
-"""The command line that every experiment script ends with: train, evaluate, report, export, plan."""
+"""Command line of experiment scripts: train, evaluate, report, export, plan."""
 
 import argparse
 import contextlib
@@ -25,14 +25,14 @@ from mmjax.kinds import Kind, check
 from mmjax.plan.compilers import WORKER
 
 _LONGEST_OPTION = 1000
-"""Characters; no option has a tenth of them."""
+"""In characters. No option has a tenth of this length."""
 
 COMMANDS = {
-  "train": "train, or go on training; then evaluate and write the report",
-  "evaluate": "measure the newest checkpoint in the workdir; writes results.json",
-  "report": "write report.html from what the workdir holds",
-  "export": "write the model for others: --to transformers|siglip2|open_clip|openai|big_vision|mmjax [--out DIR]",
-  "plan": "fits? how fast? what cost? on a machine you need not have (--topology v5e:16x16; plan --help)",
+  "train": "train, or resume training; then evaluate and write the report",
+  "evaluate": "evaluate the newest checkpoint in the workdir; writes results.json",
+  "report": "write report.html from the files in the workdir",
+  "export": "export the model to a format: --to transformers|siglip2|open_clip|openai|big_vision|mmjax [--out DIR]",
+  "plan": "predict memory, speed and cost on a machine that need not be present (--topology v5e:16x16; plan --help)",
 }
 
 
@@ -44,14 +44,14 @@ def main(
   kinds: Sequence[type[Kind]] = (),
   arguments: Sequence[str] | None = None,
 ) -> NoReturn:
-  """Parses the command line, runs the command, and exits with its status.
+  """Parse the command line, run the command, and exit with its status.
 
   Args:
-    experiment: the defaults; every field can be overridden as --part.field VALUE.
-    description: the script's docstring, for --help.
-    core: an optax transformation in place of optimizer.algorithm (`optax.scale_by_adopt()`).
-    kinds: classes of the script's own that open fields may hold: terms, losses, models, towers (see mmjax.kinds).
-    arguments: instead of sys.argv[1:].
+    experiment: default values. Every field can be overridden with --part.field VALUE.
+    description: docstring of the script, for --help.
+    core: optax transformation that replaces optimizer.algorithm, such as `optax.scale_by_adopt()`.
+    kinds: classes that the script defines for open fields: terms, losses, models, towers (see mmjax.kinds).
+    arguments: the command line. None: sys.argv[1:].
   """
   own = check(kinds)
   answer_planner(core, own, arguments)
@@ -67,7 +67,13 @@ def main(
 
 
 def answer_planner(core: Any, kinds: tuple[type[Kind], ...], arguments: Sequence[str] | None) -> None:
-  """Where the planning process has started this script, compiles what it asks for, and exits."""
+  """If `plan` started this script as its planning process, compile the requested step and exit.
+
+  Args:
+    core: the script's own optimiser transformation, as in `main`.
+    kinds: the classes that the script defines.
+    arguments: the command line. None: sys.argv[1:].
+  """
   if arguments is None and sys.argv[1:] == [WORKER]:
     from mmjax.plan.worker import main as compile_step
 
@@ -76,7 +82,13 @@ def answer_planner(core: Any, kinds: tuple[type[Kind], ...], arguments: Sequence
 
 
 def split_command(arguments: Sequence[str] | None, commands: Iterable[str]) -> tuple[str, list[str]]:
-  """(the command, train where none is named; its options) of sys.argv[1:] unless others are given."""
+  """Split a command line.
+
+  Args:
+    arguments: the command line. None: sys.argv[1:].
+    commands: known commands.
+  Returns: (command, its options). Without a command, it is "train".
+  """
   rest = list(sys.argv[1:] if arguments is None else arguments)
   command = rest.pop(0) if rest and not rest[0].startswith("-") else "train"
   if command not in commands:
@@ -86,21 +98,24 @@ def split_command(arguments: Sequence[str] | None, commands: Iterable[str]) -> t
 
 @contextlib.contextmanager
 def answered() -> Iterator[None]:
-  """Mistakes of the user's end in a sentence and status 2, Ctrl-C in status 130, a reader that has enough in 141."""
+  """Context that turns errors into a message and an exit status.
+
+  The status is 2 for a mistake of the user, 130 for Ctrl-C, and 141 if the reader of standard output has closed it.
+  """
   try:
     try:
       yield
     finally:
       sys.stdout.flush()
   except BrokenPipeError:  # `--help | head`
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python writes the rest at its end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it exits
     sys.exit(128 + signal.SIGPIPE)
   except (UserError, DataError, FileNotFoundError) as error:
     _fail(str(error))
   except OSError as error:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
       raise
-    _fail(f"{error.strerror}: {error.filename or 'a file could not be written'}; what was saved before is as it was")
+    _fail(f"{error.strerror}: {error.filename or 'a file could not be written'}; files saved before are unchanged")
   except KeyboardInterrupt:
     Console(stderr=True).print("interrupted")
     sys.exit(130)
@@ -114,35 +129,45 @@ def parse(
   commands: Mapping[str, str] = MappingProxyType(COMMANDS),
   kinds: Sequence[type[Kind]] = (),
 ) -> Experiment:
-  """The experiment with the command line's overrides; a field that does not exist is an error naming the nearest."""
+  """Parse the options of a command. A mistake ends the program with a message, which names the nearest option.
+
+  Args:
+    experiment: default values.
+    command: the command, for --help.
+    description: description of the script, for --help.
+    arguments: command line after the command.
+    commands: {command: description}, for --help.
+    kinds: the classes that the script defines, as in `main`.
+  Returns: the experiment with the values of the options.
+  """
   known = check((*KINDS, *kinds))
   for option in (argument.split("=", 1)[0] for argument in arguments):
-    if option.startswith("-") and len(option) > _LONGEST_OPTION:  # seconds to search for the nearest name
-      _fail(f"an option of {len(option):,} characters is none: {option[:40]}...")
+    if option.startswith("-") and len(option) > _LONGEST_OPTION:  # the search for the nearest name would take seconds
+      _fail(f"no option has {len(option):,} characters: {option[:40]}...")
   listed = "\n".join(f"  {name:9} {text}" for name, text in commands.items())
   try:
     experiment, arguments = chosen(experiment, arguments, known)
     return tyro.cli(
       type(experiment),
       prog=f"{os.path.basename(sys.argv[0])} {command}",
-      description=f"{description or ''}\n\nCommands (the first word; train where it is left out):\n{listed}\n\n"
+      description=f"{description or ''}\n\nCommands (the first word; default: train):\n{listed}\n\n"
       f"{listing(experiment, known)}",
       default=experiment,
       args=arguments,
       config=(tyro.conf.AvoidSubcommands,),
     )
-  except ValueError as error:  # a field's own check
+  except ValueError as error:  # from the check of a field
     _fail(str(error))
 
 
 @contextlib.contextmanager
 def started() -> Iterator[None]:
-  """Inside: logging, memory, compiler and, where there are several processes, the group of them."""
+  """Context that sets up logging, the memory allocator, the compiler and, for several processes, their group."""
   from mmjax.parallel.distributed import process_group
   from mmjax.parallel.host import tune_allocator, tune_compiler
 
   logging.basicConfig(format="%(message)s", level=logging.WARNING)
-  logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS and Orbax: nothing a user can act on
+  logging.getLogger("absl").setLevel(logging.ERROR)  # messages of TFDS and Orbax need no action of the user
   tune_allocator()
   tune_compiler()
   with process_group(), answered():
@@ -150,7 +175,7 @@ def started() -> Iterator[None]:
 
 
 def _run(command: str, experiment: Experiment, core: Any, kinds: tuple[type[Kind], ...]) -> int:
-  with started():  # the data pipeline, checkpoints and figures are imported from here on: a mistake is told before
+  with started():  # slow imports (data, checkpoints, figures) are below, after the check of the options
     if command == "train":
       return _train(experiment, core, kinds)
     from mmjax.run import load_run
@@ -181,7 +206,7 @@ def _plan(
 def _export(
   experiment: Experiment, description: str | None, arguments: Sequence[str], kinds: tuple[type[Kind], ...]
 ) -> int:
-  """Takes --to and --out for itself; the rest is the experiment's, of which only the workdir matters."""
+  """Run the command `export`. Its own options are --to and --out. Of the experiment, only the workdir is used."""
   options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
   options.add_argument("--to", default="mmjax")
   options.add_argument("--out", type=Path)

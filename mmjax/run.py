@@ -1,4 +1,4 @@
-"""A trained model with all that is needed to use it: three lines embed a picture and a sentence."""
+"""Class Run: a trained model with its transforms and tokenizer. Function load_run reads it from a workdir."""
 
 import dataclasses
 import functools
@@ -30,18 +30,18 @@ CONFIG, CHECKPOINTS, TOKENIZER, COLUMNS = "config.json", "checkpoints", "tokeniz
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A model, its parameters, and the transforms and tokenizer it was trained with.
+  """A trained model, its parameters, and the transforms and tokenizer of its training.
 
   Attributes:
-    experiment: the configuration.
-    workdir: the folder it came from.
+    experiment: configuration of the run.
+    workdir: folder of the run.
     model: the linen module.
-    params: its parameters (the moving average, where the run kept one).
-    tokenizer: strings to token ids, with the padding, EOS, case and length rules of training; None for a run without
+    params: parameters of the model. If the run kept a moving average, these are the averages.
+    tokenizer: converts strings to token ids as in training (padding, EOS, case and length). None for a run without
       text.
-    mesh: the devices that encode; batches are split over its batch axes.
-    step: optimiser steps the parameters have seen.
-    fitted: what columns have learnt of the training data, by name.
+    mesh: devices that encode. Batches are split over its batch axes.
+    step: number of optimiser steps of the parameters.
+    fitted: values that columns learned from the training data, by column name.
   """
 
   experiment: Experiment
@@ -54,17 +54,17 @@ class Run:
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def preprocess(self, image: Any) -> Float[np.ndarray, "height width 3"]:
-    """A path, encoded bytes, PIL image or uint8 array, resized and normalised as in evaluation."""
+    """Resize and normalise an image as in evaluation. It is a path, encoded bytes, a PIL image or a uint8 array."""
     return self._transform(image)
 
   def encode_image(self, images: Sequence[Any] | Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n dim"]:
-    """Unit-norm embeddings of pictures (anything `preprocess` takes, or already preprocessed float32 arrays)."""
+    """Compute unit-norm embeddings of images. They are inputs of `preprocess`, or one preprocessed float32 array."""
     if isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.float32:
       return self._encode("encode_image", len(images), images.__getitem__)
     return self._encode("encode_image", len(images), functools.partial(self.shown, images))
 
   def encode_text(self, strings: Sequence[str]) -> Float[np.ndarray, "n dim"]:
-    """Unit-norm embeddings of sentences."""
+    """Compute unit-norm embeddings of texts."""
     if isinstance(strings, str):
       raise TypeError("encode_text takes a list of strings; wrap the one string in a list")
     if self.tokenizer is None:
@@ -73,9 +73,12 @@ class Run:
     return self._encode("encode_text", len(ids), ids.__getitem__)
 
   def encode(self, column: str, items: Sequence[Any]) -> Float[np.ndarray, "n dim"]:
-    """Unit-norm embeddings of the items of one column: images, strings, or whatever `data.columns` has there.
+    """Compute unit-norm embeddings of items of one column.
 
-    Raises: UserError for a column that the run does not have.
+    Args:
+      column: name of the column, as in `data.columns`.
+      items: images, strings, or other items that the column accepts.
+    Raises: UserError: the run does not have this column.
     """
     columns = run_columns(self.experiment.data)
     if column not in columns:
@@ -88,7 +91,7 @@ class Run:
     return self._encode(_EncodeColumn(column), len(items), rows.__getitem__)
 
   def shown(self, images: Any, places: Int[np.ndarray, " n"]) -> LazyRows:
-    """The pictures at some places, as rows of a batch: preprocessed where a device of this process takes them."""
+    """Images at some places, as rows of a batch. Only rows for devices of this process are read and preprocessed."""
     side = image_size(self.experiment.model)
     return LazyRows(places, (side, side, 3), lambda wanted: [self.preprocess(images[place]) for place in wanted])
 
@@ -99,7 +102,7 @@ class Run:
   def _encode(
     self, method: str | Callable[..., Any], total: int, take: Callable[[np.ndarray], Any]
   ) -> Float[np.ndarray, "n dim"]:
-    """In batches of one size (the last is padded), each split over the mesh; every process gets every row."""
+    """Encode in batches of one size, split over the mesh. The last one is padded. Every process gets all rows."""
     size = self.batch_size(total)
     parts = []
     for start in range(0, total, size):
@@ -112,7 +115,11 @@ class Run:
     return np.zeros((0, model.embed_dim), np.float32)
 
   def batch_size(self, rows: int) -> int:
-    """evaluation.batch_size, or less where there are few rows; a power of two of shards, so that few sizes compile."""
+    """Return the batch size for a number of rows.
+
+    It is the number of shards times a power of two, so that few sizes are compiled. If there are enough rows, it
+    reaches evaluation.batch_size.
+    """
     shards = batch_shards(self.mesh)
     size = shards
     while size < min(rows, self.experiment.evaluation.batch_size):
@@ -122,7 +129,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class _EncodeColumn:
-  """The embeddings of one column, as a method of any model that compares (equal ones share a compilation)."""
+  """Embeddings of one column, as a method of a model. Equal instances share a compilation."""
 
   column: str
 
@@ -139,23 +146,23 @@ def _embed(
 
 
 def load_run(workdir: str | Path, *, step: int | None = None, kinds: Sequence[type[Kind]] = ()) -> Run:
-  """Loads what a training run left in its workdir.
+  """Load a trained run from its workdir.
 
   Args:
-    workdir: the folder that holds config.json and checkpoints.
-    step: which checkpoint; the newest where it is None.
-    kinds: classes of the script's own that the run's configuration holds, as in mmjax.cli.main.
+    workdir: folder with config.json and checkpoints.
+    step: step of the checkpoint. None: the newest one.
+    kinds: the classes that the run's script defines, as in mmjax.cli.main.
   Raises:
-    FileNotFoundError: the folder is not a run's workdir.
-    mmjax.errors.CheckpointError: it holds no (such) checkpoint.
-    mmjax.errors.ConfigError: the configuration cannot be read, or holds a class that `kinds` lacks.
+    FileNotFoundError: the folder is not the workdir of a run.
+    mmjax.errors.CheckpointError: there is no checkpoint, or none of this step.
+    mmjax.errors.ConfigError: the configuration cannot be read, or it has a class that `kinds` lacks.
   """
   from mmjax.train.checkpoint import Checkpoints
   from mmjax.train.setup import parameter_plan
 
   workdir = Path(workdir).expanduser()
   experiment = read_experiment(workdir / CONFIG, kinds=kinds)
-  # Sharded over the devices here, whatever mesh they were trained on.
+  # Shard the parameters over the devices of this machine. The mesh of the training may have been another one.
   mesh = make_mesh(dataclasses.replace(experiment.parallel, data=1, fsdp=len(jax.devices()), model=1))
   model, shapes, shardings = parameter_plan(experiment, mesh)
   checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)

@@ -1,4 +1,4 @@
-"""Several runs that differ in one thing, compared: one command trains, measures and tabulates them all."""
+"""Studies: several runs that differ in one thing. One command trains, evaluates and compares them."""
 
 import dataclasses
 import re
@@ -17,24 +17,25 @@ from mmjax.kinds import Kind
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
   {
-    "train": "train every variant, or go on; measure each and write its report; then write the comparison",
-    "evaluate": "measure the newest checkpoint of every variant again",
-    "report": "write report.html of every variant, and comparison.md, .png and .html, from what has been measured",
-    "plan": "what a step of the study's own configuration, before a variant changes it, would take (--topology)",
+    "train": "train every variant, or resume; evaluate each and write its report; then write the comparison",
+    "evaluate": "evaluate the newest checkpoint of every variant again",
+    "report": "write report.html of every variant, and comparison.md, .png and .html, from the results so far",
+    "plan": "predict memory, speed and cost of the study's configuration without the changes of variants (--topology)",
   }
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """One of the things that are compared.
+  """One variant of a study.
 
   Attributes:
-    name: the row's title, and the folder of its runs.
-    change: makes its experiment from the study's; must leave run.workdir alone.
-    series: the curve it belongs to, where variants have a place along an axis; elsewhere, bars of one colour.
-    x: that place.
-    prepare: called with its run's experiment before that is trained: makes data of the runs before it.
+    name: title of its row in the table, and folder of its runs.
+    change: function that makes its experiment from that of the study. It must not change run.workdir.
+    series: name of its curve if variants have a position on an axis. Otherwise, bars of one series share a colour.
+    x: position on the axis.
+    prepare: function that is called with the experiment of a run before its training. It can make data from the runs
+      before it.
   """
 
   name: str
@@ -46,17 +47,17 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """What is compared, and by what.
+  """The variants of a study and the metrics that are compared.
 
   Attributes:
-    variants: in the order of the table.
-    metrics: {heading: name of a metric in results.json, as "dataset/metric"}; higher is better.
-    axis: what `Variant.x` is; None where variants have no order.
-    seeds: how many runs of each variant, from run.seed on; the table gives mean and spread.
-    kinds: classes of the script's own, as in mmjax.cli.main.
-    train: trains and measures a run in place of mmjax.train.loop.train, and writes its results.json, unless that is
-      there already: for runs so short that compiling, loading and saving would take longer than the training.
-    pictures: {heading: makes a matplotlib figure of the runs}, for the comparison.
+    variants: variants, in the order of the table.
+    metrics: {heading: name of a metric in results.json, such as "dataset/metric"}. Higher is better.
+    axis: label of the axis of `Variant.x`. None: variants have no position on an axis.
+    seeds: number of runs per variant. Their seeds start at run.seed. The table shows mean and spread.
+    kinds: the classes that the script defines, as in mmjax.cli.main.
+    train: function that trains and evaluates a run instead of mmjax.train.loop.train, and writes its results.json
+      unless that exists. Use it for runs so short that compiling, loading and saving take longer than the training.
+    pictures: {heading: function that makes a matplotlib figure from the runs}, for the comparison.
   """
 
   variants: tuple[Variant, ...]
@@ -70,7 +71,7 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """One run of a study. Its experiment is of the script's own type where the study has a `train` of its own."""
+  """One run of a study. In a study with its own `train`, the experiment may have a type that the script defines."""
 
   variant: Variant
   experiment: Any
@@ -79,9 +80,15 @@ class Member:
 def main(
   study: Study, experiment: Any, *, description: str | None = None, arguments: Sequence[str] | None = None
 ) -> NoReturn:
-  """The command line of a study: mmjax.cli.main's, whose overrides go to what all variants share.
+  """Parse the command line of a study, run the command, and exit with its status.
 
-  The variants' runs are in run.workdir/VARIANT/seedN, each a workdir of its own; the comparison is in run.workdir.
+  The workdirs of the runs are run.workdir/VARIANT/seedN. The comparison is in run.workdir.
+
+  Args:
+    study: the study.
+    experiment: default values that all variants share. Every field can be overridden with --part.field VALUE.
+    description: docstring of the script, for --help.
+    arguments: the command line. None: sys.argv[1:].
   """
   answer_planner(None, study.kinds, arguments)
   command, rest = split_command(arguments, COMMANDS)
@@ -98,12 +105,12 @@ def _plan(study: Study, experiment: Any, description: str | None, arguments: Seq
   from mmjax.plan.command import run
 
   if study.train is not None:
-    raise UserError("the runs of this study have a training of their own, which plan does not know")
+    raise UserError("this study has its own training function, which plan cannot compile")
   return run(experiment, description, arguments, kinds=study.kinds)
 
 
 def members(study: Study, experiment: Any) -> list[Member]:
-  """Every run of the study, seed by seed, so that a table of all variants is there early."""
+  """List the runs of a study, ordered by seed, so that a table of all variants is complete early."""
   runs = []
   for seed in range(experiment.run.seed, experiment.run.seed + study.seeds):
     for variant in study.variants:
@@ -139,13 +146,13 @@ def _one(study: Study, command: str, member: Member) -> int:
   if study.train is None:
     return _train(member, study.kinds) if command == "train" else _evaluate(member.experiment.run.workdir, study.kinds)
   if command == "evaluate":
-    raise UserError("the runs of this study keep no checkpoints: train measures them")
+    raise UserError("the runs of this study keep no checkpoints: the command train evaluates them")
   study.train(member)
   return 0
 
 
 def _train(member: Member, kinds: tuple[type[Kind], ...]) -> int:
-  """Trains and measures one run; one that is finished and measured is left as it is."""
+  """Train and evaluate one run. Does nothing if it is finished and evaluated."""
   import jax
 
   from mmjax.evaluate import measure, write_report
@@ -153,7 +160,7 @@ def _train(member: Member, kinds: tuple[type[Kind], ...]) -> int:
 
   experiment = member.experiment
   if _finished(experiment):
-    Console().print("finished and measured already", highlight=False)
+    Console().print("already finished and evaluated", highlight=False)
     return 0
   if member.variant.prepare is not None:
     member.variant.prepare(experiment)
@@ -162,7 +169,7 @@ def _train(member: Member, kinds: tuple[type[Kind], ...]) -> int:
     return outcome.exit_status
   measure(outcome.run)
   write_report(experiment.run.workdir, outcome.run)
-  jax.clear_caches()  # the next variant compiles its own step
+  jax.clear_caches()  # the next variant compiles another step
   return 0
 
 
@@ -188,7 +195,7 @@ def _evaluate(workdir: Path, kinds: tuple[type[Kind], ...]) -> int:
 
 
 def _report(study: Study, workdir: Path) -> None:
-  """The report of a run that was measured; a study that trains its runs itself keeps nothing to make one of."""
+  """Write the report of a run that was evaluated. Studies with their own `train` have no report per run."""
   from mmjax.evaluate import write_report
   from mmjax.run import load_run
 

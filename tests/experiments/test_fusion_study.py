@@ -70,4 +70,4 @@ def test_train_and_report(script, tmp_path, capsys):
 
 def test_there_is_nothing_to_evaluate_again(script, tmp_path, capsys):
   assert call(script.STUDY, script.EXPERIMENT, "evaluate", "--run.workdir", str(tmp_path)) == 2
-  assert "keep no checkpoints: train measures them" in " ".join(capsys.readouterr().err.split())
+  assert "keep no checkpoints: the command train evaluates them" in " ".join(capsys.readouterr().err.split())

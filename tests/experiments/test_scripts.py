@@ -95,7 +95,7 @@ def metrics(text: str) -> dict[str, float]:
   [
     (["trian"], "unknown command 'trian'; commands are train, evaluate, report"),
     (["train", "--run.stepz", "3"], "--run.steps"),
-    (["train", "--run.ste" + "p" * 30_000, "3"], "an option of 30,009 characters is none: --run.step"),
+    (["train", "--run.ste" + "p" * 30_000, "3"], "no option has 30,009 characters: --run.step"),
     (["train", "--run.steps", "0"], "run.steps is 0"),
     (["train", "--run.batch-size", "12"], "such as"),
     (["train", "--model.image.num-heads", "5"], "divisible by num_heads=5"),
@@ -135,7 +135,7 @@ def test_help_shows_every_field_with_type_default_and_meaning():
   text = " ".join(done.stdout.replace("│", " ").split())
   assert "--run.steps INT Optimiser steps." in text
   assert "--model.image.pool {cls,mean,map,flat,cls_mean,queries}" in text
-  assert "evaluate measure the newest checkpoint" in text
+  assert "evaluate evaluate the newest checkpoint" in text
 
 
 def test_help_may_be_read_in_part():

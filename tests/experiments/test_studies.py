@@ -56,7 +56,7 @@ def test_an_own_loss_is_compared_with_the_built_in_ones(scripts, options, tmp_pa
   capsys.readouterr()
   assert call(study, script.EXPERIMENT, "train", *where) == 0  # everything is there: nothing is trained again
   said = capsys.readouterr().out
-  assert said.count("finished and measured already") == 4 and "| poly | 16 | 2 |" in said
+  assert said.count("already finished and evaluated") == 4 and "| poly | 16 | 2 |" in said
 
 
 def test_a_study_s_own_configuration_is_planned(scripts, options, tmp_path, capsys):
@@ -66,7 +66,7 @@ def test_a_study_s_own_configuration_is_planned(scripts, options, tmp_path, caps
   assert "FITS" in capsys.readouterr().out and (tmp_path / "plan" / "cpu-2.json").exists()
   own = dataclasses.replace(script.STUDY, train=lambda member: None)
   assert call(own, script.EXPERIMENT, "plan", *where) == 2
-  assert "a training of their own" in capsys.readouterr().err
+  assert "its own training function" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
