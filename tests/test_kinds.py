@@ -72,7 +72,7 @@ def test_towers_of_a_shared_space_are_chosen_one_by_one():
     ("--model cocca", "unknown model 'cocca'. Did you mean 'coca'? There are: two_tower, albef"),
     ("--objectives.0.loss", "takes one name, got 0; there are softmax, sigmoid"),
     ("--objectives.0.loss.margin 0.3", "softmax has no 'margin'; choose --objectives.0.loss hinge, semi_hard, triplet"),
-    ("--objectives.0.loss mine", "A class of your own must be given in kinds="),
+    ("--objectives.0.loss mine", "Classes of a script must be passed in kinds="),
   ],
 )
 def test_a_wrong_name_is_answered_with_the_names_there_are(line, said):
@@ -93,7 +93,7 @@ def test_json_names_the_class_of_every_open_field():
   assert fields["objectives"][0]["loss"] == {"class": "Mine", "margin": 0.25}
   assert fields["model"]["class"] == "TwoTowerConfig" and fields["model"]["image"]["class"] == "ViTConfig"
   assert from_json(fields, kinds=(Mine,)) == experiment
-  with pytest.raises(ConfigError, match=r"unknown pair loss 'Mine'.*must be given in kinds=.*objectives"):
+  with pytest.raises(ConfigError, match=r"unknown pair loss 'Mine'.*must be passed in kinds=.*objectives"):
     from_json(fields)
 
 
@@ -109,7 +109,7 @@ def test_json_that_names_no_class_is_refused_by_field(value):
 
 def test_two_classes_of_one_name_are_refused():
   other = dataclasses.make_dataclass("Softmax", [], bases=(PairLoss,), frozen=True)
-  with pytest.raises(ConfigError, match="have one name, 'softmax'; rename one"):
+  with pytest.raises(ConfigError, match="have the same name, 'softmax'; rename one"):
     check((*KINDS, other))
   with pytest.raises(ConfigError, match="is not a dataclass that inherits from a base"):
     check((int,))

@@ -96,10 +96,10 @@ class Knowing(nn.Module):
     masks = self.get_variable("params", "relevance")
     return (tokens[:, 0, :-1] @ (masks.reshape(len(masks), -1) - 0.5)).reshape(-1, SIZE, SIZE)
 
-  def word_logits(self, tokens):
+  def word_logits(self, tokens, *, fused=True):
     return jax.nn.one_hot(tokens[..., 0].astype(jnp.int32), self.config.text.vocab_size)
 
-  def decode(self, ids, context, *, rng=None, cache=None):
+  def decode(self, ids, context, *, rng=None, cache=None, text=None):
     """The words that the table has for the row, one after another; `layers` of the cache keep the row."""
     rows = context.pooled if context is not None else cache.layers[0]
     said = self.get_variable(

@@ -160,7 +160,7 @@ class Parrot(nn.Module):
     assert segment is not None
     return Encoded(jnp.zeros((*ids.shape, 1)), ids > 0, jnp.zeros((len(ids), 1)))
 
-  def word_logits(self, tokens):
+  def word_logits(self, tokens, *, fused=True):
     return jnp.broadcast_to(jax.nn.one_hot(self.word, 400)[None, None], (*tokens.shape[:2], 400))
 
   def next_logits(self, pooled):

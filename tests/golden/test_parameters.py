@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from mmjax.interop.shapes import flatten
-from mmjax.models.build import build, init_params
+from mmjax.models.config import init_params
 from tests.golden.values import check
 from tests.interop.test_native import CONFIGS
 from tests.train.test_systems import SYSTEMS
@@ -18,5 +18,5 @@ def test_golden_parameters(name):
 
 
 def parameters(config) -> dict[str, str]:
-  shapes = jax.eval_shape(lambda: init_params(build(config), jax.random.key(0)))
+  shapes = jax.eval_shape(lambda: init_params(config.build(), jax.random.key(0)))
   return {path: f"{leaf.dtype.name}{list(leaf.shape)}" for path, leaf in sorted(flatten(shapes).items())}

@@ -18,7 +18,7 @@ from mmjax import load_run
 from mmjax.data import TokenizerConfig
 from mmjax.evaluate import evaluate
 from mmjax.evaluate.suite import measure
-from mmjax.train.loop import train, with_tokenizer
+from mmjax.train.loop import train
 from tests.golden.values import FOLDER, check, leaves, numbers
 from tests.tiny import MODEL, experiment
 
@@ -52,7 +52,7 @@ def run(emoji):
 
 def test_golden_workdir_is_read(run):
   assert run.step == 2
-  assert with_tokenizer(EXPERIMENT, run.tokenizer) == dataclasses.replace(
+  assert fitted(EXPERIMENT, run.tokenizer, num_records=1) == dataclasses.replace(
     run.experiment, data=EXPERIMENT.data, run=EXPERIMENT.run
   )
   check("workdir", "ids", run.tokenizer(TEXTS).tolist())

@@ -9,12 +9,14 @@ import jax
 import numpy as np
 import pytest
 
+from mmjax.catalogue import KINDS
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, RunConfig, from_json, to_json
 from mmjax.fusion.config import FusionConfig
+from mmjax.kinds import of_base
 from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
@@ -30,13 +32,17 @@ from mmjax.objectives import (
   AnswerText,
   Caption,
   Contrastive,
+  Hinge,
   MaskedBoth,
   MaskedPatches,
   MaskedWords,
   Matching,
   MomentumContrastive,
   NextSentence,
+  PairLoss,
   Relevance,
+  Softmax,
+  Unicl,
 )
 from mmjax.parallel.mesh import ParallelConfig, put_batch
 from mmjax.train.config import OptimizerConfig
@@ -90,9 +96,9 @@ SYSTEMS = {
       init_logit_bias=-3.0,
     ),
     (
-      *(Contrastive(loss=loss) for loss in LOSSES),
-      *(Contrastive(loss=loss, between=VIEWS, mask_same_concept=True, tile_size=4) for loss in ("softmax", "hinge")),
-      Contrastive(loss="unicl", between=VIEWS, labels="group"),
+      *(Contrastive(loss=loss()) for loss in of_base(PairLoss, KINDS)),
+      *(Contrastive(loss=loss, between=VIEWS, mask_same_concept=True, tile_size=4) for loss in (Softmax(), Hinge())),
+      Contrastive(loss=Unicl(), between=VIEWS, labels="group"),
     ),
   ),
   "vqa_writer": (
