@@ -24,151 +24,91 @@ Controls: a model that could interact, but sees one modality only.
 """
 
 import dataclasses
-import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
+from mmjax.data import Column, DataConfig, Source
 from mmjax.data.digits_words import TRUTH, WORDS, DigitsWords
-from mmjax.errors import UserError
+from mmjax.evaluate import EvaluationConfig, Evaluator, make_result
+from mmjax.evaluate.forward import over_rows
+from mmjax.experiment import Experiment, RunConfig
 from mmjax.files import write_atomically
-from mmjax.fusion import FusionKind
-from mmjax.fusion.config import FusionConfig
-from mmjax.models import SHARDING_RULES
-from mmjax.models.pair import PairConfig, PairModel
+from mmjax.fusion import FusionConfig, FusionKind
+from mmjax.models import PairConfig
 from mmjax.objectives import Answer
-from mmjax.parallel.mesh import ParallelConfig, check_batch_size, make_mesh, put_batch
 from mmjax.study import Member, Study, Variant, main
-from mmjax.train.metrics import JsonLines
-from mmjax.train.numerics import NumericsConfig, no_losses
-from mmjax.train.optimizer import OptimizerConfig, make_optimizer
-from mmjax.train.provenance import write_config
-from mmjax.train.state import TrainState, init_state, state_shardings
-from mmjax.train.step import Step, make_step
+from mmjax.train import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
-  """How long, how much, and where."""
+class Pairs(Source):
+  """Every digit of scikit-learn with every word: `pixels`, `word` (its number) and `true` of a record."""
 
-  workdir: Path = Path("runs/fusion_study")
-  """Folder of all runs and of the comparison."""
-  steps: int = 500
-  """Optimiser steps."""
-  batch_size: int = 128
-  """Pairs per step."""
-  seed: int = 0
-  """Data order and initialisation are functions of it."""
+  def open(self, split, reading):
+    return DigitsWords("train" if split == "train" else "test")
 
 
 @dataclasses.dataclass(frozen=True)
-class PairExperiment:
-  """One run of the study."""
+class Field(Column):
+  """A field of a record as it is."""
 
-  model: PairConfig = PairConfig(fusion=FusionConfig(width=32, depth=2, num_heads=2, mlp_dim=64))
-  """Towers and fusion."""
-  optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3, warmup_steps=50, weight_decay=0.01)
-  """Optimiser, schedule and per-parameter rules."""
-  parallel: ParallelConfig = ParallelConfig()
-  """Mesh, placement and microbatches."""
-  run: RunConfig = RunConfig()
-  """Steps, batch size, seed and the workdir."""
+  name: str = "pixels"
+  """The field."""
+  shape: tuple[int, ...] = (8, 8, 3)
+  """Its shape."""
+  dtype: Literal["float32", "int32"] = "float32"
+  """Its dtype."""
+
+  def arrays(self, name, making):
+    return {name: (self.shape, np.dtype(self.dtype))}
+
+  def row(self, record, rng, fitted):
+    return np.asarray(record[self.name], self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
-class Compiled:
-  """A variant's programs, which its seeds share."""
+class Truths(Evaluator):
+  """Accuracy over all test digits and words. How often each word is said of each digit is written to said.json."""
 
-  step: Step
-  initial_state: Callable[[int], TrainState]
-  logits: Callable[[Any, Mapping[str, np.ndarray]], Float[jax.Array, "batch 2"]]
-  mesh: jax.sharding.Mesh
+  def metrics(self, experiment):
+    return ["digits_words/accuracy"]
 
-
-@functools.cache
-def compiled(config: PairConfig, optimizer: OptimizerConfig, parallel: ParallelConfig, run: RunConfig) -> Compiled:
-  """The repository's training step for a variant; its two programs compile when they are first called."""
-  model, mesh = PairModel(config), make_mesh(parallel)
-  check_batch_size(run.batch_size, mesh, parallel.microbatches)
-  example = {name: jnp.asarray(rows[:1]) for name, rows in splits()["test"].all_pairs().items()}
-  init = lambda key: model.init(key, example)["params"]
-  core = make_optimizer(optimizer, jax.eval_shape(init, jax.random.key(0)), run.steps, None)
-  numerics = NumericsConfig()
-  fresh = lambda seed: init_state(init, core, seed=seed, ema=False, recent_losses=no_losses(numerics))
-  shardings = state_shardings(jax.eval_shape(fresh, 0), SHARDING_RULES, mesh)
-  step = make_step(
-    model,
-    (Answer(),),
-    core,
-    optimizer,
-    steps=run.steps,
-    mesh=mesh,
-    microbatches=parallel.microbatches,
-    shardings=shardings,
-    numerics=numerics,
-  )
-  logits = jax.jit(lambda params, batch: model.apply({"params": params}, batch))
-  return Compiled(step, jax.jit(fresh, out_shardings=shardings), logits, mesh)
+  def run(self, run, shared):
+    test = DigitsWords("test")
+    pairs = test.all_pairs()
+    take = lambda places: {name: pairs[name][places] for name in ("image", "text")}
+    yes = np.concatenate([logits.argmax(1) for logits in over_rows(run, answers, len(pairs["answer"]), take)]) == 1
+    said = [yes.reshape(-1, len(WORDS))[test.digits == digit].mean(0).round(4).tolist() for digit in range(10)]
+    write_atomically(run.workdir / "said.json", json.dumps(said) + "\n")
+    found = {"accuracy": float((yes == pairs["answer"]).mean())}, {"accuracy": 0.5}
+    return [make_result(run, "digits_words", "vqa", "digits and words, unseen pictures", yes, found, table="answers")]
 
 
-@functools.cache
-def splits() -> dict[str, DigitsWords]:
-  return {name: DigitsWords(name) for name in ("train", "test")}
+def answers(model, batch):
+  """The two logits, false and true, of every pair."""
+  return model(batch)
 
 
-def train(member: Member) -> None:
-  """Trains and measures one run; one that is there already is left as it is."""
-  experiment: Any = member.experiment
-  run, workdir = experiment.run, experiment.run.workdir.expanduser()
-  results = workdir / "results.json"
-  if results.exists() and json.loads(results.read_text())[0]["step"] == run.steps:
-    return
-  shared = dataclasses.replace(run, workdir=Path(), seed=0)  # what the programs do not depend on
-  programs = compiled(experiment.model, experiment.optimizer, experiment.parallel, shared)
-  workdir.mkdir(parents=True, exist_ok=True)
-  write_config(experiment, workdir / "config.json")
-  log, state = JsonLines(workdir / "metrics.jsonl", resumed_from=0), programs.initial_state(run.seed)
-  for step in range(1, run.steps + 1):
-    rows = splits()["train"].batch(run.batch_size, seed=run.seed, step=step)
-    state, metrics = programs.step(state, put_batch(rows, programs.mesh))
-    if step % 50 == 0 or step == run.steps:
-      numbers = {name: float(metrics[name]) for name in ("loss", "answer_accuracy", "grad_norm", "learning_rate")}
-      if not math.isfinite(numbers["loss"] + numbers["grad_norm"]):
-        raise UserError(f"{workdir}: step {step} is not finite: {numbers}; try a lower --optimizer.learning-rate")
-      log.write(step, numbers)
-  log.close()
-  measure(member, programs, state)
-
-
-def measure(member: Member, programs: Compiled, state: TrainState) -> None:
-  """Asks about every test picture and word; writes results.json, and how often each word was said of each digit."""
-  experiment: Any = member.experiment
-  test, pairs = splits()["test"], splits()["test"].all_pairs()
-  logits = np.asarray(programs.logits(state.params, pairs))
-  yes = logits.argmax(1) == 1
-  result = {
-    "title": "digits and words, unseen pictures",
-    "dataset": "digits_words",
-    "model": experiment.model.fusion.kind,
-    "pretrained": "",
-    "task": "vqa",
-    "language": "en",
-    "step": experiment.run.steps,
-    "n": len(yes),
-    "metrics": {"accuracy": float((yes == pairs["answer"]).mean())},
-    "chance": {"accuracy": 0.5},
-  }
-  said = [yes.reshape(-1, len(WORDS))[test.digits == digit].mean(0).round(4).tolist() for digit in range(10)]
-  workdir = experiment.run.workdir.expanduser()
-  write_atomically(workdir / "said.json", json.dumps(said) + "\n")
-  write_atomically(workdir / "results.json", json.dumps([result], indent=2) + "\n")
+EXPERIMENT = Experiment(
+  data=DataConfig(
+    source=Pairs(),
+    columns={
+      "image": Field(),
+      "text": Field("word", (1,), "int32"),
+      "answer": Field("true", (), "int32"),
+    },
+  ),
+  model=PairConfig(fusion=FusionConfig(width=32, depth=2, num_heads=2, mlp_dim=64)),
+  objectives=(Answer(),),
+  optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50, weight_decay=0.01),
+  evaluation=EvaluationConfig(batch_size=4096, evaluators={"truths": Truths()}),
+  run=RunConfig(workdir=Path("runs/fusion_study"), steps=500, batch_size=128, log_every=50, tensorboard=False),
+)
 
 
 def tables(runs: Sequence[Member]) -> Any:
@@ -194,18 +134,19 @@ def tables(runs: Sequence[Member]) -> Any:
   return figure
 
 
-def fused_by(kind: FusionKind, **fields: Any) -> Callable[[PairExperiment], PairExperiment]:
-  def change(experiment: PairExperiment) -> PairExperiment:
-    fusion = dataclasses.replace(experiment.model.fusion, kind=kind, **fields)
-    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, fusion=fusion))
+def fused_by(kind: FusionKind, **fields: Any) -> Callable[[Experiment], Experiment]:
+  def change(experiment: Experiment) -> Experiment:
+    model: Any = experiment.model
+    fusion = dataclasses.replace(model.fusion, kind=kind, **fields)
+    return dataclasses.replace(experiment, model=dataclasses.replace(model, fusion=fusion))
 
   return change
 
 
-def blind_to(modality: Literal["image", "text"]) -> Callable[[PairExperiment], PairExperiment]:
-  def change(experiment: PairExperiment) -> PairExperiment:
-    seeing = fused_by("mlp")(experiment)
-    return dataclasses.replace(seeing, model=dataclasses.replace(seeing.model, blind=modality))
+def blind_to(modality: Literal["image", "text"]) -> Callable[[Experiment], Experiment]:
+  def change(experiment: Experiment) -> Experiment:
+    model: Any = fused_by("mlp")(experiment).model
+    return dataclasses.replace(experiment, model=dataclasses.replace(model, blind=modality))
 
   return change
 
@@ -237,11 +178,10 @@ STUDY = Study(
   ),
   metrics={"accuracy": "digits_words/accuracy"},
   seeds=3,
-  train=train,
+  kinds=(Pairs, Field, Truths),
+  reports=False,
   pictures={PICTURE: tables},
 )
-
-EXPERIMENT = PairExperiment()
 
 if __name__ == "__main__":
   main(STUDY, EXPERIMENT, description=__doc__)

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from mmjax.cli import answer_planner, answered, parse, split_command, started
-from mmjax.errors import UserError
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind
 
@@ -55,8 +54,7 @@ class Study:
     axis: label of the axis of `Variant.x`. None: variants have no position on an axis.
     seeds: number of runs per variant. Their seeds start at run.seed. The table shows mean and spread.
     kinds: the classes that the script defines, as in mmjax.cli.main.
-    train: function that trains and evaluates a run instead of mmjax.train.loop.train, and writes its results.json
-      unless that exists. Use it for runs so short that compiling, loading and saving take longer than the training.
+    reports: False for many short runs: each writes its results, and only the command `report` draws its report.html.
     pictures: {heading: function that makes a matplotlib figure from the runs}, for the comparison.
   """
 
@@ -65,20 +63,20 @@ class Study:
   axis: str | None = None
   seeds: int = 1
   kinds: tuple[type[Kind], ...] = ()
-  train: Callable[["Member"], None] | None = None
+  reports: bool = True
   pictures: Mapping[str, Callable[[Sequence["Member"]], Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """One run of a study. In a study with its own `train`, the experiment may have a type that the script defines."""
+  """One run of a study."""
 
   variant: Variant
-  experiment: Any
+  experiment: Experiment
 
 
 def main(
-  study: Study, experiment: Any, *, description: str | None = None, arguments: Sequence[str] | None = None
+  study: Study, experiment: Experiment, *, description: str | None = None, arguments: Sequence[str] | None = None
 ) -> NoReturn:
   """Parse the command line of a study, run the command, and exit with its status.
 
@@ -101,15 +99,13 @@ def main(
   sys.exit(status)
 
 
-def _plan(study: Study, experiment: Any, description: str | None, arguments: Sequence[str]) -> int:
+def _plan(study: Study, experiment: Experiment, description: str | None, arguments: Sequence[str]) -> int:
   from mmjax.plan.command import run
 
-  if study.train is not None:
-    raise UserError("this study has its own training function, which plan cannot compile")
   return run(experiment, description, arguments, kinds=study.kinds)
 
 
-def members(study: Study, experiment: Any) -> list[Member]:
+def members(study: Study, experiment: Experiment) -> list[Member]:
   """List the runs of a study, ordered by seed, so that a table of all variants is complete early."""
   runs = []
   for seed in range(experiment.run.seed, experiment.run.seed + study.seeds):
@@ -125,33 +121,41 @@ def _folder(name: str) -> str:
   return re.sub(r"[^\w.=-]+", "_", name.replace("..", "")).strip("_")
 
 
-def _run(study: Study, command: str, experiment: Any) -> int:
+def _run(study: Study, command: str, experiment: Experiment) -> int:
   from mmjax.evaluate.comparison import write_comparison
 
   runs = members(study, experiment)
+  programs = _shared_programs() if study.seeds > 1 else None
   for place, member in enumerate(runs, 1):
     workdir = member.experiment.run.workdir
     if command == "report":
       _report(study, workdir)
       continue
     Console().print(f"\n[bold]{place} of {len(runs)}: {member.variant.name}[/], {workdir}", highlight=False)
-    status = _one(study, command, member)
-    if status:
+    if command == "evaluate":
+      _evaluate(workdir, study.kinds)
+    elif status := _train(study, member, programs):
       return status
   write_comparison(study, runs, experiment.run.workdir)
   return 0
 
 
-def _one(study: Study, command: str, member: Member) -> int:
-  if study.train is None:
-    return _train(member, study.kinds) if command == "train" else _evaluate(member.experiment.run.workdir, study.kinds)
-  if command == "evaluate":
-    raise UserError("the runs of this study keep no checkpoints: the command train evaluates them")
-  study.train(member)
-  return 0
+def _shared_programs() -> Callable[..., Any]:
+  """mmjax.train.setup.prepare, once for all runs that differ only in seed and workdir: they share compiled programs."""
+  from mmjax.train.setup import prepare
+
+  made: dict[Any, Any] = {}
+
+  def prepared(experiment: Experiment, core: Any, *, kinds: tuple[type[Kind], ...]) -> Any:
+    key = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, seed=0, workdir=Path()))
+    if key not in made:
+      made[key] = prepare(key, core, kinds=kinds)
+    return dataclasses.replace(made[key], experiment=experiment)
+
+  return prepared
 
 
-def _train(member: Member, kinds: tuple[type[Kind], ...]) -> int:
+def _train(study: Study, member: Member, programs: Callable[..., Any] | None) -> int:
   """Train and evaluate one run. Does nothing if it is finished and evaluated."""
   import jax
 
@@ -164,12 +168,14 @@ def _train(member: Member, kinds: tuple[type[Kind], ...]) -> int:
     return 0
   if member.variant.prepare is not None:
     member.variant.prepare(experiment)
-  outcome = train(experiment, kinds=kinds)
+  outcome = train(experiment, kinds=study.kinds, made_by=programs)
   if outcome.exit_status:
     return outcome.exit_status
   measure(outcome.run)
-  write_report(experiment.run.workdir, outcome.run)
-  jax.clear_caches()  # the next variant compiles another step
+  if study.reports:
+    write_report(experiment.run.workdir, outcome.run)
+  if programs is None:
+    jax.clear_caches()  # the next variant compiles another step
   return 0
 
 
@@ -186,18 +192,17 @@ def _finished(experiment: Experiment) -> bool:
   return step == experiment.run.steps
 
 
-def _evaluate(workdir: Path, kinds: tuple[type[Kind], ...]) -> int:
+def _evaluate(workdir: Path, kinds: tuple[type[Kind], ...]) -> None:
   from mmjax.evaluate import measure
   from mmjax.run import load_run
 
   measure(load_run(workdir, kinds=kinds))
-  return 0
 
 
 def _report(study: Study, workdir: Path) -> None:
-  """Write the report of a run that was evaluated. Studies with their own `train` have no report per run."""
+  """Write the report of a run that was evaluated."""
   from mmjax.evaluate import write_report
   from mmjax.run import load_run
 
-  if study.train is None and (workdir.expanduser() / "results.json").exists():
+  if (workdir.expanduser() / "results.json").exists():
     write_report(workdir, load_run(workdir, kinds=study.kinds))

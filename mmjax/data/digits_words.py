@@ -10,6 +10,7 @@ loss is convex in their sum, so 0 is what training an additive model ends at (lo
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
@@ -58,15 +59,18 @@ class DigitsWords:
     chosen = held_out if split == "test" else np.setdiff1d(np.concatenate(places), held_out)
     self.images = np.repeat(data.images[chosen, :, :, None] / 8 - 1, 3, axis=3).astype(np.float32)
     self.digits = data.target[chosen].astype(np.int32)
-    self._of_digit = [np.flatnonzero(self.digits == digit) for digit in range(10)]
 
-  def batch(self, size: int, *, seed: int, step: int) -> dict[str, np.ndarray]:
-    """Pairs of a uniform digit's picture and a uniform word: a function of its arguments and of nothing else."""
-    random = np.random.default_rng([seed, step])
-    shares = random.random(size)
-    digits = random.integers(0, 10, size)
-    places = np.array([self._of_digit[d][int(share * len(self._of_digit[d]))] for d, share in zip(digits, shares)])
-    return self._pairs(places, random.integers(0, len(WORDS), size))
+  def __len__(self) -> int:
+    """Number of pairs: every image with every word."""
+    return len(self.digits) * len(WORDS)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    """A pair: `pixels`, the `word` (its number, [1]), and whether it is `true`."""
+    place, word = divmod(index, len(WORDS))
+    digit = int(self.digits[place])
+    name = f"digits_words/{place}/{list(WORDS)[word]}"
+    true = bool(TRUTH[digit, word])
+    return {"id": name, "concept": index, "pixels": self.images[place], "word": [word], "true": true}
 
   def all_pairs(self) -> dict[str, np.ndarray]:
     """Every picture with every word."""

@@ -39,6 +39,9 @@ class PairConfig(ModelConfig):
         f"late fusion averages decisions: fusion.width={self.fusion.width} must be num_answers={self.num_answers}"
       )
 
+  def example(self, batch_size: int) -> dict[str, Array]:
+    return {"image": self.image.example(batch_size), "text": jnp.zeros((batch_size, 1), jnp.int32)}
+
   def build(self) -> nn.Module:
     return PairModel(self)
 

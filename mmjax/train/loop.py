@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ def train(
   experiment: Experiment,
   core: optax.GradientTransformation | None = None,
   kinds: tuple[type[Kind], ...] = (),
+  made_by: Callable[..., Training] | None = None,
 ) -> Outcome:
   """Trains to experiment.run.steps, from the newest checkpoint of the workdir if it holds one.
 
@@ -55,6 +56,7 @@ def train(
     experiment: the run; the vocabulary of its text tower is taken from the data's tokenizer.
     core: an optax transformation in place of optimizer.algorithm.
     kinds: classes of the script's own, as in mmjax.cli.main.
+    made_by: called in place of mmjax.train.setup.prepare; runs that differ in their seed can share what it makes.
   Raises:
     UserError: the configuration, the data or a checkpoint is wrong, or the numbers became NaN or jumped.
   """
@@ -64,7 +66,7 @@ def train(
   tokenizer = make_tokenizer(experiment.data, source) if any(c.tokenizes for c in columns.values()) else None
   experiment = fitted(experiment, tokenizer, num_records=len(source))
   check_needs(experiment, source_features(source), tokenizer)
-  training = prepare(experiment, core, kinds=kinds)
+  training = (made_by or prepare)(experiment, core, kinds=kinds)
   check_tokenizers(training.step.teachers, tokenizer)
   learnt = fit_columns(columns, source)
   workdir = make_workdir(experiment.run.workdir)

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Training:
     shardings: where each of its leaves lies.
     step: (state, batch) -> (state, metrics), jitted.
     optimizer: the optax transformation.
+    fresh: the random state before the first step, a jitted function of the seed.
   """
 
   experiment: Experiment
@@ -63,13 +64,15 @@ class Training:
   shapes: TrainState
   shardings: TrainState
   step: Step
+  fresh: Callable[[Any], TrainState]
 
   def initial_state(self) -> TrainState:
     """The state before the first step, each leaf made, or read from pretrained weights, where it belongs."""
-    fresh = functools.partial(_state, self.experiment, self.model, self.optimizer)
+    seed = self.experiment.run.seed
     if self.experiment.pretrained.path is not None:
+      fresh = functools.partial(_state, self.experiment, self.model, self.optimizer, seed)
       return pretrained_state(fresh, self.experiment.pretrained, self.shapes, self.shardings)
-    return jax.jit(fresh, out_shardings=self.shardings)()
+    return self.fresh(jnp.uint32(seed))
 
 
 def prepare(
@@ -95,7 +98,7 @@ def prepare(
   params = jax.eval_shape(lambda: _params(experiment, model, jax.random.key(0)))
   optimizer = make_optimizer(config, params, run.steps, core)
   check_moves(experiment, params)
-  shapes = jax.eval_shape(lambda: _state(experiment, model, optimizer))
+  shapes = jax.eval_shape(lambda: _state(experiment, model, optimizer, run.seed))
   shardings = state_shardings(shapes, placement_rules(experiment), mesh)
   step = make_step(
     model,
@@ -109,7 +112,8 @@ def prepare(
     numerics=experiment.numerics,
     teachers=make_teachers(experiment.objectives, experiment.model, mesh, kinds),
   )
-  return Training(experiment, model, mesh, optimizer, shapes, shardings, step)
+  fresh = jax.jit(functools.partial(_state, experiment, model, optimizer), out_shardings=shardings)
+  return Training(experiment, model, mesh, optimizer, shapes, shardings, step, fresh)
 
 
 def check_needs(experiment: Experiment, features: tuple[str, ...], tokenizer: Tokenizer | None) -> None:
@@ -230,11 +234,13 @@ def _memory(experiment: Experiment) -> Any:
   return {name: memory for name, memory in kept.items() if memory is not None} or None
 
 
-def _state(experiment: Experiment, model: nn.Module, optimizer: optax.GradientTransformation) -> TrainState:
+def _state(
+  experiment: Experiment, model: nn.Module, optimizer: optax.GradientTransformation, seed: Any
+) -> TrainState:
   return init_state(
     lambda key: _params(experiment, model, key),
     optimizer,
-    seed=experiment.run.seed,
+    seed=seed,
     ema=experiment.optimizer.ema_decay > 0,
     memory=_memory(experiment),
     recent_losses=no_losses(experiment.numerics),

@@ -48,7 +48,7 @@ def init_state(
   init_params: Callable[[Array], Params],
   optimizer: optax.GradientTransformation,
   *,
-  seed: int,
+  seed: int | UInt32[Array, ""],
   ema: bool,
   memory: Any = None,
   recent_losses: Any = None,

@@ -18,7 +18,7 @@ from mmjax import load_run
 from mmjax.data import TokenizerConfig
 from mmjax.evaluate import evaluate
 from mmjax.evaluate.suite import measure
-from mmjax.train.loop import train
+from mmjax.train.loop import fitted, train
 from tests.golden.values import FOLDER, check, leaves, numbers
 from tests.tiny import MODEL, experiment
 
