@@ -25,8 +25,8 @@ other texts with AUC .888 and .900 (seeds 1, 2), and a seventh of the 405 concep
 .88 of the rest). Tried for the .95 there, seed 0: negatives drawn at random .874 (most similar: .458); the same with
 weight decay .5, dropped paths and much more augmentation .853; a class token in place of all patches side by side .866
 (text to picture .272), and half of the patches dropped besides .780. Towers of 128 that read all concepts and languages
-learn next to nothing in 250 steps. Twice as many concepts (--data.limit 1700) take longer: after 560 steps the match
-loss still stands at .615 of .637.
+learn next to nothing in 250 steps. Twice as many concepts (--data.source.limit 1700) take longer: after 560 steps the
+match loss still stands at .615 of .637.
 """
 
 import dataclasses

@@ -17,7 +17,7 @@ when the loss of the next sentence stays at ln 2 (runs of 1,500 steps ended with
 from pathlib import Path
 
 from mmjax.cli import main
-from mmjax.data.config import DataConfig, TextsConfig, TokenizerConfig
+from mmjax.data import DataConfig, Texts, TokenizerConfig
 from mmjax.encoders.bert import bert_config
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.bert import BertConfig
@@ -26,8 +26,7 @@ from mmjax.train.config import OptimizerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(
-    source="texts",
-    texts=TextsConfig(examples=20_000),
+    source=Texts(examples=20_000),
     tokenizer=TokenizerConfig(
       vocab_size=2000, max_length=24, cls_token="<cls>", sep_token="<sep>", mask_token="<mask>"
     ),

@@ -18,10 +18,10 @@ People in all their skin tones by two artists (4,218 pictures of 346 concepts), 
     captions written, CIDEr               .197   .275       .180   .200       .251   .228
 
 So both claims hold; the second by little (standard error .02 at 388 pictures), but five lines of six and the mean of
-every seed go the same way. A name must be seen often for that: with one picture by each artist (--data.limit 800,
---data.no-skin-tones, all groups, 600 steps) the contrast learns the wrong pairs by heart before matching is learnt, AUC
-.60 to .62 at any step, and R@1 falls from .249 to .109. Re-ranking by the match head hurts here as well (.05 to .08).
-Negatives are drawn at random; hard ones were tried with one picture by each artist only (.598).
+every seed go the same way. A name must be seen often for that: with one picture by each artist (--data.source.limit
+800, --data.source.no-skin-tones, all groups, 600 steps) the contrast learns the wrong pairs by heart before matching is
+learnt, AUC .60 to .62 at any step, and R@1 falls from .249 to .109. Re-ranking by the match head hurts here as well
+(.05 to .08). Negatives are drawn at random; hard ones were tried with one picture by each artist only (.598).
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ from clip_emoji import EXPERIMENT as CLIP
 from clip_emoji import NAMES
 from rich.console import Console
 
+from mmjax.data import Emoji
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.nn.words import WordsConfig
@@ -44,10 +45,7 @@ EXPERIMENT = dataclasses.replace(
   CLIP,
   data=dataclasses.replace(
     NAMES,
-    groups=("people-and-body",),
-    skin_tones=True,
-    limit=None,
-    languages=(),
+    source=Emoji(groups=("people-and-body",), languages=()),
     corrupt_captions=0.4,
     tokenizer=dataclasses.replace(NAMES.tokenizer, bos_token="<bos>"),
   ),

@@ -6,10 +6,10 @@ warm-up, cosine decay, temperature from 0.07 and clipped at 100; a random square
 augmentation.
 
 What cannot be run here: the pairs are not public, and neither is such a machine here. Point it at pictures of
-your own with `--data.path DIR` (or `--data.source tfds --data.name ...`); their captions get a byte-level BPE
-of CLIP's size, unless `--data.tokenizer.path` names one. What it would take elsewhere (a v5e:16x16 reaches 50% of its
-peak, and 34% with blocks scanned and computed again, which compile three times as fast: `--model.image.scan
---model.image.remat attention`, the same for `text`):
+your own with `--data.source.path DIR` (or `--data.source tfds --data.source.name ...`); their captions get a
+byte-level BPE of CLIP's size, unless `--data.tokenizer.path` names one. What it would take elsewhere (a
+v5e:16x16 reaches 50% of its peak, and 34% with blocks scanned and computed again, which compile three times
+as fast: `--model.image.scan --model.image.remat attention`, the same for `text`):
 
     python experiments/clip_b32.py plan --topology v5e:16x16
 """
@@ -17,7 +17,7 @@ peak, and 34% with blocks scanned and computed again, which compile three times 
 from pathlib import Path
 
 from mmjax.cli import main
-from mmjax.data import AugmentationConfig, DataConfig, TokenizerConfig
+from mmjax.data import AugmentationConfig, DataConfig, Folder, TokenizerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.experiment import Experiment, RunConfig
@@ -28,7 +28,7 @@ from mmjax.train.config import OptimizerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(
-    source="folder",
+    source=Folder(),
     tokenizer=TokenizerConfig(vocab_size=49_408, max_length=77),
     augmentation=AugmentationConfig(
       crop_scale=(0.9, 1.0),

@@ -31,7 +31,7 @@ import dataclasses
 from pathlib import Path
 
 from mmjax.cli import main
-from mmjax.data import AugmentationConfig, DataConfig, TokenizerConfig
+from mmjax.data import AugmentationConfig, DataConfig, Emoji, TokenizerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.experiment import Experiment, RunConfig
@@ -41,9 +41,9 @@ from mmjax.train.config import OptimizerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(
+    source=Emoji(skin_tones=False),
     trim=True,
     views=2,
-    skin_tones=False,
     name_weight=0.6,
     keywords_weight=0.2,
     languages_weight=0.2,
@@ -79,8 +79,8 @@ EXPERIMENT = Experiment(
 
 NAMES = dataclasses.replace(
   EXPERIMENT.data,
+  source=Emoji(skin_tones=False, limit=800),  # about 400 concepts
   views=1,
-  limit=800,  # about 400 concepts without skin tones
   name_weight=1.0,
   keywords_weight=0.0,
   languages_weight=0.0,

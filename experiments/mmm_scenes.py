@@ -12,7 +12,7 @@ besides what is left of it when it is shown another scene's picture.
     text alone                             .175
     the commonest colour                   .176
 
-Captions that name all three shapes (--data.scenes.caption-shapes 3) are not learnt in as many steps: .49, which is what
+Captions that name all three shapes (--data.source.caption-shapes 3) are not learnt in as many steps: .49, which is what
 the commonest colour of the picture gives (20/36 * 1/3 + 15/36 * 2/3 + 1/36). Learning rates from 1e-3 to 3e-3, and
 captions without their rows, change nothing. Longer runs were not tried.
 """
@@ -21,7 +21,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.config import AugmentationConfig, DataConfig, ScenesConfig, TokenizerConfig
+from mmjax.data import AugmentationConfig, DataConfig, Scenes, TokenizerConfig
 from mmjax.data.scenes import COLOURS
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.vit import ViTConfig
@@ -36,8 +36,7 @@ TOWER: Any = dict(width=64, depth=1, num_heads=4, mlp_dim=128)
 
 EXPERIMENT = Experiment(
   data=DataConfig(
-    source="scenes",
-    scenes=ScenesConfig(text="caption", caption_shapes=1),
+    source=Scenes(text="caption", caption_shapes=1),
     tokenizer=TokenizerConfig(vocab_size=512, max_length=10, cls_token="<cls>", mask_token="<mask>"),
     augmentation=AugmentationConfig(
       crop_scale=(1, 1), rotation=0, brightness=0, contrast=0, saturation=0, hue=0, background=0

@@ -5,7 +5,7 @@ mask, padding included, and takes the last. The temperature starts at 10 and the
 learning rate 1e-3, weight decay 1e-4, b2 0.95 (section 4.6: it keeps large batches stable), 9 billion
 examples seen. The warm-up, 20,000 steps, is ours.
 
-What cannot be run here: WebLI is not public. Point it at pictures of your own with `--data.path DIR`; their
+What cannot be run here: WebLI is not public. Point it at pictures of your own with `--data.source.path DIR`; their
 captions get a BPE of the paper's size (32,000), unless `--data.tokenizer.path` names one. What it would take
 elsewhere:
 
@@ -15,7 +15,7 @@ elsewhere:
 from pathlib import Path
 
 from mmjax.cli import main
-from mmjax.data import AugmentationConfig, DataConfig, TokenizerConfig
+from mmjax.data import AugmentationConfig, DataConfig, Folder, TokenizerConfig
 from mmjax.encoders.sizes import vit_size
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
@@ -27,7 +27,7 @@ from mmjax.train.config import OptimizerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(
-    source="folder",
+    source=Folder(),
     tokenizer=TokenizerConfig(vocab_size=32_000, max_length=64),
     augmentation=AugmentationConfig(
       crop_scale=(1.0, 1.0), rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0, background=0.0

@@ -21,11 +21,12 @@ from pathlib import Path
 from vqa_scenes import EXPERIMENT as SCENES
 
 from mmjax.cli import main
+from mmjax.data import EasyVqa
 
 EXPERIMENT = dataclasses.replace(
   SCENES,
   data=dataclasses.replace(
-    SCENES.data, source="easy_vqa", augmentation=dataclasses.replace(SCENES.data.augmentation, flip=0.5)
+    SCENES.data, source=EasyVqa(), augmentation=dataclasses.replace(SCENES.data.augmentation, flip=0.5)
   ),
   model=dataclasses.replace(
     SCENES.model,

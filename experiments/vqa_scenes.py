@@ -26,7 +26,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.config import AugmentationConfig, DataConfig, ScenesConfig, TokenizerConfig
+from mmjax.data import AugmentationConfig, DataConfig, Scenes, TokenizerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.experiment import Experiment, RunConfig
@@ -40,8 +40,7 @@ TOWER: Any = dict(width=64, depth=1, num_heads=2, mlp_dim=128)
 
 EXPERIMENT = Experiment(
   data=DataConfig(
-    source="scenes",
-    scenes=ScenesConfig(questions=("colour", "row")),
+    source=Scenes(questions=("colour", "row")),
     tokenizer=TokenizerConfig(vocab_size=400, max_length=16),  # words are whole, and questions not cut off
     # Nothing may change colours or places: they are what is asked for.
     augmentation=AugmentationConfig(

@@ -3,6 +3,16 @@
 A class that a script defines is not listed here. Pass it to `mmjax.cli.main` and `mmjax.load_run` as `kinds=(Mine,)`.
 """
 
+from mmjax.data.sources.coco import Coco
+from mmjax.data.sources.easy_vqa import EasyVqa
+from mmjax.data.sources.emoji import Emoji
+from mmjax.data.sources.flickr30k import Flickr30k
+from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.scenes import Scenes
+from mmjax.data.sources.shards import Shards
+from mmjax.data.sources.texts import Texts
+from mmjax.data.sources.tfds import Tfds
+from mmjax.data.sources.vqav2 import Vqav2
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
@@ -33,6 +43,17 @@ from mmjax.objectives.terms.pair_losses import (
 )
 
 KINDS: tuple[type[Kind], ...] = (
+  # sources
+  Emoji,
+  Tfds,
+  Folder,
+  Shards,
+  Scenes,
+  EasyVqa,
+  Texts,
+  Coco,
+  Vqav2,
+  Flickr30k,
   # towers
   ViTConfig,
   ResNetConfig,

@@ -5,11 +5,40 @@ from typing import Any
 from mmjax.kinds import TAG
 
 
+def _same(*names: str) -> dict[str, str]:
+  return {name: name for name in names}
+
+
+# The settings of each source, which stood side by side in `data` for all sources at once: {source: {old name: new}}.
+_SOURCES: dict[str, dict[str, str]] = {
+  "emoji": _same("vendors", "languages", "skin_tones", "groups", "limit"),
+  "tfds": _same("name", "image_key", "caption_key", "train_split", "validation_split"),
+  "folder": _same("path", "captions_file", "image_key", "caption_key"),
+  "shards": {
+    "shards": "patterns",
+    "shard_weights": "weights",
+    "shard_repeats": "repeats",
+    "validation_shards": "validation",
+    "caption_key": "caption_key",
+  },
+  "scenes": {},
+  "texts": _same("path"),
+  "easy_vqa": {},
+  "coco": _same("path"),
+  "vqav2": _same("path"),
+  "flickr30k": _same("path"),
+}
+_NESTED = ("scenes", "texts")
+"""Sources whose settings stood in an object of their name."""
+
+
 def upgraded(fields: Any) -> Any:
   """Convert the JSON of an experiment to the form of this version. Fields that need no conversion are unchanged."""
   if not isinstance(fields, dict):
     return fields
   new = dict(fields)
+  if isinstance(new.get("data"), dict):
+    new["data"] = _data(new["data"])
   if isinstance(new.get("model"), dict):
     new["model"] = upgraded_model(_tagged(new["model"], "system", "TwoTowerConfig"))
   if isinstance(new.get("objectives"), list):
@@ -28,6 +57,20 @@ def upgraded_model(fields: dict[str, Any]) -> dict[str, Any]:
     for name, default in (("image", kind), ("text", "TextConfig"))
     if isinstance(tower := fields.get(name), dict)
   }
+
+
+def _data(fields: dict[str, Any]) -> dict[str, Any]:
+  """The JSON of the data: the settings of the source under `source`, those of other sources left out."""
+  source = fields.get("source", "emoji")
+  if not isinstance(source, str) or source not in _SOURCES:
+    return fields
+  settings = {new: fields[old] for old, new in _SOURCES[source].items() if old in fields}
+  inner = fields.get(source)
+  if isinstance(inner, dict) and source in _NESTED:
+    settings |= inner
+  old = {name for names in _SOURCES.values() for name in names}.union(_NESTED)
+  rest = {name: value for name, value in fields.items() if name not in old}
+  return rest | {"source": {TAG: source, **settings}}
 
 
 def _term(fields: Any) -> Any:

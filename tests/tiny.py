@@ -7,7 +7,7 @@ from unittest import mock
 import jax
 import numpy as np
 
-from mmjax.data import DataConfig, TokenizerConfig
+from mmjax.data import DataConfig, Emoji, TokenizerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluate import EvaluationConfig
@@ -23,7 +23,7 @@ MODEL = TwoTowerConfig(
 )
 
 EXPERIMENT = Experiment(
-  data=DataConfig(limit=40, tokenizer=TokenizerConfig(vocab_size=384, max_length=8)),
+  data=DataConfig(source=Emoji(limit=40), tokenizer=TokenizerConfig(vocab_size=384, max_length=8)),
   model=MODEL,
   optimizer=OptimizerConfig(warmup_steps=2, ema_decay=0.9),
   evaluation=EvaluationConfig(),

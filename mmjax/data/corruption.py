@@ -8,12 +8,12 @@ from jaxtyping import Bool
 
 from mmjax.data.errors import DataError
 from mmjax.data.features import IMAGE_TEXT, source_features
-from mmjax.data.sources import Record, Source
+from mmjax.data.records import Record, Records
 
 _KEY = 20_220_128  # of the permutation: the noise belongs to the data, not to a run's seed
 
 
-class CorruptedSource:
+class CorruptedRecords:
   """Another source, where exactly `round(share * len)` records have all captions of a record of another concept.
 
   Which ones depends on the number of records and the share alone; those of a smaller share are among those of a
@@ -30,7 +30,7 @@ class CorruptedSource:
     corrupted: True where a record has the captions of another.
   """
 
-  def __init__(self, source: Source, share: float):
+  def __init__(self, source: Records, share: float):
     if not 0 <= share <= 1:
       raise DataError(f"--data.corrupt-captions {share} is not a share: give 0 to 1.")
     if source_features(source) != IMAGE_TEXT:

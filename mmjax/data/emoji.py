@@ -6,7 +6,7 @@ from typing import Any, cast
 from mmjax.data.building import built, examples, strings
 from mmjax.data.emoji_draw import VENDORS
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.sources import Record
+from mmjax.data.records import Record
 
 DEFAULT_DIR = "~/.cache/mmjax"
 
@@ -25,7 +25,7 @@ def build(directory: str | Path, vendor: str, *, limit: int | None = None) -> An
   if vendor not in VENDORS:
     raise unknown("emoji vendor", vendor, VENDORS)
   if limit is not None and limit < 1:
-    raise DataError(f"--data.limit {limit} leaves no emoji. Give at least 1, or leave it out.")
+    raise DataError(f"--data.source.limit {limit} leaves no emoji. Give at least 1, or leave it out.")
   from mmjax.data import emoji_builder
 
   name = vendor if limit is None else f"{vendor}_{limit}"

@@ -3,8 +3,6 @@
 import io
 from html import escape
 
-from PIL import Image
-
 from mmjax.data.emoji_text import Emoji, package_path, vendor_files
 from mmjax.data.errors import unknown
 
@@ -45,6 +43,8 @@ def _render(**arguments) -> bytes:
 
 def _png(encoded: bytes) -> bytes:
   """The same picture as RGBA: Twemoji's files have palettes."""
+  from PIL import Image  # here, because the command line needs VENDORS and no image library
+
   buffer = io.BytesIO()
   Image.open(io.BytesIO(encoded)).convert("RGBA").save(buffer, format="PNG")
   return buffer.getvalue()

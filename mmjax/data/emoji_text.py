@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmjax.data import splits
 from mmjax.data.errors import DataError
-from mmjax.data.sources import concept_number
+from mmjax.data.records import concept_number
 
 # The languages the `emoji` package has names in, besides English.
 LANGUAGES = ("ar", "de", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")

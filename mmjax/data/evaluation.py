@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.columns.base import Column, Evaluating
-from mmjax.data.features import source_columns, source_features
-from mmjax.data.sources import Source
+from mmjax.data.features import source_features
+from mmjax.data.sources.base import columns_of_features
+from mmjax.data.records import Records
 from mmjax.data.tokenizer import Tokenizer
-from mmjax.data.transforms import PRIMARY, EvalImage
+from mmjax.data.records import PRIMARY
+from mmjax.data.transforms import EvalImage
 
 
 def evaluation_batches(
-  source: Source,
+  source: Records,
   transform: EvalImage | None,
   tokenizer: Tokenizer | None,
   *,
@@ -41,7 +43,7 @@ def evaluation_batches(
     DataError: a record without caption, by name; where it is asked for, an unreadable image.
   """
   choose = caption or (lambda record: record["captions"][PRIMARY][0])
-  columns = source_columns(source_features(source)) if columns is None else columns
+  columns = columns_of_features(source_features(source)) if columns is None else columns
   evaluating = Evaluating(transform, tokenizer, choose, fitted or {})
   for start in range(0, len(source), batch_size):
     indices = np.arange(start, start + batch_size)

@@ -6,61 +6,40 @@ from typing import Any
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.label import Label
 from mmjax.data.columns.picture import Picture
-from mmjax.data.columns.text import Answer, Caption, Question, SentencePair
+from mmjax.data.columns.text import Caption
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
-
-# By the names of the arrays in a batch, see mmjax.types.
-IMAGE_TEXT = ("image", "text")
-QUESTION = ("image", "text", "answer", "answer_text")
-GROUNDED_QUESTION = (*QUESTION, "relevance")
-PAIR = ("text", "segment", "next")
-
-_BY_SOURCE = {
-  "easy_vqa": QUESTION,
-  "vqav2": QUESTION,
-  "texts": PAIR,
-}
+from mmjax.data.sources.base import IMAGE_TEXT, columns_of_features
+from mmjax.kinds import option_name
 
 
 def config_features(config: DataConfig) -> tuple[str, ...]:
-  """The entries of a batch of the source that a configuration names, without opening it."""
-  if config.source == "scenes":
-    return GROUNDED_QUESTION if config.scenes.text == "question" else IMAGE_TEXT
-  return _BY_SOURCE.get(config.source, IMAGE_TEXT)
+  """The entries of a batch of the configured source, without opening it."""
+  return config.source.features
 
 
-def source_features(source: Any) -> tuple[str, ...]:
-  """The entries of a batch of a source: its attribute `features`; pictures and captions where it has none."""
-  return tuple(getattr(source, "features", IMAGE_TEXT))
+def source_features(records: Any) -> tuple[str, ...]:
+  """The entries of a batch that records fill: their attribute `features`; image and text where they have none."""
+  return tuple(getattr(records, "features", IMAGE_TEXT))
 
 
-def source_columns(features: tuple[str, ...]) -> dict[str, Column]:
-  """The columns of a source that fills these arrays."""
-  if features == PAIR:
-    return {"text": SentencePair()}
-  if "answer" in features:
-    return {"image": Picture(relevance="relevance" in features), "text": Question(), "answer": Answer()}
-  return {"image": Picture(), "text": Caption()}
-
-
-def run_columns(config: DataConfig, features: tuple[str, ...] | None = None) -> Mapping[str, Column]:
-  """The columns of a run, by name.
+def run_columns(config: DataConfig, records: Any = None) -> Mapping[str, Column]:
+  """The columns of a run, by name: those of `data.columns`, or else of the records, or else of the source.
 
   Args:
-    config: the data; its own columns come before those of the source.
-    features: arrays that the source fills, where it is open; those of the configured source where it is None.
+    config: the data.
+    records: the open source. Its attribute `features`, if it has one, says what it fills.
   Raises: DataError where a second view is asked of a source that does not give images with captions.
   """
   if config.columns:
     return config.columns
-  features = config_features(config) if features is None else features
-  columns = source_columns(features)
+  features = getattr(records, "features", None)
+  columns = dict(config.source.columns if features is None else columns_of_features(tuple(features)))
   if config.views == 2:
-    if features != IMAGE_TEXT:
+    if set(columns) != set(IMAGE_TEXT):
       raise DataError(
-        f"--data.views 2 needs a picture with captions; --data.source {config.source} gives {', '.join(features)}. "
-        "Leave --data.views at 1."
+        f"--data.views 2 needs an image with captions; --data.source {option_name(type(config.source))} gives "
+        f"{', '.join(columns)}. Leave --data.views at 1."
       )
     columns |= {"image2": Picture(sibling=True), "text2": Caption()}
-  return columns | ({"group": Label("group")} if config.source == "emoji" else {})
+  return columns | ({"group": Label("group")} if config.source.has_group else {})

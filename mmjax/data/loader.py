@@ -15,10 +15,9 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset
 from mmjax.data.batching import Batcher, Prepared, row_shapes
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
-from mmjax.data.features import source_features
 from mmjax.data.order import Order, source_parts
 from mmjax.data.orphans import end_with_parent
-from mmjax.data.sources import Source
+from mmjax.data.records import Records
 from mmjax.data.tokenizer import Tokenizer
 
 _ENDLESS = 2**40  # batches; Grain wants a number
@@ -65,7 +64,7 @@ class Loader:
   def __init__(
     self,
     config: DataConfig,
-    source: Source,
+    source: Records,
     tokenizer: Tokenizer | None,
     *,
     image_size: int,
@@ -76,7 +75,7 @@ class Loader:
     fitted: Mapping[str, Any] | None = None,
   ):
     if len(source) == 0:
-      raise DataError("The data has no records: check --data.path, --data.vendors or the split.")
+      raise DataError("The data has no records: check the settings of --data.source, or the split.")
     if batch_size < 1 or batch_size % process_count:
       raise DataError(f"--run.batch-size {batch_size} cannot be divided among {process_count} processes.")
     self._config = config
@@ -88,7 +87,7 @@ class Loader:
     if hasattr(source, "fingerprint"):  # of data that may change its order and keep its size
       self._identity["fingerprint"] = source.fingerprint
     rows = _Rows(order, batch_size, process_index, process_count)
-    shapes = row_shapes(config, image_size, source_features(source)).values()
+    shapes = row_shapes(config, image_size, source).values()
     self._batch_bytes = batch_size // process_count * sum(4 * math.prod(shape) for shape, _ in shapes)
     batcher = Batcher(config, source, tokenizer, image_size, seed, fitted)
     self._batches = grain.MapDataset.source(rows).map(_Prepare(batcher))
@@ -191,7 +190,7 @@ class _Prepare(grain.MapTransform):
 
 def make_loader(
   config: DataConfig,
-  source: Source,
+  source: Records,
   tokenizer: Tokenizer | None,
   *,
   image_size: int,

@@ -3,7 +3,6 @@
 Nothing is as long as the data: a permutation is a function of (seed, epoch, index), so a million records cost nothing.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,24 +10,9 @@ from typing import Any
 import grain.python as grain
 import numpy as np
 
+from mmjax.data.records import Part
+
 _PERIOD = 10_000  # shares are kept to this precision
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """A range of a source's records with a share of its own.
-
-  Attributes:
-    start: the first record.
-    size: how many.
-    repeats: how often each comes in an epoch.
-    weight: how often examples are of this part, relative to the others; None where its size says so.
-  """
-
-  start: int
-  size: int
-  repeats: int = 1
-  weight: float | None = None
 
 
 def source_parts(source: Any) -> Sequence[Part]:

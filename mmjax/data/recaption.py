@@ -7,14 +7,13 @@ from typing import Any
 
 from mmjax.data.errors import DataError
 from mmjax.data.features import IMAGE_TEXT, source_features
-from mmjax.data.sources import Record, Source, siblings
-from mmjax.data.transforms import PRIMARY
+from mmjax.data.records import PRIMARY, Record, Records, siblings
 from mmjax.files import write_atomically
 
 Captions = Mapping[str, Sequence[str]]
 
 
-class RecaptionedSource:
+class RecaptionedRecords:
   """The records that a file written by `write_captions` lists, in its order, with the captions it gives them.
 
   Args:
@@ -25,7 +24,7 @@ class RecaptionedSource:
     DataError: naming the file and the line; or (when a record is read) the file is of other data.
   """
 
-  def __init__(self, source: Source, path: str | Path):
+  def __init__(self, source: Records, path: str | Path):
     if source_features(source) != IMAGE_TEXT:
       raise DataError(f"--data.captions-from needs captions; this source gives {', '.join(source_features(source))}.")
     self._source, self._path = source, Path(path).expanduser()

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from mmjax.data.sources import concept_number
+from mmjax.data.records import concept_number
 
 COLOURS = {
   "red": (220, 30, 30),

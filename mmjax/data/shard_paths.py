@@ -30,10 +30,10 @@ def expand(pattern: str) -> list[Path]:
     return [here.absolute()]
   names = list(itertools.islice(_braces(pattern), MAX_SHARDS + 1))
   if len(names) > MAX_SHARDS:
-    raise DataError(f"--data.shards {pattern!r} stands for more than {MAX_SHARDS} shards. Check its braces.")
+    raise DataError(f"--data.source.patterns {pattern!r} stands for more than {MAX_SHARDS} shards. Check its braces.")
   paths = [path for name in names for path in _globbed(str(Path(name).expanduser()))]
   if not paths:
-    raise DataError(f"--data.shards {pattern!r} matches no file. Check the path, and quote it for the shell.")
+    raise DataError(f"--data.source.patterns {pattern!r} matches no file. Check the path, and quote it for the shell.")
   return paths
 
 
@@ -41,7 +41,7 @@ def _braces(pattern: str) -> Iterator[str]:
   """Each name a brace pattern stands for, the rightmost braces turning fastest."""
   pieces = _BRACES.split(pattern)  # text, inside of braces, text, ...
   if any(brace in text for text in pieces[::2] for brace in "{}"):
-    raise DataError(f"--data.shards {pattern!r}: its braces do not match. Write DIR/{{00000..00099}}.tar.")
+    raise DataError(f"--data.source.patterns {pattern!r}: its braces do not match. Write DIR/{{00000..00099}}.tar.")
   choices = [_choices(piece, pattern) if place % 2 else [piece] for place, piece in enumerate(pieces)]
   yield from map("".join, itertools.product(*choices))
 
@@ -52,7 +52,7 @@ def _choices(inside: str, pattern: str) -> list[str]:
     return inside.split(",")
   first, last = int(numbers[1]), int(numbers[2])
   if last < first or last - first >= MAX_SHARDS:
-    raise DataError(f"--data.shards {pattern!r}: {{{inside}}} is not a range of 1 to {MAX_SHARDS} numbers.")
+    raise DataError(f"--data.source.patterns {pattern!r}: {{{inside}}} is not a range of 1 to {MAX_SHARDS} numbers.")
   return [str(number).zfill(len(numbers[1])) for number in range(first, last + 1)]
 
 

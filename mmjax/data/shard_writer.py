@@ -1,4 +1,4 @@
-"""Records into shards that ShardsSource reads: a shard is there whole, or not at all."""
+"""Records into shards that mmjax.data.sources.shards reads: a shard is there whole, or not at all."""
 
 import io
 import json
@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmjax.data.errors import DataError
+from mmjax.data.records import PRIMARY, Record
 from mmjax.data.shard_record import encode_record
-from mmjax.data.sources import Record
-from mmjax.data.transforms import PRIMARY
 
 Format = Literal["webdataset", "arrayrecord"]
 _SUFFIXES: dict[str, str] = {"webdataset": ".tar", "arrayrecord": ".array_record"}

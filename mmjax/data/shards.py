@@ -6,12 +6,11 @@ from typing import Protocol
 
 from mmjax.data.array_record_file import ArrayRecordFile
 from mmjax.data.errors import DataError
+from mmjax.data.records import PRIMARY, Record, concept_number
 from mmjax.data.shard_files import OpenFiles
 from mmjax.data.shard_record import MAX_TEXT_BYTES, decode_record, parse_json, parse_text
-from mmjax.data.sources import Record, concept_number
 from mmjax.data.tar_headers import BLOCK, header_name, is_header_of
 from mmjax.data.tar_index import Faults, Row, TarIndex
-from mmjax.data.transforms import PRIMARY
 
 TAR, ARRAY_RECORD = ".tar", (".array_record", ".arrayrecord", ".riegeli")
 

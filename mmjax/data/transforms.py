@@ -13,12 +13,10 @@ from mmjax.data.color import WHITE, Color, ColorJitter, ColorMatrix, Normalize, 
 from mmjax.data.config import AugmentationConfig, DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.images import Picture, decode, trimmed
+from mmjax.data.records import PRIMARY
 
 if TYPE_CHECKING:  # it brings OpenCV, which data without JPEGs does without
   from mmjax.data.photo import Photo
-
-PRIMARY = "name"
-"""The kind of caption every source has."""
 
 
 class ExampleRng:
@@ -223,7 +221,8 @@ def eval_transform(config: DataConfig, image_size: int) -> EvalImage:
 def caption_transform(config: DataConfig) -> SampleCaption:
   """How a configuration samples captions: the weight of "another language" is shared among the languages."""
   weights = {PRIMARY: config.name_weight, "keywords": config.keywords_weight}
-  weights |= {language: config.languages_weight / len(config.languages) for language in config.languages}
+  languages = config.source.languages
+  weights |= {language: config.languages_weight / len(languages) for language in languages}
   if config.name_weight < 0 or config.keywords_weight < 0 or config.languages_weight < 0:
     raise DataError("--data.name-weight, --data.keywords-weight and --data.languages-weight cannot be negative.")
   return SampleCaption(weights)

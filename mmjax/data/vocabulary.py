@@ -16,15 +16,17 @@ from mmjax.data.columns.text import Answer, TextColumn
 from mmjax.data.config import DataConfig, TokenizerConfig
 from mmjax.data.errors import DataError
 from mmjax.data.features import run_columns
-from mmjax.data.sources import Source, make_source
+from mmjax.data.opening import make_source
+from mmjax.data.records import Records
 from mmjax.data.tokenizer import Tokenizer, read_vocabulary, same_answer, train_vocabulary
+from mmjax.kinds import option_name
 
 _MAX_RECORDS = 100_000
 _SAMPLE, _MANY = 1000, 0.1
 log = logging.getLogger(__name__)
 
 
-def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenizer:
+def make_tokenizer(config: DataConfig, source: Records | None = None) -> Tokenizer:
   """The tokenizer that a configuration describes.
 
   Args:
@@ -55,14 +57,15 @@ def make_tokenizer(config: DataConfig, source: Source | None = None) -> Tokenize
   classes = most_frequent(answers, config.num_answers)
   if given is not None:
     return Tokenizer(read_vocabulary(given), config.tokenizer, classes)
-  path = Path(config.dir).expanduser() / "tokenizers" / f"{config.source}-{_fingerprint(texts, config.tokenizer)}.json"
+  name = f"{option_name(type(config.source))}-{_fingerprint(texts, config.tokenizer)}.json"
+  path = Path(config.dir).expanduser() / "tokenizers" / name
   engine = read_vocabulary(path) if path.exists() else _train(texts, config.tokenizer, path)
   tokenizer = Tokenizer(engine, config.tokenizer, classes)
   _warn_of_cuts(tokenizer, list(shown))
   return tokenizer
 
 
-def _records(source: Source, config: DataConfig, most: int) -> Iterator[Mapping[str, Any]]:
+def _records(source: Records, config: DataConfig, most: int) -> Iterator[Mapping[str, Any]]:
   """What the first `most` records say; bad ones are left out where they are skipped.
 
   Pictures stay unread where a source has `captions` or `without_picture`, by index.

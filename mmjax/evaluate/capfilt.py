@@ -12,7 +12,7 @@ from rich.progress import track
 
 from mmjax.data import make_source
 from mmjax.data.recaption import write_captions
-from mmjax.data.transforms import PRIMARY
+from mmjax.data.records import PRIMARY
 from mmjax.evaluate import written
 from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.pairs import Pairs

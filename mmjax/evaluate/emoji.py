@@ -12,8 +12,10 @@ import numpy as np
 
 from mmjax.data.config import DataConfig
 from mmjax.data.emoji_draw import VENDORS
-from mmjax.data.emoji_source import EmojiSource, is_flag
 from mmjax.data.features import IMAGE_TEXT
+from mmjax.data.sources import emoji as emoji_source
+from mmjax.data.sources.base import Reading
+from mmjax.data.sources.emoji import is_flag
 from mmjax.data.splits import is_held_out
 from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.pictures import Pictures, raw_pixel_floor
@@ -31,17 +33,18 @@ class Emoji:
 
   def __init__(self, run: Any):
     data = run.experiment.data
-    self.records = base_records(data.dir, data.limit, data.groups)
+    source = data.source
+    self.records = base_records(data.dir, source.limit, source.groups)
     self.images = {
       vendor: Embedded(run.encode_image(Pictures(records, data)), self.concepts)
       for vendor, records in self.records.items()
     }
-    self.flags = [r for r in _read(data.dir, data.limit, data.groups) if r["vendor"] == VENDORS[0] and is_flag(r)]
+    self.flags = [r for r in _read(data.dir, source.limit, source.groups) if r["vendor"] == VENDORS[0] and is_flag(r)]
     names = [record["captions"]["name"][0] for record in [*self.first, *self.flags]]
     rows = run.encode_text(names)
     self.texts, self.flag_rows = Embedded(rows[: len(self.first)], self.concepts), rows[len(self.first) :]
-    self.seen = tuple(vendor for vendor in VENDORS if vendor in data.vendors)
-    self.unseen = tuple(vendor for vendor in VENDORS if vendor not in data.vendors)
+    self.seen = tuple(vendor for vendor in VENDORS if vendor in source.vendors)
+    self.unseen = tuple(vendor for vendor in VENDORS if vendor not in source.vendors)
 
   @property
   def first(self) -> list[Any]:
@@ -69,7 +72,8 @@ def base_records(directory: str, limit: int | None, groups: tuple[str, ...] = ()
 @functools.lru_cache(maxsize=1)
 def _read(directory: str, limit: int | None, groups: tuple[str, ...]) -> list[Any]:
   """Read once, since training evaluates often."""
-  return EmojiSource(directory, VENDORS, "all", skin_tones=False, languages=(), groups=groups, limit=limit).records
+  source = emoji_source.Emoji(vendors=VENDORS, languages=(), skin_tones=False, groups=groups, limit=limit)
+  return source.open("all", Reading(directory)).records
 
 
 def run(run: Any) -> list[Result]:
@@ -85,10 +89,10 @@ def run(run: Any) -> list[Result]:
 
 def examples(run: Any) -> Examples:
   """The pictures and English names of one artist: one that was not trained on, if there is one."""
-  data = run.experiment.data
-  vendor = (*(v for v in VENDORS if v not in data.vendors), VENDORS[-1])[0]
-  title = ARTISTS[vendor] + (" (seen)" if vendor in data.vendors else " (unseen)")
-  return Examples(f"emoji_{vendor}", title, base_records(data.dir, data.limit, data.groups)[vendor], IMAGE_TEXT)
+  data, source = run.experiment.data, run.experiment.data.source
+  vendor = (*(v for v in VENDORS if v not in source.vendors), VENDORS[-1])[0]
+  title = ARTISTS[vendor] + (" (seen)" if vendor in source.vendors else " (unseen)")
+  return Examples(f"emoji_{vendor}", title, base_records(data.dir, source.limit, source.groups)[vendor], IMAGE_TEXT)
 
 
 def vendor_hold_out(emoji: Emoji, task: Task, data: DataConfig) -> Iterator[Result]:
@@ -161,7 +165,8 @@ def readable(slug: str) -> str:
 
 def vendor_floor(data: DataConfig, query: str, target: str) -> tuple[Metrics, str]:
   """The raw-pixel floor between two artists; measured once for a set of data."""
-  return _floor(data.dir, data.limit, data.groups, data.trim, query, target)
+  source: Any = data.source
+  return _floor(data.dir, source.limit, source.groups, data.trim, query, target)
 
 
 @functools.lru_cache(maxsize=4)

@@ -43,7 +43,7 @@ def validation_examples(run: Any) -> Examples:
   """The validation split of a run's data: at most evaluation.max_examples records, evenly spread over it."""
   data = run.experiment.data
   source = make_source(data, "validation")
-  name = str(data.name or data.path) if data.source in ("tfds", "folder") else data.source
+  name = data.source.title
   records = [source[place] for place in spread(len(source), run.experiment.evaluation.max_examples)]
   return Examples(name, f"{name}, validation", records, source_features(source))
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmjax.data.sources.emoji import Emoji
 from mmjax.evaluate import emoji, generic
 from mmjax.evaluate.figures import color_scale, heat_map
 from mmjax.evaluate.metrics import retrieval_ranks
@@ -56,7 +57,7 @@ class Exhibition:
 
 def exhibition(run: Any) -> Exhibition:
   """Embeds what is shown: all emoji, or the validation split of other data."""
-  if run.experiment.data.source != "emoji":
+  if not isinstance(run.experiment.data.source, Emoji):
     found = generic.Captioned(run)
     shelf = Shelf("validation", found.records, found.images, run)
     return Exhibition(shelf, found.captions, found.texts, (), np.ones(len(found.captions), bool))

@@ -39,10 +39,10 @@ class Captioned:
 
 def run(run: Any) -> list[Result]:
   """Retrieval both ways, and the control with the pairs shuffled."""
-  data, task = run.experiment.data, Task(run)
+  task = Task(run)
   captioned = Captioned(run)
   images, texts = captioned.images, captioned.texts
-  name = str(data.name or data.path) if data.source in ("tfds", "folder") else data.source
+  name = run.experiment.data.source.title
   more = {"gallery": len(images), "skipped": captioned.skipped}
   results = []
   for suffix, title, shown, control in (

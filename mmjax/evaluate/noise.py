@@ -10,6 +10,7 @@ from mmjax.evaluate.matching import match_scores
 from mmjax.evaluate.pairs import Pairs
 from mmjax.evaluate.results import Result
 from mmjax.evaluate.task import Task
+from mmjax.kinds import option_name
 
 
 def run(run: Any) -> list[Result]:
@@ -19,13 +20,14 @@ def run(run: Any) -> list[Result]:
   well it matches.
   """
   data = run.experiment.data
-  source: Any = make_source(data, "train")  # a CorruptedSource, since data.corrupt_captions is set
+  source: Any = make_source(data, "train")  # CorruptedRecords, since data.corrupt_captions is set
   places = spread(len(source), run.experiment.evaluation.max_examples)
   right = ~source.corrupted[places]
   if right.all() or not right.any():
     return []
   records = [source[place] for place in places]
-  examples = Examples(f"{data.source}_noisy", f"Training captions, {1 - right.mean():.0%} wrong", records, ())
+  name = f"{option_name(type(data.source))}_noisy"
+  examples = Examples(name, f"Training captions, {1 - right.mean():.0%} wrong", records, ())
   pairs = Pairs(run, examples)
   found = match_scores(pairs.match(np.arange(len(records)), pairs.first), right)
   return [Task(run).result(examples.name, "image_text_matching", examples.title, examples, found)]

@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.data.transforms import PRIMARY
+from mmjax.data.records import PRIMARY
 from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.forward import encode_pictures, encode_strings, gathered, over_rows
 from mmjax.evaluate.matching import hardest_texts, match_scores, other_texts

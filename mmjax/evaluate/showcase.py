@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.transforms import PRIMARY
+from mmjax.data.records import PRIMARY
+from mmjax.data.sources.emoji import Emoji
 from mmjax.evaluate import emoji
 from mmjax.evaluate.answers import vqa_score
 from mmjax.evaluate.attention_maps import AttentionMaps, attention_maps
@@ -39,7 +40,7 @@ def sections(run: Any) -> list[Section]:
   wanted = [(place, draw) for names, place, draw in show if names & trained]
   if not wanted:
     return []
-  found = emoji.examples(run) if run.experiment.data.source == "emoji" else validation_examples(run)
+  found = emoji.examples(run) if isinstance(run.experiment.data.source, Emoji) else validation_examples(run)
   drawn = [(*place, draw(run, found)) for place, draw in wanted]
   return [section for section in drawn if section[2]]
 

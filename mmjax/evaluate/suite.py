@@ -11,6 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from mmjax.data.features import IMAGE_TEXT, config_features
+from mmjax.data.sources.emoji import Emoji
 from mmjax.evaluate import emoji, generic, hidden_words, noise, pairs, questions, written
 from mmjax.evaluate.examples import validation_examples
 from mmjax.evaluate.results import Result
@@ -30,7 +31,7 @@ def evaluate(run: Run) -> list[Result]:
   Raises:
     mmjax.data.DataError: the data cannot be read; the message names the record.
   """
-  is_emoji = run.experiment.data.source == "emoji"
+  is_emoji = isinstance(run.experiment.data.source, Emoji)
   trained = {objective.name for objective in run.experiment.objectives}
   results: list[Result] = []
   if compares(run):

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Int
 
-from mmjax.data.transforms import PRIMARY
+from mmjax.data.records import PRIMARY
 from mmjax.evaluate.captions import caption_scores, caption_words
 from mmjax.evaluate.coco_captions import java_scores
 from mmjax.evaluate.examples import Examples

@@ -11,7 +11,7 @@ import optax
 
 from mmjax.data import DataError, Tokenizer, make_loader, make_source, make_tokenizer
 from mmjax.data.columns.fitting import fit_columns, load_columns, save_columns
-from mmjax.data.features import run_columns, source_features
+from mmjax.data.features import run_columns
 from mmjax.data.feed import device_prefetch
 from mmjax.errors import CheckpointError, UserError
 from mmjax.experiment import Experiment
@@ -62,10 +62,10 @@ def train(
   """
   check_model(experiment)
   source = make_source(experiment.data, "train")
-  columns = run_columns(experiment.data, source_features(source))
+  columns = run_columns(experiment.data, source)
   tokenizer = make_tokenizer(experiment.data, source) if any(c.tokenizes for c in columns.values()) else None
   experiment = fitted(experiment, tokenizer, num_records=len(source))
-  check_needs(experiment, source_features(source), tokenizer)
+  check_needs(experiment, source, tokenizer)
   training = (made_by or prepare)(experiment, core, kinds=kinds)
   check_tokenizers(training.step.teachers, tokenizer)
   learnt = fit_columns(columns, source)

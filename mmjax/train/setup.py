@@ -116,9 +116,9 @@ def prepare(
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step, fresh)
 
 
-def check_needs(experiment: Experiment, features: tuple[str, ...], tokenizer: Tokenizer | None) -> None:
+def check_needs(experiment: Experiment, records: Any, tokenizer: Tokenizer | None) -> None:
   """Raises ConfigError where objectives, columns and towers do not fit. The sentence names them."""
-  entries = row_shapes(experiment.data, image_size(experiment.model), features)
+  entries = row_shapes(experiment.data, image_size(experiment.model), records)
   mask, begin = (None, None) if tokenizer is None else (tokenizer.mask_id, tokenizer.begin_id)
   tokens = {
     "mask": (mask, "hides words: set --data.tokenizer.mask-token '<mask>'"),
@@ -128,8 +128,8 @@ def check_needs(experiment: Experiment, features: tuple[str, ...], tokenizer: To
     missing = [name for name in term.needs if name not in entries]
     if missing:
       raise ConfigError(
-        f"the objective {term.name} reads {missing[0]!r}, which --data.source {experiment.data.source} does not have "
-        f"with these settings; it has {', '.join(entries)}"
+        f"the objective {term.name} reads {missing[0]!r}, which --data.source "
+        f"{option_name(type(experiment.data.source))} does not have with these settings; it has {', '.join(entries)}"
       )
     for name in term.special_tokens:
       token, remedy = tokens[name]

@@ -26,11 +26,11 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 import numpy as np
 from PIL import Image
 
-from mmjax.data import AugmentationConfig, DataConfig, TokenizerConfig, make_source, make_tokenizer
+from mmjax.data import AugmentationConfig, DataConfig, Shards, TokenizerConfig, make_source, make_tokenizer
 from mmjax.data.batching import Batcher
 from mmjax.data.photo import decoded, open_photo
+from mmjax.data.records import Record
 from mmjax.data.shard_writer import write_shards
-from mmjax.data.sources import Record
 from mmjax.data.transforms import ExampleRng, train_transform
 
 SIDE, BATCH = 224, 32
@@ -117,7 +117,7 @@ def _mmjax(photographs: Sequence[bytes], _: Path, options: argparse.Namespace) -
 
 def _loader(photographs: Sequence[bytes], folder: Path, options: argparse.Namespace) -> Callable[[], int]:
   config = dataclasses.replace(
-    _config(options), source="shards", shards=(str(_tar(photographs, folder)),), validation_shards=("none",),
+    _config(options), source=Shards((str(_tar(photographs, folder)),), validation=("none",)),
     dir=str(folder), tokenizer=TokenizerConfig(vocab_size=300, max_length=16),
   )  # fmt: skip
   source = make_source(config, "train")

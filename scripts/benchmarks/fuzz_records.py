@@ -26,7 +26,7 @@ def jsonl(folder: Path) -> Target:
 
 
 def tar(folder: Path) -> Target:
-  from mmjax.data.shards_source import ShardsSource
+  from mmjax.data import Reading, Shards
 
   def run(data: bytes) -> None:
     """Indexes the tar anew, and reads every record of it."""
@@ -34,7 +34,7 @@ def tar(folder: Path) -> Target:
     path.write_bytes(data)
     for index in (folder / "shards").glob("*"):
       index.unlink()
-    source = ShardsSource([str(path)], directory=folder, skip=True, max_bytes=10_000)
+    source = Shards((str(path),)).open("all", Reading(str(folder), "skip", max_bytes=10_000))
     for index in range(len(source)):
       source[index]
 
@@ -52,8 +52,8 @@ def array_record(_: Path) -> Target:
 
 def array_record_file(folder: Path) -> Target:
   """The container itself, which a library reads."""
+  from mmjax.data import Reading, Shards
   from mmjax.data.shard_writer import write_shards
-  from mmjax.data.shards_source import ShardsSource
 
   records = [{"image": _picture("PNG"), "captions": {"name": [f"{n}"]}, "id": "", "concept": 0} for n in range(3)]
   (path,) = write_shards(records, folder / "data", format="arrayrecord", per_shard=9)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def array_record_file(folder: Path) -> Target:
 
   def run(data: bytes) -> None:
     path.write_bytes(data)
-    source = ShardsSource([str(path)], directory=folder, skip=True)
+    source = Shards((str(path),)).open("all", Reading(str(folder), "skip"))
     for index in range(min(len(source), 10)):
       source[index]
 
@@ -93,10 +93,10 @@ def picture(_: Path) -> Target:
 
 
 def _folder(folder: Path, name: str, data: bytes) -> None:
-  from mmjax.data.folder_source import FolderSource
+  from mmjax.data import Folder, Reading
 
   (folder / name).write_bytes(data)
-  source = FolderSource(folder, captions_file=name, skip=True)
+  source = Folder(str(folder), captions_file=name).open("all", Reading(on_bad_record="skip"))
   for index in range(len(source)):
     source[index]
 

@@ -117,7 +117,7 @@ def command_line(_: Path) -> Target:
   _keep_parser()
   seeds = [
     b"--run.steps\n5\n--data.mean\n0.5\n0.5\n0.5\n--run.workdir\nx",
-    b"--data.source\nshards\n--data.shards\na\nb\n--optimizer.learning-rate\n1e-3",
+    b"--data.source\nshards\n--data.source.patterns\na\nb\n--optimizer.learning-rate\n1e-3",
     b"--run.no-resume\n--data.tokenizer.path\nNone\n--data.views\n2\n--run.seed\n3\n--optimizer.ema-decay\n0.9",
   ]
   return Target(seeds, lines_mutator, run, (_Refused,))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.cli import started
-from mmjax.data import DataConfig, TokenizerConfig
+from mmjax.data import DataConfig, Emoji, TokenizerConfig
 from mmjax.data.loader import Loader
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
@@ -40,7 +40,7 @@ _LOOP, _FEED = slice(0, 1), slice(1, 2)
 def experiment(workdir: Path) -> Experiment:
   """The run: 12 steps of 16 from 40 emoji, so that epochs end within it; saved every 3, evaluated every 4 steps."""
   return Experiment(
-    data=DataConfig(limit=40, workers=1, tokenizer=TokenizerConfig(vocab_size=384, max_length=8)),
+    data=DataConfig(source=Emoji(limit=40), workers=1, tokenizer=TokenizerConfig(vocab_size=384, max_length=8)),
     model=TwoTowerConfig(
       image=ViTConfig(image_size=16, patch_size=8, width=16, depth=1, num_heads=2, pool="mean", patch_dropout=0.25),
       text=TextConfig(vocab_size=64, max_length=8, width=16, depth=1, num_heads=2, eos_id=63),

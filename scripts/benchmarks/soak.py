@@ -25,10 +25,10 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
-from mmjax.data import DataConfig, TokenizerConfig, make_loader, make_source, make_tokenizer
+from mmjax.data import DataConfig, Shards, TokenizerConfig, make_loader, make_source, make_tokenizer
 from mmjax.data.feed import device_prefetch
+from mmjax.data.records import Record
 from mmjax.data.shard_writer import write_shards
-from mmjax.data.sources import Record
 
 COLUMNS = ("seconds", "main", "workers")
 """Of samples: since the start, and megabytes resident here and in all workers."""
@@ -83,9 +83,7 @@ def _config(folder: Path, options: argparse.Namespace) -> DataConfig:
     records = _records(options.records // 2, seed)
     list(write_shards(records, folder / name, format=name, per_shard=max(1, options.records // 10)))  # type: ignore[arg-type]
   return DataConfig(
-    source="shards",
-    shards=(f"{folder}/webdataset/*.tar", f"{folder}/arrayrecord/*"),
-    shard_weights=(2.0, 1.0),
+    source=Shards((f"{folder}/webdataset/*.tar", f"{folder}/arrayrecord/*"), weights=(2.0, 1.0)),
     dir=str(folder / "cache"),
     tokenizer=TokenizerConfig(vocab_size=512, max_length=16),
     workers=options.workers,

@@ -1,17 +1,16 @@
 """A small emoji data set, built once: about 60 emoji by each artist."""
 
-import dataclasses
-
 import pytest
 
-from mmjax.data import DataConfig, TokenizerConfig, make_source, make_tokenizer
+from mmjax.data import DataConfig, Emoji, TokenizerConfig, make_source, make_tokenizer
+from tests.data.changed import with_source
 
 
 @pytest.fixture(scope="session")
 def emoji_config(tmp_path_factory):
   directory = tmp_path_factory.mktemp("mmjax")
   tokenizer = TokenizerConfig(vocab_size=400, max_length=16)
-  return DataConfig(dir=str(directory), limit=60, tokenizer=tokenizer)
+  return DataConfig(source=Emoji(limit=60), dir=str(directory), tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -40,4 +39,4 @@ def broken_source(train_source):
 @pytest.fixture
 def plain_config(emoji_config):
   """Small batches, without other languages."""
-  return dataclasses.replace(emoji_config, languages=())
+  return with_source(emoji_config, languages=())

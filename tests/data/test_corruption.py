@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from mmjax.data import DataError, ScenesConfig, make_loader, make_source, make_tokenizer
-from mmjax.data.corruption import CorruptedSource
+from mmjax.data import DataError, Scenes, make_loader, make_source, make_tokenizer
+from mmjax.data.corruption import CorruptedRecords
 
 
 def noisy(config, share):
@@ -73,9 +73,9 @@ def test_what_cannot_be_corrupted_is_refused(emoji_config, train_source, tmp_pat
   for share in (-0.1, 1.5):
     with pytest.raises(DataError, match=rf"--data.corrupt-captions {share} is not a share"):
       noisy(emoji_config, share)
-  scenes = dataclasses.replace(emoji_config, source="scenes", dir=str(tmp_path), scenes=ScenesConfig(examples=12))
+  scenes = dataclasses.replace(emoji_config, source=Scenes(examples=12), dir=str(tmp_path))
   with pytest.raises(DataError, match=r"needs captions; this source gives .*answer"):
     noisy(scenes, 0.5)
-  alike = CorruptedSource([{"id": "a", "concept": 1, "captions": {"name": ["x"]}}] * 3, 1.0)
+  alike = CorruptedRecords([{"id": "a", "concept": 1, "captions": {"name": ["x"]}}] * 3, 1.0)
   with pytest.raises(DataError, match=r"a: every record means the same"):
     alike[0]

@@ -9,6 +9,7 @@ import pytest
 from mmjax.data import (
   DataConfig,
   DataError,
+  EasyVqa,
   TokenizerConfig,
   easy_vqa_builder,
   make_loader,
@@ -24,7 +25,7 @@ ANSWERS = set("circle green red gray yes teal black rectangle yellow triangle br
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
   tokenizer = TokenizerConfig(vocab_size=400, max_length=16)
-  return DataConfig(source="easy_vqa", dir=str(tmp_path_factory.mktemp("easy_vqa")), tokenizer=tokenizer)
+  return DataConfig(source=EasyVqa(), dir=str(tmp_path_factory.mktemp("easy_vqa")), tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_batches_and_classes(config, sources):
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
   monkeypatch.setattr(easy_vqa_builder.importlib.util, "find_spec", lambda _: None)
   with pytest.raises(DataError, match=r"needs the package 'easy-vqa'.*mmjax\[vqa\]"):
-    make_source(DataConfig(source="easy_vqa", dir=str(tmp_path)), "train")
+    make_source(DataConfig(source=EasyVqa(), dir=str(tmp_path)), "train")
 
 
 def test_unknown_splits_are_answered_with_the_nearest(config):

@@ -1,6 +1,5 @@
 """The emoji data set: its builder, its source and its command line."""
 
-import dataclasses
 import importlib.util
 import io
 import sys
@@ -9,17 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.data import DataError, emoji, make_source, splits
+from mmjax.data import DataError, Emoji, Reading, emoji, make_source, splits
 from mmjax.data.emoji_draw import VENDORS, draw
-from mmjax.data.emoji_source import EmojiSource, is_flag
 from mmjax.data.emoji_text import catalogue
+from mmjax.data.sources.emoji import is_flag
+from tests.data.changed import with_source
 
 NUM_EMOJI = 62  # what a limit of 60 gives: every 65th of each split
 
 
 @pytest.fixture(scope="module")
 def all_vendors(emoji_config):
-  return dataclasses.replace(emoji_config, vendors=VENDORS)
+  return with_source(emoji_config, vendors=VENDORS)
 
 
 def test_no_artist_trains_on_a_held_out_concept(all_vendors):
@@ -55,14 +55,14 @@ def test_records_say_what_they_are(train_source):
 
 
 def test_skin_tones_and_languages_can_be_left_out(all_vendors):
-  config = dataclasses.replace(all_vendors, skin_tones=False, languages=("de",))
+  config = with_source(all_vendors, skin_tones=False, languages=("de",))
   source = make_source(config, "all")
   assert 0 < len(source) < 3 * NUM_EMOJI
   assert all(set(record["captions"]) == {"name", "keywords", "de"} for record in source.records)
 
 
 def test_only_the_groups_that_are_asked_for(emoji_config, train_source):
-  people = EmojiSource.from_config(dataclasses.replace(emoji_config, groups=("people-and-body",)), "train")
+  people = make_source(with_source(emoji_config, groups=("people-and-body",)), "train")
   expected = [r["id"] for r in train_source.records if r["group"] == "people-and-body"]
   assert [record["id"] for record in people.records] == expected and 0 < len(expected) < len(train_source)
 
@@ -102,19 +102,19 @@ def test_noto_draws_an_emoji_as_one_glyph():
 
 
 @pytest.mark.parametrize(
-  "arguments, message",
+  "split, settings, message",
   [
-    ({"vendors": ("twemojy",)}, "Unknown emoji vendor 'twemojy'. Did you mean 'twemoji'"),
-    ({"languages": ("dee",)}, "Unknown caption language 'dee'. Did you mean 'de'"),
-    ({"groups": ("people",)}, "Unknown emoji group 'people'.* Known: activities, .*, people-and-body, "),
-    ({"groups": ("flags",)}, "--data.groups flags: nothing is left to evaluate"),
-    ({"split": "heldou"}, "Unknown emoji split 'heldou'. Did you mean 'heldout'"),
-    ({"vendors": ()}, "--data.vendors names no artist"),
+    ("all", {"vendors": ("twemojy",)}, "Unknown emoji vendor 'twemojy'. Did you mean 'twemoji'"),
+    ("all", {"languages": ("dee",)}, "Unknown caption language 'dee'. Did you mean 'de'"),
+    ("all", {"groups": ("people",)}, "Unknown emoji group 'people'.* Known: activities, .*, people-and-body, "),
+    ("all", {"groups": ("flags",)}, "--data.source.groups flags: nothing is left to evaluate"),
+    ("heldou", {}, "Unknown emoji split 'heldou'. Did you mean 'heldout'"),
+    ("all", {"vendors": ()}, "--data.source.vendors names no artist"),
   ],
 )
-def test_wrong_names_are_answered_with_the_nearest(tmp_path, arguments, message):
+def test_wrong_names_are_answered_with_the_nearest(tmp_path, split, settings, message):
   with pytest.raises(DataError, match=message):
-    EmojiSource(str(tmp_path), **arguments)
+    Emoji(**settings).open(split, Reading(str(tmp_path)))
 
 
 def test_missing_package_says_how_to_install_it(tmp_path, monkeypatch):

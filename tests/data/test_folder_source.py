@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.data import DataConfig, DataError, TokenizerConfig, make_loader, make_source, make_tokenizer
-from mmjax.data.folder_source import FolderSource
+from mmjax.data import DataConfig, DataError, Folder, Reading, TokenizerConfig, make_loader, make_source, make_tokenizer
 
 
 @pytest.fixture
@@ -16,6 +15,10 @@ def folder(tmp_path):
   for number, name in enumerate(["a.png", "b.jpg", "sub/c.webp"]):
     Image.new("RGB", (20, 10), (number * 100, 0, 0)).save(tmp_path / name)
   return tmp_path
+
+
+def records(folder, split="all", on_bad_record="error", **settings):
+  return Folder(str(folder), **settings).open(split, Reading(on_bad_record=on_bad_record))
 
 
 def write(folder, text, name="captions.csv"):
@@ -28,8 +31,7 @@ GOOD = 'image,caption\na.png,a cat\nb.jpg,"a dog, asleep"\nsub/c.webp,Ein Käse\
 
 def test_a_folder_trains_with_two_settings(folder):
   config = DataConfig(
-    source="folder",
-    path=str(write(folder, GOOD)),
+    source=Folder(str(write(folder, GOOD))),
     dir=str(folder / "cache"),
     tokenizer=TokenizerConfig(vocab_size=300),
   )
@@ -44,37 +46,37 @@ def test_a_folder_trains_with_two_settings(folder):
 @pytest.mark.parametrize("caption", ["caption", "text", "title"])
 def test_usual_columns_are_found(folder, image, caption):
   write(folder, f"id,{caption},{image}\n1,a cat,a.png\n", "metadata.csv")
-  (record,) = FolderSource(folder)
+  (record,) = records(folder)
   assert record["captions"] == {"name": ["a cat"]}
   assert record["id"] == str(folder / "a.png") and record["image"] == (folder / "a.png").read_bytes()
 
 
 def test_other_columns_and_files_can_be_named(folder):
   write(folder, "pic,words\na.png,a cat\n", "list.csv")
-  (record,) = FolderSource(folder, captions_file="list.csv", image_column="pic", caption_column="words")
+  (record,) = records(folder, captions_file="list.csv", image_key="pic", caption_key="words")
   assert record["captions"]["name"] == ["a cat"]
 
 
 def test_a_picture_may_have_several_captions(folder):
   write(folder, "image,caption\na.png,a cat\nb.jpg,a dog\na.png,a small cat\n")
-  first, second = FolderSource(folder)
+  first, second = records(folder)
   assert first["captions"]["name"] == ["a cat", "a small cat"] and second["captions"]["name"] == ["a dog"]
   rows = [{"image": "a.png", "caption": ["one", "two"]}, {"image": "b.jpg", "caption": "ONE"}]
   (folder / "captions.csv").unlink()
   write(folder, "\n".join(map(json.dumps, rows)) + "\n\n", "captions.jsonl")
-  first, second = FolderSource(folder)
+  first, second = records(folder)
   assert first["captions"]["name"] == ["one", "two"]
   assert first["concept"] == second["concept"], "the same caption means the same thing"
 
 
 def test_a_byte_order_mark_does_no_harm(folder):
   (folder / "captions.csv").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
-  assert len(FolderSource(folder)) == 3
+  assert len(records(folder)) == 3
 
 
 def test_the_split_column_decides(folder):
   write(folder, "image,caption,split\na.png,a,train\nb.jpg,b,val\nsub/c.webp,c,TRAIN\n")
-  names = {s: [record["id"].rpartition("/")[2] for record in FolderSource(folder, s)] for s in ("train", "validation")}
+  names = {s: [record["id"].rpartition("/")[2] for record in records(folder, s)] for s in ("train", "validation")}
   assert names == {"train": ["a.png", "c.webp"], "validation": ["b.jpg"]}
 
 
@@ -83,11 +85,11 @@ def test_without_it_a_hash_keeps_one_in_twenty(folder):
   for name in names:
     (folder / name).touch()
   write(folder, "image,caption\n" + "".join(f"{name},x\n" for name in names))
-  train, validation = ({r["id"] for r in FolderSource(folder, s)} for s in ("train", "validation"))
+  train, validation = ({r["id"] for r in records(folder, s)} for s in ("train", "validation"))
   assert train.isdisjoint(validation) and len(train) + len(validation) == 2000
   assert 70 <= len(validation) <= 130
   write(folder, "image,caption\n" + "".join(f"{name},x\n" for name in reversed(names)))
-  assert {r["id"] for r in FolderSource(folder, "validation")} == validation, "the order of the rows does not matter"
+  assert {r["id"] for r in records(folder, "validation")} == validation, "the order of the rows does not matter"
 
 
 @pytest.mark.parametrize(
@@ -104,12 +106,12 @@ def test_without_it_a_hash_keeps_one_in_twenty(folder):
     (
       "picture,caption\na.png,a\n",
       "captions.csv",
-      r"none of the columns image, .*only picture, caption.*--data.image-key",
+      r"none of the columns image, .*only picture, caption.*--data.source.image-key",
     ),
     (
       "image,words\na.png,a\n",
       "captions.csv",
-      r"none of the columns caption, text, title.*--data.caption-key",
+      r"none of the columns caption, text, title.*--data.source.caption-key",
     ),
     ("image,caption\n", "captions.csv", r"captions.csv lists no picture of the split 'all'"),
     ("", "captions.csv", r"captions.csv lists no picture"),
@@ -126,33 +128,33 @@ def test_without_it_a_hash_keeps_one_in_twenty(folder):
 )
 def test_what_is_wrong_is_named_by_file_line_and_field(folder, text, name, message):
   with pytest.raises(DataError, match=message):
-    FolderSource(write(folder, text, name))
+    records(write(folder, text, name))
 
 
 def test_bad_rows_are_skipped_on_request(folder, caplog):
   write(folder, "image,caption\na.png,a\nb.jpg,\nnone.png,c\n")
-  source = make_source(DataConfig(source="folder", path=str(folder), on_bad_record="skip"), "all")
+  source = make_source(DataConfig(source=Folder(str(folder)), on_bad_record="skip"), "all")
   assert len(source) == 1 and source.num_skipped == 2
   assert "line 3" in caplog.text and "none.png" in caplog.text
 
 
 def test_bad_encodings_and_folders_are_named(folder, tmp_path):
   with pytest.raises(DataError, match=r"is not a directory"):
-    FolderSource(tmp_path / "nowhere")
+    records(tmp_path / "nowhere")
   with pytest.raises(DataError, match=r"has no captions.csv or captions.jsonl.*columns image and caption"):
-    FolderSource(folder)
+    records(folder)
   with pytest.raises(DataError, match=r"has no other.csv"):
-    FolderSource(folder, captions_file="other.csv")
+    records(folder, captions_file="other.csv")
   (folder / "captions.csv").write_bytes(b"image,caption\na.png,\xff\xfe\n")
   with pytest.raises(DataError, match=r"Cannot read .*captions.csv.*UTF-8"):
-    FolderSource(folder)
+    records(folder)
   write(folder, GOOD)
-  with pytest.raises(DataError, match=r"there is no column 'pic'.*--data.image-key"):
-    FolderSource(folder, image_column="pic")
+  with pytest.raises(DataError, match=r"there is no column 'pic'.*--data.source.image-key"):
+    records(folder, image_key="pic")
   with pytest.raises(DataError, match=r"Did you mean 'train'"):
-    FolderSource(folder, "tain")
-  with pytest.raises(DataError, match=r"needs --data.path DIR"):
-    make_source(DataConfig(source="folder"), "train")
+    records(folder, "tain")
+  with pytest.raises(DataError, match=r"needs --data.source.path DIR"):
+    make_source(DataConfig(source=Folder()), "train")
 
 
 def test_a_directory_that_may_not_be_read_is_named(folder, monkeypatch):
@@ -161,12 +163,12 @@ def test_a_directory_that_may_not_be_read_is_named(folder, monkeypatch):
 
   monkeypatch.setattr("pathlib.Path.is_file", refuse)  # tests may run as root, whom nothing is forbidden
   with pytest.raises(DataError, match=r"Cannot read the directory .*Permission denied"):
-    FolderSource(folder)
+    records(folder)
 
 
 def test_a_picture_that_vanished_is_named(folder):
-  source = FolderSource(write(folder, GOOD))
+  source = records(write(folder, GOOD))
   (folder / "b.jpg").unlink()
   with pytest.raises(DataError, match=r"Cannot read .*b.jpg"):
     source[1]
-  assert np.array_equal([source[0]["concept"]], [FolderSource(folder, skip=True)[0]["concept"]])
+  assert np.array_equal([source[0]["concept"]], [records(folder, on_bad_record="skip")[0]["concept"]])

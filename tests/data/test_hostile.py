@@ -15,12 +15,12 @@ import pytest
 from array_record.python import array_record_module
 from PIL import Image
 
-from mmjax.data import DataConfig, DataError
-from mmjax.data.folder_source import MAX_LINE, FolderSource
+from mmjax.data import DataConfig, DataError, Folder, Reading, Shards
 from mmjax.data.images import FORMATS, decode
 from mmjax.data.photo import open_photo
 from mmjax.data.shard_record import MAX_TEXT_BYTES, decode_record, encode_record
-from mmjax.data.shards_source import ShardsSource
+from mmjax.data.sources.folder import MAX_LINE
+from mmjax.data.sources.shards import ShardRecords
 from mmjax.data.tar_headers import BrokenTar, members
 from tests.data.shard_files import number_of, picture, tar_of
 
@@ -28,8 +28,8 @@ from tests.data.shard_files import number_of, picture, tar_of
 PICKLE = b"cposix\nsystem\n(S'touch %s'\ntR."
 
 
-def source(path, **options) -> ShardsSource:
-  return ShardsSource([str(path)], directory=path.parent / "cache", **options)
+def source(path, **options) -> ShardRecords:
+  return Shards((str(path),)).open("all", Reading(str(path.parent / "cache"), **options))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -60,7 +60,7 @@ def test_what_has_no_place_in_a_tar_is_counted_and_never_read(tmp_path, caplog):
     ("k.png", picture(7)), ("k.pkl", b"x"), ("k.pyd", b"x"), ("k.pth", b"x"), ("k.txt", b"number 7"),
     special("folder", tarfile.DIRTYPE), special("l.png", b"S"),
   ], format=tarfile.GNU_FORMAT)  # fmt: skip
-  found = source(path, skip=True)
+  found = source(path, on_bad_record="skip")
   assert [number_of(found[index]) for index in range(len(found))] == [7]
   assert found.refused == {
     "symbolic link": 1, "hard link": 1, "name that leaves the archive": 5, "character device": 1, "block device": 1,
@@ -76,7 +76,7 @@ def test_a_pickle_under_any_name_is_never_executed(tmp_path, name):
   members = {"a.png": picture(1), "a.txt": b"number 1"}
   members.pop({"a.json": "a.txt", "a.jpg": "a.png"}.get(name, ""), None)
   members[name] = PICKLE % str(mark).encode()
-  found = source(tar_of(tmp_path / "x.tar", list(members.items())), skip=True)
+  found = source(tar_of(tmp_path / "x.tar", list(members.items())), on_bad_record="skip")
   for index in range(len(found)):
     try:
       decode(found[index]["image"])
@@ -167,20 +167,18 @@ def test_one_endless_line_of_captions_is_refused(tmp_path):
   for name, head in (("captions.jsonl", '{"image": "a.png", "caption": "'), ("captions.csv", 'image,caption\na.png,"')):
     (tmp_path / name).write_text(head + "a" * MAX_LINE + '"}\n')
     with pytest.raises(DataError, match=r"captions.*(longer than|field larger than)"):
-      FolderSource(tmp_path, captions_file=name)
+      Folder(str(tmp_path), captions_file=name).open("all", Reading())
   (tmp_path / "captions.csv").write_text("image,caption\na.png,x\n")
   with pytest.raises(DataError, match=r"a.png: \d+ bytes; up to 10 are accepted"):
-    FolderSource(tmp_path, max_bytes=10)[0]
+    Folder(str(tmp_path)).open("all", Reading(max_bytes=10))[0]
 
 
 MEMORY = """
 import sys
 from pathlib import Path
-from mmjax.data import DataError
+from mmjax.data import DataError, Folder, Reading, Shards
 from mmjax.data.images import decode
 from mmjax.data.photo import open_photo, seen
-from mmjax.data.shards_source import ShardsSource
-from mmjax.data.folder_source import FolderSource
 from mmjax.data.transforms import premultiplied
 from mmjax.data.geometry import box_matrix
 
@@ -200,7 +198,9 @@ def use(path):
   photo = open_photo(data, record="r", max_pixels=pixels)
   if photo is not None: seen(photo, box_matrix(0, 0, *photo.size), 64)
 use(folder / "small.jpg"); use(folder / "small.png")  # libraries loaded
-attempt(lambda: ShardsSource([str(folder / "small.tar")], directory=folder, max_bytes=file)[0])
+def opened(path, on_bad_record):
+  return Shards((str(path),)).open("all", Reading(str(folder), on_bad_record, max_bytes=file))
+attempt(lambda: opened(folder / "small.tar", "error")[0])
 before = begin()
 for path in sorted((folder / "bombs").iterdir()):
   attempt(lambda: use(path))
@@ -208,10 +208,10 @@ print("pictures", memory("VmHWM") - before)
 before = begin()
 for path in sorted(folder.glob("bomb*.*")):
   def read():
-    source = ShardsSource([str(path)], directory=folder, skip=True, max_bytes=file)
+    source = opened(path, "skip")
     [source[index] for index in range(len(source))]
   attempt(read)
-attempt(lambda: FolderSource(folder / "captions"))
+attempt(lambda: Folder(str(folder / "captions")).open("all", Reading()))
 print("records", memory("VmHWM") - before)
 """
 
@@ -282,7 +282,7 @@ def test_bad_records_in_a_run_are_counted_and_a_run_of_them_ends_it(tmp_path):
   ]
   bad = [("x.png", b"cposix"), ("x.txt", b"x"), ("y.png", picture(1)), ("y.txt", b"\xff\xff")]
   path = tar_of(tmp_path / "x.tar", good + bad)
-  config = DataConfig(source="shards", shards=(str(path),), validation_shards=(str(path),), dir=str(tmp_path))
+  config = DataConfig(source=Shards((str(path),), validation=(str(path),)), dir=str(tmp_path))
   config = dataclasses.replace(
     config, on_bad_record="skip", tokenizer=TokenizerConfig(vocab_size=300, max_length=8), cache_mb=0
   )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax.data import DataError, make_loader, make_source
+from tests.data.changed import with_source
 
 SIZE = 12
 
@@ -199,7 +200,7 @@ def test_two_views_are_by_different_artists(emoji_config, train_source, tokenize
 
 
 def test_a_second_view_without_another_artist_is_the_same_picture_varied_anew(emoji_config, tokenizer):
-  config = dataclasses.replace(emoji_config, views=2, vendors=("noto",))
+  config = with_source(dataclasses.replace(emoji_config, views=2), vendors=("noto",))
   batch = next(loader(config, make_source(config, "train"), tokenizer))
   assert (batch["image"] != batch["image2"]).any(axis=(1, 2, 3)).all()
 

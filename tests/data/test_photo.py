@@ -13,7 +13,7 @@ from mmjax.data.color import Normalize
 from mmjax.data.geometry import box_matrix
 from mmjax.data.images import decode
 from mmjax.data.photo import decoded, open_photo, seen
-from mmjax.data.sources import Record
+from mmjax.data.records import Record
 from mmjax.data.transforms import ExampleRng, premultiplied, train_transform
 
 SIZE = 32

@@ -1,6 +1,5 @@
 """COCO captions, VQAv2 and Flickr30k in the layouts they are published in, on miniatures."""
 
-import dataclasses
 import io
 import json
 import tracemalloc
@@ -10,16 +9,21 @@ import pytest
 from PIL import Image
 
 from mmjax.data import (
+  Coco,
   DataConfig,
   DataError,
+  Flickr30k,
   TokenizerConfig,
+  Vqav2,
   eval_transform,
   evaluation_batches,
   make_loader,
   make_source,
   make_tokenizer,
 )
+from tests.data.changed import with_source
 
+SOURCES = {"coco": Coco, "vqav2": Vqav2, "flickr30k": Flickr30k}
 TOKENIZER = TokenizerConfig(vocab_size=300, max_length=12)
 
 
@@ -91,7 +95,7 @@ def flickr(folder):
 
 
 def config(kind, folder, **more):
-  return DataConfig(source=kind, path=str(folder), dir=str(folder / "cache"), tokenizer=TOKENIZER, **more)
+  return DataConfig(source=SOURCES[kind](str(folder)), dir=str(folder / "cache"), tokenizer=TOKENIZER, **more)
 
 
 @pytest.mark.parametrize("year, prefix", [("2017", ""), ("2014", "images/")])
@@ -248,11 +252,11 @@ def test_files_that_are_missing_cut_or_others_are_named(tmp_path, kind):
     with pytest.raises(DataError, match=f"{file.name}.*{message}|{message}.*{file.name}"):
       make_source(settings, "train")
   file.unlink()
-  with pytest.raises(DataError, match=rf"has no .*{file.name}.*--data.path must be the directory with"):
+  with pytest.raises(DataError, match=rf"has no .*{file.name}.*--data.source.path must be the directory with"):
     make_source(settings, "train")
-  for change, message in (({"path": None}, "needs --data.path"), ({"path": "/nowhere"}, "is not a directory")):
+  for change, message in (({"path": None}, "needs --data.source.path"), ({"path": "/nowhere"}, "is not a directory")):
     with pytest.raises(DataError, match=message):
-      make_source(dataclasses.replace(settings, **change), "train")
+      make_source(with_source(settings, **change), "train")
   with pytest.raises(DataError, match=rf"Unknown {kind} split 'trian'. Did you mean 'train'"):
     make_source(settings, "trian")
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mmjax.data import DataError, ScenesConfig, make_loader, make_source, write_captions
+from mmjax.data import DataError, Emoji, Scenes, make_loader, make_source, write_captions
 
 
 @pytest.fixture
@@ -56,13 +56,15 @@ def test_bad_lines_are_named(emoji_config, path, line, message):
 
 def test_files_of_other_data_are_refused(emoji_config, path):
   with pytest.raises(DataError, match=r"captions.jsonl was written for other data: its record twemoji/"):
-    make_source(dataclasses.replace(emoji_config, captions_from=str(path), vendors=("openmoji", "twemoji")), "train")[0]
+    make_source(
+      dataclasses.replace(emoji_config, captions_from=str(path), source=Emoji(("openmoji", "twemoji"), limit=60)),
+      "train",
+    )[0]
   config = dataclasses.replace(emoji_config, captions_from=str(path.with_name("none")))
   with pytest.raises(DataError, match=r"Cannot read --data.captions-from .*none"):
     make_source(config, "train")
-  scenes = ScenesConfig(examples=12)
   with pytest.raises(DataError, match=r"--data.captions-from needs captions; this source gives .*answer"):
-    make_source(dataclasses.replace(emoji_config, captions_from=str(path), source="scenes", scenes=scenes), "train")
+    make_source(dataclasses.replace(emoji_config, captions_from=str(path), source=Scenes(examples=12)), "train")
   path.write_text("")
   with pytest.raises(DataError, match=r"captions.jsonl lists no record"):
     make_source(dataclasses.replace(emoji_config, captions_from=str(path)), "train")

@@ -11,7 +11,7 @@ from PIL import Image
 from mmjax.data import (
   DataConfig,
   DataError,
-  ScenesConfig,
+  Scenes,
   TokenizerConfig,
   eval_transform,
   evaluation_batches,
@@ -21,6 +21,7 @@ from mmjax.data import (
 )
 from mmjax.data.batching import row_shapes
 from mmjax.data.config import AugmentationConfig
+from tests.data.changed import with_source
 
 KINDS = ("colour", "row", "column", "shape", "count")
 PLACES = ["first", "second", "third", "fourth"]
@@ -32,9 +33,8 @@ STILL = AugmentationConfig(
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
   return DataConfig(
-    source="scenes",
+    source=Scenes(examples=900, questions=KINDS),
     dir=str(tmp_path_factory.mktemp("scenes")),
-    scenes=ScenesConfig(examples=900, questions=KINDS),
     tokenizer=TokenizerConfig(vocab_size=400, bos_token="<bos>"),
   )
 
@@ -128,8 +128,7 @@ def test_sizes_and_balance(source, config):
 
 
 def test_the_best_guess_without_a_look_is_the_calibrated_prior(tmp_path):
-  scenes = ScenesConfig(examples=1440)
-  source = make_source(DataConfig(source="scenes", dir=str(tmp_path), scenes=scenes), "train")
+  source = make_source(DataConfig(source=Scenes(examples=1440), dir=str(tmp_path)), "train")
   records = [source[index] for index in range(len(source))]
   by_question = {}
   for record in records:
@@ -153,7 +152,7 @@ def test_splits_share_no_picture(config):
 def test_the_same_settings_draw_the_same_and_another_seed_other_scenes(config, source, tmp_path):
   again = make_source(dataclasses.replace(config, dir=str(tmp_path)), "train")
   assert [again[index] for index in range(900)] == [source[index] for index in range(900)]
-  other = dataclasses.replace(config, scenes=dataclasses.replace(config.scenes, seed=1, examples=60))
+  other = with_source(config, seed=1, examples=60)
   pictures = {source[index]["image"] for index in range(900)}
   assert sum(make_source(other, "train")[index]["image"] in pictures for index in range(60)) < 6
 
@@ -242,7 +241,7 @@ def test_bad_fields_are_named(config, source, tokenizer, change, message):
 
 
 def test_captions_in_place_of_questions(config):
-  captions = dataclasses.replace(config, scenes=dataclasses.replace(config.scenes, text="caption"))
+  captions = with_source(config, text="caption")
   source = make_source(captions, "train")
   tokenizer = make_tokenizer(captions, source)
   assert tokenizer.answers == ()
@@ -257,8 +256,7 @@ def test_captions_in_place_of_questions(config):
 
 def test_captions_of_fewer_shapes_say_part_of_what_whole_ones_say(config):
   def said(shapes):
-    scenes = dataclasses.replace(config.scenes, examples=60, text="caption", caption_shapes=shapes)
-    source = make_source(dataclasses.replace(config, scenes=scenes), "train")
+    source = make_source(with_source(config, examples=60, text="caption", caption_shapes=shapes), "train")
     return [source[index]["captions"]["name"][0].split(", ") for index in range(len(source))]
 
   one, two, three = said(1), said(2), said(3)
@@ -269,13 +267,12 @@ def test_captions_of_fewer_shapes_say_part_of_what_whole_ones_say(config):
 
 @pytest.mark.parametrize("change", [{"size": 30}, {"size": 12}, {"examples": 0}, {"questions": ()}])
 def test_impossible_scenes_are_refused(change):
-  with pytest.raises(ValueError, match=rf"data.scenes.{next(iter(change))} is"):
-    ScenesConfig(**change)
+  with pytest.raises(ValueError, match=rf"data.source.{next(iter(change))} is"):
+    Scenes(**change)
 
 
 def test_larger_pictures_show_the_same_scenes(config, source):
-  settings = ScenesConfig(examples=30, questions=KINDS, size=64)
-  large = make_source(dataclasses.replace(config, scenes=settings), "train")
+  large = make_source(with_source(config, examples=30, size=64), "train")
   for index in range(30):
     shapes, small = seen(pixels(large[index]["image"])), seen(pixels(source[index]["image"]))
     assert [shape[:4] for shape in shapes] == [shape[:4] for shape in small]

@@ -13,10 +13,10 @@ import tarfile
 import numpy as np
 import pytest
 
-from mmjax.data import DataConfig, DataError, TokenizerConfig, make_loader, make_source, make_tokenizer
+from mmjax.data import DataConfig, DataError, Reading, Shards, TokenizerConfig, make_loader, make_source, make_tokenizer
 from mmjax.data.shard_files import MAX_OPEN
 from mmjax.data.shard_paths import expand
-from mmjax.data.shards_source import ShardsSource
+from tests.data.changed import with_source
 from tests.data.shard_files import number_of, picture, shards, tar_of
 
 FORMATS = {"webdataset": "tar", "arrayrecord": "array_record"}
@@ -32,9 +32,11 @@ def four_shards(tmp_path, request):
 @pytest.fixture
 def config(tmp_path, four_shards):
   tokenizer = TokenizerConfig(vocab_size=300, max_length=8)
-  return DataConfig(
-    source="shards", shards=(four_shards,), dir=str(tmp_path / "cache"), tokenizer=tokenizer, cache_mb=0
-  )
+  return DataConfig(source=Shards((four_shards,)), dir=str(tmp_path / "cache"), tokenizer=tokenizer, cache_mb=0)
+
+
+def opened(*patterns, directory, reading=None, **settings):
+  return Shards(tuple(map(str, patterns)), **settings).open("all", Reading(str(directory), **reading or {}))
 
 
 def numbers(source):
@@ -55,24 +57,24 @@ def indices(batches):
 
 
 def test_every_record_comes_back_in_order(tmp_path, four_shards):
-  source = ShardsSource([four_shards], directory=tmp_path)
+  source = opened(four_shards, directory=tmp_path)
   assert numbers(source) == list(range(37))
   record = source[12]
   assert record["captions"] == {"name": ["number 12"]} == source.captions(12)
   assert "00001" in record["id"] and "000000012" in record["id"]
-  assert source[3]["concept"] == ShardsSource([four_shards], directory=tmp_path)[3]["concept"] != source[4]["concept"]
+  assert source[3]["concept"] == opened(four_shards, directory=tmp_path)[3]["concept"] != source[4]["concept"]
   with pytest.raises(IndexError):
     source[37]
 
 
 def test_one_in_twenty_is_held_out_unless_there_are_validation_shards(tmp_path):
   shards(tmp_path / "a", range(45), per_shard=25)
-  config = DataConfig(source="shards", shards=(f"{tmp_path}/a/*.tar",), dir=str(tmp_path / "cache"))
+  config = DataConfig(source=Shards((f"{tmp_path}/a/*.tar",)), dir=str(tmp_path / "cache"))
   held_out = numbers(make_source(config, "validation"))
   assert held_out == [19, 44]
   assert numbers(make_source(config, "train")) == [n for n in range(45) if n not in held_out]
   shards(tmp_path / "b", range(100, 103))
-  own = dataclasses.replace(config, validation_shards=(f"{tmp_path}/b/*.tar",), shard_repeats=(2,))
+  own = with_source(config, validation=(f"{tmp_path}/b/*.tar",), repeats=(2,))
   assert numbers(make_source(own, "train")) == list(range(45))
   assert numbers(make_source(own, "validation")) == [100, 101, 102]
 
@@ -111,7 +113,7 @@ def test_weights_set_the_share_of_each_pattern_and_each_has_its_own_epochs(tmp_p
   shards(tmp_path / "a", range(29))
   shards(tmp_path / "b", range(29, 35))
   patterns = (f"{tmp_path}/a/*.tar", f"{tmp_path}/b/*.tar")
-  config = DataConfig(source="shards", shards=patterns, shard_weights=(3, 1), dir=str(tmp_path / "cache"))
+  config = DataConfig(source=Shards(patterns, weights=(3, 1)), dir=str(tmp_path / "cache"))
   config = dataclasses.replace(config, tokenizer=TokenizerConfig(vocab_size=300, max_length=8))
   source = make_source(config, "train")
   assert len(source) == 35
@@ -130,7 +132,7 @@ def test_repeats_bring_a_pattern_more_often_in_an_epoch_and_differently_augmente
   shards(tmp_path / "a", range(10))
   shards(tmp_path / "b", range(10, 13))
   patterns = (f"{tmp_path}/a/*.tar", f"{tmp_path}/b/*.tar")
-  config = DataConfig(source="shards", shards=patterns, shard_repeats=(1, 2), dir=str(tmp_path / "cache"))
+  config = DataConfig(source=Shards(patterns, repeats=(1, 2)), dir=str(tmp_path / "cache"))
   config = dataclasses.replace(config, tokenizer=TokenizerConfig(vocab_size=300, max_length=8))
   (batch,), loader = stream(config, 1, batch_size=16)
   assert loader.num_records == 16
@@ -142,7 +144,7 @@ def test_repeats_bring_a_pattern_more_often_in_an_epoch_and_differently_augmente
 def test_other_shards_are_no_continuation(tmp_path, config):
   _, loader = stream(config, 1)
   shards(tmp_path / "other", range(37), per_shard=19)
-  other = dataclasses.replace(config, shards=(f"{tmp_path}/other/*",))
+  other = with_source(config, patterns=(f"{tmp_path}/other/*",))
   _, loader_of_others = stream(other, 0)
   assert loader_of_others.num_records == loader.num_records
   with pytest.raises(DataError, match="fingerprint"):
@@ -165,7 +167,7 @@ def test_brace_patterns_and_globs(tmp_path):
 
 
 def test_a_missing_or_truncated_shard_is_named_or_skipped(config, caplog):
-  paths = expand(config.shards[0])
+  paths = expand(config.source.patterns[0])
   paths[1].unlink()
   data = paths[2].read_bytes()
   paths[2].write_bytes(data[: len(data) * 2 // 3])
@@ -187,7 +189,7 @@ def test_a_missing_or_truncated_shard_is_named_or_skipped(config, caplog):
 
 
 def test_a_damaged_record_is_named_or_replaced(config, caplog):
-  path = expand(config.shards[0])[1]
+  path = expand(config.source.patterns[0])[1]
   data = bytearray(path.read_bytes())
   place = data.find(picture(13)) + 20
   data[place : place + 30] = bytes(30)
@@ -201,7 +203,7 @@ def test_a_damaged_record_is_named_or_replaced(config, caplog):
 
 def test_a_shard_that_changes_under_the_run_is_noticed(tmp_path):
   (path,) = shards(tmp_path / "a", range(10))
-  source = ShardsSource([str(path)], directory=tmp_path)
+  source = opened(path, directory=tmp_path)
   data = path.read_bytes()
   path.write_bytes(data[512:])
   with pytest.raises(DataError, match=r"no longer what was indexed"):
@@ -210,7 +212,7 @@ def test_a_shard_that_changes_under_the_run_is_noticed(tmp_path):
   with pytest.raises(DataError, match=r"shorter"):
     source[4]
   path.write_bytes(data)
-  assert number_of(ShardsSource([str(path)], directory=tmp_path)[4]) == 4
+  assert number_of(opened(path, directory=tmp_path)[4]) == 4
 
 
 def test_captions_of_all_forms_are_read(tmp_path):
@@ -220,10 +222,10 @@ def test_captions_of_all_forms_are_read(tmp_path):
     ("c.txt", b"text"), ("c.PNG", picture(2)), ("c.json", json.dumps({"caption": "json", "alt": "other"}).encode()),
   ]  # fmt: skip
   path = tar_of(tmp_path / "x.tar", members)
-  source = ShardsSource([str(path)], directory=tmp_path)
+  source = opened(path, directory=tmp_path)
   assert [source[index]["captions"]["name"] for index in range(3)] == [["ein Bär"], ["one", "two"], ["text"]]
   assert [source[index]["image"][:2] for index in range(3)] == [b"\xff\xd8", b"RI", b"\x89P"]
-  by_field = ShardsSource([str(path)], directory=tmp_path, field="alt")
+  by_field = opened(path, directory=tmp_path, caption_key="alt")
   assert by_field[2]["captions"]["name"] == ["other"]
   with pytest.raises(DataError, match=r"b.json.*has no field alt"):
     by_field[1]
@@ -237,7 +239,7 @@ def test_tars_of_every_writer_are_read(tmp_path, format):
     for n in range(3)
     for kind, data in (("png", picture(n)), ("txt", f"number {n}".encode()))
   ]
-  assert numbers(ShardsSource([str(tar_of(tmp_path / "x.tar", members, format=format))], directory=tmp_path)) == [
+  assert numbers(opened(tar_of(tmp_path / "x.tar", members, format=format), directory=tmp_path)) == [
     0,
     1,
     2,
@@ -249,8 +251,8 @@ def test_records_without_a_half_are_counted(tmp_path, caplog):
   members += [("e.png", b""), ("e.txt", b"e"), ("f.png", bytes(2000)), ("f.txt", b"f")]
   path = tar_of(tmp_path / "x.tar", members)
   with pytest.raises(DataError, match=r"x.tar.*a: has no caption"):
-    ShardsSource([str(path)], directory=tmp_path, max_bytes=1000)
-  source = ShardsSource([str(path)], directory=tmp_path, max_bytes=1000, skip=True)
+    opened(path, directory=tmp_path, reading=dict(max_bytes=1000))
+  source = opened(path, directory=tmp_path, reading=dict(max_bytes=1000, on_bad_record="skip"))
   assert numbers(source) == [1] and source.num_skipped == 4
   for message in ("a: has no caption", "c: has no picture", "e.png: 0 bytes", "f.png: 2000 bytes; 1 to 1000"):
     assert message in caplog.text
@@ -258,7 +260,7 @@ def test_records_without_a_half_are_counted(tmp_path, caplog):
 
 def test_many_shards_are_read_through_few_descriptors(tmp_path):
   shards(tmp_path / "a", range(MAX_OPEN + 20), per_shard=1)
-  source = ShardsSource([f"{tmp_path}/a/*.tar"], directory=tmp_path / "cache")
+  source = opened(f"{tmp_path}/a/*.tar", directory=tmp_path / "cache")
   assert numbers(source) == list(range(MAX_OPEN + 20))
   assert numbers(source) == list(range(MAX_OPEN + 20))
   assert len(source._files._files) == MAX_OPEN
@@ -270,25 +272,25 @@ def test_many_shards_are_read_through_few_descriptors(tmp_path):
 
 def test_an_index_is_made_once_and_again_when_the_shard_changes(tmp_path):
   (path,) = shards(tmp_path / "a", range(5))
-  ShardsSource([str(path)], directory=tmp_path)
+  opened(path, directory=tmp_path)
   (index,) = (tmp_path / "shards").iterdir()
   made = index.stat().st_mtime_ns
-  ShardsSource([str(path)], directory=tmp_path)
+  opened(path, directory=tmp_path)
   assert index.stat().st_mtime_ns == made
   assert index.stat().st_size < 300 + 5 * 25
   tar_of(path, [("a.png", picture(9)), ("a.txt", b"number 9")])
-  assert numbers(ShardsSource([str(path)], directory=tmp_path)) == [9]
+  assert numbers(opened(path, directory=tmp_path)) == [9]
   for index in (tmp_path / "shards").iterdir():
     index.write_bytes(b"nonsense\n")
   with pytest.raises(DataError, match=r"index .* is damaged.*Delete it"):
-    ShardsSource([str(path)], directory=tmp_path)
+    opened(path, directory=tmp_path)
 
 
 def test_processes_may_index_the_same_shards_at_once(tmp_path):
   shards(tmp_path / "a", range(40), per_shard=8)
   code = (
-    "from mmjax.data.shards_source import ShardsSource\n"
-    f"print(len(ShardsSource(['{tmp_path}/a/*.tar'], directory='{tmp_path}/cache')))"
+    "from mmjax.data import Reading, Shards\n"
+    f"print(len(Shards(('{tmp_path}/a/*.tar',)).open('all', Reading('{tmp_path}/cache'))))"
   )
   running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
   assert [process.communicate()[0].strip() for process in running] == ["40"] * 3
@@ -297,20 +299,20 @@ def test_processes_may_index_the_same_shards_at_once(tmp_path):
 
 def test_bad_settings_are_named(tmp_path):
   (path,) = shards(tmp_path / "a", range(3))
-  config = DataConfig(source="shards", shards=(str(path),), dir=str(tmp_path))
+  config = DataConfig(source=Shards((str(path),)), dir=str(tmp_path))
   for fields, message in (
-    ({"shards": ()}, r"needs --data.shards"),
-    ({"shard_weights": (1.0,), "shard_repeats": (1,)}, r"Give one of them"),
-    ({"shard_weights": (1.0, 2.0)}, r"--data.shard-weights has 2 numbers for 1 patterns"),
-    ({"shard_repeats": (0,)}, r"--data.shard-repeats must be above 0"),
-    ({"shard_weights": (float("nan"),)}, r"--data.shard-weights must be above 0"),
+    ({"patterns": ()}, r"needs --data.source.patterns"),
+    ({"weights": (1.0,), "repeats": (1,)}, r"Give one of them"),
+    ({"weights": (1.0, 2.0)}, r"--data.source.weights has 2 numbers for 1 patterns"),
+    ({"repeats": (0,)}, r"--data.source.repeats must be above 0"),
+    ({"weights": (float("nan"),)}, r"--data.source.weights must be above 0"),
   ):
     with pytest.raises(DataError, match=message):
-      make_source(dataclasses.replace(config, **fields), "train")
-  with pytest.raises(DataError, match=r"has no record in this split.*validation-shards"):
+      make_source(with_source(config, **fields), "train")
+  with pytest.raises(DataError, match=r"has no record in this split.*--data.source.validation"):
     make_source(config, "validation")
   with pytest.raises(DataError, match=r"Did you mean 'train'"):
     make_source(config, "tain")
   (tmp_path / "x.zip").touch()
   with pytest.raises(DataError, match=r"x.zip: shards are .tar or .array_record"):
-    ShardsSource([str(tmp_path / "x.zip")], directory=tmp_path)
+    opened(tmp_path / "x.zip", directory=tmp_path)

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from mmjax.data import (
   DataConfig,
   DataError,
-  TextsConfig,
+  Texts,
   TokenizerConfig,
   corpora,
   eval_transform,
@@ -29,8 +29,8 @@ TOKENIZER = TokenizerConfig(vocab_size=600, cls_token="<cls>", sep_token="<sep>"
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-  texts = TextsConfig(examples=1200)
-  return DataConfig(source="texts", dir=str(tmp_path_factory.mktemp("texts")), texts=texts, tokenizer=TOKENIZER)
+  directory = str(tmp_path_factory.mktemp("texts"))
+  return DataConfig(source=Texts(examples=1200), dir=directory, tokenizer=TOKENIZER)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_story_splits_share_no_pair_and_the_seed_decides(config, source):
   assert (len(source), len(held_out), len(make_source(config, "all"))) == (1200, 120, 1320)
   assert not {pair(record) for record in source.records} & {pair(record) for record in held_out.records}
   assert make_source(config, "train").records == source.records
-  other = dataclasses.replace(config, texts=TextsConfig(examples=1200, seed=1))
+  other = dataclasses.replace(config, source=Texts(examples=1200, seed=1))
   assert make_source(other, "train").records != source.records
 
 
@@ -124,7 +124,7 @@ def test_the_place_in_the_story_says_nothing_of_what_follows_in_evaluation(confi
 
 
 def test_emoji_are_described_in_other_words_and_languages(config):
-  emoji = dataclasses.replace(config, texts=TextsConfig(corpus="emoji"))
+  emoji = dataclasses.replace(config, source=Texts(corpus="emoji"))
   held_out = make_source(emoji, "validation")
   records = {record["id"]: record for record in held_out.records}
   groups = {record["id"].split("/")[1] for record in held_out.records}
@@ -173,7 +173,7 @@ def test_what_follows_somewhere_is_never_said_not_to_follow():
 def test_this_systems_descriptions_are_pairs(config):
   if not corpora.DPKG_STATUS.is_file():
     pytest.skip(DEBIAN)
-  debian = dataclasses.replace(config, texts=TextsConfig(corpus="debian"))
+  debian = dataclasses.replace(config, source=Texts(corpus="debian"))
   train, held_out = (make_source(debian, split) for split in ("train", "validation"))
   names = [{record["id"].rsplit("/", 1)[0] for record in source.records} for source in (train, held_out)]
   assert names[0] and names[1] and not names[0] & names[1]
@@ -185,7 +185,7 @@ def test_files_hold_a_sentence_per_line(config, tmp_path):
     (tmp_path / "sub" / f"{number}.txt").write_text(
       f"first {number}\nsecond {number}\n\n\nthird {number}\n\nlone\nlast {number}"
     )
-  files = dataclasses.replace(config, path=str(tmp_path), texts=TextsConfig(corpus="files"))
+  files = dataclasses.replace(config, source=Texts(corpus="files", path=str(tmp_path)))
   records = make_source(files, "all").records
   assert len(records) == 60
   (record,) = [record for record in records if record["id"] == "files/sub/7.txt/0/0"]
@@ -207,14 +207,14 @@ def test_files_hold_a_sentence_per_line(config, tmp_path):
 def test_bad_files_are_named(config, tmp_path, write, message):
   for name, content in write.items():
     (tmp_path / name).write_bytes(content)
-  files = dataclasses.replace(config, path=str(tmp_path), texts=TextsConfig(corpus="files"))
+  files = dataclasses.replace(config, source=Texts(corpus="files", path=str(tmp_path)))
   with pytest.raises(DataError, match=message):
     make_source(files, "all")
 
 
 def test_settings_that_cannot_work_are_refused(config, source, tokenizer, monkeypatch, tmp_path):
-  with pytest.raises(DataError, match=r"corpus files needs --data.path"):
-    make_source(dataclasses.replace(config, texts=TextsConfig(corpus="files")), "train")
+  with pytest.raises(DataError, match=r"corpus files needs --data.source.path"):
+    make_source(dataclasses.replace(config, source=Texts(corpus="files")), "train")
   with pytest.raises(DataError, match=r"Unknown texts split 'tain'. Did you mean 'train'"):
     make_source(config, "tain")
   without = dataclasses.replace(config, tokenizer=dataclasses.replace(TOKENIZER, sep_token=None))
@@ -222,8 +222,8 @@ def test_settings_that_cannot_work_are_refused(config, source, tokenizer, monkey
     make_loader(without, source, tokenizer, image_size=8, batch_size=4)
   with pytest.raises(DataError, match=r"Cannot read .*none.*Debian"):
     corpora.debian_documents(tmp_path / "none")
-  with pytest.raises(ValueError, match=r"data.texts.examples is 0"):
-    TextsConfig(examples=0)
+  with pytest.raises(ValueError, match=r"data.source.examples is 0"):
+    Texts(examples=0)
 
 
 def test_an_empty_text_is_named(config, source, tokenizer):

@@ -1,6 +1,5 @@
 """Any TFDS data set that has been prepared."""
 
-import dataclasses
 import io
 
 import numpy as np
@@ -8,8 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mmjax.data import DataConfig, DataError, make_source
-from mmjax.data.tfds_source import TfdsSource
+from mmjax.data import DataConfig, DataError, Reading, Tfds, make_source
+from tests.data.changed import with_source
 
 
 class TinyPictures(tfds.core.GeneratorBasedBuilder):
@@ -47,7 +46,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture
 def config(directory):
-  return DataConfig(source="tfds", name="tiny_pictures", dir=directory, caption_key="label")
+  return DataConfig(source=Tfds("tiny_pictures", caption_key="label"), dir=directory)
 
 
 def test_labels_become_captions(config):
@@ -64,12 +63,12 @@ def test_labels_become_captions(config):
 
 @pytest.mark.parametrize("key, texts", [("sentence", ["number 0"]), ("notes/text", ["one 0", "two 0"])])
 def test_texts_become_captions(config, key, texts):
-  source = make_source(dataclasses.replace(config, caption_key=key), "validation")
+  source = make_source(with_source(config, caption_key=key), "validation")
   assert source[0]["captions"] == {"name": texts}
 
 
 def test_splits_may_be_sliced(directory):
-  source = TfdsSource("tiny_pictures", "train[:2]", directory=directory, caption_key="label")
+  source = Tfds("tiny_pictures", caption_key="label").open("train[:2]", Reading(directory))
   assert len(source) == 2
 
 
@@ -77,9 +76,9 @@ def test_splits_may_be_sliced(directory):
   "change, message",
   [
     ({"name": "tiny_picture"}, r"Unknown TFDS data set 'tiny_picture'. Did you mean 'tiny_pictures'"),
-    ({"name": None}, r"needs --data.name"),
+    ({"name": None}, r"needs --data.source.name"),
     ({"name": "mnist"}, r"'mnist' is not prepared in .*download_and_prepare"),
-    ({"caption_key": None}, r"not one text or label feature of tiny_pictures but 3: .*--data.caption-key"),
+    ({"caption_key": None}, r"not one text or label feature of tiny_pictures but 3: .*--data.source.caption-key"),
     ({"caption_key": "labels"}, r"Did you mean 'label'"),
     ({"image_key": "imag"}, r"Did you mean 'image'"),
     ({"train_split": "trian"}, r"Unknown split of tiny_pictures 'trian'. Did you mean 'train'"),
@@ -87,7 +86,7 @@ def test_splits_may_be_sliced(directory):
 )
 def test_wrong_names_are_answered_with_the_nearest(config, change, message):
   with pytest.raises(DataError, match=message):
-    make_source(dataclasses.replace(config, **change), "train")
+    make_source(with_source(config, **change), "train")
 
 
 def test_formats_without_random_access_are_refused(config, directory, monkeypatch):
@@ -97,8 +96,3 @@ def test_formats_without_random_access_are_refused(config, directory, monkeypatc
   monkeypatch.setattr(TinyPictures, "as_data_source", refuse)
   with pytest.raises(DataError, match=r"cannot be read at random.*array_record"):
     make_source(config, "train")
-
-
-def test_unknown_sources_are_answered_with_the_nearest():
-  with pytest.raises(DataError, match=r"Unknown --data.source 'foldr'. Did you mean 'folder'"):
-    make_source(DataConfig(source="foldr"), "train")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.data import AugmentationConfig, DataConfig, DataError, eval_transform
+from mmjax.data import AugmentationConfig, DataConfig, DataError, Emoji, eval_transform
 from mmjax.data.color import ColorJitter, Normalize, RandomBackground, RandomGreyscale
 from mmjax.data.geometry import RandomFlip, RandomResizedCrop, RandomRotation, box_matrix, center_box, warp
 from mmjax.data.transforms import (
@@ -180,7 +180,7 @@ def test_cutout_greys_a_square():
 
 def test_captions_are_drawn_by_weight():
   captions = {"name": ["n"], "keywords": ["a", "b", "c"], "de": ["d"], "fr": ["f"], "xx": ["never"]}
-  config = DataConfig(languages=("de", "fr"), name_weight=0.5, keywords_weight=0.2, languages_weight=0.3)
+  config = DataConfig(source=Emoji(languages=("de", "fr")), name_weight=0.5, keywords_weight=0.2, languages_weight=0.3)
   sample, one = caption_transform(config), ExampleRng(0)
   drawn = Counter(sample(captions, one(0, index)) for index in range(4000))
   keywords = sum(number for text, number in drawn.items() if text not in ("n", "d", "f"))

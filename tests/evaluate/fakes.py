@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data import DataConfig
+from mmjax.data import DataConfig, Emoji
 from mmjax.evaluate.config import EvaluationConfig
 from mmjax.objectives import Contrastive
 
@@ -91,7 +91,7 @@ def emoji_run(limit: int | None = 60, noise: float = 0.0, **more: Any) -> FakeRu
   from mmjax.data.images import decode
   from mmjax.evaluate.emoji import base_records
 
-  data = DataConfig(limit=limit) if limit is None else DataConfig(dir=data_dir().name, limit=limit)
+  data = DataConfig() if limit is None else DataConfig(source=Emoji(limit=limit), dir=data_dir().name)
   meanings: dict[Any, Any] = {}
   for records in base_records(data.dir, limit).values():
     for record in records:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mmjax.data import DataConfig, DataError, ScenesConfig, TokenizerConfig, make_source
-from mmjax.data.corruption import CorruptedSource
-from mmjax.data.recaption import RecaptionedSource
+from mmjax.data import DataConfig, DataError, Scenes, TokenizerConfig, make_source
+from mmjax.data.corruption import CorruptedRecords
+from mmjax.data.recaption import RecaptionedRecords
 from mmjax.evaluate import capfilt, noise
 from mmjax.evaluate.capfilt import Filtered, caption_and_filter
 from mmjax.objectives import Caption, Matching
@@ -21,8 +21,7 @@ from knowing import knowing_run
 def run(tmp_path_factory):
   tokenizer = TokenizerConfig(vocab_size=400, max_length=24, bos_token="<bos>")
   directory = str(tmp_path_factory.mktemp("scenes"))
-  scenes = ScenesConfig(text="caption", size=16, examples=120)
-  data = DataConfig(source="scenes", dir=directory, scenes=scenes, tokenizer=tokenizer)
+  data = DataConfig(source=Scenes(text="caption", size=16, examples=120), dir=directory, tokenizer=tokenizer)
   found = knowing_run(data, (Matching(), Caption()), batch_size=16, beams=1)
   noisy = dataclasses.replace(data, corrupt_captions=0.4)
   return dataclasses.replace(found, experiment=dataclasses.replace(found.experiment, data=noisy))
@@ -33,7 +32,7 @@ def clean(run, monkeypatch):
   """The 20 scenes that the model knows, in place of the training split: 8 of them with the captions of others."""
   source = make_source(run.experiment.data, "validation")
   for module in (capfilt, noise):
-    monkeypatch.setattr(module, "make_source", lambda data, split: CorruptedSource(source, data.corrupt_captions))
+    monkeypatch.setattr(module, "make_source", lambda data, split: CorruptedRecords(source, data.corrupt_captions))
   return source
 
 
@@ -41,7 +40,7 @@ def test_every_picture_ends_with_its_own_caption(run, clean, tmp_path, monkeypat
   monkeypatch.setattr(capfilt, "_AT_ONCE", 7)  # in three parts, the last of which is short
   found = caption_and_filter(run, tmp_path / "captions.jsonl")
   assert found == Filtered(records=20, kept=20, given=20, given_kept=12, written=8, written_kept=8)
-  mended = RecaptionedSource(CorruptedSource(clean, 0.4), tmp_path / "captions.jsonl")
+  mended = RecaptionedRecords(CorruptedRecords(clean, 0.4), tmp_path / "captions.jsonl")
   assert [mended[place]["captions"] for place in range(20)] == [clean[place]["captions"] for place in range(20)]
 
 
@@ -49,7 +48,7 @@ def test_what_no_caption_fits_is_left_out_and_nothing_left_is_an_error(run, clea
   found = caption_and_filter(run, tmp_path / "none.jsonl", threshold=10.0)
   assert (found.kept, found.given_kept, found.written_kept) == (0, 0, 0)
   with pytest.raises(DataError, match="lists no record"):
-    RecaptionedSource(clean, tmp_path / "none.jsonl")
+    RecaptionedRecords(clean, tmp_path / "none.jsonl")
 
 
 def test_captions_of_every_kind_are_judged_one_by_one(run, clean, tmp_path, monkeypatch):
@@ -58,7 +57,7 @@ def test_captions_of_every_kind_are_judged_one_by_one(run, clean, tmp_path, monk
   shown = [{**record, "captions": {"name": [other], "de": [other, own]}}]
   monkeypatch.setattr(capfilt, "make_source", lambda data, split: shown)
   assert caption_and_filter(run, tmp_path / "kinds.jsonl").given_kept == 1
-  (mended,) = RecaptionedSource(shown, tmp_path / "kinds.jsonl")
+  (mended,) = RecaptionedRecords(shown, tmp_path / "kinds.jsonl")
   assert mended["captions"] == {"de": [own], "name": [own]}
 
 

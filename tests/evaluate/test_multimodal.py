@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.data import DataConfig, ScenesConfig, Tokenizer, TokenizerConfig
-from mmjax.data.features import PAIR
+from mmjax.data import DataConfig, Scenes, Tokenizer, TokenizerConfig
+from mmjax.data.sources.base import PAIR
 from mmjax.data.tokenizer import train_vocabulary
 from mmjax.errors import UserError
 from mmjax.evaluate import evaluate, flatten, hidden_words, print_table, written
@@ -32,9 +32,7 @@ CAPTIONS = (Matching(), Caption(), MaskedWords())
 
 def scenes(directory, text):
   tokenizer = TokenizerConfig(vocab_size=400, max_length=24, bos_token="<bos>", mask_token="<mask>", answer_length=5)
-  return DataConfig(
-    source="scenes", dir=str(directory), scenes=ScenesConfig(text=text, size=16, examples=120), tokenizer=tokenizer
-  )
+  return DataConfig(source=Scenes(text=text, size=16, examples=120), dir=str(directory), tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="module")

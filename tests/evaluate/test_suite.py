@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.data import DataConfig, DataError
+from mmjax.data import DataConfig, DataError, Emoji, Folder
 from mmjax.evaluate import EvaluationConfig, evaluate, flatten, print_table, write_results
 from mmjax.evaluate.pictures import raw_pixel_floor
 from tests.golden import values
@@ -22,7 +22,7 @@ LIMIT = 60
 
 def test_one_group_is_evaluated_where_one_is_trained_on():
   run = emoji_run(LIMIT)
-  data = dataclasses.replace(run.experiment.data, groups=("people-and-body",))
+  data = dataclasses.replace(run.experiment.data, source=Emoji(groups=("people-and-body",), limit=LIMIT))
   found = {
     r["dataset"]: r
     for r in evaluate(dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, data=data)))
@@ -68,7 +68,7 @@ def test_collapsed_run_is_never_better_than_chance():
 
 def test_an_artist_that_was_trained_on_is_called_seen():
   run = emoji_run(LIMIT)
-  data = dataclasses.replace(run.experiment.data, vendors=("twemoji", "noto"))
+  data = dataclasses.replace(run.experiment.data, source=Emoji(("twemoji", "noto"), limit=LIMIT))
   titles = [r["title"] for r in evaluate(dataclasses.replace(run, experiment=FakeExperiment(data)))]
   assert "OpenMoji (unseen) to Twemoji" in titles and "OpenMoji (unseen) to Noto" in titles
 
@@ -113,7 +113,7 @@ def folder_run(directory, **data):
       for caption in (f"<b>thing {number}</b>", f"the other name of {number}"):
         file.write(f"{number}.png,{caption},validation\n")
         meanings[caption] = number
-  return FakeRun(meanings, 0.0, FakeExperiment(DataConfig(source="folder", path=str(directory), **data)))
+  return FakeRun(meanings, 0.0, FakeExperiment(DataConfig(source=Folder(str(directory)), **data)))
 
 
 def test_folder_with_several_captions(tmp_path):

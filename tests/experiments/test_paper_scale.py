@@ -14,7 +14,7 @@ from tests.experiments.paper_scale import PAPER_SCALE
 
 ROOT = Path(__file__).parents[2]
 # The recipes' own objectives, precision, scan, remat and mesh axes; widths, depths and the batch are small.
-TINY = """--data.source emoji --data.limit 40 --data.workers 0
+TINY = """--data.source emoji --data.source.limit 40 --data.workers 0
   --data.tokenizer.vocab-size 384 --data.tokenizer.max-length 8
   --model.image.width 16 --model.image.depth 2 --model.image.num-heads 2 --model.image.image-size 16
   --model.image.patch-size 8 --model.image.mlp-dim 32 --model.text.mlp-dim 32

@@ -22,7 +22,7 @@ SCRIPTS = sorted(
 )
 
 # Small enough to run in seconds; everything else is the script's own.
-TINY = """--data.limit 40 --data.tokenizer.vocab-size 384 --data.tokenizer.max-length 8
+TINY = """--data.source.limit 40 --data.tokenizer.vocab-size 384 --data.tokenizer.max-length 8
   --model.image.width 16 --model.image.depth 1 --model.image.num-heads 2 --model.image.image-size 16
   --model.text.width 16 --model.text.depth 1 --model.text.num-heads 2 --model.embed-dim 8
   --optimizer.warmup-steps 1 --run.batch-size 16 --run.steps 3 --run.log-every 1 --run.no-tensorboard""".split()
@@ -36,7 +36,7 @@ STEP_BY_STEP = ("clip_emoji", "vqa_easy")
 # Of scripts whose models are no two towers.
 OPTIONS = {
   "albef_emoji": [*TINY, *"--model.fusion-depth 1 --objectives.0.queue-size 24 --objectives.1.group 2".split()],
-  "bert_text": [*TEXT, *RUN, *"--data.texts.examples 60 --data.tokenizer.vocab-size 384".split()],
+  "bert_text": [*TEXT, *RUN, *"--data.source.examples 60 --data.tokenizer.vocab-size 384".split()],
   "vqa_easy": [*IMAGE, *TEXT, *FUSION, *RUN, *"--evaluation.max-examples 60".split()],
 }
 
@@ -99,8 +99,8 @@ def metrics(text: str) -> dict[str, float]:
     (["train", "--run.steps", "0"], "run.steps is 0"),
     (["train", "--run.batch-size", "12"], "such as"),
     (["train", "--model.image.num-heads", "5"], "divisible by num_heads=5"),
-    (["train", "--data.vendors", "twemojy"], "Did you mean 'twemoji'"),
-    (["train", "--data.source", "folder", "--data.path", "/no/such/folder"], "/no/such/folder"),
+    (["train", "--data.source.vendors", "twemojy"], "Did you mean 'twemoji'"),
+    (["train", "--data.source", "folder", "--data.source.path", "/no/such/folder"], "/no/such/folder"),
     (["evaluate"], "the workdir of a run"),
   ],
 )

@@ -11,7 +11,8 @@ import pytest
 from mmjax.study import Variant, main, members
 
 ROOT = Path(__file__).parents[2]
-TINY = """--data.limit 40 --data.tokenizer.vocab-size 384 --data.tokenizer.max-length 8
+EMOJI, SCENES = "--data.source.limit 40", "--data.source.examples 60"
+TINY = f"""{EMOJI} --data.tokenizer.vocab-size 384 --data.tokenizer.max-length 8
   --model.image.width 16 --model.image.depth 1 --model.image.num-heads 2 --model.image.image-size 16
   --model.text.width 16 --model.text.depth 1 --model.text.num-heads 2 --model.embed-dim 8
   --optimizer.warmup-steps 1 --run.batch-size 16 --run.steps 2 --run.log-every 1 --run.no-tensorboard""".split()
@@ -72,10 +73,22 @@ def test_a_study_s_own_configuration_is_planned(scripts, options, tmp_path, caps
 @pytest.mark.parametrize(
   ("script", "smaller", "shown"),
   [
-    ("vqa_scenes", "--model.fusion.width 16 --model.fusion.depth 1", "| joint transformer | 16 | 2 |"),
-    ("mmm_scenes", "--model.fusion-depth 1 --model.embed-dim 8", "| picture and text | 16 | 2 |"),
-    ("coca_emoji", "--model.multimodal-depth 1 --model.embed-dim 8", "| contrast and captions | 16 | 2 |"),
-    ("unicl_emoji", "--model.embed-dim 8", "| UniCL | 16 | 2 |"),
+    (
+      "vqa_scenes",
+      "--data.source.examples 60 --model.fusion.width 16 --model.fusion.depth 1",
+      "| joint transformer | 16 | 2 |",
+    ),
+    (
+      "mmm_scenes",
+      "--data.source.examples 60 --model.fusion-depth 1 --model.embed-dim 8",
+      "| picture and text | 16 | 2 |",
+    ),
+    (
+      "coca_emoji",
+      "--data.source.limit 40 --model.multimodal-depth 1 --model.embed-dim 8",
+      "| contrast and captions | 16 | 2 |",
+    ),
+    ("unicl_emoji", f"{EMOJI} --model.embed-dim 8", "| UniCL | 16 | 2 |"),
   ],
 )
 def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_path, monkeypatch, capsys):
@@ -84,7 +97,7 @@ def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_pat
   towers = [f"--model.{tower}.{field}" for tower in ("image", "text") for field in ("width", "depth", "num-heads")]
   sizes = [word for pair in zip(towers, ["16", "1", "2"] * 2, strict=True) for word in pair]
   options = [*sizes, *smaller.split(), *TINY[TINY.index("--optimizer.warmup-steps") :], "--data.dir", str(tmp_path)]
-  options += ["--data.limit", "40", "--data.scenes.examples", "60", "--run.workdir", str(tmp_path / "run")]
+  options += ["--run.workdir", str(tmp_path / "run")]
   metrics = {k: v for k, v in module.STUDY.metrics.items() if "text alone" not in k}  # of another variant
   study = dataclasses.replace(module.STUDY, variants=module.STUDY.variants[:1], metrics=metrics)
   assert call(study, module.EXPERIMENT, "train", *options) == 0
@@ -99,7 +112,7 @@ def test_the_second_round_of_blip_is_trained_on_what_the_first_one_keeps(options
   script = importlib.import_module("blip_emoji")
   monkeypatch.setattr("mmjax.evaluate.capfilt._filtered", kept_but_the_first)
   study = dataclasses.replace(script.STUDY, variants=script.STUDY.variants[:2])
-  whole = ["--data.groups"]  # of 40 emoji, one group leaves nothing to evaluate
+  whole = ["--data.source.groups"]  # of 40 emoji, one group leaves nothing to evaluate
   arguments = [*options, *whole, "--objectives.1.group", "2", "--run.workdir", str(tmp_path)]
   assert call(study, script.EXPERIMENT, "train", *arguments) == 0
   shown = capsys.readouterr().out

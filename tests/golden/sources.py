@@ -10,7 +10,21 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mmjax.data import DataConfig, ScenesConfig, TextsConfig, TokenizerConfig, make_source, write_captions
+from mmjax.data import (
+  Coco,
+  DataConfig,
+  EasyVqa,
+  Flickr30k,
+  Folder,
+  Scenes,
+  Shards,
+  Texts,
+  Tfds,
+  TokenizerConfig,
+  Vqav2,
+  make_source,
+  write_captions,
+)
 from mmjax.data.config import AugmentationConfig
 from mmjax.data.shard_writer import write_shards
 
@@ -58,7 +72,7 @@ class GoldenPictures(tfds.core.GeneratorBasedBuilder):
 
 def tfds_(folder: Path) -> dict[str, Any]:
   GoldenPictures(data_dir=str(folder / "cache")).download_and_prepare(file_format="array_record")
-  return dict(name="golden_pictures", caption_key="sentence")
+  return dict(source=Tfds("golden_pictures", caption_key="sentence"))
 
 
 def folder_(folder: Path) -> dict[str, Any]:
@@ -70,10 +84,10 @@ def folder_(folder: Path) -> dict[str, Any]:
     captions = [sentence(number), sentence(50 + number)][: 1 + number % 3 // 2]
     rows.append({"image": f"{number}.{ending}", "caption": captions, "split": "val" if number > 9 else "train"})
   write(folder / "captions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-  return dict(path=str(folder))
+  return dict(source=Folder(str(folder)))
 
 
-def shards_(folder: Path, kind: str = "webdataset") -> dict[str, Any]:
+def shards_(folder: Path, kind: str = "webdataset", **settings: Any) -> dict[str, Any]:
   """Two patterns, of 25 and of 22 records, in shards of 10."""
   ending = {"webdataset": "tar", "arrayrecord": "array_record"}[kind]
   for name, numbers in (("a", range(25)), ("b", range(30, 52))):
@@ -83,7 +97,7 @@ def shards_(folder: Path, kind: str = "webdataset") -> dict[str, Any]:
     list(write_shards(records, folder / name, format=kind, per_shard=10))
   list(write_shards(records[:3], folder / "c", format=kind, per_shard=10))
   one, two, held_out = (f"{folder}/{name}/*.{ending}" for name in "abc")
-  return dict(source="shards", shards=(one, two), validation_shards=(held_out,))
+  return dict(source=Shards((one, two), validation=(held_out,), **settings))
 
 
 def coco_(folder: Path) -> dict[str, Any]:
@@ -97,7 +111,7 @@ def coco_(folder: Path) -> dict[str, Any]:
       ],
     }
     write(folder / "annotations" / f"captions_{part}2017.json", content)
-  return dict(path=str(folder))
+  return dict(source=Coco(str(folder)))
 
 
 def vqav2_(folder: Path) -> dict[str, Any]:
@@ -119,7 +133,7 @@ def vqav2_(folder: Path) -> dict[str, Any]:
     ]
     write(folder / f"v2_OpenEnded_mscoco_{part}_questions.json", {"questions": questions})
     write(folder / f"v2_mscoco_{part}_annotations.json", {"annotations": annotations})
-  return dict(path=str(folder), num_answers=3)
+  return dict(source=Vqav2(str(folder)), num_answers=3)
 
 
 def flickr30k_(folder: Path) -> dict[str, Any]:
@@ -129,7 +143,7 @@ def flickr30k_(folder: Path) -> dict[str, Any]:
     sentences = [{"raw": sentence(100 * k + number)} for k in range(2)]
     images.append({"filename": f"{number}.jpg", "split": ("train", "train", "val")[number % 3], "sentences": sentences})
   write(folder / "dataset_flickr30k.json", {"images": images})
-  return dict(path=str(folder))
+  return dict(source=Flickr30k(str(folder)))
 
 
 def captions_from(folder: Path, emoji: DataConfig) -> dict[str, Any]:
@@ -143,11 +157,11 @@ def captions_from(folder: Path, emoji: DataConfig) -> dict[str, Any]:
 def texts_files(folder: Path) -> dict[str, Any]:
   for number in range(30):
     write(folder / f"{number}.txt", f"{sentence(number)}\n{sentence(50 + number)}\n\n{sentence(number)}\nthe end\n")
-  return dict(source="texts", path=str(folder), texts=TextsConfig(corpus="files"), tokenizer=PAIRS)
+  return dict(source=Texts(corpus="files", path=str(folder)), tokenizer=PAIRS)
 
 
 def scenes(text: Any) -> dict[str, Any]:
-  return dict(source="scenes", scenes=ScenesConfig(text=text, size=16, examples=60))
+  return dict(source=Scenes(text=text, size=16, examples=60))
 
 
 CASES = {
@@ -159,12 +173,12 @@ CASES = {
   "tfds": lambda folder, emoji: tfds_(folder),
   "folder": lambda folder, emoji: folder_(folder),
   "shards": lambda folder, emoji: shards_(folder),
-  "shards, weights": lambda folder, emoji: shards_(folder) | dict(shard_weights=(3.0, 1.0)),
-  "shards, ArrayRecord, repeats": lambda folder, emoji: shards_(folder, "arrayrecord") | dict(shard_repeats=(1, 2)),
+  "shards, weights": lambda folder, emoji: shards_(folder, weights=(3.0, 1.0)),
+  "shards, ArrayRecord, repeats": lambda folder, emoji: shards_(folder, "arrayrecord", repeats=(1, 2)),
   "scenes, questions": lambda folder, emoji: scenes("question"),
   "scenes, captions": lambda folder, emoji: scenes("caption"),
-  "easy_vqa": lambda folder, emoji: {},
-  "texts": lambda folder, emoji: dict(texts=TextsConfig(examples=60), tokenizer=PAIRS),
+  "easy_vqa": lambda folder, emoji: dict(source=EasyVqa()),
+  "texts": lambda folder, emoji: dict(source=Texts(examples=60), tokenizer=PAIRS),
   "texts, files": lambda folder, emoji: texts_files(folder),
   "coco": lambda folder, emoji: coco_(folder),
   "vqav2": lambda folder, emoji: vqav2_(folder),
@@ -178,5 +192,5 @@ def config_of(case: str, folder: Path, emoji: DataConfig) -> DataConfig:
   fields = CASES[case](folder, emoji)
   if case.startswith("emoji"):
     return dataclasses.replace(emoji, **fields)
-  plain: Any = dict(source=case, dir=str(folder / "cache"), tokenizer=TOKENIZER)
+  plain: Any = dict(dir=str(folder / "cache"), tokenizer=TOKENIZER)
   return DataConfig(**(plain | fields))

@@ -90,7 +90,7 @@ def write_pictures(folder: Path, count: int = 240) -> Path:
 
 def start(launch: list[str], folder: Path, workdir: Path, steps: int, hurt: str = "") -> subprocess.CompletedProcess:
   """Runs this file in a group; `launch` are the options of scripts/launch/local.py."""
-  settings = {"data.source": "folder", "data.path": folder, "data.dir": folder / "cache", "data.limit": None}
+  settings = {"data.source": "folder", "data.source.path": folder, "data.dir": folder / "cache"}
   settings |= {"data.prefetch": 1, "run.workdir": workdir, "run.steps": steps, "run.save-every": 2}
   options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
   # No compilation cache: on CPU only process 0 profits from it, and Gloo gives the others 30 s to compile and meet it.

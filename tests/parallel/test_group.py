@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmjax.data import make_loader, make_source, make_tokenizer
+from mmjax.data import Folder, make_loader, make_source, make_tokenizer
 from mmjax.train.loop import train
 from tests.parallel.group_run import start, write_pictures
 from tests.tiny import experiment
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 
 
 def small(folder: Path, workdir: Path):
-  data = {"source": "folder", "path": str(folder), "dir": str(folder / "cache"), "limit": None, "prefetch": 1}
+  data = {"source": Folder(str(folder)), "dir": str(folder / "cache"), "prefetch": 1}
   return experiment(data=data, run={"workdir": workdir, "steps": STEPS, "save_every": 2})
 
 

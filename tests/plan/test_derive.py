@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from mmjax.data.config import DataConfig, TokenizerConfig
+from mmjax.data import DataConfig, Texts, TokenizerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.experiment import Experiment
 from mmjax.models.bert import BertConfig
@@ -151,7 +151,7 @@ def test_facts_survive_the_cache():
 
 def test_systems_without_a_formula_are_counted_as_they_are_traced():
   words = WordsConfig(width=16, depth=2, num_heads=2, vocab_size=32, max_length=8)
-  data = DataConfig(source="texts", tokenizer=TokenizerConfig(max_length=8))
+  data = DataConfig(source=Texts(), tokenizer=TokenizerConfig(max_length=8))
   experiment = Experiment(data=data, model=GptConfig(words), objectives=(Caption(image=False),))
   tokens = experiment.run.batch_size * 8
   block = 2 * tokens * (4 * 16**2 + 2 * 16 * 64) + 4 * tokens * 8 * 16  # projections and MLP; attention

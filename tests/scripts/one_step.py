@@ -1,7 +1,7 @@
 """A training run on generated scenes, for an installation that has nothing but the wheel: see .ci/run."""
 
 from mmjax.cli import main
-from mmjax.data import DataConfig, ScenesConfig, TokenizerConfig
+from mmjax.data import DataConfig, Scenes, TokenizerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.experiment import Experiment, RunConfig
@@ -9,9 +9,8 @@ from mmjax.models.two_tower import TwoTowerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(
-    source="scenes",
+    source=Scenes(examples=60),
     dir="data",
-    scenes=ScenesConfig(examples=60),
     tokenizer=TokenizerConfig(vocab_size=300, max_length=8),
   ),
   model=TwoTowerConfig(

@@ -152,7 +152,7 @@ def test_a_term_that_asks_a_model_for_what_it_lacks_is_named_before_the_first_st
 
 
 def test_columns_towers_and_terms_that_do_not_fit_are_named():
-  check = lambda of, tokenizer=None: check_needs(of, ("image", "text"), tokenizer)
+  check = lambda of, tokenizer=None: check_needs(of, None, tokenizer)
   with pytest.raises(ConfigError, match="compares 'sound', for which the model has no tower; it has image, text"):
     check(
       dataclasses.replace(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.columns.base import Column, Making, Shapes
-from mmjax.data.sources import concept_number
+from mmjax.data.records import concept_number
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,49 +1,68 @@
 """Any TFDS data set that is on the disk, read without TensorFlow."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.sources import Record, concept_number
-from mmjax.data.transforms import PRIMARY
+from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.sources.base import Reading, Source
 
 
-class TfdsSource:
-  """A split of a prepared TFDS data set, its pictures still encoded.
+@dataclasses.dataclass(frozen=True)
+class Tfds(Source):
+  """A TFDS data set with images that is prepared on this machine.
 
-  Args:
-    name: such as "mnist" or "coco_captions/2014".
-    split: in TFDS's notation, such as "train" or "train[:90%]".
-    directory: the TFDS data directory (tried before TFDS's own default).
-    image_key: the image feature; by default the only one.
-    caption_key: the text or class label feature, with "/" into nested features ("captions/text"); by default
-      the only one. Several texts are several captions of the picture; a label's caption is its class name.
+  Splits: "train" and "validation", for which the fields name splits, and any split in TFDS's notation.
+  """
+
+  name: str | None = None
+  """Name of the data set, such as "coco_captions/2014"."""
+  image_key: str | None = None
+  """Image feature; default: the only one."""
+  caption_key: str | None = None
+  """Text or class label feature, with "/" into nested features ("captions/text"); default: the only one. Several texts
+  are several captions of the image. The caption of a label is the name of the class."""
+  train_split: str = "train"
+  """Split to train on, in TFDS's notation ("train[:90%]")."""
+  validation_split: str = "test"
+  """Split to evaluate on."""
+
+  @property
+  def title(self) -> str:
+    return self.name or super().title
+
+  def open(self, split: str, reading: Reading) -> "TfdsRecords":
+    return TfdsRecords(self, split, reading)
+
+
+class TfdsRecords:
+  """A split of a prepared TFDS data set. Images stay encoded.
+
+  The data directory of the reading is tried before TFDS's own default.
 
   Raises:
     DataError: unknown or unprepared data set, unknown split or feature, a file format without random access.
   """
 
-  def __init__(
-    self,
-    name: str,
-    split: str,
-    *,
-    directory: str | Path | None = None,
-    image_key: str | None = None,
-    caption_key: str | None = None,
-  ):
+  def __init__(self, config: Tfds, split: str, reading: Reading):
+    if config.name is None:
+      raise DataError("--data.source tfds needs --data.source.name NAME, such as coco_captions/2014.")
     import tensorflow_datasets as tfds
 
-    builder = _builder(name, directory)
+    name = config.name
+    split = {"train": config.train_split, "validation": config.validation_split}.get(split, split)
+    builder = _builder(name, Path(reading.dir).expanduser())
     leaves = dict(_leaves(builder.info.features))
     images = [key for key, feature in leaves.items() if isinstance(feature, tfds.features.Image)]
     texts = [
       key for key, feature in leaves.items() if isinstance(feature, (tfds.features.Text, tfds.features.ClassLabel))
     ]
-    self._image_key = _choose(image_key, images, f"image feature of {name}", "--data.image-key")
-    self._caption_key = _choose(caption_key, texts, f"text or label feature of {name}", "--data.caption-key")
+    self._image_key = _choose(config.image_key, images, f"image feature of {name}", "--data.source.image-key")
+    self._caption_key = _choose(
+      config.caption_key, texts, f"text or label feature of {name}", "--data.source.caption-key"
+    )
     self._label = leaves[self._caption_key]
     self._name, self._split = name, split
     known = list(builder.info.splits)
@@ -56,14 +75,6 @@ class TfdsSource:
         f"{name} in {builder.data_dir} cannot be read at random: {error}. "
         "Prepare it again with download_and_prepare(file_format='array_record')."
       ) from error
-
-  @classmethod
-  def from_config(cls, config: DataConfig, split: str) -> "TfdsSource":
-    """The data set that a configuration names; "train" and "validation" are the splits it names for them."""
-    split = {"train": config.train_split, "validation": config.validation_split}.get(split, split)
-    directory = Path(config.dir).expanduser()
-    keys = {"image_key": config.image_key, "caption_key": config.caption_key}
-    return cls(str(config.name), split, directory=directory, **keys)
 
   def __len__(self) -> int:
     return len(self._data)
@@ -84,15 +95,14 @@ class TfdsSource:
     )
 
 
-def _builder(name: str, directory: str | Path | None) -> Any:
+def _builder(name: str, directory: Path) -> Any:
   """The builder of a data set that has been prepared; nothing is downloaded."""
   import tensorflow_datasets as tfds
 
-  directories = ([directory] if directory else []) + [None]
   found = None
-  for place in directories:
+  for place in (str(directory), None):
     try:
-      found = tfds.builder(name, data_dir=None if place is None else str(place), try_gcs=False)
+      found = tfds.builder(name, data_dir=place, try_gcs=False)
     except tfds.core.DatasetNotFoundError:
       continue
     except ValueError as error:  # an unknown configuration of a known data set
@@ -104,7 +114,7 @@ def _builder(name: str, directory: str | Path | None) -> Any:
       f"The TFDS data set {name!r} is not prepared in {directory}. Prepare it where there is network: "
       f"tfds.builder({name!r}, data_dir={str(directory)!r}).download_and_prepare(file_format='array_record')"
     )
-  local = [path.name for path in Path(directory).iterdir() if path.is_dir()] if directory else []
+  local = [path.name for path in directory.iterdir() if path.is_dir()]
   raise unknown("TFDS data set", name.partition("/")[0], [*tfds.list_builders(with_community_datasets=False), *local])
 
 

@@ -1,12 +1,12 @@
 """COCO captions as published: pictures with about five captions each."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmjax.data.annotations import CaptionedPictures, Complaints, Pictures, data_folder, fault, first_of, read_json
-from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.features import config_features
+from mmjax.data.sources.base import Reading, Source
 
 LAYOUT = "annotations/captions_train2017.json (and captions_val2017.json) and the pictures in train2017/ and val2017/"
 YEARS = ("2017", "2014")
@@ -15,7 +15,21 @@ _IMAGE: Mapping[str, type] = {"id": int, "file_name": str}
 _CAPTION: Mapping[str, type] = {"image_id": int, "caption": str}
 
 
-class CocoSource(CaptionedPictures):
+@dataclasses.dataclass(frozen=True)
+class Coco(Source):
+  """Captioned images of COCO (Lin et al. 2014) as published: about five captions each.
+
+  Splits: "train", "validation": of 2017, or else of 2014.
+  """
+
+  path: str | None = None
+  """Directory with the annotation files and the folders of images."""
+
+  def open(self, split: str, reading: Reading) -> "CocoRecords":
+    return CocoRecords(self, split, reading)
+
+
+class CocoRecords(CaptionedPictures):
   """The captioned pictures of "train" or "validation", in the file's order: of 2017, or else of 2014.
 
   The annotation file is read once (train2017: 92 MB; 0.3 GB at the peak, 0.2 GB kept); pictures when asked for.
@@ -27,15 +41,14 @@ class CocoSource(CaptionedPictures):
     num_skipped: bad entries left out (--data.on-bad-record skip).
   """
 
-  def __init__(self, config: DataConfig, split: str = "train"):
+  def __init__(self, config: Coco, split: str, reading: Reading):
     if split not in _PARTS:
       raise unknown("coco split", split, _PARTS)
-    self.features = config_features(config)
-    part, folder = _PARTS[split], data_folder(config, LAYOUT)
+    part, folder = _PARTS[split], data_folder("coco", config.path, LAYOUT)
     file = first_of(folder, [f"annotations/captions_{part}{year}.json" for year in YEARS], LAYOUT)
     year = file.stem[-4:]
     self._pictures = Pictures(first_of(folder, [f"{part}{year}", f"images/{part}{year}"], LAYOUT))
-    complaints = Complaints(config)
+    complaints = Complaints(reading)
     images, entries = read_json(file, ("images", "annotations"), _compact)
     names = _names(images, str(file), self._pictures, complaints)
     self._captions: dict[str, list[str]] = {}

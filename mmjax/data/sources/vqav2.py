@@ -1,15 +1,15 @@
 """VQAv2 (Goyal et al. 2017) as published: questions about COCO's pictures, ten annotators' answers to each."""
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax.data.annotations import Complaints, Pictures, data_folder, fault, first_of, read_json
-from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.features import config_features
-from mmjax.data.sources import Record
+from mmjax.data.records import Record
+from mmjax.data.sources.base import QUESTION, Reading, Source
 
 LAYOUT = (
   "v2_OpenEnded_mscoco_train2014_questions.json, v2_mscoco_train2014_annotations.json (and the same of val2014), and "
@@ -32,7 +32,25 @@ class _Answers(NamedTuple):
   all: tuple[str, ...]
 
 
-class VqaV2Source:
+@dataclasses.dataclass(frozen=True)
+class Vqav2(Source):
+  """Questions about COCO images with ten answers each (Goyal et al. 2017), as published.
+
+  Splits: "train", "validation".
+  """
+
+  path: str | None = None
+  """Directory with the annotation files and the folders of images."""
+
+  @property
+  def features(self) -> tuple[str, ...]:
+    return QUESTION
+
+  def open(self, split: str, reading: Reading) -> "Vqav2Records":
+    return Vqav2Records(self, split, reading)
+
+
+class Vqav2Records:
   """The questions of "train" or "validation", in the file's order; `answers` are the ten annotators'.
 
   The two files are read once (train: 44 and 385 MB; 0.8 GB at the peak, 0.25 GB kept); pictures when asked for.
@@ -45,16 +63,17 @@ class VqaV2Source:
     num_skipped: bad entries left out (--data.on-bad-record skip).
   """
 
-  def __init__(self, config: DataConfig, split: str = "train"):
+  features = QUESTION
+
+  def __init__(self, config: Vqav2, split: str, reading: Reading):
     if split not in _PARTS:
       raise unknown("vqav2 split", split, _PARTS)
-    self.features = config_features(config)
-    part, folder = _PARTS[split], data_folder(config, LAYOUT)
+    part, folder = _PARTS[split], data_folder("vqav2", config.path, LAYOUT)
     questions = first_of(folder, [f"v2_OpenEnded_mscoco_{part}_questions.json"], LAYOUT)
     annotations = first_of(folder, [f"v2_mscoco_{part}_annotations.json"], LAYOUT)
     self._pictures = Pictures(first_of(folder, [part, f"images/{part}"], LAYOUT))
     self._name = f"COCO_{part}_{{:012d}}.jpg"
-    complaints = Complaints(config)
+    complaints = Complaints(reading)
     answers = _read_answers(annotations, complaints)
     self._items: list[tuple[_Question, _Answers]] = []
     for place, question in enumerate(read_json(questions, ("questions",), _compact)[0]):

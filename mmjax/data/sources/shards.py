@@ -1,5 +1,6 @@
 """Shards: WebDataset tars and ArrayRecord files as one sequence of records, and what share each group of them has."""
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.order import Part
+from mmjax.data.records import Part, Record, concept_number
 from mmjax.data.shard_files import plain_files
 from mmjax.data.shard_paths import expand
 from mmjax.data.shards import ARRAY_RECORD, TAR, ArrayRecordShard, Shard, TarShard, array_record_files
-from mmjax.data.sources import Record, concept_number
+from mmjax.data.sources.base import Reading, Source
 from mmjax.data.tar_index import tar_index
 
 SPLITS = ("train", "validation", "all")
@@ -23,24 +23,37 @@ HELD_OUT = 20
 log = logging.getLogger(__name__)
 
 
-class ShardsSource:
+@dataclasses.dataclass(frozen=True)
+class Shards(Source):
+  """WebDataset .tar and .array_record files.
+
+  Splits: "all"; "train" and "validation", which are the two sets of shards where `validation` names any. Otherwise
+  "validation" is every 20th record of each shard, and "train" the other records.
+  """
+
+  patterns: tuple[str, ...] = ()
+  """Files to train on: paths, globs, braces ("DIR/{00000..00099}.tar"), quoted. Each pattern has a share of its own."""
+  weights: tuple[float, ...] = ()
+  """Relative frequency of examples from each pattern; empty: in proportion to the numbers of records."""
+  repeats: tuple[int, ...] = ()
+  """Times that an epoch has the records of each pattern (instead of weights); empty: once."""
+  validation: tuple[str, ...] = ()
+  """Files to evaluate on; empty: every 20th record of each shard is kept for it."""
+  caption_key: str | None = None
+  """Field of the caption in JSON; default: caption, text, title or captions."""
+
+  def open(self, split: str, reading: Reading) -> "ShardRecords":
+    return ShardRecords(self, split, reading)
+
+
+class ShardRecords:
   """The records of many shards, one shard after the other, as the patterns name them.
 
   Memory: a few hundred bytes a shard, nothing a record (a tar's index is on disk, 25 bytes a record; making it takes
   as much memory for one shard at a time). A record is read by one or two reads of the file it is in.
 
-  Args:
-    patterns: paths, globs, brace patterns; each is a part of the data with a share of its own.
-    split: "all"; "train" and "validation" leave out, or take, one record in HELD_OUT of every shard.
-    directory: where the indices of tars are kept.
-    weights: how often examples come from each pattern, relative to the others; none: as often as it has records.
-    repeats: how often each pattern's records come in an epoch; none: once.
-    field: the field of the captions in JSON.
-    skip: leave out what is missing, truncated or bad, and say so, instead of raising.
-    max_bytes: of a picture file.
-
   Attributes:
-    num_skipped: shards and records that were left out.
+    num_skipped: shards and records that were left out (missing, truncated or bad), with on_bad_record "skip".
     refused: members of tars that are never read, by what they are.
     fingerprint: differs where the shards, their sizes or shares do.
 
@@ -48,24 +61,16 @@ class ShardsSource:
     DataError: naming the shard, and the record where there is one, and what to do.
   """
 
-  def __init__(
-    self,
-    patterns: Sequence[str],
-    split: str = "all",
-    *,
-    directory: str | Path = DataConfig.dir,
-    weights: Sequence[float] = (),
-    repeats: Sequence[int] = (),
-    field: str | None = None,
-    skip: bool = False,
-    max_bytes: int = DataConfig.max_record_mb * 2**20,
-  ):
+  def __init__(self, config: Shards, split: str, reading: Reading):
     if split not in SPLITS:
       raise unknown("split of shards", split, SPLITS)
+    held_out = split == "validation"
+    patterns = config.validation if held_out and config.validation else config.patterns
+    weights, repeats = ((), ()) if held_out else (config.weights, config.repeats)
     _check_shares(patterns, weights, repeats)
-    self._split, self._skip = split, skip
-    self._index = Path(directory).expanduser() / "shards"
-    self._field, self._max_bytes = field, max_bytes
+    self._split, self._skip = "all" if config.validation else split, reading.skip
+    self._index = Path(reading.dir).expanduser() / "shards"
+    self._field, self._max_bytes = config.caption_key, reading.max_bytes
     self._files, self._readers = plain_files(), array_record_files()
     self.num_skipped, self.refused = 0, Counter[str]()
     self.shards: list[Shard] = []
@@ -73,24 +78,8 @@ class ShardsSource:
     sizes = [self._size(len(shard)) for shard in self.shards]
     self._ends = np.cumsum(sizes, dtype=np.int64)
     self.parts = _parts(patterns, groups, sizes, weights, repeats)
-    self.fingerprint = concept_number(repr((split, sizes, [shard.path.name for shard in self.shards], self.parts)))
-
-  @classmethod
-  def from_config(cls, config: DataConfig, split: str) -> "ShardsSource":
-    """The shards that a configuration names."""
-    own = split == "validation" and bool(config.validation_shards)
-    if split == "train" and config.validation_shards:
-      split = "all"
-    return cls(
-      config.validation_shards if own else config.shards,
-      "all" if own else split,
-      directory=config.dir,
-      weights=() if split == "validation" else config.shard_weights,
-      repeats=() if split == "validation" else config.shard_repeats,
-      field=config.caption_key,
-      skip=config.on_bad_record == "skip",
-      max_bytes=config.max_record_mb * 2**20,
-    )
+    names = [shard.path.name for shard in self.shards]
+    self.fingerprint = concept_number(repr((self._split, sizes, names, self.parts)))
 
   def __len__(self) -> int:
     return int(self._ends[-1]) if len(self._ends) else 0
@@ -169,16 +158,16 @@ def _messages(shard: Shard) -> Iterator[str]:
 
 def _check_shares(patterns: Sequence[str], weights: Sequence[float], repeats: Sequence[int]) -> None:
   if not patterns:
-    raise DataError("--data.source shards needs --data.shards PATTERN ..., such as 'DIR/{00000..00099}.tar'.")
+    raise DataError("--data.source shards needs --data.source.patterns PATTERN ..., such as 'DIR/{00000..00099}.tar'.")
   if weights and repeats:
-    raise DataError("--data.shard-weights and --data.shard-repeats say the same thing in two ways. Give one of them.")
-  for option, shares in (("--data.shard-weights", weights), ("--data.shard-repeats", repeats)):
+    raise DataError("--data.source.weights and --data.source.repeats say the same thing in two ways. Give one of them.")
+  for option, shares in (("--data.source.weights", weights), ("--data.source.repeats", repeats)):
     if shares and len(shares) != len(patterns):
       raise DataError(
-        f"{option} has {len(shares)} numbers for {len(patterns)} patterns of --data.shards. Give one each."
+        f"{option} has {len(shares)} numbers for {len(patterns)} patterns of --data.source.patterns. Give one each."
       )
     if any(not share > 0 or share == float("inf") for share in shares):
-      raise DataError(f"{option} must be above 0. Leave a pattern out of --data.shards instead.")
+      raise DataError(f"{option} must be above 0. Leave a pattern out of --data.source.patterns instead.")
 
 
 def _parts(
@@ -189,7 +178,8 @@ def _parts(
     size = sum(sizes[shard : shard + number])
     if size == 0:
       raise DataError(
-        f"--data.shards {patterns[place]!r} has no record in this split. Check it, or give --data.validation-shards."
+        f"--data.source.patterns {patterns[place]!r} has no record in this split. Check it, or give "
+        "--data.source.validation."
       )
     weight = float(weights[place]) if weights else None
     parts.append(Part(start, size, repeats[place] if repeats else 1, weight))

@@ -1,5 +1,6 @@
 """Flickr30k as published, or with Karpathy's splits: pictures with five captions each."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,8 @@ from mmjax.data.annotations import (
   hashed_split,
   read_json,
 )
-from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.features import config_features
+from mmjax.data.sources.base import Reading, Source
 
 KARPATHY, TOKEN = "dataset_flickr30k.json", "results_20130124.token"
 FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
@@ -25,7 +25,21 @@ SPLITS = ("train", "validation", "test", "all")
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
 
 
-class FlickrSource(CaptionedPictures):
+@dataclasses.dataclass(frozen=True)
+class Flickr30k(Source):
+  """Captioned images of Flickr30k (Young et al. 2014) as published: five captions each.
+
+  Splits: "train", "validation", "test", "all". Without Karpathy's file there is no "test".
+  """
+
+  path: str | None = None
+  """Directory with the annotation files and the folders of images."""
+
+  def open(self, split: str, reading: Reading) -> "Flickr30kRecords":
+    return Flickr30kRecords(self, split, reading)
+
+
+class Flickr30kRecords(CaptionedPictures):
   """The captioned pictures of a split, in the file's order.
 
   Karpathy's file has the splits "train" (29,000), "validation" and "test" (1,000 each); without it a hash of the
@@ -38,14 +52,13 @@ class FlickrSource(CaptionedPictures):
     num_skipped: bad entries left out (--data.on-bad-record skip).
   """
 
-  def __init__(self, config: DataConfig, split: str = "train"):
+  def __init__(self, config: Flickr30k, split: str, reading: Reading):
     if split not in SPLITS:
       raise unknown("flickr30k split", split, SPLITS)
-    self.features = config_features(config)
-    folder = data_folder(config, LAYOUT)
+    folder = data_folder("flickr30k", config.path, LAYOUT)
     file = first_of(folder, (KARPATHY, TOKEN), LAYOUT)
     self._pictures = Pictures(first_of(folder, FOLDERS, LAYOUT))
-    complaints = Complaints(config)
+    complaints = Complaints(reading)
     entries = _karpathy(file, complaints) if file.name == KARPATHY else _token(file, complaints)
     self._captions: dict[str, list[str]] = {}
     for where, name, texts, part in entries:

@@ -1,6 +1,7 @@
 """A user's own pictures: a directory, and a CSV or JSONL that says what each picture shows."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import logging
@@ -8,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.sources import Record, concept_number
-from mmjax.data.transforms import PRIMARY
+from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.sources.base import Reading, Source
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
 IMAGE_COLUMNS = ("image", "file_name", "filename", "filepath")
@@ -22,50 +22,60 @@ MAX_LINE = 1_000_000
 log = logging.getLogger(__name__)
 
 
-class FolderSource:
-  """The pictures of a directory that its caption file lists, one record per picture, in the file's order.
+@dataclasses.dataclass(frozen=True)
+class Folder(Source):
+  """A directory of images, and a CSV or JSONL file with their captions.
 
-  Args:
-    directory: file names in the caption file are relative to it.
-    split: "train", "validation" or "all". A column `split` decides where there is one ("train", or anything
-      else for validation); else a hash of the file name keeps about 5% for validation, always the same ones.
-    captions_file: the caption file; by default the one of CAPTION_FILES that exists.
-    image_column: the column with the file name; by default the one of IMAGE_COLUMNS that exists.
-    caption_column: the column with the caption; by default the one of CAPTION_COLUMNS that exists. Several
-      rows may caption the same picture, and in JSONL the value may be a list.
-    skip: leave out bad rows (empty caption, missing picture) instead of raising; `num_skipped` counts them.
-    max_bytes: of a picture file; a larger one is refused unread.
+  Splits: "train", "validation", "all". A column `split` decides where there is one: "train", or anything else for
+  validation. Otherwise a hash of the file name keeps about 5% for validation, always the same images.
+  """
+
+  path: str | None = None
+  """Directory of the images and the caption file."""
+  captions_file: str | None = None
+  """Caption file; default: captions.csv, captions.jsonl, metadata.csv or metadata.jsonl."""
+  image_key: str | None = None
+  """Column with the file name, relative to `path`; default: image, file_name, filename or filepath."""
+  caption_key: str | None = None
+  """Column with the caption; default: caption, text or title. Several rows may caption the same image. In JSONL the
+  value may be a list."""
+
+  @property
+  def title(self) -> str:
+    return self.path or super().title
+
+  def open(self, split: str, reading: Reading) -> "FolderRecords":
+    return FolderRecords(self, split, reading)
+
+
+class FolderRecords:
+  """The images that the caption file lists, one record per image, in the order of the file.
+
+  Attributes:
+    num_skipped: rows that were left out (empty caption, missing image), with on_bad_record "skip".
 
   Raises:
     DataError: naming the file, the row and the column, and what to do.
   """
 
-  def __init__(
-    self,
-    directory: str | Path,
-    split: str = "all",
-    *,
-    captions_file: str | Path | None = None,
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    skip: bool = False,
-    max_bytes: int = DataConfig.max_record_mb * 2**20,
-  ):
+  def __init__(self, config: Folder, split: str, reading: Reading):
+    if config.path is None:
+      raise DataError("--data.source folder needs --data.source.path DIR: a directory with pictures and captions.csv.")
     if split not in SPLITS:
       raise unknown("split of a folder", split, SPLITS)
-    self._directory = Path(directory).expanduser()
-    self.num_skipped, self._max_bytes = 0, max_bytes
-    file = _find_captions(self._directory, captions_file)
+    self._directory = Path(config.path).expanduser()
+    self.num_skipped, self._max_bytes = 0, reading.max_bytes
+    file = _find_captions(self._directory, config.captions_file)
     captions: dict[str, list[str]] = {}
     chosen: dict[str, str] = {}
     for line, row in _rows(file):
       place = f"{file}, line {line}"
-      image_key = _column(row, image_column, IMAGE_COLUMNS, place, "--data.image-key")
-      caption_key = _column(row, caption_column, CAPTION_COLUMNS, place, "--data.caption-key")
+      image_key = _column(row, config.image_key, IMAGE_COLUMNS, place, "--data.source.image-key")
+      caption_key = _column(row, config.caption_key, CAPTION_COLUMNS, place, "--data.source.caption-key")
       try:
         name, texts = self._entry(row, image_key, caption_key, place)
       except DataError as error:
-        if not skip:
+        if not reading.skip:
           raise
         self.num_skipped += 1
         log.warning("Skipped a row: %s", error)
@@ -76,19 +86,6 @@ class FolderSource:
     self._captions = captions
     if not self._names:
       raise DataError(f"{file} lists no picture of the split {split!r}. Add rows, or a column `split`.")
-
-  @classmethod
-  def from_config(cls, config: DataConfig, split: str) -> "FolderSource":
-    """The folder that a configuration names."""
-    return cls(
-      str(config.path),
-      split,
-      captions_file=config.captions_file,
-      image_column=config.image_key,
-      caption_column=config.caption_key,
-      skip=config.on_bad_record == "skip",
-      max_bytes=config.max_record_mb * 2**20,
-    )
 
   def __len__(self) -> int:
     return len(self._names)
@@ -132,18 +129,18 @@ def _is_file(path: Path) -> bool:
     return False
 
 
-def _find_captions(directory: Path, given: str | Path | None) -> Path:
+def _find_captions(directory: Path, given: str | None) -> Path:
   candidates = [directory / name for name in CAPTION_FILES] if given is None else [directory / given]
   try:
     if not directory.is_dir():
-      raise DataError(f"--data.path {directory} is not a directory. Give the one with your pictures.")
+      raise DataError(f"--data.source.path {directory} is not a directory. Give the one with your pictures.")
     found = [path for path in candidates if path.is_file()]
   except OSError as error:
     raise DataError(f"Cannot read the directory {directory}: {error.strerror}. Check its permissions.") from error
   if not found:
     raise DataError(
       f"{directory} has no {' or '.join(path.name for path in candidates)}. "
-      "Write one with the columns image and caption, or name yours with --data.captions-file FILE."
+      "Write one with the columns image and caption, or name yours with --data.source.captions-file FILE."
     )
   return found[0]
 

@@ -1,28 +1,44 @@
 """easy-VQA as records: one per question."""
 
+import dataclasses
 from typing import Any
 
 from mmjax.data.building import built, examples, strings
-from mmjax.data.config import DataConfig
 from mmjax.data.errors import unknown
-from mmjax.data.features import config_features
-from mmjax.data.sources import Record
+from mmjax.data.records import Record
+from mmjax.data.sources.base import QUESTION, Reading, Source
 
 _SPLITS = {"train": ("train",), "test": ("test",), "validation": ("test",), "all": ("train", "test")}
 
 
-class EasyVqaSource:
+@dataclasses.dataclass(frozen=True)
+class EasyVqa(Source):
+  """Questions about one shape in one of 8 colours, from the PyPI package easy-vqa; 13 answers.
+
+  Splits: "train", "test" (or "validation"), "all".
+  """
+
+  @property
+  def features(self) -> tuple[str, ...]:
+    return QUESTION
+
+  def open(self, split: str, reading: Reading) -> "EasyVqaRecords":
+    return EasyVqaRecords(split, reading)
+
+
+class EasyVqaRecords:
   """The questions of a split, in the package's order of pictures; built at first use (seconds).
 
   Raises:
     DataError: unknown split, missing package, or a directory that cannot be written.
   """
 
-  def __init__(self, config: DataConfig, split: str = "all"):
+  features = QUESTION
+
+  def __init__(self, split: str, reading: Reading):
     if split not in _SPLITS:
       raise unknown("easy_vqa split", split, _SPLITS)
-    self.features = config_features(config)
-    builder = build(config.dir)
+    builder = build(reading.dir)
     self.records: list[Record] = []
     for name in _SPLITS[split]:
       found = sorted(examples(builder, name), key=lambda features: features["number"].int64_list.value[0])

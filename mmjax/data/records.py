@@ -1,0 +1,98 @@
+"""Records: the examples of a source, each a mapping of fields by name.
+
+A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`, and the fields that its source's
+`features` need. Sources may add fields of their own. These names are in use:
+
+| field | type | meaning |
+|---|---|---|
+| `id` | str | the name of the record in errors and reports |
+| `concept` | int | records with equal numbers mean the same thing; a non-negative int32, see `concept_number` |
+| `image` | bytes | an encoded image file |
+| `captions` | {str: [str]} | captions by kind; "name" is the main kind, which every captioned record has |
+| `picture` | int | records with equal numbers have the same image (absent: each record has its own) |
+| `question` | str | a question about the image |
+| `answer` | str | the main answer |
+| `answers` | [str] | the answers of all annotators; `[answer]` where there is one annotator |
+| `relevance` | bytes | an encoded image of the same size, white on the pixels that the question is about |
+| `first` | str | the first text of a pair |
+| `second` | str | the text that follows `first` |
+| `others` | [str] | texts that do not follow `first` |
+| `group` | str | a class of concepts (emoji: "people-and-body"), see `Source.has_group` |
+| `codepoint`, `concept_group`, `subgroup`, `vendor`, `skin_tone` | | emoji only, see mmjax.data.emoji_builder |
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from typing import Any, Protocol, TypedDict
+
+PRIMARY = "name"
+"""The main kind of caption. Every record with captions has it."""
+
+
+class Record(TypedDict, total=False):
+  """The fields of the table above, for type checkers. A record need not be made with this class."""
+
+  image: bytes
+  captions: dict[str, list[str]]
+  id: str
+  concept: int
+  picture: int
+  question: str
+  answer: str
+  answers: list[str]
+  relevance: bytes
+  first: str
+  second: str
+  others: list[str]
+  codepoint: str
+  concept_group: str
+  group: str
+  subgroup: str
+  vendor: str
+  skin_tone: bool
+
+
+class Records(Protocol):
+  """Random access to records. A list of dicts is one.
+
+  An implementation may also have these attributes. Each has a default where it is absent.
+
+  * `features`: entries of a batch that the records fill, see mmjax.data.sources.base; default: image and text.
+  * `siblings(index)`: indices of other records that show the same thing; default: none.
+  * `parts`: a sequence of `Part`; default: all records as one range.
+  * `captions(index)`, `without_picture(index)`: the captions, or the record without its image, read without the image.
+  * `fingerprint`: a number that changes with the order of the records; a run is resumed with the same one only.
+  """
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A range of records with a share of its own.
+
+  Attributes:
+    start: index of the first record.
+    size: number of records.
+    repeats: times that each record comes in an epoch.
+    weight: frequency of the part's examples, relative to the other parts; None: in proportion to its size.
+  """
+
+  start: int
+  size: int
+  repeats: int = 1
+  weight: float | None = None
+
+
+def siblings(records: Records, index: int) -> Sequence[int]:
+  """Indices of other records that show the same thing; none where the records have no method `siblings`."""
+  method = getattr(records, "siblings", None)
+  return method(index) if method else ()
+
+
+def concept_number(meaning: str) -> int:
+  """A non-negative int32 for a meaning: the same string gives the same number in every process and version."""
+  return zlib.crc32(meaning.encode()) & 0x7FFFFFFF

@@ -1,0 +1,50 @@
+"""Sources: one file each, with the configuration and the records that it opens."""
+
+from typing import TYPE_CHECKING
+
+from mmjax.lazy import lazy_names
+
+if TYPE_CHECKING:
+  from mmjax.data.sources.base import Reading, Source
+  from mmjax.data.sources.coco import Coco
+  from mmjax.data.sources.easy_vqa import EasyVqa
+  from mmjax.data.sources.emoji import Emoji
+  from mmjax.data.sources.flickr30k import Flickr30k
+  from mmjax.data.sources.folder import Folder
+  from mmjax.data.sources.scenes import Scenes
+  from mmjax.data.sources.shards import Shards
+  from mmjax.data.sources.texts import Texts
+  from mmjax.data.sources.tfds import Tfds
+  from mmjax.data.sources.vqav2 import Vqav2
+else:
+  __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+      "base": ["Reading", "Source"],
+      "coco": ["Coco"],
+      "easy_vqa": ["EasyVqa"],
+      "emoji": ["Emoji"],
+      "flickr30k": ["Flickr30k"],
+      "folder": ["Folder"],
+      "scenes": ["Scenes"],
+      "shards": ["Shards"],
+      "texts": ["Texts"],
+      "tfds": ["Tfds"],
+      "vqav2": ["Vqav2"],
+    },
+  )
+
+__all__ = [
+  "Coco",
+  "EasyVqa",
+  "Emoji",
+  "Flickr30k",
+  "Folder",
+  "Reading",
+  "Scenes",
+  "Shards",
+  "Source",
+  "Texts",
+  "Tfds",
+  "Vqav2",
+]

@@ -1,0 +1,110 @@
+"""The scenes as records: pictures with captions, or with questions, answers and relevance masks."""
+
+import dataclasses
+from typing import Any, Literal
+
+from mmjax.data.building import built, examples, strings
+from mmjax.data.errors import unknown
+from mmjax.data.records import Record, concept_number
+from mmjax.data.sources.base import GROUNDED_QUESTION, IMAGE_TEXT, Reading, Source
+
+_SPLITS = {
+  "train": ("train",),
+  "heldout": ("heldout",),
+  "validation": ("heldout",),
+  "all": ("train", "heldout"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes(Source):
+  """Generated images of coloured shapes on a grid of 4 x 4 places, with questions or captions, see mmjax.data.scenes.
+
+  Splits: "train", "heldout" (or "validation": scenes that are not in "train"), "all".
+  """
+
+  text: Literal["question", "caption"] = "question"
+  """Text of an image: a question (with its answer and the pixels that it is about), or the caption."""
+  size: int = 32
+  """Height and width of the images: a multiple of 4, at least 16."""
+  examples: int = 12_000
+  """Number of scenes to train on. A sixth as many, all different from these, are held out."""
+  questions: tuple[Literal["colour", "row", "column", "shape", "count"], ...] = ("colour", "row")
+  """Kinds of question, asked in turn. Rows and columns are true of whole images only: no crop, no rotation."""
+  caption_shapes: Literal[1, 2, 3] = 3
+  """Number of the three shapes that a caption names."""
+  seed: int = 0
+  """Seed of the scenes."""
+
+  def __post_init__(self):
+    if self.size % 4 or self.size < 16:
+      raise ValueError(f"data.source.size is {self.size}: it must be a multiple of 4 and at least 16")
+    if self.examples < 1:
+      raise ValueError(f"data.source.examples is {self.examples}: it must be at least 1")
+    if not self.questions or len(set(self.questions)) < len(self.questions):
+      raise ValueError(f"data.source.questions is {self.questions}: name at least one kind, each once")
+
+  @property
+  def features(self) -> tuple[str, ...]:
+    return GROUNDED_QUESTION if self.text == "question" else IMAGE_TEXT
+
+  def open(self, split: str, reading: Reading) -> "ScenesRecords":
+    return ScenesRecords(self, split, reading)
+
+
+class ScenesRecords:
+  """The scenes of a split in the generator's order, built at first use (seconds).
+
+  Raises:
+    DataError: unknown split, or a directory that cannot be written.
+  """
+
+  def __init__(self, config: Scenes, split: str, reading: Reading):
+    if split not in _SPLITS:
+      raise unknown("scenes split", split, _SPLITS)
+    self.features = config.features
+    builder = build(reading.dir, config)
+    self.records: list[Record] = []
+    for name in _SPLITS[split]:
+      found = [(features["number"].int64_list.value[0], _record(features)) for features in examples(builder, name)]
+      for number, record in sorted(found, key=lambda pair: pair[0]):
+        record["id"] = f"scenes/{name}/{number}"
+        if config.text == "caption":  # which leaves out the columns: scenes may mean the same in words
+          record["concept"] = concept_number(repr(sorted(record["captions"]["name"][0].split(", "))))
+        self.records.append(record)
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, index: int) -> Record:
+    return self.records[index]
+
+
+def build(directory: str, config: Scenes) -> Any:
+  """The TFDS builder of the scenes a configuration describes, its data built if need be."""
+  from mmjax.data.scenes_builder import ScenesBuilder, ScenesBuilderConfig
+
+  fields = {name: getattr(config, name) for name in ("size", "examples", "questions", "caption_shapes", "seed")}
+  said = f"captions{config.caption_shapes}"
+  name = f"{config.size}px_{config.examples}_{'_'.join(config.questions)}_{said}_seed{config.seed}"
+  settings = ScenesBuilderConfig(name, **fields)
+  return built(
+    lambda place: ScenesBuilder(data_dir=place, config=settings),
+    directory,
+    name="scenes",
+    task=f"Drawing scenes: {config.size} px",
+    total=lambda: settings.examples + settings.held_out,
+  )
+
+
+def _record(features: Any) -> Record:
+  (caption,), (question,), (answer,) = (strings(features, name) for name in ("caption", "question", "answer"))
+  return Record(
+    image=features["image"].bytes_list.value[0],
+    captions={"name": [caption]},
+    question=question,
+    answer=answer,
+    answers=[answer],
+    relevance=features["relevance"].bytes_list.value[0],
+    concept=features["concept"].int64_list.value[0],
+  )
