@@ -143,11 +143,45 @@ def _check_fields(config: Any, arguments: Sequence[str], kinds: Sequence[type[Ki
   for argument in arguments:
     option = argument.partition("=")[0]
     path, _, name = option[2:].replace("-", "_").rpartition(".") if option.startswith("--") else ("", "", "")
-    if path not in fields or not isinstance(here := _value(config, path.split(".")), Kind):
-      continue
-    having = [kind for kind in of_base(fields[path], kinds) if name in _annotations(kind)]
-    if name not in _annotations(type(here)) and having:
+    if path not in fields:
+      _check_place(config, option, path, name, fields, kinds)
+    elif isinstance(here := _value(config, path.split(".")), Kind):
+      having = _having(name, fields[path], kinds)
+      if not _has(type(here), name) and having:
+        names = ", ".join(option_name(kind) for kind in having)
+        raise ConfigError(f"{option}: {option_name(type(here))} has no {name!r}; choose {_option(path)} {names}")
+
+
+def _check_place(
+  config: Any, option: str, path: str, name: str, fields: Mapping[str, type[Kind]], kinds: Sequence[type[Kind]]
+) -> None:
+  """Raises ConfigError for a field that is not at this path, and that the value of an open field beside it has.
+
+  `--data.path` is `--data.source.path`, and `--data.scenes.size` is `--data.source.size`.
+  """
+  known: list[str] = []
+  for step in path.split("."):
+    if step not in _annotations(type(config)):
+      break
+    known.append(step)
+    config = getattr(config, step)
+  if not known or not dataclasses.is_dataclass(config) or _has(type(config), name):
+    return
+  for place in (place for place in fields if place.rpartition(".")[0] == ".".join(known)):
+    if having := _having(name, fields[place], kinds):
       names = ", ".join(option_name(kind) for kind in having)
-      raise ConfigError(
-        f"{option}: {option_name(type(here))} has no {name!r}; choose --{path.replace('_', '-')} {names}"
-      )
+      new = _option(f"{place}.{name}")
+      raise ConfigError(f"{option}: there is no such option; use {new}, a setting of {_option(place)} {names}")
+
+
+def _having(name: str, base: type[Kind], kinds: Sequence[type[Kind]]) -> list[type[Kind]]:
+  return [kind for kind in of_base(base, kinds) if _has(kind, name)]
+
+
+def _has(kind: type, name: str) -> bool:
+  fields = _annotations(kind)
+  return name in fields or name.removeprefix("no_") in fields
+
+
+def _option(path: str) -> str:
+  return "--" + path.replace("_", "-")
