@@ -37,9 +37,8 @@ from clip_emoji import EXPERIMENT as CLIP
 from clip_emoji import NAMES
 
 from mmjax.cli import main
-from mmjax.encoders.bert import bert_config
-from mmjax.encoders.vit import ViTConfig
-from mmjax.models.albef import AlbefConfig
+from mmjax.encoders import ViTConfig, bert_config
+from mmjax.models import AlbefConfig
 from mmjax.objectives import MaskedWords, Matching, MomentumContrastive
 
 TOWER: Any = dict(width=96, num_heads=2, mlp_dim=192)

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from mmjax.cli import main
 from mmjax.data import DataConfig, Texts, TokenizerConfig
-from mmjax.encoders.bert import bert_config
+from mmjax.encoders import bert_config
 from mmjax.experiment import Experiment, RunConfig
-from mmjax.models.bert import BertConfig
+from mmjax.models import BertConfig
 from mmjax.objectives import MaskedWords, NextSentence
-from mmjax.train.config import OptimizerConfig
+from mmjax.train import OptimizerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(

@@ -33,9 +33,9 @@ from clip_emoji import NAMES
 from rich.console import Console
 
 from mmjax.data import Emoji
-from mmjax.encoders.vit import ViTConfig
-from mmjax.models.blip import BlipConfig
-from mmjax.nn.words import WordsConfig
+from mmjax.encoders import ViTConfig
+from mmjax.models import BlipConfig
+from mmjax.nn import WordsConfig
 from mmjax.objectives import Caption, Contrastive, Matching
 from mmjax.study import Study, Variant, main
 

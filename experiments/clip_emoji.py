@@ -32,12 +32,11 @@ from pathlib import Path
 
 from mmjax.cli import main
 from mmjax.data import AugmentationConfig, DataConfig, Emoji, TokenizerConfig
-from mmjax.encoders.text import TextConfig
-from mmjax.encoders.vit import ViTConfig
+from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.experiment import Experiment, RunConfig
-from mmjax.models.two_tower import TwoTowerConfig
+from mmjax.models import TwoTowerConfig
 from mmjax.objectives import Contrastive
-from mmjax.train.config import OptimizerConfig
+from mmjax.train import OptimizerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(

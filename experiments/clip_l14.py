@@ -11,7 +11,7 @@ from pathlib import Path
 from clip_b32 import EXPERIMENT as B32
 
 from mmjax.cli import main
-from mmjax.encoders.sizes import vit_size
+from mmjax.encoders import vit_size
 
 EXPERIMENT = dataclasses.replace(
   B32,

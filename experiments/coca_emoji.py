@@ -24,9 +24,9 @@ from typing import Any
 from clip_emoji import EXPERIMENT as CLIP
 from clip_emoji import NAMES
 
-from mmjax.encoders.vit import ViTConfig
-from mmjax.models.coca import CocaConfig
-from mmjax.nn.words import WordsConfig
+from mmjax.encoders import ViTConfig
+from mmjax.models import CocaConfig
+from mmjax.nn import WordsConfig
 from mmjax.objectives import Caption, Contrastive
 from mmjax.study import Study, Variant, main
 

@@ -26,16 +26,14 @@ Controls: a model that could interact, but sees one modality only.
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from mmjax.data import Column, DataConfig, Source
-from mmjax.data.digits_words import TRUTH, WORDS, DigitsWords
-from mmjax.evaluate import EvaluationConfig, Evaluator, make_result
-from mmjax.evaluate.forward import over_rows
+from mmjax.data import Column, DataConfig, DigitsWords, Source
+from mmjax.evaluate import EvaluationConfig, Evaluator, make_result, over_rows
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.files import write_atomically
 from mmjax.fusion import FusionConfig, FusionKind
@@ -83,7 +81,7 @@ class Truths(Evaluator):
     pairs = test.all_pairs()
     take = lambda places: {name: pairs[name][places] for name in ("image", "text")}
     yes = np.concatenate([logits.argmax(1) for logits in over_rows(run, answers, len(pairs["answer"]), take)]) == 1
-    said = [yes.reshape(-1, len(WORDS))[test.digits == digit].mean(0).round(4).tolist() for digit in range(10)]
+    said = [yes.reshape(-1, len(DigitsWords.words))[test.digits == digit].mean(0).round(4).tolist() for digit in range(10)]
     write_atomically(run.workdir / "said.json", json.dumps(said) + "\n")
     found = {"accuracy": float((yes == pairs["answer"]).mean())}, {"accuracy": 0.5}
     return [make_result(run, "digits_words", "vqa", "digits and words, unseen pictures", yes, found, table="answers")]
@@ -115,7 +113,7 @@ def tables(runs: Sequence[Member]) -> Any:
   """A matplotlib figure: how often each variant says each word of each digit, beside the truth."""
   from matplotlib.figure import Figure
 
-  seen = {"the truth": TRUTH.astype(float)}
+  seen = {"the truth": DigitsWords.truth.astype(float)}
   for member in runs:
     path = member.experiment.run.workdir.expanduser() / "said.json"
     if member.variant.name not in seen and path.exists():
@@ -127,7 +125,7 @@ def tables(runs: Sequence[Member]) -> Any:
     shade = axes.imshow(said.T, vmin=0, vmax=1, cmap="cividis", aspect="auto")
     axes.set_title(name, fontsize=9)
     axes.set_xticks(range(10), range(10), fontsize=7)
-    axes.set_yticks(range(len(WORDS)), list(WORDS), fontsize=6)
+    axes.set_yticks(range(len(DigitsWords.words)), list(DigitsWords.words), fontsize=6)
   for axes in grid[len(seen) :]:
     axes.axis("off")
   figure.colorbar(shade, ax=list(grid), shrink=0.5, label="how often it says yes")

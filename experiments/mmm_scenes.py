@@ -21,16 +21,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mmjax.data import AugmentationConfig, DataConfig, Scenes, TokenizerConfig
-from mmjax.data.scenes import COLOURS
-from mmjax.encoders.bert import bert_config
-from mmjax.encoders.vit import ViTConfig
-from mmjax.evaluate.config import EvaluationConfig
+from mmjax.data import COLOURS, AugmentationConfig, DataConfig, Scenes, TokenizerConfig
+from mmjax.encoders import ViTConfig, bert_config
+from mmjax.evaluate import EvaluationConfig
 from mmjax.experiment import Experiment, RunConfig
-from mmjax.models.flava import FlavaConfig
+from mmjax.models import FlavaConfig
 from mmjax.objectives import MaskedBoth, MaskedWords
 from mmjax.study import Study, Variant, main
-from mmjax.train.config import OptimizerConfig
+from mmjax.train import OptimizerConfig
 
 TOWER: Any = dict(width=64, depth=1, num_heads=4, mlp_dim=128)
 

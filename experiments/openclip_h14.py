@@ -14,7 +14,7 @@ from pathlib import Path
 from clip_l14 import EXPERIMENT as L14
 
 from mmjax.cli import main
-from mmjax.encoders.sizes import vit_size
+from mmjax.encoders import vit_size
 
 EXPERIMENT = dataclasses.replace(
   L14,

@@ -14,7 +14,6 @@ import dataclasses
 from pathlib import Path
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 

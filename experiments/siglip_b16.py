@@ -16,14 +16,12 @@ from pathlib import Path
 
 from mmjax.cli import main
 from mmjax.data import AugmentationConfig, DataConfig, Folder, TokenizerConfig
-from mmjax.encoders.sizes import vit_size
-from mmjax.encoders.text import TextConfig
-from mmjax.encoders.vit import ViTConfig
+from mmjax.encoders import TextConfig, ViTConfig, vit_size
 from mmjax.experiment import Experiment, RunConfig
-from mmjax.models.two_tower import TwoTowerConfig
+from mmjax.models import TwoTowerConfig
 from mmjax.objectives import Contrastive, Sigmoid
-from mmjax.parallel.mesh import ParallelConfig
-from mmjax.train.config import OptimizerConfig
+from mmjax.parallel import ParallelConfig
+from mmjax.train import OptimizerConfig
 
 EXPERIMENT = Experiment(
   data=DataConfig(

@@ -12,7 +12,7 @@ from pathlib import Path
 from siglip_b16 import EXPERIMENT as B16
 
 from mmjax.cli import main
-from mmjax.encoders.sizes import vit_size
+from mmjax.encoders import vit_size
 
 EXPERIMENT = dataclasses.replace(
   B16,

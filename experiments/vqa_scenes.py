@@ -27,14 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data import AugmentationConfig, DataConfig, Scenes, TokenizerConfig
-from mmjax.encoders.text import TextConfig
-from mmjax.encoders.vit import ViTConfig
+from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.experiment import Experiment, RunConfig
-from mmjax.fusion.config import FusionConfig
-from mmjax.models.vqa import VqaConfig
+from mmjax.fusion import FusionConfig
+from mmjax.models import VqaConfig
 from mmjax.objectives import Answer, Relevance
 from mmjax.study import Study, Variant, main
-from mmjax.train.config import OptimizerConfig
+from mmjax.train import OptimizerConfig
 
 TOWER: Any = dict(width=64, depth=1, num_heads=2, mlp_dim=128)
 

@@ -5,14 +5,20 @@ from typing import TYPE_CHECKING
 from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
+  from mmjax.data.columns.base import Column
+  from mmjax.data.columns.label import Label
+  from mmjax.data.columns.picture import Picture
+  from mmjax.data.columns.text import Answer, Caption, Question, SentencePair
   from mmjax.data.config import AugmentationConfig, DataConfig, TokenizerConfig
+  from mmjax.data.digits_words import DigitsWords
   from mmjax.data.errors import DataError
   from mmjax.data.evaluation import evaluation_batches
   from mmjax.data.feed import Feed, device_prefetch
   from mmjax.data.loader import Loader, make_loader
   from mmjax.data.opening import make_source
   from mmjax.data.recaption import write_captions
-  from mmjax.data.records import Record, Records
+  from mmjax.data.records import Record, Records, concept_number
+  from mmjax.data.scenes import COLOURS
   from mmjax.data.sources import (
     Coco,
     EasyVqa,
@@ -34,14 +40,20 @@ else:
   __getattr__, __dir__ = lazy_names(
     __name__,
     {
+      "columns.base": ["Column"],
+      "columns.label": ["Label"],
+      "columns.picture": ["Picture"],
+      "columns.text": ["Answer", "Caption", "Question", "SentencePair"],
       "config": ["AugmentationConfig", "DataConfig", "TokenizerConfig"],
+      "digits_words": ["DigitsWords"],
       "errors": ["DataError"],
       "evaluation": ["evaluation_batches"],
       "feed": ["Feed", "device_prefetch"],
       "loader": ["Loader", "make_loader"],
       "opening": ["make_source"],
       "recaption": ["write_captions"],
-      "records": ["Record", "Records"],
+      "records": ["Record", "Records", "concept_number"],
+      "scenes": ["COLOURS"],
       "sources": [
         "Coco",
         "EasyVqa",
@@ -63,20 +75,29 @@ else:
   )
 
 __all__ = [
+  "COLOURS",
+  "Answer",
   "AugmentationConfig",
+  "Caption",
   "Coco",
+  "Column",
   "DataConfig",
   "DataError",
+  "DigitsWords",
   "EasyVqa",
   "Emoji",
   "Feed",
   "Flickr30k",
   "Folder",
+  "Label",
   "Loader",
+  "Picture",
+  "Question",
   "Reading",
   "Record",
   "Records",
   "Scenes",
+  "SentencePair",
   "Shards",
   "Source",
   "Texts",
@@ -84,6 +105,7 @@ __all__ = [
   "Tokenizer",
   "TokenizerConfig",
   "Vqav2",
+  "concept_number",
   "device_prefetch",
   "eval_transform",
   "evaluation_batches",

@@ -40,10 +40,13 @@ class DigitsWords:
   """The 1,797 digits of scikit-learn (8 x 8 pixels), in one of two splits, with all words.
 
   Attributes:
+    words: the words, and the digits of which each is true.
+    truth: True where a word is true of a digit.
     images: [n, 8, 8, 3], grey, -1 to 1.
     digits: [n].
   """
 
+  words, truth = WORDS, TRUTH
   images: Float32[np.ndarray, "n 8 8 3"]
   digits: Int32[np.ndarray, "n"]
 

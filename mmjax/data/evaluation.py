@@ -8,10 +8,9 @@ import numpy as np
 
 from mmjax.data.columns.base import Column, Evaluating
 from mmjax.data.features import source_features
+from mmjax.data.records import PRIMARY, Records
 from mmjax.data.sources.base import columns_of_features
-from mmjax.data.records import Records
 from mmjax.data.tokenizer import Tokenizer
-from mmjax.data.records import PRIMARY
 from mmjax.data.transforms import EvalImage
 
 

@@ -1,6 +1,7 @@
 """One modality in, `Encoded` out."""
 
 from mmjax.encoders.bert import bert_config
+from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
 from mmjax.encoders.text import TextConfig, TextTransformer
@@ -11,6 +12,7 @@ __all__ = [
   "ResNetConfig",
   "TextConfig",
   "TextTransformer",
+  "TowerConfig",
   "ViT",
   "ViTConfig",
   "bert_config",

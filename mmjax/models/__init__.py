@@ -1,6 +1,42 @@
-"""Encoders and heads under a system's own name."""
+"""Models: encoders and heads under a system's own name."""
 
+from mmjax.models.albef import AlbefConfig
+from mmjax.models.bert import BertConfig
+from mmjax.models.blip import BlipConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.models.coca import CocaConfig
+from mmjax.models.coca_open_clip import OpenClipCocaConfig
+from mmjax.models.config import ModelConfig
+from mmjax.models.flava import FlavaConfig
+from mmjax.models.gpt import GptConfig
+from mmjax.models.next_word import GenerateConfig
+from mmjax.models.pair import PairConfig
+from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.sharding import SHARDING_RULES
+from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
+from mmjax.models.vilt import PatchesConfig, ViltConfig
+from mmjax.models.vqa import VqaConfig
 
-__all__ = ["SHARDING_RULES", "TwoTower", "TwoTowerConfig"]
+__all__ = [
+  "SHARDING_RULES",
+  "AlbefConfig",
+  "BertConfig",
+  "BlipCaptionerConfig",
+  "BlipConfig",
+  "BlipRetrievalConfig",
+  "CocaConfig",
+  "FlavaConfig",
+  "GenerateConfig",
+  "GptConfig",
+  "ModelConfig",
+  "OpenClipCocaConfig",
+  "PairConfig",
+  "PatchesConfig",
+  "Seq2SeqConfig",
+  "SharedSpaceConfig",
+  "TwoTower",
+  "TwoTowerConfig",
+  "ViltConfig",
+  "VqaConfig",
+]

@@ -7,6 +7,7 @@ from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm, layer_norm, normalize
 from mmjax.nn.pooling import AttentionPool, TanhPool, eos_position, first_position, mean_pool
 from mmjax.nn.transformer import Block, Transformer, TransformerConfig, take_token
+from mmjax.nn.words import Words, WordsConfig
 
 __all__ = [
   "MLP",
@@ -20,6 +21,8 @@ __all__ = [
   "TanhPool",
   "Transformer",
   "TransformerConfig",
+  "Words",
+  "WordsConfig",
   "attention",
   "eos_position",
   "first_position",

@@ -1,1 +1,21 @@
 """Training: state, step, loop, optimiser, checkpoints and logs."""
+
+from typing import TYPE_CHECKING
+
+from mmjax.lazy import lazy_names
+
+if TYPE_CHECKING:
+  from mmjax.train.config import NumericsConfig, OptimizerConfig
+  from mmjax.train.loop import Outcome, train
+  from mmjax.train.setup import Training, prepare
+else:
+  __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+      "config": ["NumericsConfig", "OptimizerConfig"],
+      "loop": ["Outcome", "train"],
+      "setup": ["Training", "prepare"],
+    },
+  )
+
+__all__ = ["NumericsConfig", "OptimizerConfig", "Outcome", "Training", "prepare", "train"]

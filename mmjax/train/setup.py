@@ -234,9 +234,7 @@ def _memory(experiment: Experiment) -> Any:
   return {name: memory for name, memory in kept.items() if memory is not None} or None
 
 
-def _state(
-  experiment: Experiment, model: nn.Module, optimizer: optax.GradientTransformation, seed: Any
-) -> TrainState:
+def _state(experiment: Experiment, model: nn.Module, optimizer: optax.GradientTransformation, seed: Any) -> TrainState:
   return init_state(
     lambda key: _params(experiment, model, key),
     optimizer,

@@ -39,18 +39,17 @@ def test_the_best_additive_rule_says_nothing_and_the_best_interacting_one_all():
   assert LogisticRegression(C=1e6).fit(products, truth).score(products, truth) == 1.0
 
 
-def test_splits_share_no_picture_and_batches_depend_on_seed_and_step_alone():
+def test_splits_share_no_image_and_every_image_stands_with_every_word():
   train, test = DigitsWords("train"), DigitsWords("test")
-  assert len(train.digits) + len(test.digits) == 1797
+  assert len(train.digits) + len(test.digits) == 1797 and len(test) == 3500
   known = {image.tobytes() for image in train.images}
   assert sum(image.tobytes() in known for image in test.images) == 0
   assert train.images.min() == -1 and train.images.max() == 1
-  one, again, other = (train.batch(64, seed=0, step=step) for step in (3, 3, 4))
-  assert all((one[name] == again[name]).all() for name in one)
-  assert (one["index"] != other["index"]).any() and (one["index"] != train.batch(64, seed=1, step=3)["index"]).any()
-  digits = train.digits[one["index"] // len(WORDS)]
-  assert (one["answer"] == TRUTH[digits, one["text"][:, 0]]).all() and len(set(digits.tolist())) == 10
-  assert (one["image"] == train.images[one["index"] // len(WORDS)]).all()
+  pairs = test.all_pairs()
+  for index in (0, 7, 3499):
+    record = test[index]
+    assert (record["pixels"] == pairs["image"][index]).all() and record["word"] == pairs["text"][index].tolist()
+    assert record["true"] == pairs["answer"][index] and record["concept"] == pairs["index"][index] == index
 
 
 def test_an_unknown_split_is_named():

@@ -161,7 +161,7 @@ def test_a_source_of_a_script_is_read_back_where_it_is_given():
   experiment = parsed("--data.source", "squares", kinds=(Squares,))
   fields = to_json(experiment)
   assert from_json(fields, kinds=(Squares,)) == experiment
-  with pytest.raises(ConfigError, match=r"unknown source 'Squares'.*A class of your own must be given in kinds="):
+  with pytest.raises(ConfigError, match=r"unknown source 'Squares'.*Classes of a script must be passed in kinds="):
     from_json(fields)
 
 

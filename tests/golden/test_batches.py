@@ -7,7 +7,6 @@ change of one pixel by one of 256 levels moves them by about 0.008, and their to
 
 import functools
 import itertools
-import typing
 from typing import Any
 
 import numpy as np

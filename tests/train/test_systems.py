@@ -231,4 +231,6 @@ def test_terms_that_need_what_there_is_not_are_refused():
 )
 def test_what_the_data_lacks_is_named_before_the_first_step(system, features, said):
   with pytest.raises(ConfigError, match=said):
-    check_needs(experiment(system), types.SimpleNamespace(features=features), types.SimpleNamespace(mask_id=None, begin_id=None))
+    check_needs(
+      experiment(system), types.SimpleNamespace(features=features), types.SimpleNamespace(mask_id=None, begin_id=None)
+    )
