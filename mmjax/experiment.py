@@ -112,7 +112,7 @@ class Experiment:
         raise ValueError(f"the objective {term.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
 
   def saves_after(self, step: int) -> bool:
-    """True if the run saves a checkpoint after a step without being stopped there. Evaluated steps are always saved."""
+    """True if an uninterrupted run saves a checkpoint after this step. Steps with an evaluation are always saved."""
     return step % self.run.save_every == 0 or step == self.run.steps or self.evaluation.after(step)
 
 

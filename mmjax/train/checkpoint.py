@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: asynchronous, atomic, with checksums; the newest few and the best are kept."""
+"""Orbax checkpoints of a run: asynchronous, atomic, with checksums. The newest few and the best are kept."""
 
 import contextlib
 import dataclasses
@@ -23,27 +23,27 @@ from mmjax.train.manifest import MANIFEST, first_fault, write_manifest
 from mmjax.train.state import Params, TrainState
 
 _PARTIAL = ".orbax-checkpoint-tmp"
-_PATIENCE = 30.0  # seconds for a save that failed to come to rest
+_PATIENCE = 30.0  # seconds to wait for the threads of a failed save
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-  """What a checkpoint held: the state, and what the loop kept beside it (the data's position among others)."""
+  """Contents of a checkpoint: the state, and other values of the loop, such as the position in the data."""
 
   state: TrainState
   data: Mapping[str, Any]
 
 
 class Checkpoints:
-  """The checkpoints of one run, under `directory`/STEP, each with a manifest of its files' checksums.
+  """The checkpoints of one run, in `directory`/STEP. Each has a manifest with the checksums of its files.
 
   Args:
-    directory: created if need be.
-    keep_last: how many of the newest to keep; the one with the best score (see `score`) is kept besides.
-    planned: whether a step is one that an uninterrupted run saves. A checkpoint of another, made when somebody stopped
-      the run, is kept while it is the newest or there are too few others: it never takes the place of a planned one.
-    read_only: look only: nothing is created, and a run that is writing here just now is left in peace.
+    directory: folder of the checkpoints. It is created if needed.
+    keep_last: number of newest checkpoints to keep. The one with the best score (see `score`) is kept as well.
+    planned: True for the steps that an uninterrupted run saves. A checkpoint of another step, made when the run was
+      stopped, is kept while it is the newest or there are fewer than keep_last planned ones. It never replaces one of these.
+    read_only: create and delete nothing, so that a run that is writing here is not disturbed.
   """
 
   def __init__(
@@ -58,7 +58,7 @@ class Checkpoints:
     self._read_only = read_only
     self._saving, self._failed = -1, False
     self._kept = _NewestAndBest(keep_last, planned, {})
-    # Orbax logs several lines a save at INFO, warns of its own defaults, and logs what it raises as well.
+    # Orbax logs several lines per save at INFO, warns of its own defaults, and logs errors that it also raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     self._manager = ocp.CheckpointManager(
       self._directory,
@@ -67,7 +67,7 @@ class Checkpoints:
         cleanup_tmp_directories=not read_only,
         create=not read_only,
         read_only=read_only,
-        lightweight_initialize=True,  # reads no file of a checkpoint that may be damaged
+        lightweight_initialize=True,  # read no file of a checkpoint, which may be damaged
         async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
       ),
       item_handlers={"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()},
@@ -78,17 +78,17 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def score(self, step: int, value: float) -> None:
-    """Says how good the checkpoint of a step is: of those with a score, the best is kept."""
+    """Set the score of a checkpoint. The checkpoint with the highest score is kept."""
     self._kept.scores[step] = value
 
   def save(self, step: int, state: TrainState, data: Mapping[str, Any]) -> None:
-    """Starts writing a checkpoint; returns once the state is copied, before it is on disk. Saves a step once.
+    """Start to write a checkpoint. Returns when the state is copied, before it is on disk. A step is saved once.
 
     Args:
-      step: optimiser steps taken.
-      state: the state after that many steps.
-      data: what goes with it (JSON), such as the data's position after the last batch that the state has seen.
-    Raises: CheckpointError, also of the save before, which had not ended yet: the disk is full, for one.
+      step: number of optimiser steps taken.
+      state: state after these steps.
+      data: other values (JSON), such as the position in the data after the last batch of the state.
+    Raises: CheckpointError: this save, or the save before it, failed. For example, the disk is full.
     """
     self.wait()
     if step in self._manager.all_steps():
@@ -100,10 +100,14 @@ class Checkpoints:
       )
 
   def restore_params(self, shapes: Params, shardings: Params, step: int | None = None) -> tuple[Params, int]:
-    """Reads the parameters to evaluate with (their moving average, where the run kept one), and nothing else.
+    """Read only the parameters for evaluation. If the run kept a moving average, these are the averages.
 
-    Returns: (parameters, optimiser steps they have seen). Raises: CheckpointError, as restore does; whichever
-    optimiser the run used, it is not looked at.
+    Args:
+      shapes: shapes of the parameters.
+      shardings: shardings of the parameters.
+      step: step of the checkpoint. None: the newest intact one.
+    Returns: (parameters, number of their optimiser steps).
+    Raises: CheckpointError: as for restore, but the optimiser of the run does not matter.
     """
     step = self._intact(step)
     tree = self._manager.item_metadata(step).state.tree
@@ -112,13 +116,18 @@ class Checkpoints:
     return self._read(step, {name: shapes}, {name: shardings})[name], step
 
   def restore(self, shapes: TrainState, shardings: TrainState, step: int | None = None) -> Restored:
-    """Reads a checkpoint (the newest intact one unless `step` is given) straight into its shards.
+    """Read a checkpoint into its shards.
 
-    A newer one that is damaged is reported, and set aside as STEP.damaged. The state's recent_losses are None where the
-    checkpoint remembers another number of them.
+    Newer checkpoints that are damaged are reported and renamed to STEP.damaged. If the checkpoint has another number of
+    recent_losses, those of the restored state are None.
+
+    Args:
+      shapes: shapes of the state.
+      shardings: shardings of the state.
+      step: step of the checkpoint. None: the newest intact one.
     Raises:
-      CheckpointError: there is none, or none is intact, or it is of another model or optimiser; the first fault or
-        difference is named.
+      CheckpointError: there is no checkpoint, none is intact, or it is of another model or optimiser. The message names
+        the first difference.
     """
     step = self._intact(step)
     tree = dict(self._manager.item_metadata(step).state.tree)
@@ -130,17 +139,20 @@ class Checkpoints:
     return Restored(self._read(step, shapes, shardings), data)
 
   def check(self) -> None:
-    """Raises what became of a save that ended in the meantime (CheckpointError where it failed)."""
+    """Raise CheckpointError if a save has ended since the last call and failed."""
     if not self._manager.is_saving_in_progress():
       self.wait()
 
   def wait(self) -> None:
-    """Blocks until everything saved is on disk. Raises CheckpointError where that failed."""
+    """Block until all saves are on disk. Raises CheckpointError if one failed."""
     with self._answered():
       self._manager.wait_until_finished()
 
   def prune(self) -> None:
-    """Deletes what need not be kept: scores may have come after the last save, or a kill before its deletions."""
+    """Delete the checkpoints that need not be kept.
+
+    A save also deletes them. But scores may be set after the last save, and a process may be killed before it deletes.
+    """
     self.wait()
     steps = sorted(self._manager.all_steps())
     for step in set(steps) - self._kept.of(steps):
@@ -155,13 +167,13 @@ class Checkpoints:
         self._discard()
 
   def _seal(self) -> None:
-    """Adds the manifest once all files are there, just before Orbax gives the folder its name (one process does)."""
+    """Write the manifest. Orbax calls this in one process, after all files are written, before it renames the folder."""
     step = self._directory / str(self._saving)
     write_manifest(next(self._directory.glob(f"{step.name}{_PARTIAL}*"), step))
 
   @contextlib.contextmanager
   def _answered(self) -> Iterator[None]:
-    """Turns what a save failed with into an answer to the user, and frees the disk of the half that was written."""
+    """Context that turns the error of a save into CheckpointError, and deletes the incomplete checkpoint."""
     try:
       yield
     except (ValueError, OSError, RuntimeError) as error:
@@ -171,13 +183,14 @@ class Checkpoints:
       kept = "there is no earlier one" if good is None else f"the last good one, of step {good}, is untouched"
       raise CheckpointError(
         f"the checkpoint of step {self._saving} could not be written to {self._directory}: {_reason(error)}; {kept}. "
-        "When there is room again, the same command goes on from there."
+        "When there is room again, the same command resumes from there."
       ) from error
 
   def _discard(self) -> None:
-    """Removes the half of a checkpoint that failed, until TensorStore's threads have added nothing for a second.
+    """Delete a checkpoint that failed, until the threads of TensorStore have written nothing for a second.
 
-    They outlive the failure, make the folder anew for what is left to write, and would meddle with the next save.
+    These threads still run after the failure. They create the folder again to write the rest, which would disturb the
+    next save.
     """
     now = quiet = time.monotonic()
     deadline = now + _PATIENCE
@@ -189,26 +202,29 @@ class Checkpoints:
       now = time.monotonic()
 
   def _intact(self, step: int | None) -> int:
-    """That step, or the newest that is intact. Raises CheckpointError where there is no such checkpoint."""
-    self.wait()  # what was saved a moment ago may still be on its way to the disk
+    """Return `step`, or the newest step with an intact checkpoint if it is None. Raises CheckpointError if none is."""
+    self.wait()  # the last save may still be writing
     steps = sorted(self._manager.all_steps(), reverse=True)
     if not steps or (step is not None and step not in steps):
       raise CheckpointError(f"{self._directory} holds no checkpoint{'' if step is None else f' of step {step}'}")
-    # One process looks, and all do what it says: they must not choose different ones.
+    # One process chooses for all, because they must not choose different checkpoints.
     chosen, faults = (0, {}) if jax.process_index() else self._inspect(steps if step is None else [step])
     if jax.process_count() > 1:
       chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
     if chosen < 0:
       found = "; ".join(f"{self._directory / str(bad)}: {fault}" for bad, fault in faults.items())
       raise CheckpointError(
-        f"no checkpoint is intact ({found or 'process 0 names them'}). Copy one back from where you keep copies, "
-        "or choose another --run.workdir to begin again"
+        f"no checkpoint is intact ({found or 'process 0 names them'}). Restore one from a backup, "
+        "or choose another --run.workdir to start again"
       )
     self._manager.reload()
     return chosen
 
   def _inspect(self, steps: Sequence[int]) -> tuple[int, dict[int, str]]:
-    """(the first of `steps` that is intact or -1, what is wrong with those before it), which are set aside."""
+    """Find the first of `steps` whose checkpoint is intact, and rename the damaged ones before it.
+
+    Returns: (step or -1, {step: fault} of the damaged ones).
+    """
     folders = [self._directory / str(step) for step in steps]
     if not any((folder / MANIFEST).exists() for folder in folders):
       log.warning("%s: checkpoints without checksums, of an older version; unverified", self._directory)
@@ -255,7 +271,7 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _NewestAndBest(policies.PreservationPolicy):
-  """Keeps the newest few, planned ones first, and the best of those that have a score (the later of equals)."""
+  """Keep the newest few, with priority for planned ones, and the one with the best score (the later one of equals)."""
 
   keep_last: int
   planned: Callable[[int], bool]
@@ -269,7 +285,7 @@ class _NewestAndBest(policies.PreservationPolicy):
     return [checkpoint.step in kept for checkpoint in checkpoints]
 
   def of(self, steps: Sequence[int]) -> set[int]:
-    """Those of `steps` (in order) that are kept."""
+    """Return the steps to keep. `steps` are in order."""
     scored = [step for step in steps if step in self.scores]
     best = max(scored, key=lambda step: (self.scores[step], step), default=None)
     newest = sorted(steps, key=lambda step: (self.planned(step), step))[-self.keep_last :]
@@ -281,6 +297,6 @@ def _leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _reason(error: BaseException) -> str:
-  """TensorStore quotes the whole path of its layers; the operating system's own words say more."""
+  """Return the operating system's message if there is one. TensorStore's message is long and less clear."""
   code = re.search(r"os_error_code='(\d+)'", str(error))
   return os.strerror(int(code.group(1))) if code else str(error)

@@ -1,10 +1,10 @@
-"""How fast a run is, and how long its steps wait for data."""
+"""Measurement of throughput and of the time that steps wait for data."""
 
 import time
 
 
 class Clock:
-  """Throughput and input wait since the last line of the log."""
+  """Throughput and input wait since the last log line."""
 
   def __init__(self, batch_size: int):
     self._batch_size = batch_size
@@ -12,12 +12,12 @@ class Clock:
     self._reset()
 
   def step(self, waited: float) -> None:
-    """Counts a step that waited so many seconds for its batch."""
+    """Count a step that waited this many seconds for its batch."""
     self._steps += 1
     self._waited += waited
 
   def exclude(self, seconds: float) -> None:
-    """Leaves time out of the throughput, such as that of an evaluation."""
+    """Exclude time from the throughput, such as that of an evaluation."""
     self._since += seconds
 
   def numbers(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Every --optimizer.* and --numerics.* setting."""
+"""Settings --optimizer.* and --numerics.*."""
 
 import dataclasses
 from typing import Literal
@@ -12,36 +12,36 @@ class OptimizerConfig:
   """Optimiser, schedule and per-parameter rules."""
 
   algorithm: Algorithm = "adam"
-  """Update rule; decoupled weight decay is added to each of them (adam + weight_decay is AdamW)."""
+  """Update rule. Decoupled weight decay is added to each of them (adam with weight_decay is AdamW)."""
   learning_rate: float = 1e-3
   """Peak learning rate."""
   schedule: Schedule = "cosine"
-  """Shape after the linear warm-up: cosine to zero, or rsqrt / constant with a linear cooldown."""
+  """Learning rate after the linear warm-up: cosine to zero, or rsqrt or constant with a linear cooldown."""
   warmup_steps: int = 100
-  """Steps of linear warm-up; with cooldown_steps at most half of run.steps, shortened where that is less."""
+  """Steps of linear warm-up. Warm-up and cooldown are shortened if they exceed half of run.steps."""
   cooldown_steps: int = 0
-  """Steps of linear decrease to zero at the end (rsqrt and constant)."""
+  """Steps of linear decrease to zero at the end (rsqrt and constant only)."""
   b1: float = 0.9
-  """Decay of the first moment (adam, lion), or of the momentum (momentum, muon)."""
+  """Decay of the first moment (adam, lion) or of the momentum (momentum, muon)."""
   b2: float = 0.98
   """Decay of the second moment (adam, lion)."""
   epsilon: float = 1e-6
   """Added to the denominator (adam)."""
   weight_decay: float = 0.2
-  """Decoupled weight decay, times the learning rate and the multiplier that weight_decay_rules give."""
+  """Decoupled weight decay. It is multiplied by the learning rate and by the multiplier of weight_decay_rules."""
   clip_norm: float = 1.0
-  """Largest global gradient norm; longer gradients are scaled down to it. 0 clips nothing."""
+  """Largest global gradient norm. Larger gradients are scaled down to it. 0: no clipping."""
   ema_decay: float = 0.0
-  """Decay of the moving average of the parameters, which evaluation then uses; 0 keeps none."""
+  """Decay of the moving average of the parameters, which evaluation then uses. 0: no moving average."""
   learning_rate_rules: tuple[tuple[str, float], ...] = ((".*", 1.0),)
-  """Ordered (path expression, multiplier of the learning rate)."""
+  """(regular expression of parameter paths, multiplier of the learning rate) pairs. The first match counts."""
   weight_decay_rules: tuple[tuple[str, float], ...] = (
     ("(kernel|embedding)$", 1.0),
     (".*", 0.0),
   )
-  """Ordered (path expression, multiplier of the weight decay)."""
+  """(regular expression of parameter paths, multiplier of the weight decay) pairs. The first match counts."""
   frozen: tuple[str, ...] = ()
-  """Path expressions of parameters that are not trained: no gradient, no optimiser state, no decay."""
+  """Regular expressions of the paths of parameters that are not trained: no gradient, optimiser state or decay."""
 
   def __post_init__(self):
     for name in ("learning_rate", "weight_decay", "clip_norm", "warmup_steps", "cooldown_steps"):
@@ -54,20 +54,21 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class NumericsConfig:
-  """What happens when a loss or a gradient is not finite, or the loss jumps. Every event is a line of events.jsonl."""
+  """Reaction to a loss or gradient that is not finite, and to a spike of the loss. Events are lines of events.jsonl."""
 
   on_not_finite: Literal["stop", "skip", "rollback"] = "stop"
-  """stop; skip this batch's update; rollback: take up the last checkpoint and go on with the data after this batch."""
+  """stop: end the run. skip: make no update with this batch. rollback: restore the last checkpoint and continue with
+  the data after this batch."""
   on_spike: Literal["log", "stop", "skip", "rollback"] = "log"
-  """The same for a loss that jumps; log: the update is made all the same."""
+  """The same for a spike of the loss. log: make the update and log the spike."""
   spike_factor: float = 3.0
-  """A jump is a loss this many times the median of the last spike_window losses."""
+  """A spike is a loss more than this many times the median of the last spike_window losses."""
   spike_window: int = 100
-  """Losses that the median is taken over; before there are so many, nothing is a jump."""
+  """Number of losses for the median. There are no spikes in the first spike_window steps."""
   max_skips: int = 10
-  """Updates skipped in a row; one more stops the run."""
+  """Largest number of updates skipped in a row. One more stops the run."""
   max_rollbacks: int = 3
-  """Rollbacks in a run; one more stops it."""
+  """Largest number of rollbacks in a run. One more stops the run."""
 
   def __post_init__(self):
     if self.spike_factor <= 1:

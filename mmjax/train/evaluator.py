@@ -1,4 +1,4 @@
-"""The evaluations of a run while it trains: when they are due, what they found, and which was best."""
+"""Evaluations during training: their steps, their results and the best of them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ from mmjax.train.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-  """What a run is made of beside its parameters.
+  """Parts of a run that are made from its data.
 
   Attributes:
-    workdir: its folder.
-    tokenizer: of its texts; None without text.
-    fitted: what its columns have learnt of the data, by name.
+    workdir: folder of the run.
+    tokenizer: tokenizer of its texts. None for a run without text.
+    fitted: values that columns learned from the training data, by column name.
   """
 
   workdir: Path
@@ -30,7 +30,7 @@ class Made:
 
 
 def as_run(training: Training, made: Made, state: TrainState) -> Run:
-  """The state, ready for use."""
+  """Make a Run from a training state."""
   return Run(
     experiment=training.experiment,
     workdir=made.workdir,
@@ -44,11 +44,14 @@ def as_run(training: Training, made: Made, state: TrainState) -> Run:
 
 
 class Evaluator:
-  """Evaluates at the steps where that is due, each once, over all restarts of the run.
+  """Evaluates a run during training. Each step is evaluated once, also if the run is restarted.
 
   Args:
-    score: is told the step and evaluation.best_metric of every evaluation, also of those before a restart.
-    up_to: the step that the run goes on from; what metrics.jsonl says of later ones is not known.
+    training: the run.
+    made: its workdir, tokenizer and columns.
+    score: function that is called with the step and evaluation.best_metric of every evaluation, also of those before a
+      restart.
+    up_to: step from which the run resumes. Later evaluations in metrics.jsonl are ignored.
   """
 
   def __init__(self, training: Training, made: Made, *, score: Callable[[int, float], None], up_to: int):
@@ -60,15 +63,15 @@ class Evaluator:
         score(step, numbers[self._config.best_metric])
 
   def due(self, step: int) -> bool:
-    """Whether to evaluate after a step: it is one of those, and has not been done yet."""
+    """True if the run evaluates after this step and has not done so yet."""
     return self._config.after(step) and step not in self._done
 
   def rewind(self, step: int) -> None:
-    """Forgets the evaluations after a step."""
+    """Forget the evaluations after a step."""
     self._done = {done: numbers for done, numbers in self._done.items() if done <= step}
 
   def measure(self, state: TrainState) -> Mapping[str, float]:
-    """The metrics of a state. Raises UserError where evaluation.best_metric is not among them."""
+    """Compute the metrics of a state. Raises UserError if evaluation.best_metric is not one of them."""
     numbers = flatten(evaluate(as_run(self._training, self._made, state)))
     if self._config.best_metric not in numbers:
       raise UserError(
@@ -77,7 +80,7 @@ class Evaluator:
     return numbers
 
   def record(self, step: int, numbers: Mapping[str, float], writer: Writer) -> str:
-    """Writes an evaluation down, and returns it as a line for people."""
+    """Log an evaluation and set its score. Returns a line for the console."""
     best = self._config.best_metric
     writer.write_evaluation(step, numbers)
     self._done[step] = dict(numbers)

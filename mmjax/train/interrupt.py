@@ -1,4 +1,4 @@
-"""Signals that end a run finish the step, save, and then stop; in a group of processes, all after the same step."""
+"""Handling of signals: the run finishes the step, saves and stops. A group of processes stops after the same step."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ from jax.experimental import multihost_utils
 
 
 class Interrupted(BaseException):
-  """Breaks off what can be broken off without loss; see `Interrupt.at_once`."""
+  """Raised to end work that can be repeated. See `Interrupt.at_once`."""
 
 
 class Interrupt:
-  """Becomes true when the user or the scheduler asks the run to stop; remembers by which signal."""
+  """True after the user or the scheduler asked the run to stop. Stores the signal."""
 
   def __init__(self) -> None:
     self.signal: int | None = None
@@ -25,9 +25,9 @@ class Interrupt:
     return self.signal is not None
 
   def reached(self, step: int) -> bool:
-    """Whether to stop after `step`; to be asked at every step. All processes of a group get the same answer.
+    """True if the run must stop after `step`. Call it at every step. All processes of a group get the same answer.
 
-    JAX's preemption service spreads the news of a SIGTERM and agrees on the next step that none has begun.
+    JAX's preemption service tells all processes of a SIGTERM, and chooses the next step that none of them has begun.
     """
     if multihost_utils.reached_preemption_sync_point(step):
       self.signal = signal.SIGTERM
@@ -35,9 +35,9 @@ class Interrupt:
 
   @contextlib.contextmanager
   def at_once(self) -> Iterator[None]:
-    """While inside, a request to stop raises Interrupted, as it does where there was one before.
+    """Context in which a request to stop raises Interrupted. An earlier request raises it on entry.
 
-    Not in a group of processes: the others would wait for this one.
+    In a group of processes it does nothing, because the other processes would wait for this one.
     """
     self.breakable = not jax.distributed.is_initialized()
     try:
@@ -49,20 +49,21 @@ class Interrupt:
 
   @property
   def exit_status(self) -> int:
-    """128 + signal number, as shells and schedulers expect of a stopped process."""
+    """128 + signal number, as shells and schedulers expect from a stopped process. 0 without a signal."""
     return 0 if self.signal is None else 128 + self.signal
 
 
 @contextlib.contextmanager
 def graceful_interrupt() -> Iterator[Interrupt]:
-  """While inside, the first SIGINT, SIGTERM or SIGUSR1 only marks the Interrupt; a second SIGINT raises at once.
+  """Context in which the first SIGINT, SIGTERM or SIGUSR1 only marks the Interrupt. A second SIGINT raises at once.
 
-  SIGUSR1 is what SLURM is usually told to send some time before the end (sbatch --signal=USR1@120). In a group of
-  processes JAX listens for SIGTERM, from jax.distributed.initialize on; the others count as SIGTERM.
+  SLURM is usually told to send SIGUSR1 some time before the end of a job (sbatch --signal=USR1@120). In a group of
+  processes, JAX handles SIGTERM after jax.distributed.initialize. The other signals are then handled as SIGTERM.
 
-  The bound from signal to exit is what is under way (a step, and another one where a device has it queued; a checkpoint
-  that is being written) and one save; waiting for data and evaluations are broken off. A group needs a second more to
-  agree on the step, and finishes an evaluation first: give it the time of one more (evaluation.max_examples bounds it).
+  The time from the signal to the exit is at most that of the current work (a step, a second step if a device has it
+  queued, and a checkpoint that is being written) plus one save. Waiting for data and evaluations are interrupted. A
+  group needs one more second to agree on the step, and it finishes a running evaluation (evaluation.max_examples limits
+  its time).
   """
   interrupt = Interrupt()
   grouped = jax.distributed.is_initialized()
@@ -87,6 +88,6 @@ def graceful_interrupt() -> Iterator[Interrupt]:
     yield interrupt
   finally:
     if grouped:
-      before[signal.SIGTERM] = signal.SIG_DFL  # training is over: nobody asks JAX any more
+      before[signal.SIGTERM] = signal.SIG_DFL  # after training, nothing asks JAX's preemption service
     for number, handler in before.items():
       signal.signal(number, handler)

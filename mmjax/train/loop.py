@@ -1,4 +1,4 @@
-"""The one way to train: data, model, checkpoints and log are put together, and a session runs them."""
+"""Function `train`: makes data, model, checkpoints and log, and runs a session with them."""
 
 import contextlib
 import dataclasses
@@ -32,12 +32,13 @@ __all__ = ["LossSpikeError", "NotFiniteError", "Outcome", "fitted", "make_workdi
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """How a call of `train` ended.
+  """Result of `train`.
 
   Attributes:
-    run: the model as it is now.
-    exit_status: 0 when all steps are done; 128 + signal where the user or the scheduler stopped it (130 Ctrl-C, 138
-      SIGUSR1, 143 SIGTERM): everything is saved, and the same command goes on, so 138 and 143 are to be queued again.
+    run: the model at the end.
+    exit_status: 0 if all steps are done. 128 + signal if the user or the scheduler stopped the run (130: Ctrl-C, 138:
+      SIGUSR1, 143: SIGTERM). The run is then saved, and the same command resumes it. Queue a job that ended with 138 or
+      143 again.
   """
 
   run: Run
@@ -50,15 +51,16 @@ def train(
   kinds: tuple[type[Kind], ...] = (),
   made_by: Callable[..., Training] | None = None,
 ) -> Outcome:
-  """Trains to experiment.run.steps, from the newest checkpoint of the workdir if it holds one.
+  """Train until experiment.run.steps. If the workdir has checkpoints, resume from the newest.
 
   Args:
-    experiment: the run; the vocabulary of its text tower is taken from the data's tokenizer.
-    core: an optax transformation in place of optimizer.algorithm.
-    kinds: classes of the script's own, as in mmjax.cli.main.
-    made_by: called in place of mmjax.train.setup.prepare; runs that differ in their seed can share what it makes.
+    experiment: the run. The vocabulary of its text towers is set from the tokenizer.
+    core: optax transformation that replaces optimizer.algorithm.
+    kinds: the classes that the script defines, as in mmjax.cli.main.
+    made_by: function called instead of mmjax.train.setup.prepare, so that runs can share compiled programs.
   Raises:
-    UserError: the configuration, the data or a checkpoint is wrong, or the numbers became NaN or jumped.
+    UserError: the configuration, the data or a checkpoint is wrong, or the run stopped because of its numerics
+      (NotFiniteError, LossSpikeError).
   """
   check_model(experiment)
   source = make_source(experiment.data, "train")
@@ -81,7 +83,7 @@ def train(
   )
   checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last, planned=experiment.saves_after)
   feed = device_prefetch(loader, lambda batch: put_batch(batch, training.mesh))
-  with contextlib.closing(checkpoints), feed:  # whatever happens, a save that has begun is finished
+  with contextlib.closing(checkpoints), feed:  # also after an error, a running save is finished
     start = _start(experiment, training, checkpoints)
     if start.data:
       _check_data(workdir, tokenizer, learnt)
@@ -97,7 +99,13 @@ def train(
 
 
 def fitted(experiment: Experiment, tokenizer: Tokenizer | None, *, num_records: int) -> Experiment:
-  """The experiment whose model and terms fit the data: vocabulary, special tokens, answers, number of examples."""
+  """Set the fields of the model and the terms that depend on the data.
+
+  Args:
+    experiment: the run.
+    tokenizer: its tokenizer: vocabulary, special tokens, number of answers. None for a run without text.
+    num_records: number of training examples.
+  """
   objectives = tuple(term.fitted(num_records=num_records) for term in experiment.objectives)
   model: Any = experiment.model
   if tokenizer is not None:
@@ -116,38 +124,38 @@ def fitted(experiment: Experiment, tokenizer: Tokenizer | None, *, num_records: 
 
 
 def _check_data(workdir: Path, tokenizer: Tokenizer | None, learnt: Mapping[str, Any]) -> None:
-  """Raises DataError where a run that goes on would read its data otherwise than before."""
+  """Raise DataError if a resumed run would read its data differently than before."""
   if tokenizer is not None:
     tokenizer.check_saved(workdir / TOKENIZER)
   saved = load_columns(workdir / COLUMNS)
   for name in learnt:
     if saved.get(name) != learnt[name]:
       raise DataError(
-        f"What the column {name!r} learnt of the data is not what {workdir / COLUMNS} holds: the data has changed. "
+        f"The column {name!r} learned other values than those in {workdir / COLUMNS}: the data has changed. "
         "Resume with the data of the run, or start in a new --run.workdir."
       )
 
 
 def make_workdir(path: Path) -> Path:
-  """Creates the workdir. Raises UserError where it cannot be written."""
+  """Create the workdir. Raises UserError if it cannot be written."""
   path = path.expanduser()
   try:
     path.mkdir(parents=True, exist_ok=True)
     probe = path / ".writable"
     probe.touch()
-    probe.unlink(missing_ok=True)  # the other processes of a group try it as well
+    probe.unlink(missing_ok=True)  # other processes of a group do the same
   except OSError as error:
     raise UserError(f"the workdir {path} cannot be written: {error}; choose another --run.workdir") from error
   return path
 
 
 def _start(experiment: Experiment, training: Training, checkpoints: Checkpoints) -> Restored:
-  """The state to go on from, and what was kept beside it (nothing, where the run begins)."""
+  """Return the state to start from, and the other values of its checkpoint (none for a new run)."""
   if checkpoints.latest_step is None:
     return Restored(training.initial_state(), {})
   if not experiment.run.resume:
     raise CheckpointError(
-      f"{experiment.run.workdir} holds a run at step {checkpoints.latest_step}: go on with --run.resume, "
+      f"{experiment.run.workdir} holds a run at step {checkpoints.latest_step}: resume with --run.resume, "
       "or choose another --run.workdir (or delete this one)"
     )
   return restored(training, checkpoints)

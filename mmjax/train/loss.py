@@ -1,4 +1,4 @@
-"""The loss of one step: encoders and fusion once for all terms, in microbatches; then the weighted sum of the terms."""
+"""The loss of one step. Encoders and fusion run once for all terms, in microbatches. Then the terms are summed."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from mmjax.types import Batch
 Metrics = dict[str, Array]
 Loss = Callable[[Params, TrainState, Batch, Array, Mapping[str, Params]], tuple[Float[Array, ""], tuple[Metrics, Any]]]
 BALANCE = "balance"
-"""The entry of the parameters that holds the learned log variances of the terms (uncertainty weighting)."""
+"""Entry of the parameters with the learned log variances of the terms (uncertainty weighting)."""
 
 
 def make_loss(
@@ -34,14 +34,14 @@ def make_loss(
   microbatches: int,
   teachers: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> Loss:
-  """Returns loss(params, state, batch, keys, frozen) -> (loss, (metrics, what the terms remember)).
+  """Make the loss function: loss(params, state, batch, keys, frozen) -> (loss, (metrics, memory of the terms)).
+
+  The loss reads the step, the moving average (a teacher) and the memory of the terms from the state. `keys` has one key
+  per row. `frozen` has the parameters of the frozen teachers by name.
 
   Args:
     model, objectives, mesh, microbatches: as for make_step.
-    teachers: the modules of frozen teachers, by the names that terms give them.
-
-  Of the state, the loss reads the step, the moving average (a teacher), and the memory of the terms. `keys` holds one
-  key per row, `frozen` the parameters of the frozen teachers by name.
+    teachers: modules of frozen teachers, by the names that the terms use.
   """
   together = math.lcm(*(o.together for o in objectives if isinstance(o, ExampleTerm)))
   mapped = lambda fn: over_rows(fn, mesh, microbatches, together)
@@ -92,7 +92,7 @@ def make_loss(
 
 
 def _by_reach(objectives: Sequence[Term]) -> list[list[Term]]:
-  """The terms, in groups of equal `moves`. A group shares one forward pass."""
+  """Group the terms by `moves`. A group shares one forward pass."""
   groups: dict[tuple[str, ...], list[Term]] = {}
   for term in objectives:
     groups.setdefault(term.moves, []).append(term)
@@ -100,7 +100,7 @@ def _by_reach(objectives: Sequence[Term]) -> list[list[Term]]:
 
 
 def _reached(params: Params, moves: tuple[str, ...]) -> Params:
-  """The parameters, of which only those that match an expression of `moves` get a gradient (all, if it is empty)."""
+  """Stop the gradient of parameters that match no expression of `moves`. If it is empty, all parameters get one."""
   if not moves:
     return params
   mask = match_rules([*((expression, True) for expression in moves), (".*", False)], params, purpose="moves")
@@ -112,9 +112,13 @@ def _ask(model: nn.Module, params: Params, method: str) -> Any:
 
 
 def over_rows(fn: Callable[[Any, Any], Any], mesh: Mesh, microbatches: int, together: int) -> Callable[[Any, Any], Any]:
-  """(whole, rows) -> rows of the results: fn on each device's own rows, a microbatch at a time; all have `whole`.
+  """Make a function (whole, rows) -> rows of results, which runs `fn` on each device's rows in microbatches.
 
-  That many consecutive rows stay `together` in any number of microbatches.
+  Args:
+    fn: function of (whole, rows of a microbatch).
+    mesh: the mesh. Rows are split over its batch axes; every device gets all of `whole`.
+    microbatches: number of microbatches per device.
+    together: number of consecutive rows that stay in one microbatch.
   """
 
   def pieces(whole: Any, rows: Any) -> Any:
@@ -122,8 +126,8 @@ def over_rows(fn: Callable[[Any, Any], Any], mesh: Mesh, microbatches: int, toge
 
   if mesh.size == 1 or mesh.shape["model"] > 1:
     return pieces
-  # Manual over the batch axes, so that each device sums its gradient over its own microbatches and layers, and the
-  # all-reduce runs once, after the loops; under plain jit (which a split model needs) it runs in every iteration, and
+  # Manual over the batch axes: each device sums its gradient over its own microbatches and layers, and the all-reduce
+  # runs once, after the loops. Under plain jit, which a model axis needs, the all-reduce runs in every iteration. Also,
   # on an fsdp mesh the partitioner may split activations along their width, which makes them many times larger.
   rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
   return jax.shard_map(
@@ -131,7 +135,7 @@ def over_rows(fn: Callable[[Any, Any], Any], mesh: Mesh, microbatches: int, toge
     mesh=mesh,
     in_specs=(whole, rows),
     out_specs=rows,
-    check_vma=False,  # the parameters' cotangents are summed at this boundary, not inside
+    check_vma=False,  # cotangents of the parameters are summed at this boundary, not inside
   )
 
 
@@ -140,7 +144,7 @@ def _between(terms: Sequence[Term]) -> set[str]:
 
 
 def _encoded(terms: Sequence[Term]) -> tuple[str, ...]:
-  """Names of the arrays that the towers encode for these terms."""
+  """Names of the arrays that the towers encode for some terms."""
   return tuple(sorted(_between(terms) | {n for term in terms if isinstance(term, ExampleTerm) for n in term.reads}))
 
 
@@ -164,7 +168,7 @@ def _student(model: nn.Module, terms: Sequence[Term]) -> Callable[[Any, Any], An
 
 
 def _teacher(model: nn.Module, pupils: Sequence[Term]) -> Callable[[Any, Any], Any]:
-  """((the teacher's parameters, step), (batch, keys)) -> (its embeddings by name, its lesson for each row term)."""
+  """((parameters of the teacher, step), (batch, keys)) -> (its embeddings by name, `teach` of each ExampleTerm)."""
 
   def teach(module: Any, step: Array, batch: Batch, keys: Array) -> Any:
     forward = Forward(module, batch, keys, step, _encoded(pupils), training=False)
@@ -175,7 +179,7 @@ def _teacher(model: nn.Module, pupils: Sequence[Term]) -> Callable[[Any, Any], A
 
 
 def _means(scores: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Metrics:
-  """Means over the global batch: a term's loss under its name, its other scores as NAME_SCORE."""
+  """Means over the global batch: the loss of a term under its name, its other scores under NAME_SCORE."""
   return {
     term if score == "loss" else f"{term}_{score}": weighted_mean(values, weights)
     for term, found in scores.items()
@@ -184,7 +188,7 @@ def _means(scores: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Metrics:
 
 
 def _total(objectives: Sequence[Term], metrics: Metrics, params: Params, step: Array) -> Float[Array, ""]:
-  """The weighted sum. With uncertainty weighting, learned variances make another of it."""
+  """The weighted sum of the terms, with learned variances if the terms are balanced by uncertainty."""
   weighted = {o.name: o.weight_at(step) * metrics[o.name] for o in objectives}
   if BALANCE in params:
     return uncertainty_weighted(weighted, params[BALANCE])

@@ -1,4 +1,4 @@
-"""Checksums of a folder's files, so that a damaged or half-copied checkpoint is known before it is used."""
+"""Checksums of the files in a folder. They show that a checkpoint is damaged or incomplete before it is used."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from typing import Any
 from mmjax.files import write_atomically
 
 MANIFEST = "manifest.json"
-# Orbax writes these after the manifest, while it commits.
+# Orbax writes these files after the manifest.
 _AFTERWARDS = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _BLOCK = 1 << 24
 
 
 def write_manifest(folder: Path) -> None:
-  """Writes MANIFEST: length and CRC-32 of every file below `folder`, each of which is on the disk afterwards."""
+  """Write MANIFEST with size and CRC-32 of every file below `folder`. All these files are then synced to the disk."""
   names = sorted(_files(folder))
   with ThreadPoolExecutor() as pool:
     checked = pool.map(lambda name: _measure(folder / name, durable=True), names)
@@ -26,7 +26,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def first_fault(folder: Path) -> str | None:
-  """What is wrong with the files below `folder`, with the first bad one's name; None where all are as written."""
+  """Describe the first fault in the files below `folder`. None if all files are unchanged."""
   try:
     files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     expected = {str(name): (int(file["bytes"]), int(file["crc32"])) for name, file in files.items()}
@@ -34,7 +34,7 @@ def first_fault(folder: Path) -> str | None:
     return f"it has no {MANIFEST}"
   except (ValueError, KeyError, TypeError, AttributeError, OSError, OverflowError, RecursionError) as error:
     return f"{MANIFEST} is damaged ({error})"
-  for name, (size, _) in expected.items():  # first what costs no reading
+  for name, (size, _) in expected.items():  # sizes first, which need no reading
     fault = _wrong_size(folder / name, size)
     if fault:
       return f"{name} {fault}"
@@ -61,13 +61,13 @@ def _wrong_size(path: Path, size: int) -> str | None:
 
 def _changed(path: Path, size: int, crc: int) -> str | None:
   try:
-    return None if _measure(path) == (size, crc) else "is not what was written (its checksum differs)"
+    return None if _measure(path) == (size, crc) else "was changed (its checksum differs)"
   except OSError as error:
     return f"cannot be read ({error.strerror})"
 
 
 def _measure(path: Path, *, durable: bool = False) -> tuple[int, int]:
-  """(bytes, CRC-32) of a file. zlib lets go of the interpreter, so that files are read side by side."""
+  """(bytes, CRC-32) of a file. zlib releases the interpreter's lock, so threads read files at the same time."""
   size, crc = 0, 0
   buffer: Any = memoryview(bytearray(_BLOCK))
   with path.open("rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard and, if asked for, Weights & Biases."""
+"""Writers of a run's metrics: metrics.jsonl, TensorBoard and Weights & Biases."""
 
 import json
 import os
@@ -15,7 +15,7 @@ METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
 
 
 class Writer(Protocol):
-  """Takes the numbers of one step. `rewind` forgets the steps after one; `sync` puts on the disk what was written."""
+  """Writes the metrics of steps. `rewind` drops the steps after a given one. `sync` forces the data to the disk."""
 
   def write(self, step: int, numbers: Numbers) -> None: ...
 
@@ -29,12 +29,12 @@ class Writer(Protocol):
 
 
 class Lines:
-  """A file of one JSON object a line, each with a number by which the file grows.
+  """A file with one JSON object per line. Each object has a counter that grows from line to line.
 
   Args:
     path: the file.
-    counter: the name of that number.
-    up_to: lines with a larger number, of a run that died after its last checkpoint, are dropped.
+    counter: name of the counter.
+    up_to: lines with a larger counter are dropped. They are of a run that died after its last checkpoint.
   """
 
   def __init__(self, path: Path, *, counter: str, up_to: int):
@@ -42,22 +42,20 @@ class Lines:
     self._open(up_to)
 
   def add(self, record: Mapping[str, Any]) -> None:
-    """Raises UserError where the file cannot be written."""
+    """Append an object. Raises UserError if the file cannot be written."""
     try:
       self._file.write(json.dumps(record) + "\n")
-      self._file.flush()  # a crash loses no line
+      self._file.flush()  # so that a crash loses no line
     except OSError as error:
-      raise UserError(
-        f"{self._path} could not be written: {error.strerror}; the checkpoints are as they were"
-      ) from error
+      raise UserError(f"{self._path} could not be written: {error.strerror}; the checkpoints are unchanged") from error
 
   def rewind(self, up_to: int) -> None:
-    """Drops the lines with a larger number."""
+    """Drop the lines with a larger counter."""
     self._file.close()
     self._open(up_to)
 
   def sync(self) -> None:
-    """Puts the lines on the disk, where they also survive a machine that dies."""
+    """Force the lines to the disk, so that a crash of the machine does not lose them."""
     os.fsync(self._file.fileno())
 
   def close(self) -> None:
@@ -67,12 +65,12 @@ class Lines:
     before = self._path.read_bytes() if self._path.is_file() else b""  # a device or a pipe may have no end
     kept = "".join(json.dumps(record) + "\n" for record in records(before) if record.get(self._counter, 0) <= up_to)
     if kept.encode() != before:
-      write_atomically(self._path, kept)  # killed meanwhile: the old lines, or the new ones
+      write_atomically(self._path, kept)  # if killed here, the file has the old lines or the new ones
     self._file = self._path.open("a", encoding="utf-8")
 
 
 def records(content: bytes) -> list[dict[str, Any]]:
-  """The objects in a file of JSON lines; what a crash left half written is no object, and is dropped."""
+  """Parse the objects in a file of JSON lines. Incomplete lines, which a crash can leave, are dropped."""
   found = []
   for line in content.decode("utf-8", errors="replace").splitlines():
     try:
@@ -85,14 +83,19 @@ def records(content: bytes) -> list[dict[str, Any]]:
 
 
 def read_evaluations(workdir: Path, up_to: int) -> dict[int, dict[str, float]]:
-  """{step: metrics} of the evaluations during training, as far as that step."""
+  """Read {step: metrics} of the evaluations during training, up to a step."""
   path = workdir / METRICS
   lines = records(path.read_bytes()) if path.is_file() else []
   return {line["step"]: line["eval"] for line in lines if "eval" in line and line["step"] <= up_to}
 
 
 class JsonLines:
-  """metrics.jsonl: the numbers of a step, or {"step": n, "eval": {...}}, a line; a resumed run has no line twice."""
+  """Writer of metrics.jsonl. A line has the metrics of a step, or {"step": n, "eval": {...}} of an evaluation.
+
+  Args:
+    path: the file.
+    resumed_from: step from which the run resumes. Lines of later steps are dropped.
+  """
 
   def __init__(self, path: Path, *, resumed_from: int):
     self._lines = Lines(path, counter="step", up_to=resumed_from)
@@ -106,7 +109,12 @@ class JsonLines:
 
 
 class TensorBoard:
-  """Event files for TensorBoard under `directory`."""
+  """Writer of event files for TensorBoard.
+
+  Args:
+    directory: their folder.
+    resumed_from: step from which the run resumes. TensorBoard hides later steps.
+  """
 
   def __init__(self, directory: Path, *, resumed_from: int):
     from tensorboardX import SummaryWriter  # slow to import, and not needed for --help
@@ -134,7 +142,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-  """A Weights & Biases run (the extra `wandb`); the service's own settings come from its environment variables."""
+  """Writer to a Weights & Biases run (the extra `wandb`). The service reads its settings from environment variables."""
 
   def __init__(self, project: str, config: Mapping[str, Any], directory: Path):
     try:
@@ -150,17 +158,17 @@ class WeightsAndBiases:
     self._run.log({f"eval/{name}": value for name, value in numbers.items()}, step=step)
 
   def rewind(self, step: int) -> None:
-    """Nothing: the service keeps what it was given, and takes no step twice."""
+    """Do nothing. The service keeps all steps, and ignores a step that is sent again."""
 
   def sync(self) -> None:
-    """Nothing: the service's own process sends what it was given."""
+    """Do nothing. A process of the service sends the data."""
 
   def close(self) -> None:
     self._run.finish()
 
 
 class Fanout:
-  """Hands every number to several writers."""
+  """Writer that passes all metrics to several writers."""
 
   def __init__(self, writers: Sequence[Writer]):
     self._writers = writers
@@ -187,7 +195,7 @@ class Fanout:
 
 
 def make_writers(experiment: Experiment, workdir: Path, start: int) -> Writer:
-  """Those that the run asks for; what they hold of steps after `start` is dropped."""
+  """Make the writers that the run asks for. Their data of steps after `start` is dropped."""
   run = experiment.run
   writers: list[Writer] = [JsonLines(workdir / METRICS, resumed_from=start)]
   if run.tensorboard:

@@ -1,4 +1,4 @@
-"""What becomes of a step whose numbers are wrong: the run stops, the update is skipped, or the run goes back."""
+"""Reaction to a step whose loss is wrong: the run stops, skips the update, or goes back to a checkpoint."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -14,26 +14,33 @@ Action = Literal["apply", "log", "skip", "rollback", "stop"]
 
 
 class NotFiniteError(UserError, FloatingPointError):
-  """The loss or a gradient became NaN or infinite; the message names the step and the first bad parameter."""
+  """The loss or a gradient is NaN or infinite. The message names the step and the first bad parameter."""
 
 
 class LossSpikeError(UserError):
-  """The loss jumped; the message names the step, and by how much."""
+  """The loss jumped. The message names the step and the losses."""
 
 
 def no_losses(config: NumericsConfig) -> Float[Array, "window"]:
-  """What a state remembers of its losses before the first step."""
+  """Make the recent losses of a state before the first step: NaN."""
   return jnp.full((config.spike_window,), jnp.nan, jnp.float32)
 
 
 def judge(
   config: NumericsConfig, loss: Float[Array, ""], grad_norm: Float[Array, ""], recent: Float[Array, "window"]
 ) -> tuple[Bool[Array, ""], Float[Array, "window"], dict[str, Array]]:
-  """Whether to make the update; the losses to remember with it; what the loop wants to know ("spike", "usual_loss").
+  """Decide in the compiled step if the update is made.
 
-  The loss is the global batch's, the same on every device and in every process, and so is what is decided.
+  The loss is that of the global batch. It is the same on every device and in every process, and so is the decision.
+
+  Args:
+    config: the settings.
+    loss: loss of the step.
+    grad_norm: global norm of its gradient.
+    recent: losses of the last steps with an update.
+  Returns: (True if the update is made, recent losses with this one, {"spike": ..., "usual_loss": ...} for the loop).
   """
-  usual = jnp.median(recent)  # NaN, which nothing exceeds, until the window is full
+  usual = jnp.median(recent)  # NaN until the window is full; no loss exceeds NaN
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
   spike = finite & (loss - usual > (config.spike_factor - 1) * jnp.abs(usual))
   applied = finite if config.on_spike == "log" else finite & ~spike
@@ -41,11 +48,11 @@ def judge(
 
 
 class Policy:
-  """Counts what went wrong, and says what to do about the next step that does.
+  """Counts wrong steps, and decides the reaction to each.
 
   Args:
-    config: what the user wants.
-    saved: `state` of the run that this one goes on with.
+    config: the settings.
+    saved: `state` that was saved with the checkpoint from which the run resumes. Empty for a new run.
   """
 
   def __init__(self, config: NumericsConfig, saved: Mapping[str, int]):
@@ -57,7 +64,7 @@ class Policy:
     return {"skips": self.skips, "rollbacks": self.rollbacks}
 
   def decide(self, *, finite: bool, spike: bool) -> Action:
-    """What becomes of a step: of how many were skipped or rolled back, the one too many is "stop"."""
+    """Return the reaction to a step. It is "stop" if more updates were skipped or rolled back than allowed."""
     action: Action = self._config.on_not_finite if not finite else self._config.on_spike if spike else "apply"
     self.skips = self.skips + 1 if action == "skip" else 0
     self.rollbacks += action == "rollback"
@@ -67,7 +74,7 @@ class Policy:
 
   @property
   def exhausted(self) -> str:
-    """Why a "stop" is one where the user wanted something milder; empty where he wanted none."""
+    """Reason why the run stops although the settings ask for skips or rollbacks. Empty if they do not."""
     if self.skips > self._config.max_skips:
       return f"; {self._config.max_skips} updates (numerics.max_skips) were skipped in a row before it"
     if self.rollbacks > self._config.max_rollbacks:

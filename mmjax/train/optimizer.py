@@ -1,4 +1,4 @@
-"""The optimiser: an optax core, and what is decided parameter by parameter through path rules."""
+"""The optimiser: an optax transformation, with multipliers and freezing per parameter by path rules."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def trainable(config: OptimizerConfig, params: Any) -> Any:
-  """True for every parameter that no `frozen` expression matches."""
+  """Make the mask of trained parameters: True if no expression of `frozen` matches. Raises ConfigError if none is."""
   rules = [(expression, False) for expression in config.frozen] + [(".*", True)]
   mask = match_rules(rules, params, purpose="freezing")
   if not any(jax.tree.leaves(mask)):
@@ -35,14 +35,13 @@ def trainable(config: OptimizerConfig, params: Any) -> Any:
 def make_optimizer(
   config: OptimizerConfig, params: Any, steps: int, core: optax.GradientTransformation | None = None
 ) -> optax.GradientTransformation:
-  """Clipping, the update rule, decay and learning rate with their per-parameter multipliers, and freezing.
+  """Make the optimiser: clipping, update rule, weight decay and learning rate with their multipliers, and freezing.
 
   Args:
-    config: the optimiser's fields.
-    params: parameters or their shapes; the rules are matched against their paths.
-    steps: optimiser steps in the whole run.
-    core: any other optax transformation to stand in place of `config.algorithm`
-      (for example `optax.scale_by_adopt()`).
+    config: the settings.
+    params: parameters or their shapes. The rules are matched against their paths.
+    steps: number of optimiser steps of the whole run.
+    core: optax transformation that replaces `config.algorithm`, such as `optax.scale_by_adopt()`.
   """
   decay = match_rules(config.weight_decay_rules, params, purpose="weight decay")
   rate = match_rules(config.learning_rate_rules, params, purpose="learning rate")
@@ -62,7 +61,7 @@ def make_optimizer(
 
 
 def _with_standard_promotion(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-  """Optax mixes integer counts with Python floats, which JAX refuses under strict dtype promotion."""
+  """Run a transformation with standard dtype promotion. Optax multiplies integers by floats, which strict refuses."""
 
   def init(params):
     with jax.numpy_dtype_promotion("standard"):
@@ -76,7 +75,7 @@ def _with_standard_promotion(inner: optax.GradientTransformation) -> optax.Gradi
 
 
 def _core(config: OptimizerConfig) -> optax.GradientTransformation:
-  """The update rule alone: without learning rate and decay, which are added per parameter."""
+  """Make the update rule without learning rate and weight decay, which are added per parameter."""
   match config.algorithm:
     case "adam":
       return optax.scale_by_adam(config.b1, config.b2, config.epsilon)
@@ -98,7 +97,7 @@ def _muon_for_kernels(config: OptimizerConfig) -> optax.GradientTransformation:
     return match_rules(rules, params, purpose="muon")
 
   def matrix_axes(updates):
-    # A scan over layers stacks kernels along leading axes: the matrix is in the last two.
+    # A scan over layers stacks kernels along leading axes. The last two axes are those of the matrix.
     return jax.tree.map(lambda u: optax.contrib.MuonDimensionNumbers(u.ndim - 2, u.ndim - 1), updates)
 
   return optax.transforms.partition(
@@ -137,7 +136,17 @@ def _scale(multipliers: Any) -> optax.GradientTransformation:
 
 
 def update_ema(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:
-  """Moving average of the parameters; early on the decay is (1 + step) / (10 + step), to forget the start."""
+  """Update the moving average of the parameters.
+
+  The decay is at most (1 + step) / (10 + step), so that the initial parameters are soon forgotten.
+
+  Args:
+    ema: moving average.
+    params: parameters after the step.
+    decay: largest decay.
+    step: number of optimiser steps before this one.
+  Returns: the new moving average.
+  """
   count = step.astype(jnp.float32)
   effective = jnp.minimum(jnp.float32(decay), (1 + count) / (10 + count))
   return momentum_update(ema, params, effective)

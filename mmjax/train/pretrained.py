@@ -1,4 +1,4 @@
-"""A state that begins from published weights: read into its shards, while only the rest is made at random."""
+"""Initial state from published weights. They are read into their shards, and only the rest is made at random."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,17 +14,18 @@ from mmjax.train.state import TrainState
 def pretrained_state(
   fresh: Callable[[], TrainState], config: PretrainedConfig, shapes: TrainState, shardings: TrainState
 ) -> TrainState:
-  """The state before the first step, with the parameters (and their moving average) that a checkpoint has.
+  """Make the state before the first step, with the parameters of a checkpoint and their moving average.
 
-  What is read is never made at random first, and each device reads its own piece: nothing is held twice.
+  Parameters that are read are not made at random before, and each device reads only its own shard. So no parameter is
+  held twice in memory.
 
   Args:
-    fresh: the state as it would be without the checkpoint (it is compiled, less what is read).
-    config: the checkpoint, and what to take of it.
-    shapes, shardings: of the whole state.
-  Raises: mmjax.interop.InteropError where the checkpoint cannot be read, or does not fit.
+    fresh: function that makes the random state. Only the parts that are not read are compiled.
+    config: the checkpoint and its settings.
+    shapes, shardings: shapes and shardings of the whole state.
+  Raises: mmjax.interop.InteropError: the checkpoint cannot be read, or does not fit.
   """
-  from mmjax.interop.restoring import make_array, plan_restore  # here, so that other runs need none of it
+  from mmjax.interop.restoring import make_array, plan_restore  # not needed by other runs
   from mmjax.interop.source import open_source
 
   assert config.path is not None
@@ -58,5 +59,5 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 
 def _summary(report: Any) -> str:
-  kept = f"{len(report.reinitialised)} of the model's begin at random"
-  return f"{len(report.taken)} parameters taken ({len(report.resampled)} resampled), {len(report.left)} left, {kept}"
+  kept = f"{len(report.reinitialised)} of the model initialised at random"
+  return f"{len(report.taken)} parameters loaded ({len(report.resampled)} resampled), {len(report.left)} unused, {kept}"

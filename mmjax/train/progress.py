@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from rich.progress import (
 
 
 def summary(numbers: Mapping[str, float]) -> str:
-  """The few numbers worth watching; the loss stands beside chance, what guessing gives."""
+  """Format the most important metrics: loss with its chance level, logit scale, gradient norm, speed, input wait."""
   chance = f" (chance {numbers['chance']:.2f})" if "chance" in numbers else ""
   scale = f"  scale {numbers['logit_scale']:.1f}" if "logit_scale" in numbers else ""
   return (
@@ -27,7 +27,13 @@ def summary(numbers: Mapping[str, float]) -> str:
 
 
 class TrainingProgress:
-  """A context that shows how far training is. `advance` every step, `report` when there are new numbers."""
+  """Context that shows the progress of training. Call `advance` after every step, and `report` with new metrics.
+
+  Args:
+    steps: number of steps of the run.
+    start: step from which it resumes.
+    quiet: show nothing.
+  """
 
   def __init__(self, steps: int, *, start: int, quiet: bool = False):
     self._console = Console(quiet=quiet)

@@ -1,4 +1,4 @@
-"""What ran: configuration, package versions and git revision, saved beside the results."""
+"""Record of a run: configuration, package versions and git revision. It is saved with the results."""
 
 import json
 import platform
@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def describe_run(experiment: Experiment) -> dict[str, Any]:
-  """A JSON record of the experiment and of the software that ran it."""
+  """Make the JSON record of an experiment and of the software that runs it."""
   return {
     "experiment": to_json(experiment),
     "command": sys.argv,
@@ -47,7 +47,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision(folder: Path) -> str | None:
-  """The checked-out commit, with "+" where files differ from it; None outside a checkout or without git."""
+  """Hash of the current commit, with "+" if files differ from it. None outside a git checkout or without git."""
   try:
     revision = _git(folder, "rev-parse", "HEAD")
     return revision + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")

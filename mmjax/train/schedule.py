@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step."""
+"""Learning rate schedules."""
 
 import jax.numpy as jnp
 import optax
@@ -7,18 +7,18 @@ from mmjax.train.config import Schedule
 
 
 def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup: int, cooldown: int) -> optax.Schedule:
-  """Linear warm-up to `peak`, then cosine to zero, or reciprocal square root or constant with a linear cooldown.
+  """Make a schedule: linear warm-up, then cosine to zero, or reciprocal square root or constant with linear cooldown.
 
-  Warm-up and cooldown take at most half of the steps: in a shorter run, a quick trial, both are shortened alike.
+  Warm-up and cooldown take at most half of the steps. In a shorter run, both are shortened by the same factor.
 
   Args:
-    kind: "cosine" decays over all the steps after the warm-up (it is its own cooldown); "rsqrt" follows
-      sqrt(warmup / step) (Vaswani et al. 2017, equation 3; Zhai et al. 2022, section 3.5) with `cooldown` linear
-      steps to zero at the end; "constant" stays at the peak until the cooldown.
-    peak: the learning rate at the end of the warm-up.
-    steps: optimiser steps in the whole run.
-    warmup: steps of linear increase from 0.
-    cooldown: steps of linear decrease to 0 at the end.
+    kind: "cosine" decays to zero over all steps after the warm-up, without a cooldown. "rsqrt" follows
+      sqrt(warmup / step) (Vaswani et al. 2017, equation 3; Zhai et al. 2022, section 3.5) until the cooldown.
+      "constant" stays at the peak until the cooldown.
+    peak: learning rate at the end of the warm-up.
+    steps: number of optimiser steps of the whole run.
+    warmup: number of steps of linear increase from 0.
+    cooldown: number of steps of linear decrease to 0 at the end.
   """
   room = min(1.0, steps / 2 / max(warmup + cooldown, 1))
   warmup, cooldown = int(room * warmup), int(room * cooldown)

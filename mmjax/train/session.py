@@ -1,4 +1,4 @@
-"""One sitting of a run: feed, step, log, save, evaluate, until all steps are done or somebody asks to stop."""
+"""The training loop: read a batch, step, log, save and evaluate, until all steps are done or the run is stopped."""
 
 import dataclasses
 import time
@@ -28,7 +28,7 @@ from mmjax.types import Batch
 
 @dataclasses.dataclass(frozen=True)
 class _Flight:
-  """A step that was started: the batches read so far, the data's position after them, and its numbers to be."""
+  """A step that was started: number of batches read, position in the data after them, and metrics (not ready yet)."""
 
   batches: int
   feed: Any
@@ -36,10 +36,15 @@ class _Flight:
 
 
 class Session:
-  """What is kept between steps; the state itself is passed along.
+  """The training loop of one process start. It holds everything between steps except the state.
 
   Args:
-    start: the state to begin from, and what its checkpoint kept beside it (nothing, where the run begins).
+    training: model, mesh, optimiser and step.
+    made: workdir, tokenizer and columns.
+    checkpoints: checkpoints of the run.
+    feed: batches on the devices.
+    interrupt: requests to stop.
+    start: state to start from, and the other values of its checkpoint (none for a new run).
   """
 
   def __init__(
@@ -55,7 +60,7 @@ class Session:
     self._training, self._experiment, self._workdir = training, training.experiment, workdir
     self._checkpoints, self._feed, self._interrupt = checkpoints, feed, interrupt
     self._state = start.state
-    # Steps taken; the step that the newest checkpoint is of; batches read, which rollbacks do not undo.
+    # Step at the start, steps taken, step of the newest checkpoint; then batches read, which rollbacks do not reduce.
     self._start = self._step = self._saved = int(start.state.step)
     self._batches = start.data.get("batches", self._step)
     self._policy = Policy(self._experiment.numerics, start.data.get("numerics", {}))
@@ -70,13 +75,13 @@ class Session:
     self._events = Lines(workdir / EVENTS, counter="batch", up_to=self._batches) if self._first else None
 
   def run(self) -> TrainState:
-    """Takes the state to run.steps, or as far as it gets. Raises UserError: see `mmjax.train.loop.train`."""
+    """Train until run.steps or a request to stop. Raises UserError as `mmjax.train.loop.train`. Returns the state."""
     run = self._experiment.run
     with TrainingProgress(run.steps, start=self._start, quiet=not self._first) as self._progress:
       patience = 500 + self._experiment.optimizer.warmup_steps
       self._watch = Watch(self._progress.say, patience=patience, workers=self._experiment.data.workers)
       self._greet()
-      self._evaluate(self._state)  # what a run did not get to that was killed between a save and its evaluation
+      self._evaluate(self._state)  # if the run was killed between a save and its evaluation
       state = self._train(self._state)
       if self._step > self._saved:
         self._save(state)
@@ -94,7 +99,7 @@ class Session:
         break
       state, metrics = self._training.step(state, batch)
       before, flight = flight, _Flight(self._batches, self._feed.get_state(), metrics)
-      # The numbers of the step before are looked at while the device works on this one.
+      # Check the metrics of the previous step while the device computes this one.
       back = self._land(before) if before else None
       if back is not None:
         state, flight = back, None
@@ -111,7 +116,7 @@ class Session:
     return not self._interrupt.reached(self._turn)
 
   def _next_batch(self) -> Batch | None:
-    """The next batch; None where the run is asked to stop while it waits for one."""
+    """Return the next batch, or None if the run is asked to stop while it waits."""
     try:
       with self._interrupt.at_once():
         batch = next(self._feed)
@@ -124,7 +129,10 @@ class Session:
     return batch
 
   def _land(self, flight: _Flight) -> TrainState | None:
-    """Looks at a step's numbers; counts the step, or does what the policy says. Returns the state to go back to."""
+    """Check the metrics of a step. Count the step, or react by the policy.
+
+    Returns: the state to go back to, or None if there is no rollback.
+    """
     values = dict(jax.device_get(flight.metrics))
     bad, spike, usual = (values.pop(name) for name in ("bad_parameters", "spike", "usual_loss"))
     finite = bool(np.isfinite(values["loss"]) and np.isfinite(values["grad_norm"]))
@@ -147,11 +155,11 @@ class Session:
     return None
 
   def _count(self, values: Metrics) -> None:
-    """One step more was taken; logs it if it is its turn."""
+    """Count a step, and log it every run.log_every steps."""
     self._step += 1
     self._progress.advance(self._step)
     if self._step == self._start + 1:
-      trim_allocator()  # what compiling took
+      trim_allocator()  # memory that the compilation used
     if self._step % self._experiment.run.log_every == 0 or self._step == self._experiment.run.steps:
       numbers = {name: float(value) for name, value in values.items()} | self._clock.numbers()
       numbers |= _chance(self._experiment)
@@ -160,7 +168,7 @@ class Session:
       self._watch.numbers(self._step, numbers)
 
   def _roll_back(self, flight: _Flight) -> TrainState:
-    """The last good state; the data goes on with the batch after the bad one, and the log with the step after that."""
+    """Return the state of the last checkpoint. Data continues after the bad batch, and the log after the checkpoint."""
     self._checkpoints.wait()
     begun = self._checkpoints.latest_step is None
     state = self._training.initial_state() if begun else restored(self._training, self._checkpoints).state
@@ -173,13 +181,13 @@ class Session:
     return state
 
   def _save(self, state: TrainState) -> None:
-    self._writer.sync()  # never a checkpoint without the lines before it
+    self._writer.sync()  # so that no checkpoint is newer than its log
     beside = {"feed": self._feed.get_state(), "batches": self._batches, "numerics": self._policy.state}
     self._checkpoints.save(self._step, state, beside)
     self._saved = self._step
 
   def _evaluate(self, state: TrainState) -> None:
-    """Evaluates where that is due. The step is saved by now, or being saved: a run that dies here loses nothing."""
+    """Evaluate if it is due. The step is saved before, so a run that dies here loses nothing."""
     if not self._evaluator.due(self._step):
       return
     began = time.monotonic()
@@ -187,7 +195,7 @@ class Session:
       with self._interrupt.at_once():
         numbers = self._evaluator.measure(state)
     except Interrupted:
-      self._progress.say("the evaluation was given up; it is made up for when the run goes on")
+      self._progress.say("the evaluation was interrupted; it is repeated when the run resumes")
       return
     self._progress.say(self._evaluator.record(self._step, numbers, self._writer))
     self._clock.exclude(time.monotonic() - began)
@@ -208,11 +216,11 @@ class Session:
       self._progress.say(f"stopped after step {self._step}; saving")
       self._checkpoints.wait()
       saved = self._workdir / CHECKPOINTS / str(self._saved)
-      self._progress.say(f"saved to {saved}; the same command goes on from here")
+      self._progress.say(f"saved to {saved}; the same command resumes from here")
 
 
 def restored(training: Training, checkpoints: Checkpoints) -> Restored:
-  """The newest intact checkpoint. Of the losses it remembers, none counts where numerics.spike_window has changed."""
+  """Read the newest intact checkpoint. If numerics.spike_window has changed, its recent losses are reset."""
   found = checkpoints.restore(training.shapes, training.shardings)
   if found.state.recent_losses is not None:
     return found
@@ -221,7 +229,7 @@ def restored(training: Training, checkpoints: Checkpoints) -> Restored:
 
 
 def _chance(experiment: Experiment) -> dict[str, float]:
-  """What guessing gives for each objective where that is known, and for their sum where it is known of all."""
+  """Chance level of each objective if it is known, and of their sum if it is known for all."""
   chances = {o.name: o.chance(experiment.run.batch_size, experiment.model) for o in experiment.objectives}
   known = {name: chance for name, chance in chances.items() if chance is not None}
   numbers = {f"{name}_chance": chance for name, chance in known.items()} if len(chances) > 1 else {}

@@ -1,4 +1,4 @@
-"""From an experiment to a compiled step: the model, the mesh, the optimiser and where everything lies."""
+"""Preparation of a run from its experiment: model, mesh, optimiser, shardings and step. Checks of its settings."""
 
 import dataclasses
 import difflib
@@ -45,16 +45,17 @@ from mmjax.train.teachers import Teachers, make_teachers
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """What a run is made of, before its first step.
+  """Parts of a run that need no data.
 
   Attributes:
+    experiment: the run.
     model: the linen module.
-    mesh: axes data, fsdp, model.
-    shapes: the state's shapes and dtypes.
-    shardings: where each of its leaves lies.
-    step: (state, batch) -> (state, metrics), jitted.
+    mesh: mesh with the axes data, fsdp and model.
     optimizer: the optax transformation.
-    fresh: the random state before the first step, a jitted function of the seed.
+    shapes: shapes and dtypes of the state.
+    shardings: shardings of the state.
+    step: (state, batch) -> (state, metrics), jitted.
+    fresh: seed -> random state before the first step, jitted.
   """
 
   experiment: Experiment
@@ -67,7 +68,7 @@ class Training:
   fresh: Callable[[Any], TrainState]
 
   def initial_state(self) -> TrainState:
-    """The state before the first step, each leaf made, or read from pretrained weights, where it belongs."""
+    """Make the state before the first step, at random or from pretrained weights, in its shards."""
     seed = self.experiment.run.seed
     if self.experiment.pretrained.path is not None:
       fresh = functools.partial(_state, self.experiment, self.model, self.optimizer, seed)
@@ -81,13 +82,14 @@ def prepare(
   devices: Sequence[jax.Device] | None = None,
   kinds: tuple[type[Kind], ...] = (),
 ) -> Training:
-  """Builds everything that needs no data. Raises ConfigError where batch, mesh and rules do not fit.
+  """Make the parts of a run that need no data.
 
   Args:
     experiment: the run.
-    core: an optax transformation to use in place of optimizer.algorithm.
-    devices: those of the mesh, which need not exist (`plan` compiles for them); all that are here where it is None.
-    kinds: classes of the script's own, for reading the runs of frozen teachers.
+    core: optax transformation that replaces optimizer.algorithm.
+    devices: devices of the mesh. They need not be present (`plan` compiles for them). None: all that JAX has.
+    kinds: the classes that the script defines. They are needed to read the runs of frozen teachers.
+  Raises: ConfigError: batch, mesh, rules or objectives do not fit together.
   """
   config, run = experiment.optimizer, experiment.run
   mesh = make_mesh(experiment.parallel, devices)
@@ -117,7 +119,14 @@ def prepare(
 
 
 def check_needs(experiment: Experiment, records: Any, tokenizer: Tokenizer | None) -> None:
-  """Raises ConfigError where objectives, columns and towers do not fit. The sentence names them."""
+  """Check that the data has what objectives and towers read.
+
+  Args:
+    experiment: the run.
+    records: the open source. None: what the configured source gives.
+    tokenizer: the tokenizer. None for a run without text.
+  Raises: ConfigError: objectives, columns and towers do not fit together. The message names them.
+  """
   entries = row_shapes(experiment.data, image_size(experiment.model), records)
   mask, begin = (None, None) if tokenizer is None else (tokenizer.mask_id, tokenizer.begin_id)
   tokens = {
@@ -139,7 +148,7 @@ def check_needs(experiment: Experiment, records: Any, tokenizer: Tokenizer | Non
 
 
 def _check_towers(experiment: Experiment, entries: Shapes) -> None:
-  """Raises ConfigError where a tower takes another shape than its column gives, or an embedding has no tower."""
+  """Raise ConfigError if a tower takes another shape than its column has, or an embedding has no tower."""
   taken = jax.eval_shape(lambda: experiment.model.example(1))
   for name, array in taken.items():
     given = entries.get(name)
@@ -157,7 +166,7 @@ def _check_towers(experiment: Experiment, entries: Shapes) -> None:
 
 
 def check_tokenizers(teachers: Teachers, tokenizer: Tokenizer | None) -> None:
-  """Raises ConfigError where a teacher that is a run was trained with another tokenizer: ids would mean other words."""
+  """Raise ConfigError if a frozen teacher has another tokenizer, so that the same ids are other words."""
   if tokenizer is None:
     return
   for path, module in teachers.modules.items():
@@ -172,7 +181,7 @@ def check_tokenizers(teachers: Teachers, tokenizer: Tokenizer | None) -> None:
 
 
 def check_model(experiment: Experiment) -> None:
-  """Raises ConfigError where an objective asks the model for what it lacks. The sentence names both."""
+  """Raise ConfigError if the model lacks a method that an objective needs. The message names both."""
   model = experiment.model.build()
   for term in experiment.objectives:
     lacking = [name for protocol in term.asks for name in missing(type(model), protocol)]
@@ -180,12 +189,12 @@ def check_model(experiment: Experiment) -> None:
       raise ConfigError(
         f"the objective {term.name} ({type(term).__name__}) asks the model for {', '.join(lacking)}, which "
         f"{type(experiment.model).__name__} (--model {option_name(type(experiment.model))}) does not have: choose "
-        "another model, or take the objective out"
+        "another model, or remove the objective"
       )
 
 
 def check_moves(experiment: Experiment, params: Params) -> None:
-  """Raises ConfigError where an expression of an objective's `moves` matches no parameter."""
+  """Raise ConfigError if an expression in `moves` of an objective matches no parameter."""
   paths = [parameter_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   for term in experiment.objectives:
     for expression in term.moves:
@@ -193,11 +202,11 @@ def check_moves(experiment: Experiment, params: Params) -> None:
       if not any(jax.tree.leaves(match_rules(rules, params, purpose="moves"))):
         near = difflib.get_close_matches(expression, paths, n=1, cutoff=0.3)
         hint = f", such as {near[0]!r}" if near else ""
-        raise ConfigError(f"the objective {term.name} moves {expression!r}, which no parameter's path has{hint}")
+        raise ConfigError(f"the objective {term.name} moves {expression!r}, which matches no parameter's path{hint}")
 
 
 def check_together(experiment: Experiment, mesh: Mesh) -> None:
-  """Rows that a term wants to see together must lie on one device. Raises ConfigError naming the term."""
+  """Raise ConfigError if rows that a term needs together do not fit in one microbatch of a device."""
   rows = experiment.run.batch_size // batch_shards(mesh) // experiment.parallel.microbatches
   for term in experiment.objectives:
     if isinstance(term, ExampleTerm) and rows % term.together:
@@ -208,19 +217,19 @@ def check_together(experiment: Experiment, mesh: Mesh) -> None:
 
 
 def parameter_plan(experiment: Experiment, mesh: Mesh) -> tuple[nn.Module, Params, Params]:
-  """(model, shapes, shardings): what using the parameters takes, without optimiser or objectives."""
+  """Make (model, shapes, shardings) of the parameters, without optimiser or objectives."""
   model = experiment.model.build()
   shapes = jax.eval_shape(lambda: _params(experiment, model, jax.random.key(0)))
   return model, shapes, parameter_shardings(placement_rules(experiment), shapes, mesh)
 
 
 def placement_rules(experiment: Experiment) -> Rules[Placement]:
-  """The run's own placements first, then those every model has."""
+  """Rules of the placement of parameters: those of the run, then those of all models."""
   return [(e, parse_placement(p)) for e, p in experiment.parallel.placement] + list(SHARDING_RULES)
 
 
 def _params(experiment: Experiment, model: nn.Module, key: jax.Array) -> Params:
-  """The model's random parameters and, where the terms are balanced by uncertainty, their log variances."""
+  """Make random parameters of the model and, if the terms are balanced by uncertainty, their log variances."""
   params = init_params(model, key)
   if experiment.balance == "fixed":
     return params
@@ -228,7 +237,7 @@ def _params(experiment: Experiment, model: nn.Module, key: jax.Array) -> Params:
 
 
 def _memory(experiment: Experiment) -> Any:
-  """The memory of the terms before the first step; None where no term has one."""
+  """Make the memory of the terms before the first step. None if no term has one."""
   embed_dim = getattr(experiment.model, "embed_dim", 0)
   kept = {o.name: o.memory(embed_dim) for o in experiment.objectives if isinstance(o, BatchTerm)}
   return {name: memory for name, memory in kept.items() if memory is not None} or None

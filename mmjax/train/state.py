@@ -1,4 +1,4 @@
-"""What a training run carries from step to step, and where each piece of it lies on the mesh."""
+"""The training state, and the shardings of its parts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,16 +18,16 @@ Params = Any
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """Everything a step reads and writes.
+  """State that a step reads and writes.
 
   Attributes:
-    step: optimiser steps taken.
-    params: the model's parameters, float32.
-    opt_state: the optimiser's state.
+    step: number of optimiser steps taken.
+    params: parameters of the model, float32.
+    opt_state: state of the optimiser.
     ema: moving average of the parameters, or None.
-    rng: key data; the randomness of step s is fold_in(rng, s), so it survives a restart.
-    memory: what terms of the loss remember from step to step (queues), by their names; None: they remember nothing.
-    recent_losses: float32 [window], NaN where there was none yet; what a jump of the loss is measured by.
+    rng: key data. Step s uses fold_in(rng, s), so that a resumed run has the same random numbers.
+    memory: values that loss terms keep from step to step (queues), by the name of the term. None: no term keeps any.
+    recent_losses: float32 [window], NaN before there are losses. Spikes of the loss are detected with them.
   """
 
   step: Int[Array, ""]
@@ -40,7 +40,7 @@ class TrainState(flax.struct.PyTreeNode):
 
   @property
   def evaluation_params(self) -> Params:
-    """The average where there is one, the parameters where there is none."""
+    """The moving average, or the parameters if there is none."""
     return self.params if self.ema is None else self.ema
 
 
@@ -53,7 +53,16 @@ def init_state(
   memory: Any = None,
   recent_losses: Any = None,
 ) -> TrainState:
-  """The state before the first step (call it under jit, or under eval_shape for its shapes)."""
+  """Make the state before the first step. Call it under jit, or under eval_shape for its shapes.
+
+  Args:
+    init_params: function that makes the parameters from a key.
+    optimizer: the optax transformation.
+    seed: seed of the run.
+    ema: True to keep a moving average of the parameters.
+    memory: memory of the terms before the first step.
+    recent_losses: recent losses before the first step.
+  """
   params_key, step_key = jax.random.split(jax.random.key(seed))
   params = init_params(params_key)
   return TrainState(
@@ -68,7 +77,7 @@ def init_state(
 
 
 def state_shardings(shapes: TrainState, rules: Rules[Placement], mesh: Mesh) -> Any:
-  """A TrainState of shardings: parameters by the rules, moments and averages beside them, the rest replicated."""
+  """Make the shardings of a state: parameters by the rules, moments and averages like them, the rest replicated."""
   params = parameter_shardings(rules, shapes.params, mesh)
   whole = replicated(mesh)
   memory = jax.tree.map(lambda _: whole, shapes.memory)
@@ -78,7 +87,7 @@ def state_shardings(shapes: TrainState, rules: Rules[Placement], mesh: Mesh) -> 
 
 
 def _beside(tree: Any, params: Params, shardings: Any, default: NamedSharding) -> Any:
-  """Gives a leaf whose path ends in a parameter's path, and that has its shape, that parameter's sharding."""
+  """Shardings of a tree. A leaf has the sharding of a parameter of the same shape if its path ends in that path."""
   known = {
     parameter_path(path): (leaf.shape, sharding)
     for (path, leaf), sharding in zip(

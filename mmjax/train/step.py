@@ -1,4 +1,4 @@
-"""The one training step: forward, weighted sum of objectives, gradient, update, for any model on any mesh."""
+"""The training step: forward pass, weighted sum of the terms, gradient and update, for any model on any mesh."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ Metrics = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """step(state, batch) -> (state, metrics), compiled when it is first called. The state's buffers are donated.
+  """step(state, batch) -> (state, metrics). It is compiled at the first call. The buffers of the state are donated.
 
   Attributes:
     jitted: (state, batch, parameters of frozen teachers) -> (state, metrics).
-    teachers: the frozen teachers; they are loaded when the step is first called.
+    teachers: the frozen teachers. They are loaded at the first call.
   """
 
   jitted: Any
@@ -41,7 +41,7 @@ class Step:
     return self.jitted(state, batch, self.teachers.params)
 
   def lower(self, state: TrainState, batch: Any) -> Any:
-    """The step for arguments that may be shapes, ready to be compiled."""
+    """Lower the step for compilation. The arguments may be shapes."""
     return self.jitted.lower(state, batch, self.teachers.placed_shapes)
 
 
@@ -58,23 +58,23 @@ def make_step(
   numerics: NumericsConfig,
   teachers: Teachers = NO_TEACHERS,
 ) -> Step:
-  """The training step of a model and its objectives.
+  """Make the training step of a model and its objectives.
 
-  A step whose loss or gradient norm is not finite leaves the state as it was; metrics["bad_parameters"] then marks the
-  parameters (in tree order) whose gradient has no finite norm. So does one whose loss jumps, unless that is only
-  logged.
+  A step whose loss or gradient norm is not finite does not change the state. metrics["bad_parameters"] then marks the
+  parameters (in tree order) whose gradient has no finite norm. A spike of the loss does not change the state either,
+  unless numerics.on_spike is "log".
 
   Args:
-    model: a linen module; its methods are those that the objectives ask for.
+    model: a linen module with the methods that the objectives ask for.
     objectives: the weighted terms of the loss.
-    optimizer: what make_optimizer gave.
-    config: the optimiser's fields (freezing, averaging, the schedule for the log).
-    steps: optimiser steps in the whole run.
-    mesh: axes data, fsdp, model.
-    microbatches: pieces in which each device's rows go through the encoders.
-    shardings: where the state lies.
-    numerics: what a jump of the loss is, and whether the update is made all the same.
-    teachers: the frozen models that objectives learn from.
+    optimizer: the optimiser, from make_optimizer.
+    config: settings of the optimiser (freezing, moving average, learning rate for the log).
+    steps: number of optimiser steps of the whole run.
+    mesh: mesh with the axes data, fsdp and model.
+    microbatches: number of microbatches per device.
+    shardings: shardings of the state.
+    numerics: settings for losses that are not finite and for spikes.
+    teachers: the frozen teachers of the objectives.
   """
   schedule = learning_rate(config, steps)
   loss_of = make_loss(model, objectives, mesh=mesh, microbatches=microbatches, teachers=teachers.modules)
@@ -87,7 +87,7 @@ def make_step(
 
   def step(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
     (loss, (metrics, memory)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch, frozen)
-    grads = jax.lax.with_sharding_constraint(grads, shardings.params)  # each device goes on with its own part
+    grads = jax.lax.with_sharding_constraint(grads, shardings.params)  # each device keeps its own shard
     squares = jnp.stack([jnp.square(g).sum() for g in jax.tree.leaves(grads)])
     grad_norm = jnp.sqrt(squares.sum())
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -118,12 +118,12 @@ def make_step(
 
 
 def example_keys(rng: Array, step: Array, index: Array) -> Key[Array, "batch"]:
-  """One key per example, a function of (seed, step, example index) and of nothing else."""
+  """Make one key per example. It depends only on the seed, the step and the index of the example."""
   key = jax.random.fold_in(jax.random.wrap_key_data(rng), step)
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
 def first_bad_parameter(params: Params, flags: Any) -> str | None:
-  """The path of the first parameter that `bad_parameters` marks, in tree order."""
+  """Return the path of the first parameter, in tree order, that `bad_parameters` marks. None if there is none."""
   paths = [parameter_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   return next((path for path, bad in zip(paths, flags, strict=True) if bad), None)

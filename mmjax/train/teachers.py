@@ -1,4 +1,4 @@
-"""Frozen teachers: models that terms of the loss learn from, loaded from a run or from published weights."""
+"""Frozen teachers of loss terms: models that are loaded from a run or from published weights."""
 
 import dataclasses
 import functools
@@ -27,8 +27,8 @@ class Teachers:
 
   Attributes:
     modules: the linen modules.
-    shapes, shardings: of their parameters.
-    kinds: classes of the script's own, for reading the configurations of runs.
+    shapes, shardings: shapes and shardings of their parameters.
+    kinds: the classes that the script defines. They are needed to read the configurations of runs.
   """
 
   modules: Mapping[str, nn.Module] = MappingProxyType({})
@@ -38,12 +38,12 @@ class Teachers:
 
   @functools.cached_property
   def params(self) -> dict[str, Any]:
-    """Their parameters, on the devices. Read from disk when they are first asked for."""
+    """Parameters of the teachers, on the devices. They are read from disk at the first access."""
     return {path: jax.device_put(_params(path, self.kinds), self.shardings[path]) for path in self.modules}
 
   @property
   def placed_shapes(self) -> dict[str, Any]:
-    """Shapes and shardings of the parameters, for compiling without them."""
+    """Shapes and shardings of the parameters, to compile without the parameters."""
     placed = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     return {path: jax.tree.map(placed, self.shapes[path], self.shardings[path]) for path in self.modules}
 
@@ -52,14 +52,14 @@ NO_TEACHERS = Teachers()
 
 
 def make_teachers(objectives: Sequence[Term], model: Any, mesh: Mesh, kinds: tuple[type[Kind], ...] = ()) -> Teachers:
-  """The frozen teachers that terms name. Of each, only the configuration is read.
+  """Make the frozen teachers that terms name. Only their configurations are read here.
 
   Args:
     objectives: the terms of the run.
-    model: the configuration of the model that is trained.
-    mesh: where the parameters will lie.
-    kinds: classes of the script's own.
-  Raises: ConfigError where a teacher takes other images than the model, or lacks what its term asks.
+    model: configuration of the trained model.
+    mesh: mesh for the parameters of the teachers.
+    kinds: the classes that the script defines.
+  Raises: ConfigError: a teacher takes images of another size than the model.
   """
   paths = list(dict.fromkeys(o.teacher for o in objectives if o.teacher not in (None, AVERAGE)))
   modules, shapes, shardings = {}, {}, {}

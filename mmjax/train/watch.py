@@ -1,4 +1,4 @@
-"""Warnings about a run that goes on but goes nowhere: what is seen, and what to do about it."""
+"""Warnings about a run that does not learn or is slow. Each one gives the observation and a remedy."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -9,14 +9,14 @@ from mmjax.types import Batch
 
 
 class Watch:
-  """Looks at a run now and then, and says each thing at most once in `silence` steps.
+  """Observes the metrics of a run, and warns. The same warning appears at most once in `silence` steps.
 
   Args:
-    say: takes a warning.
-    patience: steps at chance before a word is said.
-    waits: log lines in a row in which waiting for data dominates, before a word is said.
-    silence: steps until the same is said again.
-    workers: data.workers of the run, for the advice.
+    say: function that is called with a warning.
+    patience: number of steps with the loss at chance before a warning.
+    waits: number of log lines in a row with more than half of the time spent waiting for data, before a warning.
+    silence: number of steps before the same warning appears again.
+    workers: data.workers of the run, for the text of the warning.
   """
 
   def __init__(
@@ -29,7 +29,7 @@ class Watch:
     self._waited = 0
 
   def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
-    """Looks at a line of the log: does the loss sit at chance, does the step wait for data?"""
+    """Check the metrics of a log line. Warns if the loss stays at chance, or if steps wait for data."""
     self._loss(step, numbers["loss"], numbers.get("chance", 0.0))
     share = numbers["input_wait_share"]
     self._waited = self._waited + 1 if share > 0.5 else 0
@@ -38,11 +38,11 @@ class Watch:
         "input",
         step,
         f"the step waits for data {100 * share:.0f}% of the time. More --data.workers (now {self._workers}; this "
-        f"machine has {os.cpu_count()} cores), a larger --data.cache-mb or smaller pictures help",
+        f"machine has {os.cpu_count()} cores), a larger --data.cache-mb or smaller images help",
       )
 
   def captions(self, step: int, batch: Batch) -> None:
-    """Looks at the texts of a batch (of this process's rows): are most of them the same as another's?"""
+    """Check the texts of a batch (rows of this process). Warns if most of them occur more than once."""
     if "text" not in batch or step < self._said.get("captions", -self._silence) + self._silence:
       return
     rows = np.concatenate(
@@ -53,7 +53,7 @@ class Watch:
       self._once(
         "captions",
         step,
-        f"{100 * repeated:.0f}% of the captions in a batch repeat another's: most negatives are false ones. Use more "
+        f"{100 * repeated:.0f}% of the captions in a batch repeat another one: most negatives are false. Use more "
         "varied captions, mask_same_concept (where duplicates share a concept), the loss unicl, or a smaller batch",
       )
 
@@ -66,8 +66,8 @@ class Watch:
       self._once(
         "chance",
         step,
-        f"the loss has been at chance ({chance:.3f}) since step {self._at_chance_since}: no pair is told from another. "
-        "Check that captions belong to their pictures and that neither tower is frozen by optimizer.frozen or a rule; "
+        f"the loss has been at chance ({chance:.3f}) since step {self._at_chance_since}: no pair is told apart. "
+        "Check that captions belong to their images and that neither tower is frozen by optimizer.frozen or a rule; "
         "then try --optimizer.learning-rate a third or three times as high",
       )
 

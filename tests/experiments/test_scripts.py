@@ -154,6 +154,6 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(data_dir, tmp_path):
     time.sleep(0.2)
   process.send_signal(signal.SIGINT)
   said, _ = process.communicate(timeout=120)
-  assert process.returncode == 130 and "the same command goes on from here" in said
+  assert process.returncode == 130 and "the same command resumes from here" in said
   steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()]
   assert len(steps) == 1 and len(log.read_text().splitlines()) == steps[0]
