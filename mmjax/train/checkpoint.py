@@ -42,7 +42,8 @@ class Checkpoints:
     directory: folder of the checkpoints. It is created if needed.
     keep_last: number of newest checkpoints to keep. The one with the best score (see `score`) is kept as well.
     planned: True for the steps that an uninterrupted run saves. A checkpoint of another step, made when the run was
-      stopped, is kept while it is the newest or there are fewer than keep_last planned ones. It never replaces one of these.
+      stopped, is kept while it is the newest or there are fewer than keep_last planned ones. It never replaces a
+      planned one.
     read_only: create and delete nothing, so that a run that is writing here is not disturbed.
   """
 
@@ -167,7 +168,7 @@ class Checkpoints:
         self._discard()
 
   def _seal(self) -> None:
-    """Write the manifest. Orbax calls this in one process, after all files are written, before it renames the folder."""
+    """Write the manifest. Orbax calls this in one process, after it wrote all files, before it renames the folder."""
     step = self._directory / str(self._saving)
     write_manifest(next(self._directory.glob(f"{step.name}{_PARTIAL}*"), step))
 

@@ -1,1 +1,1 @@
-"""The weighted terms of a run's loss."""
+"""Loss terms: the weighted parts of the loss of a run."""

@@ -1,4 +1,4 @@
-"""Terms about questions: the answer, as a class or word by word, and the pixels that the question is about."""
+"""Loss terms for visual question answering: the answer as a class or as text, and the relevant pixels."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores, joint
 class Answer(ExampleTerm):
   """Visual question answering as classification, from the fused image and question (Antol et al. 2015).
 
-  An answer that is no class (-1) has no loss and counts as wrong.
+  An answer that is not in the vocabulary of answers (-1) has no loss and counts as wrong.
   """
 
   @property
@@ -43,7 +43,8 @@ class Answer(ExampleTerm):
 
 @dataclasses.dataclass(frozen=True)
 class AnswerText(ExampleTerm):
-  """The answer word by word, from a decoder that reads image and question (Li et al. 2022, BLIP, section 4.3)."""
+  """Visual question answering as text generation, by a decoder that reads image and question (Li et al. 2022, BLIP,
+  section 4.3)."""
 
   @property
   def name(self) -> str:
@@ -72,10 +73,10 @@ class AnswerText(ExampleTerm):
 
 @dataclasses.dataclass(frozen=True)
 class Relevance(ExampleTerm):
-  """The pixels that the question is about."""
+  """Segmentation of the pixels that are relevant to the question."""
 
   kind: Literal["bce", "squared", "absolute"] = "bce"
-  """bce; squared and absolute error are there to be seen failing where few pixels are relevant."""
+  """Loss per pixel. Squared and absolute error are for comparison: they fail if few pixels are relevant."""
 
   @property
   def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The base of all terms of a loss, and what they are given."""
+"""Base classes of loss terms, and the inputs of the terms."""
 
 import dataclasses
 import functools
@@ -18,25 +18,25 @@ from mmjax.objectives.balance import piecewise_linear
 from mmjax.types import Batch, Encoded
 
 Scores = Mapping[str, tuple[Float[Array, "batch"], Float[Array, "batch"]]]
-"""Values per example and their weights, by name: "loss", and any other number to log ("accuracy"). The weight is 0
-where an example has no such value (no masked word, no answer)."""
+"""Values per example and their weights, by name: "loss", and other metrics to log, such as "accuracy". The weight is 0
+if an example has no value, for example no masked word or no answer."""
 
 AVERAGE = "average"
-"""The teacher that is the moving average of the model itself (optimizer.ema_decay)."""
+"""Name of the teacher that is the moving average of the model (optimizer.ema_decay)."""
 
-_FUSION = 999  # the fusion's stream of random numbers; towers and their views have small numbers
+_FUSION = 999  # number of the fusion's random stream; towers and their views have small numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Term(Kind):
-  """One weighted term of the loss. Subclasses are ExampleTerm, BatchTerm, or both at once."""
+  """One weighted term of the loss. A term inherits from ExampleTerm, from BatchTerm, or from both."""
 
   weight: float = 1.0
-  """Factor of the term in the sum over objectives."""
+  """Weight of the term in the sum."""
   schedule: tuple[tuple[int, float], ...] = ()
-  """(step, factor) pairs. The weight is multiplied by the factor: linear between the pairs, constant outside them."""
+  """(step, factor) pairs. The weight is multiplied by the factor: linear between the steps, constant outside them."""
   moves: tuple[str, ...] = ()
-  """Expressions of the parameter paths that get a gradient from this term; empty: all parameters do."""
+  """Regular expressions of the paths of parameters that get a gradient from this term. Empty: all parameters."""
 
   def __post_init__(self) -> None:
     steps = [step for step, _ in self.schedule]
@@ -45,22 +45,22 @@ class Term(Kind):
 
   @property
   def name(self) -> str:
-    """The name of the term in the log. The terms of one run have different names."""
+    """Name of the term in the log. The terms of a run must have different names."""
     raise NotImplementedError
 
   @property
   def needs(self) -> tuple[str, ...]:
-    """Names of the arrays of a batch that the term reads."""
+    """Names of the arrays in a batch that the term reads."""
     raise NotImplementedError
 
   @property
   def asks(self) -> tuple[type, ...]:
-    """The protocols of mmjax.models.protocols that the model must satisfy."""
+    """Protocols of mmjax.models.protocols that the model must satisfy."""
     return ()
 
   @property
   def teacher(self) -> str | None:
-    """The model that the term learns from: AVERAGE, the workdir or file of a frozen one, or None."""
+    """Teacher of the term: AVERAGE, the workdir or file of a frozen model, or None."""
     return None
 
   @property
@@ -70,88 +70,95 @@ class Term(Kind):
 
   @property
   def special_tokens(self) -> tuple[str, ...]:
-    """The special tokens that the tokenizer must have, of "mask" and "begin"."""
+    """Special tokens that the tokenizer must have: "mask", "begin", or both."""
     return ()
 
   @property
   def compares(self) -> bool:
-    """True if the term trains embeddings to be compared by their cosine: retrieval can be evaluated."""
+    """True if the term trains embeddings for comparison by their cosine, so that retrieval can be evaluated."""
     return False
 
   def chance(self, batch_size: int, model: Any) -> float | None:
-    """The loss of a model that knows nothing; None where no closed form is known."""
+    """Loss of an untrained model. None if no closed form is known.
+
+    Args:
+      batch_size: global batch size.
+      model: configuration of the model.
+    """
     return None
 
   def fitted(self, *, num_records: int) -> "Term":
-    """The term for training data of this many records. Called before the first step."""
+    """Return the term with its settings for training data of this many records. Called before the first step."""
     return self
 
   def weight_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The weight after this many steps."""
+    """Weight of the term at a step."""
     return self.weight * (piecewise_linear(step, self.schedule) if self.schedule else jnp.float32(1.0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExampleTerm(Term):
-  """A term over rows: it sees one example, or a few that go through the network together."""
+  """A term with a loss per example. It reads one example, or a group of consecutive rows."""
 
   @property
   def reads(self) -> tuple[str, ...]:
-    """Arrays of the batch whose encodings the term uses. They are made once for all terms."""
+    """Names of the arrays whose encodings the term uses. They are encoded once for all terms."""
     return tuple(name for name in self.needs if name in ("image", "text"))
 
   @property
   def together(self) -> int:
-    """Number of consecutive rows that must go through the network together on one device."""
+    """Number of consecutive rows that must be in one microbatch on one device."""
     return 1
 
   def over_rows(self, forward: "Forward", taught: Any) -> Scores:
-    """Scores of the rows of `forward.batch`. `taught` is the result of `teach`."""
+    """Compute the scores of the rows of `forward.batch`.
+
+    Args:
+      forward: outputs of the model for the rows.
+      taught: result of `teach` for the same rows. None without a teacher.
+    """
     raise NotImplementedError
 
   def teach(self, forward: "Forward") -> Any:
-    """What the teacher says: arrays [batch, ...]. Asked of terms with a teacher."""
+    """Compute the targets from the teacher's outputs: arrays [batch, ...]. Called for terms with a teacher."""
     raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchTerm(Term):
-  """A term over the whole global batch: it compares the unit-norm embeddings of all examples.
-
-  Attributes:
-    between: names of the two arrays of a batch whose embeddings are compared.
-  """
+  """A term with a loss over the global batch. It compares the unit-norm embeddings of all examples."""
 
   between: tuple[str, str] = ("image", "text")
-  """The two embeddings that are compared, by name: image, text, or image2 (the second view of data.views=2)."""
+  """Names of the two arrays whose embeddings are compared: image, text, or image2 (second view of data.views=2)."""
 
   @property
   def compares(self) -> bool:
     return True
 
   def memory(self, embed_dim: int) -> Any:
-    """What the term keeps from step to step, as it is before the first one; None: nothing."""
+    """Make the values that the term keeps from step to step, before the first step. None: it keeps none."""
     return None
 
   def over_batch(self, whole: "Whole") -> tuple[Float[Array, ""], Any]:
-    """Returns (the unweighted loss over the global batch, the memory after this step)."""
+    """Compute (unweighted loss over the global batch, memory after this step)."""
     raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-  """What a BatchTerm is given.
+  """Inputs of a BatchTerm.
 
   Attributes:
     embeddings: unit-norm float32 embeddings [global batch, dim] by name, sharded over `axes` of `mesh`.
-    taught: the same of the term's teacher; empty without one.
-    batch: the arrays that they were made from.
-    memory: what the term kept.
-    step: optimiser steps taken.
-    logit_scale: similarities are multiplied by it.
-    logit_bias: added to the logits; 0 for a model that has none.
-    taught_scale: the teacher's logit_scale.
-    mesh, axes: where the arrays lie: the batch is split over these axes of the mesh.
+    taught: embeddings of the teacher. Empty without a teacher.
+    batch: arrays of the global batch.
+    memory: memory of the term after the previous step.
+    step: number of optimiser steps taken.
+    logit_scale: factor of the similarities.
+    logit_bias: bias of the logits. 0 for a model without a bias.
+    taught_scale: logit_scale of the teacher.
+    mesh: the device mesh.
+    axes: axes of the mesh over which the batch is split.
   """
 
   embeddings: Mapping[str, Float[Array, "batch dim"]]
@@ -167,13 +174,21 @@ class Whole:
 
 
 class Forward:
-  """The outputs of a model for some rows of a batch. Each is computed when a term first asks for it, and once.
+  """Outputs of a model for some rows of a batch. Each one is computed once, when a term first reads it.
+
+  Args:
+    model: the model, bound to its parameters.
+    batch: the rows.
+    keys: one key per row.
+    step: number of optimiser steps taken.
+    names: names of the arrays that `encoded` encodes.
+    training: True to use dropout and other randomness in the model.
 
   Attributes:
     model: the model, bound to its parameters.
     batch: the rows.
-    rng: a key per row for the networks; None: nothing is dropped.
-    step: optimiser steps taken.
+    rng: one key per row for the model. None: no randomness.
+    step: number of optimiser steps taken.
   """
 
   def __init__(
@@ -193,31 +208,31 @@ class Forward:
 
   @functools.cached_property
   def encoded(self) -> dict[str, Encoded]:
-    """Encodings of every array of the batch that any term reads."""
+    """Encodings of the arrays that terms read."""
     return self.model.encode({name: self.batch[name] for name in self._names}, rng=self.rng)
 
   @functools.cached_property
   def fused(self) -> dict[str, Encoded]:
-    """Image and text after they have read each other."""
+    """Image and text after the fusion."""
     return self.model.fuse(self.encoded["image"], self.encoded["text"], rng=fold_in(self.rng, _FUSION))
 
   def keys(self, name: str) -> Key[Array, "batch"]:
-    """A key per row, a function of the name: another term beside it changes nothing."""
+    """Make one key per row from a name. The keys do not depend on other terms."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(self._keys, 1000 + zlib.crc32(name.encode()) % 2**30)
 
   def once(self, key: Any, compute: Callable[[], Any]) -> Any:
-    """The result of `compute`. Terms that ask under the same key share one result."""
+    """Return the result of `compute`. It is computed once per `key`, so that terms can share it."""
     if key not in self._kept:
       self._kept[key] = compute()
     return self._kept[key]
 
 
 def joint(fused: dict[str, Encoded]) -> Float[Array, "batch width"]:
-  """The one vector per example that a fusion gives, whichever modality's tokens it gives as well."""
+  """Pooled vector of every example after a fusion."""
   return next(iter(fused.values())).pooled
 
 
 def weighted_mean(values: Float[Array, "batch"], weights: Float[Array, "batch"]) -> Float[Array, ""]:
-  """The weighted mean; 0 where all weights are 0."""
+  """Weighted mean. 0 if all weights are 0."""
   total = weights.sum()
   return jnp.where(total > 0, (values * weights).sum() / jnp.where(total > 0, total, 1.0), 0.0)

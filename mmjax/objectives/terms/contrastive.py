@@ -1,4 +1,4 @@
-"""Contrast between two embeddings of every example, by any pairwise loss."""
+"""Contrastive loss term, with any pairwise loss."""
 
 import dataclasses
 from typing import Any, Literal
@@ -17,16 +17,16 @@ class Contrastive(BatchTerm):
   """A contrastive loss between two embeddings of every example in the global batch."""
 
   loss: PairLoss = Softmax()
-  """The loss over all pairs, with its own settings (`--objectives.0.loss hinge --objectives.0.loss.margin 0.1`)."""
+  """Loss over all pairs, with its settings (`--objectives.0.loss hinge --objectives.0.loss.margin 0.1`)."""
   between: tuple[str, str] = ("image", "text")
-  """The two embeddings that are compared, by name: image, text, or image2 (the second view of data.views=2)."""
+  """Names of the two arrays whose embeddings are compared: image, text, or image2 (second view of data.views=2)."""
   mask_same_concept: bool = False
-  """Leave out the negatives that mean the same (equal batch["concept"]): duplicates, and variants of one thing."""
+  """Exclude negatives with the same meaning (equal batch["concept"]), such as duplicates."""
   labels: Literal["concept", "group"] = "concept"
-  """What makes two examples positives of each other in unicl and supcon: that they mean the same, or that they are of
-  one class (equal batch["group"], which emoji have). Classes whose texts are all the same would change nothing."""
+  """Labels for unicl and supcon, where examples with equal labels are positives: the meaning (batch["concept"]) or the
+  class (batch["group"], which emoji have). Labels that are equal only for equal texts make no difference."""
   tile_size: int | None = None
-  """Most rows and columns of the similarity matrix held at once; None: a good size for the backend."""
+  """Largest number of rows and columns of the similarity matrix in memory at once. None: chosen for the backend."""
 
   def over_batch(self, whole: Whole) -> tuple[Float[Array, ""], None]:
     def local(rows: Any, columns: Any, concepts: Any, labels: Any, scale: Any, bias: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Distillation of a shared space: a frozen teacher's similarities are the target."""
+"""Distillation term: the similarities of a frozen teacher are the target."""
 
 import dataclasses
 from typing import Any
@@ -16,14 +16,14 @@ from mmjax.objectives.terms.sharded import over_shards
 class Distillation(BatchTerm):
   """Cross-entropy from a teacher's softmax over the batch to the student's (Wu et al. 2023, TinyCLIP).
 
-  The teacher's embeddings may have another dimension. It reads the same batch: images of the same size, and the same
-  tokenizer.
+  The embeddings of the teacher may have another dimension. The teacher reads the same batch, so it must have the same
+  image size and the same tokenizer.
   """
 
   between: tuple[str, str] = ("image", "text")
-  """The two embeddings that are compared."""
+  """Names of the two arrays whose embeddings are compared."""
   of: str = ""
-  """The frozen teacher: the workdir of a run, or published weights that mmjax.interop.load reads."""
+  """Frozen teacher: the workdir of a run, or published weights that mmjax.interop.load reads."""
 
   def __post_init__(self) -> None:
     super().__post_init__()

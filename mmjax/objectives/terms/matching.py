@@ -1,4 +1,4 @@
-"""Image-text matching: does this image belong to this text?"""
+"""Image-text matching term."""
 
 import dataclasses
 from typing import Any
@@ -16,14 +16,14 @@ from mmjax.types import Encoded
 
 @dataclasses.dataclass(frozen=True)
 class Matching(ExampleTerm):
-  """Image-text matching: the pair, and two wrong pairs made of it (Li et al. 2021, ALBEF, eq. 4)."""
+  """Image-text matching: a pair, and two wrong pairs made from it (Li et al. 2021, ALBEF, eq. 4)."""
 
   group: int = 16
-  """Consecutive rows that are each other's negatives; they go through the network together on one device."""
+  """Number of consecutive rows that are negatives of each other. They are in one microbatch on one device."""
   hard: bool = True
-  """Draw negatives from softmax(similarity); otherwise uniformly."""
+  """Sample negatives from softmax(similarity). False: uniformly."""
   mask_same_concept: bool = True
-  """No negatives that mean the same (equal batch["concept"])."""
+  """Exclude negatives with the same meaning (equal batch["concept"])."""
 
   @property
   def name(self) -> str:

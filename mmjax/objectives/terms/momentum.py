@@ -1,4 +1,4 @@
-"""Contrast with a momentum encoder and a queue of what it said."""
+"""Contrastive term with a momentum encoder and a queue of its embeddings."""
 
 import dataclasses
 import math
@@ -17,16 +17,17 @@ from mmjax.objectives.terms.sharded import over_shards
 
 @dataclasses.dataclass(frozen=True)
 class MomentumContrastive(BatchTerm):
-  """Contrast with the moving average's embeddings of this batch and of earlier ones (ALBEF, eq. 2 and 6)."""
+  """Contrastive loss with embeddings of the moving average, of this batch and of earlier ones (ALBEF, eq. 2 and 6)."""
 
   between: tuple[str, str] = ("image", "text")
-  """The two embeddings that are compared."""
+  """Names of the two arrays whose embeddings are compared."""
   queue_size: int = 65_536
-  """Number of embeddings of earlier batches that each side is compared with as well."""
+  """Number of embeddings of earlier batches in the queue of each side."""
   alpha: tuple[tuple[int, float], ...] = ((0, 0.4),)
-  """(step, share) points: the moving average's similarities are that share of the target (ALBEF: to .4 in an epoch)."""
+  """(step, share) points. The similarities of the moving average are this share of the target (ALBEF: 0 to .4 in one
+  epoch)."""
   mask_same_concept: bool = False
-  """Leave out the columns that mean the same (equal batch["concept"])."""
+  """Exclude negatives with the same meaning (equal batch["concept"])."""
 
   @property
   def name(self) -> str:
@@ -45,7 +46,7 @@ class MomentumContrastive(BatchTerm):
     return AVERAGE
 
   def memory(self, embed_dim: int) -> tuple[Queue, Queue]:
-    """Two empty queues, one per side."""
+    """Make two empty queues, one per side."""
     return Queue.empty(self.queue_size, embed_dim), Queue.empty(self.queue_size, embed_dim)
 
   def chance(self, batch_size: int, model: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""Losses over all pairs of a batch with their settings, as a configuration lists them."""
+"""Configurations of pairwise losses: losses over all pairs of a batch, with their settings."""
 
 import dataclasses
 import math
@@ -15,37 +15,41 @@ from mmjax.objectives.variants import dcl_loss, focal_loss
 class PairLoss(Kind):
   """A loss between two embeddings of every example. Contrastive calls it.
 
-  A script's own is a frozen dataclass that inherits from this one and defines `__call__`. Its fields are its settings.
-  Give it to `main(EXPERIMENT, kinds=(Mine,))`, so that `--objectives.0.loss mine` finds it.
+  A script can define its own: a frozen dataclass that inherits from this class and defines `__call__`. Its fields are
+  the settings. Pass it to `main(EXPERIMENT, kinds=(Mine,))`, so that `--objectives.0.loss mine` chooses it.
   """
 
   needs_bias: ClassVar[bool] = False
-  """The model must have a logit bias."""
+  """True if the model must have a logit bias."""
 
   @property
   def name(self) -> str:
-    """The first part of the term's name in the log."""
+    """First part of the name of the term in the log."""
     return option_name(type(self))
 
   def __call__(self, *embeddings: Any, **pairs: Any) -> Any:
-    """Returns the mean over the global batch, the same on every device.
+    """Compute the mean of the loss over the global batch. It is the same on every device.
+
+    A subclass names the arguments that it uses, and ends its signature with `**_`. A loss that ignores `axis_name` sees
+    only the examples of one device.
 
     Args:
       *embeddings: two arrays [batch, dim], the unit-norm float32 embeddings of the local rows.
-      **pairs: `logit_scale`, `logit_bias`, `ids` (equal numbers: not each other's negatives; None: all are), `labels`
-        (equal numbers: positives), `axis_name` (mesh axes of the batch), `tile_size`. Name those that are used and end
-        the signature with `**_`. A loss that ignores `axis_name` sees the examples of one device only.
+      **pairs: the other arguments. `logit_scale` and `logit_bias`: scale and bias of the logits. `ids`: rows with equal
+        numbers are not negatives of each other; None: all other rows are negatives. `labels`: rows with equal numbers
+        are positives of each other. `axis_name`: mesh axes of the batch. `tile_size`: rows and columns of the
+        similarity matrix in memory at once.
     """
     raise NotImplementedError
 
   def chance(self, batch_size: int) -> float | None:
-    """The loss where every pair looks the same; None where no closed form is known."""
+    """Loss if all similarities are equal. None if no closed form is known."""
     return None
 
 
 @dataclasses.dataclass(frozen=True)
 class Softmax(PairLoss):
-  """CLIP: the right partner among all (Radford et al. 2021)."""
+  """Softmax cross-entropy of the correct pair among all pairs (Radford et al. 2021, CLIP)."""
 
   def __call__(self, image, text, *, logit_scale, ids, axis_name, tile_size, **_):
     return clip_loss(image, text, logit_scale=logit_scale, ids=ids, axis_name=axis_name, tile_size=tile_size)
@@ -56,7 +60,7 @@ class Softmax(PairLoss):
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid(PairLoss):
-  """SigLIP: every pair is right or wrong by itself (Zhai et al. 2023). Set model.init_logit_bias."""
+  """Binary cross-entropy of every pair (Zhai et al. 2023, SigLIP). Set model.init_logit_bias."""
 
   needs_bias: ClassVar[bool] = True
 
@@ -72,7 +76,7 @@ class Sigmoid(PairLoss):
 
 @dataclasses.dataclass(frozen=True)
 class Dcl(PairLoss):
-  """Decoupled: the positive is not in the denominator (Yeh et al. 2022)."""
+  """Softmax without the positive pair in the denominator (Yeh et al. 2022, decoupled contrastive learning)."""
 
   def __call__(self, image, text, *, logit_scale, ids, axis_name, tile_size, **_):
     return dcl_loss(image, text, logit_scale=logit_scale, ids=ids, axis_name=axis_name, tile_size=tile_size)
@@ -83,11 +87,11 @@ class Dcl(PairLoss):
 
 @dataclasses.dataclass(frozen=True)
 class Focal(PairLoss):
-  """Sigmoid with easy pairs turned down by (1 - p)^gamma (Lin et al. 2017). Set model.init_logit_bias."""
+  """Sigmoid with easy pairs weighted down by (1 - p)^gamma (Lin et al. 2017). Set model.init_logit_bias."""
 
   needs_bias: ClassVar[bool] = True
   gamma: float = 2.0
-  """0 is Sigmoid."""
+  """Exponent of the weight of easy pairs. 0 is Sigmoid."""
 
   def __call__(self, image, text, *, logit_scale, logit_bias, ids, axis_name, tile_size, **_):
     settings = dict(logit_scale=logit_scale, logit_bias=logit_bias, gamma=self.gamma)
@@ -96,10 +100,10 @@ class Focal(PairLoss):
 
 @dataclasses.dataclass(frozen=True)
 class Hinge(PairLoss):
-  """Hinge against every negative, on cosines (Kiros et al. 2014)."""
+  """Hinge loss with all negatives, on cosines (Kiros et al. 2014)."""
 
   margin: float = 0.2
-  """A negative must be this much less similar than the pair."""
+  """Margin between the cosines of the pair and of a negative."""
 
   def __call__(self, image, text, *, ids, axis_name, tile_size, **_):
     return hinge_loss(image, text, margin=self.margin, ids=ids, axis_name=axis_name, tile_size=tile_size)
@@ -110,10 +114,10 @@ class Hinge(PairLoss):
 
 @dataclasses.dataclass(frozen=True)
 class Triplet(PairLoss):
-  """Hinge against the hardest negative of the global batch, on cosines (Faghri et al. 2018, VSE++)."""
+  """Hinge loss with the hardest negative of the global batch, on cosines (Faghri et al. 2018, VSE++)."""
 
   margin: float = 0.2
-  """The negative must be this much less similar than the pair."""
+  """Margin between the cosines of the pair and of the negative."""
 
   def __call__(self, image, text, *, ids, axis_name, tile_size, **_):
     return triplet_loss(image, text, margin=self.margin, ids=ids, axis_name=axis_name, tile_size=tile_size)
@@ -124,12 +128,12 @@ class Triplet(PairLoss):
 
 @dataclasses.dataclass(frozen=True)
 class SemiHard(PairLoss):
-  """Hinge against the hardest negative that is no more similar than the pair (Schroff et al. 2015, FaceNet)."""
+  """Hinge loss with the hardest negative that is not more similar than the pair (Schroff et al. 2015, FaceNet)."""
 
   margin: float = 0.2
-  """The negative must be this much less similar than the pair."""
+  """Margin between the cosines of the pair and of the negative."""
   slack: float = 0.0
-  """Negatives may be this much more similar than the pair: 0 is semi-hard, 2 is Triplet."""
+  """Negatives may be more similar than the pair by this much. 0 is semi-hard, 2 is Triplet."""
 
   def __call__(self, image, text, *, ids, axis_name, tile_size, **_):
     settings: Any = dict(margin=self.margin, slack=self.slack)
@@ -141,7 +145,7 @@ class Align(PairLoss):
   """Softmax with label smoothing (Jia et al. 2021, ALIGN)."""
 
   label_smoothing: float = 0.1
-  """Share of the target that is spread evenly over all columns."""
+  """Share of the target that is spread uniformly over all columns."""
 
   def __call__(self, image, text, *, logit_scale, ids, axis_name, tile_size, **_):
     settings = dict(logit_scale=logit_scale, label_smoothing=self.label_smoothing)
@@ -153,7 +157,7 @@ class Align(PairLoss):
 
 @dataclasses.dataclass(frozen=True)
 class Unicl(PairLoss):
-  """Pairs with equal labels are all positives (Yang et al. 2022, UniCL)."""
+  """Softmax in which all pairs with equal labels are positives (Yang et al. 2022, UniCL)."""
 
   def __call__(self, image, text, *, logit_scale, labels, axis_name, tile_size, **_):
     return unicl_loss(image, text, labels, logit_scale=logit_scale, axis_name=axis_name, tile_size=tile_size)
@@ -164,7 +168,7 @@ class Unicl(PairLoss):
 
 @dataclasses.dataclass(frozen=True)
 class Supcon(PairLoss):
-  """Supervised contrast within both embeddings together, which share their labels (Khosla et al. 2020)."""
+  """Supervised contrastive loss over the embeddings of both sides together (Khosla et al. 2020)."""
 
   def __call__(self, image, text, *, logit_scale, labels, axis_name, tile_size, **_):
     return supcon_views_loss(image, text, labels, logit_scale=logit_scale, axis_name=axis_name, tile_size=tile_size)

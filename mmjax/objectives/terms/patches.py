@@ -1,4 +1,4 @@
-"""Terms about hidden patches: masked image modelling, and masked multimodal modelling."""
+"""Loss terms for masked image modelling and masked multimodal modelling."""
 
 import dataclasses
 from typing import Any, Literal
@@ -23,17 +23,17 @@ from mmjax.types import Encoded
 
 @dataclasses.dataclass(frozen=True)
 class MaskedPatches(ExampleTerm):
-  """Masked image modelling: hidden patches, guessed from the others (SimMIM, BEiT, FLAVA's MIM)."""
+  """Masked image modelling: masked patches are predicted from the others (SimMIM, BEiT, FLAVA's MIM)."""
 
   rate: float = 0.4
-  """Share of the patches that is hidden (FLAVA: .4; SimMIM: .6)."""
+  """Share of masked patches (FLAVA: .4; SimMIM: .6)."""
   blocks: bool = True
-  """Hide rectangles (BEiT, FLAVA); otherwise single patches (MAE, SimMIM)."""
+  """Mask rectangles of patches (BEiT, FLAVA). False: single patches (MAE, SimMIM)."""
   target: Literal["normalized", "pixels"] = "normalized"
-  """What is guessed where the model has no visual codes: pixels, each patch normalised (MAE), or as they are."""
+  """Target of a model without visual codes: pixels, normalised per patch (MAE) or unchanged."""
   codebook: str = ""
-  """An .npy file of codes [codes, patch^2 * 3] (mmjax.objectives.codebook) for a model with num_codes: which of them
-  a patch is nearest to is then guessed."""
+  """An .npy file of codes [codes, patch^2 * 3] (mmjax.objectives.codebook), for a model with num_codes. The target of a
+  patch is then its nearest code."""
 
   @property
   def name(self) -> str:
@@ -56,7 +56,14 @@ class MaskedPatches(ExampleTerm):
     return {"loss": self.guess(forward, image, hidden, fused=False)}
 
   def guess(self, forward: Forward, image: Encoded, hidden: Bool[Array, "batch p"], *, fused: bool) -> ExampleLosses:
-    """What guessing the hidden patches costs, from tokens of which the last are the patches'."""
+    """Compute the loss of the predictions of masked patches.
+
+    Args:
+      forward: outputs of the model.
+      image: encoding of the masked images. Its last tokens are those of the patches.
+      hidden: True for masked patches.
+      fused: True if the tokens went through the fusion.
+    """
     said = forward.model.patch_logits(image.tokens[:, -hidden.shape[1] :], fused=fused)
     truth = patchify(forward.batch["image"], forward.model.config.image.patch_size)
     if self.codebook:
@@ -66,13 +73,13 @@ class MaskedPatches(ExampleTerm):
 
 @dataclasses.dataclass(frozen=True)
 class MaskedBoth(MaskedPatches):
-  """Masked multimodal modelling: hidden words and hidden patches, each guessed from both (FLAVA, section 3.1).
+  """Masked multimodal modelling: masked words and patches are predicted from image and text (FLAVA, section 3.1).
 
-  The loss is the sum of the two, which are logged beside it.
+  The loss is the sum of the losses of words and patches, which are logged as well.
   """
 
   word_rate: float = 0.15
-  """Share of the words that is hidden."""
+  """Share of masked words."""
 
   @property
   def name(self) -> str:
@@ -103,7 +110,14 @@ class MaskedBoth(MaskedPatches):
 
 
 def hide_patches(forward: Forward, rate: float, blocks: bool) -> tuple[Encoded, Bool[Array, "batch patches"]]:
-  """The batch's pictures with patches hidden, and which; terms that hide alike share them."""
+  """Encode the images with masked patches. Terms with the same settings share the result.
+
+  Args:
+    forward: outputs of the model.
+    rate: share of masked patches.
+    blocks: mask rectangles of patches.
+  Returns: (encoding, True for masked patches).
+  """
 
   def compute() -> tuple[Encoded, Bool[Array, "batch patches"]]:
     grid, keys = forward.model.config.image.grid, forward.keys("hidden patches")
@@ -114,5 +128,5 @@ def hide_patches(forward: Forward, rate: float, blocks: bool) -> tuple[Encoded, 
 
 
 def read_codebook(path: str) -> Float[Array, "codes pixels"]:
-  """The codes of an .npy file; pickles in it are refused."""
+  """Read the codes of an .npy file. Files with pickled objects are errors."""
   return jnp.asarray(np.load(path, allow_pickle=False), jnp.float32)

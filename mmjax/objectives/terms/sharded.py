@@ -1,4 +1,4 @@
-"""A function of a device's own rows, run on every device of the mesh."""
+"""Execution of a function on the local rows of every device of a mesh."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,15 +12,16 @@ from mmjax.objectives.terms.base import Whole
 def over_shards(
   local: Callable[..., Any], whole: Whole, rows: Sequence[Any], shared: Sequence[Any], *, by_row: bool = False
 ) -> Any:
-  """Runs `local(*rows, *shared)` under shard_map.
+  """Run `local(*rows, *shared)` under shard_map.
 
   Args:
-    local: sees the rows of one device. It reduces over `whole.axes` itself, so that its (first) result is the same
+    local: function of the rows of one device. It must reduce over `whole.axes`, so that its scalar result is the same
       on every device.
-    whole: the mesh, and the axes that the batch is split over.
-    rows: pytrees of arrays [global batch, ...], split over the batch axes.
-    shared: pytrees of arrays that every device has whole.
-    by_row: `local` returns (scalar, pytree of arrays [rows, ...]); otherwise the scalar alone.
+    whole: inputs of the term, with the mesh and the axes of the batch.
+    rows: pytrees of arrays [global batch, ...], which are split over the axes of the batch.
+    shared: pytrees of arrays that are replicated.
+    by_row: True if `local` returns (scalar, pytree of arrays [rows, ...]). False: only the scalar.
+  Returns: the result of `local`, with rows of the global batch.
   """
   split, same = PartitionSpec(whole.axes), PartitionSpec()
   specs = (*[split] * len(rows), *[same] * len(shared))

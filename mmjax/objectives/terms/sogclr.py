@@ -1,4 +1,4 @@
-"""Contrast that is unbiased at small batches: a normaliser per example, kept from epoch to epoch."""
+"""Contrastive term for small batches: every example keeps a normaliser from epoch to epoch."""
 
 import dataclasses
 from typing import Any
@@ -19,18 +19,19 @@ Normalisers = tuple[Float[Array, "examples"], Float[Array, "examples"]]
 
 @dataclasses.dataclass(frozen=True)
 class Sogclr(BatchTerm):
-  """Softmax contrast with a moving normaliser per example (Yuan et al. 2022, alg. 1; FastCLIP, Wei et al. 2024).
+  """Softmax contrastive loss with a moving normaliser per example (Yuan et al. 2022, alg. 1; Wei et al. 2024).
 
-  CLIP's denominator is the batch's, which is a poor estimate of the data set's where the batch is small. Here each
-  example keeps a moving average of its own denominator: 8 bytes per example, indexed by its number in the source.
+  CLIP computes the denominator over the batch. For a small batch, this is a poor estimate of the denominator over the
+  dataset. Here every example keeps a moving average of its denominators: 8 bytes per example, at its index in the
+  source.
   """
 
   between: tuple[str, str] = ("image", "text")
-  """The two embeddings that are compared."""
+  """Names of the two arrays whose embeddings are compared."""
   gamma: tuple[tuple[int, float], ...] = ((0, 0.8),)
-  """(step, share) points: this batch's share of the moving average, in (0, 1]; 1 is the batch alone."""
+  """(step, share) points. Share of the current batch in the moving average, in (0, 1]. 1: only the current batch."""
   examples: int = 0
-  """Number of training examples; 0: taken from the data."""
+  """Number of training examples. 0: read from the data."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -55,9 +56,9 @@ class Sogclr(BatchTerm):
     return dataclasses.replace(self, examples=num_records)
 
   def memory(self, embed_dim: int) -> Normalisers:
-    """Logarithms of the normalisers of rows and of columns; -inf: never seen."""
+    """Make the logarithms of the normalisers of rows and of columns: -inf before the first step."""
     if not self.examples:
-      raise ConfigError(f"{self.name} keeps a number per training example: set its `examples` to how many there are")
+      raise ConfigError(f"{self.name} keeps a value per training example: set `examples` to their number")
     empty = lambda: jnp.full(self.examples, -jnp.inf, jnp.float32)
     return empty(), empty()
 

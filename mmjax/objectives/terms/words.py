@@ -1,4 +1,4 @@
-"""Terms about words: masked language modelling, next sentence prediction, captioning."""
+"""Loss terms for text: masked language modelling, next sentence prediction and captioning."""
 
 import dataclasses
 import math
@@ -24,7 +24,14 @@ from mmjax.types import Encoded
 
 
 class Hidden(NamedTuple):
-  """A text with some words hidden, as the model reads it alone, and the places that are asked for."""
+  """Texts with masked words.
+
+  Attributes:
+    text: their encoding, without an image.
+    positions: positions of the words to predict, padded to a fixed number.
+    chosen: True for positions that are not padding.
+    ids: original token ids at the positions.
+  """
 
   text: Encoded
   positions: Int[Array, "batch most"]
@@ -33,7 +40,13 @@ class Hidden(NamedTuple):
 
 
 def hide_words(forward: Forward, rate: float, segments: bool) -> Hidden:
-  """The batch's texts with words hidden; terms that hide at the same rate share them. Asks for encode_words."""
+  """Mask words of the texts, and encode them with `encode_words`. Terms with the same settings share the result.
+
+  Args:
+    forward: outputs of the model.
+    rate: share of masked words.
+    segments: True if the texts are pairs of sentences, and the model reads their segments.
+  """
 
   def compute() -> Hidden:
     ids, text = forward.batch["text"], forward.model.config.text
@@ -57,16 +70,17 @@ def hide_words(forward: Forward, rate: float, segments: bool) -> Hidden:
 
 @dataclasses.dataclass(frozen=True)
 class MaskedWords(ExampleTerm):
-  """Masked language modelling, from words and image (Devlin et al. 2019; Li et al. 2021, ALBEF, eq. 3)."""
+  """Masked language modelling from text and image (Devlin et al. 2019; Li et al. 2021, ALBEF, eq. 3)."""
 
   image: bool = True
-  """Guess from the picture as well; otherwise from the text alone (BERT)."""
+  """Predict from text and image. False: from the text only (BERT)."""
   rate: float = 0.15
-  """Share of the words that is hidden; of these 80% become the mask token, 10% another word, 10% stay."""
+  """Share of masked words. 80% of them become the mask token, 10% another word, and 10% stay unchanged."""
   segments: bool = False
-  """The text is a pair of sentences, whose segments the model is told."""
+  """True if the text is a pair of sentences, and the model reads their segments."""
   alpha: tuple[tuple[int, float], ...] = ()
-  """(step, share) points: the moving average's guesses are that share of the target (ALBEF: to .4 in an epoch)."""
+  """(step, share) points. The predictions of the moving average are this share of the target (ALBEF: 0 to .4 in one
+  epoch). Empty: no teacher."""
 
   @property
   def name(self) -> str:
@@ -117,10 +131,10 @@ class MaskedWords(ExampleTerm):
 
 @dataclasses.dataclass(frozen=True)
 class NextSentence(ExampleTerm):
-  """Next sentence prediction, from the text with words hidden (Devlin et al. 2019, section 3.1)."""
+  """Next sentence prediction from the text with masked words (Devlin et al. 2019, section 3.1)."""
 
   rate: float = 0.15
-  """As that of MaskedWords beside it: the two then read the same hidden text, which is encoded once."""
+  """Share of masked words. With the rate of MaskedWords, both terms share one masked text and its encoding."""
 
   @property
   def name(self) -> str:
@@ -153,14 +167,14 @@ class NextSentence(ExampleTerm):
 
 @dataclasses.dataclass(frozen=True)
 class Caption(ExampleTerm):
-  """Captioning: each next word, from those before it and the image (CoCa, Yu et al. 2022, eq. 4; BLIP's LM)."""
+  """Captioning: each next word is predicted from the words before it and the image (Yu et al. 2022, CoCa, eq. 4)."""
 
   image: bool = True
-  """Say it of the picture; otherwise of nothing (GPT)."""
+  """Predict from words and image. False: from the words only (GPT)."""
   label_smoothing: float = 0.0
-  """Share of the target that is spread over the vocabulary (BLIP: .1)."""
+  """Share of the target that is spread uniformly over the vocabulary (BLIP: .1)."""
   per: Literal["example", "token"] = "token"
-  """What weighs the same: every text, or every token."""
+  """Unit of equal weight in the mean: every example, or every token."""
 
   @property
   def name(self) -> str:
@@ -185,7 +199,7 @@ class Caption(ExampleTerm):
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     ids, pad_id = forward.batch["text"], forward.model.config.text.pad_id
     image = forward.encoded["image"] if self.image else None
-    known = forward.encoded.get("text") if self.image else None  # there if another term asked for it
+    known = forward.encoded.get("text") if self.image else None  # present if another term reads it
     logits = forward.model.decode(ids, image, rng=forward.rng, text=known)
     return {"loss": caption_loss(logits, ids, pad_id=pad_id, label_smoothing=self.label_smoothing, per=self.per)}
 
@@ -194,6 +208,11 @@ class Caption(ExampleTerm):
 
 
 def share(right: Bool[Array, "batch most"], counted: Bool[Array, "batch most"]) -> tuple[Array, Array]:
-  """(share of the places that count where `right`, how many count), so that the batch's mean is over places."""
+  """(accuracy over counted positions, their number) per example. The mean over a batch is then over positions.
+
+  Args:
+    right: True for correct predictions.
+    counted: True for positions that count.
+  """
   count = counted.sum(1, dtype=jnp.float32)
   return (right & counted).sum(1, dtype=jnp.float32) / jnp.maximum(count, 1.0), count
