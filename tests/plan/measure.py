@@ -44,7 +44,7 @@ def main(devices: int) -> None:
   state = jax.tree.map(filled, training.shapes, training.shardings)
   batch = {name: filled(shape, shape.sharding) for name, shape in arguments.items()}
   for _ in range(2):
-    state, _ = jax.block_until_ready(step(state, batch))
+    state, _ = jax.block_until_ready(step(state, batch, training.step.teachers.params))
   print(status_bytes("VmHWM") - before)
 
 
