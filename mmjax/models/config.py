@@ -1,4 +1,4 @@
-"""The base of the configurations of models."""
+"""Base class of model configurations, and functions on them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from mmjax.kinds import Kind
 
 
 class ModelConfig(Kind):
-  """Configuration of a model: towers, and what reads them. A run's `model` is one of these."""
+  """Base class of model configurations. The field `model` of an experiment holds one."""
 
   def build(self) -> nn.Module:
-    """Returns the linen module, whose one attribute `config` is this configuration."""
+    """Make the linen module. Its only attribute `config` is this configuration."""
     raise NotImplementedError
 
   def example(self, batch_size: int) -> dict[str, Array]:
-    """A batch of zeros with the arrays that the model encodes, for `init`.
+    """Make a batch of zeros with the arrays that the model encodes, for `init`.
 
-    A model with the fields `image` and `text` need not define it.
+    Configurations with the fields `image` and `text` need not define it.
     """
     fields: Any = self
     side = image_size(self)
@@ -30,12 +30,12 @@ class ModelConfig(Kind):
 
 
 def init_params(model: Any, key: Array) -> Any:
-  """Random parameters of a model (a linen module with a ModelConfig)."""
+  """Make random parameters of a model, a linen module with a ModelConfig."""
   return model.init(key, model.config.example(1))["params"]
 
 
 def image_size(config: ModelConfig) -> int:
-  """Height and width of the images that a model takes, in pixels; 0 for a model without images."""
+  """Height and width of the images that a model takes, in pixels. 0 for a model without images."""
   for part in _parts(config):
     if hasattr(part, "image_size"):
       return part.image_size
@@ -43,11 +43,13 @@ def image_size(config: ModelConfig) -> int:
 
 
 def with_vocabulary(config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfig:
-  """The model with its text towers made for a tokenizer.
+  """Set the fields of the text towers that depend on the tokenizer.
 
   Args:
-    config: the model.
-    facts: `vocab_size`, `max_length`, `pad_id`, `eos_id`, `mask_id`, `special_ids`. Each tower takes those it has.
+    config: configuration of the model.
+    facts: values of `vocab_size`, `max_length`, `pad_id`, `eos_id`, `mask_id` and `special_ids`. Each text tower takes
+      those for which it has a field.
+  Returns: the new configuration.
   """
   fields: Any = config
   changes: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""The small interfaces by which terms of a loss and evaluators ask a model.
+"""Protocols: the methods of models that loss terms and evaluators call.
 
-A term names those it needs (`Term.asks`), and a run is refused before its first step where its model lacks one. A model
-satisfies a protocol by having its methods: it inherits from nothing.
+A term lists the protocols that it needs (`Term.asks`). If the model lacks one, the run stops before its first step. A
+model satisfies a protocol if it has the methods. It need not inherit from the protocol.
 """
 
 from typing import Any, Protocol
@@ -14,16 +14,16 @@ from mmjax.types import Batch, Encoded
 
 
 class Encodes(Protocol):
-  """Encodes every array of a batch by its tower."""
+  """Encodes each array of a batch with its tower."""
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]: ...
 
 
 class Compares(Protocol):
-  """Embeds in a shared space."""
+  """Computes embeddings in a shared space."""
 
   def project(self, encoded: dict[str, Encoded]) -> dict[str, Float[Array, "batch dim"]]:
-    """Unit-norm float32 embeddings, by the names of what was encoded."""
+    """Compute unit-norm float32 embeddings, by the names of the encodings."""
     ...
 
   def logit_scale(self) -> Float[Array, ""]: ...
@@ -32,31 +32,36 @@ class Compares(Protocol):
 
 
 class Fuses(Protocol):
-  """Lets modalities read each other."""
+  """Fuses image and text, so that each can attend to the other."""
 
   def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]: ...
 
 
 class Matches(Protocol):
-  """Says whether a fused pair belongs together."""
+  """Classifies fused pairs: 1 if image and text belong together, otherwise 0."""
 
   def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]: ...
 
 
 class GuessesWords(Protocol):
-  """Encodes texts in which words are hidden, and scores words for their places."""
+  """Encodes texts with masked words, and predicts these words."""
 
   def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded: ...
 
   def word_logits(
     self, tokens: Float[Array, "batch places width"], *, fused: bool = True
   ) -> Float[Array, "batch places vocab"]:
-    """`fused` tells a model with two heads (FLAVA) whether the tokens have read another modality."""
+    """Compute the logits of words at some positions.
+
+    Args:
+      tokens: encodings of the positions.
+      fused: True if the tokens went through the fusion. Models with two heads (FLAVA) use it to choose the head.
+    """
     ...
 
 
 class OrdersSentences(Protocol):
-  """Says whether one text follows another."""
+  """Classifies pairs of texts: 1 if the second follows the first, otherwise 0."""
 
   def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded: ...
 
@@ -64,7 +69,7 @@ class OrdersSentences(Protocol):
 
 
 class GuessesPatches(Protocol):
-  """Encodes images in which patches are hidden, and guesses those."""
+  """Encodes images with masked patches, and predicts these patches."""
 
   def encode_patches(
     self, images: Float[Array, "batch height width 3"], hidden: Bool[Array, "batch patches"], *, rng: Rngs = None
@@ -76,7 +81,7 @@ class GuessesPatches(Protocol):
 
 
 class Writes(Protocol):
-  """Predicts each next word, given what is encoded."""
+  """Predicts each next word of a text, with an encoded context."""
 
   def decode(
     self,
@@ -87,25 +92,35 @@ class Writes(Protocol):
     cache: Any = None,
     text: Encoded | None = None,
   ) -> Any:
-    """`text` is what `encode` gave for the same ids. A model whose decoder goes on from it need not encode it again."""
+    """Compute the logits of the next words.
+
+    Args:
+      ids: token ids of the text.
+      context: encoding that the decoder reads, such as that of the image. None: no context. With a cache, pass
+        it only in the first call.
+      rng: one key per example. None: no randomness.
+      cache: keys and values of earlier tokens, from `empty_cache`. None: no cache.
+      text: result of `encode` for the same ids. Models whose decoder starts from it need not compute it again.
+    Returns: logits [batch, length, vocab]; with a cache, (logits, new cache).
+    """
     ...
 
   def empty_cache(self, batch_size: int, length: int) -> Any: ...
 
 
 class Answers(Protocol):
-  """Scores answers to a question."""
+  """Classifies the answer to a question."""
 
   def answer_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch answers"]: ...
 
 
 class Grounds(Protocol):
-  """Says which pixels a question is about."""
+  """Predicts the pixels that are relevant to a question."""
 
   def relevance_logits(self, tokens: Float[Array, "batch places width"]) -> Float[Array, "batch height width"]: ...
 
 
 def missing(model: Any, protocol: type) -> list[str]:
-  """Names of the methods of a protocol that a model (an object or a class) lacks."""
+  """List the methods of a protocol that a model (an object or a class) lacks."""
   names = [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
   return [name for name in names if not callable(getattr(model, name, None))]

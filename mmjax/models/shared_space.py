@@ -1,4 +1,4 @@
-"""Towers of any modalities and the space they share: CLIP (Radford et al. 2021) with any number of encoders."""
+"""Towers of any modalities with a shared embedding space: CLIP (Radford et al. 2021) with any number of encoders."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ Projection = Literal["linear", "affine", "none"]
 
 
 class Member(NamedTuple):
-  """A tower of a shared space, and the map from its pooled vector to the space."""
+  """A tower, and the projection of its pooled vector to the shared space."""
 
   tower: TowerConfig
   projection: Projection
@@ -34,18 +34,18 @@ class Member(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpaceConfig(ModelConfig):
-  """The space that towers share. Raises ValueError for a scale or a bias out of range."""
+  """Settings of the shared space. Raises ValueError if a scale, bias or width does not fit."""
 
   embed_dim: int = 512
-  """Dimension of the common space."""
+  """Dimension of the embeddings."""
   init_logit_scale: float = 1 / 0.07
-  """Similarities are multiplied by it at the start (CLIP: 1 / 0.07; SigLIP: 10)."""
+  """Initial value of the learned factor of the similarities (CLIP: 1 / 0.07; SigLIP: 10)."""
   max_logit_scale: float = 100.0
-  """The learned scale is clipped to this (CLIP, section 2.5)."""
+  """Largest value of the learned scale. It is clipped (CLIP, section 2.5)."""
   init_logit_bias: float | None = None
-  """Start of a learned bias that is added to the logits (SigLIP: -10); None: there is none."""
+  """Initial value of a learned bias of the logits (SigLIP: -10). None: no bias."""
   max_logit_bias: float = 100.0
-  """The learned bias is clipped to this, above and (negative) below."""
+  """Largest absolute value of the learned bias. It is clipped."""
 
   def __post_init__(self) -> None:
     if not 0.0 < self.init_logit_scale <= self.max_logit_scale:
@@ -65,7 +65,7 @@ class SpaceConfig(ModelConfig):
 
   @property
   def members(self) -> dict[str, Member]:
-    """The towers and their projections, by name."""
+    """Towers and their projections, by name."""
     raise NotImplementedError
 
   def example(self, batch_size: int) -> dict[str, Array]:
@@ -74,14 +74,14 @@ class SpaceConfig(ModelConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SharedSpaceConfig(SpaceConfig):
-  """Towers by name, each for the array of that name in a batch, and the space they share."""
+  """Configuration of a model with any towers. A tower encodes the array in the batch that has its name."""
 
   towers: Mapping[str, TowerConfig] = dataclasses.field(
     default_factory=lambda: {"image": ViTConfig(), "text": TextConfig()}, hash=False
   )
-  """The towers. A second view of an array (image2) goes through the tower of the first."""
+  """Towers by name. The second view of an array (image2) is encoded by the tower of the first (image)."""
   projection: Projection = "linear"
-  """From each tower to the space: a linear map, one with a bias, or none (towers of width embed_dim)."""
+  """Projection of each tower to the shared space: linear, affine (with a bias), or none (width embed_dim)."""
 
   @property
   def members(self) -> dict[str, Member]:
@@ -92,7 +92,10 @@ class SharedSpaceConfig(SpaceConfig):
 
 
 class SharedSpace(nn.Module):
-  """Parameters: each tower under its name, NAME_projection/{kernel,bias}, logit_scale (its logarithm), logit_bias."""
+  """Model of a SpaceConfig.
+
+  Parameters: each tower under its name, NAME_projection/{kernel,bias}, logit_scale (its logarithm) and logit_bias.
+  """
 
   config: Any  # a SpaceConfig
 
@@ -110,9 +113,15 @@ class SharedSpace(nn.Module):
       self.bias = self.param("logit_bias", nn.initializers.constant(c.init_logit_bias), ())
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Every array of the batch that has a tower, and second views (image2), by its tower.
+    """Encode every array of the batch that has a tower, and second views (image2).
 
-    Views of one modality go through their tower together; each draws randomness of its own from an example's key.
+    The views of one modality go through their tower in one batch. Each view has its own randomness, from the key of the
+    example.
+
+    Args:
+      batch: arrays by name.
+      rng: one key per example. None: no randomness.
+    Returns: encodings by the names of the arrays.
     """
     towers = list(self.config.members)
     encoded: dict[str, Encoded] = {}
@@ -120,7 +129,7 @@ class SharedSpace(nn.Module):
       views = sorted(name for name in batch if tower_of(name, towers) == tower)
       if views:
         keys = [fold_in(rng, len(towers) * number + stream) for number in range(len(views))]
-        # Views of an example stand side by side, so that a batch split over devices stays where it is.
+        # The views of an example are neighbours, so that no rows move between devices.
         joined = jax.tree.map(_side_by_side, *[(batch[name], key) for name, key in zip(views, keys, strict=True)])
         together = getattr(self, tower)(joined[0], rng=joined[1])
         for number, view in enumerate(views):
@@ -128,36 +137,39 @@ class SharedSpace(nn.Module):
     return encoded
 
   def project(self, encoded: dict[str, Encoded]) -> dict[str, Float[Array, "batch dim"]]:
-    """Unit-norm float32 embeddings of what `encode` gave, by the same names."""
+    """Compute unit-norm float32 embeddings from encodings, by the same names."""
     return {name: normalize(self.embedding(name, e)) for name, e in encoded.items()}
 
   def embedding(self, name: str, encoded: Encoded) -> Float[Array, "batch dim"]:
-    """The embedding of an encoded array, float32 and not unit-norm."""
+    """Project an encoding to the shared space. The embedding is float32 and not unit-norm."""
     projection = getattr(self, f"{tower_of(name, list(self.config.members))}_projection")
     pooled = encoded.pooled.astype(jnp.float32)
     return pooled if projection is None else projection(pooled)
 
   def logit_scale(self) -> Float[Array, ""]:
-    """The factor of similarities, at most max_logit_scale (see `clipped_scale`)."""
+    """Factor of the similarities, at most max_logit_scale (see `clipped_scale`)."""
     return clipped_scale(self.log_scale, self.config.max_logit_scale)
 
   def logit_bias(self) -> Float[Array, ""]:
-    """The bias of the logits, at most max_logit_bias either way; 0 where the model has no bias."""
+    """Bias of the logits, clipped to +-max_logit_bias. 0 for a model without a bias."""
     if self.config.init_logit_bias is None:
       return jnp.zeros((), jnp.float32)
     return clipped_bias(self.bias, self.config.max_logit_bias)
 
   def __call__(self, batch: Batch) -> dict[str, Float[Array, "batch dim"]]:
-    """Runs everything once, for `init`."""
+    """Run all parts once, for `init`."""
     return self.project(self.encode(batch))
 
 
 def tower_of(name: str, towers: list[str]) -> str | None:
-  """The tower of an array: of its own name, or, for a second view (image2), of the name without the number."""
+  """Return the name of the tower of an array: its name, or for a second view (image2) the name without the number.
+
+  None if there is no such tower.
+  """
   first = name if name in towers else name.rstrip("0123456789")
   return first if first in towers else None
 
 
 def _side_by_side(*views: Array) -> Array:
-  """Arrays [batch, ...] to one [batch * views, ...] in which the rows of one example are neighbours."""
+  """Combine arrays [batch, ...] into one [batch * views, ...] in which the views of an example are neighbours."""
   return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])

@@ -1,4 +1,4 @@
-"""An image tower, a text tower and a common space: CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023)."""
+"""Models with an image tower and a text tower: CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023)."""
 
 import dataclasses
 
@@ -15,16 +15,17 @@ from mmjax.nn.stochastic import Rngs
 
 @dataclasses.dataclass(frozen=True)
 class TwoTowerConfig(SpaceConfig):
-  """An image tower, a text tower, and the space they share. Raises ValueError for a scale out of range."""
+  """Configuration of an image tower and a text tower. Raises ValueError if a scale or bias is out of range."""
 
   image: TowerConfig = ViTConfig()
-  """The image tower."""
+  """Image tower."""
   text: TowerConfig = TextConfig()
-  """The text tower."""
+  """Text tower."""
   image_projection: Projection = "linear"
-  """From the image tower to that space: a linear map, one with a bias, or none (SigLIP: the tower's own width)."""
+  """Projection of the image tower to the shared space: linear, affine (with a bias), or none (SigLIP), which
+  needs a tower of width embed_dim."""
   text_projection: Projection = "linear"
-  """From the text tower to that space: a linear map, one with a bias (SigLIP), or none."""
+  """Projection of the text tower to the shared space: linear, affine (with a bias; SigLIP), or none."""
 
   @property
   def members(self) -> dict[str, Member]:
@@ -35,16 +36,19 @@ class TwoTowerConfig(SpaceConfig):
 
 
 class TwoTower(SharedSpace):
-  """Parameters: image, text, {image,text}_projection/{kernel,bias}, logit_scale (its logarithm), logit_bias."""
+  """Model of a TwoTowerConfig.
+
+  Parameters: image, text, {image,text}_projection/{kernel,bias}, logit_scale (its logarithm) and logit_bias.
+  """
 
   config: TwoTowerConfig
 
   def encode_image(
     self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None
   ) -> Float[Array, "batch dim"]:
-    """Embeddings of normalised images, float32 and not unit-norm."""
+    """Compute embeddings of normalised images. They are float32 and not unit-norm."""
     return self.embedding("image", self.image(images, rng=rng))
 
   def encode_text(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Float[Array, "batch dim"]:
-    """Embeddings of token ids, float32 and not unit-norm."""
+    """Compute embeddings of texts from token ids. They are float32 and not unit-norm."""
     return self.embedding("text", self.text(ids, rng=rng))
