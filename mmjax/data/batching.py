@@ -1,4 +1,4 @@
-"""One batch out of positions in the endless order: what a worker does, with no state that a result depends on."""
+"""Work of a data worker: make a batch from positions in the endless order. Results depend on no state."""
 
 import logging
 from collections.abc import Mapping
@@ -16,12 +16,18 @@ from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import ExampleRng
 
 _MOST_CHECKED = 100_000
-_MAX_BAD = 1000  # one after the other, and the data is not what it should be
+_MAX_BAD = 1000  # bad records in a row; with more, the dataset as a whole is wrong
 log = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
-  """A batch on its way to the consumer: `batch`, or the `error` that stopped it, and the bad records met."""
+  """Result of a worker.
+
+  Attributes:
+    batch: arrays by name. Empty after an error.
+    bad: messages about bad records.
+    error: message of the error that stopped the batch, or None.
+  """
 
   batch: dict[str, np.ndarray]
   bad: list[str]
@@ -29,35 +35,35 @@ class Prepared(NamedTuple):
 
 
 def row_shapes(config: DataConfig, image_size: int, records: Any = None) -> Shapes:
-  """Shape and dtype of one row of every array in a batch, by name.
+  """Return shape and dtype of one row of every array in a batch, by name.
 
   Args:
-    config: columns and text lengths.
-    image_size: height and width of an image.
-    records: the open source, where there is one.
-  Raises: DataError where two columns give an array of one name.
+    config: settings of the data, with the columns and text lengths.
+    image_size: height and width of images.
+    records: the open source. None: what the configured source gives, which need not be open.
+  Raises: DataError: two columns have an array of the same name.
   """
   shapes: Shapes = dict.fromkeys(("index", "concept"), ((), np.int32))
   for name, column in run_columns(config, records).items():
     for array, shape in column.arrays(name, Making(config, image_size)).items():
       if array in shapes:
-        raise DataError(f"--data.columns: {name!r} gives an array {array!r}, which there is already. Rename a column.")
+        raise DataError(f"--data.columns: {name!r} gives an array {array!r}, which exists already. Rename a column.")
       shapes[array] = shape
   return shapes
 
 
 class Batcher:
-  """Positions of the endless order to a batch of training examples.
+  """Makes batches of training examples from positions in the endless order.
 
-  Decoded images and tokenized texts are remembered, which changes the speed and nothing else.
+  Decoded images and tokenized texts are cached, which affects only the speed.
 
   Args:
-    config: columns, augmentation, and what happens to bad records.
+    config: settings of the data: columns, augmentation and the treatment of bad records.
     source: the records.
-    tokenizer: makes ids of texts; None where no column is text.
-    image_size: height and width of the images.
-    seed: of augmentation and sampling.
-    fitted: what columns learnt of the data, by name.
+    tokenizer: tokenizer of the run. None for a run without text columns.
+    image_size: height and width of images.
+    seed: seed of augmentation and sampling.
+    fitted: values that columns learned from the data, by column name.
   """
 
   def __init__(
@@ -78,7 +84,10 @@ class Batcher:
     self._checked: set[int] = set()
 
   def __call__(self, epochs: np.ndarray, indices: np.ndarray) -> Prepared:
-    """The examples (epoch, index), row by row. Bad records stop it, or are replaced by the next good one."""
+    """Make a batch with one row per example (epoch, index).
+
+    A bad record ends the batch with an error. With data.on_bad_record "skip", the next good record replaces it.
+    """
     rows = len(indices)
     batch = {name: np.empty(rows, np.int32) for name in ("index", "concept")}
     buffers = [maker.begin(rows) for maker in self._makers]

@@ -1,4 +1,4 @@
-"""Records in order, once, in batches of one size: the input of evaluation."""
+"""Batches for evaluation: all records once, in order, in batches of one size."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -24,22 +24,23 @@ def evaluation_batches(
   columns: Mapping[str, Column] | None = None,
   fitted: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-  """Batches of "index", "concept", "valid", and the arrays of the columns.
+  """Make batches with the arrays "index", "concept" and "valid", and those of the columns.
 
-  The last batch is filled up by repeating its last record; `valid` (bool) is False for the repetitions. All are arrays,
-  but for images and masks: they are LazyRows, and decoded where they are asked for.
+  The last batch is padded with its last record. `valid` (bool) is False for the padding. Images and masks are LazyRows,
+  which are decoded when they are read.
 
   Args:
     source: the records.
-    transform: mmjax.data.eval_transform(...).
-    tokenizer: makes ids of texts.
-    batch_size: rows of every batch.
-    caption: chooses a record's caption; by default its first main caption.
-    columns: by name; those of the source where it is None.
-    fitted: what columns learnt of the training data, by name.
+    transform: transform of images, from mmjax.data.eval_transform. None for data without images.
+    tokenizer: tokenizer of the run. None for data without text.
+    batch_size: number of rows of every batch.
+    caption: function that chooses the caption of a record. None: the first main caption.
+    columns: columns by name. None: those of the source.
+    fitted: values that columns learned from the training data, by column name.
 
   Raises:
-    DataError: a record without caption, by name; where it is asked for, an unreadable image.
+    DataError: a record lacks a field, such as its caption, or (when it is read) an image is damaged. The message names
+      the record.
   """
   choose = caption or (lambda record: record["captions"][PRIMARY][0])
   columns = columns_of_features(source_features(source)) if columns is None else columns

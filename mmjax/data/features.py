@@ -1,4 +1,4 @@
-"""The columns of a run's data: those that the configuration names, or those of its source."""
+"""Columns of a run: those in its configuration, or those of its source."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,22 +14,22 @@ from mmjax.kinds import option_name
 
 
 def config_features(config: DataConfig) -> tuple[str, ...]:
-  """The entries of a batch of the configured source, without opening it."""
+  """Return the arrays that the configured source fills, without opening it."""
   return config.source.features
 
 
 def source_features(records: Any) -> tuple[str, ...]:
-  """The entries of a batch that records fill: their attribute `features`; image and text where they have none."""
+  """Return the arrays that records fill: their attribute `features`, by default images and captions."""
   return tuple(getattr(records, "features", IMAGE_TEXT))
 
 
 def run_columns(config: DataConfig, records: Any = None) -> Mapping[str, Column]:
-  """The columns of a run, by name: those of `data.columns`, or else of the records, or else of the source.
+  """Return the columns of a run, by name: those of `data.columns`, else of the records, else of the source.
 
   Args:
-    config: the data.
-    records: the open source. Its attribute `features`, if it has one, says what it fills.
-  Raises: DataError where a second view is asked of a source that does not give images with captions.
+    config: settings of the data.
+    records: the open source. Its attribute `features`, if it has one, names the arrays that it fills.
+  Raises: DataError: data.views is 2, but the source has no images with captions.
   """
   if config.columns:
     return config.columns
@@ -38,7 +38,7 @@ def run_columns(config: DataConfig, records: Any = None) -> Mapping[str, Column]
   if config.views == 2:
     if set(columns) != set(IMAGE_TEXT):
       raise DataError(
-        f"--data.views 2 needs an image with captions; --data.source {option_name(type(config.source))} gives "
+        f"--data.views 2 needs images with captions; --data.source {option_name(type(config.source))} gives "
         f"{', '.join(columns)}. Leave --data.views at 1."
       )
     columns |= {"image2": Picture(sibling=True), "text2": Caption()}

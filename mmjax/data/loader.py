@@ -1,4 +1,4 @@
-"""The endless, seeded, resumable stream of training batches. Grain shuffles, works ahead and runs workers."""
+"""Loader: endless, seeded, resumable stream of training batches. Grain prefetches and runs workers."""
 
 import logging
 import math
@@ -20,19 +20,19 @@ from mmjax.data.orphans import end_with_parent
 from mmjax.data.records import Records
 from mmjax.data.tokenizer import Tokenizer
 
-_ENDLESS = 2**40  # batches; Grain wants a number
-_NAMED = 1000  # bad records that are logged, each once; all are counted
-_RESTARTS = 3  # of the workers, without a batch between
+_ENDLESS = 2**40  # number of batches, because Grain needs one
+_NAMED = 1000  # largest number of bad records that are logged, each once; all are counted
+_RESTARTS = 3  # largest number of restarts of the workers without a batch between them
 _SHARED_MEMORY = "/dev/shm"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Rows:
-  """Grain source of one process's rows of each global batch, as (epochs, indices).
+  """Grain source with the rows of one process in each global batch, as (epochs, indices).
 
-  Global batch n holds the positions n * batch_size .. of the order; a process takes a fixed slice of these,
-  so the global order is the same for any number of processes, and an epoch ends inside a batch where it must.
+  Global batch n has the positions from n * batch_size to (n + 1) * batch_size - 1 of the order. A process takes a fixed
+  slice of them, so the global order is the same for any number of processes. An epoch may end inside a batch.
   """
 
   order: Order
@@ -51,14 +51,25 @@ class _Rows:
 
 
 class Loader:
-  """Iterates over host batches without end: dictionaries of image, text, index and concept (see mmjax.types).
+  """Endless iterator over host batches: dictionaries of arrays, such as image, text, index and concept (mmjax.types).
 
-  `get_state` belongs to the last batch that was handed out, however far the workers are ahead; it is
-  independent of the number of workers and processes, so a run may be resumed with others.
+  `get_state` describes the position after the last batch that was returned, even if workers are ahead. It does not
+  depend on the number of workers and processes, so a run may be resumed with other numbers.
+
+  Args:
+    config: settings of the data.
+    source: the records.
+    tokenizer: tokenizer of the run. None for a run without text columns.
+    image_size: height and width of images.
+    batch_size: global batch size.
+    seed: seed of order, augmentation and sampling.
+    process_index: index of this process.
+    process_count: number of processes. Each one gets batch_size / process_count rows.
+    fitted: values that columns learned from the data, by column name.
 
   Attributes:
-    num_bad_records: how many bad records were met and replaced so far (by this process).
-    num_records: in an epoch.
+    num_bad_records: number of bad records that this process has replaced so far.
+    num_records: number of records in an epoch.
   """
 
   def __init__(
@@ -84,7 +95,7 @@ class Loader:
     self.num_bad_records = 0
     self._step = 0
     self._identity = {"seed": seed, "num_records": order.num_records, "batch_size": batch_size}
-    if hasattr(source, "fingerprint"):  # of data that may change its order and keep its size
+    if hasattr(source, "fingerprint"):  # for data whose order can change while its size stays
       self._identity["fingerprint"] = source.fingerprint
     rows = _Rows(order, batch_size, process_index, process_count)
     shapes = row_shapes(config, image_size, source).values()
@@ -111,14 +122,14 @@ class Loader:
     return prepared.batch
 
   def get_state(self) -> dict[str, int]:
-    """Where the stream is: everything needed to continue it exactly, as plain integers."""
+    """Return the position in the stream, as integers, from which `set_state` continues it exactly."""
     return {"step": self._step, "num_bad_records": self.num_bad_records, **self._identity}
 
   def set_state(self, state: dict[str, int]) -> None:
-    """Continues after the batch that was the last one when `get_state` was called.
+    """Continue after the batch that was the last one when `get_state` was called.
 
     Raises:
-      DataError: the state is of other data, another seed or another batch size, so it would not be exact.
+      DataError: the state is of other data, another seed or another batch size, or it is damaged.
     """
     for name, value in self._identity.items():
       if state.get(name) != value:
@@ -133,20 +144,20 @@ class Loader:
     self._step, self.num_bad_records = state["step"], state["num_bad_records"]
 
   def close(self) -> None:
-    """Ends threads and worker processes; the next batch starts them again."""
+    """End threads and worker processes. The next batch starts them again."""
     if self._iterator is not None:
       self._iterator.close()
       self._iterator = None
 
   def _next(self) -> Prepared:
-    """The next batch. Workers that were killed are replaced, and go on where the last batch was."""
+    """Return the next batch. Workers that were killed are restarted after the last batch."""
     for _ in range(_RESTARTS + 1):
       if self._iterator is None:
         self._iterator = self._start()
       try:
         return next(self._iterator)
       except RuntimeError as error:
-        if "terminated unexpectedly" not in str(error):  # what Grain says of a worker that died, and of nothing else
+        if "terminated unexpectedly" not in str(error):  # Grain's message about a worker that died
           raise
         log.warning("A data worker died before batch %d; starting the workers again. %s", self._step, error)
         self.close()
@@ -161,15 +172,17 @@ class Loader:
     batches = self._batches.slice(slice(self._step, _ENDLESS)).to_iter_dataset(reading)
     if self._config.workers:
       if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags; this program has none
+        flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags, which this program lacks
       options = grain.MultiprocessingOptions(self._config.workers, per_worker_buffer_size=ahead)
       batches = WithOptionsIterDataset(batches, DatasetOptions(min_shm_size=self._smallest_shared(ahead)))
       batches = batches.mp_prefetch(options, worker_init_fn=end_with_parent)
     return iter(batches)
 
   def _smallest_shared(self, ahead: int) -> int:
-    """Bytes from which on an array comes from a worker through shared memory: faster than a pipe, and a worker that is
-    killed while it writes one leaves nobody waiting. Containers often have too little of it; then it is not used.
+    """Smallest size in bytes of arrays that workers send through shared memory.
+
+    It is faster than a pipe, and the loader does not hang if a worker is killed while it writes. Containers often have
+    too little shared memory. It is then not used.
     """
     try:
       free = shutil.disk_usage(_SHARED_MEMORY).free
@@ -180,7 +193,7 @@ class Loader:
 
 @dataclass(frozen=True)
 class _Prepare(grain.MapTransform):
-  """The batcher as a Grain transform."""
+  """Grain transform that calls the batcher."""
 
   batcher: Batcher
 
@@ -200,22 +213,23 @@ def make_loader(
   process_count: int | None = None,
   fitted: Mapping[str, Any] | None = None,
 ) -> Loader:
-  """The training batches of a source, sharded over the processes of jax.distributed unless told otherwise.
+  """Make the loader of training batches of a source, split over processes.
 
   Args:
-    config: augmentation, caption sampling, workers, and what happens to bad records.
+    config: settings of the data: columns, augmentation, caption sampling, workers and the treatment of bad records.
     source: the records.
-    tokenizer: makes ids of texts; None where no column is text.
-    image_size: height and width of the pictures in a batch.
-    batch_size: of the global batch; each process gets batch_size / process_count rows.
-    seed: of order, augmentation and caption sampling.
-    process_index: of this process; process_count: of how many.
-    fitted: what columns learnt of the data, by name (mmjax.data.columns).
+    tokenizer: tokenizer of the run. None for a run without text columns.
+    image_size: height and width of images.
+    batch_size: global batch size. Each process gets batch_size / process_count rows.
+    seed: seed of order, augmentation and caption sampling.
+    process_index: index of this process. None: that of JAX.
+    process_count: number of processes. None: that of JAX.
+    fitted: values that columns learned from the data, by column name (mmjax.data.columns).
 
   Raises:
-    DataError: no records, or a batch size the processes cannot share.
+    DataError: there are no records, or process_count does not divide the batch size.
   """
-  import jax  # here, because worker processes import this file and need no JAX
+  import jax  # not at the top: worker processes import this file and need no JAX
 
   return Loader(
     config,

@@ -208,7 +208,7 @@ def _colour(record, shape):
   "change, message",
   [
     ({"trim": True}, r"field `relevance`.*--data.no-trim"),
-    ({"views": 2}, r"--data.views 2 needs an image with captions.*scenes"),
+    ({"views": 2}, r"--data.views 2 needs images with captions.*scenes"),
   ],
 )
 def test_settings_that_cannot_be_honoured_are_refused(config, source, tokenizer, change, message):

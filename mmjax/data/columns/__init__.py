@@ -1,1 +1,1 @@
-"""Columns: what is made of one field of a record."""
+"""Columns: conversion of a field of a record into arrays of a batch."""

@@ -1,4 +1,4 @@
-"""The base of columns: what is made of one field of a record, in training and in evaluation."""
+"""Base class of columns, which convert a field of a record into arrays for training and for evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ import numpy as np
 
 from mmjax.kinds import Kind
 
-if TYPE_CHECKING:  # nothing that only reads a configuration needs them
+if TYPE_CHECKING:  # not imported at run time, so that reading a configuration stays fast
   from mmjax.data.config import DataConfig
   from mmjax.data.tokenizer import Tokenizer
   from mmjax.data.transforms import EvalImage
 
 Shapes = dict[str, tuple[tuple[int, ...], Any]]
-"""Shape and dtype of one row of an array, by the array's name."""
+"""Shape and dtype of one row of each array, by name."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Example:
   """One training example.
 
   Attributes:
-    index: number of the record in its source.
+    index: index of the record in its source.
     record: the record.
-    rng: the example's random numbers. Columns draw from it one after another, in the order of the configuration.
-    siblings: numbers of other records that show the same thing.
-    read: the record of a number.
+    rng: random numbers of the example. The columns draw from it in the order of the configuration.
+    siblings: function that returns the indices of other records of the same thing.
+    read: function that returns the record at an index.
   """
 
   index: int
@@ -38,14 +38,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Making:
-  """What columns may use to make rows for training.
+  """Inputs of columns for training rows.
 
   Attributes:
     data: settings that columns share (augmentation, normalisation, weights of captions, tokenizer).
-    image_size: height and width of the images that the model takes; 0 for none.
-    tokenizer: made from the text columns; None where there is none.
-    fitted: what `Column.fit` gave, by the name of the column.
-    memory: decoded images and tokenized texts, shared by all columns of a worker.
+    image_size: height and width of the images that the model takes. 0 for a model without images.
+    tokenizer: tokenizer of the run. None for a run without text columns.
+    fitted: results of `Column.fit`, by column name.
+    memory: cache of decoded images and tokenized texts, shared by all columns of a worker.
   """
 
   data: "DataConfig"
@@ -57,14 +57,14 @@ class Making:
 
 @dataclass(frozen=True)
 class Evaluating:
-  """What columns may use to make rows for evaluation.
+  """Inputs of columns for evaluation rows.
 
   Attributes:
-    image: the fixed transform of images.
-    tokenizer: None for data without text.
-    caption: chooses one of a record's captions.
-    fitted: what `Column.fit` gave, by the name of the column.
-    first: number of the batch's first record.
+    image: transform of images, without randomness.
+    tokenizer: tokenizer of the run. None for data without text.
+    caption: function that chooses one of the captions of a record.
+    fitted: results of `Column.fit`, by column name.
+    first: index of the first record of the batch.
   """
 
   image: "EvalImage | None"
@@ -78,44 +78,44 @@ class Maker:
   """Makes the arrays of one column for a training batch, row by row."""
 
   def begin(self, rows: int) -> Any:
-    """Returns a buffer for a batch of this many rows."""
+    """Make a buffer for a batch of this many rows."""
     raise NotImplementedError
 
   def fill(self, buffer: Any, row: int, example: Example) -> None:
-    """Puts an example into a row. Raises DataError for a bad record, which names it."""
+    """Write an example to a row of the buffer. Raises DataError, which names the record, if the record is bad."""
     raise NotImplementedError
 
   def end(self, buffer: Any) -> dict[str, np.ndarray]:
-    """The arrays of the batch, by name."""
+    """Return the arrays of the batch, by name."""
     raise NotImplementedError
 
 
 class Column(Kind):
   """Configuration of a column. `data.columns` maps names to columns: `{"image": Picture(), "text": Caption()}`.
 
-  A column of a script's own is a frozen dataclass that defines `arrays` and `row`. It overrides the rest where one
-  array per record, made from the record alone, is not enough.
+  A script can define its own: a frozen dataclass with the methods `arrays` and `row`. It overrides the other methods if
+  one array, made row by row from one record each, is not enough.
   """
 
   def arrays(self, name: str, making: Making) -> Shapes:
-    """Shape and dtype of one row of every array that the column puts into a batch."""
+    """Return shape and dtype of one row of every array that the column adds to a batch."""
     raise NotImplementedError
 
   def row(self, record: Mapping[str, Any], rng: np.random.Generator | None, fitted: Any) -> np.ndarray:
-    """The row of one record.
+    """Make the row of one record.
 
     Args:
-      record: from the source.
-      rng: random numbers for augmentation; None in evaluation, where nothing is random.
-      fitted: what `fit` gave.
-    Raises: DataError for a bad record, which names it.
+      record: record of the source.
+      rng: random numbers for augmentation. None in evaluation, which has no randomness.
+      fitted: result of `fit`.
+    Raises: DataError: the record is bad. The message names it.
     """
     raise NotImplementedError
 
   def fit(self, records: Sequence[Mapping[str, Any]]) -> Any:
-    """Anything the column must know of the training data (means, classes), as JSON values; None: nothing.
+    """Compute values from the training data that the column needs, such as means or classes. They must be JSON values.
 
-    It is saved with the run and given to `row`.
+    They are saved with the run, and passed to `row`. None: the column needs no values.
     """
     return None
 
@@ -126,43 +126,43 @@ class Column(Kind):
 
   @property
   def tokenizes(self) -> bool:
-    """True for a column of text, which the run's tokenizer turns into ids."""
+    """True for a text column, which uses the tokenizer of the run."""
     return False
 
   def check(self, record: Mapping[str, Any]) -> None:
-    """Raises DataError where a record lacks what the column reads. Called once per record."""
+    """Raise DataError if a record lacks a field that the column reads. Called once per record."""
 
   def maker(self, name: str, making: Making) -> Maker:
-    """What makes the column's arrays for training; it is sent to worker processes."""
+    """Return the Maker of the arrays for training. It is sent to worker processes."""
     return _RowByRow(self, name, self.arrays(name, making)[name], making.fitted.get(name))
 
   def evaluated(
     self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating
   ) -> dict[str, Any]:
-    """The column's arrays for evaluation.
+    """Make the arrays for evaluation.
 
     Args:
-      name: of the column.
+      name: name of the column.
       records: the records of a batch.
-      places: for every row of the batch, the place of its record in `records`.
+      places: for every row of the batch, the index of its record in `records`.
       evaluating: transforms and tokenizer.
-    Returns: arrays, or LazyRows that are made when they are read.
+    Returns: arrays, or LazyRows, whose rows are made when they are read.
     """
     rows = np.stack([self.row(record, None, evaluating.fitted.get(name)) for record in records])
     return {name: rows[places]}
 
   def record(self, item: Any) -> Mapping[str, Any]:
-    """A record that holds nothing but this item, for `Run.encode`."""
-    raise NotImplementedError(f"{type(self).__name__} does not say what a record of a single item is")
+    """Make a record with one item, for `Run.encode`."""
+    raise NotImplementedError(f"{type(self).__name__} has no method `record`, which makes a record of one item")
 
   def show(self, record: Mapping[str, Any]) -> str:
-    """The record's field as HTML, for a report."""
+    """Format the field of a record as HTML, for a report."""
     return ""
 
 
 @dataclass(frozen=True)
 class _RowByRow(Maker):
-  """One array, one row of it per record."""
+  """Maker of one array, with one row per record."""
 
   column: Column
   name: str

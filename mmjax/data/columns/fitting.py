@@ -1,4 +1,4 @@
-"""What columns learn of the training data, and the file that keeps it beside a run."""
+"""Values that columns learn from the training data, and the file in the workdir that stores them."""
 
 import json
 from collections.abc import Mapping
@@ -11,19 +11,19 @@ from mmjax.files import write_atomically
 
 
 def fit_columns(columns: Mapping[str, Column], source: Any) -> dict[str, Any]:
-  """What each column that learns of the data has learnt of it, by name, as JSON values."""
+  """Call `fit` of the columns that need it. Returns the results by column name, as JSON values."""
   learnt = {name: column.fit(source) for name, column in columns.items() if column.fits}
-  return json.loads(json.dumps(learnt))  # as it will be read again: tuples are lists
+  return json.loads(json.dumps(learnt))  # the same values as after reading the file: tuples become lists
 
 
 def save_columns(learnt: Mapping[str, Any], path: Path) -> None:
-  """Writes it; nothing where no column learns."""
+  """Write the results of fit_columns. Writes no file if there are none."""
   if learnt:
     write_atomically(path, json.dumps(learnt, indent=2) + "\n")
 
 
 def load_columns(path: Path) -> dict[str, Any]:
-  """What save_columns wrote. Raises DataError, which names the file."""
+  """Read the file of save_columns. Raises DataError, which names the file, if it is damaged."""
   if not path.exists():
     return {}
   try:
@@ -31,5 +31,5 @@ def load_columns(path: Path) -> dict[str, Any]:
   except (OSError, ValueError) as error:
     raise DataError(f"Cannot read {path}: {error}. Restore it from the same run.") from error
   if not isinstance(learnt, dict):
-    raise DataError(f"{path} does not say what columns have learnt. Restore it from the same run.")
+    raise DataError(f"{path} has no values of columns. Restore it from the same run.")
   return learnt

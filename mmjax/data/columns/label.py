@@ -1,4 +1,4 @@
-"""Classes by name."""
+"""Column of class labels."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from mmjax.data.records import concept_number
 
 @dataclasses.dataclass(frozen=True)
 class Label(Column):
-  """A number for the text in a field of a record, int32 []: equal texts have equal numbers."""
+  """Hash of the text in a field of a record, int32 []. Equal texts have equal numbers."""
 
   field: str = "group"
-  """The field of the record; records without it share a number."""
+  """Field of the record. All records without it have the same number."""
 
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((), np.int32)}

@@ -1,4 +1,4 @@
-"""What a worker remembers between batches: it changes the speed and nothing else."""
+"""Cache of a worker. It affects only the speed."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,10 +10,10 @@ MOST_TEXTS = 100_000
 
 
 class Memory:
-  """Decoded images up to a number of bytes, and ids of texts up to a number of texts.
+  """Cache of decoded images and of the token ids of texts.
 
   Args:
-    size: bytes for images.
+    size: bytes for images. The number of texts is limited to MOST_TEXTS.
   """
 
   def __init__(self, size: int):
@@ -22,7 +22,7 @@ class Memory:
     self._texts: dict[str, np.ndarray] = {}
 
   def image(self, place: Any, make: Callable[[], tuple[Any, int]]) -> Any:
-    """The image of a place. `make` gives it and its size in bytes, if it is not known."""
+    """Return the image of a key. If it is not cached, `make` returns it and its size in bytes."""
     found = self._images.get(place)
     if found is None:
       found, size = make()
@@ -32,7 +32,7 @@ class Memory:
     return found
 
   def ids(self, texts: Sequence[str], tokenizer: Any) -> Int32[np.ndarray, "n t"]:
-    """The ids of texts."""
+    """Return the token ids of texts."""
     known = self._texts
     missing = [text for text in dict.fromkeys(texts) if text not in known]
     if len(known) + len(missing) > MOST_TEXTS:
@@ -41,5 +41,5 @@ class Memory:
     return np.stack([known[text] for text in texts])
 
   def __getstate__(self) -> dict[str, Any]:
-    """Worker processes start with an empty memory instead of a copy of this one."""
+    """Leave out the contents. Worker processes start with an empty cache."""
     return {"_size": self._size, "_left": self._size, "_images": {}, "_texts": {}}

@@ -1,4 +1,4 @@
-"""Images, and the pixels in them that a question is about."""
+"""Column of images, and of the pixels that are relevant to a question."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ RELEVANCE = "relevance"
 
 @dataclasses.dataclass(frozen=True)
 class Picture(Column):
-  """An image: `image` of a record, encoded, to float32 [height, width, 3], normalised."""
+  """Image column: decodes the field `image` of a record to normalised float32 [height, width, 3]."""
 
   sibling: bool = False
-  """Show another record of the same thing (another artist's emoji), where the source knows one."""
+  """Use another image of the same thing (emoji of another vendor) if the source has one."""
   relevance: bool = False
-  """Give the array `relevance` as well: float32 [height, width], 1 on the pixels that the question is about."""
+  """Add the array `relevance`, float32 [height, width]: 1 for the pixels that are relevant to the question."""
 
   def arrays(self, name: str, making: Making) -> Shapes:
     side = making.image_size
@@ -29,7 +29,7 @@ class Picture(Column):
 
   def maker(self, name: str, making: Making) -> Maker:
     if making.data.trim and self.relevance:
-      raise DataError("--data.trim cuts the image and would leave the field `relevance` behind. Use --data.no-trim.")
+      raise DataError("--data.trim crops the image, but not the field `relevance`. Use --data.no-trim.")
     from mmjax.data.columns.picture_maker import PictureMaker
     from mmjax.data.transforms import train_transform
 

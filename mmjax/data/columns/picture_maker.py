@@ -1,4 +1,4 @@
-"""Training rows of images."""
+"""Maker of training rows of images."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from mmjax.data.transforms import TrainImage, premultiplied
 
 @dataclasses.dataclass(frozen=True)
 class PictureMaker(Maker):
-  """The training rows of a Picture: decoded, augmented, normalised."""
+  """Maker of the training rows of a Picture: decoded, augmented and normalised."""
 
   column: Picture
   name: str
@@ -46,7 +46,7 @@ class PictureMaker(Maker):
     return buffer
 
   def _show(self, index: int, record: Mapping[str, Any], rng: np.random.Generator, out: np.ndarray) -> None:
-    """An image, augmented. A JPEG is decoded no larger than its crop needs, unless margins are cut off it."""
+    """Write an augmented image to `out`. A JPEG is decoded at the size that its crop needs, unless it is trimmed."""
     photo = None
     if record["image"].startswith(JPEG) and not self.making.data.trim:
       from mmjax.data.photo import open_photo
@@ -58,7 +58,7 @@ class PictureMaker(Maker):
       self.transform.photo(photo, rng, out, functools.partial(self._pixels, record.get("picture", index)))
 
   def _pixels(self, number: int, photo: Any, shrink: int) -> np.ndarray:
-    """The pixels of mmjax.data.photo.decoded, remembered by their size: which crop asked first changes nothing."""
+    """Return the pixels of mmjax.data.photo.decoded. They are cached by size, so the order of crops does not matter."""
     from mmjax.data.photo import decoded
 
     def make() -> tuple[np.ndarray, int]:

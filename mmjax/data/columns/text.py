@@ -1,4 +1,4 @@
-"""Texts as token ids: captions, questions with their answers, and pairs of sentences."""
+"""Columns of texts as token ids: captions, questions, answers and pairs of sentences."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -11,20 +11,20 @@ from mmjax.data.errors import DataError
 
 
 class TextColumn(Column):
-  """A column of text, of which the run's tokenizer makes ids."""
+  """Base class of text columns. The tokenizer of the run makes token ids of them."""
 
   @property
   def tokenizes(self) -> bool:
     return True
 
   def texts(self, record: Mapping[str, Any]) -> Sequence[str]:
-    """Every text of a record that the vocabulary must be able to say."""
+    """Return the texts of a record from which the vocabulary is learned."""
     raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Caption(TextColumn):
-  """One of a record's `captions`, int32 [length]: in training sampled by the weights in data, else the main one."""
+  """One of the `captions` of a record, int32 [length]: sampled by the weights in data; in evaluation, the main one."""
 
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((making.data.tokenizer.max_length,), np.int32)}
@@ -56,7 +56,7 @@ class Caption(TextColumn):
 
 @dataclasses.dataclass(frozen=True)
 class Question(TextColumn):
-  """The `question` of a record, int32 [length]."""
+  """Field `question` of a record, int32 [length]."""
 
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((making.data.tokenizer.max_length,), np.int32)}
@@ -83,7 +83,7 @@ class Question(TextColumn):
 
 @dataclasses.dataclass(frozen=True)
 class Answer(TextColumn):
-  """The `answer` of a record: its class, int32 [], -1 for none; and as NAME_text its token ids, int32 [length]."""
+  """Field `answer` of a record: its class, int32 [] (-1: unknown), and as NAME_text its token ids, int32 [length]."""
 
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((), np.int32), f"{name}_text": ((making.data.tokenizer.answer_length,), np.int32)}
@@ -107,9 +107,9 @@ class Answer(TextColumn):
 
 @dataclasses.dataclass(frozen=True)
 class SentencePair(TextColumn):
-  """Two texts in one row, int32 [length], with the arrays `segment` (int32 [length]) and `next` (int32 []).
+  """Pair of texts in one row, int32 [length], with the arrays `segment` (int32 [length]) and `next` (int32 []).
 
-  `first` is followed by `second` in half of the rows (next = 1), by one of `others` in the rest.
+  The field `first` is followed by `second` in half of the rows (next = 1), and by one of `others` in the rest.
   """
 
   def arrays(self, name: str, making: Making) -> Shapes:
@@ -133,8 +133,8 @@ class SentencePair(TextColumn):
   def evaluated(
     self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating
   ) -> dict[str, Any]:
-    # Thue and Morse's order, not every other pair: sources have periods (stories go through four kinds of pair), and
-    # what tells an even place from an odd one must not tell what follows.
+    # The Thue-Morse sequence instead of alternation: sources have periods (stories repeat four kinds of pair), so a
+    # model could tell `next` from the period.
     numbers = evaluating.first + np.arange(len(records))
     follows = (np.bitwise_count(numbers) % 2 == 0).tolist()
     pairs = [(*_pair(record, real, 0.0), real) for record, real in zip(records, follows, strict=True)]
@@ -146,7 +146,12 @@ class SentencePair(TextColumn):
 
 @dataclasses.dataclass(frozen=True)
 class TextMaker(Maker):
-  """Draws a text (or several) for every row, and makes arrays of the whole batch at once."""
+  """Maker that samples texts for every row, and makes the arrays of the whole batch at once.
+
+  Attributes:
+    draw: function that samples the texts of an example.
+    arrays: function that makes the arrays from the texts of all rows.
+  """
 
   draw: Callable[[Example], Any]
   arrays: Callable[[Sequence[Any]], dict[str, np.ndarray]]
@@ -162,7 +167,7 @@ class TextMaker(Maker):
 
 
 def check_filled(record: Mapping[str, Any], field: str) -> None:
-  """Raises DataError where a record's field is missing, or an empty text, or holds one."""
+  """Raise DataError if a field of a record is missing, is an empty text, or contains one."""
   value: Any = record.get(field)
   texts = [value] if isinstance(value, str) else value
   if not texts or any(not text.strip() for text in texts):
@@ -176,7 +181,7 @@ def _answers(name: str, texts: Sequence[str], tokenizer: Any) -> dict[str, np.nd
 
 
 def _pair(record: Mapping[str, Any], is_next: bool, point: float) -> tuple[str, str]:
-  """A text and the one that follows it, or another: the one at `point` (0 to 1) of those that do not."""
+  """Return a text and its successor. If `is_next` is False, the second is one of `others`, at `point` (0 to 1)."""
   if is_next:
     return record["first"], record["second"]
   return record["first"], record["others"][int(point * len(record["others"]))]
