@@ -1,4 +1,4 @@
-"""Blocks every network shares."""
+"""Building blocks that all networks share."""
 
 from mmjax.nn.attention import MultiHeadAttention, attention
 from mmjax.nn.dense import Dense

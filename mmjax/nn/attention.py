@@ -1,4 +1,4 @@
-"""One attention for everything: self and cross, causal or not, padded or not, on every platform."""
+"""Self-attention and cross-attention with causal and padding masks, for every platform."""
 
 import functools
 from typing import Literal
@@ -20,7 +20,7 @@ Residuals = tuple[Array, Array, Array, Array]
 
 
 def _allowed(mask: Array | None, *, causal: bool, shape: tuple[int, int]) -> Array | None:
-  """Which key each query may read, [batch or 1, 1, q, k]; None where every query may read every key."""
+  """Mask of the keys that each query may read, [batch or 1, 1, q or 1, k]; None if every query reads every key."""
   keys = None if mask is None else mask[:, None, None, :]
   if not causal:
     return keys
@@ -29,11 +29,11 @@ def _allowed(mask: Array | None, *, causal: bool, shape: tuple[int, int]) -> Arr
 
 
 def _weights(query: Array, key: Array, allowed: Array | None) -> Array:
-  """The softmax, float32; all zeros for a query that may read nothing."""
+  """Attention weights (softmax) in float32. A query that may read no key gets zeros."""
   logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
   if allowed is not None:
     logits = jnp.where(allowed, logits, jnp.finfo(jnp.float32).min)
-  # The scale is applied to the differences, which are exact, in the same pass as the exponential.
+  # The scale is applied after the subtraction, in the same pass as the exponential. The differences are exact.
   weights = jnp.exp((logits - logits.max(-1, keepdims=True)) * query.shape[-1] ** -0.5)
   if allowed is not None:
     weights = jnp.where(allowed, weights, 0.0)
@@ -47,7 +47,17 @@ def attention_weights(
   mask: Bool[Array, "batch k"] | None = None,
   causal: bool = False,
 ) -> Float[Array, "batch heads q k"]:
-  """What `attention` multiplies the values with, float32; arguments as there."""
+  """Attention weights, in float32.
+
+  `attention` multiplies the values by these weights.
+
+  Args:
+    query: queries.
+    key: keys.
+    mask: True for each key that may be read. A query that may read no key gets zeros.
+    causal: if True, query i reads only keys 0 to i.
+  Returns: the weights of the keys, for each query.
+  """
   allowed = _allowed(mask, causal=causal, shape=(query.shape[1], key.shape[1]))
   return _weights(rearrange(query, "b l h d -> b h l d"), rearrange(key, "b l h d -> b h l d"), allowed)
 
@@ -59,7 +69,16 @@ def attention_by_hand(
   value: Float[Array, "batch heads k dim"],
   allowed: Bool[Array, "#batch 1 #q k"] | None,
 ) -> Float[Array, "batch heads q dim"]:
-  """Softmax attention with its gradient written out, which is what XLA's CPU backend runs fastest."""
+  """Softmax attention with a hand-written gradient, the fastest form for XLA's CPU backend.
+
+  Args:
+    query: queries, heads first.
+    key: keys, heads first.
+    value: values, heads first.
+    allowed: True where a query may read a key. None if every query reads every key. A query that may read no key gets
+      zeros.
+  Returns: the attention output, in the dtype of `value`.
+  """
   return _by_hand_forward(query, key, value, allowed)[0]
 
 
@@ -93,7 +112,7 @@ def _attention_cpu(query: Array, key: Array, value: Array, mask: Array | None, *
 def _attention_jax(
   query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool, implementation: Implementation
 ) -> Array:
-  with jax.numpy_dtype_promotion("standard"):  # JAX's own code promotes bfloat16 to float32 implicitly
+  with jax.numpy_dtype_promotion("standard"):  # JAX's implementation promotes bfloat16 to float32 implicitly
     out = jax.nn.dot_product_attention(
       query,
       key,
@@ -117,12 +136,24 @@ def attention(
   causal: bool = False,
   implementation: Implementation = "auto",
 ) -> Float[Array, "batch q heads dim"]:
-  """softmax(query key^T / sqrt(dim)) value (Vaswani et al. 2017, equation 1), softmax in float32.
+  """softmax(query key^T / sqrt(dim)) value (Vaswani et al. 2017, equation 1), with the softmax in float32.
 
   Args:
-    mask: True where a key may be read. A query that may read no key at all gets zeros, and finite gradients.
-    causal: a query reads only keys at its own place and before.
-    implementation: "xla", "cudnn" (flash attention on NVIDIA GPUs), or "auto" (the platform's best).
+    query: queries.
+    key: keys.
+    value: values.
+    mask: True for each key that may be read. A query that may read no key gets zeros, and its gradients are finite.
+    causal: if True, query i reads only keys 0 to i.
+    implementation: "xla", "cudnn" (flash attention on NVIDIA GPUs) or "auto". "auto" is `attention_by_hand` on a CPU.
+      On other platforms it is the default of `jax.nn.dot_product_attention`, which is XLA in JAX 0.12.
+  Returns: the attention output.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from mmjax.nn import attention
+    >>> x = jnp.ones((2, 5, 4, 8))  # batch, length, heads, dim
+    >>> attention(x, x, x, causal=True).shape
+    (2, 5, 4, 8)
   """
   default = functools.partial(_attention_jax, causal=causal, implementation=implementation)
   if implementation != "auto":
@@ -132,12 +163,23 @@ def attention(
 
 
 def may_have_kernel(layer: nn.Module, *, qk_norm: bool, implementation: Implementation) -> bool:
-  """Whether a layer's self-attention can be the kernel's at any size: that normalises nothing and shows no weights."""
+  """True if a layer may use the TPU kernel: "auto", no QK norm, and attention weights are not recorded.
+
+  Sizes are checked by `has_kernel`.
+  """
   return implementation == "auto" and not qk_norm and not layer.is_mutable_collection("intermediates")
 
 
 def has_kernel(length: int, width: int, heads: int, dtype: str) -> bool:
-  """Whether self-attention traced here is a TPU's, of sizes that its kernel serves."""
+  """True if self-attention is traced for a TPU and the TPU kernel supports these sizes.
+
+  Args:
+    length: tokens per example.
+    width: width of the tokens.
+    heads: number of attention heads.
+    dtype: compute dtype.
+  Returns: False on other platforms and outside shard_map (see `mmjax.nn.tpu.on_tpu`).
+  """
   if not on_tpu():
     return False
   from mmjax.nn.attention_tpu import chip_memory, fits_kernel
@@ -146,9 +188,17 @@ def has_kernel(length: int, width: int, heads: int, dtype: str) -> bool:
 
 
 def padding(length: int, width: int, heads: int, dtype: str) -> int:
-  """Tokens to add to each example for attention to have a kernel, which odd lengths may make too large.
+  """Number of tokens to add to each example so that self-attention can use the TPU kernel.
 
-  Eight examples of an odd length fill whole tiles; one example does so with up to seven tokens more.
+  The kernel works on whole tiles of 8 rows. Eight examples of an odd length fill whole tiles, which may be too large
+  for the kernel. With up to seven more tokens, one example fills whole tiles.
+
+  Args:
+    length: tokens per example.
+    width: width of the tokens.
+    heads: number of attention heads.
+    dtype: compute dtype.
+  Returns: 0 if the kernel supports `length` itself, or if padding does not help.
   """
   more = -length % ROWS
   without = has_kernel(length, width, heads, dtype)
@@ -156,18 +206,18 @@ def padding(length: int, width: int, heads: int, dtype: str) -> int:
 
 
 class Projections(nn.Module):
-  """The projections of multi-head attention: what `MultiHeadAttention` and its cached kin have in common.
+  """Projections of multi-head attention, shared by `MultiHeadAttention` and `CachedAttention`.
 
-  Parameters: query, key, value, out (Dense); with `qk_norm` also query_norm and key_norm (scales over the
-  head's dimension, shared by the heads; Dehghani et al. 2023, section 2).
+  Parameters: query, key, value, out (Dense). With `qk_norm` also query_norm and key_norm: scales over the head
+  dimension, shared by the heads (Dehghani et al. 2023, section 2).
 
   Attributes:
-    num_heads: must divide the width of `x`.
-    qk_norm: normalise queries and keys, which keeps attention logits from growing.
+    num_heads: number of heads; must divide the width of `x`.
+    qk_norm: if True, normalise queries and keys, which keeps attention logits from growing.
     out_init: initialiser of the output projection.
     dtype: compute dtype.
     implementation: see `attention`.
-    epsilon: of the norms.
+    epsilon: added to the variance in the norms of queries and keys.
   """
 
   num_heads: int
@@ -198,7 +248,7 @@ class Projections(nn.Module):
 
 
 class MultiHeadAttention(Projections):
-  """Multi-head attention of `x` over `context` (over itself where there is none); arguments as for `attention`."""
+  """Multi-head attention: self-attention over `x`, or cross-attention from `x` to `context`."""
 
   @nn.compact
   def __call__(
@@ -209,6 +259,17 @@ class MultiHeadAttention(Projections):
     mask: Bool[Array, "batch k"] | None = None,
     causal: bool = False,
   ) -> Float[Array, "batch length width"]:
+    """Applies attention and the output projection.
+
+    Args:
+      x: tokens that the queries are computed from.
+      context: tokens that the keys and values are computed from; None: `x`.
+      mask: True for each token of `context` (or of `x`) that may be read.
+      causal: if True, query i reads only keys 0 to i.
+    Returns: one vector for each token of `x`.
+    Raises:
+      ValueError: num_heads does not divide the width of `x`.
+    """
     batch, length, width = x.shape
     own = rearrange(x, "b l w -> (b l) w")
     if context is None and self._is_for_kernel(length, width):
@@ -220,7 +281,7 @@ class MultiHeadAttention(Projections):
     read = own if context is None else rearrange(context, "b k w -> (b k) w")
     query = self._project("query", own, width, batch=batch)
     key, value = (self._project(name, read, width, batch=batch) for name in ("key", "value"))
-    if self.is_mutable_collection("intermediates"):  # somebody wants to see where it looks
+    if self.is_mutable_collection("intermediates"):  # the caller wants the attention weights
       heads = self._shown(query, key, value, mask, causal)
     else:
       heads = attention(query, key, value, mask=mask, causal=causal, implementation=self.implementation)
@@ -235,7 +296,7 @@ class MultiHeadAttention(Projections):
   def _project_together(
     self, tokens: Float[Array, "tokens width"]
   ) -> tuple[Float[Array, "tokens 3*width"], Float[Array, "3*width"]]:
-    """Queries, keys and values in one product, which reads the tokens once; and the bias they still need."""
+    """Queries, keys and values from one matrix product, which reads the tokens once, and their bias, not yet added."""
     width = tokens.shape[-1]
     init = nn.initializers.normal(width**-0.5)
     parameters = [DenseParameters(width, init, name=name)(width) for name in ("query", "key", "value")]
@@ -246,9 +307,10 @@ class MultiHeadAttention(Projections):
   def _shown(
     self, query: Array, key: Array, value: Array, mask: Array | None, causal: bool
   ) -> Float[Array, "batch q heads dim"]:
-    """The same with its weights sown, as perturbations whose gradients can be had (mmjax.evaluate.attention_maps).
+    """Attention that also records its weights, for `mmjax.evaluate.attention_maps`.
 
-    Named by the number of queries: a transformer reads its last block for one token and for all.
+    The weights are sown in "intermediates" and are perturbations, so that their gradients can be computed. Their name
+    contains the number of queries, because a transformer calls its last block twice: for one token and for all tokens.
     """
     name = f"weights_{query.shape[1]}"
     weights = self.perturb(name, attention_weights(query, key, mask=mask, causal=causal))

@@ -1,13 +1,15 @@
-"""Self-attention as one TPU kernel (Pallas) forward and one backward: logits never leave the chip.
+"""Self-attention as two TPU kernels (Pallas), forward and backward, whose logits stay in on-chip memory.
 
-Queries, keys and values are read where one product has written them side by side, the examples one below the other:
-[batch * length, 3 * heads * dim]. Other forms of attention want another order, and laying an array out anew costs a
-TPU as much as a projection. A program of the kernel takes as many examples as fill whole tiles of 8 rows, and as many
-heads as fill whole tiles of 128 lanes; what the last program has beyond the batch is nobody's, and is not written. A
-head that owns a part of a tile multiplies all of it, the rest set to zero, in the time that its own part would take:
-the matrix unit is 128 wide. The backward pass computes the softmax again.
+* Layout. Queries, keys and values are read from the output of one matrix product, where they lie next to each other:
+  [batch * length, 3 * heads * dim]. Other forms of attention need another layout, and a change of layout costs a TPU
+  as much as a projection.
+* Blocks. A program of the kernel processes as many examples as fill whole tiles of 8 rows, and as many heads as fill
+  whole tiles of 128 lanes. The last program may reach beyond the batch; that part is not written.
+* Small heads. A head that fills only part of a tile multiplies the whole tile, with the other lanes set to zero. This
+  takes no more time, because the matrix unit is 128 wide.
+* Backward. The backward pass recomputes the softmax.
 
-Source: FlashAttention (Dao et al. 2022), but with whole rows of logits, which fit on the chip.
+Source: FlashAttention (Dao et al. 2022), but with whole rows of logits, which fit in on-chip memory.
 """
 
 import dataclasses
@@ -26,21 +28,26 @@ from jaxtyping import Bool, Float
 
 from mmjax.nn.tpu import LANES, ROWS, first_rows, kernel_metadata, like
 
-MOST_TOKENS, MOST_LOGITS = 640, 2**21  # of a program, which is unrolled: beyond, it would be long
-DEFAULT_MEMORY = 2**24  # that a kernel may have on the chip, in bytes
+MOST_TOKENS, MOST_LOGITS = 640, 2**21  # limits of a program, whose loops are unrolled: larger ones become too long
+DEFAULT_MEMORY = 2**24  # bytes of on-chip memory that a kernel gets by default
 _LOG2_E = math.log2(math.e)
-Ref = Any  # a block of an array, in the memory on the chip
+Ref = Any  # a block of an array in on-chip memory
 
 
 def chip_memory() -> int:
-  """Bytes of the memory on the chip that kernels work in, of the TPU whose arrays are traced."""
+  """Bytes of on-chip memory (VMEM) available to kernels, on the TPU that the program is traced for."""
   return pltpu.get_tpu_info().vmem_capacity_bytes
 
 
 def fits_kernel(length: int, width: int, heads: int, *, itemsize: int, memory: int) -> bool:
-  """Whether self-attention of these sizes can be the kernel's: whole heads in whole tiles, and programs not too large.
+  """True if the kernel supports these sizes: heads fill whole tiles, and programs are not too large.
 
-  `itemsize` is of the tokens, `memory` of the chip, both in bytes.
+  Args:
+    length: tokens per example.
+    width: width of the tokens.
+    heads: number of attention heads.
+    itemsize: bytes per element of the tokens.
+    memory: bytes of on-chip memory, as `chip_memory` returns them.
   """
   if width % heads or width % math.lcm(LANES, width // heads) or not 1 < length <= MOST_TOKENS:
     return False
@@ -59,10 +66,19 @@ def self_attention(
   causal: bool,
   interpret: bool = False,
 ) -> Float[Array, "batch*length width"]:
-  """As mmjax.nn.attention.attention of the queries, keys and values in `projected` + `bias`, in this order.
+  """Self-attention with the TPU kernels; equals `mmjax.nn.attention.attention`.
 
-  The bias is added here because the kernel, which has its gradient in hand, sums it at no cost. `interpret` runs the
-  kernel on any platform, slowly.
+  The bias is added here because the backward kernel already holds its gradient and sums it at no cost.
+
+  Args:
+    projected: queries, keys and values next to each other, in this order, before the bias.
+    bias: bias of the three projections, in the same order.
+    mask: True for each token that may be read.
+    batch: number of examples.
+    heads: number of attention heads.
+    causal: if True, a token reads only itself and earlier tokens.
+    interpret: if True, run the kernels on any platform, slowly.
+  Returns: the attention output, before the output projection.
   """
   sizes = _Sizes(batch, projected.shape[0] // batch, heads, projected.shape[1] // (3 * heads), causal, interpret)
   return _attend(projected, bias, None if mask is None else mask[:, None, :].astype(jnp.float32), sizes)
@@ -70,6 +86,8 @@ def self_attention(
 
 @dataclasses.dataclass(frozen=True)
 class _Sizes:
+  """Sizes of a call, which determine the kernel's blocks and grid."""
+
   batch: int
   length: int
   heads: int
@@ -83,31 +101,35 @@ class _Sizes:
 
   @property
   def lanes(self) -> int:
-    """Of a program's block: the fewest whole tiles that hold whole heads."""
+    """Lanes of a program's block: the smallest number of whole tiles that holds whole heads."""
     return math.lcm(LANES, self.dim)
 
   @property
   def examples(self) -> int:
-    """Of a program's block: the fewest whose rows fill whole tiles, or all."""
+    """Examples in a program's block: the smallest number whose rows fill whole tiles, but at most the batch."""
     return min(self.batch, ROWS // math.gcd(ROWS, self.length))
 
   @property
   def rows(self) -> int:
-    """Of a program's block."""
+    """Rows of a program's block."""
     return self.examples * self.length
 
   @property
   def grid(self) -> tuple[int, int]:
-    """Programs: blocks of heads, and in each blocks of examples, of which the last may be cut off by the batch."""
+    """Grid of programs: blocks of heads, then blocks of examples. The last block may reach beyond the batch."""
     return self.width // self.lanes, pl.cdiv(self.batch, self.examples)
 
   def memory(self, itemsize: int) -> int:
-    """On the chip: of five blocks two each and of three one, and what the compiler was seen to add for single heads."""
+    """Estimate of the bytes of on-chip memory.
+
+    Five blocks have two buffers each and three blocks have one. The rest (eight blocks, 13 matrices of logits) is what
+    the compiler was observed to add for the computation of single heads.
+    """
     logits = 4 * _whole(self.length, ROWS) * _whole(self.length, LANES)
     return (2 * 5 + 3 + 8) * itemsize * self.rows * self.lanes + 13 * logits
 
   def described(self, kind: str, itemsize: int, *, masked: bool, products: int) -> dict[str, Any]:
-    """The kernel's name, metadata, and the memory it may have if the default is not enough."""
+    """Name, metadata and memory limit of a kernel. The limit is set only if the default is too small."""
     how = "_causal" * self.causal + "_masked" * masked
     flops = 2 * products * self.batch * self.heads * self.length**2 * self.dim
     name = f"{kind}_{self.batch}x{self.length}x{self.heads}x{self.dim}{how}"
@@ -145,7 +167,10 @@ def _attend_forward(
 def _attend_backward(
   sizes: _Sizes, residuals: tuple[Array, Array | None, Array], g: Array
 ) -> tuple[Array, Array, None]:
-  """The third axis of the grid writes one of the three gradients at a time, side by side into one array."""
+  """Gradients of `projected` and `bias`.
+
+  The third axis of the grid writes one of the three gradients (of queries, keys, values) at a time into one array.
+  """
   packed, mask, bias = residuals
   parts = [_block(sizes, part) for part in range(3)]
   written = pl.BlockSpec((sizes.rows, sizes.lanes), lambda j, i, part: (i, part * sizes.grid[0] + j))
@@ -166,7 +191,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _block(sizes: _Sizes, part: int) -> pl.BlockSpec:
-  """Of queries (part 0), keys (1) or values (2), or of an array that has only one part (0)."""
+  """Block of queries (part 0), keys (part 1) or values (part 2). Part 0 also serves arrays that have one part only."""
   return pl.BlockSpec((sizes.rows, sizes.lanes), lambda j, i, *_: (i, part * sizes.grid[0] + j))
 
 
@@ -188,7 +213,10 @@ def _forward_kernel(query: Ref, key: Ref, value: Ref, *others: Ref, sizes: _Size
 
 
 def _backward_kernel(query: Ref, key: Ref, value: Ref, g: Ref, *others: Ref, sizes: _Sizes) -> None:
-  """With w = softmax: dvalue = w^T g, dlogits = w (g value^T - its mean under w), dquery = dlogits key / sqrt(dim)."""
+  """Computes the three gradients of a block of heads and examples.
+
+  With w = softmax: dvalue = w^T g, dlogits = w (g value^T - its mean under w), dquery = dlogits key / sqrt(dim).
+  """
   mask, out, *results = others if len(others) == 8 else (None, *others)
   sums, gradients = results[:3], results[3:]
   block, part = pl.program_id(1), pl.program_id(2)
@@ -226,10 +254,10 @@ class _Head:
   """One head of one example in a program's block.
 
   Attributes:
-    example: number in the block.
-    rows: of the example.
-    tiles: the lanes of the tiles in which the head lies.
-    first, end: its own lanes.
+    example: number of the example in the block.
+    rows: rows of the example in the block.
+    tiles: lanes of the tiles that contain the head.
+    first, end: lanes of the head itself; `end` is exclusive.
   """
 
   example: int
@@ -240,18 +268,18 @@ class _Head:
 
   @property
   def at(self) -> tuple[slice, slice]:
-    """Where its tiles are in the block."""
+    """Index of the head's tiles in the block."""
     return self.rows, self.tiles
 
   def own(self, x: Array) -> Array:
-    """The head's tiles of an array with zeros in the lanes of other heads."""
+    """The head's tiles of an array, with zeros in the lanes of other heads."""
     if (self.first, self.end) == (self.tiles.start, self.tiles.stop):
       return x
     lane = _lane(x, self.tiles.start)
     return jnp.where((lane >= self.first) & (lane < self.end), x, jnp.zeros((), x.dtype))
 
   def write(self, ref: Ref, x: Array, pending: dict[int, Array]) -> None:
-    """Its lanes of `x`, tile by tile; `pending` are tiles that the heads before have begun."""
+    """Writes the head's lanes of `x`, tile by tile. `pending` holds tiles that earlier heads have filled in part."""
     for tile in range(self.tiles.start, self.tiles.stop, LANES):
       mine = x[:, tile - self.tiles.start :][:, :LANES]
       if tile in pending:
@@ -275,7 +303,7 @@ def _heads(sizes: _Sizes) -> Iterator[_Head]:
 
 
 def _allowed(sizes: _Sizes, mask: Ref | None, head: _Head) -> Array | None:
-  """Which key each query may read, [q or 1, k]; None: each may read all."""
+  """Mask of the keys that each query may read, [q or 1, k]; None if each query reads every key."""
   keys = None if mask is None else mask[head.example] > 0
   if not sizes.causal:
     return keys
@@ -285,16 +313,16 @@ def _allowed(sizes: _Sizes, mask: Ref | None, head: _Head) -> Array | None:
 
 
 def _weights(query: Array, key: Array, allowed: Array | None, dim: int) -> tuple[Array, Array]:
-  """exp(logits - the largest) [q, k], and the factor that makes a row's sum 1; zeros where a query may read nothing."""
+  """exp(logits - max) [q, k], and the factor that makes each row sum to 1. Zeros for a query that may read no key."""
   logits = _product(query, key, 1, 1)
   if allowed is not None:
     logits = jnp.where(allowed, logits, jnp.finfo(jnp.float32).min)
   weights = jnp.exp2((logits - logits.max(-1, keepdims=True)) * (dim**-0.5 * _LOG2_E))
   if allowed is not None:
     weights = jnp.where(allowed, weights, 0.0)
-  return weights, 1.0 / jnp.maximum(weights.sum(-1, keepdims=True), 1.0)  # the largest alone is 1
+  return weights, 1.0 / jnp.maximum(weights.sum(-1, keepdims=True), 1.0)  # the largest weight is 1
 
 
 def _product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
-  """Float32, summed over one axis of each."""
+  """Product of `a` and `b`, summed over one axis of each, in float32."""
   return lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=jnp.float32)

@@ -1,4 +1,4 @@
-"""Keys and values that a decoder has computed already: static shapes, one write per step, nothing computed twice."""
+"""Key-value cache of a decoder: static shapes, one write per step, and no key or value computed twice."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from mmjax.nn.transformer import TransformerConfig
 
 @flax.struct.dataclass
 class KeyValue:
-  """Keys and values of one attention, heads first: as a step reads them, without a transpose."""
+  """Keys and values of one attention layer. Heads come first, so that a step reads them without a transpose."""
 
   key: Float[Array, "batch heads length dim"]
   value: Float[Array, "batch heads length dim"]
@@ -24,7 +24,12 @@ class KeyValue:
 
 @flax.struct.dataclass
 class LayerMemory:
-  """What one decoder block remembers: its own tokens so far and, with cross-attention, its view of the context."""
+  """Cached keys and values of one decoder block.
+
+  Attributes:
+    own: keys and values of the decoder's tokens so far, for self-attention.
+    context: keys and values of the context, for cross-attention; None if they have not been computed.
+  """
 
   own: KeyValue
   context: KeyValue | None = None
@@ -32,13 +37,13 @@ class LayerMemory:
 
 @flax.struct.dataclass
 class Cache:
-  """What a decoder remembers of each row's tokens. The batch is the leading axis of every leaf.
+  """Decoder cache. The batch is the leading axis of every leaf.
 
   Attributes:
-    length: how many tokens of each row have been read, and so the place of its next one; what the buffers hold
-      beyond it is never read.
+    length: number of tokens that each row has read, which is the position of its next token. Values in the buffers
+      beyond this position are never read.
     layers: one memory per block.
-    context_mask: which tokens of the context may be read; None where there is no context.
+    context_mask: True for each token of the context that may be read; None if there is no context or no mask.
   """
 
   length: Int[Array, "batch"]
@@ -47,7 +52,7 @@ class Cache:
 
 
 def empty_cache(config: TransformerConfig, batch_size: int, length: int) -> Cache:
-  """Room for `length` tokens of `batch_size` rows."""
+  """Empty cache for `length` tokens of each of `batch_size` rows."""
   shape = (batch_size, config.num_heads, length, config.width // config.num_heads)
   blank = jnp.zeros(shape, config.dtype)
   layers = tuple(LayerMemory(KeyValue(blank, blank)) for _ in range(config.depth))
@@ -55,15 +60,15 @@ def empty_cache(config: TransformerConfig, batch_size: int, length: int) -> Cach
 
 
 def rewind(caches: Any, length: Int[Array, "batch"]) -> Any:
-  """Caches (a pytree of them) that have forgotten every token from each row's `length` on."""
+  """Sets the length of all caches in a pytree, which discards each row's tokens from position `length` on."""
   is_cache = lambda node: isinstance(node, Cache)
   return jax.tree.map(lambda cache: cache.replace(length=length), caches, is_leaf=is_cache)
 
 
 def reorder(caches: Any, parents: Int[Array, "batch beams"]) -> Any:
-  """Caches of batch * beams rows in which beam j goes on from what beam `parents[:, j]` of its example read.
+  """Reorders the beams of caches with batch * beams rows: beam j continues from beam `parents[:, j]` of its example.
 
-  The context is the same for every beam of an example, and stays where it is.
+  The context is the same for all beams of an example, so its keys and values are not moved.
   """
 
   def gather(leaf: Array) -> Array:
@@ -78,7 +83,7 @@ def reorder(caches: Any, parents: Int[Array, "batch beams"]) -> Any:
 
 
 class CachedAttention(Projections):
-  """`MultiHeadAttention` for evaluation, by the same parameters, whose keys and values are remembered."""
+  """`MultiHeadAttention` for evaluation with cached keys and values; its parameters are the same."""
 
   @nn.compact
   def __call__(
@@ -90,15 +95,17 @@ class CachedAttention(Projections):
     context: Float[Array, "batch k context_width"] | None = None,
     mask: Bool[Array, "batch k"] | None = None,
   ) -> tuple[Float[Array, "batch length width"], KeyValue]:
-    """Attention's result, and what to remember of it.
+    """Applies attention to new tokens and updates the cache.
+
+    With `start`, this is causal self-attention. Without it, this is cross-attention over `context`.
 
     Args:
-      x: the next tokens.
-      memory: what was remembered before; None: the context is new.
-      start: place of the first of `x` in each row; they read themselves and what lies before. None: they read the
-        context.
-      context: what to read, if `memory` does not know it yet.
-      mask: which of its tokens may be read.
+      x: the new tokens.
+      memory: keys and values so far. None for cross-attention whose context has not been read yet.
+      start: position of the first token of `x` in each row, for self-attention.
+      context: tokens for cross-attention; needed only if `memory` is None.
+      mask: True for each token of the context that may be read.
+    Returns: the attention output after the output projection, and the updated keys and values.
     """
     width = x.shape[-1]
     query = self._heads_first("query", x, width)
@@ -123,7 +130,7 @@ class CachedAttention(Projections):
 
 
 def _until(start: Int[Array, "batch"], count: int, length: int) -> Bool[Array, "batch 1 count length"]:
-  """Which of `length` places the tokens at start, start + 1, ... may read: their own and those before."""
+  """Causal mask over `length` positions for the tokens at positions start, start + 1, ..., start + count - 1."""
   places = start[:, None] + jnp.arange(count, dtype=jnp.int32)[None]
   return (jnp.arange(length, dtype=jnp.int32)[None, None] <= places[:, :, None])[:, None]
 

@@ -1,4 +1,4 @@
-"""The transformer of decoders: self-attention, causal or not; cross-attention, where there is something to read."""
+"""Transformer decoder: self-attention, causal or bidirectional, with optional cross-attention."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,13 +24,13 @@ Remembered = KeyValue | None
 
 @flax.struct.dataclass
 class Reading:
-  """What every block of a stack may read.
+  """Masks, context and positions that all blocks of a stack share.
 
   Attributes:
-    mask: which of its own tokens; None: all.
+    mask: True for each token of the sequence itself that may be read; None: all.
     context: tokens of another modality or text, for cross-attention.
-    context_mask: which of those.
-    start: in a cached step, the place of the first new token in each row.
+    context_mask: True for each token of the context that may be read; None: all.
+    start: position of the first new token in each row; used with a cache only.
   """
 
   mask: Bool[Array, "batch length"] | None = None
@@ -40,17 +40,17 @@ class Reading:
 
 
 class DecoderBlock(nn.Module):
-  """Self-attention, then attention over the context if there is one, then the MLP; pre- or post-norm.
+  """Self-attention, cross-attention if there is a context, and an MLP, with pre-norm or post-norm.
 
-  Parameters: attention, cross_attention, mlp; their norms norm1, norm_cross, norm2; causal_attention, if it is
-  separate; norm_context, cross_mlp and norm_cross_mlp, if there is a cross_mlp. What a mode does not use it does not
-  create.
+  Parameters: attention, cross_attention, mlp, and their norms norm1, norm_cross, norm2. With `separate_causal` and
+  `causal`, causal_attention takes the place of attention. With `cross_mlp` also norm_context, cross_mlp and
+  norm_cross_mlp. A mode creates only the parameters that it uses.
 
   Attributes:
-    config: the stack's.
-    causal: a token reads only itself and earlier ones.
-    separate_causal: causal self-attention has weights of its own (BLIP, Li et al. 2022, section 3.1).
-    cross_mlp: cross-attention follows the MLP, as a block of its own: with a norm of the context, and an MLP after it
+    config: configuration of the stack.
+    causal: if True, a token reads only itself and earlier tokens.
+    separate_causal: if True, causal self-attention has its own weights (BLIP, Li et al. 2022, section 3.1).
+    cross_mlp: if True, cross-attention follows the MLP as a separate block, with a norm on the context and a second MLP
       (open_clip's CoCa).
   """
 
@@ -63,7 +63,16 @@ class DecoderBlock(nn.Module):
   def __call__(
     self, x: Tokens, reading: Reading, rng: Rngs, layer: Array, memory: LayerMemory | None = None
   ) -> tuple[Tokens, LayerMemory | None]:
-    """The tokens and, where there is a `memory`, what to remember from now on."""
+    """Applies the block.
+
+    Args:
+      x: tokens.
+      reading: masks, context and positions.
+      rng: one key per example for stochastic depth; None: evaluation.
+      layer: number of the block in the stack.
+      memory: cached keys and values of this block; None: no cache.
+    Returns: the tokens, and the updated memory (None without `memory`).
+    """
     c = self.config
     rng = fold_in(rng, layer)
     rate = c.drop_path * layer.astype(jnp.float32) / max(1, c.depth - 1)
@@ -113,23 +122,24 @@ class DecoderBlock(nn.Module):
 
   @nn.nowrap
   def _out_init(self) -> nn.initializers.Initializer:
-    # Projections that write into the residual stream begin smaller in a deeper network (GPT-2), as in `Block`.
+    # As in `Block`, projections into the residual stream have smaller initial weights in a deeper network (GPT-2).
     return nn.initializers.normal(self.config.width**-0.5 * (2 * self.config.depth) ** -0.5)
 
 
 class Decoder(nn.Module):
-  """A stack of decoder blocks, followed by a layer norm where they are pre-norm and `final_norm` is set.
+  """A stack of decoder blocks, followed by a layer norm if the blocks are pre-norm and `final_norm` is True.
 
-  One stack can be called in several modes, which share every parameter but those that only one of them has: without
-  and with a context (cross-attention's), causal and not (nothing, or with `separate_causal` self-attention's).
+  One stack can be called in several modes: with or without a context, causal or bidirectional. The modes share all
+  parameters, except those that only one mode uses: cross-attention's with a context and, with `separate_causal`,
+  self-attention's.
 
-  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (pre-norm
-  only); input_norm, if the configuration has it.
+  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (pre-norm with
+  `final_norm`); input_norm, if the configuration sets it.
 
   Attributes:
-    config: the stack's.
-    separate_causal, cross_mlp: of its blocks.
-    final_norm: whether the stack ends in a norm; where another stack goes on, it may not.
+    config: configuration of the stack.
+    separate_causal, cross_mlp: see `DecoderBlock`.
+    final_norm: if True, a pre-norm stack ends in a layer norm. Use False if another stack follows.
   """
 
   config: TransformerConfig
@@ -148,15 +158,18 @@ class Decoder(nn.Module):
     rng: Rngs = None,
     cache: Cache | None = None,
   ) -> tuple[Tokens, Cache | None]:
-    """The tokens as each sees what it may read, and with `cache` the cache that knows them too.
+    """Applies the stack.
 
     Args:
-      x: embedded tokens; with a cache, those that follow what it holds (one, or many at once).
-      mask: which of them may be read; with a cache, real tokens come first, and there is none.
-      context: what cross-attention reads; None: there is none, or the cache knows it already.
-      causal: a token reads itself and earlier ones only, as it must with a cache.
-      rng: a key per example, for stochastic depth.
-      cache: from `empty_cache`, or the last call.
+      x: embedded tokens. With a cache, the tokens that follow the cached ones (one or more).
+      mask: True for each token of `x` that may be read. Must be None with a cache, where real tokens come first.
+      context: encoded tokens for cross-attention; None if there are none, or if the cache already holds them.
+      causal: if True, a token reads only itself and earlier tokens. Must be True with a cache.
+      rng: one key per example, for stochastic depth; None: evaluation.
+      cache: from `empty_cache` or from the previous call; None: no cache.
+    Returns: the tokens, and the updated cache (None without `cache`).
+    Raises:
+      ValueError: `cache` is given with `causal=False` or with a `mask`.
     """
     c = self.config
     x = x.astype(c.dtype)
@@ -165,7 +178,7 @@ class Decoder(nn.Module):
     tokens, context_mask = (None, None) if context is None else (context.tokens, context.mask)
     if cache is not None:
       if not causal or mask is not None:
-        raise ValueError("a cache holds what a causal decoder has read: it needs causal=True and mask=None")
+        raise ValueError("a decoder with a cache must be causal and unmasked: pass causal=True and mask=None")
       x, cache = self._step(x, tokens, context_mask, cache)
     else:
       x = self._stack(x, Reading(mask, tokens, context_mask), causal, rng)
@@ -202,7 +215,10 @@ class Decoder(nn.Module):
 
   @nn.nowrap
   def _layer(self, layer: int) -> Callable[..., Any]:
-    """One causal block. A scanned stack is taken apart: a loop over it would copy every layer's cache in each step."""
+    """One causal block of a cached step.
+
+    A scanned stack is split into blocks, because a loop over it would copy every layer's cache in each step.
+    """
     c = self.config
     if not c.scan:
       return DecoderBlock(c, True, *self._kind(), name=f"block_{layer}")

@@ -1,4 +1,4 @@
-"""The linear layer, and the one place that knows how each platform likes its matmuls."""
+"""Linear layer, with a matrix product that is fast on each platform."""
 
 import functools
 
@@ -14,10 +14,10 @@ Residuals = tuple[Array, Array, Array]
 
 
 def _contract(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
-  """Two-dimensional product with float32 accumulation, in float32.
+  """Two-dimensional product with float32 accumulation and a float32 result.
 
-  XLA's CPU backend runs two-dimensional operands up to three times faster than the three-dimensional ones of
-  a plain einsum (above all in the weight gradient), and bfloat16 operands only with a float32 result.
+  XLA's CPU backend runs two-dimensional operands up to three times faster than the three-dimensional operands of a
+  plain einsum, above all in the weight gradient. It runs bfloat16 operands fast only if the result is float32.
   """
   return lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=jnp.float32)
 
@@ -43,10 +43,10 @@ def _backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def matmul(x: Float[Array, "*batch i"], kernel: Float[Array, "i o"], dtype: jnp.dtype) -> Float[Array, "*batch o"]:
-  """`x @ kernel` computed in `dtype` with float32 accumulation; the kernel's gradient is float32.
+  """`x @ kernel` computed in `dtype` with float32 accumulation. The kernel's gradient has the kernel's dtype.
 
-  The platform is chosen when the program is lowered, so that a program compiled here for an accelerator gets
-  the accelerator's form (a plain einsum).
+  The form is chosen for the platform that the program is lowered for. A program that is compiled on a CPU for an
+  accelerator gets the accelerator's form, a plain einsum.
   """
   return _matmul_forward(x, kernel, dtype)[0]
 
@@ -69,7 +69,7 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 
 @jax.custom_vjp
 def add_bias(y: Float[Array, "*batch o"], bias: Float[Array, "o"]) -> Float[Array, "*batch o"]:
-  """`y + bias` in the dtype of y; on a TPU the bias's gradient is summed by the matrix unit, in float32."""
+  """`y + bias` in the dtype of `y`. The bias gradient is summed in float32, on a TPU by the matrix unit."""
   return y + jnp.expand_dims(bias.astype(y.dtype), range(y.ndim - 1))
 
 
@@ -87,8 +87,11 @@ def _column_sums(g: Array) -> Array:
 
 
 def _column_sums_tpu(g: Array) -> Array:
-  """As a product with ones: a reduction over rows is a pass of its own, at 2% of a transformer block each."""
-  ones = jnp.ones((*g.shape[:-1], 8), g.dtype)  # eight: a single row would be turned into a reduction again
+  """Column sums as a product with ones.
+
+  A reduction over rows would be a separate pass, which costs 2% of a transformer block for each one.
+  """
+  ones = jnp.ones((*g.shape[:-1], 8), g.dtype)  # eight rows: the compiler turns a single row into a reduction
   return jnp.einsum("...r,...o->ro", ones, g, preferred_element_type=jnp.float32)[0]
 
 
@@ -96,7 +99,7 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 class DenseParameters(nn.Module):
-  """The parameters of a `Dense`, for several that are multiplied at once; attributes as there."""
+  """Parameters of a `Dense`, for code that multiplies several kernels at once. The attributes are those of `Dense`."""
 
   features: int
   kernel_init: Initializer
@@ -112,10 +115,10 @@ class Dense(nn.Module):
 
   Attributes:
     features: width of the output.
-    kernel_init: how the kernel begins.
-    use_bias: whether to add a bias (which begins at zero).
-    dtype: of the matmul's operands and of the result.
-    keep_as: the name by which a block that is computed again may keep the result.
+    kernel_init: initialiser of the kernel.
+    use_bias: if True, add a bias (initially zero).
+    dtype: dtype of the operands and of the result.
+    keep_as: checkpoint name of the result, for rematerialisation policies (see `TransformerConfig.remat`).
   """
 
   features: int

@@ -1,4 +1,4 @@
-"""From pixels and positions to token vectors."""
+"""Patch embeddings and position embeddings."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,13 +13,13 @@ from mmjax.nn.norm import LayerNorm
 
 
 class PatchEmbed(nn.Module):
-  """Cuts an image into square patches and projects each: a strided convolution written as a matmul.
+  """Cuts an image into square patches and projects each patch; a strided convolution written as a matmul.
 
   Attributes:
-    width: of the tokens.
+    width: width of the tokens.
     patch_size: side of a patch in pixels; must divide the image's sides.
     dtype: compute dtype.
-    use_bias: whether the projection has a bias.
+    use_bias: if True, the projection has a bias.
   """
 
   width: int
@@ -36,29 +36,32 @@ class PatchEmbed(nn.Module):
 
 
 def windows(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns patch"]:
-  """The 3x3 windows of a convolution with stride 2 and padding 1, side by side: [b, h/2, w/2, 9c]."""
+  """3x3 windows of a convolution with stride 2 and padding 1, concatenated over channels: [b, h/2, w/2, 9c]."""
   h, w = x.shape[1], x.shape[2]
   padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   return jnp.concatenate([padded[:, i : i + h : 2, j : j + w : 2] for i in range(3) for j in range(3)], axis=-1)
 
 
 def stem_widths(width: int, patch_size: int) -> list[int]:
-  """Channels after each of a convolutional stem's log2(patch_size) convolutions: they double, up to half the width."""
+  """Channels after each of the log2(patch_size) convolutions of a stem.
+
+  They double up to half of `width`, and are at least 8.
+  """
   count = patch_size.bit_length() - 1
   return [max(8, width // 2 ** (count - i)) for i in range(count)]
 
 
 class ConvStem(nn.Module):
-  """3x3 convolutions with stride 2, then a linear layer, instead of a patch embedding (Xiao et al. 2021).
+  """3x3 convolutions with stride 2 and a linear layer, in place of a patch embedding (Xiao et al. 2021).
 
-  Each convolution halves the sides and doubles the channels; layer norm and GELU follow. It
-  is written as shifted slices and one matmul, so that it uses the same fast `Dense` as everything else.
+  Each convolution halves the sides and doubles the channels. Layer norm and GELU follow it. Convolutions are written as
+  shifted slices and one matmul, so that they use the fast `Dense`.
 
   Attributes:
-    width: of the tokens.
-    patch_size: product of the strides, a power of two.
+    width: width of the tokens.
+    patch_size: product of the strides; a power of two.
     dtype: compute dtype.
-    epsilon: of the norms.
+    epsilon: added to the variance in the norms.
   """
 
   width: int
@@ -76,9 +79,21 @@ class ConvStem(nn.Module):
 
 
 def sincos_2d(rows: int, columns: int, width: int, *, temperature: float = 10_000.0) -> Float[Array, "patches width"]:
-  """Fixed two-dimensional positions: sin x, cos x, sin y, cos y at width / 4 frequencies each (MoCo v3's).
+  """Fixed two-dimensional position embeddings (MoCo v3): sin x, cos x, sin y, cos y at width / 4 frequencies each.
 
-  Raises: ValueError where four does not divide the width.
+  Args:
+    rows: rows of the patch grid.
+    columns: columns of the patch grid.
+    width: width of an embedding; must be divisible by 4.
+    temperature: frequencies fall geometrically from 1 to 1 / temperature.
+  Returns: one embedding per patch, row by row.
+  Raises:
+    ValueError: width is not divisible by 4.
+
+  Example:
+    >>> from mmjax.nn import sincos_2d
+    >>> sincos_2d(2, 3, 8).shape
+    (6, 8)
   """
   if width % 4:
     raise ValueError(f'width={width} must be divisible by 4 for positions="sincos2d"')

@@ -1,4 +1,4 @@
-"""The two-layer perceptron of a transformer block, and its nonlinearities."""
+"""MLP of a transformer block, and its activation functions."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
 
 def _pointwise(value_and_slope: ValueAndSlope) -> Callable[[Array], Array]:
-  """An elementwise function, computed in float32, whose backward pass keeps nothing but the input.
+  """Elementwise function computed in float32, whose backward pass keeps only the input.
 
-  The unused one of the two results is dropped by the compiler.
+  `value_and_slope` returns the function's value and derivative. The compiler removes the one that is not used.
   """
 
   @jax.custom_vjp
@@ -34,7 +34,7 @@ def _pointwise(value_and_slope: ValueAndSlope) -> Callable[[Array], Array]:
 
 
 def _gelu(x: Array) -> tuple[Array, Array]:
-  # By erf, not the erfc of jax.nn.gelu, which XLA's CPU backend computes three times slower.
+  # With erf. jax.nn.gelu uses erfc, which XLA's CPU backend computes three times slower.
   cdf = 0.5 * (1.0 + lax.erf(x * 0.5**0.5))
   return x * cdf, cdf + x * jnp.exp(-0.5 * x * x) * (2.0 * jnp.pi) ** -0.5
 
@@ -51,13 +51,13 @@ def _quick_gelu(x: Array) -> tuple[Array, Array]:
 
 
 gelu = _pointwise(_gelu)  # x Phi(x), with the normal distribution function Phi (Hendrycks and Gimpel 2016)
-gelu_tanh = _pointwise(_gelu_tanh)  # its tanh approximation, as big_vision and SigLIP have it
-quick_gelu = _pointwise(_quick_gelu)  # x sigmoid(1.702 x), which OpenAI's CLIP weights need
+gelu_tanh = _pointwise(_gelu_tanh)  # the tanh approximation of GELU, used by big_vision and SigLIP
+quick_gelu = _pointwise(_quick_gelu)  # x sigmoid(1.702 x), used by OpenAI's CLIP weights
 ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
 class MLP(nn.Module):
-  """down(activation(up(x))).
+  """Two linear layers with an activation between them: down(activation(up(x))).
 
   Attributes:
     hidden: width between the two layers.

@@ -20,7 +20,14 @@ def layer_norm(
 ) -> Float[Array, "*batch width"]:
   """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis, in float32 (Ba et al. 2016).
 
-  The result has the dtype of x; the backward pass keeps x and two numbers per row.
+  The backward pass keeps x and two numbers per row.
+
+  Args:
+    x: input.
+    scale: scale of each feature.
+    bias: bias of each feature.
+    epsilon: added to the variance.
+  Returns: the normalised input, in the dtype of `x`.
   """
   return _forward(x, scale, bias, epsilon)[0]
 
@@ -28,7 +35,7 @@ def layer_norm(
 def _forward(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Residuals]:
   x32, axes = x.astype(jnp.float32), range(x.ndim - 1)
   mean, variance = lax.platform_dependent(x32, tpu=_moments_at_once, default=_moments)
-  # Two numbers a row, which a block that is computed again would otherwise take two more passes over x for.
+  # Two numbers per row. Without these names, a rematerialised block would need two more passes over x for them.
   mean, inverse = checkpoint_name(mean, "norm"), checkpoint_name(lax.rsqrt(variance + epsilon), "norm")
   y = (x32 - mean) * inverse * jnp.expand_dims(scale, axes) + jnp.expand_dims(bias, axes)
   return y.astype(x.dtype), (x, scale, bias, mean, inverse)
@@ -40,8 +47,11 @@ def _moments(x: Array) -> tuple[Array, Array]:
 
 
 def _moments_at_once(x: Array) -> tuple[Array, Array]:
-  """In one pass, which a TPU takes while the matrix product before it writes x; float32 of a mean far from 0 loses
-  digits this way ((mean / deviation)^2 times 1e-7 of the variance), as in Flax's own LayerNorm."""
+  """Mean and variance in one pass, which a TPU runs while the preceding matrix product writes x.
+
+  In float32, a mean far from 0 loses digits: the relative error of the variance is (mean / deviation)^2 times 1e-7.
+  Flax's LayerNorm does the same.
+  """
   mean = x.mean(-1, keepdims=True)
   return mean, jnp.maximum(jnp.square(x).mean(-1, keepdims=True) - jnp.square(mean), 0.0)
 
@@ -61,11 +71,11 @@ layer_norm.defvjp(_forward, _backward)
 
 
 class LayerNorm(nn.Module):
-  """Layer normalisation; the result has the input's dtype.
+  """Layer normalisation. The result has the dtype of the input.
 
   Attributes:
     epsilon: added to the variance.
-    use_bias: whether there is a bias beside the scale.
+    use_bias: if True, there is a bias as well as a scale.
   """
 
   epsilon: float = 1e-6
@@ -75,7 +85,7 @@ class LayerNorm(nn.Module):
     return layer_norm(x, *self._parameters(x.shape[-1:]), self.epsilon)
 
   def beside(self, x: Float[Array, "rows width"]) -> tuple[Float[Array, "rows width"], Float[Array, "rows width"]]:
-    """x and its norm, for a network that goes on with both: a TPU adds up their gradients in one pass."""
+    """Returns x and the normalised x, for a network that uses both. A TPU then adds their gradients in one pass."""
     parameters = self._parameters(x.shape[-1:])
     if on_tpu():
       from mmjax.nn.norm_tpu import fits_kernel, norm_beside
@@ -93,6 +103,6 @@ class LayerNorm(nn.Module):
 
 
 def normalize(x: Float[Array, "*batch dim"], *, epsilon: float = 1e-12) -> Float[Array, "*batch dim"]:
-  """Unit-norm float32 rows: x * rsqrt(sum x^2 + epsilon), whose gradient is finite at zero as well."""
+  """Scales float32 rows to unit norm: x * rsqrt(sum x^2 + epsilon). The gradient is finite at zero as well."""
   x32 = x.astype(jnp.float32)
   return x32 * lax.rsqrt(jnp.square(x32).sum(-1, keepdims=True) + epsilon)

@@ -1,7 +1,8 @@
-"""Layer normalisation as one TPU kernel forward and one backward, for a network that reads its input again.
+"""Layer normalisation as two TPU kernels, forward and backward, for a network that also uses the norm's input.
 
-Left to the compiler, a norm is a pass over the tokens for its statistics and a part of every product that reads it,
-and its gradient two passes and a sum with the gradient that came round it. Each kernel reads everything once.
+Without the kernels, the compiler runs a separate pass over the tokens for the statistics, and normalises again in each
+product that reads the result. Its backward pass takes two passes and a sum with the gradient of the other use of the
+input. Each kernel reads every array once.
 """
 
 import functools
@@ -15,12 +16,12 @@ from jaxtyping import Float
 
 from mmjax.nn.tpu import LANES, ROWS, first_rows, kernel_metadata, like
 
-_BLOCK = 2**18  # numbers that a program reads of an array
-Ref = Any  # a block of an array, in the memory on the chip
+_BLOCK = 2**18  # elements of an array that a program reads at most
+Ref = Any  # a block of an array in on-chip memory
 
 
 def fits_kernel(width: int) -> bool:
-  """Whether rows consist of whole tiles, of which some fit in a program's block."""
+  """True if rows of this width fill whole tiles, and at least one row of tiles fits in a program's block."""
   return width % LANES == 0 and ROWS * width <= _BLOCK
 
 
@@ -32,7 +33,15 @@ def norm_beside(
   epsilon: float,
   interpret: bool = False,
 ) -> tuple[Float[Array, "rows width"], Float[Array, "rows width"]]:
-  """x, and mmjax.nn.norm.layer_norm of it; `interpret` runs the kernels on any platform, slowly."""
+  """Returns x and `mmjax.nn.norm.layer_norm` of x.
+
+  Args:
+    x: input.
+    scale: scale of each feature.
+    bias: bias of each feature.
+    epsilon: added to the variance.
+    interpret: if True, run the kernels on any platform, slowly.
+  """
   return _forward(x, scale, bias, epsilon, interpret)[0]
 
 
@@ -76,9 +85,9 @@ norm_beside.defvjp(_forward, _backward)
 
 
 def _blocks(x: Array) -> tuple[pl.BlockSpec, pl.BlockSpec, int]:
-  """The rows that a program reads, the block of a vector, and the number of programs.
+  """The block of rows that a program reads, the block of a vector, and the number of programs.
 
-  Whole blocks where the rows can be divided into such; else the last reaches beyond x.
+  Blocks divide the rows evenly if possible. Otherwise the last block reaches beyond x.
   """
   rows, width = x.shape
   most = min(rows, _BLOCK // width // ROWS * ROWS)
@@ -88,7 +97,7 @@ def _blocks(x: Array) -> tuple[pl.BlockSpec, pl.BlockSpec, int]:
 
 
 def _normal(x: Ref, epsilon: float) -> tuple[Array, Array]:
-  """(x - mean) / deviation, and 1 / deviation, of every row."""
+  """(x - mean) / deviation and 1 / deviation of every row."""
   x32 = x[...].astype(jnp.float32)
   centred = x32 - x32.mean(-1, keepdims=True)
   inverse = lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)

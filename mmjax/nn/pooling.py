@@ -1,4 +1,4 @@
-"""From token vectors to one vector per example."""
+"""Pooling: from token vectors to one vector per example."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,19 +15,22 @@ from mmjax.nn.transformer import TransformerConfig
 def mean_pool(
   tokens: Float[Array, "batch length width"], mask: Bool[Array, "batch length"]
 ) -> Float[Array, "batch width"]:
-  """The mean over real tokens, summed in float32; zeros where an example has none."""
+  """Mean over real tokens, summed in float32. Zeros for an example that has none."""
   weights = mask.astype(jnp.float32)
   total = jnp.einsum("btd,bt->bd", tokens.astype(jnp.float32), weights)
   return (total / jnp.maximum(weights.sum(1), 1.0)[:, None]).astype(tokens.dtype)
 
 
 def first_position(ids: Int[Array, "batch length"], token: int) -> Int[Array, "batch"]:
-  """Place of the first `token`; 0 where there is none."""
+  """Position of the first `token` in each row; 0 if the row has none."""
   return jnp.argmax(ids == token, axis=1).astype(jnp.int32)
 
 
 def eos_position(ids: Int[Array, "batch length"], *, eos_id: int, pad_id: int) -> Int[Array, "batch"]:
-  """Place of the first end-of-text token; where there is none, of the last that is no padding; else 0."""
+  """Position of the first end-of-text token in each row.
+
+  In a row without one, this is the position of the last token that is not padding, or 0 if all are padding.
+  """
   is_eos = ids == eos_id
   places = jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
   last_real = jnp.max(jnp.where(ids != pad_id, places, 0), axis=1)
@@ -35,7 +38,7 @@ def eos_position(ids: Int[Array, "batch length"], *, eos_id: int, pad_id: int) -
 
 
 class TanhPool(nn.Module):
-  """tanh of a linear layer over the vector already pooled (Devlin et al. 2019: BERT's pooler)."""
+  """Linear layer and tanh on a pooled vector (BERT's pooler, Devlin et al. 2019)."""
 
   dtype: str
 
@@ -46,7 +49,7 @@ class TanhPool(nn.Module):
 
 
 class AttentionPool(nn.Module):
-  """One learned query reads the tokens, then a residual MLP (Zhai et al. 2022: the MAP head of SigLIP)."""
+  """One learned query attends to the tokens; a residual MLP follows (MAP head of SigLIP, Zhai et al. 2022)."""
 
   config: TransformerConfig
 
@@ -73,9 +76,14 @@ class AttentionPool(nn.Module):
 
 
 class QueryPool(nn.Module):
-  """Learned queries read the tokens, each its own summary (CoCa's attentional pooler, Yu et al. 2022, section 3.2).
+  """Learned queries attend to the tokens, one output each (CoCa's attentional pooler, Yu et al. 2022, section 3.2).
 
-  Parameters: probe (the queries), attention, norm; query_norm, if the queries are normalised first (open_clip).
+  Parameters: probe (the queries), attention, norm; query_norm, with `query_norm`.
+
+  Attributes:
+    config: width, heads and dtype of the attention.
+    count: number of queries.
+    query_norm: if True, normalise the queries first (open_clip).
   """
 
   config: TransformerConfig

@@ -1,7 +1,7 @@
-"""Randomness inside networks, keyed per example.
+"""Randomness in networks, with one key per example.
 
-Every function takes one key per example, so that what happens to an example depends neither on its place in
-the batch nor on devices or microbatches. `None` means evaluation: nothing random happens.
+A random effect on an example depends neither on its place in the batch nor on devices or microbatches. `None` in place
+of keys means evaluation: nothing is random.
 """
 
 import jax
@@ -13,16 +13,16 @@ Rngs = Key[Array, "batch"] | None
 
 
 def fold_in(rng: Rngs, stream: int | Array) -> Rngs:
-  """An independent key per example for the stream (a layer's number, a tower's number)."""
+  """Derives an independent key per example for a stream: the number of a layer or of a tower."""
   return None if rng is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(rng, stream)
 
 
 def drop_path(
   x: Float[Array, "*rows width"], *, rate: float | Float[Array, ""], rng: Rngs
 ) -> Float[Array, "*rows width"]:
-  """Drops a branch for whole examples with probability `rate`, and scales the rest by 1 / (1 - rate).
+  """Sets a branch to zero for whole examples with probability `rate`, and scales the others by 1 / (1 - rate).
 
-  `x` is [batch, length, width], or its examples one below the other [batch * length, width].
+  `x` is [batch, length, width], or [batch * length, width] with the tokens of each example in adjacent rows.
 
   Source: stochastic depth, Huang et al. 2016, in the "inverted" form of Touvron et al. 2021.
   """
@@ -37,7 +37,7 @@ def drop_path(
 def drop_patches(
   patches: Float[Array, "batch length width"], *, rate: float, rng: Rngs
 ) -> Float[Array, "batch kept width"]:
-  """Keeps a random subset of the patches, equally many in every example, in order (FLIP, Li et al. 2023)."""
+  """Keeps a random subset of the patches in their order, the same number in every example (FLIP, Li et al. 2023)."""
   if rng is None or rate == 0.0:
     return patches
   length = patches.shape[1]

@@ -1,4 +1,4 @@
-"""What hidden words were: BERT's masked-language-model head."""
+"""Head of masked language modelling (BERT): scores over the vocabulary for hidden words."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,13 +11,13 @@ from mmjax.nn.norm import LayerNorm
 
 
 class WordHead(nn.Module):
-  """A linear layer, its activation and a norm, then scores by the embedding table and a bias per word (BERT, 2019).
+  """Linear layer, activation and norm, then scores from the embedding table and a bias per word (Devlin et al. 2019).
 
-  Parameters: word_projection, norm, word_bias; the table is the tower's own (tied).
+  Parameters: word_projection, norm, word_bias. The table is the text encoder's embedding table (tied weights).
 
   Attributes:
-    epsilon: of the norm.
-    dtype: compute dtype; the scores are float32.
+    epsilon: added to the variance in the norm.
+    dtype: compute dtype. The scores are float32.
     activation: a key of `ACTIVATIONS`.
   """
 

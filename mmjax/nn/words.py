@@ -1,4 +1,4 @@
-"""Words in, words out: one table embeds them and scores them (Press and Wolf 2017)."""
+"""Word embeddings whose table also scores words (tied weights, Press and Wolf 2017)."""
 
 import dataclasses
 from typing import Literal
@@ -14,20 +14,20 @@ from mmjax.nn.transformer import TransformerConfig
 
 @dataclasses.dataclass(frozen=True)
 class WordsConfig(TransformerConfig):
-  """A transformer over words that predicts words. Raises ValueError where the fields do not fit each other."""
+  """A transformer that reads and predicts words. Raises ValueError if the fields are inconsistent."""
 
   vocab_size: int = 30_524
   """Number of token ids."""
   max_length: int = 64
-  """Longest sequence: the number of learned positions, and of places in a cache."""
+  """Longest sequence: the number of learned positions and of positions in a cache."""
   pad_id: int = 0
-  """Token id of padding, which follows the words."""
+  """Token id of padding, which comes after the words."""
   eos_id: int = 1
-  """Token id of the end of the text, where generation stops."""
+  """Token id of the end of the text. Generation stops there."""
   positions: Literal["learned", "none"] = "learned"
-  """Position embeddings; a causal transformer without any still learns something of the order."""
+  """Position embeddings. With "none", a causal transformer can still learn some of the word order."""
   scale_embedding: bool = False
-  """Token embeddings begin with variance 1 / width and are multiplied by sqrt(width) (Vaswani et al. 2017, 3.4)."""
+  """Initialise token embeddings with variance 1 / width and multiply them by sqrt(width) (Vaswani et al. 2017, 3.4)."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -36,18 +36,26 @@ class WordsConfig(TransformerConfig):
         raise ValueError(f"{name}={getattr(self, name)} must lie in [0, vocab_size={self.vocab_size})")
 
   def mask(self, ids: Int[Array, "batch length"]) -> Bool[Array, "batch length"]:
-    """True where there is a word."""
+    """True for each token that is not padding."""
     return ids != self.pad_id
 
   def cache(self, batch_size: int, length: int, *, depth: int | None = None) -> Cache:
-    """An empty cache for `length` tokens; of a stack of another depth, if that is given."""
+    """Empty cache for `length` tokens per row.
+
+    Args:
+      batch_size: number of rows.
+      length: tokens per row, at most max_length.
+      depth: number of blocks, if it differs from the configuration's.
+    Raises:
+      ValueError: length is larger than max_length.
+    """
     if length > self.max_length:
       raise ValueError(f"a cache of {length} tokens is more than max_length={self.max_length}")
     return empty_cache(self if depth is None else dataclasses.replace(self, depth=depth), batch_size, length)
 
 
 class Words(nn.Module):
-  """The table of words and that of places; parameters: token_embedding, position_embedding."""
+  """Token embeddings and position embeddings. Parameters: token_embedding, position_embedding."""
 
   config: WordsConfig
 
@@ -62,7 +70,7 @@ class Words(nn.Module):
   def __call__(
     self, ids: Int[Array, "batch length"], start: Int[Array, "batch"] | None = None
   ) -> Float[Array, "batch length width"]:
-    """Embedded words; `start` is the place of each row's first (0 where it is left out)."""
+    """Embeds words. `start` is the position of each row's first word (None: 0)."""
     c, length = self.config, ids.shape[1]
     if length > c.max_length:
       raise ValueError(f"text has {length} tokens, more than max_length={c.max_length}")
@@ -76,7 +84,7 @@ class Words(nn.Module):
     return x + jnp.take(self.places, start[:, None] + jnp.arange(length, dtype=jnp.int32)[None], axis=0)
 
   def logits(self, tokens: Float[Array, "batch length width"]) -> Float[Array, "batch length vocab"]:
-    """Each word's score, float32: its product with the word's embedding."""
+    """Scores of all words in float32: products with the word embeddings."""
     dtype = jnp.dtype(self.config.dtype)
     flat, table = tokens.reshape(-1, tokens.shape[-1]).astype(dtype), self.table.astype(dtype)
     # Two-dimensional operands: XLA's CPU backend is up to three times slower with three (see nn/dense.py).
