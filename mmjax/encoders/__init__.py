@@ -1,4 +1,4 @@
-"""One modality in, `Encoded` out."""
+"""Encoders: each maps one modality to an `Encoded`."""
 
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.config import TowerConfig

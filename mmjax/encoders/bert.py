@@ -1,14 +1,20 @@
-"""BERT as a configuration of the one text transformer (Devlin et al. 2019)."""
+"""BERT as a configuration of the text transformer (Devlin et al. 2019)."""
 
 from mmjax.encoders.text import TextConfig
 
 
 def bert_config(*, width: int = 768, depth: int = 12, num_heads: int = 12, **fields: object) -> TextConfig:
-  """BERT: post-norm, a norm on the embeddings, segments, epsilon 1e-12, [CLS] through a linear layer and tanh.
+  """Configuration of BERT; the default size is BERT-base.
+
+  BERT is post-norm, has a norm on the embeddings, two segment types and epsilon 1e-12. It pools with a linear layer and
+  tanh on [CLS].
 
   Args:
-    width, depth, num_heads: the size (BERT-base as it stands).
-    **fields: any other field of TextConfig, such as `pool="mean", tanh_pool=False` for sentence encoders.
+    width: width of the token vectors.
+    depth: number of blocks.
+    num_heads: number of attention heads.
+    **fields: other fields of TextConfig, such as `pool="mean", tanh_pool=False` for sentence encoders.
+  Returns: a text transformer's configuration.
   """
   defaults: dict[str, object] = dict(
     vocab_size=30_522,

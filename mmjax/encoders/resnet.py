@@ -1,4 +1,4 @@
-"""CLIP's residual network: images in, one vector per place out (Radford et al. 2021, section 2.4)."""
+"""CLIP's ResNet: images in, a feature map and one vector per image out (Radford et al. 2021, section 2.4)."""
 
 import dataclasses
 from typing import Literal
@@ -16,25 +16,25 @@ from mmjax.nn.dense import Dense
 from mmjax.nn.stochastic import Rngs
 from mmjax.types import Encoded
 
-EXPANSION = 4  # a bottleneck's output is this many times wider than its middle
+EXPANSION = 4  # output width of a bottleneck divided by its inner width
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig(TowerConfig):
-  """A residual network as CLIP has it. Raises ValueError where the fields do not fit each other."""
+  """Configuration of CLIP's ResNet. Raises ValueError if the fields are inconsistent."""
 
   image_size: int = 224
   """Side of the square input image in pixels; must be divisible by 32."""
   layers: tuple[int, int, int, int] = (3, 4, 6, 3)
   """Bottleneck blocks in each of the four stages (RN50: 3 4 6 3)."""
   width: int = 64
-  """Channels after the stem; the last stage gives 32 times as many."""
+  """Channels after the stem. The last stage outputs 32 times as many."""
   num_heads: int = 32
-  """Heads of the attention that pools; must divide 32 * width."""
+  """Number of heads of the attention pooling; must divide 32 * width."""
   output_dim: int = 1024
-  """Width of the one vector per image, which the pooling's last linear layer gives."""
+  """Width of the pooled vector, which the last linear layer of the pooling outputs."""
   dtype: Literal["float32", "bfloat16"] = "float32"
-  """Compute dtype; parameters and the softmax stay float32."""
+  """Compute dtype. Parameters and the softmax stay in float32."""
 
   def __post_init__(self) -> None:
     if self.image_size % 32:
@@ -42,7 +42,7 @@ class ResNetConfig(TowerConfig):
     if len(self.layers) != 4 or min(self.layers) < 1:
       raise ValueError(f"layers={self.layers} must be four numbers of at least 1")
     if self.width % 2:
-      raise ValueError(f"width={self.width} must be even: the stem begins with half of it")
+      raise ValueError(f"width={self.width} must be even: the stem's first convolutions have half of it")
     if self.features % self.num_heads:
       raise ValueError(f"32 * width = {self.features} must be divisible by num_heads={self.num_heads}")
 
@@ -53,12 +53,12 @@ class ResNetConfig(TowerConfig):
 
   @property
   def grid(self) -> int:
-    """Places along one side after the last stage."""
+    """Positions along one side of the feature map."""
     return self.image_size // 32
 
   @property
   def pooled_width(self) -> int:
-    """Width of the one vector per image."""
+    """Width of the pooled vector."""
     return self.output_dim
 
   def flops(self) -> int:
@@ -83,10 +83,10 @@ class ResNetConfig(TowerConfig):
 
 
 class FrozenBatchNorm(nn.Module):
-  """(x - mean) / sqrt(var + 1e-5) * scale + bias, with all four as parameters and the statistics never updated.
+  """(x - mean) / sqrt(var + 1e-5) * scale + bias, with all four as parameters and fixed statistics.
 
-  A batch's own statistics would tie its examples together, and let a "frozen" tower drift; `mean` and `var` get no
-  gradient and come from the weights that are loaded.
+  `mean` and `var` come from loaded weights and get no gradient. Statistics of the batch would make examples depend on
+  each other, and would change a "frozen" tower.
   """
 
   @nn.compact
@@ -109,12 +109,23 @@ def _conv(features: int, size: int, name: str, dtype: str, stride: int = 1) -> n
 
 
 def _shrink(x: Array, factor: int) -> Array:
-  """The mean of squares of `factor` pixels: every stride but the stem's first is one of these (antialiasing)."""
+  """Mean over squares of `factor` x `factor` pixels.
+
+  All strides except that of the first convolution are average pools of this kind (antialiasing).
+  """
   return x if factor == 1 else reduce(x, "b (y p) (x q) c -> b y x c", "mean", p=factor, q=factor)
 
 
 class Bottleneck(nn.Module):
-  """relu(x + narrow, 3x3, widen), with the average pool in front of the last convolution of each branch."""
+  """Residual bottleneck block: relu(x + conv1x1(conv3x3(conv1x1(x)))).
+
+  The average pool precedes the last convolution of each branch.
+
+  Attributes:
+    width: inner width; the output is `EXPANSION` times as wide.
+    stride: factor by which the block reduces the sides.
+    dtype: compute dtype.
+  """
 
   width: int
   stride: int
@@ -132,7 +143,10 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool2d(nn.Module):
-  """The mean over places asks all places and itself (learned positions), then a linear layer: CLIP's pooling."""
+  """CLIP's attention pooling, with learned positions: the mean token attends to itself and all tokens.
+
+  A linear layer to `output_dim` follows.
+  """
 
   config: ResNetConfig
 
@@ -152,13 +166,17 @@ class AttentionPool2d(nn.Module):
 
 
 class ResNet(nn.Module):
-  """Normalised images [batch, image_size, image_size, 3] to `Encoded`: places as tokens, the pooled vector."""
+  """CLIP's ResNet. Maps normalised images [batch, image_size, image_size, 3] to `Encoded`.
+
+  The tokens are the positions of the last feature map.
+  """
 
   config: ResNetConfig
 
   @nn.compact
   def __call__(self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None) -> Encoded:
-    del rng  # nothing in it is random
+    """Encodes images. `rng` is ignored: the network has no randomness."""
+    del rng  # the network has no randomness
     c = self.config
     if images.shape[1:3] != (c.image_size, c.image_size):
       raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")

@@ -14,9 +14,15 @@ _SIZES = {  # name: width, depth, num_heads, mlp_dim
 
 
 def vit_size(name: str) -> dict[str, Any]:
-  """Fields of a transformer's configuration by size: `ViTConfig(**vit_size("B"), patch_size=32)`.
+  """Width, depth, heads and MLP width of a named size, as fields of a transformer's configuration.
 
-  Raises: ValueError where there is no such size.
+  Raises:
+    ValueError: there is no size of this name.
+
+  Example:
+    >>> from mmjax.encoders import ViTConfig, vit_size
+    >>> ViTConfig(**vit_size("B"), patch_size=32).width
+    768
   """
   if name not in _SIZES:
     raise ValueError(f"no size {name!r}; sizes are {', '.join(_SIZES)}")

@@ -18,36 +18,40 @@ from mmjax.types import Encoded
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig(TransformerConfig, TowerConfig):
-  """A text transformer. Raises ValueError where the fields do not fit each other."""
+  """Configuration of a text transformer. Raises ValueError if the fields are inconsistent."""
 
   width: int = 512
   """Width of the token vectors."""
   num_heads: int = 8
-  """Attention heads; must divide width."""
+  """Number of attention heads; must divide width."""
   vocab_size: int = 49_408
   """Number of token ids."""
   max_length: int = 77
   """Longest sequence: the number of learned positions."""
   causal: bool = True
-  """A token reads only earlier tokens (CLIP); otherwise all of them (SigLIP)."""
+  """A token reads only itself and earlier tokens (CLIP). False: it reads all tokens (SigLIP)."""
   pool: Literal["eos", "first", "last", "mean", "map", "eos_or_first", "argmax"] = "eos"
-  """One vector per text: the first end-of-text token (where there is none: the last real one), the first place, the
-  last place (padding or not: SigLIP), the mean, attention (MAP); or as published CLIP weights want it: the first
-  end-of-text token, else the first place, or the place of the largest id."""
+  """Pooling to one vector per text. "eos": the first end-of-text token or, if there is none, the last token that is not
+  padding. "first": the first position. "last": the last position, padding or not (SigLIP). "mean": the mean over
+  tokens. "map": attention by a learned query (MAP). Two more are for published CLIP weights: "eos_or_first" takes the
+  first end-of-text token or, if there is none, the first position. "argmax" takes the position of the largest id.
+  """
   pad_id: int = 0
   """Token id of padding."""
   mask_padding: bool = True
-  """Nothing reads padding; False: it is read like any other token (SigLIP; CLIP, whose "!" has the padding's id)."""
+  """No token reads padding. False: padding is read like any other token (SigLIP; also CLIP, where "!" has the id of
+  padding).
+  """
   token_types: int = 0
-  """Rows of a second embedding table, for the segment a token belongs to (BERT: 2); 0: there is none."""
+  """Rows of a segment embedding table (BERT: 2); 0: no such table."""
   tanh_pool: bool = False
-  """A linear layer and tanh on the pooled vector (BERT's pooler)."""
+  """Apply a linear layer and tanh to the pooled vector (BERT's pooler)."""
   eos_id: int = 49_407
   """Token id of the end of the text."""
   mask_id: int = -1
-  """Token id of a hidden word (masked modelling); -1: there is none."""
+  """Token id that replaces hidden words in masked modelling; -1: none."""
   special_ids: tuple[int, ...] = ()
-  """Token ids that are no words, and are never hidden (masked modelling)."""
+  """Token ids that are not words. Masked modelling never hides them."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -59,7 +63,7 @@ class TextConfig(TransformerConfig, TowerConfig):
 
   @property
   def pooled_width(self) -> int:
-    """Width of the one vector per text."""
+    """Width of the pooled vector."""
     return self.width
 
   def flops(self) -> int:
@@ -74,7 +78,19 @@ class TextConfig(TransformerConfig, TowerConfig):
 
 
 class TextTransformer(nn.Module):
-  """Token ids [batch, length <= max_length] to `Encoded`; pad_id marks padding, wherever it stands."""
+  """Text transformer. Maps token ids [batch, length <= max_length] to `Encoded`. `pad_id` may occur at any position.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from mmjax.encoders import TextConfig, TextTransformer
+    >>> config = TextConfig(width=8, depth=1, num_heads=2, vocab_size=10, max_length=6, eos_id=1)
+    >>> ids = jnp.asarray([[3, 4, 1, 0], [5, 1, 0, 0]])
+    >>> encoded, _ = TextTransformer(config).init_with_output(jax.random.key(0), ids)
+    >>> encoded.tokens.shape, encoded.pooled.shape
+    ((2, 4, 8), (2, 8))
+    >>> encoded.mask.sum(1).tolist()
+    [3, 2]
+  """
 
   config: TextConfig
 
@@ -82,7 +98,15 @@ class TextTransformer(nn.Module):
   def __call__(
     self, ids: Int[Array, "batch length"], types: Int[Array, "batch length"] | None = None, *, rng: Rngs = None
   ) -> Encoded:
-    """`types` say which segment a token belongs to (all to the first where they are left out)."""
+    """Encodes texts.
+
+    Args:
+      ids: token ids.
+      types: segment of each token; None: all tokens belong to segment 0.
+      rng: one key per example for stochastic depth; None: evaluation.
+    Raises:
+      ValueError: the text is longer than max_length.
+    """
     c = self.config
     length = ids.shape[1]
     if length > c.max_length:
@@ -108,12 +132,12 @@ class TextTransformer(nn.Module):
   def encode_text(
     self, ids: Int[Array, "batch length"], types: Int[Array, "batch length"] | None = None
   ) -> Float[Array, "batch dim"]:
-    """The pooled vector alone, float32: what a tower without a partner embeds a text as."""
+    """Text embeddings of a text encoder without an image encoder: the pooled vectors, in float32."""
     return self(ids, types).pooled.astype(jnp.float32)
 
 
 def _pick(c: TextConfig, ids: Int[Array, "batch length"]) -> int | Int[Array, "batch"]:
-  """The place of the token that stands for the text (any, where the pooling reads them all)."""
+  """Position of the token that represents the text. Any position, if the pooling reads all tokens."""
   match c.pool:
     case "eos":
       return eos_position(ids, eos_id=c.eos_id, pad_id=c.pad_id)

@@ -20,37 +20,38 @@ from mmjax.types import Encoded
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig(TransformerConfig, TowerConfig):
-  """A vision transformer. Raises ValueError where the fields do not fit each other."""
+  """Configuration of a vision transformer. Raises ValueError if the fields are inconsistent."""
 
   image_size: int = 224
   """Side of the square input image in pixels."""
   patch_size: int = 16
-  """Side of a patch in pixels; must divide image_size, unless drop_remainder."""
+  """Side of a patch in pixels; must divide image_size, unless drop_remainder is set."""
   drop_remainder: bool = False
-  """Leave out the pixels at the right and below that fill no patch (SigLIP So400m/14 at 384 pixels)."""
+  """Crop the pixels at the right and at the bottom that fill no patch (SigLIP So400m/14 at 384 pixels)."""
   pool: Literal["cls", "mean", "map", "flat", "cls_mean", "queries"] = "map"
-  """One vector per image: a class token, the mean over patches, attention by a learned query (MAP), or all patches
-  side by side (flat: for few patches of aligned pictures, where the place of a patch says much); or as published
-  open_clip weights want it: the mean over patches that have read a class token, or the first of pool_queries learned
-  queries, of which the others are the image's tokens (CoCa)."""
+  """Pooling to one vector per image. "cls": a class token. "mean": the mean over patches. "map": attention by a learned
+  query (MAP). "flat": all patches concatenated, for few patches of aligned images, where the position of a patch is
+  informative. Two more are for published open_clip weights: "cls_mean" is the mean over patches that have read a class
+  token. "queries" takes the first of pool_queries learned queries; the others are the tokens (CoCa).
+  """
   pool_queries: int = 256
-  """Learned queries of pool="queries"."""
+  """Number of learned queries of pool="queries"."""
   pool_width: int = 512
-  """Their width."""
+  """Width of the learned queries of pool="queries"."""
   pool_heads: int = 8
-  """Their attention heads."""
+  """Attention heads of pool="queries"; must divide pool_width."""
   positions: Literal["learned", "sincos2d"] = "learned"
-  """Position embedding of the patches."""
+  """Position embeddings of the patches: learned, or fixed sine and cosine functions."""
   stem: Literal["patch", "conv"] = "patch"
-  """From pixels to tokens: a linear map of each patch, or log2(patch_size) 3x3 stride-2 convolutions."""
+  """Map from pixels to tokens: a linear map of each patch, or log2(patch_size) 3x3 convolutions of stride 2."""
   stem_bias: bool = True
-  """Whether the linear map of a patch has a bias (CLIP: no)."""
+  """Add a bias to the linear map of a patch (CLIP: no)."""
   class_position: bool = False
-  """Whether the class token has a position embedding of its own, as in ViT and CLIP (it adds nothing to training)."""
+  """Add a separate position embedding to the class token, as in ViT and CLIP. It adds nothing to training."""
   tanh_pool: bool = False
-  """A linear layer and tanh on the pooled vector (transformers' ViTModel)."""
+  """Apply a linear layer and tanh to the pooled vector (ViTModel of transformers)."""
   patch_dropout: float = 0.0
-  """Share of the patches left out at random in training (FLIP, Li et al. 2023)."""
+  """Fraction of the patches that are dropped at random in training (FLIP, Li et al. 2023)."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -61,14 +62,16 @@ class ViTConfig(TransformerConfig, TowerConfig):
     if self.positions == "sincos2d" and self.width % 4:
       raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
     if self.class_position and not self.has_class_token:
-      raise ValueError(f'class_position needs pool="cls": pool="{self.pool}" has no class token')
+      raise ValueError(
+        f'pool="{self.pool}" has no class token for class_position: set pool to "cls", "cls_mean" or "queries"'
+      )
     if self.pool == "queries" and (self.pool_queries < 2 or self.pool_width % self.pool_heads):
       raise ValueError(
-        f"pool_queries={self.pool_queries} must be at least 2 (one is the image's vector, the others its tokens), and "
-        f"pool_width={self.pool_width} divisible by pool_heads={self.pool_heads}"
+        f"pool_queries={self.pool_queries} must be at least 2 (one is the pooled vector, the others are tokens), and "
+        f"pool_width={self.pool_width} must be divisible by pool_heads={self.pool_heads}"
       )
     if self.tanh_pool and self.pool == "flat":
-      raise ValueError('tanh_pool needs one token of width: choose another pool than "flat"')
+      raise ValueError('tanh_pool needs a pooled vector as wide as a token: choose a pool other than "flat"')
     if self.pool == "flat" and self.patch_dropout:
       raise ValueError('pool="flat" needs every patch: set patch_dropout=0')
     if not 0.0 <= self.patch_dropout < 1.0:
@@ -76,17 +79,17 @@ class ViTConfig(TransformerConfig, TowerConfig):
 
   @property
   def pooled_width(self) -> int:
-    """Width of the one vector per image."""
+    """Width of the pooled vector."""
     return {"flat": self.grid**2 * self.width, "queries": self.pool_width}.get(self.pool, self.width)
 
   @property
   def has_class_token(self) -> bool:
-    """Whether a learned token stands before the patches."""
+    """True if a learned class token precedes the patches."""
     return self.pool in ("cls", "cls_mean", "queries")
 
   @property
   def grid(self) -> int:
-    """Patches along one side."""
+    """Number of patches along one side."""
     return self.image_size // self.patch_size
 
   def flops(self) -> int:
@@ -114,7 +117,19 @@ class ViTConfig(TransformerConfig, TowerConfig):
 
 
 class ViT(nn.Module):
-  """Normalised images [batch, image_size, image_size, 3] to `Encoded`; a class token comes first."""
+  """Vision transformer. Maps normalised images [batch, image_size, image_size, 3] to `Encoded`.
+
+  The tokens are the patches, after the class token if there is one. With pool="queries" they are the queries instead.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from mmjax.encoders import ViT, ViTConfig
+    >>> config = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, num_heads=2, pool="mean")
+    >>> images = jnp.zeros((2, 8, 8, 3))
+    >>> encoded, variables = ViT(config).init_with_output(jax.random.key(0), images)
+    >>> encoded.tokens.shape, encoded.pooled.shape
+    ((2, 4, 8), (2, 8))
+  """
 
   config: ViTConfig
 
@@ -126,7 +141,16 @@ class ViT(nn.Module):
     rng: Rngs = None,
     hidden: Bool[Array, "batch patches"] | None = None,
   ) -> Encoded:
-    """`hidden` patches are replaced by one learned vector, at their places (masked image modelling)."""
+    """Encodes images.
+
+    Args:
+      images: normalised images.
+      rng: one key per example for patch dropout and stochastic depth; None: evaluation.
+      hidden: True for each patch that is replaced by one learned vector (masked image modelling). The patch keeps its
+        position embedding.
+    Raises:
+      ValueError: the images do not have the size image_size.
+    """
     c = self.config
     if images.shape[1:3] != (c.image_size, c.image_size):
       raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
@@ -141,7 +165,7 @@ class ViT(nn.Module):
     return self._pool(*Transformer(c, name="transformer")(x, rng=fold_in(rng, 1)))
 
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
-    """The pooled vector alone, float32: what a tower without a partner embeds an image as."""
+    """Image embeddings of an image encoder without a text encoder: the pooled vectors, in float32."""
     return self(images).pooled.astype(jnp.float32)
 
   def _pool(self, tokens: Float[Array, "batch length dim"], first: Float[Array, "batch dim"]) -> Encoded:
@@ -186,6 +210,6 @@ class ViT(nn.Module):
 
 
 def _query_config(c: ViTConfig) -> TransformerConfig:
-  """What the attention of pool="queries" needs to know."""
+  """Configuration of the attention of pool="queries"."""
   names = ("norm_epsilon", "qk_norm", "dtype", "attention")
   return TransformerConfig(width=c.pool_width, num_heads=c.pool_heads, **{name: getattr(c, name) for name in names})

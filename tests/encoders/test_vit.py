@@ -80,7 +80,7 @@ def test_positions_matter():
     ({"width": 6, "positions": "sincos2d"}, "width=6 must be divisible by 4"),
     ({"patch_dropout": 1.0}, "patch_dropout=1.0"),
     ({"pool": "flat", "patch_dropout": 0.5}, 'pool="flat" needs every patch'),
-    ({"pool": "queries", "pool_width": 9}, "pool_width=9 divisible by pool_heads=8"),
+    ({"pool": "queries", "pool_width": 9}, "pool_width=9 must be divisible by pool_heads=8"),
     ({"pool": "queries", "pool_queries": 1}, "pool_queries=1 must be at least 2"),
     ({"depth": 0}, "depth=0 must be at least 1"),
   ],
