@@ -1,4 +1,4 @@
-"""Several `Encoded` in, one `Encoded` out."""
+"""Fusion modules: each maps the `Encoded` of several modalities to one `Encoded`."""
 
 from mmjax.fusion.bilinear import Bilinear
 from mmjax.fusion.bottleneck import Bottleneck

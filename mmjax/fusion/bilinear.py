@@ -1,4 +1,4 @@
-"""Full bilinear pooling: every product of a feature of one modality and a feature of the other."""
+"""Full bilinear pooling: all products of a feature of one modality and a feature of the other."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ from mmjax.nn.dense import Dense
 class Bilinear(nn.Module):
   """z_k = x^T W_k y + b_k (Tenenbaum and Freeman 2000; Lin et al. 2015): a linear map of the outer product.
 
-  It has width_x * width_y * width parameters, which is why the low-rank and compact forms exist.
+  It has width_x * width_y * width weights. The low-rank and compact forms exist to avoid this number.
 
   Attributes:
-    width: of the result.
+    width: width of the result.
     dtype: compute dtype.
   """
 

@@ -1,4 +1,4 @@
-"""Attention bottlenecks: modalities exchange only what fits into a few tokens."""
+"""Attention bottlenecks: modalities exchange information only through a few tokens."""
 
 from collections.abc import Sequence
 
@@ -17,19 +17,19 @@ from mmjax.types import Encoded
 
 
 class Bottleneck(nn.Module):
-  """The fusion layers of MBT (Nagrani et al. 2021, section 3.2.3, "fusion via attention bottlenecks").
+  """Fusion layers of MBT (Nagrani et al. 2021, section 3.2.3, "fusion via attention bottlenecks").
 
-  In each layer every modality runs a block of its own over its tokens and the shared bottleneck tokens, and the
-  bottleneck tokens that come out are averaged over the modalities (those that the example has):
+  In each layer, every modality has its own block, which runs over the modality's tokens and the shared bottleneck
+  tokens. The resulting bottleneck tokens are averaged over the modalities that the example has:
 
       [x_i, b_i] = block_i([x_i, b]),   b = mean over i of b_i
 
-  So a modality reads what another one wrote a layer before, and with one layer nothing is exchanged. `pooled` is the
-  average of the modalities' first tokens. Below these layers stand the towers.
+  A modality reads what another modality wrote in the layer before. With one layer, nothing is exchanged. `pooled` is
+  the average of the modalities' first tokens. MBT's lower layers, without fusion, are the encoders.
 
   Attributes:
-    config: of the blocks; each modality's tokens must have its width.
-    num_tokens: bottleneck tokens (the paper's B, 4).
+    config: configuration of the blocks; each modality's tokens must have its width.
+    num_tokens: number of bottleneck tokens (B in the paper, which uses 4).
   """
 
   config: TransformerConfig

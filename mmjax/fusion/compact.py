@@ -1,4 +1,4 @@
-"""Compact bilinear pooling: the outer product's count sketch, without the outer product."""
+"""Compact bilinear pooling: the count sketch of the outer product, computed without the outer product."""
 
 import functools
 import operator
@@ -15,9 +15,16 @@ from mmjax.fusion.power import power_normalize
 def sketch_constants(
   width: int, sketch_dim: int, *, seed: int, modality: int
 ) -> tuple[Int32[np.ndarray, "width"], Float32[np.ndarray, "width"]]:
-  """(bucket, sign) of every feature: a function of the arguments, so that it need not be saved, nor trained.
+  """Returns (bucket, sign) of every feature.
 
-  NumPy's legacy generator, because its stream is the same in every version.
+  They depend on the arguments only, so they are neither saved nor trained. NumPy's legacy generator is used because its
+  stream is the same in every version.
+
+  Args:
+    width: number of features.
+    sketch_dim: number of buckets.
+    seed: seed of the random numbers.
+    modality: number of the modality, so that each has its own buckets and signs.
   """
   random = np.random.RandomState([seed, modality, width, sketch_dim])
   buckets = random.randint(0, sketch_dim, width).astype(np.int32)
@@ -27,7 +34,14 @@ def sketch_constants(
 def count_sketch(
   x: Float[Array, "batch width"], buckets: Int32[np.ndarray, "width"], signs: Float32[np.ndarray, "width"], dim: int
 ) -> Float32[Array, "batch dim"]:
-  """y[bucket(i)] += sign(i) x[i] (Charikar et al. 2002); float32."""
+  """Count sketch in float32: y[bucket(i)] += sign(i) x[i] (Charikar et al. 2002).
+
+  Args:
+    x: vectors.
+    buckets: bucket of each feature, from `sketch_constants`.
+    signs: sign of each feature, from `sketch_constants`.
+    dim: width of the sketch.
+  """
   signed = x.astype(jnp.float32) * signs[None]
   return jnp.zeros((x.shape[0], dim), jnp.float32).at[:, buckets].add(signed)
 
@@ -36,13 +50,13 @@ class MCB(nn.Module):
   """Multimodal compact bilinear pooling (Fukui et al. 2016, section 3.1, algorithm 1).
 
   The count sketch of the outer product is the circular convolution of the vectors' count sketches (Pham and Pagh 2013):
-  irfft(rfft(sketch(x)) * rfft(sketch(y))). Signed square root and unit length follow. It has no parameters, and takes
-  any number of modalities. FFTs are float32.
+  irfft(rfft(sketch(x)) * rfft(sketch(y))). Signed square root and normalisation to unit length follow. The module has
+  no parameters and takes any number of modalities. The FFTs run in float32.
 
   Attributes:
-    sketch_dim: of the result (16,000 in the paper).
-    seed: of the buckets and signs.
-    dtype: of the result.
+    sketch_dim: width of the result (16,000 in the paper).
+    seed: seed of the buckets and signs.
+    dtype: dtype of the result.
   """
 
   sketch_dim: int

@@ -1,4 +1,4 @@
-"""Which fusion a model has, and the module for it."""
+"""Configuration of a fusion, and the module that it describes."""
 
 import dataclasses
 from typing import Literal
@@ -41,25 +41,27 @@ FusionKind = Literal[
 TRANSFORMERS: frozenset[FusionKind] = frozenset(
   ("cross_attention", "co_attention", "merged_attention", "early", "bottleneck")
 )
-"""The kinds that read all tokens and not one vector per modality."""
+"""Kinds that read all tokens, not one vector per modality."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FusionConfig(TransformerConfig):
-  """How modalities become one. Raises ValueError where the fields do not fit each other.
+  """Configuration of a fusion. Raises ValueError if the fields are inconsistent.
 
-  The transformer's fields belong to the kinds that are transformers; of them the other kinds use width (of the result),
-  mlp_dim (mlp) and dtype.
+  Kinds that are transformers use the transformer's fields. Of these fields, the other kinds use only width (of the
+  result), mlp_dim (mlp) and dtype.
   """
 
   kind: FusionKind = "merged_attention"
-  """The operator. concat, sum, average and late cannot interact before a linear head; scalar_gate hardly."""
+  """Fusion operator. With concat, sum, average and late, a linear head cannot combine features of two modalities; with
+  scalar_gate it hardly can.
+  """
   rank: int = 5
-  """mfb, mutan: rank of each slice of the bilinear form (both papers: 5)."""
+  """mfb, mutan: rank of each slice of the bilinear form (5 in both papers)."""
   sketch_seed: int = 0
-  """mcb: what the count sketches are drawn from."""
+  """mcb: random seed of the count sketches."""
   bottlenecks: int = 4
-  """bottleneck: tokens through which the modalities exchange what they know (MBT: 4)."""
+  """bottleneck: number of bottleneck tokens, through which the modalities exchange information (MBT: 4)."""
 
   def __post_init__(self) -> None:
     if self.kind in TRANSFORMERS:
@@ -68,14 +70,18 @@ class FusionConfig(TransformerConfig):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
     if self.scan and self.kind in ("co_attention", "bottleneck"):
-      raise ValueError(f"scan=True is not for kind={self.kind!r}, whose modalities take turns in every layer")
+      raise ValueError(f"scan=True is not for kind={self.kind!r}, which has blocks for each modality: set scan=False")
 
 
 def make_fusion(config: FusionConfig) -> nn.Module:
-  """The module of a configuration: (*encoded: Encoded, rng=None) -> Encoded.
+  """Makes the module of a configuration: (*encoded: Encoded, rng=None) -> Encoded.
 
-  Kinds that read tokens give a token for each of theirs (`mmjax.fusion.split` takes them apart; cross_attention's are
-  the first modality's); late gives one token per modality; the others one token. `pooled` is the joint vector.
+  `pooled` of the result is the joint vector. Its tokens depend on the kind:
+
+  * cross_attention: the tokens of the first modality.
+  * co_attention, merged_attention, early, bottleneck: the tokens of all modalities, which `mmjax.fusion.split` splits.
+  * late: one token per modality.
+  * other kinds: one token, equal to `pooled`.
   """
   c = config
   match c.kind:
@@ -96,9 +102,10 @@ def make_fusion(config: FusionConfig) -> nn.Module:
 
 
 def make_operator(config: FusionConfig) -> nn.Module:
-  """The module (*vectors [batch, width_i]) -> [batch, width] of a kind that reads one vector per modality.
+  """Makes the operator of a kind that reads one vector per modality: (*vectors [batch, width_i]) -> [batch, width].
 
-  Raises: ValueError for the kinds that read more than that.
+  Raises:
+    ValueError: the kind reads more than one vector per modality.
   """
   c = config
   match c.kind:

@@ -1,4 +1,4 @@
-"""Fusion by cross-attention: one modality reads the others, or each reads all others."""
+"""Fusion by cross-attention: the first modality attends to the others, or each modality attends to all others."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,16 +12,17 @@ from mmjax.types import Encoded
 
 
 class CrossAttention(nn.Module):
-  """The first modality reads itself and, by cross-attention, the others (Li et al. 2021, ALBEF, section 3.1).
+  """The first modality attends to itself and, by cross-attention, to the others (Li et al. 2021, ALBEF, section 3.1).
 
-  Tokens and mask are the first modality's (ALBEF's is the text), whose first token is `pooled`; the tokens of the
-  others may have any one width, and stay as they are.
+  Tokens and mask of the result are those of the first modality (in ALBEF the text), and `pooled` is its first token.
+  The tokens of the other modalities must have one common width, which may differ from the configuration's.
   """
 
   config: TransformerConfig
 
   @nn.compact
   def __call__(self, reader: Encoded, *others: Encoded, rng: Rngs = None) -> Encoded:
+    """Fuses `reader` with the other modalities."""
     c = self.config
     check_width([reader], c.width)
     read, mask = join(others, c.dtype)
@@ -31,11 +32,12 @@ class CrossAttention(nn.Module):
 
 
 class CoAttention(nn.Module):
-  """Every modality has blocks of its own, which read itself, then the others, then think (Dou et al. 2022, METER).
+  """Co-attention: in each layer, every modality attends to itself and then to all others (Dou et al. 2022, METER).
 
-  In each layer all read what the others said in the layer before (section 3.2: self-attention, cross-attention, MLP; Lu
-  et al. 2019, ViLBERT, for the idea). Any number of modalities, all of the configuration's width; their tokens come out
-  in their order, and `pooled` is the average of their first tokens.
+  Each modality has its own blocks of self-attention, cross-attention and MLP (section 3.2; the idea is from Lu et al.
+  2019, ViLBERT). Cross-attention reads the other modalities' tokens from the layer before. The number of modalities is
+  arbitrary, and all must have the configuration's width. The result holds their tokens in the order of the modalities.
+  `pooled` is the average of their first tokens.
   """
 
   config: TransformerConfig

@@ -1,4 +1,4 @@
-"""The operators without parameters: side by side, sum, average, product."""
+"""Operators without parameters: concatenation, sum, average, product."""
 
 import functools
 import operator
@@ -10,9 +10,9 @@ from jaxtyping import Float
 
 
 class Concat(nn.Module):
-  """The vectors side by side, [batch, sum of widths].
+  """Concatenates the vectors: [batch, sum of widths].
 
-  A linear head on this is a sum of one function per modality: no modality can change what another one means.
+  A linear head on the result is a sum of one function per modality. The modalities do not interact.
   """
 
   def __call__(self, *vectors: Float[Array, "batch _"]) -> Float[Array, "batch width"]:
@@ -20,23 +20,23 @@ class Concat(nn.Module):
 
 
 class Sum(nn.Module):
-  """The sum of vectors of one width. As `Concat`, it cannot interact before a linear head."""
+  """Sums vectors of equal width. With a linear head, the modalities do not interact (see `Concat`)."""
 
   def __call__(self, *vectors: Float[Array, "batch _"]) -> Float[Array, "batch width"]:
     return functools.reduce(operator.add, of_one_width(vectors))
 
 
 class Average(nn.Module):
-  """The mean of vectors of one width. As `Concat`, it cannot interact before a linear head."""
+  """Averages vectors of equal width. With a linear head, the modalities do not interact (see `Concat`)."""
 
   def __call__(self, *vectors: Float[Array, "batch _"]) -> Float[Array, "batch width"]:
     return functools.reduce(operator.add, of_one_width(vectors)) / len(vectors)
 
 
 class Product(nn.Module):
-  """The elementwise product of vectors of one width, any number of them.
+  """Multiplies vectors of equal width elementwise.
 
-  Between two linear maps it is the low-rank bilinear pooling of Kim et al. 2017 (MLB): P^T (U^T x * V^T y).
+  Between two linear maps this is low-rank bilinear pooling (Kim et al. 2017, MLB): P^T (U^T x * V^T y).
   """
 
   def __call__(self, *vectors: Float[Array, "batch _"]) -> Float[Array, "batch width"]:
@@ -44,7 +44,7 @@ class Product(nn.Module):
 
 
 def of_one_width(vectors: tuple[Array, ...]) -> tuple[Array, ...]:
-  """The vectors as they are. Raises ValueError where their widths differ."""
+  """Returns the vectors unchanged. Raises ValueError if their widths differ."""
   widths = [vector.shape[-1] for vector in vectors]
   if len(set(widths)) != 1:
     raise ValueError(f"sum, average and product need vectors of one width, not {widths}: project them first")

@@ -1,4 +1,4 @@
-"""Gated fusion: every modality has a share, and what is in all of them decides how large."""
+"""Gated fusion: a weighted sum of the modalities, whose weights depend on all of them."""
 
 import flax.linen as nn
 import jax
@@ -15,13 +15,14 @@ _init = nn.initializers.lecun_normal()
 class Gate(nn.Module):
   """sum_i g_i * tanh(W_i x_i), where the g_i sum to 1 (Arevalo et al. 2017, the gated multimodal unit, section 3.1).
 
-  The shares are a softmax over the modalities of a linear map of all vectors; for two modalities that is the paper's
-  z = sigmoid(W [x, y]) and 1 - z. With one share per modality and not per feature, the gate can only choose.
+  The gates are a softmax over the modalities of a linear map of all vectors. For two modalities this is the paper's
+  z = sigmoid(W [x, y]) and 1 - z. With one gate per modality instead of one per feature, the gates can only weight
+  whole modalities.
 
   Attributes:
-    width: of the result.
-    per_feature: a share for each feature of each modality (the paper's), or one for all features of a modality.
-    dtype: compute dtype; the softmax is float32.
+    width: width of the result.
+    per_feature: if True, one gate per feature of each modality (as in the paper); if False, one gate per modality.
+    dtype: compute dtype. The softmax is float32.
   """
 
   width: int

@@ -1,4 +1,4 @@
-"""One transformer over the tokens of all modalities: from raw embeddings (early), or from what towers say (merged)."""
+"""One transformer over the tokens of all modalities: over raw embeddings (early), or over encoder outputs (merged)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,10 +12,11 @@ from mmjax.types import Encoded
 
 
 class JointTransformer(nn.Module):
-  """A transformer in which every token reads every modality's; `pooled` is the first token of the first modality.
+  """Transformer in which every token attends to the tokens of all modalities.
 
-  That is merged attention (Hendricks et al. 2021; Dou et al. 2022, METER, section 3.2) without anything that tells the
-  modalities apart. Tokens must have the configuration's width, and come out in the order of the modalities.
+  This is merged attention (Hendricks et al. 2021; Dou et al. 2022, METER, section 3.2), without embeddings that
+  distinguish the modalities. Tokens must have the configuration's width. The result holds them in the order of the
+  modalities. `pooled` is the first token of the first modality.
   """
 
   config: TransformerConfig
@@ -29,10 +30,10 @@ class JointTransformer(nn.Module):
 
 
 class EarlyFusion(nn.Module):
-  """One stream from the embeddings on (Kim et al. 2021, ViLT, equations 2 and 3): token + modality's type embedding.
+  """One transformer from the embeddings on (Kim et al. 2021, ViLT, equations 2 and 3): token + modality type embedding.
 
-  The modalities are embeddings that already know their positions; the type embedding is this module's. The first
-  modality's first token stands for the whole (ViLT: the text's class token, so the text comes first).
+  The inputs are embeddings that already contain position embeddings. This module adds the type embedding. `pooled` is
+  the first token of the first modality (in ViLT the class token of the text, so the text comes first).
   """
 
   config: TransformerConfig
@@ -47,10 +48,10 @@ class EarlyFusion(nn.Module):
 
 
 class MergedAttention(nn.Module):
-  """A fusion encoder over towers' outputs with a class token of its own (Singh et al. 2022, FLAVA, section 3.1).
+  """Fusion encoder over encoder outputs, with its own class token (Singh et al. 2022, FLAVA, section 3.1).
 
-  Each modality's tokens go through a linear map to the common width first, so towers of any width fit. `pooled` is
-  the class token; it is not among the tokens.
+  A linear map first brings each modality's tokens to the common width, so encoders may have any width. `pooled` is the
+  class token. It is not among the tokens.
   """
 
   config: TransformerConfig
@@ -76,5 +77,5 @@ class MergedAttention(nn.Module):
 
 
 def _row(table: Array, row: int, dtype: str) -> Array:
-  """[1, 1, width]"""
+  """Row `row` of the table, [1, 1, width]."""
   return table[None, None, row].astype(dtype)

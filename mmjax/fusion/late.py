@@ -1,4 +1,4 @@
-"""Late fusion: every modality decides alone, and the decisions are averaged."""
+"""Late fusion: an output per modality, averaged."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,14 +11,14 @@ from mmjax.types import Encoded
 
 
 class Late(nn.Module):
-  """A linear head per modality, and the average of what those say that are there.
+  """A linear head per modality, averaged over the modalities that the example has.
 
-  With `width` classes these are logits (late fusion of decisions), with any other number features. The tokens of the
-  result are the modalities' own answers, for a loss on each of them, and `pooled` is the average, which is what to
-  evaluate (Nagrani et al. 2021, section 3.4). Modalities do not interact.
+  If `width` is the number of classes, the outputs are logits (late fusion of decisions); otherwise they are features.
+  The tokens of the result are the outputs of the single modalities, for a loss on each of them. `pooled` is their
+  average, which is used for evaluation (Nagrani et al. 2021, section 3.4). Modalities do not interact.
 
   Attributes:
-    width: of each head.
+    width: width of each head.
     dtype: compute dtype.
   """
 
@@ -27,7 +27,8 @@ class Late(nn.Module):
 
   @nn.compact
   def __call__(self, *encoded: Encoded, rng: Rngs = None) -> Encoded:
-    del rng  # nothing random happens
+    """Fuses the pooled vectors. `rng` is ignored: the fusion has no randomness."""
+    del rng  # the fusion has no randomness
     init = nn.initializers.lecun_normal()
     answers = [
       Dense(self.width, init, dtype=self.dtype, name=f"input_{i}_projection")(e.pooled) for i, e in enumerate(encoded)

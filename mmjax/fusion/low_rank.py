@@ -1,4 +1,4 @@
-"""Bilinear pooling with a weight tensor of low rank: MFB and MUTAN."""
+"""Bilinear pooling with a low-rank weight tensor: MFB and MUTAN."""
 
 import functools
 import operator
@@ -16,13 +16,14 @@ _init = nn.initializers.lecun_normal()
 
 
 class RankSum(nn.Module):
-  """z_k = sum over r < rank of the product over modalities of (x_i^T u_ikr): each slice of the tensor has that rank.
+  """z_k = sum over r < rank of the product over modalities of (x_i^T u_ikr): a tensor whose slices have the given rank.
 
-  For two modalities this is z_k = 1^T (U_k^T x * V_k^T y) (Yu et al. 2017, section 3.1); it takes any number.
+  For two modalities this is z_k = 1^T (U_k^T x * V_k^T y) (Yu et al. 2017, section 3.1). It takes any number of
+  modalities.
 
   Attributes:
-    width: of the result.
-    rank: products that are summed for each of its features.
+    width: width of the result.
+    rank: number of products that are summed for each feature of the result.
     dtype: compute dtype.
   """
 
@@ -42,7 +43,7 @@ class RankSum(nn.Module):
 class MFB(nn.Module):
   """Multimodal factorised bilinear pooling (Yu et al. 2017, section 3): `RankSum`, signed square root, unit length.
 
-  Attributes: those of `RankSum`.
+  The attributes are those of `RankSum`.
   """
 
   width: int
@@ -58,10 +59,10 @@ class MFB(nn.Module):
 class MUTAN(nn.Module):
   """Multimodal Tucker fusion (Ben-younes et al. 2017, section 3): z = sum_r (q~^T M_r) * (v~^T N_r).
 
-  q~ = tanh(W_q q) and v~ = tanh(W_v v) are the factor matrices of the Tucker decomposition, `RankSum` is its core, each
-  slice of which has the given rank; the output matrix W_o is the head that follows.
+  q~ = tanh(W_q q) and v~ = tanh(W_v v) are the factor matrices of the Tucker decomposition. `RankSum` is its core, each
+  slice of which has the given rank. The output matrix W_o is the head that follows.
 
-  Attributes: those of `RankSum`; the factors are `width` wide too.
+  The attributes are those of `RankSum`. The factors have `width` features as well.
   """
 
   width: int

@@ -1,4 +1,4 @@
-"""A perceptron over the vectors side by side."""
+"""Fusion by an MLP over the concatenated vectors."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ from mmjax.nn.mlp import gelu
 
 
 class MLPFusion(nn.Module):
-  """W_2 gelu(W_1 [x_1, ..., x_n]): the nonlinearity after the sum over modalities is what lets them interact.
+  """W_2 gelu(W_1 [x_1, ..., x_n]): the modalities interact through the nonlinearity after their sum.
 
   Attributes:
     hidden: width between the two layers.
-    width: of the result.
+    width: width of the result.
     dtype: compute dtype.
   """
 

@@ -231,12 +231,12 @@ def test_split_takes_apart_what_was_joined():
     (lambda: make_operator(config("late")), "kind='late' reads more than one vector"),
     (lambda: apply("bilinear", (*INPUTS, modality(2, 2)), {}), "takes two modalities, not 3"),
     (lambda: make_operator(config("sum")).apply({}, jnp.ones((1, 2)), jnp.ones((1, 3))), r"one width, not \[2, 3\]"),
-    (lambda: split(INPUTS[0], INPUTS), r"4 fused tokens are not those of modalities of \[4, 3\]"),
-    (lambda: apply("early", WIDE, {}), r"of the fusion's width 8, not \[9, 9\]"),
-    (lambda: apply("co_attention", WIDE, {}), r"of the fusion's width 8, not \[9, 9\]"),
-    (lambda: apply("bottleneck", WIDE, {}), r"of the fusion's width 8, not \[9, 9\]"),
-    (lambda: apply("cross_attention", WIDE, {}), r"of the fusion's width 8, not \[9\]"),
-    (lambda: join((INPUTS[0], WIDE[0]), "float32"), r"one width, and these have \[8, 9\]"),
+    (lambda: split(INPUTS[0], INPUTS), r"4 fused tokens cannot be split into modalities of \[4, 3\]"),
+    (lambda: apply("early", WIDE, {}), r"have the fusion's width 8, not \[9, 9\]"),
+    (lambda: apply("co_attention", WIDE, {}), r"have the fusion's width 8, not \[9, 9\]"),
+    (lambda: apply("bottleneck", WIDE, {}), r"have the fusion's width 8, not \[9, 9\]"),
+    (lambda: apply("cross_attention", WIDE, {}), r"have the fusion's width 8, not \[9\]"),
+    (lambda: join((INPUTS[0], WIDE[0]), "float32"), r"one width, not \[8, 9\]"),
   ],
 )
 def test_what_does_not_fit_is_named(call, said):
