@@ -1,4 +1,4 @@
-"""Meshes, sharding rules and microbatching."""
+"""Device meshes, sharding rules and microbatching."""
 
 from mmjax.parallel.mesh import ParallelConfig, make_mesh, put_batch
 from mmjax.parallel.microbatch import microbatch

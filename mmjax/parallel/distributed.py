@@ -1,4 +1,4 @@
-"""Starting jax.distributed when, and only when, the environment says that there are several processes."""
+"""Start of jax.distributed, if the environment names several processes."""
 
 import contextlib
 import math
@@ -12,10 +12,13 @@ from mmjax.parallel.watch import dead_after, watched
 
 
 def process_count(environment: Mapping[str, str]) -> int:
-  """How many processes the launcher started, from the variables it sets; 1 where none are set.
+  """Number of processes that the launcher started, from the variables that it sets; 1 if none is set.
 
-  Understands JAX_NUM_PROCESSES (any launcher that sets it with JAX_PROCESS_ID and JAX_COORDINATOR_ADDRESS), SLURM,
-  Open MPI, and the worker list of a Cloud TPU pod slice.
+  Supports JAX_NUM_PROCESSES (any launcher that sets it with JAX_PROCESS_ID and JAX_COORDINATOR_ADDRESS), SLURM, Open
+  MPI, and the worker list of a Cloud TPU pod slice.
+
+  Raises:
+    ValueError: a variable is not a whole number.
   """
   for name in ("JAX_NUM_PROCESSES", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
     if name in environment:
@@ -25,10 +28,10 @@ def process_count(environment: Mapping[str, str]) -> int:
 
 @contextlib.contextmanager
 def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
-  """Inside, this process is one of its group, which lives and dies as one; does nothing when it is alone.
+  """Context in which this process belongs to its group; does nothing for a single process.
 
-  A process that dies, or leaves with an exception, ends all the others within $MMJAX_DEAD_AFTER_SECONDS (60) with a
-  sentence that names it and status 75 (mmjax.parallel.watch.STOPPED).
+  If one process of the group dies or raises an exception, all others end within $MMJAX_DEAD_AFTER_SECONDS (60). Each
+  prints a message that names the process, and exits with status 75 (`mmjax.parallel.watch.STOPPED`).
   """
   seconds = dead_after(environment)
   start_distributed(environment)
@@ -37,14 +40,18 @@ def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[None]
 
 
 def start_distributed(environment: Mapping[str, str] = os.environ) -> None:
-  """Joins the group of processes named by the environment; does nothing when this process is alone."""
-  # Inside an interactive SLURM allocation SLURM_NTASKS counts tasks that srun has not started.
+  """Joins the group of processes that the environment names; does nothing for a single process.
+
+  Raises:
+    ValueError: a variable is missing or is not a whole number.
+  """
+  # In an interactive SLURM allocation, SLURM_NTASKS counts tasks that srun has not started.
   alone = "SLURM_NTASKS" in environment and "SLURM_STEP_ID" not in environment
   if process_count(environment) == 1 or (alone and "JAX_NUM_PROCESSES" not in environment):
     return
-  # JAX's own watch aborts without a sentence: it is there for a group whose processes cannot even run a thread.
+  # JAX's own heartbeat aborts without a clear message. It is kept for processes that cannot even run a thread.
   heartbeat = 2 * math.ceil(dead_after(environment))
-  settings: Any = jax.config  # whose names older releases define at run time
+  settings: Any = jax.config  # older releases define its names at run time
   if (settings.jax_platforms or "").split(",")[0] == "cpu":
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
   if "JAX_NUM_PROCESSES" not in environment:

@@ -1,7 +1,9 @@
-"""The host's allocator and compiler, tuned for training on CPU. Call both before JAX starts; no-ops elsewhere.
+"""Settings of the host's memory allocator and of XLA's CPU compiler, for training on a CPU.
 
-XLA's CPU backend asks for gigabytes at every step and gives them back at its end. glibc hands such a block back to
-the kernel, and the next step faults every page in anew: 1.2 of 4.9 s a step at the benchmark's `small` shapes.
+Call `tune_allocator` and `tune_compiler` before JAX starts. They do nothing on other platforms.
+
+XLA's CPU backend allocates gigabytes in every step and frees them at its end. glibc returns such blocks to the kernel,
+and the next step faults every page in again. This took 1.2 of 4.9 s per step at the benchmark's `small` shapes.
 """
 
 import ctypes
@@ -16,19 +18,19 @@ import jax
 
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
-# Free blocks (size, count) laid down beforehand: small requests take from these, and not from the large hole that
-# a step leaves behind, which would then be too small for the next step. Untouched, they cost addresses, not memory.
+# Blocks (size, count) that are allocated and freed in advance. Small requests use them instead of the large free block
+# that a step leaves behind, which would then be too small for the next step. Unused blocks cost addresses, not memory.
 _SPARE_BLOCKS = ((1 << 14, 2048), (1 << 16, 2048), (1 << 20, 1024), (1 << 24, 64), (1 << 26, 16))
-# The other scheduler runs recomputation as early as it can, which undoes rematerialisation.
+# The concurrency-optimised scheduler runs recomputation as early as possible, which undoes rematerialisation.
 _SCHEDULER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
-# With jaxlib 0.10, Eigen's matmuls are a tenth to a quarter faster than YNNPACK's at widths of a few hundred; its
-# reductions are not. With 0.12, YNNPACK's matmuls are the faster ones: 1.2 times in a step of ViT-B/32.
+# With jaxlib 0.10, Eigen's matmuls are 10% to 25% faster than YNNPACK's at widths of a few hundred, but its reductions
+# are not. With 0.12, YNNPACK's matmuls are faster: 1.2 times in a step of ViT-B/32.
 _EIGEN = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
 _FLAGS = {"0.10": (_EIGEN, _SCHEDULER), "0.12": (_SCHEDULER,)}
-"""The flags for a release of jaxlib, as measured with it (scripts/benchmarks/train_step.py)."""
+"""XLA flags for each release of jaxlib, as measured with that release (scripts/benchmarks/train_step.py)."""
 _log = logging.getLogger(__name__)
 
-# JAX's plugins, and the device files that their hardware shows itself by.
+# JAX's plugins, and the device files that exist if their hardware is present.
 _ACCELERATORS = {
   "libtpu": ("/dev/accel*", "/dev/vfio/[0-9]*"),
   "jax_cuda12_plugin": ("/dev/nvidia[0-9]*", "/dev/dxg"),
@@ -41,9 +43,10 @@ _ACCELERATORS = {
 
 
 def on_cpu() -> bool:
-  """Whether JAX will run on CPU: JAX_PLATFORMS says so, or no accelerator is here together with its plugin.
+  """True if JAX will run on the CPU.
 
-  A plugin alone says nothing: `plan` needs the compilers of hardware that is not here.
+  If JAX_PLATFORMS is set, its value decides. Otherwise JAX runs on the CPU if no accelerator is present together with
+  its plugin. A plugin alone is not enough, because `plan` installs the compilers of hardware that is absent.
   """
   platforms = os.environ.get("JAX_PLATFORMS", "")
   if platforms:
@@ -62,10 +65,10 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def tune_allocator() -> bool:
-  """Makes malloc keep freed memory for the next step. Returns whether it did (glibc, CPU).
+  """Makes malloc keep freed memory for the next step. Returns True if it took effect (glibc, CPU).
 
-  Also turns asynchronous dispatch off on CPU, where it overlaps nothing and only keeps a step's temporary alive
-  until after the next step has asked for another: 1.0 instead of 1.6 GB at `small`, batch 64.
+  It also turns asynchronous dispatch off on the CPU. There, asynchronous dispatch overlaps nothing, and it keeps a
+  step's temporary memory alive until the next step has allocated its own: 1.6 instead of 1.0 GB at `small`, batch 64.
   """
   libc = _glibc()
   if libc is None:
@@ -76,7 +79,7 @@ def tune_allocator() -> bool:
   for size, count in _SPARE_BLOCKS:
     for _ in range(count):
       blocks.append(libc.malloc(size))
-      libc.malloc(64)  # stays, so that freed neighbours do not merge
+      libc.malloc(64)  # never freed, so that freed neighbours do not merge
   for block in blocks:
     libc.free(block)
   jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -84,19 +87,19 @@ def tune_allocator() -> bool:
 
 
 def trim_allocator() -> bool:
-  """Gives free memory back to the kernel; for once, after the first step: what compiling took, some 0.3 GB.
+  """Returns free memory to the kernel. Call it once, after the first step, to return the 0.3 GB that compiling used.
 
-  Returns whether anything was given back.
+  Returns True if memory was returned.
   """
   libc = _glibc()
   return libc is not None and bool(libc.malloc_trim(1 << 28))
 
 
 def tune_compiler() -> bool:
-  """Adds the flags that XLA's CPU backend trains fastest with to XLA_FLAGS, unless the user set them.
+  """Adds the fastest flags for training with XLA's CPU backend to XLA_FLAGS.
 
-  Returns whether it did. XLA aborts on a flag that it does not know, so a jaxlib whose flags were not measured gets
-  none, and a warning says so.
+  Flags that the user has set stay unchanged. XLA aborts on an unknown flag. A release of jaxlib whose flags were not
+  measured therefore gets none, and a warning is logged. Returns True if flags were added.
   """
   if not on_cpu():
     return False
@@ -104,7 +107,7 @@ def tune_compiler() -> bool:
   known = _FLAGS.get(".".join(version.split(".")[:2]))
   if known is None:
     _log.warning(
-      f"jaxlib {version} trains on CPU with XLA's own settings: the faster ones are known for {' and '.join(_FLAGS)}"
+      f"jaxlib {version} trains on CPU with XLA's default flags: faster flags are known only for {' and '.join(_FLAGS)}"
     )
     return False
   flags = os.environ.get("XLA_FLAGS", "")

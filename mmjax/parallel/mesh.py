@@ -1,4 +1,4 @@
-"""The device mesh, and where parameters and batches lie on it."""
+"""Device mesh, and the placement of parameters and batches on it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +13,12 @@ from mmjax.errors import ConfigError
 from mmjax.parallel.rules import Rules, match_rules
 
 MESH_AXES = ("data", "fsdp", "model")
-# A batch is split over these two together; parameters may be split over "fsdp" and "model".
+# A batch is split over both of these axes. Parameters may be split over "fsdp" and "model".
 BATCH_AXES = ("data", "fsdp")
 
-# What a placement rule says of one parameter. A specification names an axis, or None, for each of the *trailing*
-# dimensions, so that one rule serves a layer and the stack of layers that a scan makes of it. A tactic decides
-# from the shape and the mesh.
+# Placement of one parameter. A specification names an axis, or None, for each of the *trailing* dimensions, so that the
+# same rule fits a layer and the stack of layers that a scan makes of it. A tactic is a function of the shape and the
+# mesh.
 Specification = tuple[str | None, ...]
 Tactic = Callable[[tuple[int, ...], Mesh], PartitionSpec]
 Placement = Specification | Tactic
@@ -26,34 +26,47 @@ Placement = Specification | Tactic
 
 @dataclasses.dataclass(frozen=True)
 class ParallelConfig:
-  """How the devices are arranged and what lies where."""
+  """Arrangement of the devices, and placement of parameters and batches on them."""
 
   data: int = -1
-  """Devices along the data axis (replicas of the parameters); -1 takes all that the other axes leave."""
+  """Devices along the data axis (replicas of the parameters); -1: all devices that the other axes leave."""
   fsdp: int = 1
-  """Devices over which parameters and optimiser state are sharded; the batch is split over them as well."""
+  """Devices over which parameters and optimiser state are sharded. The batch is split over them as well."""
   model: int = 1
   """Devices over which attention heads and MLP widths are split (tensor parallelism)."""
   microbatches: int = 1
-  """Pieces in which the local batch goes through the encoders; the contrastive loss still sees all of it."""
+  """Number of microbatches: the encoders process the local batch in this many parts, one after another. The contrastive
+  loss still sees the whole batch.
+  """
   placement: tuple[tuple[str, str], ...] = ()
-  """Placement rules that come before the model's own: pairs of a regular expression on the parameter path and
-  comma-separated axes of the trailing dimensions ("fsdp,model", "-" for none), or "largest" (the fsdp axis on
-  the largest dimension it divides)."""
+  """Placement rules that take precedence over the model's. Each is a pair of a regular expression on the parameter
+  path, and the axes of the trailing dimensions, separated by commas ("fsdp,model"; "-" for none), or "largest" (the
+  fsdp axis on the largest dimension that it divides).
+  """
 
   def __post_init__(self):
     if self.data < 1 and self.data != -1:
-      raise ValueError(f"parallel.data is {self.data}: give a positive number, or -1 for all devices left")
+      raise ValueError(f"parallel.data is {self.data}: give a positive number, or -1 for all remaining devices")
     for name in ("fsdp", "model", "microbatches"):
       if getattr(self, name) < 1:
         raise ValueError(f"parallel.{name} is {getattr(self, name)}: it must be at least 1")
 
 
 def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Mesh:
-  """A mesh with axes data, fsdp, model over all devices (or those given).
+  """Makes a mesh with the axes data, fsdp and model.
 
+  Args:
+    config: size of each axis.
+    devices: devices of the mesh; None: all devices.
   Raises:
-    ConfigError: the axes do not multiply to the number of devices.
+    ConfigError: the product of the axes is not the number of devices.
+
+  Example:
+    >>> import jax
+    >>> from mmjax.parallel.mesh import ParallelConfig, make_mesh
+    >>> mesh = make_mesh(ParallelConfig(data=-1, fsdp=1), jax.devices()[:1])
+    >>> dict(mesh.shape)
+    {'data': 1, 'fsdp': 1, 'model': 1}
   """
   devices = jax.devices() if devices is None else list(devices)
   rest = config.fsdp * config.model
@@ -68,12 +81,12 @@ def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> M
 
 
 def batch_shards(mesh: Mesh) -> int:
-  """Into how many pieces a batch is split."""
+  """Number of shards of a batch: the product of the batch axes."""
   return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int) -> None:
-  """Raises ConfigError unless the mesh, and the microbatches in each of its shards, divide the batch."""
+  """Raises ConfigError unless the batch is divisible by the shards and by the microbatches in each shard."""
   shards = batch_shards(mesh)
   if batch_size % (shards * microbatches):
     below = batch_size - batch_size % (shards * microbatches)
@@ -85,22 +98,26 @@ def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int) -> None:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The leading axis over the batch axes, everything else whole."""
+  """Sharding of a batch: the leading axis over the batch axes, the other axes not split."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+  """Sharding of an array that every device holds as a whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Places this process's rows of a host batch on its devices as part of the global batch."""
+  """Places this process's examples of a host batch on its devices, as part of the global batch."""
   sharding = batch_sharding(mesh)
   return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
 def put_rows(rows: Any, sharding: NamedSharding) -> jax.Array:
-  """Places rows that every process has, or could have (an array or LazyRows): each takes those of its own devices."""
+  """Places rows that every process can provide (an array or LazyRows).
+
+  A process reads only the rows of its own devices.
+  """
   taken: dict[Any, np.ndarray] = {}
 
   def part(index: Any) -> np.ndarray:
@@ -113,7 +130,7 @@ def put_rows(rows: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def anywhere(flags: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-  """Where any process of the group has a flag; all of them have to ask."""
+  """Elementwise "or" of the flags of all processes. Every process of the group must call it."""
   if jax.process_count() == 1:
     return flags
   from jax.experimental import multihost_utils
@@ -123,7 +140,7 @@ def anywhere(flags: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
 
 
 def largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  """Tactic: the fsdp axis on the largest dimension that it divides (the last of equals)."""
+  """Tactic that puts the fsdp axis on the largest dimension that it divides (of equal dimensions, the last)."""
   size = mesh.shape["fsdp"]
   dimensions = [i for i, n in enumerate(shape) if n % size == 0 and n >= size]
   if not dimensions:
@@ -133,20 +150,24 @@ def largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def parse_placement(text: str) -> Placement:
-  """Reads the command-line form of a placement ("fsdp,model", "-,model", "", "largest")."""
+  """Parses the command-line form of a placement ("fsdp,model", "-,model", "", "largest").
+
+  Raises:
+    ConfigError: an axis is unknown.
+  """
   if text == "largest":
     return largest
   axes = tuple(None if name in ("-", "") else name for name in text.split(","))
   for axis in axes:
     if axis is not None and axis not in MESH_AXES:
-      raise ConfigError(f"placement {text!r} names the axis {axis!r}; axes are {', '.join(MESH_AXES)}, '-' is none")
+      raise ConfigError(f"placement {text!r} names the axis {axis!r}; axes are {', '.join(MESH_AXES)}, or '-' for none")
   return () if axes == (None,) else axes
 
 
 def parameter_shardings(rules: Rules[Placement], shapes: Any, mesh: Mesh) -> Any:
-  """A NamedSharding for every parameter, by ordered rules on its path.
+  """A NamedSharding for every parameter, chosen by ordered rules on its path.
 
-  An axis that does not divide its dimension is left out: small layers are replicated rather than refused.
+  An axis that does not divide its dimension is left out, so small layers are replicated.
   """
   placements = match_rules([(e, _Boxed(p)) for e, p in rules], shapes, purpose="placement")
 
@@ -158,7 +179,7 @@ def parameter_shardings(rules: Rules[Placement], shapes: Any, mesh: Mesh) -> Any
 
 @dataclasses.dataclass(frozen=True)
 class _Boxed:
-  """Keeps a placement (a tuple) from being taken for a branch of the tree."""
+  """Wraps a placement (a tuple), so that it is a leaf of the tree."""
 
   placement: Placement
 

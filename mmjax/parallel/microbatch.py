@@ -1,4 +1,4 @@
-"""Microbatching as a transformation: the activations of one microbatch alive, the gradient unchanged."""
+"""Microbatching as a transformation: activations of one microbatch at a time, and unchanged gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,21 +10,29 @@ PyTree = Any
 
 
 def microbatch(fn: Callable[..., PyTree], num_microbatches: int, *, together: int = 1) -> Callable[..., PyTree]:
-  """`fn` over the leading axis of its arguments, `num_microbatches` pieces one after another, rematerialised.
+  """Maps `fn` over microbatches of its arguments, one after another, with rematerialisation.
 
-  Row i goes to microbatch i // together % num_microbatches, so that an array sharded over its leading axis stays
-  where it is, under plain jit as well as inside shard_map. Inside shard_map, cast closed-over parameters to varying
-  *before* the call (`jax.lax.pcast`), or their gradient's all-reduce runs once per microbatch.
+  This is GradCache (Gao et al. 2021) if a pairwise loss follows.
+
+  Row i goes to microbatch i // together % num_microbatches. An array that is sharded over its leading axis therefore
+  stays in place, both under plain jit and inside shard_map. Inside shard_map, cast closed-over parameters to varying
+  *before* the call (`jax.lax.pcast`). Otherwise the all-reduce of their gradient runs once per microbatch.
 
   Args:
-    fn: (*pytrees with leading axis n) -> pytree with leading axis n, closing over parameters if it likes; row
-      i of its result depends on other rows only where that is meant per microbatch (in-batch negatives).
-    num_microbatches: 1 leaves `fn` as it is, without rematerialisation.
-    together: that many consecutive rows stay neighbours in one microbatch (groups of in-batch negatives).
-  Returns: a function of the same signature; its results are in the original order.
-  Raises: ValueError when the leading axes differ or are not a multiple of num_microbatches * together.
+    fn: (*pytrees with leading axis n) -> pytree with leading axis n. It may close over parameters. Row i of its result
+      must not depend on other rows, except where a dependence within the microbatch is intended (in-batch negatives).
+    num_microbatches: number of microbatches. With 1, `fn` is returned as it is, without rematerialisation.
+    together: number of consecutive rows that stay together in one microbatch (groups of in-batch negatives).
+  Returns: a function with the same signature. Its results are in the original order.
+  Raises:
+    ValueError: num_microbatches is less than 1, the leading axes differ, or they are not a multiple of
+      num_microbatches * together.
 
-  This is GradCache (Gao et al. 2021) when a pairwise loss follows.
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from mmjax.parallel import microbatch
+    >>> microbatch(lambda x: 2 * x, 2)(jnp.arange(4)).tolist()
+    [0, 2, 4, 6]
   """
   if num_microbatches < 1:
     raise ValueError(f"num_microbatches must be at least 1, got {num_microbatches}")
@@ -59,7 +67,7 @@ def _batch_size(args: PyTree, num_microbatches: int, together: int) -> int:
 
 
 def _split(leaf: Array, num: int, together: int) -> Array:
-  """[n * num, ...] -> [num, n, ...], row i to piece i // together % num (the sharded axis stays the major one)."""
+  """[n * num, ...] -> [num, n, ...], with row i in part i // together % num. The sharded axis stays the major one."""
   rows, rest = leaf.shape[0] // num, leaf.shape[1:]
   return leaf.reshape(rows // together, num, together, *rest).swapaxes(0, 1).reshape(num, rows, *rest)
 

@@ -1,4 +1,4 @@
-"""Tours: every block of one side meets every block of the other side once, whatever device each lies on."""
+"""Tours: every block of one side meets every block of the other side once, on whatever devices they are stored."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,8 @@ from jax import Array
 
 PyTree = Any
 AxisName = str | tuple[str, ...] | None
-# (resident, guest) -> (resident, part): what this device's residents learn from the guest, and the guest
-# from them.
+# (resident, guest) -> (resident, part): the resident updated by the guest, and the guest's result from this
+# resident.
 Visit = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 Merge = Callable[[PyTree, PyTree], PyTree]
 
@@ -27,19 +27,21 @@ def tour(
   axis_name: AxisName,
   method: str,
 ) -> tuple[PyTree, PyTree]:
-  """Takes every device's guest past every device's resident; what was learnt about a guest comes home to it.
+  """Brings every device's guest to every device's resident. The results for a guest return to the device it came from.
 
   Args:
-    visit: one meeting; it adds to the resident, and returns the guest's part by itself, so that the parts
-      gathered elsewhere can be under way while it runs.
-    guest: leaves with one leading axis (the guest's rows), like those of `start` and of the parts.
+    visit: computes one meeting. It returns the updated resident and the guest's part. The part is separate from the
+      guest, so that parts from other devices can be in transit while it runs.
+    resident: data that stays on this device.
+    guest: data of this device that travels. Its leaves have one leading axis (the guest's rows), like those of `start`
+      and of the parts.
     start: the neutral element of `merge`.
-    axis_name: mesh axes of shard_map or pmap; None is a single meeting without communication.
-    method: "ring" (one neighbour), "bidirectional" (half a guest either way round), "nested" (a ring over the
-      trailing axes inside a ring over the first one: slow links are crossed once per inner round),
-        "all_gather" (all
-      guests at once: more memory, fewer messages).
-  Returns: (resident, all parts of this device's own guest, merged).
+    merge: combines two parts.
+    axis_name: mesh axes of shard_map or pmap; None: a single meeting without communication.
+    method: "ring" (to one neighbour), "bidirectional" (half of the guest in each direction), "nested" (a ring over the
+      trailing axes inside a ring over the first axis, so that slow links are crossed once per inner round), or
+      "all_gather" (all guests at once: more memory, fewer messages).
+  Returns: (resident, all parts of this device's guest, merged).
   """
   if axis_name is None:
     return visit(resident, guest)
@@ -66,10 +68,20 @@ def ring(
   merge: Merge,
   axis_name: AxisName,
 ) -> tuple[PyTree, list[PyTree]]:
-  """Several guests on the same round, guest k moving steps[k] places a hop; size-of-axis hops bring each one
-  home.
+  """Runs several guests around a ring at once; guest k moves steps[k] devices per hop.
 
-  Both messages of a hop are issued before its computation and depend on none of it, so that they can overlap.
+  After as many hops as the axis has devices, each guest is back. Both messages of a hop are issued before its
+  computation and do not depend on it, so that they can overlap.
+
+  Args:
+    visit: see `tour`.
+    resident: see `tour`.
+    guests: the guests of this device.
+    steps: for each guest, the devices that it moves per hop (1 or -1).
+    starts: for each guest, the neutral element of `merge`.
+    merge: see `tour`.
+    axis_name: mesh axes of the ring.
+  Returns: the resident, and for each guest its parts, merged.
   """
   size = jax.lax.axis_size(axis_name)
 
@@ -93,9 +105,9 @@ def ring(
 
 
 def vary(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
-  """Marks every leaf as varying over the mesh axes, where shard_map keeps track of that; elsewhere a no-op.
+  """Marks every leaf as varying over the mesh axes, if shard_map tracks this; otherwise does nothing.
 
-  Inside differentiated code this is what puts the psum over replicated inputs' gradients where it belongs.
+  Inside differentiated code, this determines where the gradients of replicated inputs are summed over devices.
   """
 
   def cast(leaf: Array) -> Array:
@@ -106,7 +118,7 @@ def vary(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
 
 
 def varying_axes(tree: PyTree) -> tuple[str, ...]:
-  """The mesh axes over which any leaf is known to vary."""
+  """Mesh axes over which any leaf is known to vary."""
   return tuple(sorted({axis for leaf in jax.tree.leaves(tree) for axis in jax.typeof(leaf).manual_axis_type.varying}))
 
 
@@ -144,7 +156,7 @@ def _all_gather(
 ) -> tuple[PyTree, PyTree]:
   size = jax.lax.axis_size(axis_name)
   resident, parts = visit(resident, jax.lax.all_gather(guest, axis_name, tiled=True))
-  # Send every guest's part home: row k of the leading axis is now device k's part of this device's own guest.
+  # Send every guest's parts back. Afterwards, row k of the leading axis is device k's part of this device's guest.
   split = jax.tree.map(lambda leaf: leaf.reshape(size, leaf.shape[0] // size, *leaf.shape[1:]), parts)
   home = jax.tree.map(lambda leaf: jax.lax.all_to_all(leaf, axis_name, 0, 0), split)
   part = jax.tree.map(lambda leaf: leaf[0], home)

@@ -1,4 +1,4 @@
-"""One matcher for everything that is chosen by a parameter's path: placement, learning rate, decay, freezing."""
+"""Rules on parameter paths, for placement, learning rate, weight decay and freezing."""
 
 import re
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from mmjax.errors import ConfigError
 
 T = TypeVar("T")
 
-# Ordered (regular expression, value) pairs; the first expression that is found in a path decides. Anchor with ^ and $.
+# Ordered (regular expression, value) pairs. The first expression found in a path decides. Use ^ and $ as anchors.
 Rules = Sequence[tuple[str, T]]
 
 
 def parameter_path(key_path: tuple[Any, ...]) -> str:
-  """`image/blocks/mlp/up/kernel` for the key path of a leaf."""
+  """Path of a leaf as a string, such as `image/blocks/mlp/up/kernel`."""
   return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
@@ -25,10 +25,15 @@ def match_rules(rules: Rules[T], tree: Any, *, purpose: str) -> Any:
   Args:
     rules: ordered (regular expression, value) pairs.
     tree: parameters, or their shapes.
-    purpose: what the rules decide, for the error message ("weight decay", "placement").
+    purpose: subject of the rules, for the error message ("weight decay", "placement").
   Returns: a tree of the same structure that holds values.
   Raises:
-    ConfigError: an expression does not compile, or a parameter is covered by no rule; both are named.
+    ConfigError: an expression does not compile, or no rule covers a parameter. The message names it.
+
+  Example:
+    >>> from mmjax.parallel.rules import match_rules
+    >>> match_rules([("bias$", 0.0), (".*", 0.1)], {"kernel": 1, "bias": 2}, purpose="weight decay")
+    {'bias': 0.0, 'kernel': 0.1}
   """
   compiled = [(_compile(expression, purpose), value) for expression, value in rules]
 

@@ -1,7 +1,8 @@
-"""What becomes of a group of processes when one of them is gone: the others say which, and stop.
+"""Watch over a group of processes: if one is lost, the others report which one, and stop.
 
-Left to itself, jax.distributed aborts the others after its heartbeat timeout, under a page of C++ frames; and it lets
-them hang for its five minutes of shutdown timeout where one process ended in an exception and waits for the others.
+Without it, jax.distributed aborts the others after its heartbeat timeout, with a page of C++ frames. If a process ends
+in an exception, jax.distributed makes it wait for the others until its shutdown timeout of five minutes, while they
+hang.
 """
 
 import contextlib
@@ -19,15 +20,19 @@ import jax
 
 DEAD_AFTER = "MMJAX_DEAD_AFTER_SECONDS"
 STOPPED = 75
-"""The exit status of a process whose group has lost another: EX_TEMPFAIL, start the group again."""
+"""Exit status of a process whose group has lost another process: EX_TEMPFAIL, start the group again."""
 
 _BEATS, _VERDICT, _DONE = "mmjax/beat/", "mmjax/verdict/", "done"
-# How a collective says that the other end of a connection is no longer there: in a JaxRuntimeError, or a ValueError.
+# Words in the error (JaxRuntimeError or ValueError) of a collective whose connection to another process is lost.
 _LOST = ("Gloo ", "NCCL ", "Connection closed by peer", "Connection reset by peer", "Socket closed", "heartbeat")
 
 
 def dead_after(environment: Mapping[str, str]) -> float:
-  """Seconds without a sign of life after which a process counts as gone: $MMJAX_DEAD_AFTER_SECONDS, or 60."""
+  """Seconds without a heartbeat after which a process counts as lost: $MMJAX_DEAD_AFTER_SECONDS, or 60.
+
+  Raises:
+    ValueError: the variable is not a number of at least 1.
+  """
   text = environment.get(DEAD_AFTER, "60")
   try:
     seconds = float(text)
@@ -39,16 +44,19 @@ def dead_after(environment: Mapping[str, str]) -> float:
 
 
 class GroupWatch:
-  """A thread that shows the others that this process lives, and ends it when the group has lost one.
+  """Thread that sends this process's heartbeats, and ends this process if the group has lost another one.
 
-  Every process writes a counter to the coordinator's key-value store; process 0 reads them all, and whoever finds
-  a process gone, or goes because of an error, leaves the reason there as the verdict, which all processes look for.
+  Every process writes a counter to the coordinator's key-value store, and process 0 reads all counters. A process that
+  finds another one lost, or that stops because of an error, writes the reason to the store as the verdict. All
+  processes look for a verdict.
 
   Args:
-    client: of the coordination service, as jax.distributed made it.
-    index: of this process; count: of how many.
-    seconds: without a new beat after which a process is gone.
-    leave: ends this process at once, whatever its other threads wait for.
+    client: client of the coordination service, as jax.distributed made it.
+    index: index of this process.
+    count: number of processes.
+    seconds: time without a new heartbeat after which a process counts as lost.
+    leave: ends this process immediately, whatever its other threads wait for; None: `os._exit` after the data workers
+      are killed.
   """
 
   def __init__(self, client: Any, index: int, count: int, seconds: float, leave: Callable[[int], Any] | None = None):
@@ -56,39 +64,40 @@ class GroupWatch:
     self._period = min(1.0, seconds / 5)
     self._me = f"on {socket.gethostname()}, pid {os.getpid()}"
     self._beats = 0
-    # Process 0 only: each process's last beat, and when it was first seen here.
+    # Process 0 only: the last heartbeat of each process, and the time when it was first seen here.
     self._seen = {str(i): ("0 never heard of", time.monotonic()) for i in range(count)}
     self._ended = threading.Event()
     self._thread = threading.Thread(target=self._run, daemon=True, name="group-watch")
 
   def start(self) -> None:
+    """Starts the thread."""
     self._thread.start()
 
   def finish(self) -> None:
-    """This process is done and goes in good order; nobody is to miss it."""
+    """Ends the watch of a process that has finished normally, so that the others do not count it as lost."""
     self._end()
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator may have finished first
       self._client.key_value_set(f"{_BEATS}{self._index}", _DONE, allow_overwrite=True)
 
   def fail(self, error: BaseException) -> NoReturn:
-    """This process goes because of an error: the others are told why. Skips the wait for them at exit."""
+    """Ends this process because of an error, and tells the others the reason. It skips the wait for them at exit."""
     status, cause = _status(error), error
-    if isinstance(error, SystemExit):  # said already; what it was about is in its context
+    if isinstance(error, SystemExit):  # already reported; the cause is in its context
       cause = error.__context__ or error
     else:
       traceback.print_exception(error)
     if any(words in str(cause) for words in _LOST):
-      time.sleep(self._seconds + 4 * self._period)  # another one is gone: the thread finds out which, and ends this
+      time.sleep(self._seconds + 4 * self._period)  # another process is lost: the thread finds it and ends this one
     self._end()
     with contextlib.suppress(jax.errors.JaxRuntimeError):
       self.tell(f"process {self._index} ({self._me}) stopped: {type(cause).__name__}: {str(cause)[:1000]}")
     if self._index == 0:
-      time.sleep(3 * self._period)  # the verdict is kept in this process; the others need a moment to read it
+      time.sleep(3 * self._period)  # this process holds the verdict, and the others need time to read it
     self._leave(status)
     raise AssertionError("unreachable")
 
   def tell(self, why: str) -> None:
-    """Leaves the verdict, which ends every other process of the group."""
+    """Writes the verdict, which ends every other process of the group."""
     self._client.key_value_set(f"{_VERDICT}{self._index}", why, allow_overwrite=True)
 
   def _end(self) -> None:
@@ -102,7 +111,7 @@ class GroupWatch:
         self._beat()
         verdict = [why for _, why in self._client.key_value_dir_get(_VERDICT)]
       except jax.errors.JaxRuntimeError:
-        verdict = ["process 0, which keeps the group together, is gone"]
+        verdict = ["process 0, which runs the group's coordinator, is lost"]
       if verdict and not self._ended.is_set():
         return self._stop(verdict[0])
       self._ended.wait(self._period)
@@ -116,20 +125,20 @@ class GroupWatch:
         self.tell(lost)
 
   def _silent(self, beats: list[tuple[str, str]], now: float) -> str | None:
-    """Which process has been silent for too long, in words."""
+    """Message about the first process without a heartbeat for too long; None if there is no such process."""
     for key, beat in beats:
       index = key.removeprefix(_BEATS)
       if self._seen[index][0] != beat:
         self._seen[index] = beat, now
     for index, (beat, since) in self._seen.items():
       if beat != _DONE and now - since > self._seconds:
-        return f"process {index} ({beat.partition(' ')[2]}) has given no sign of life for {self._seconds:g} s"
+        return f"process {index} ({beat.partition(' ')[2]}) has sent no heartbeat for {self._seconds:g} s"
     return None
 
   def _stop(self, verdict: str) -> None:
     print(
-      f"error: {verdict}. Process {self._index} stops with status {STOPPED}: the group cannot go on without it. Look "
-      "at that process's own output, then start the whole group again: it resumes from its newest checkpoint.",
+      f"error: {verdict}. Process {self._index} stops with status {STOPPED}: the group cannot continue without it. "
+      "Look at that process's own output, then start the whole group again: it resumes from its newest checkpoint.",
       file=sys.stderr,
     )
     self._leave(STOPPED)
@@ -137,8 +146,11 @@ class GroupWatch:
 
 @contextlib.contextmanager
 def watched(seconds: float) -> Iterator[None]:
-  """Inside, a process of the group that dies or fails ends them all, with its name; alone, this does nothing."""
-  from jax._src import distributed  # the client has no public name; Orbax takes it from here as well
+  """Context in which a process of the group that dies or fails ends all others, with a message that names it.
+
+  Does nothing for a single process.
+  """
+  from jax._src import distributed  # the client has no public name; Orbax imports it from here as well
 
   state = distributed.global_state
   if state.client is None:
@@ -154,7 +166,7 @@ def watched(seconds: float) -> Iterator[None]:
 
 
 def _leave(status: int) -> None:
-  """Ends this process and its data workers, without the exit handlers: those would wait for the others."""
+  """Ends this process and its data workers without exit handlers, because these would wait for the other processes."""
   for child in multiprocessing.active_children():
     child.kill()
   sys.stdout.flush()

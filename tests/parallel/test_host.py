@@ -72,7 +72,7 @@ def test_flags_are_those_measured_with_this_jaxlib(version, user, flags, monkeyp
   monkeypatch.setenv("XLA_FLAGS", user.format(scheduler=scheduler))
   assert host.tune_compiler() == (flags != user)
   assert os.environ["XLA_FLAGS"] == flags.format(scheduler=scheduler)
-  assert ("jaxlib 0.99.0 trains on CPU with XLA's own settings" in caplog.text) == (version == "0.99.0")
+  assert ("jaxlib 0.99.0 trains on CPU with XLA's default flags" in caplog.text) == (version == "0.99.0")
 
 
 def test_every_plugin_of_jax_has_its_hardware_s_files():

@@ -63,7 +63,7 @@ def test_a_worker_that_is_killed_is_named_within_the_bound(port):
   processes = group(1, "os.kill(os.getpid(), signal.SIGKILL)", port)
   said, seconds = ended(processes, 1)
   assert processes[0].returncode == STOPPED, said
-  assert f"process 1 (on {os.uname().nodename}, pid {processes[1].pid}) has given no sign of life" in said
+  assert f"process 1 (on {os.uname().nodename}, pid {processes[1].pid}) has sent no heartbeat" in said
   assert "start the whole group again" in said
   assert seconds < DEAD_AFTER + 10  # a second or two, and the machine's other work
 
@@ -145,7 +145,7 @@ def test_only_the_silent_are_missed(monkeypatch):
   now = 128.0  # process 1 is silent since 117; process 2 has finished
   watches[0]._beat()
   ((_, verdict),) = store.key_value_dir_get("mmjax/verdict/")
-  assert verdict.startswith("process 1 (on ") and "no sign of life for 10 s" in verdict
+  assert verdict.startswith("process 1 (on ") and "sent no heartbeat for 10 s" in verdict
 
 
 def test_one_that_never_came_is_missed(monkeypatch):
