@@ -1,4 +1,4 @@
-"""Losses: pure functions of what the models say."""
+"""Losses: pure functions of model outputs."""
 
 from mmjax.objectives.answering import (
   answer_class_loss,

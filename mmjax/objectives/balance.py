@@ -1,4 +1,4 @@
-"""How much each of several objectives counts: learned, or a function of the step."""
+"""Weights of several losses: learned, or a function of the step."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,12 +10,16 @@ from jaxtyping import Float, Int
 def uncertainty_weighted(
   losses: Mapping[str, Float[Array, ""]], log_variances: Mapping[str, Float[Array, ""]]
 ) -> Float[Array, ""]:
-  """sum exp(-s) L + s / 2, with a learned log variance s per loss (Kendall et al. 2018, eq. 10).
+  """Sum of exp(-s) L + s / 2 over losses, with a learned log variance s per loss (Kendall et al. 2018, eq. 10).
 
-  s begins at 0, and settles where exp(s) = 2 L: each loss then contributes 1/2 to the first sum, whatever its scale.
-  The total is no measure of progress (it can be negative); the losses themselves are.
+  s starts at 0. At the optimum exp(s) = 2 L, so that each loss contributes 1/2 to the sum of exp(-s) L, whatever its
+  scale. The total does not measure progress, and can be negative. The single losses do.
 
-  Raises: ValueError where the two do not name the same losses.
+  Args:
+    losses: the losses by name.
+    log_variances: the learned log variances by the same names.
+  Raises:
+    ValueError: the names differ.
   """
   if set(losses) != set(log_variances):
     raise ValueError(f"losses are {sorted(losses)}, log_variances {sorted(log_variances)}: give one for each")
@@ -27,11 +31,17 @@ def uncertainty_weighted(
 
 
 def piecewise_linear(step: int | Int[Array, ""], points: Sequence[tuple[int, float]]) -> Float[Array, ""]:
-  """The value at a step, on straight lines between (step, value) points and level outside them.
+  """Interpolates linearly between (step, value) points. Outside the points, the value is that of the nearest point.
 
   ALBEF's alpha: ((0, 0.0), (one_epoch, 0.4)).
 
-  Raises: ValueError for no point, or steps that do not increase.
+  Raises:
+    ValueError: there is no point, or the steps do not increase.
+
+  Example:
+    >>> from mmjax.objectives import piecewise_linear
+    >>> float(piecewise_linear(50, ((0, 0.0), (100, 0.5))))
+    0.25
   """
   steps, values = [at for at, _ in points], [value for _, value in points]
   if not points or sorted(set(steps)) != steps:

@@ -1,4 +1,4 @@
-"""Next-word prediction: captions, answers, and texts that continue a prefix."""
+"""Next-word prediction, for captions, answers and texts with a given prefix."""
 
 from typing import Literal
 
@@ -21,14 +21,15 @@ def caption_loss(
   """Cross-entropy of each next token (GPT; CoCa, Yu et al. 2022, eq. 4; BLIP's LM).
 
   Args:
-    logits: what the decoder says at each place of `ids`, which is what it was fed: place t is about ids[:, t + 1], the
-      last place about nothing. The first token (begin of text) is never predicted.
-    pad_id: padding is not predicted.
-    label_smoothing: BLIP and the original Transformer use .1.
-    prefix: leading tokens that are given and not predicted (a question, a prompt: prefix LM).
-    per: "example": every text weighs 1, its loss the mean over its tokens. "token": it weighs as many as it has
-      predicted tokens, so that the batch's mean is the mean over all of its tokens (CoCa, BLIP).
-  Returns: losses (mean over an example's predicted tokens) and weights; weight 0 where nothing is predicted.
+    logits: output of a decoder that was fed `ids`. Position t predicts ids[:, t + 1]; the last position is not used.
+    ids: token ids. The first token (begin of text) is never predicted.
+    pad_id: id of padding, which is not predicted.
+    label_smoothing: see `cross_entropy`. BLIP and the original Transformer use 0.1.
+    prefix: number of leading tokens that are given and not predicted (a question, a prompt: prefix LM).
+    per: "example": every text has weight 1, and its loss is the mean over its tokens. "token": the weight is the number
+      of predicted tokens, so that the batch mean is the mean over all tokens (CoCa, BLIP).
+  Returns: losses, each the mean over an example's predicted tokens, and weights. The weight is 0 if no token is
+    predicted.
   """
   losses = cross_entropy(logits[:, :-1], ids[:, 1:], label_smoothing=label_smoothing)
   predicted = predicted_tokens(ids, pad_id=pad_id, prefix=prefix)
@@ -39,7 +40,7 @@ def caption_loss(
 def predicted_tokens(
   ids: Int[Array, "batch length"], *, pad_id: int, prefix: Int[Array, "batch"] | None = None
 ) -> Array:
-  """True where ids[:, 1:] is to be predicted [batch, length - 1]: neither padding nor prefix."""
+  """True where ids[:, 1:] is predicted, [batch, length - 1]: neither padding nor prefix."""
   predicted = ids[:, 1:] != pad_id
   if prefix is None:
     return predicted
@@ -54,6 +55,13 @@ def text_log_likelihood(
   pad_id: int,
   prefix: Int[Array, "batch"] | None = None,
 ) -> Float[Array, "batch"]:
-  """log p(text) in nats: the sum over its predicted tokens; 0 for one that has none."""
+  """log p(text) in nats: the sum over predicted tokens. 0 for a text without any.
+
+  Args:
+    logits: see `caption_loss`.
+    ids: see `caption_loss`.
+    pad_id: id of padding, which is not predicted.
+    prefix: number of leading tokens that are given and not predicted.
+  """
   predicted = predicted_tokens(ids, pad_id=pad_id, prefix=prefix)
   return -jnp.where(predicted, cross_entropy(logits[:, :-1], ids[:, 1:]), 0.0).sum(1)

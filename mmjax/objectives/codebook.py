@@ -1,4 +1,4 @@
-"""A codebook of patches: discrete targets for masked image modelling, without a trained tokenizer."""
+"""Codebook of patches: discrete targets for masked image modelling, without a trained tokenizer."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Key
 def nearest_code(
   patches: Float[Array, "batch patches pixels"], codebook: Float[Array, "codes pixels"]
 ) -> Int[Array, "batch patches"]:
-  """The number of the codebook's nearest entry (Euclidean; the first of equals): a discrete target for a patch."""
+  """Number of the nearest codebook entry of each patch, by Euclidean distance (of equal distances, the first)."""
   x, codes = patches.astype(jnp.float32), codebook.astype(jnp.float32)
   distance = jnp.square(codes).sum(-1)[None, None] - 2.0 * jnp.einsum("bpd,cd->bpc", x, codes)
   return jnp.argmin(distance, axis=-1).astype(jnp.int32)
@@ -18,12 +18,19 @@ def nearest_code(
 def fit_codebook(
   patches: Float[Array, "n pixels"], codes: int, *, key: Key[Array, ""], iterations: int = 20
 ) -> Float[Array, "codes pixels"]:
-  """k-means over patches (Lloyd 1982): the simplest visual tokenizer, a function of the patches and the key alone.
+  """Fits a codebook by k-means over patches (Lloyd 1982). The result depends on the patches and the key only.
 
-  It begins at k-means++ (Arthur and Vassilvitskii 2007): each centre a patch drawn with probability proportional to
-  its squared distance from the centres before. A centre that no patch is nearest to stays where it is.
+  The centres are initialised by k-means++ (Arthur and Vassilvitskii 2007): each centre is a patch, drawn with
+  probability proportional to its squared distance from the earlier centres. A centre that is nearest to no patch stays
+  where it is.
 
-  Raises: ValueError for fewer patches than codes.
+  Args:
+    patches: pixels of the patches.
+    codes: number of codebook entries.
+    key: random key of the initialisation.
+    iterations: number of k-means iterations.
+  Raises:
+    ValueError: there are fewer patches than codes.
   """
   if len(patches) < codes:
     raise ValueError(f"{codes} codes need at least as many patches, got {len(patches)}")
@@ -31,7 +38,7 @@ def fit_codebook(
 
   def draw(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
     centres, distance = state
-    some = jnp.where(distance.max() > 0, distance, 1.0)  # where every patch is a centre already, any will do
+    some = jnp.where(distance.max() > 0, distance, 1.0)  # if every patch is already a centre, draw any
     centre = x[jax.random.categorical(jax.random.fold_in(key, i), jnp.log(some))]
     return centres.at[i].set(centre), jnp.minimum(distance, jnp.square(x - centre[None]).sum(-1))
 

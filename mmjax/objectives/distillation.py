@@ -1,4 +1,4 @@
-"""Soft labels from a teacher: its softmax over the batch is what the student's should be."""
+"""Distillation of contrastive models: the teacher's softmax over the batch is the target."""
 
 import jax
 from jax import Array
@@ -36,11 +36,20 @@ def distillation_loss(
   tile_size: TileSize = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Cross-entropy from a teacher's softmax over the batch to the student's (Wu et al. 2023, TinyCLIP,
-  affinity mimicking).
+  """Cross-entropy from a teacher's softmax over the batch to the student's.
 
-  The teacher's embeddings may have another width and get no gradient. Other arguments as for clip_loss.
-  Returns: the mean over the global batch and both ways, in nats; at least the teacher's entropy.
+  This is the affinity mimicking of TinyCLIP (Wu et al. 2023). The other arguments are those of `clip_loss`.
+
+  Args:
+    image: unit-norm image embeddings of the student.
+    text: unit-norm text embeddings of the student.
+    teacher_image: unit-norm image embeddings of the teacher. Their width may differ, and they get no gradient.
+    teacher_text: unit-norm text embeddings of the teacher, likewise.
+    logit_scale: multiplies the student's similarities.
+    teacher_scale: multiplies the teacher's similarities.
+  Returns: the mean over the global batch and both directions, in nats. It is at least the teacher's entropy.
+  Raises:
+    ValueError: as for `clip_loss`, or a concrete teacher_scale is not positive.
   """
   rows, columns = image_text(image, text, logit_scale, weights)
   teachers, _ = image_text(teacher_image, teacher_text, teacher_scale)

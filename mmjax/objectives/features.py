@@ -1,4 +1,4 @@
-"""What the image-text objectives have in common: checked inputs, and who is a negative of whom."""
+"""Helpers of the image-text objectives: checked inputs, positives and false negatives."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,14 +24,21 @@ def image_text(
   ids: Int[Array, "batch"] | None = None,
   **scalars: Scalar,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(row features x, scale, ..., column features y, ...) of n pairs; weights and ids go to both sides.
+  """Features of n pairs for the pairwise engine: (row features x, scale, ..., column features y, ...).
 
-  The scale is multiplied into x here, once, and "scale" is None; in low precision, where that would round x again, it
-  goes along for the tiles to apply.
+  The scale is multiplied into x here, once, and "scale" is None. In low precision this would round x again, so "scale"
+  is kept for the tiles to apply.
 
-  Raises: ValueError for embeddings of unequal shape or type, weights or ids of another length, a scale that
-    is known to be non-positive (one that is traced cannot be looked at; the losses are finite for any finite
-    scale).
+  Args:
+    image: image embeddings, which become the rows' x.
+    text: text embeddings, which become the columns' y.
+    logit_scale: multiplies the similarities; one for all or one per image.
+    weights: importance of each pair; goes to both sides as "weight".
+    ids: numbers of the pairs' concepts; go to both sides as "id".
+    **scalars: further features of the rows.
+  Raises:
+    ValueError: the embeddings differ in shape or dtype, weights or ids have another length, or the scale is concrete
+      and not positive. A traced scale cannot be checked; the losses are finite for any finite scale.
   """
   image, text = jnp.asarray(image), jnp.asarray(text)
   if image.ndim != 2 or image.shape != text.shape:
@@ -58,26 +65,25 @@ def image_text(
 
 
 def positive(name: str, value: Any) -> None:
-  """Refuses a temperature or scale that is known, and not above zero."""
+  """Raises ValueError if a temperature or scale is concrete (not traced) and not positive."""
   if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
     raise ValueError(f"{name} must be positive (it multiplies the similarities, already exponentiated), got {value}")
 
 
 def same_pair(row: Features, col: Features) -> Bool[Array, "rows columns"]:
-  """True at the positives: row i and column i of the global batch."""
+  """True for positives: row i and column i of the global batch."""
   return row["index"][:, None] == col["index"][None, :]
 
 
 def false_negative(row: Features, col: Features) -> Bool[Array, "rows columns"] | None:
-  """True where two different examples have the same id, so that neither is a negative of the other; None
-  without ids."""
+  """True for two different examples with the same id, which are not negatives of each other; None without ids."""
   if "id" not in row:
     return None
   return (row["id"][:, None] == col["id"][None, :]) & ~same_pair(row, col)
 
 
 def hide(logits: Array, pairs: Array | None) -> Array:
-  """Takes pairs out of an lse, softmean or max."""
+  """Sets pairs to -inf, which removes them from lse, softmean and max."""
   return logits if pairs is None else jnp.where(pairs, -jnp.inf, logits)
 
 

@@ -1,4 +1,4 @@
-"""Contrastive losses with labels: every pair of equal label is a positive."""
+"""Contrastive losses with labels: all pairs of equal label are positives."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -37,10 +37,16 @@ def unicl_loss(
   tile_size: TileSize = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Image-text pairs with equal labels are all positives (Yang et al. 2022, UniCL, section 3.2), both ways.
+  """Contrastive loss whose positives are all image-text pairs with equal labels, in both directions.
 
-  With distinct labels it is clip_loss, whose other arguments it shares. Returns: mean over the global batch,
-  in nats.
+  Source: UniCL (Yang et al. 2022, section 3.2). With distinct labels it equals `clip_loss`. The other arguments are
+  those of `clip_loss`.
+
+  Args:
+    image: unit-norm image embeddings of the local pairs.
+    text: unit-norm text embeddings of the local pairs.
+    labels: label of each pair.
+  Returns: the mean over the global batch, in nats.
   """
   rows, columns = image_text(image, text, logit_scale, weights, labels)
   return pairwise_loss(UNICL, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
@@ -73,9 +79,13 @@ def supcon_loss(
 ) -> Float[Array, ""]:
   """Supervised contrastive loss within one set of embeddings (Khosla et al. 2020, eq. 2).
 
-  Put the views of a picture one below the other, with equal labels. An example is never compared with
-  itself, and one without a positive contributes 0. Other arguments as for clip_loss. Returns: mean over the
-  global batch, in nats.
+  For several views of an image, concatenate the views along the batch, with equal labels. An example is never compared
+  with itself. An example without a positive contributes 0. The other arguments are those of `clip_loss`.
+
+  Args:
+    features: unit-norm embeddings of the local examples.
+    labels: label of each example.
+  Returns: the mean over the global batch, in nats.
   """
   rows, columns = image_text(features, features, logit_scale, weights, labels)
   return pairwise_loss(SUPCON, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
@@ -90,9 +100,15 @@ def supcon_views_loss(
   axis_name: AxisName = None,
   tile_size: TileSize = None,
 ) -> Float[Array, ""]:
-  """supcon_loss over two views (or modalities) of every example, which share its label.
+  """supcon_loss over two views (or modalities) of every example, which share the example's label.
 
-  Returns: mean over the 2 n embeddings of the global batch, in nats.
+  The other arguments are those of `clip_loss`.
+
+  Args:
+    one: unit-norm embeddings of the first view.
+    other: unit-norm embeddings of the second view.
+    labels: label of each example.
+  Returns: the mean over the 2 n embeddings of the global batch, in nats.
   """
   features, both = jnp.concatenate([one, other]), jnp.concatenate([labels, labels])
   return supcon_loss(features, both, logit_scale=logit_scale, axis_name=axis_name, tile_size=tile_size)

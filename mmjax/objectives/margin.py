@@ -1,4 +1,4 @@
-"""Margin objectives: a pair should score higher than its negatives by some margin."""
+"""Margin losses: a pair should score higher than its negatives by a margin."""
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +40,15 @@ def hinge_loss(
   ids: Int[Array, "batch"] | None = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Sum of hinges over all negatives, both ways, mean over pairs (Kiros et al. 2014, section 2.2).
+  """Sum of hinges over all negatives, in both directions, averaged over pairs (Kiros et al. 2014, section 2.2).
 
-  Arguments as for clip_loss, without a temperature. Returns: the mean over the global batch.
+  There is no temperature. The other arguments are those of `clip_loss`.
+
+  Args:
+    image: unit-norm image embeddings of the local pairs.
+    text: unit-norm text embeddings of the local pairs.
+    margin: required difference between the similarity of a pair and of a negative.
+  Returns: the mean over the global batch.
   """
   rows, columns = image_text(image, text, 1.0, weights, ids, margin=margin)
   rows["pair"] = columns["pair"] = pair_similarity(image, text)
@@ -75,9 +81,15 @@ def triplet_loss(
   ids: Int[Array, "batch"] | None = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Hinge against the hardest negative of the global batch, both ways (Faghri et al. 2018, VSE++, MH).
+  """Hinge against the hardest negative of the global batch, in both directions (Faghri et al. 2018, VSE++, MH).
 
-  Arguments as for clip_loss, without a temperature. Returns: the mean over the global batch.
+  There is no temperature. The other arguments are those of `clip_loss`.
+
+  Args:
+    image: unit-norm image embeddings of the local pairs.
+    text: unit-norm text embeddings of the local pairs.
+    margin: required difference between the similarity of a pair and of its hardest negative.
+  Returns: the mean over the global batch.
   """
   rows, columns = image_text(image, text, 1.0, weights, ids, margin=margin)
   return pairwise_loss(TRIPLET, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
@@ -121,16 +133,19 @@ def semi_hard_triplet_loss(
   ids: Int[Array, "batch"] | None = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Hinge against the hardest negative that scores no higher than the pair itself, both ways (Schroff et al. 2015,
-  FaceNet, section 3.2).
+  """Hinge against the hardest negative that does not score higher than the pair itself, in both directions.
 
-  Training on the hardest negative from the start tends to collapse: begin here, and go over to triplet_loss, either by
-  the weights of the two, or by `slack`.
+  Source: FaceNet (Schroff et al. 2015, section 3.2). Training on the hardest negatives from the start tends to
+  collapse. Start with this loss and change to `triplet_loss`, either by the weights of the two losses or by `slack`.
+
+  There is no temperature. The other arguments are those of `clip_loss`.
 
   Args:
-    slack: negatives may score this much higher than the pair; from 0 (semi-hard) to 2 (all: triplet_loss), a number
-      that a schedule may give. Where none may be taken, the easiest negative is.
-    others as for triplet_loss.
+    image: unit-norm image embeddings of the local pairs.
+    text: unit-norm text embeddings of the local pairs.
+    margin: required difference between the similarity of a pair and of its negative.
+    slack: amount by which a negative may score higher than the pair, from 0 (semi-hard) to 2 (all negatives: equal to
+      triplet_loss). It may be traced, so a schedule can set it. If no negative is admitted, the easiest one is used.
   Returns: the mean over the global batch.
   """
   rows, columns = image_text(image, text, 1.0, weights, ids, margin=margin, slack=slack)

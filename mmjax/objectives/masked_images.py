@@ -1,4 +1,4 @@
-"""Masked image modelling: what guessing hidden patches costs, as pixels or as the numbers of a codebook."""
+"""Masked image modelling losses: hidden patches are predicted as pixels or as codebook numbers."""
 
 from typing import Literal
 
@@ -16,10 +16,16 @@ def masked_pixel_loss(
   *,
   kind: Literal["squared", "absolute"] = "squared",
 ) -> ExampleLosses:
-  """Mean error of a pixel of the hidden patches; weight 0 where none is hidden.
+  """Mean error per pixel of the hidden patches. The weight is 0 if no patch is hidden.
 
-  "squared" with normalize_patches' targets is MAE's loss (He et al. 2022, section 3), "absolute" with the pixels
-  themselves SimMIM's (Xie et al. 2022, section 3.4). Predicting a normalised patch's mean costs 1.
+  "squared" with the targets of `normalize_patches` is MAE's loss (He et al. 2022, section 3). "absolute" with pixels is
+  SimMIM's (Xie et al. 2022, section 3.4). To predict the mean of a normalised patch costs 1.
+
+  Args:
+    predicted: predicted pixels of each patch.
+    target: target pixels of each patch.
+    hidden: True for hidden patches.
+    kind: squared or absolute error.
   """
   error = predicted.astype(jnp.float32) - target.astype(jnp.float32)
   return mean_where((jnp.square(error) if kind == "squared" else jnp.abs(error)).mean(-1), hidden)
@@ -30,8 +36,8 @@ def masked_code_loss(
   codes: Int[Array, "batch patches"],
   hidden: Bool[Array, "batch patches"],
 ) -> ExampleLosses:
-  """Cross-entropy of the hidden patches' code numbers (Bao et al. 2022, BEiT, eq. 2); log(codes) is chance.
+  """Cross-entropy of the codebook numbers of hidden patches (Bao et al. 2022, BEiT, eq. 2); log(codes) is chance.
 
-  Weight 0 where nothing is hidden. Codes come from `nearest_code`, or from any other tokenizer.
+  The weight is 0 if no patch is hidden. Codes come from `nearest_code`, or from any other tokenizer.
   """
   return mean_where(cross_entropy(logits, codes), hidden)

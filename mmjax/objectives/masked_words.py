@@ -1,4 +1,4 @@
-"""Masked language modelling: which words are hidden, and what guessing them costs (Devlin et al. 2019, section 3.1)."""
+"""Masked language modelling: the choice of hidden words, and the loss (Devlin et al. 2019, section 3.1)."""
 
 import jax
 import jax.numpy as jnp
@@ -20,25 +20,28 @@ def mask_tokens(
   rate: float = 0.15,
   at_least_one: bool = True,
 ) -> tuple[Int[Array, "batch length"], Bool[Array, "batch length"]]:
-  """Hides words: of those chosen 80% become [MASK], 10% another word, 10% stay as they are.
+  """Chooses words to predict. 80% of them become [MASK], 10% become another word, 10% stay unchanged.
 
   Args:
-    rng: one key per example; other keys choose other words, so a text is hidden differently in every step.
+    ids: token ids.
+    rng: one key per example. Other keys choose other words, so use new keys in every step.
     mask_id: the id of [MASK].
-    vocab_size: number of ids; the random word is drawn from all that are neither special, padding nor [MASK].
-    special_ids: ids that are never chosen and never put in ([CLS], [SEP], end of text).
-    rate: each word's probability of being chosen.
-    at_least_one: a text in which chance chose nothing has its likeliest word chosen, if it has any word at all.
-      Short captions need it: without it exp(-.16 n) of the texts with n words teach nothing.
-  Returns: (ids with some hidden, True at the chosen ones).
-  Raises: ValueError for a mask_id that is no id, or where no word is left to draw from.
+    vocab_size: number of ids. Random words are drawn from all ids except special ones, padding and [MASK].
+    pad_id: id of padding, which is never chosen.
+    special_ids: ids that are never chosen and never inserted ([CLS], [SEP], end of text).
+    rate: probability that a word is chosen.
+    at_least_one: if True, choose at least one word of each text that has any. Short captions need this: without it, a
+      fraction exp(-0.16 n) of the texts with n words has nothing to predict (at a rate of 0.15).
+  Returns: (ids after the replacement, True for chosen words).
+  Raises:
+    ValueError: mask_id is not an id, or there is no word to draw from.
   """
   if not 0 <= mask_id < vocab_size:
     raise ValueError(f"mask_id={mask_id} must lie in [0, vocab_size={vocab_size}): the tokenizer needs a mask token")
   kept = np.asarray([*special_ids, pad_id, mask_id], np.int32)
   words = np.setdiff1d(np.arange(vocab_size, dtype=np.int32), kept)
   if not len(words):
-    raise ValueError(f"vocab_size={vocab_size} leaves no word beside the special ids {sorted(set(kept.tolist()))}")
+    raise ValueError(f"vocab_size={vocab_size} leaves no word other than the special ids {sorted(set(kept.tolist()))}")
   maskable = ~jnp.isin(ids, jnp.asarray(kept))
 
   def one(key: Array, ids: Array, maskable: Array) -> tuple[Array, Array]:
@@ -58,28 +61,29 @@ def mask_tokens(
 def choose_positions(
   chosen: Bool[Array, "batch length"], most: int
 ) -> tuple[Int[Array, "batch most"], Bool[Array, "batch most"]]:
-  """The first `most` chosen places of every example, in order, so that only they meet the vocabulary's matmul.
+  """Positions of the first `most` chosen words of each example, in order.
 
-  With a rate of .15 and most = ceil(.3 length) few places are left out; those are hidden, but not asked for.
+  Only these positions need the product with the vocabulary. With a rate of 0.15 and most = ceil(0.3 length), few chosen
+  words are left out. These are hidden, but not predicted.
 
-  Returns: (positions, True where there is such a place; the others point anywhere inside).
+  Returns: (positions, True for positions of chosen words). The other positions are arbitrary valid ones.
   """
   order = jnp.argsort(~chosen, axis=1, stable=True)[:, :most].astype(jnp.int32)
   return order, jnp.take_along_axis(chosen, order, axis=1)
 
 
 def take_positions(x: Array, positions: Int[Array, "batch most"]) -> Array:
-  """x [batch, length, ...] at the positions: [batch, most, ...]."""
+  """Gathers x [batch, length, ...] at the positions: [batch, most, ...]."""
   return jnp.take_along_axis(x, positions.reshape(*positions.shape, *(1,) * (x.ndim - 2)), axis=1)
 
 
 def masked_word_loss(
   logits: Float[Array, "batch places vocab"], ids: Int[Array, "batch places"], chosen: Bool[Array, "batch places"]
 ) -> ExampleLosses:
-  """Cross-entropy of the true ids, mean over an example's chosen places; weight 0 where nothing was chosen.
+  """Cross-entropy of the true ids, averaged over an example's chosen words. The weight is 0 if none was chosen.
 
-  Takes whole texts, or what take_positions gathered at choose_positions' places (`chosen` is then its second result).
-  Chance is log(vocab); the unigram entropy for a model that knows how frequent words are.
+  The arguments may cover whole texts, or the positions from `choose_positions`, whose second result is then `chosen`.
+  Chance is log(vocab). A model that knows only word frequencies reaches the unigram entropy.
   """
   return mean_where(cross_entropy(logits, ids), chosen)
 
@@ -94,7 +98,12 @@ def distilled_word_loss(
 ) -> ExampleLosses:
   """(1 - alpha) masked_word_loss + alpha KL(momentum model's words || words) (Li et al. 2021, ALBEF, eq. 7).
 
-  The teacher gets no gradient.
+  Args:
+    logits: scores of the student.
+    teacher_logits: scores of the momentum model, which get no gradient.
+    ids: the true ids.
+    chosen: True for positions that are predicted.
+    alpha: weight of the teacher.
   """
   teacher = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits).astype(jnp.float32))
   student = jax.nn.log_softmax(logits.astype(jnp.float32))

@@ -1,4 +1,4 @@
-"""Do a picture and a text belong together? Hard negatives and the loss (Li et al. 2021, ALBEF, section 3.2)."""
+"""Image-text matching: hard negatives and the loss (Li et al. 2021, ALBEF, section 3.2)."""
 
 from typing import NamedTuple
 
@@ -10,18 +10,18 @@ from jaxtyping import Bool, Float, Int, Key
 
 from mmjax.objectives.per_example import ExampleLosses, cross_entropy
 
-# What a matching head costs that says the same of everything, one positive to two negatives: H(1/3) nats. A loss that
-# stays at .6365 has learned the share of positives and nothing else.
+# Loss of a matching head with a constant output, with one positive to two negatives: H(1/3) nats. A loss that stays at
+# 0.6365 means that only the fraction of positives was learned.
 MATCHING_CHANCE = 0.6365141682948128
 
 
 class Negatives(NamedTuple):
-  """A wrong partner for every picture and text.
+  """Negative partners of every image and text.
 
   Attributes:
-    image: row of the picture that is put with each text.
-    text: row of the text that is put with each picture.
-    weight: 0 where the group has no pair that could serve (the row then points at itself), 1 elsewhere.
+    image: row of the negative image for each text.
+    text: row of the negative text for each image.
+    weight: 0 if the group contains no negative for this row (the row then points at itself), otherwise 1.
   """
 
   image: Int[Array, "batch"]
@@ -38,19 +38,21 @@ def hard_negatives(
   group: int,
   concept: Int[Array, "batch"] | None = None,
 ) -> Negatives:
-  """One wrong picture per text and one wrong text per picture, drawn from softmax(similarity) within groups.
+  """Draws one negative image per text and one negative text per image from softmax(similarity) within groups.
 
   Args:
-    image, text: unit-norm embeddings; they get no gradient from here.
+    image: unit-norm image embeddings, which get no gradient.
+    text: unit-norm text embeddings, which get no gradient.
     rng: one key per example.
-    logit_scale: multiplies the similarities; 0 draws negatives uniformly (the control that hard ones must beat).
-    group: consecutive rows that are each other's candidates; it must divide the batch.
-    concept: rows of equal number mean the same and are not each other's negatives (duplicate captions).
-  Raises: ValueError where group does not divide the batch.
+    logit_scale: multiplies the similarities. 0 draws negatives uniformly, which is the control for hard negatives.
+    group: number of consecutive rows that are candidates for each other; must divide the batch.
+    concept: rows with equal numbers have the same meaning and are not negatives of each other (duplicate captions).
+  Raises:
+    ValueError: group does not divide the batch.
   """
   size = image.shape[0]
   if size % group:
-    raise ValueError(f"group={group} must divide the {size} rows that go through the network together")
+    raise ValueError(f"group={group} must divide the {size} rows of the local batch or microbatch")
   split = lambda x: rearrange(jax.lax.stop_gradient(x), "(n g) ... -> n g ...", g=group)
   scale = jax.lax.stop_gradient(jnp.asarray(logit_scale, jnp.float32))
   logits = scale * jnp.einsum("nid,njd->nij", split(image.astype(jnp.float32)), split(text.astype(jnp.float32)))
@@ -58,8 +60,8 @@ def hard_negatives(
   if concept is not None:
     number = split(concept)
     wrong = wrong & (number[:, :, None] != number[:, None, :])
-  logits = jnp.where(wrong, logits, -jnp.inf)  # picture i, text j
-  found = rearrange(wrong.any(2), "n g -> (n g)")  # whatever is wrong is wrong both ways
+  logits = jnp.where(wrong, logits, -jnp.inf)  # image i, text j
+  found = rearrange(wrong.any(2), "n g -> (n g)")  # `wrong` is symmetric
   keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))
   draw = lambda pattern, stream: _draw(rearrange(logits, pattern), keys(rng, stream), found)
   return Negatives(draw("n i j -> (n j) i", 0), draw("n i j -> (n i) j", 1), found.astype(jnp.float32))
@@ -68,7 +70,7 @@ def hard_negatives(
 def _draw(
   logits: Float[Array, "batch group"], rng: Key[Array, "batch"], found: Bool[Array, "batch"]
 ) -> Int[Array, "batch"]:
-  """A row of the batch per example, from the softmax over its group; its own where there is nothing to draw."""
+  """Draws a row of the batch for each example from the softmax over its group; its own row if there is no candidate."""
   size, group = logits.shape
   here = jnp.arange(size, dtype=jnp.int32)
   picked = jax.vmap(jax.random.categorical)(rng, jnp.where(found[:, None], logits, 0.0)).astype(jnp.int32)
@@ -82,16 +84,16 @@ def matching_loss(
   positive_weight: Float[Array, "batch"] | None = None,
   negative_weight: Float[Array, "negatives batch"] | None = None,
 ) -> ExampleLosses:
-  """Cross-entropy of "belongs together" (column 1) against "does not", mean over an example's pairs (ALBEF, eq. 4).
+  """Cross-entropy of "matches" (column 1) against "does not match", averaged over an example's pairs (ALBEF, eq. 4).
 
   Args:
     positive: logits of each example's own pair.
-    negatives: logits of its wrong pairs (with hard_negatives two: its text with another picture, its picture with
-      another text).
-    positive_weight: 0 where there is no own pair (an example may be all negatives).
-    negative_weight: 0 where a wrong pair could not be found. An example none of whose wrong pairs counts has weight
-      0: by itself its own pair teaches that everything belongs together.
-  Returns: losses and weights. With two negatives a constant answer costs at best MATCHING_CHANCE.
+    negatives: logits of its negative pairs. With `hard_negatives` there are two: its text with another image, and its
+      image with another text.
+    positive_weight: 0 where an example has no pair of its own.
+    negative_weight: 0 where no negative was found. An example without any negative has weight 0: a positive alone
+      would teach that everything matches.
+  Returns: losses and weights. With two negatives, the best constant output costs MATCHING_CHANCE.
   """
   count = negatives.shape[0]
   one = jnp.ones(positive.shape[0], jnp.float32)

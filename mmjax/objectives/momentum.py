@@ -1,4 +1,4 @@
-"""A teacher that follows the student, and a queue of what it said (He et al. 2020, MoCo; Li et al. 2021, ALBEF)."""
+"""Momentum encoder and queue of its embeddings (He et al. 2020, MoCo; Li et al. 2021, ALBEF)."""
 
 from typing import Any
 
@@ -12,9 +12,10 @@ PyTree = Any
 
 
 def momentum_update(momentum: PyTree, params: PyTree, decay: float | Float[Array, ""]) -> PyTree:
-  """decay * momentum + (1 - decay) * params, leaf by leaf (MoCo, eq. 2; ALBEF's decay is .995).
+  """decay * momentum + (1 - decay) * params, leaf by leaf (MoCo, eq. 2; ALBEF's decay is 0.995).
 
-  Written as a step towards the parameters, which in float32 reaches them; no gradient flows into the result.
+  It is computed as a step from `momentum` towards `params`, so that equal values stay exactly equal in float32. The
+  result has no gradient.
   """
   step = 1.0 - jnp.asarray(decay, jnp.float32)
   follow = lambda m, p: m + step.astype(m.dtype) * (p - m)
@@ -23,13 +24,13 @@ def momentum_update(momentum: PyTree, params: PyTree, decay: float | Float[Array
 
 @flax.struct.dataclass
 class Queue:
-  """The last `size` embeddings that a momentum encoder gave, in a ring; the same on every device.
+  """The last `size` embeddings of a momentum encoder, in a ring buffer. It is the same on every device.
 
   Attributes:
-    features: unit-norm, without gradient; rows from `filled` on are nothing yet.
-    concept: what each is about.
-    pointer: where the next one goes.
-    filled: how many there are.
+    features: unit-norm embeddings, without gradient. Rows from `filled` on are empty.
+    concept: concept number of each embedding.
+    pointer: row of the next embedding.
+    filled: number of embeddings.
   """
 
   features: Float[Array, "size dim"]
@@ -39,23 +40,23 @@ class Queue:
 
   @classmethod
   def empty(cls, size: int, dim: int) -> "Queue":
-    """A queue with nothing in it (ALBEF begins with random vectors, which are negatives of nobody's)."""
+    """Empty queue. (ALBEF starts with random vectors instead.)"""
     number = lambda: jnp.zeros((), jnp.int32)
     return cls(jnp.zeros((size, dim), jnp.float32), jnp.full(size, -1, jnp.int32), number(), number())
 
   @property
   def present(self) -> Bool[Array, "size"]:
-    """True where there is an embedding."""
+    """True for rows that hold an embedding."""
     return jnp.arange(self.features.shape[0], dtype=jnp.int32) < self.filled
 
 
 def enqueue(queue: Queue, features: Float[Array, "batch dim"], concept: Int[Array, "batch"]) -> Queue:
-  """The queue after the rows of the *global* batch went in, one after another; the oldest give way.
+  """Appends the rows of the *global* batch in order, and overwrites the oldest embeddings.
 
-  The batch need not divide the size, nor be smaller: as if each row were written in its turn.
+  The batch may have any size. The result is the same as if each row was written separately.
   """
   size, batch = queue.features.shape[0], features.shape[0]
-  last = min(size, batch)  # earlier rows of a batch that goes round would be overwritten at once
+  last = min(size, batch)  # earlier rows of a batch larger than the queue would be overwritten immediately
   places = (queue.pointer + jnp.arange(batch - last, batch, dtype=jnp.int32)) % size
   features = jax.lax.stop_gradient(features[batch - last :]).astype(queue.features.dtype)
   return Queue(

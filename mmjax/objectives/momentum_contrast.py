@@ -1,4 +1,4 @@
-"""Contrast against a momentum encoder's embeddings and a queue of its earlier ones, with soft targets (ALBEF)."""
+"""Contrastive loss against a momentum encoder's embeddings and its queue, with soft targets (ALBEF)."""
 
 import jax
 import jax.numpy as jnp
@@ -23,21 +23,24 @@ def momentum_contrast_loss(
   weights: Float[Array, "batch"] | None = None,
   axis_name: AxisName = None,
 ) -> Float[Array, ""]:
-  """Cross-entropy to alpha softmax(teacher's similarities) + (1 - alpha) one-hot, both ways (ALBEF, eq. 2 and 6).
+  """Cross-entropy to alpha softmax(teacher's similarities) + (1 - alpha) one-hot, in both directions.
 
-  The columns are the teacher's embeddings of the global batch and the queue's; eq. 6's KL is this less the teacher's
-  entropy, which has no gradient. Rows are local, so memory is batch * (global batch + queue).
+  Source: ALBEF (Li et al. 2021), eq. 2 and 6. The columns are the teacher's embeddings of the global batch and of the
+  queue. The KL divergence of eq. 6 is this loss minus the teacher's entropy, which has no gradient. Rows are local, so
+  memory is batch * (global batch + queue).
 
   Args:
-    image, text: the student's unit-norm embeddings of the local rows.
-    teacher_image, teacher_text: the momentum encoder's, of the same examples; they get no gradient.
+    image: the student's unit-norm image embeddings of the local rows.
+    text: the student's unit-norm text embeddings of the local rows.
+    teacher_image: the momentum encoder's image embeddings of the same examples, which get no gradient.
+    teacher_text: the momentum encoder's text embeddings of the same examples, which get no gradient.
     logit_scale: multiplies the student's and (without gradient) the teacher's similarities.
-    alpha: the teacher's share of the target; ALBEF ramps it from 0 to .4 over the first epoch (piecewise_linear).
-    queues: (of images, of texts), before this batch goes in, the same on every device.
-    ids: columns of equal id that are not the pair itself are left out (among them, those of the queue).
-    weights: importance of each example in the mean; one of weight 0 is absent.
+    alpha: weight of the teacher in the target. ALBEF increases it from 0 to 0.4 in the first epoch (piecewise_linear).
+    queues: (image queue, text queue) before this batch is added, the same on every device.
+    ids: columns with the id of a row that are not its own pair are left out, also those of the queue.
+    weights: importance of each example in the mean. An example of weight 0 is absent.
     axis_name: mesh axis or axes of the batch, inside shard_map or pmap; None: the arrays are the whole batch.
-  Returns: the mean over the global batch, in nats. log(columns) where every pair looks the same.
+  Returns: the mean over the global batch, in nats. log(columns) if all similarities are equal.
   """
   scale = jnp.asarray(logit_scale, jnp.float32)
   alpha = jnp.asarray(alpha, jnp.float32)
@@ -61,7 +64,7 @@ def _columns(
   weights: Float[Array, "batch"] | None,
   axis_name: AxisName,
 ) -> tuple[Float[Array, "columns dim"], Bool[Array, "batch columns"], Bool[Array, "batch columns"]]:
-  """(embeddings of the global batch and the queue, True at each row's own, True where a column does not count)."""
+  """Returns (embeddings of the global batch and the queue, True at each row's own column, True at columns left out)."""
   size = teacher.shape[0]
   concept = jnp.zeros(size, jnp.int32) if ids is None else ids.astype(jnp.int32)
   present = jnp.ones(size, bool) if weights is None else weights > 0
@@ -84,6 +87,6 @@ def _columns(
 def _soft_cross_entropy(
   logits: Array, teacher: Array, own: Array, hidden: Array, alpha: Array
 ) -> Float[Array, "batch"]:
-  """lse(logits) - sum of targets * logits, over the columns that count; every row has at least its own."""
+  """lse(logits) - sum of targets * logits, over the columns that are not hidden. A row's own column is never hidden."""
   targets = alpha * jax.nn.softmax(jnp.where(hidden, -jnp.inf, teacher)) + (1.0 - alpha) * own.astype(jnp.float32)
   return jax.nn.logsumexp(jnp.where(hidden, -jnp.inf, logits), axis=1) - (targets * logits).sum(1)

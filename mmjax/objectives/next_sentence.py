@@ -7,8 +7,8 @@ from mmjax.objectives.per_example import ExampleLosses, class_loss
 
 
 def next_sentence_loss(logits: Float[Array, "batch 2"], follows: Int[Array, "batch"]) -> ExampleLosses:
-  """Does the second segment really follow the first (1, column 1) or not (0)? (Devlin et al. 2019, section 3.1)
+  """Cross-entropy of "the second segment follows the first" (1, column 1) against "it does not" (0).
 
-  Chance is log 2 where half of them follow. -1 (unknown) has weight 0.
+  Source: Devlin et al. 2019, section 3.1. Chance is log 2 if half of the segments follow. -1 (unknown) has weight 0.
   """
   return class_loss(logits, follows)

@@ -1,5 +1,4 @@
-"""The pairwise engine: exact losses over every pair of the global batch in memory O(rows * width +
-tile^2)."""
+"""Pairwise engine: exact losses over all pairs of the global batch, in memory O(rows * width + tile^2)."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,30 +17,29 @@ from mmjax.objectives.tiles import Block, Rules
 from mmjax.parallel.ring import METHODS, AxisName, vary, varying_axes
 
 Features = Mapping[str, Any]
-# Measured on CPU (scripts/benchmarks/RESULTS.md): one tile for all lets the compiler keep the logits for the backward
-# pass, as a dense loss does; beyond that, tiles that stay in the cache are as fast as larger ones.
+# Measured on a CPU (scripts/benchmarks/RESULTS.md): with a single tile, the compiler keeps the logits for the backward
+# pass, as a dense loss does. For larger matrices, tiles that fit in the cache are as fast as larger ones.
 ONE_TILE, ONE_TILE_OF_A_RING, DEFAULT_TILE = 4096, 2048, 1024
 SIDES = ("row", "col", "both")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairwise:
-  """An objective over all pairs, in three pieces. Make one per objective, not one per call: compilations are
-  kept.
+  """Objective over all pairs, in three parts: a tile, its reductions, and a final function.
+
+  Make one instance per objective, not one per call, because compiled programs are cached per instance.
 
   Attributes:
-    tile: (row, col) -> {name: matrix [r, c]} from the features of some rows and some columns, as in
-      {"logits": similarity(row["x"], col["y"], row["scale"])}. Both hold "index", the examples' global
-      numbers, besides what pairwise_loss was given; a scalar given there arrives as one value per example.
-      -inf takes a pair out of lse, softmean and max. A softmean's matrix is a pair (logits, values).
-    reduce: {name: (side, kind)}; side "row" (over the columns: one value per row), "col" or "both"; kind
-      "sum", "lse", "softmean" or "max". lse and max over nothing are -1e30, softmean and sum 0.
-    finish: (stats, row, col) -> losses per row, or (losses per row, losses per column), in plain JAX:
-      positives, margins and combinations. stats[name] is one statistic, or for "both" two of them, (per row,
-      per column).
-    affine: promises that all kinds are "sum" and that finish is affine in them. Then the gradient is formed
-      in the
-      same pass as the value: three matrix products a tile instead of four.
+    tile: (row, col) -> {name: matrix [r, c]}, from the features of some rows and some columns. An example is
+      {"logits": similarity(row["x"], col["y"], row["scale"])}. In addition to the features given to `pairwise_loss`,
+      both contain "index", the global numbers of the examples. A scalar feature arrives as one value per example.
+      -inf removes a pair from lse, softmean and max. The matrix of a softmean is a pair (logits, values).
+    reduce: {name: (side, kind)}. Side is "row" (over the columns: one value per row), "col" or "both". Kind is "sum",
+      "lse", "softmean" or "max". Over no pairs, lse and max are -1e30, and softmean and sum are 0.
+    finish: (stats, row, col) -> losses per row, or (losses per row, losses per column), in plain JAX. It applies
+      positives, margins and combinations. stats[name] is one statistic or, for "both", a pair (per row, per column).
+    affine: a promise that all kinds are "sum" and that finish is affine in them. The gradient is then computed in the
+      same pass as the value, with three matrix products per tile instead of four.
   """
 
   tile: Callable[[Features, Features], Mapping[str, Any]]
@@ -58,6 +56,7 @@ class Pairwise:
 
   @property
   def rules(self) -> Rules:
+    """The tile function and the reductions of each side."""
     pick = lambda sides: {name: kind for name, (side, kind) in self.reduce.items() if side in sides}
     return Rules(self.tile, pick(("row", "both")), pick(("col", "both")))
 
@@ -71,20 +70,33 @@ def pairwise_loss(
   tile_size: int | tuple[int, int] | None = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Mean of a pairwise objective over the global batch, the same on every device, exactly differentiable.
+  """Mean of a pairwise objective over the global batch: the same on every device, with exact derivatives.
 
   Args:
-    rows, columns: {name: arrays [size, ...] of the local examples, or a scalar shared by all}. The name
-      "weight" ([size], at least 0) is each example's importance in the mean; an example of weight 0 is
-      absent: nobody's positive or negative. The two sides may differ in size.
+    objective: the objective.
+    rows: {name: array [size, ...] of the local examples, or a scalar shared by all}. "weight" ([size], at least 0) is
+      the importance of each example in the mean. An example of weight 0 is absent: it is neither a positive nor a
+      negative of any other example.
+    columns: features of the columns, likewise. The number of columns may differ from the number of rows.
     axis_name: mesh axis or axes of the batch, inside shard_map or pmap; None: the arrays are the whole batch.
-    tile_size: rows and columns of the pair matrix held at once (one number, or two), cut to what
-      there is; None: a block of up to 4096 x 4096 (2048 x 2048 on several devices) whole, tiles of 1024 beyond.
-    method: "ring", "bidirectional", "nested" (the first axis of several is the slow one), "all_gather", or
-      "autodiff": the ring without hand-written derivatives, for jvp and Hessians.
-  Returns: weighted mean of finish's losses (a sum of two means where it gives losses per row and per column);
-    0 with zero gradients when every example is absent.
-  Raises: ValueError for features of unequal length, an unbound axis, an unknown method, a tile below 1.
+    tile_size: largest number of rows and columns of the pair matrix in memory at once, one number or two. None: one
+      tile for a block of up to 4096 x 4096 (2048 x 2048 on several devices), otherwise tiles of 1024.
+    method: "ring", "bidirectional", "nested" (the first of several axes is the slow one), "all_gather", or "autodiff":
+      the ring without hand-written derivatives, for jvp and Hessians.
+  Returns: the weighted mean of the losses from finish; a sum of two means if it returns losses per row and per column.
+    0 with zero gradients if every example is absent.
+  Raises:
+    ValueError: features of one side have unequal lengths, an axis is not bound, the method is unknown, or a tile size
+      is below 1.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from mmjax.objectives import Pairwise, pairwise_loss, similarity
+    >>> tile = lambda row, col: {"logits": similarity(row["x"], col["y"])}
+    >>> log_sum = Pairwise(tile, {"logits": ("row", "lse")}, lambda stats, row, col: stats["logits"])
+    >>> x = jnp.zeros((4, 2))
+    >>> print(f"{pairwise_loss(log_sum, {'x': x}, {'y': x}):.3f}")  # log 4
+    1.386
   """
   return _loss(objective, *_arguments(rows, columns, axis_name, tile_size, method))
 
@@ -98,10 +110,11 @@ def pairwise_statistics(
   tile_size: int | tuple[int, int] | None = None,
   method: str = "ring",
 ) -> dict[str, Any]:
-  """What `finish` is given, for objectives that keep state between steps or average in a way of their own.
+  """Statistics that `finish` receives, for objectives that keep state between steps or that average differently.
 
-  Arguments and errors as for pairwise_loss. Returns: {name: statistics per local row, per local column, or
-  both}.
+  The arguments are those of `pairwise_loss`, and it raises the same errors.
+
+  Returns: {name: statistics per local row, per local column, or a pair of both}.
   """
   return _statistics(objective, *_arguments(rows, columns, axis_name, tile_size, method))
 
@@ -109,7 +122,13 @@ def pairwise_statistics(
 def batch_mean(
   losses: Float[Array, "size"], weight: Float[Array, "size"] | None = None, *, axis_name: AxisName = None
 ) -> Float[Array, ""]:
-  """Weighted mean over the global batch; 0 where all weights are 0."""
+  """Weighted mean over the global batch. 0 if all weights are 0.
+
+  Args:
+    losses: losses of the local examples. Those of weight 0 are ignored, even if they are not finite.
+    weight: importance of each example; None: 1.
+    axis_name: mesh axis or axes of the batch, inside shard_map or pmap; None: the arrays are the whole batch.
+  """
   weight = jnp.ones(losses.shape, losses.dtype) if weight is None else weight.astype(losses.dtype)
   total, count = (jnp.where(weight > 0, losses, 0) * weight).sum(), weight.sum()
   if axis_name is not None:
@@ -137,7 +156,7 @@ def _prepare(
   return row, column, Layout(axes, tile, method, varying, _check_tile(objective, row, column))
 
 
-# Compiled once per objective and shape, so that calls outside jit cost no compilation each.
+# Compiled once per objective and shape, so that calls outside jit do not compile again.
 @partial(jax.jit, static_argnames=("objective", "axes", "tile", "method"))
 def _statistics(objective: Pairwise, rows: Features, columns: Features, axes: Any, tile: Any, method: str) -> dict:
   row, column, layout = _prepare(objective, rows, columns, axes, tile, method)
@@ -170,7 +189,7 @@ def _named(
   row_stats: Mapping[str, Array],
   column_stats: Mapping[str, Array],
 ) -> dict[str, Any]:
-  """Statistics as `finish` reads them; those of absent examples are 0."""
+  """Statistics in the form that `finish` reads. Those of absent examples are 0."""
   present = lambda value, block: value if block.ok is None else jnp.where(block.ok, value, 0)
   row_stats = {name: present(value, row) for name, value in row_stats.items()}
   column_stats = {name: present(value, column) for name, value in column_stats.items()}
@@ -181,7 +200,7 @@ def _named(
 def _local_mean(
   objective: Pairwise, row: Block, column: Block, weights: tuple[Array, Array], stats: Mapping[str, Any]
 ) -> Array:
-  """This device's share of the mean: the losses of present examples, weighted, over the global weight."""
+  """This device's part of the mean: the weighted losses of present examples, divided by the global weight."""
   losses = objective.finish(stats, row.features, column.features)
   parts = losses if isinstance(losses, tuple) else (losses,)
   total = jnp.zeros((), parts[0].dtype)
@@ -195,10 +214,12 @@ def _local_mean(
 
 
 def _block(features: Features, axes: tuple[str, ...] | None, varying: tuple[str, ...], side: str) -> Block:
-  """Features with scalars spread over the examples (outside the differentiated core) and the global
-  numbers."""
+  """Features with scalars broadcast over the examples, and the examples' global numbers as "index".
+
+  This runs outside the code with hand-written derivatives.
+  """
   if "index" in features:
-    raise ValueError(f"{side}[\"index\"] is the engine's own name for the examples' global numbers; rename the feature")
+    raise ValueError(f"{side}[\"index\"] is the engine's own name for the examples' global numbers: rename the feature")
   features = jax.tree.map(jnp.asarray, dict(features))
   named = jax.tree_util.tree_leaves_with_path(features)
   sizes = {side + jax.tree_util.keystr(path): leaf.shape[0] for path, leaf in named if leaf.ndim}
@@ -213,7 +234,7 @@ def _block(features: Features, axes: tuple[str, ...] | None, varying: tuple[str,
 
 
 def _total_weight(block: Block, axes: tuple[str, ...] | None) -> Array:
-  """Weight of the global batch; 1 where nothing is present, so that the mean is 0."""
+  """Weight of the global batch. 1 if no example is present, so that the mean is 0."""
   if block.ok is None:
     return jnp.asarray(block.size * (1 if axes is None else jax.lax.axis_size(axes)), jnp.float32)
   weight = jnp.where(block.ok, block.features["weight"], 0).sum()
@@ -223,9 +244,9 @@ def _total_weight(block: Block, axes: tuple[str, ...] | None) -> Array:
 
 def _check(axes: tuple[str, ...] | None, tile_size: Any, method: str) -> None:
   if method not in (*METHODS, "autodiff"):
-    raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)} and autodiff")
+    raise ValueError(f"unknown method {method!r}; methods are {', '.join(METHODS)} and autodiff")
   if method == "nested" and (axes is None or len(axes) < 2):
-    raise ValueError(f'method "nested" needs at least two axes, slow one first, got axis_name={axes}')
+    raise ValueError(f'method "nested" needs at least two axes, the slow one first, got axis_name={axes}')
   sizes = tile_size if isinstance(tile_size, tuple) else (tile_size, tile_size)
   if tile_size is not None and (len(sizes) != 2 or any(not isinstance(t, int) or t < 1 for t in sizes)):
     raise ValueError(f"tile_size must be a whole number of at least 1, or two of them, got {tile_size!r}")
@@ -239,7 +260,7 @@ def _check(axes: tuple[str, ...] | None, tile_size: Any, method: str) -> None:
 
 
 def _check_tile(objective: Pairwise, row: Block, column: Block) -> Any:
-  """Refuses a tile function whose matrices are not [rows, columns]; gives the statistics' dtype."""
+  """Raises ValueError unless the tile's matrices are [rows, columns]. Returns the dtype of the statistics."""
   outputs = jax.eval_shape(objective.tile, row.features, column.features)
   if set(outputs) != set(objective.reduce):
     raise ValueError(f"tile returns {sorted(outputs)} but reduce names {sorted(objective.reduce)}")

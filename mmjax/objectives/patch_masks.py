@@ -1,4 +1,4 @@
-"""Which patches of a picture are hidden: at random (MAE, SimMIM) or in rectangles (BEiT, FLAVA)."""
+"""Random masks of patches: independent patches (MAE, SimMIM) or rectangles (BEiT, FLAVA)."""
 
 import math
 
@@ -11,9 +11,9 @@ from mmjax.parallel.ring import vary, varying_axes
 
 
 def random_patches(rng: Key[Array, "batch"], patches: int, *, rate: float) -> Bool[Array, "batch patches"]:
-  """True at round(rate * patches) patches of every example, uniformly at random (MAE hides .75, SimMIM .6).
+  """Hides round(rate * patches) patches of each example, uniformly at random (MAE hides 0.75, SimMIM 0.6).
 
-  `choose_positions(~hidden, patches - round(rate * patches))` are the ones MAE's encoder sees.
+  Returns True for hidden patches. MAE's encoder sees `choose_positions(~hidden, patches - round(rate * patches))`.
   """
   noise = jax.vmap(lambda key: jax.random.uniform(key, (patches,)))(rng)
   rank = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
@@ -23,12 +23,14 @@ def random_patches(rng: Key[Array, "batch"], patches: int, *, rate: float) -> Bo
 def block_patches(
   rng: Key[Array, "batch"], grid: tuple[int, int], *, rate: float = 0.4
 ) -> Bool[Array, "batch patches"]:
-  """True at round(rate * patches) patches, in rectangles (Bao et al. 2022, BEiT, algorithm 1; FLAVA hides .4).
+  """Hides round(rate * patches) patches in rectangles (Bao et al. 2022, BEiT, algorithm 1; FLAVA hides 0.4).
 
-  A rectangle has an aspect ratio from .3 to 1 / .3 and at least 16 / 196 of the picture; of the last one only as many
-  patches as are still wanted, row by row from its top or from its bottom, so that every example hides equally many.
-  Colours and shapes cannot be copied from the next patch, as they can with patches hidden one by one. Rectangles lie
-  inside, so corners are hidden less often than the middle.
+  Returns True for hidden patches. With single hidden patches, a model can copy colours and shapes from the adjacent
+  patch; rectangles prevent this.
+
+  A rectangle has an aspect ratio from 0.3 to 1 / 0.3 and covers at least 16 / 196 of the image. The last rectangle is
+  cut to the number of patches that is still needed, row by row from its top or from its bottom, so that all examples
+  hide the same number. Rectangles lie inside the image, so corners are hidden less often than the middle.
   """
   rows, columns = grid
   wanted = round(rate * rows * columns)

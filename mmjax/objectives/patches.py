@@ -1,4 +1,4 @@
-"""Pictures as patches: cutting, putting together, and what a patch's pixels are as a target."""
+"""Images as patches: cut, reassemble and normalise them."""
 
 import jax.numpy as jnp
 from einops import rearrange
@@ -9,9 +9,18 @@ from jaxtyping import Float
 def patchify(
   images: Float[Array, "batch height width channels"], patch_size: int
 ) -> Float[Array, "batch patches pixels"]:
-  """Square patches, row by row, each as (row, column, channel): the order of the vision transformer's tokens.
+  """Cuts images into square patches, row by row, each flattened as (row, column, channel).
 
-  Raises: ValueError where patch_size does not divide the sides.
+  This is the order of the vision transformer's tokens.
+
+  Raises:
+    ValueError: patch_size does not divide the sides.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from mmjax.objectives import patchify
+    >>> patchify(jnp.zeros((1, 8, 8, 3)), 4).shape
+    (1, 4, 48)
   """
   if images.shape[1] % patch_size or images.shape[2] % patch_size:
     raise ValueError(f"patch_size={patch_size} must divide the sides of {images.shape[1]}x{images.shape[2]} images")
@@ -21,15 +30,15 @@ def patchify(
 def unpatchify(
   patches: Float[Array, "batch patches pixels"], grid: tuple[int, int], patch_size: int
 ) -> Float[Array, "batch height width channels"]:
-  """The inverse of patchify; `grid` is (rows, columns) of patches."""
+  """Reassembles images from patches; inverse of `patchify`. `grid` is (rows, columns) of patches."""
   rows, columns = grid
   return rearrange(patches, "b (y x) (p q c) -> b (y p) (x q) c", y=rows, x=columns, p=patch_size, q=patch_size)
 
 
 def normalize_patches(patches: Float[Array, "batch patches pixels"]) -> Float[Array, "batch patches pixels"]:
-  """Each patch with mean 0 and variance 1 over its pixels (He et al. 2022, MAE, section 3: the better target).
+  """Normalises each patch to mean 0 and variance 1 over its pixels (He et al. 2022, MAE, section 3: the better target).
 
-  The variance is the unbiased one, plus 1e-6, as in the authors' code: a patch of one colour becomes zeros.
+  The variance is the unbiased one plus 1e-6, as in the authors' code. A patch of one colour becomes zeros.
   """
   x = patches.astype(jnp.float32)
   return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True, ddof=1) + 1e-6)

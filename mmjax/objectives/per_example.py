@@ -1,4 +1,4 @@
-"""From the losses of places (words, patches, pixels) to one loss and one weight per example."""
+"""Reduction from losses of tokens (words, patches, pixels) to one loss and one weight per example."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,13 @@ from jaxtyping import Bool, Float, Int
 
 
 class ExampleLosses(NamedTuple):
-  """What every per-example objective returns; `batch_mean(*result, axis_name=...)` averages it over the global batch.
+  """Result of every per-example objective.
+
+  `batch_mean(*result, axis_name=...)` averages it over the global batch.
 
   Attributes:
-    losses: float32; 0 where the weight is 0.
-    weights: float32; each example's importance in the batch's mean, 0 where it has nothing to predict.
+    losses: float32. The value is ignored where the weight is 0.
+    weights: float32. Importance of each example in the mean over the batch; 0 if it has nothing to predict.
   """
 
   losses: Float[Array, "batch"]
@@ -21,7 +23,7 @@ class ExampleLosses(NamedTuple):
 
 
 def mean_where(losses: Float[Array, "batch *places"], counted: Bool[Array, "batch *places"]) -> ExampleLosses:
-  """Each example's mean over the places that count; loss and weight 0 where none does."""
+  """Mean of each example over the places where `counted` is True. Loss and weight are 0 if there are none."""
   places = tuple(range(1, losses.ndim))
   count = counted.sum(places, dtype=jnp.float32)
   total = jnp.where(counted, losses.astype(jnp.float32), 0.0).sum(places)
@@ -31,10 +33,11 @@ def mean_where(losses: Float[Array, "batch *places"], counted: Bool[Array, "batc
 def cross_entropy(
   logits: Float[Array, "*places classes"], labels: Int[Array, "*places"], *, label_smoothing: float = 0.0
 ) -> Float[Array, "*places"]:
-  """-log softmax(logits)[label] in float32, nats.
+  """-log softmax(logits)[label] in float32, in nats.
 
   Args:
-    labels: class numbers; what stands where a place does not count may be anything (it is clipped into range).
+    logits: scores of the classes.
+    labels: class numbers. They are clipped to the valid range, so places that do not count may hold any number.
     label_smoothing: the target is (1 - e) one-hot + e / classes (Szegedy et al. 2016, section 7).
   """
   logits = logits.astype(jnp.float32)
@@ -46,11 +49,11 @@ def cross_entropy(
 
 
 def class_loss(logits: Float[Array, "batch classes"], labels: Int[Array, "batch"]) -> ExampleLosses:
-  """Cross-entropy of one class per example; weight 0 where it is unknown (negative)."""
+  """Cross-entropy of one class per example. The weight is 0 if the class is unknown (negative)."""
   known = labels >= 0
   return ExampleLosses(jnp.where(known, cross_entropy(logits, labels), 0.0), known.astype(jnp.float32))
 
 
 def weighted(loss: ExampleLosses, weights: Float[Array, "batch"] | None) -> ExampleLosses:
-  """The same losses, each example's weight multiplied (None: by 1)."""
+  """Multiplies the weights of the examples by `weights` (None: by 1). The losses stay."""
   return loss if weights is None else ExampleLosses(loss.losses, loss.weights * weights.astype(jnp.float32))

@@ -1,9 +1,14 @@
-"""The four reductions of a pair matrix over its rows or columns: tile by tile, merged, and differentiated by
-hand.
+"""Reductions of a pair matrix over rows or columns, tile by tile, with hand-written derivatives.
 
-Each is an associative, commutative summary. `a` is one tile with absent pairs filled by `fill`, `axis` the
-one that is reduced, `index` the global numbers of the elements along it, `g` the incoming cotangent of the
-statistic.
+Each reduction is an associative and commutative summary, with these members:
+
+* fill: value of absent pairs in a tile.
+* start(size, dtype): state over no pairs.
+* tile(a, axis, index): state of one tile `a`, reduced over `axis`.
+* merge(one, two): state over the pairs of both.
+* value(state): the statistic.
+* residual(state): values that the derivative needs.
+* pull(g, residual, a, axis, index): cotangent of the tile.
 """
 
 from typing import Any
@@ -12,10 +17,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-EMPTY = -1e30  # lse or max over nothing: finite, so that weighting it by zero gives zero
+EMPTY = -1e30  # lse or max over no pairs: finite, so that a product with a weight of zero is zero
 
 
 class Sum:
+  """Sum; 0 over no pairs."""
+
   fill = 0.0
 
   @staticmethod
@@ -40,10 +47,21 @@ class Sum:
 
   @staticmethod
   def pull(g: Array, residual: Any, a: Array, axis: int, index: Array) -> Any:
+    """Cotangent of a tile.
+
+    Args:
+      g: cotangent of the statistic.
+      residual: result of `residual`.
+      a: the tile, with absent pairs filled by `fill`.
+      axis: the reduced axis.
+      index: global numbers of the elements along the reduced axis.
+    """
     return jnp.broadcast_to(jnp.expand_dims(g, axis), a.shape)
 
 
 class LogSumExp:
+  """Log-sum-exp; EMPTY over no pairs."""
+
   fill = -jnp.inf
 
   @staticmethod
@@ -72,11 +90,12 @@ class LogSumExp:
 
   @staticmethod
   def pull(g: Array, residual: Any, a: Array, axis: int, index: Array) -> Any:
+    """Cotangent of a tile. The arguments are those of `Sum.pull`."""
     return jnp.expand_dims(g, axis) * jnp.exp(a - jnp.expand_dims(residual, axis))
 
 
 class SoftMean:
-  """Mean of values under the softmax of logits: the tile gives (logits, values); 0 over nothing."""
+  """Mean of values under the softmax of logits; 0 over no pairs. The tile is a pair (logits, values)."""
 
   fill = -jnp.inf
 
@@ -108,6 +127,7 @@ class SoftMean:
 
   @staticmethod
   def pull(g: Array, residual: Any, a: tuple[Array, Array], axis: int, index: Array) -> Any:
+    """Cotangents of logits and values. The arguments are those of `Sum.pull`."""
     logits, values = a
     lse, mean = (jnp.expand_dims(v, axis) for v in residual)
     flow = jnp.expand_dims(g, axis) * jnp.exp(logits - lse)
@@ -115,8 +135,11 @@ class SoftMean:
 
 
 class Max:
-  """Largest entry; its gradient goes to the first place it was found (a recomputed tile need not match to
-  the bit)."""
+  """Largest entry; EMPTY over no pairs.
+
+  The gradient goes to the first position of the maximum. The position is stored, because a recomputed tile may differ
+  in the last bit.
+  """
 
   fill = -jnp.inf
 
@@ -143,12 +166,16 @@ class Max:
 
   @staticmethod
   def pull(g: Array, residual: Any, a: Array, axis: int, index: Array) -> Any:
+    """Cotangent of a tile. The arguments are those of `Sum.pull`."""
     hit = jnp.expand_dims(residual, axis) == jnp.expand_dims(index, 1 - axis)
     return jnp.where(hit, jnp.expand_dims(g, axis), 0)
 
 
 def _stop(x: Array) -> Array:
-  """The shift of a log-sum-exp has no influence on it: no derivative either (of any order)."""
+  """Stops the gradient of the shift in a log-sum-exp.
+
+  The shift does not change the result, so its derivatives of every order are 0.
+  """
   return jax.lax.stop_gradient(x)
 
 

@@ -1,4 +1,4 @@
-"""The scaled inner products of a tile, fast and exact enough in every precision."""
+"""Scaled inner products of a tile, fast and accurate in every precision."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from jaxtyping import Float
 def similarity(
   x: Float[Array, "rows dim"], y: Float[Array, "columns dim"], scale: Float[Array, "rows"] | None = None
 ) -> Float[Array, "rows columns"]:
-  """scale_i <x_i, y_j> in float32 (float64 for float64 features); None: x is scaled already.
+  """scale_i <x_i, y_j> in float32 (float64 for float64 features). With scale=None, x is already scaled.
 
-  Low-precision features are multiplied as they are and accumulated in float32; scaling them first would
-  round them again. For float32 the scale goes into the rows: `dim` products a row instead of `columns`.
+  Low-precision features are multiplied unscaled and accumulated in float32, because scaling them first would round them
+  again. In float32 the scale is applied to the rows: `dim` products per row instead of `columns`.
   """
   if jnp.finfo(x.dtype).bits < 32:
     products = _low_precision(x, y)
@@ -25,15 +25,16 @@ def similarity(
 def pair_similarity(
   x: Float[Array, "batch dim"], y: Float[Array, "batch dim"], scale: Float[Array, "batch"] | None = None
 ) -> Float[Array, "batch"]:
-  """scale_i <x_i, y_i>: the positives. A dot with float32 accumulation; a bfloat16 sum would cost 1e-3 of
-  loss."""
+  """scale_i <x_i, y_i>, the similarities of positives, as a dot product with float32 accumulation.
+
+  A bfloat16 sum would change the loss by 1e-3.
+  """
   products = jnp.einsum("bd,bd->b", x, y, preferred_element_type=accumulator(x.dtype))
   return products if scale is None else products * scale.astype(products.dtype)
 
 
 def accumulator(*dtypes: Any) -> Any:
-  """The dtype of statistics and sums: float64 where any input is, float32 otherwise (strict promotion or
-  not)."""
+  """dtype of statistics and sums: float64 if any input is float64, otherwise float32, also under strict promotion."""
   return jnp.dtype("float64" if any(jnp.dtype(dtype) == "float64" for dtype in dtypes) else "float32")
 
 
@@ -43,7 +44,7 @@ def _low_precision(x: Array, y: Array) -> Array:
 
 
 def _low_precision_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-  """Products in the features' precision; autodiff would upcast them to float32."""
+  """Products in the precision of the features. Autodiff would convert them to float32."""
   x, y = saved
   g = g.astype(x.dtype)
   dx = jnp.dot(g, y, preferred_element_type=jnp.float32)

@@ -1,4 +1,4 @@
-"""Contrastive loss with label smoothing, for captions that are often wrong (Jia et al. 2021, ALIGN)."""
+"""Contrastive loss with label smoothing, for noisy captions (Jia et al. 2021, ALIGN)."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -40,10 +40,17 @@ def align_loss(
   ids: Int[Array, "batch"] | None = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """clip_loss whose target is (1 - e) the pair + e spread evenly over all columns (ALIGN, section 5.1: e = .1).
+  """clip_loss with the target (1 - e) one-hot + e uniform over all columns (ALIGN, section 5.1: e = 0.1).
 
-  Other arguments as for clip_loss, which it is at e = 0; columns that are left out (equal ids, weight 0) get no
-  share. Returns: the mean over the global batch, in nats; log(batch) is chance.
+  With e = 0 it equals `clip_loss`. Columns that are left out (equal ids, weight 0) are not part of the uniform target.
+  The other arguments are those of `clip_loss`.
+
+  Args:
+    image: unit-norm image embeddings of the local pairs.
+    text: unit-norm text embeddings of the local pairs.
+    logit_scale: multiplies the similarities.
+    label_smoothing: e; one for all or one per image.
+  Returns: the mean over the global batch, in nats; log(batch) is chance.
   """
   rows, columns = image_text(image, text, logit_scale, weights, ids, smoothing=label_smoothing)
   return pairwise_loss(ALIGN, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)

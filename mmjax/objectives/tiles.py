@@ -1,5 +1,4 @@
-"""One meeting of a block of rows with a block of columns, tile by tile: statistics forward, gradients
-backward."""
+"""One meeting of a block of rows with a block of columns, tile by tile: statistics forward, gradients backward."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -20,8 +19,8 @@ class Block(NamedTuple):
   """Some rows (or columns) of the pair matrix.
 
   Attributes:
-    features: what the objective's tile reads; leaves with one leading axis. "index" is the global number.
-    ok: False where an example is absent (padding, weight 0); None where all are present.
+    features: features that the objective's tile reads; leaves with one leading axis. "index" is the global number.
+    ok: False where an example is absent (padding, weight 0); None if all are present.
   """
 
   features: Mapping[str, PyTree]
@@ -29,11 +28,18 @@ class Block(NamedTuple):
 
   @property
   def size(self) -> int:
+    """Number of rows (or columns)."""
     return self.features["index"].shape[0]
 
 
 class Rules(NamedTuple):
-  """How a pair matrix is made and reduced: {name of the tile's output: kind of reduction} for either side."""
+  """Tile function of a pair matrix, and the reductions of each side.
+
+  Attributes:
+    tile: see `Pairwise`.
+    rows: {name of the tile's output: kind of reduction} over the columns.
+    columns: {name of the tile's output: kind of reduction} over the rows.
+  """
 
   tile: Callable[[Mapping[str, PyTree], Mapping[str, PyTree]], Mapping[str, PyTree]]
   rows: dict[str, str]
@@ -41,15 +47,17 @@ class Rules(NamedTuple):
 
 
 def start(kinds: dict[str, str], size: int, dtype: Any) -> dict[str, PyTree]:
+  """States over no pairs, by name."""
   return {name: KINDS[kind].start(size, dtype) for name, kind in kinds.items()}
 
 
 def merge(kinds: dict[str, str], one: PyTree, two: PyTree) -> dict[str, PyTree]:
+  """Merges two dictionaries of states."""
   return {name: KINDS[kind].merge(one[name], two[name]) for name, kind in kinds.items()}
 
 
 def tile_outputs(rules: Rules, row: Block, column: Block) -> dict[str, PyTree]:
-  """The objective's matrices for one tile, absent pairs filled so that they change no reduction."""
+  """Matrices of the objective for one tile. Absent pairs are filled with values that do not change the reductions."""
   outputs = rules.tile(row.features, column.features)
   outputs = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), dict(outputs))
   keep = _present_pairs(row, column)
@@ -66,6 +74,14 @@ def tile_outputs(rules: Rules, row: Block, column: Block) -> dict[str, PyTree]:
 
 
 def tile_states(rules: Rules, outputs: PyTree, row: Block, column: Block) -> tuple[PyTree, PyTree]:
+  """States of one tile: (of the rows, of the columns).
+
+  Args:
+    rules: tile function and reductions.
+    outputs: result of `tile_outputs`.
+    row: rows of the tile.
+    column: columns of the tile.
+  """
   return (
     {name: KINDS[kind].tile(outputs[name], 1, column.features["index"]) for name, kind in rules.rows.items()},
     {name: KINDS[kind].tile(outputs[name], 0, row.features["index"]) for name, kind in rules.columns.items()},
@@ -73,7 +89,14 @@ def tile_states(rules: Rules, outputs: PyTree, row: Block, column: Block) -> tup
 
 
 def tile_cotangents(rules: Rules, outputs: PyTree, row: "Back", column: "Back") -> dict[str, PyTree]:
-  """d(loss) / d(every entry of every matrix of the tile), from the cotangents of the statistics."""
+  """Cotangents of all matrices of a tile, from the cotangents of the statistics.
+
+  Args:
+    rules: tile function and reductions.
+    outputs: result of `tile_outputs`.
+    row: rows of the tile, with their residuals and cotangents.
+    column: columns of the tile, with their residuals and cotangents.
+  """
   total: dict[str, PyTree] = {}
   sides = ((rules.rows, row, column, 1), (rules.columns, column, row, 0))
   for kinds, this, other, axis in sides:
@@ -85,7 +108,7 @@ def tile_cotangents(rules: Rules, outputs: PyTree, row: "Back", column: "Back") 
 
 
 class Back(NamedTuple):
-  """A block on its way back: with what its statistics left behind, and their cotangents."""
+  """Block in the backward pass, with the residuals of its statistics and their cotangents."""
 
   block: Block
   residual: dict[str, PyTree]
@@ -101,7 +124,18 @@ def visit_states(
   tile: Tile,
   remat: bool,
 ) -> tuple[PyTree, PyTree]:
-  """Merges the statistics of rows x columns into the states."""
+  """Merges the statistics of rows x columns into the states.
+
+  Args:
+    rules: tile function and reductions.
+    rows: the rows.
+    row_states: states of the rows so far.
+    columns: the columns.
+    column_states: states of the columns so far.
+    tile: largest number of rows and columns at once.
+    remat: if True, autodiff recomputes each tile.
+  Returns: the new states of rows and of columns.
+  """
   tile = (fit(rows.size, tile[0]), fit(columns.size, tile[1]))
   rows, columns = _ready(rows, tile[0]), _ready(columns, tile[1])
 
@@ -116,9 +150,18 @@ def visit_states(
 def visit_gradients(
   rules: Rules, rows: Back, row_sums: PyTree, columns: Back, column_sums: PyTree, tile: Tile
 ) -> tuple[PyTree, PyTree]:
-  """Adds the gradients of rows x columns to the sums, each a pair (states, gradients).
+  """Adds the gradients of rows x columns to the sums, each of which is a pair (states, gradients).
 
-  States are those of the same pass: an affine objective needs them, for others they are empty.
+  The states are computed in the same pass. An affine objective needs them; for other objectives they are empty.
+
+  Args:
+    rules: tile function and reductions.
+    rows: the rows, with residuals and cotangents.
+    row_sums: sums of the rows so far.
+    columns: the columns, with residuals and cotangents.
+    column_sums: sums of the columns so far.
+    tile: largest number of rows and columns at once.
+  Returns: the new sums of rows and of columns.
   """
   tile = (fit(rows.block.size, tile[0]), fit(columns.block.size, tile[1]))
   rows = rows._replace(block=_ready(rows.block, tile[0]))
@@ -152,8 +195,18 @@ def sweep(
   *,
   remat: bool = False,
 ) -> tuple[PyTree, PyTree]:
-  """Runs `body` over all tiles, one after another; the sums are updated in place, padding is cut off
-  again."""
+  """Runs `body` over all tiles, one after another. Sums are updated in place, and padding is removed at the end.
+
+  Args:
+    body: (row, column, row sum, column sum) -> (row sum, column sum) of one tile.
+    rows: pytree of the rows.
+    columns: pytree of the columns.
+    row_sums: sums of the rows so far.
+    column_sums: sums of the columns so far.
+    tile: rows and columns of a tile.
+    remat: if True, autodiff recomputes each tile.
+  Returns: the new sums of rows and of columns.
+  """
   size = [jax.tree.leaves(side)[0].shape[0] for side in (rows, columns)]
   rows, row_sums = pad((rows, row_sums), tile[0])
   columns, column_sums = pad((columns, column_sums), tile[1])
@@ -176,7 +229,7 @@ def sweep(
 
 
 def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
-  """(leaves with a gradient, the others); None stands where the other half has the leaf."""
+  """Splits a tree into (leaves with a gradient, other leaves). Each part has None in place of the other's leaves."""
   inexact = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact)
   return (
     jax.tree.map(lambda leaf: leaf if inexact(leaf) else None, tree),
@@ -185,10 +238,12 @@ def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def combine(one: PyTree, two: PyTree) -> PyTree:
+  """Inverse of `partition`."""
   return jax.tree.map(lambda a, b: b if a is None else a, one, two, is_leaf=lambda leaf: leaf is None)
 
 
 def loop(count: int, body: Callable[[Any, PyTree], PyTree], carry: PyTree) -> PyTree:
+  """Loop over `count` iterations, which is a plain call for a single one."""
   return body(0, carry) if count == 1 else jax.lax.fori_loop(0, count, body, carry)
 
 
@@ -200,17 +255,25 @@ def take(tree: PyTree, k: Any, size: int) -> PyTree:
 
 
 def put(tree: PyTree, rows: PyTree, k: Any, size: int) -> PyTree:
+  """Writes `rows` to the rows k * size to (k + 1) * size of every leaf.
+
+  Args:
+    tree: tree to write to.
+    rows: new rows.
+    k: number of the slice.
+    size: rows of a slice.
+  """
   write = lambda leaf, new: jax.lax.dynamic_update_slice_in_dim(leaf, new, k * size, 0)
   return jax.tree.map(lambda leaf, new: new if leaf.shape == new.shape else write(leaf, new), tree, rows)
 
 
 def fit(size: int, limit: int) -> int:
-  """The tile size of at most `limit` that leaves the least padding for the least number of tiles."""
+  """Tile size of at most `limit`, with the fewest tiles and, for this number, the least padding."""
   return -(-size // -(-size // limit))
 
 
 def pad(tree: PyTree, multiple: int) -> PyTree:
-  """Up to a multiple, by repeating the last example (a zero might become a NaN in a tile); masks by False."""
+  """Pads every leaf to a multiple: by repeating the last example (zeros might give NaN in a tile), masks by False."""
 
   def one(leaf: Array) -> Array:
     extra = -leaf.shape[0] % multiple
@@ -221,7 +284,7 @@ def pad(tree: PyTree, multiple: int) -> PyTree:
 
 
 def _ready(block: Block, tile: int) -> Block:
-  """With an `ok` mask where padding is coming."""
+  """Adds an `ok` mask if the block will be padded."""
   return block._replace(ok=jnp.ones(block.size, bool)) if block.ok is None and block.size % tile else block
 
 

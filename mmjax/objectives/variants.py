@@ -19,7 +19,7 @@ def _negatives(row: Features, col: Features) -> Array:
 
 def _decoupled(stats: Features, row: Features, col: Features) -> Array:
   pair = pair_similarity(row["x"], col["y"], row["scale"])
-  losses = [jnp.where(lse > EMPTY / 2, lse - pair, 0) for lse in stats["negatives"]]  # 0 without any negative
+  losses = [jnp.where(lse > EMPTY / 2, lse - pair, 0) for lse in stats["negatives"]]  # 0 without negatives
   return (losses[0] + losses[1]) / 2
 
 
@@ -37,9 +37,15 @@ def dcl_loss(
   ids: Int[Array, "batch"] | None = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """Decoupled contrastive loss: the positive is not in the denominator (Yeh et al. 2022, L_DC), both ways.
+  """Decoupled contrastive loss in both directions: the denominator excludes the positive (Yeh et al. 2022, L_DC).
 
-  Arguments as for clip_loss. Returns: the mean over the global batch, in nats; it can be negative.
+  The other arguments are those of `clip_loss`.
+
+  Args:
+    image: unit-norm image embeddings of the local pairs.
+    text: unit-norm text embeddings of the local pairs.
+    logit_scale: multiplies the similarities.
+  Returns: the mean over the global batch, in nats. It can be negative.
   """
   rows, columns = image_text(image, text, logit_scale, weights, ids)
   return pairwise_loss(DCL, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
@@ -47,7 +53,7 @@ def dcl_loss(
 
 def _focal_tile(row: Features, col: Features) -> dict[str, Array]:
   error = wrong(row, col)
-  # (1 - p)^gamma = sigmoid(wrong)^gamma, written so that it never is 0^gamma
+  # (1 - p)^gamma = sigmoid(wrong)^gamma, in a form that is never 0^gamma
   easy = jnp.exp(-row["gamma"].astype(error.dtype)[:, None] * jax.nn.softplus(-error))
   return {"losses": counted(easy * jax.nn.softplus(error), row, col)}
 
@@ -68,10 +74,12 @@ def focal_loss(
   ids: Int[Array, "batch"] | None = None,
   method: str = "ring",
 ) -> Float[Array, ""]:
-  """siglip_loss with easy pairs turned down by (1 - p)^gamma (Lin et al. 2017, eq. 4); gamma 0 is
-  siglip_loss.
+  """siglip_loss with each pair weighted by (1 - p)^gamma, so that easy pairs count less (Lin et al. 2017, eq. 4).
 
-  Arguments and result as for siglip_loss.
+  The other arguments are those of `siglip_loss`, and so is the result.
+
+  Args:
+    gamma: exponent; one for all or one per image. With 0 this is `siglip_loss`.
   """
   rows, columns = image_text(image, text, logit_scale, weights, ids, bias=logit_bias, gamma=gamma)
   return pairwise_loss(FOCAL, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
@@ -89,18 +97,19 @@ def sogclr_loss(
   tile_size: TileSize = None,
   method: str = "ring",
 ) -> tuple[Float[Array, ""], tuple[Float[Array, "batch"], Float[Array, "batch"]]]:
-  """Contrastive loss with a running normaliser per example, unbiased at small batches (Yuan et al. 2022,
-  alg. 1).
+  """Contrastive loss with a running normaliser per example, unbiased at small batches (Yuan et al. 2022, alg. 1).
 
-  With g_i the mean over negatives of exp(S_ij - S_ii), u_i <- (1 - gamma) u_i + gamma g_i and the loss is
-  the mean of g_i / stop_gradient(u_i): the gradient of log g_i with u_i in the denominator (FastCLIP, Wei et
-  al. 2024, section 4).
+  Let g_i be the mean over negatives of exp(S_ij - S_ii), and u_i <- (1 - gamma) u_i + gamma g_i. The loss is the mean
+  of g_i / stop_gradient(u_i). Its gradient is that of log g_i with u_i in the denominator (FastCLIP, Wei et al. 2024,
+  section 4). The other arguments are those of `clip_loss`.
 
   Args:
-    log_u: log u of the local images and texts, kept by the caller between epochs; -inf: never seen, u_i =
-      g_i.
-    gamma: in (0, 1], the share of this batch.
-    others as for clip_loss.
+    image: unit-norm image embeddings of the local pairs.
+    text: unit-norm text embeddings of the local pairs.
+    log_u: log u of the local images and texts, which the caller keeps between epochs. -inf for an example that has not
+      been seen: then u_i = g_i.
+    logit_scale: multiplies the similarities.
+    gamma: weight of this batch in u, in (0, 1].
   Returns: (loss, new log_u).
   """
   rows, columns = image_text(image, text, logit_scale, weights)
