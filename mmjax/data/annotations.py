@@ -1,4 +1,4 @@
-"""Annotation files of published data sets, as users have them on disk: read once, checked entry by entry."""
+"""Readers of annotation files of published data sets. A file is read once, and each entry is checked."""
 
 import hashlib
 import json
@@ -17,14 +17,18 @@ log = logging.getLogger(__name__)
 
 
 class Complaints:
-  """What becomes of bad entries: with --data.on-bad-record error the first one stops, with skip they are counted."""
+  """Handling of bad entries: an error with --data.on-bad-record error, a count with --data.on-bad-record skip.
+
+  Attributes:
+    number: number of skipped entries.
+  """
 
   def __init__(self, reading: Reading):
     self._skip = reading.skip
     self.number = 0
 
   def add(self, message: str) -> None:
-    """Raises DataError with the message and what can be done, or logs and counts it."""
+    """Raise DataError with the message and a remedy, or log the message and count the entry."""
     if not self._skip:
       raise DataError(f"{message} Correct it, or use --data.on-bad-record skip.")
     self.number += 1
@@ -32,7 +36,7 @@ class Complaints:
 
 
 class Pictures:
-  """A directory of pictures, listed once."""
+  """A folder of images, listed once."""
 
   def __init__(self, folder: Path):
     self.folder = folder
@@ -42,6 +46,7 @@ class Pictures:
     return name in self._names
 
   def read(self, name: str) -> bytes:
+    """Read a file. Raises DataError if it cannot be read."""
     path = self.folder / name
     try:
       return path.read_bytes()
@@ -67,7 +72,7 @@ def data_folder(source: str, path: str | None, layout: str) -> Path:
 
 
 def first_of(folder: Path, names: Sequence[str], layout: str) -> Path:
-  """The first of these below the folder that there is. Raises DataError, which shows the layout."""
+  """First of `names` that exists in the folder. Raises DataError, which shows `layout`, if there is none."""
   for name in names:
     if (folder / name).exists():
       return folder / name
@@ -75,24 +80,24 @@ def first_of(folder: Path, names: Sequence[str], layout: str) -> Path:
 
 
 def read_json(path: Path, lists: Sequence[str], compact: Callable[[dict], Any]) -> list[list[Any]]:
-  """Some lists of a file with one JSON object.
+  """Read lists from a file with one JSON object.
 
-  The file is read at once: at the peak, memory holds its text and the compacted entries, not the entries as they are.
+  The file is read at once. At the peak, memory holds its text and the compacted entries, but not the full entries.
 
   Args:
     path: the file.
-    lists: the fields that are wanted, each a list.
-    compact: every object in the file to what is kept of it.
-
+    lists: names of the fields to read. Each must be a list.
+    compact: function that is applied to every object in the file, and returns what is kept of it.
+  Returns: the lists.
   Raises:
-    DataError: naming the file, the place in it, or the field.
+    DataError: the file cannot be read or lacks a field. The message names the file and the position or the field.
   """
   try:
     fields = json.loads(path.read_bytes(), object_hook=compact)
   except (OSError, ValueError, RecursionError) as error:
-    raise DataError(f"Cannot read {path}: {error}. It must be the JSON file as published; fetch it again.") from error
+    raise DataError(f"Cannot read {path}: {error}. It must be the published JSON file; download it again.") from error
   if not isinstance(fields, dict):
-    raise DataError(f"{path} is not a JSON object with the field {lists[0]!r}. Fetch it again.")
+    raise DataError(f"{path} is not a JSON object with the field {lists[0]!r}. Download it again.")
   for name in lists:
     if not isinstance(fields.get(name), list):
       raise DataError(f"{path} has no list {name!r}, only {', '.join(map(str, fields))}. Is it the right file?")
@@ -100,7 +105,14 @@ def read_json(path: Path, lists: Sequence[str], compact: Callable[[dict], Any]) 
 
 
 def fault(entry: Any, fields: Mapping[str, type], where: str) -> str | None:
-  """What is wrong with an object that must have these fields, in words; None where nothing is."""
+  """Check the fields of an object.
+
+  Args:
+    entry: the object.
+    fields: required fields and their types.
+    where: place of the object, for the message.
+  Returns: a message about the first fault, or None.
+  """
   if not isinstance(entry, dict):
     return f"{where} is not an object with {', '.join(fields)}."
   for name, kind in fields.items():
@@ -115,7 +127,7 @@ def fault(entry: Any, fields: Mapping[str, type], where: str) -> str | None:
 
 
 def hashed_split(name: str) -> str:
-  """ "validation" for about 5% of all names, else "train": always the same ones."""
+  """Split of a name: "validation" for about 5% of all names, else "train". It depends on the name alone."""
   digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
   return "validation" if digest < VALIDATION_FRACTION * 2**64 else "train"
 
@@ -124,7 +136,7 @@ _KINDS = {str: "a text", int: "a whole number", list: "a list"}
 
 
 class CaptionedPictures:
-  """Random access to the pictures of a folder by their captions; a source reads its file into the three attributes."""
+  """Base class of sources with random access to captioned images in a folder. Subclasses set the three attributes."""
 
   _pictures: Pictures
   _captions: dict[str, list[str]]
@@ -134,7 +146,7 @@ class CaptionedPictures:
     return len(self._names)
 
   def without_picture(self, index: int) -> Record:
-    """The record but for its picture."""
+    """Make a record without its image."""
     name = self._names[index]
     texts = self._captions[name]
     concept = concept_number(texts[0].casefold())

@@ -1,9 +1,9 @@
-"""ArrayRecord files, read by their library, which is asked only once what it will do is known to be small.
+"""Reader of ArrayRecord files. Each chunk is checked before the library reads it.
 
-Such a file is made of Riegeli chunks in blocks of 64 KiB (https://github.com/google/riegeli/blob/master/doc). Its last
-block says where the footer is, and the footer where each chunk is. The library decompresses whatever a chunk holds, so
-that a shard of 128 KB may take 1.5 GB; compressed chunks are refused here (pictures are compressed as they are), and so
-are large ones, before the library reads them.
+The file consists of Riegeli chunks in blocks of 64 KiB (https://github.com/google/riegeli/blob/master/doc). The last
+block has the position of the footer, and the footer has the position of each chunk. The library decompresses any chunk,
+so that a shard of 128 KB may take 1.5 GB of memory. Compressed chunks and large chunks are therefore refused here,
+before the library reads them. Images need no further compression.
 """
 
 import contextlib
@@ -16,15 +16,19 @@ import numpy as np
 from jaxtyping import UInt64
 
 MAX_FOOTER = 64 * 2**20
-"""Bytes of the list of chunks: millions of records."""
+"""Largest size of the list of chunks in bytes, enough for millions of records."""
 _BLOCK, _BLOCK_HEADER = 65_536, 24
 _USABLE = _BLOCK - _BLOCK_HEADER
-_CHUNK = struct.Struct("<5Q")  # hash, bytes of data, their hash, kind + 256 * records, bytes once decoded
+_CHUNK = struct.Struct("<5Q")  # hash, size of data, hash of data, kind + 256 * records, decoded size
 _REMEDY = "write it with python -m mmjax.data shard, or with the options group_size:1,uncompressed"
 
 
 class ArrayRecordFile:
-  """One open file. Raises OSError, RuntimeError (the library's) or ValueError where it is not as it should be."""
+  """One open file.
+
+  Raises:
+    OSError, RuntimeError, ValueError: the file cannot be opened, or is damaged. The library raises RuntimeError.
+  """
 
   def __init__(self, path: Path):
     from array_record.python import array_record_module
@@ -33,11 +37,11 @@ class ArrayRecordFile:
     self._reader: Any = None
     try:
       self._chunks, self._group = _footer(self._fd)
-      options = "readahead_buffer_size:0,max_parallelism:0"  # what is asked for, and nothing ahead
+      options = "readahead_buffer_size:0,max_parallelism:0"  # no reading ahead
       reader = array_record_module.ArrayRecordReader(str(path), options, file_reader_buffer_size=32_768)
       self._reader = reader
       if not reader.ok():
-        reader.close()  # says what is wrong
+        reader.close()  # raises the reason
         raise OSError("it cannot be opened, or is truncated")
     except BaseException:
       self.close()
@@ -47,25 +51,32 @@ class ArrayRecordFile:
     return int(self._reader.num_records())
 
   def read(self, position: int, most: int) -> bytes:
-    """A record of at most that many bytes."""
+    """Read a record.
+
+    Args:
+      position: index of the record.
+      most: largest size of the record in bytes.
+    Raises: OSError, RuntimeError, ValueError: the record is damaged, compressed or larger than `most`.
+    """
     _checked(self._fd, int(self._chunks[position // self._group]), most + 64)
     return self._reader.read([position])[0]
 
   def close(self) -> None:
+    """Close the file."""
     os.close(self._fd)
     if self._reader is not None:
-      with contextlib.suppress(RuntimeError):  # repeats what a record that could not be read has said
+      with contextlib.suppress(RuntimeError):  # it repeats the error of a record that could not be read
         self._reader.close()
 
 
 def _footer(fd: int) -> tuple[UInt64[np.ndarray, " chunks"], int]:
-  """(where each chunk of records begins, how many records a chunk has)."""
+  """Read the footer: (start of each chunk of records, number of records in a chunk)."""
   size = os.fstat(fd).st_size
   if size == 0 or size % _BLOCK:
     raise ValueError(f"{size} bytes, not a multiple of {_BLOCK}: it is truncated")
   postscript, _ = _simple(_content(fd, size - _BLOCK, _BLOCK))
   values, first = _simple(_content(fd, int(_varints(postscript)[1]), MAX_FOOTER))
-  entries = _varints(values[first:])  # (tag, number) of three fields: where, bytes, records
+  entries = _varints(values[first:])  # (tag, number) of three fields: position, bytes, records
   if len(entries) % 6 or (entries.reshape(-1, 6)[:, ::2] != (8, 16, 24)).any():
     raise ValueError("its footer is damaged")
   chunks = entries.reshape(-1, 6)
@@ -78,7 +89,7 @@ def _content(fd: int, start: int, most: int) -> bytes:
 
 
 def _checked(fd: int, start: int, most: int) -> int:
-  """The bytes of data of a chunk. Raises ValueError unless it is a plain one, not compressed, of at most so many."""
+  """Size of the data of a chunk. Raises ValueError if the chunk is compressed, damaged or larger than `most`."""
   head = _read(fd, start, _CHUNK.size + 1)
   if len(head) <= _CHUNK.size:
     raise ValueError("it is truncated")
@@ -86,12 +97,12 @@ def _checked(fd: int, start: int, most: int) -> int:
   if chr(kind & 255) != "r" or head[-1] or decoded > size:
     raise ValueError(f"it is compressed, which is refused, or damaged; {_REMEDY}")
   if size > most:
-    raise ValueError(f"a chunk of {size} bytes, and the limit is {most}; {_REMEDY}, and smaller pictures")
+    raise ValueError(f"a chunk of {size} bytes, and the limit is {most}; {_REMEDY}, and with smaller images")
   return size
 
 
 def _read(fd: int, start: int, size: int) -> bytes:
-  """Bytes of a chunk, without the headers of the blocks that they lie in."""
+  """Read bytes of a chunk, without the block headers between them."""
   pieces, place, end = [], start, _after(start, size)
   while place < end:
     stop = min(end, place - place % _BLOCK + _BLOCK)
@@ -102,12 +113,12 @@ def _read(fd: int, start: int, size: int) -> bytes:
 
 
 def _after(start: int, size: int) -> int:
-  """The place after so many bytes, the headers of blocks on the way counted."""
+  """Position after `size` bytes of a chunk, with the block headers between them."""
   return start + size + (size + (start + _USABLE - 1) % _BLOCK) // _USABLE * _BLOCK_HEADER
 
 
 def _simple(data: bytes) -> tuple[bytes, int]:
-  """(the records of a plain chunk one after another, the length of the first)."""
+  """Split a plain chunk into (its records, one after another; the length of the first record)."""
   numbers = _varints(data[1:11])  # the first is the length of the list of lengths
   listed = int(numbers[0])
   begin = 1 + _length(listed)
@@ -122,7 +133,7 @@ def _length(number: int) -> int:
 
 
 def _varints(data: bytes) -> UInt64[np.ndarray, " n"]:
-  """Numbers of seven bits a byte, the last byte of each below 128. Raises ValueError where there is none."""
+  """Decode numbers with seven bits per byte. The last byte of each is below 128. Raises ValueError if there is none."""
   octets = np.frombuffer(data, np.uint8)
   ends = np.flatnonzero(octets < 128)
   if not len(ends):

@@ -1,4 +1,4 @@
-"""Colour augmentation: every step is affine in the colours, so all of them together are one matrix."""
+"""Colour augmentation. Each step is affine in the colours, so all steps together are one matrix."""
 
 import functools
 import math
@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, UInt8
 
-# The matrix maps (red, green, blue, 1) in 0 .. 1 to new colours.
+# The matrix maps (red, green, blue, 1), with colours from 0 to 1, to new colours.
 ColorMatrix = Float[np.ndarray, "4 4"]
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -17,7 +17,7 @@ WHITE = (1.0, 1.0, 1.0)
 _IDENTITY = np.eye(4)
 _GREY = np.eye(4)
 _GREY[:3, :3] = LUMA
-# Hue rotates around the grey axis of YIQ.
+# A change of hue is a rotation around the grey axis of YIQ.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _YIQ_INVERSE = np.linalg.inv(_YIQ)
 
@@ -25,12 +25,18 @@ _YIQ_INVERSE = np.linalg.inv(_YIQ)
 class Color(Protocol):
   """A random change of the colours."""
 
-  def matrix(self, rng: np.random.Generator) -> ColorMatrix: ...
+  def matrix(self, rng: np.random.Generator) -> ColorMatrix:
+    """Draw the matrix."""
+    ...
 
 
 @dataclass(frozen=True)
 class ColorJitter:
-  """Brightness, contrast, saturation (factors within 1 - x .. 1 + x), hue (x of the circle either way)."""
+  """A random change of brightness, contrast, saturation and hue.
+
+  Brightness, contrast and saturation are multiplied by a factor between 1 - x and 1 + x. Hue is rotated by up to x of
+  the full circle in both directions.
+  """
 
   brightness: float = 0.3
   contrast: float = 0.3
@@ -38,6 +44,7 @@ class ColorJitter:
   hue: float = 0.0
 
   def matrix(self, rng: np.random.Generator) -> ColorMatrix:
+    """Draw the matrix."""
     draws = (2 * rng.random(4) - 1).tolist()
     brightness, contrast = 1 + self.brightness * draws[0], 1 + self.contrast * draws[1]
     saturation = 1 + self.saturation * draws[2]
@@ -51,28 +58,34 @@ class ColorJitter:
 
 @dataclass(frozen=True)
 class RandomGreyscale:
-  """Takes the colours away with a probability."""
+  """A conversion to grey with a probability."""
 
   probability: float = 0.1
 
   def matrix(self, rng: np.random.Generator) -> ColorMatrix:
+    """Draw the matrix."""
     return _GREY if rng.random() < self.probability else _IDENTITY
 
 
 @dataclass(frozen=True)
 class RandomBackground:
-  """What shows through transparent parts: a random colour with a probability, else white."""
+  """Background of transparent pixels: a random colour with a probability, else white."""
 
   probability: float = 0.3
 
   def color(self, rng: np.random.Generator) -> Sequence[float]:
+    """Draw the colour, three numbers from 0 to 1."""
     draws = rng.random(4).tolist()
     return draws[1:] if draws[0] < self.probability else WHITE
 
 
 @dataclass(frozen=True)
 class Normalize:
-  """Premultiplied pixels on a background, colours changed, clipped to 0 .. 1, normalised: one product."""
+  """Conversion of premultiplied pixels to normalised colours, in one matrix product.
+
+  The pixels are put on a background, their colours are changed and clipped to 0 .. 1, and then normalised with `mean`
+  and `std`.
+  """
 
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
@@ -84,13 +97,23 @@ class Normalize:
     matrix: ColorMatrix | None = None,
     out: Float[np.ndarray, "h w 3"] | None = None,
   ) -> Float[np.ndarray, "h w 3"]:
-    """With p the premultiplied colour, a the alpha: p + (1 - a) background is affine in (p, a)."""
+    """Convert pixels.
+
+    With p the premultiplied colour and a the alpha, the result p + (1 - a) background is affine in (p, a).
+
+    Args:
+      pixels: premultiplied pixels, from 0 to 255.
+      background: colour, three numbers from 0 to 1.
+      matrix: change of the colours. None: no change.
+      out: array for the result. None: a new array.
+    Returns: normalised colours.
+    """
     weights, bias = self._affine(background, matrix)
     ones, low, high = _constants(self, pixels.shape[0] * pixels.shape[1])
     out = np.empty((*pixels.shape[:2], 3), np.float32) if out is None else out
     flat = out.reshape(-1, 3)
     np.matmul(pixels.reshape(-1, 4).astype(np.float32), weights, out=flat)
-    flat += ones @ bias[None]  # broadcasting over a trailing axis of three is ten times slower
+    flat += ones @ bias[None]  # broadcasting over a last axis of 3 is ten times slower
     np.maximum(flat, low, out=flat)
     np.minimum(flat, high, out=flat)
     return out
@@ -102,16 +125,24 @@ class Normalize:
     matrix: ColorMatrix | None,
     out: Float[np.ndarray, "h w 3"],
   ) -> None:
-    """The same to rounding, into `out` (contiguous), in an eighth of the time."""
+    """Convert pixels with OpenCV, in an eighth of the time. The result is equal except for rounding.
+
+    Args:
+      pixels: premultiplied pixels, from 0 to 255.
+      background: colour, three numbers from 0 to 1.
+      matrix: change of the colours. None: no change.
+      out: contiguous array for the result.
+    Returns: nothing; the result is in `out`.
+    """
     import cv2
 
     weights, bias = self._affine(background, matrix)
     _, low, high = _constants(self, pixels.shape[0] * pixels.shape[1])
     flat = out.reshape(-1, 3)
-    if pixels[..., 3].min() == 255:  # opaque: alpha is one more constant. OpenCV is quick from three to three channels
+    if pixels[..., 3].min() == 255:  # opaque: alpha is a constant. OpenCV is fast for 3 to 3 channels
       affine = np.column_stack([weights[:3].T, bias + 255 * weights[3]])
       cv2.transform(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB).astype(np.float32), affine, dst=out)
-    else:  # and from four to four
+    else:  # and for 4 to 4 channels
       affine = np.vstack([np.column_stack([weights.T, bias]), np.zeros((1, 5), np.float32)])
       cv2.cvtColor(cv2.transform(pixels.astype(np.float32), affine), cv2.COLOR_RGBA2RGB, dst=out)
     np.maximum(flat, low, out=flat)
@@ -120,7 +151,7 @@ class Normalize:
   def _affine(
     self, background: Sequence[float], matrix: ColorMatrix | None
   ) -> tuple[Float[np.ndarray, "4 3"], Float[np.ndarray, "3"]]:
-    """From (p, a) in 0 .. 255 to normalised colours, and what is added."""
+    """Weights from (p, a) in 0 .. 255 to normalised colours, and the bias."""
     matrix = _IDENTITY if matrix is None else matrix
     std = np.asarray(self.std)
     change = matrix[:3, :3]
@@ -133,7 +164,7 @@ class Normalize:
 
 @functools.lru_cache(maxsize=8)
 def _constants(normalize: Normalize, pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """A column of ones, and black and white after normalisation, for every pixel."""
+  """A column of ones, and the normalised values of black and of white, repeated for each pixel."""
   mean, std = np.asarray(normalize.mean), np.asarray(normalize.std)
   black, white = -mean / std, (1 - mean) / std
   low, high = (np.tile(color.astype(np.float32), (pixels, 1)) for color in (black, white))

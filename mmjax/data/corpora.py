@@ -1,4 +1,4 @@
-"""Texts in documents: what the emoji packages and Debian's package list carry, and a user's own files."""
+"""Text corpora of documents: from the emoji packages, from Debian's package list, and from files of the user."""
 
 import random
 import re
@@ -17,7 +17,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z'\"(])")
 
 @dataclass(frozen=True)
 class Document:
-  """Sentences in order. What does not follow one of them is taken from another document of the same topic."""
+  """Sentences in order. Sentences that do not follow them are taken from other documents of the same topic."""
 
   name: str
   topic: str
@@ -26,7 +26,7 @@ class Document:
 
 @dataclass(frozen=True)
 class TextPair:
-  """Two sentences that follow each other, and some that do not follow the first."""
+  """Two sentences that follow each other, and `others`, which do not follow the first."""
 
   name: str
   document: str
@@ -36,12 +36,13 @@ class TextPair:
 
 
 def document_pairs(documents: Sequence[Document]) -> list[TextPair]:
-  """Every two neighbours of every document, each pair of texts once.
+  """Make all pairs of neighbouring sentences, each pair of texts once.
 
-  Texts that do not follow are drawn from other documents of the topic; from all others where it has no others.
+  Sentences that do not follow are drawn from other documents of the topic. If there are none, they are drawn from all
+  other documents.
 
   Raises:
-    DataError: there is no pair, or only one document, so that nothing could not follow.
+    DataError: there is no pair, or there are no sentences that do not follow (for example with only one document).
   """
   by_topic: dict[str, list[tuple[str, str]]] = defaultdict(list)
   follows: dict[str, set[str]] = defaultdict(set)
@@ -66,7 +67,7 @@ def document_pairs(documents: Sequence[Document]) -> list[TextPair]:
 
 
 def _others(candidates: Sequence[tuple[str, str]], name: str, known: set[str]) -> tuple[str, ...]:
-  """Sentences of other documents that are not `known`: which, depends on the arguments alone."""
+  """Up to OTHERS sentences of other documents that are not `known`. The choice depends on the arguments alone."""
   few = len(candidates) <= 4 * OTHERS
   tries = [] if few else [random.Random(f"{name} {min(known)}").choices(candidates, k=4 * OTHERS)]
   for sample in [*tries, candidates]:
@@ -77,9 +78,9 @@ def _others(candidates: Sequence[tuple[str, str]], name: str, known: set[str]) -
 
 
 def emoji_pairs(held_out: bool) -> list[TextPair]:
-  """What every emoji is called: the English name, and its keywords or the name in another language.
+  """Make pairs of an emoji's English name and its keywords or its name in another language.
 
-  What does not follow is said of other emoji of the subgroup. Split by concept, as the pictures are.
+  Texts that do not follow are those of other emoji of the subgroup. The split is by concept group, as for the images.
   """
   from mmjax.data.emoji_text import LANGUAGES, catalogue
 
@@ -99,10 +100,10 @@ def emoji_pairs(held_out: bool) -> list[TextPair]:
 
 
 def debian_documents(status: Path = DPKG_STATUS) -> list[Document]:
-  """The description of every package that dpkg knows, by section; lists and tables in it are left out.
+  """Read the descriptions of all packages in dpkg's list. The topic is the section. Lists and tables are left out.
 
   Raises:
-    DataError: there is no such file: not a Debian system.
+    DataError: the file cannot be read, for example because the system is not Debian.
   """
   try:
     text = status.read_text(encoding="utf-8", errors="replace")
@@ -126,12 +127,13 @@ def _described(entry: str) -> Iterator[Document]:
 
 
 def file_documents(path: Path) -> list[Document]:
-  """A text file, or all *.txt below a directory: one sentence per line, an empty line between documents.
+  """Read a text file, or all *.txt in a folder and its subfolders.
 
-  All of it is held in memory, about twice the size of the files.
+  A file has one sentence per line, and an empty line between documents. All texts are held in memory, which takes about
+  twice the size of the files.
 
   Raises:
-    DataError: naming the file: it is missing, unreadable or not UTF-8.
+    DataError: a file is missing, cannot be read or is not UTF-8. The message names it.
   """
   files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
   if not files:
@@ -152,5 +154,5 @@ def _paragraphs(file: Path, name: str) -> Iterator[Document]:
 
 
 def pairs_of_split(pairs: Iterable[TextPair], held_out: bool) -> list[TextPair]:
-  """The pairs of a split: a hash of the document's name keeps about a seventh for validation."""
+  """Select the pairs of a split. A hash of the document's name holds out about 1/7 for validation."""
   return [pair for pair in pairs if is_held_out(f"text {pair.document}") == held_out]

@@ -1,11 +1,11 @@
-"""Digits and words: "is this digit WORD?", a task that no modality, and no sum over modalities, can answer.
+"""Digits and words: the question "is this digit WORD?", which needs both modalities.
 
-Each of ten words is true of five digits, and each digit has five of the words, one of every pair of opposites. So
-whatever the picture, half of the words are true, and whatever the word, half of the digits are: the best rule that
-sees one modality is right exactly half of the time. Neither helps the sum of two such rules: at the logit 0 the
-cross-entropy's derivative by any function of the digit alone, and by any function of the word alone, is zero, and the
-loss is convex in their sum, so 0 is what training an additive model ends at (loss ln 2; its accuracy is that of noise,
-.50 +- .03). A rule must know digit *and* word to be better.
+Each of ten words is true of five digits. Each digit has five of the words, one of each pair of opposites. So for any
+image half of the words are true, and for any word half of the digits are. The best model of one modality is correct
+exactly half of the time. The sum of two such models is not better: at logit 0, the derivative of the cross-entropy is
+zero for any function of the digit alone, and for any function of the word alone. The loss is convex in the sum.
+Training an additive model therefore ends at logit 0 (loss ln 2, and an accuracy by chance of .50 +- .03). A better
+model must use the digit *and* the word.
 """
 
 from collections.abc import Mapping
@@ -21,29 +21,35 @@ WORDS: Mapping[str, str] = MappingProxyType(
     "odd": "13579",
     "small": "01234",
     "large": "56789",
-    "looped": "04689",  # as a seven-segment display or a careful hand closes them
+    "looped": "04689",  # with a closed loop on a seven-segment display or in careful handwriting
     "open": "12357",
     "evil": "03569",  # an even number of ones in binary
     "odious": "12478",
-    "early": "14589",  # in the alphabet: eight, five, four, nine, one; seven, six, three, two, zero
+    "early": "14589",  # alphabetical order: eight, five, four, nine, one, then seven, six, three, two, zero
     "late": "02367",
   }
 )
-"""The words, and the digits of which each is true; neighbours are opposites."""
+"""Each word, and the digits of which it is true. Neighbours are opposites."""
 
 TRUTH: Bool[np.ndarray, "digits words"] = np.array([[str(d) in true for true in WORDS.values()] for d in range(10)])
 
-_TEST_PER_DIGIT = 35  # every fifth; equally many of each digit, so that words alone tell exactly nothing
+_TEST_PER_DIGIT = 35  # every fifth image, and equally many of each digit, so that a word alone has no information
 
 
 class DigitsWords:
-  """The 1,797 digits of scikit-learn (8 x 8 pixels), in one of two splits, with all words.
+  """One split of scikit-learn's 1,797 images of digits (8 x 8 pixels), with all words.
+
+  Args:
+    split: "train" or "test".
 
   Attributes:
     words: the words, and the digits of which each is true.
     truth: True where a word is true of a digit.
     images: [n, 8, 8, 3], grey, -1 to 1.
     digits: [n].
+
+  Raises:
+    ValueError: the split is unknown.
   """
 
   words, truth = WORDS, TRUTH
@@ -51,7 +57,7 @@ class DigitsWords:
   digits: Int32[np.ndarray, "n"]
 
   def __init__(self, split: str):
-    """Args: split: "train" or "test". Raises: ValueError for another one."""
+    """Load the images of a split."""
     from sklearn.datasets import load_digits
 
     if split not in ("train", "test"):
@@ -76,13 +82,13 @@ class DigitsWords:
     return {"id": name, "concept": index, "pixels": self.images[place], "word": [word], "true": true}
 
   def all_pairs(self) -> dict[str, np.ndarray]:
-    """Every picture with every word."""
+    """Make all pairs of an image and a word, with fields "image", "text", "answer" and "index"."""
     return self._pairs(
       np.repeat(np.arange(len(self.digits)), len(WORDS)), np.tile(np.arange(len(WORDS)), len(self.digits))
     )
 
   def _pairs(self, places: np.ndarray, words: np.ndarray) -> dict[str, np.ndarray]:
-    """image, text (one token: the word's number), answer (1: true) and index."""
+    """Make a batch: image, text (one token, the number of the word), answer (1 if true, else 0) and index."""
     return {
       "image": self.images[places],
       "text": words[:, None].astype(np.int32),

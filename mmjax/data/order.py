@@ -1,6 +1,6 @@
-"""The endless order of examples: which record comes at a position, computed for any position alone.
+"""Infinite order of examples. The record at a position is computed from the position alone.
 
-Nothing is as long as the data: a permutation is a function of (seed, epoch, index), so a million records cost nothing.
+No array has the length of the data: a permutation is a function of (seed, epoch, index).
 """
 
 import math
@@ -16,19 +16,23 @@ _PERIOD = 10_000  # shares are kept to this precision
 
 
 def source_parts(source: Any) -> Sequence[Part]:
-  """The parts of a source: its `parts`, or all of it as one."""
+  """Parts of a source: its attribute `parts`, or else one part with all records."""
   return getattr(source, "parts", None) or [Part(0, len(source))]
 
 
 class Order:
-  """Positions 0, 1, 2, ... to (epoch, index), without end.
+  """Infinite map from positions 0, 1, 2, ... to (epoch, index).
 
-  Parts without weights are shuffled together: an epoch has every record of a part `repeats` times. Parts with weights
-  are shuffled each on its own and take turns in a fixed pattern, as evenly as their weights allow (to 1 in 10,000);
-  each then has epochs of its own.
+  Parts without weights are shuffled together. An epoch then has each record of a part `repeats` times. Parts with
+  weights are shuffled separately and alternate in a fixed pattern, as evenly as their weights allow (with a precision
+  of 1 in 10,000). Each part then has its own epochs.
+
+  Args:
+    parts: the parts. Either all or none have a weight.
+    seed: seed of the permutations.
 
   Attributes:
-    num_records: examples in an epoch (with weights: of all parts' epochs together).
+    num_records: number of examples in an epoch. With weights, the sum over the epochs of all parts.
   """
 
   def __init__(self, parts: Sequence[Part], seed: int):
@@ -39,7 +43,7 @@ class Order:
     self._pattern, self._before = interleave([part.weight or 0.0 for part in parts] if weighted else [1.0])
 
   def __call__(self, position: int) -> tuple[int, int]:
-    """(epoch, index): no pair comes twice."""
+    """Epoch and index of the record at a position. No pair occurs twice."""
     turn, place = divmod(position, len(self._pattern))
     stream = int(self._pattern[place])
     quota = int(self._before[-1, stream])
@@ -64,12 +68,11 @@ class _Stream:
 
 
 def interleave(weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-  """A period in which each part has its share, spread as evenly as it goes.
+  """Make a period in which each part has its share, as evenly spread as possible.
 
   Args:
-    weights: of the parts, above 0.
-
-  Returns: the part of each place [period], and how often each part came before it [period + 1, parts].
+    weights: weights of the parts, above 0.
+  Returns: the part at each position [period], and the number of times each part occurs before it [period + 1, parts].
   """
   shares = np.asarray(weights, np.float64) / sum(weights)
   quotas = np.maximum(1, np.floor(shares * _PERIOD).astype(np.int64))
@@ -78,7 +81,7 @@ def interleave(weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
   period = int(quotas.sum())
   pattern = np.empty(period, np.int32)
   before = np.zeros((period + 1, len(quotas)), np.int64)
-  for place in range(period):  # whoever is furthest behind its share is next
+  for place in range(period):  # the part that is furthest behind its share is next
     pattern[place] = np.argmax(quotas * (place + 1) - before[place] * period)
     before[place + 1] = before[place]
     before[place + 1, pattern[place]] += 1
@@ -86,5 +89,5 @@ def interleave(weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _seed(seed: int, place: int) -> int:
-  """Of the part at a place: the first part's is the run's own."""
+  """Seed of the part at a position. The first part has the seed of the run."""
   return seed if place == 0 else int(np.random.SeedSequence([seed, place]).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""Worker processes that outlive nobody: kill -9 of a run leaves none behind."""
+"""End of worker processes with their parent, so that `kill -9` of a run leaves no process behind."""
 
 import multiprocessing
 import os
@@ -6,9 +6,10 @@ import threading
 
 
 def end_with_parent(index: int, count: int) -> None:
-  """Called in a worker process as it starts: ends it when the process that it works for is gone, however that went.
+  """Start a thread in a worker process that ends the process when its parent has ended for any reason.
 
-  Left alone, Grain's workers wait for an order to stop that a process which was killed never gives.
+  Grain calls this function in each worker at its start. Otherwise, workers of a killed process would wait forever for
+  its signal to stop. Both arguments are ignored.
   """
   del index, count
   parent = multiprocessing.parent_process()

@@ -1,7 +1,7 @@
-"""JPEG pictures in training: decoded no larger than their crop needs, resampled once, by libjpeg-turbo and OpenCV.
+"""JPEG images in training, with libjpeg-turbo and OpenCV: decoded no larger than the crop needs, and resampled once.
 
-Not pixel for pixel what Pillow decodes: at a half, a quarter or an eighth of the size the decoder itself averages (in
-the frequencies it leaves out), and colours are upsampled without smoothing. Evaluation and interop never come here.
+The pixels are not exactly those of Pillow. At 1/2, 1/4 or 1/8 of the size, the decoder itself averages by leaving out
+frequencies, and colours are upsampled without smoothing. Evaluation and interop do not use this module.
 """
 
 import dataclasses
@@ -17,24 +17,24 @@ from mmjax.data.errors import DataError
 from mmjax.data.geometry import Matrix
 from mmjax.data.images import JPEG, decode, open_picture
 
-SHRINKS = (8, 4, 2, 1)  # libjpeg-turbo's fast ones
+SHRINKS = (8, 4, 2, 1)  # the fast factors of libjpeg-turbo
 _ORIENTATION = 0x0112
-_LONGEST = 32_000  # OpenCV warps no side of 2^15
+_LONGEST = 32_000  # OpenCV cannot warp a side of 2^15 pixels
 
-cv2.setNumThreads(0)  # a worker is one core's; OpenCV's own pool would compete with the others
+cv2.setNumThreads(0)  # each worker uses one core; OpenCV's threads would compete with other workers
 
 Pixels = UInt8[np.ndarray, "h w 4"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-  """A JPEG whose header has been read, and nothing more.
+  """A JPEG of which only the header has been read.
 
   Attributes:
-    data: the file.
-    record: how errors name it.
+    data: content of the file.
+    record: name of the record in error messages.
     stored: width and height in the file.
-    orientation: as EXIF counts, 1 to 8: how it is turned to be looked at.
+    orientation: EXIF orientation, 1 to 8: the rotation and reflection for display.
   """
 
   data: bytes
@@ -44,15 +44,20 @@ class Photo:
 
   @property
   def size(self) -> tuple[int, int]:
-    """Width and height as it is looked at."""
+    """Width and height when displayed."""
     return self.stored if self.orientation < 5 else (self.stored[1], self.stored[0])
 
 
 def open_photo(data: bytes, *, record: str, max_pixels: int) -> Photo | None:
-  """The photo in these bytes; None where they are none, or of a kind that is left to Pillow (CMYK, for one).
+  """Read the header of a JPEG.
 
+  Args:
+    data: content of the file.
+    record: name of the record in error messages.
+    max_pixels: largest number of pixels.
+  Returns: the photo. None if it is not a JPEG, or a kind of JPEG that Pillow must decode (for example CMYK).
   Raises:
-    DataError: it claims more than max_pixels, or its header is corrupt.
+    DataError: the header claims more than max_pixels, or it is corrupt.
   """
   if not data.startswith(JPEG):
     return None
@@ -61,19 +66,19 @@ def open_photo(data: bytes, *, record: str, max_pixels: int) -> Photo | None:
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
   except (ValueError, SyntaxError, OSError, KeyError, TypeError, OverflowError):
-    return None  # whatever it is, Pillow's decoder has the last word
+    return None  # Pillow's decoder decides if it can be read
   if (width, height) != image.size or max(image.size) > _LONGEST or space not in ("YCbCr", "Gray", "RGB"):
     return None
   return Photo(data, record, image.size, orientation if orientation in range(1, 9) else 1)
 
 
 def decoded(photo: Photo, shrink: int) -> Pixels:
-  """The stored pixels, a `shrink`-th as many each way (rounded up), opaque."""
+  """Decode the stored pixels at 1/`shrink` of the width and height, rounded up. Alpha is 255."""
   width, height = (math.ceil(side / shrink) for side in photo.stored)
   pixels = simplejpeg.decode_jpeg(
     photo.data, "RGBA", fastupsample=True, min_height=height, min_width=width, min_factor=shrink
   )
-  if pixels.shape[:2] != (height, width):  # a tiny one has several scales of this size
+  if pixels.shape[:2] != (height, width):  # for a tiny image, several scales give this size
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
   return pixels
 
@@ -81,16 +86,16 @@ def decoded(photo: Photo, shrink: int) -> Pixels:
 def seen(
   photo: Photo, matrix: Matrix, size: int, decoder: Callable[[Photo, int], Pixels] = decoded
 ) -> UInt8[np.ndarray, "size size 4"]:
-  """The photo seen through a matrix (see mmjax.data.geometry), premultiplied; outside of it is transparent.
+  """Resample a photo through a matrix (see mmjax.data.geometry). Positions outside the photo are transparent.
 
   Args:
     photo: the photo.
-    matrix: from the output, as (u, v, 1) with u and v from -1 to 1, to its pixels as it is looked at.
+    matrix: maps positions of the output, (u, v, 1) with u and v from -1 to 1, to pixels of the displayed photo.
     size: height and width of the output.
-    decoder: `decoded`, or one that remembers.
-
+    decoder: `decoded`, or a variant with a cache.
+  Returns: premultiplied pixels.
   Raises:
-    DataError: it is corrupt or truncated.
+    DataError: the photo is corrupt or truncated.
   """
   scale = _scale(matrix, size)
   shrink = next(factor for factor in SHRINKS if factor <= scale or factor == 1)
@@ -102,9 +107,9 @@ def seen(
       raise
     pixels = np.asarray(
       decode(photo.data, record=photo.record, max_pixels=math.prod(photo.stored)).convert("RGBA")
-    )  # Pillow forgives more, or names it
+    )  # Pillow accepts more files, or raises an error that names the record
   factor = int(_scale(matrix, size))
-  if factor >= 2:  # smaller than an eighth: average the rest
+  if factor >= 2:  # the result is still at least twice as large as needed: average it
     height, width = (max(1, side // factor) for side in pixels.shape[:2])
     matrix = np.diag([width / pixels.shape[1], height / pixels.shape[0], 1.0]) @ matrix
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
@@ -112,13 +117,13 @@ def seen(
 
 
 def _scale(matrix: Matrix, size: int) -> float:
-  """Pixels of the input to one of the output, along the side where they are fewer."""
+  """Number of input pixels per output pixel, along the side where it is smaller."""
   (a, b, _), (d, e, _), _ = matrix.tolist()
   return 2 * min(math.hypot(a, d), math.hypot(b, e)) / size
 
 
 def _warped(pixels: Pixels, matrix: Matrix, size: int) -> Pixels:
-  scale = 2 / size  # output pixels to (u, v); centres of pixels are at halves here, and at whole numbers for OpenCV
+  scale = 2 / size  # from output pixels to (u, v). Pixel centres are at 0.5, 1.5, ... here, and at integers in OpenCV
   centre = np.array([[scale, 0.0, scale / 2 - 1], [0.0, scale, scale / 2 - 1], [0.0, 0.0, 1.0]])
   corners = matrix[:2] @ np.array([[-1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, -1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
   sides = np.array([[pixels.shape[1]], [pixels.shape[0]]])
@@ -130,16 +135,16 @@ def _warped(pixels: Pixels, matrix: Matrix, size: int) -> Pixels:
     whole,
     (size, size),
     flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-    borderMode=cv2.BORDER_REPLICATE if inside else cv2.BORDER_CONSTANT,  # a crop up to the edge is opaque to the edge
+    borderMode=cv2.BORDER_REPLICATE if inside else cv2.BORDER_CONSTANT,  # a crop inside the image is opaque at its edge
   )
 
 
 def _upright(photo: Photo) -> Float[np.ndarray, "3 3"]:
-  """From coordinates as it is looked at to those it is stored in."""
+  """Matrix from coordinates of the displayed photo to coordinates of the stored photo."""
   width, height = photo.size
   kept, mirrored = (1.0, 0.0), (-1.0, 1.0)
   swapped = photo.orientation >= 5
-  # Whether the stored x runs against the axis it comes from, and the stored y.
+  # True if stored x (stored y) runs in the opposite direction of the axis that it comes from.
   against_x, against_y = photo.orientation in (2, 3, 7, 8), photo.orientation in (3, 4, 6, 7)
   (x, x_from), (y, y_from) = (mirrored if against else kept for against in (against_x, against_y))
   if not swapped:

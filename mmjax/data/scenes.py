@@ -1,9 +1,9 @@
-"""Scenes: coloured shapes on a grid, with a caption, questions, exact answers and the pixels they are about.
+"""Scenes of coloured shapes on a grid, with captions, questions, exact answers and the pixels that they are about.
 
-Three shapes of different kinds lie in three of 4 x 4 places; colours and places are independent, so the caption of
-a scene without its colour words says nothing about them. Answers are balanced: among the questions of one kind
-about one shape every answer is as frequent as every other, so a question alone leaves its answer to chance
-(1/6 for a colour, 1/4 for a row: .208 over both).
+A scene has three shapes of different kinds in three of 4 x 4 cells. Colours and positions are independent, so a caption
+without its colour words has no information about the colours. Answers are balanced: for one kind of question about one
+shape, all answers are equally frequent. So a model that sees only the question has chance accuracy (1/6 for a colour,
+1/4 for a row, .208 over both).
 """
 
 import functools
@@ -29,7 +29,7 @@ COLOURS = {
 }
 KINDS = ("circle", "square", "triangle")
 PLACES = ("first", "second", "third", "fourth")
-"""Of rows from the top, of columns from the left."""
+"""Names of rows from the top, and of columns from the left."""
 NUMBERS = ("zero", "one", "two", "three")
 GRID = len(PLACES)
 HELD_OUT_FRACTION = 0.15
@@ -37,7 +37,7 @@ HELD_OUT_FRACTION = 0.15
 
 @dataclass(frozen=True)
 class Shape:
-  """One thing in a scene."""
+  """One shape of a scene."""
 
   kind: str
   colour: str
@@ -51,7 +51,7 @@ Scene = tuple[Shape, ...]
 
 @dataclass(frozen=True)
 class Question:
-  """What is asked, the one right answer, and the shapes it is about."""
+  """A question, its only correct answer, and the shapes that it is about."""
 
   text: str
   answer: str
@@ -59,28 +59,32 @@ class Question:
 
 
 def ask_colour(scene: Scene, target: int) -> Question:
+  """Ask for the colour of a shape. `target` is an index of KINDS."""
   shape = scene[target]
   return Question(f"what colour is the {shape.kind}?", shape.colour, (shape,))
 
 
 def ask_row(scene: Scene, target: int) -> Question:
+  """Ask for the row of a shape. `target` is an index of KINDS."""
   shape = scene[target]
   return Question(f"which row is the {shape.kind} in?", PLACES[shape.row], (shape,))
 
 
 def ask_column(scene: Scene, target: int) -> Question:
+  """Ask for the column of a shape. `target` is an index of KINDS."""
   shape = scene[target]
   return Question(f"which column is the {shape.kind} in?", PLACES[shape.column], (shape,))
 
 
 def ask_shape(scene: Scene, target: int) -> Question | None:
-  """None where no single shape has the colour that the target (counted over the colours) asks for."""
+  """Ask for the shape of a colour. `target` is an index of COLOURS. None unless exactly one shape has this colour."""
   colour = list(COLOURS)[target]
   about = tuple(shape for shape in scene if shape.colour == colour)
   return Question(f"which shape is {colour}?", about[0].kind, about) if len(about) == 1 else None
 
 
 def ask_count(scene: Scene, target: int) -> Question:
+  """Ask for the number of shapes of a colour. `target` is an index of COLOURS."""
   colour = list(COLOURS)[target]
   about = tuple(shape for shape in scene if shape.colour == colour)
   return Question(f"how many shapes are {colour}?", NUMBERS[len(about)], about)
@@ -88,7 +92,13 @@ def ask_count(scene: Scene, target: int) -> Question:
 
 @dataclass(frozen=True)
 class Kind:
-  """A kind of question: how it is asked about a target (a shape, or a colour), and its answers."""
+  """A kind of question.
+
+  Attributes:
+    ask: makes the question about a target of a scene.
+    targets: number of targets (shapes or colours).
+    answers: all answers.
+  """
 
   ask: Callable[[Scene, int], Question | None]
   targets: int
@@ -105,7 +115,7 @@ QUESTIONS = {
 
 
 def is_held_out(scene: Scene) -> bool:
-  """True where a scene belongs to the held-out split: a property of the scene, so no picture is in both splits."""
+  """True if a scene is in the held-out split. This depends on the scene alone, so no image is in both splits."""
   digest = hashlib.sha256(repr(scene).encode()).digest()
   return int.from_bytes(digest[:8], "big") < HELD_OUT_FRACTION * 2**64
 
@@ -113,10 +123,18 @@ def is_held_out(scene: Scene) -> bool:
 def example(
   index: int, *, seed: int, held_out: bool, questions: Sequence[str], caption_shapes: int = len(KINDS)
 ) -> tuple[Scene, Question, str]:
-  """The index-th scene of a split with its question and caption: a function of the arguments alone.
+  """Make a scene of a split with its question and caption. The result depends on the arguments alone.
 
-  Kinds of question take turns, then targets, then answers; of all scenes of the split that have this answer one
-  is drawn.
+  The index cycles through the kinds of questions first, then through targets, then through answers. The scene is drawn
+  from all scenes of the split with this answer.
+
+  Args:
+    index: number of the example.
+    seed: seed of the random choices.
+    held_out: True for the held-out split.
+    questions: kinds of questions, names of QUESTIONS.
+    caption_shapes: number of shapes in the caption.
+  Returns: (scene, question, caption).
   """
   turn, name = divmod(index, len(questions))
   kind = QUESTIONS[questions[name]]
@@ -131,14 +149,14 @@ def example(
 
 
 def caption(scene: Scene, rng: random.Random, shapes: int = len(KINDS)) -> str:
-  """So many of the shapes with colour and row, in any order."""
+  """Describe `shapes` random shapes of a scene by colour and row, in random order."""
   said = [f"{shape.colour} {shape.kind} in the {PLACES[shape.row]} row" for shape in scene]
   rng.shuffle(said)
   return ", ".join(said[:shapes])
 
 
 def draw(scene: Scene, size: int) -> UInt8[np.ndarray, "size size 3"]:
-  """The picture: flat colours on white, no pixel of one shape touching another's."""
+  """Draw a scene in flat colours on white. The shapes do not touch."""
   pixels = np.full((size, size, 3), 255, np.uint8)
   for shape in scene:
     pixels[mask((shape,), size)] = COLOURS[shape.colour]
@@ -155,11 +173,12 @@ def mask(shapes: Sequence[Shape], size: int) -> Bool[np.ndarray, "size size"]:
 
 
 def concept(scene: Scene) -> int:
-  """The same number for the same scene."""
+  """Number that identifies a scene."""
   return concept_number(repr(scene))
 
 
 def png(pixels: np.ndarray) -> bytes:
+  """Encode pixels as PNG."""
   buffer = io.BytesIO()
   Image.fromarray(pixels).save(buffer, "PNG")
   return buffer.getvalue()
@@ -173,8 +192,8 @@ def _draw(rng: random.Random) -> Scene:
 
 @functools.cache
 def _stamp(kind: str, side: int) -> Bool[np.ndarray, "side side"]:
-  """The pixels of a shape as large as its box."""
-  y, x = np.mgrid[:side, :side] + 0.5 - side / 2  # from the centre
+  """Pixels of a shape that fills its box."""
+  y, x = np.mgrid[:side, :side] + 0.5 - side / 2  # distance from the centre
   if kind == "circle":
     return x**2 + y**2 <= (side / 2) ** 2
   if kind == "triangle":

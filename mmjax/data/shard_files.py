@@ -1,4 +1,4 @@
-"""Open files, a bounded number of them: thousands of shards are read at random through a few descriptors."""
+"""A bounded number of open files, to read records from thousands of shards in random order."""
 
 import os
 import threading
@@ -11,11 +11,13 @@ MAX_OPEN = 64
 
 
 class OpenFiles:
-  """Keeps the most recently used files open. Safe for threads; a worker process begins with none.
+  """The MAX_OPEN most recently used files, kept open.
+
+  It is safe for threads. A copy that is pickled to a worker process has no open files.
 
   Args:
-    open_file: path to whatever reads it.
-    close_file: ends that.
+    open_file: opens a path and returns an object to read it.
+    close_file: closes such an object.
   """
 
   def __init__(self, open_file: Callable[[Path], Any], close_file: Callable[[Any], None]):
@@ -24,7 +26,7 @@ class OpenFiles:
     self._lock = threading.Lock()
 
   def use(self, path: Path, action: Callable[[Any], Any]) -> Any:
-    """`action(file)`, while nobody closes the file. Raises OSError where it cannot be opened."""
+    """Return `action(file)`. The file stays open during the action. Raises OSError if it cannot be opened."""
     with self._lock:
       if path in self._files:
         self._files.move_to_end(path)
@@ -35,7 +37,7 @@ class OpenFiles:
       return action(self._files[path])
 
   def close(self) -> None:
-    """Closes all; the next use opens again."""
+    """Close all files. The next use opens them again."""
     with self._lock:
       while self._files:
         self._close(self._files.popitem()[1])
@@ -51,7 +53,7 @@ class OpenFiles:
 
 
 def plain_files() -> OpenFiles:
-  """Files as descriptors."""
+  """Make an `OpenFiles` whose files are file descriptors."""
   return OpenFiles(_descriptor, os.close)
 
 

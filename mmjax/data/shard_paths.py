@@ -1,4 +1,4 @@
-"""Names of shards: paths, globs and brace patterns to files, in one order."""
+"""Expansion of shard patterns (paths, globs and brace patterns) to files in a fixed order."""
 
 import glob
 import itertools
@@ -14,23 +14,22 @@ _RANGE = re.compile(r"(\d{1,12})\.\.(\d{1,12})")
 
 
 def expand(pattern: str) -> list[Path]:
-  """The files that a pattern stands for; those of a brace pattern or a plain path need not exist.
+  """Expand a pattern to files.
 
   Args:
-    pattern: a path, in which {00000..00099} stands for each number, {a,b} for each word, and * ? [a-z] for whatever
-      exists. Numbers are padded to the width of the first one. A name that exists as it stands is taken as it stands.
-
-  Returns: absolute paths: the braces' in their order, a glob's sorted.
-
+    pattern: a path that may contain {00000..00099} for each number, {a,b} for each word, and * ? [a-z] as in a glob.
+      Numbers are padded to the width of the first one. If a file with the name `pattern` exists, nothing is expanded.
+  Returns: absolute paths, in the order of the braces. The files of a glob are sorted. The files of a path or a brace
+    pattern need not exist.
   Raises:
-    DataError: a glob that matches nothing, braces that do not close, or more than MAX_SHARDS names.
+    DataError: a glob matches no file, braces do not match, or there are more than MAX_SHARDS names.
   """
   here = Path(pattern).expanduser()
   if here.exists():
     return [here.absolute()]
   names = list(itertools.islice(_braces(pattern), MAX_SHARDS + 1))
   if len(names) > MAX_SHARDS:
-    raise DataError(f"--data.source.patterns {pattern!r} stands for more than {MAX_SHARDS} shards. Check its braces.")
+    raise DataError(f"--data.source.patterns {pattern!r} names more than {MAX_SHARDS} shards. Check its braces.")
   paths = [path for name in names for path in _globbed(str(Path(name).expanduser()))]
   if not paths:
     raise DataError(f"--data.source.patterns {pattern!r} matches no file. Check the path, and quote it for the shell.")
@@ -38,7 +37,7 @@ def expand(pattern: str) -> list[Path]:
 
 
 def _braces(pattern: str) -> Iterator[str]:
-  """Each name a brace pattern stands for, the rightmost braces turning fastest."""
+  """Expand the braces of a pattern. The rightmost braces change fastest."""
   pieces = _BRACES.split(pattern)  # text, inside of braces, text, ...
   if any(brace in text for text in pieces[::2] for brace in "{}"):
     raise DataError(f"--data.source.patterns {pattern!r}: its braces do not match. Write DIR/{{00000..00099}}.tar.")

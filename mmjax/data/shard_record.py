@@ -1,8 +1,13 @@
-"""One record in bytes: captions as .txt or .json, and the encoding in an ArrayRecord.
+"""Encoding of one record: captions in .txt or .json files, and records in ArrayRecord files.
 
-In an ArrayRecord a record is `mmj1`, the length of the header (4 bytes, little endian), the header (JSON in UTF-8, an
-object with "caption", a string or a list of them, and "key"), and the encoded picture up to the end. Nothing in it can
-be executed, and no length in it is believed before it is compared with what is there.
+A record in an ArrayRecord file consists of:
+
+* the bytes `mmj1`
+* the length of the header (4 bytes, little endian)
+* the header: a JSON object in UTF-8 with "key" and "caption" (a string or a list of strings)
+* the encoded image, up to the end
+
+Nothing in a record can be executed. Each length is compared with the size of the record before it is used.
 """
 
 import json
@@ -13,7 +18,7 @@ from typing import Any
 from mmjax.data.errors import DataError
 
 MAX_TEXT_BYTES = 1_000_000
-"""Of a caption file, or of a record's header."""
+"""Largest size of a caption file, and of a record's header."""
 CAPTION_FIELDS = ("caption", "text", "title", "captions")
 _MAGIC = b"mmj1"
 _LENGTH = struct.Struct("<I")
@@ -21,26 +26,26 @@ _REMEDY = "Correct the record, or use --data.on-bad-record skip."
 
 
 def parse_text(data: bytes, place: str) -> list[str]:
-  """The caption in a .txt file. Raises DataError where it is not UTF-8, or empty."""
+  """Read the caption of a .txt file. Raises DataError if it is not UTF-8, empty or too long."""
   return _checked([_decoded(data, place)], place)
 
 
 def parse_json(data: bytes, place: str, field: str | None = None) -> list[str]:
-  """The captions in a JSON object.
+  """Read the captions of a JSON object.
 
   Args:
-    data: UTF-8.
-    place: what errors call it.
-    field: with the caption or a list of them; by default the first of CAPTION_FIELDS that is there.
-
+    data: JSON in UTF-8.
+    place: name of the file in error messages.
+    field: field with the caption or a list of captions. None: the first of CAPTION_FIELDS that is present.
+  Returns: the captions.
   Raises:
-    DataError: it is not JSON, no object, or has no caption.
+    DataError: the data are not a JSON object, or it has no caption.
   """
   return _captions(_object(data, place), place, field)
 
 
 def encode_record(image: bytes, captions: list[str], key: str) -> bytes:
-  """The bytes of a record in an ArrayRecord."""
+  """Encode a record for an ArrayRecord file. Raises DataError if the header is larger than MAX_TEXT_BYTES."""
   caption: Any = captions[0] if len(captions) == 1 else captions
   header = json.dumps({"key": key, "caption": caption}, ensure_ascii=False).encode()
   if len(header) > MAX_TEXT_BYTES:
@@ -49,7 +54,15 @@ def encode_record(image: bytes, captions: list[str], key: str) -> bytes:
 
 
 def decode_record(data: bytes, place: str, field: str | None = None) -> tuple[bytes, list[str], str]:
-  """(picture, captions, key) of what encode_record wrote. Raises DataError, naming `place`, for anything else."""
+  """Decode a record that `encode_record` wrote.
+
+  Args:
+    data: the record.
+    place: name of the record in error messages.
+    field: field of the header with the captions. None: the first of CAPTION_FIELDS that is present.
+  Returns: (encoded image, captions, key).
+  Raises: DataError: the data are not such a record.
+  """
   if data[:4] != _MAGIC or len(data) < 8:
     raise DataError(f"{place}: not a record of mmjax (python -m mmjax.data shard writes them). {_REMEDY}")
   length = _LENGTH.unpack_from(data, 4)[0]
@@ -76,7 +89,7 @@ def _object(data: bytes, place: str) -> Mapping[str, Any]:
     fields = json.loads(_decoded(data, place))
   except DataError:
     raise
-  except (ValueError, RecursionError) as error:  # ValueError: also a number with more digits than Python reads
+  except (ValueError, RecursionError) as error:  # ValueError: also for a number with too many digits for Python
     raise DataError(f"{place}: not JSON ({error}). {_REMEDY}") from error
   if not isinstance(fields, dict):
     raise DataError(f"{place}: JSON, but not an object with a field such as caption. {_REMEDY}")
@@ -101,6 +114,6 @@ def _checked(texts: list[str], place: str) -> list[str]:
     raise DataError(f"{place}: the caption is empty. {_REMEDY}")
   try:
     "".join(texts).encode()
-  except UnicodeEncodeError as error:  # half a surrogate pair, written as \ud800 in JSON
+  except UnicodeEncodeError as error:  # one half of a surrogate pair, such as \ud800 in JSON
     raise DataError(f"{place}: the caption is not Unicode text ({error}). {_REMEDY}") from error
   return texts

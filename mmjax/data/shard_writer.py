@@ -1,4 +1,4 @@
-"""Records into shards that mmjax.data.sources.shards reads: a shard is there whole, or not at all."""
+"""Writer of shards for the source Shards. Each shard is written completely, and then renamed into place."""
 
 import io
 import json
@@ -17,16 +17,18 @@ _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp
 
 
 def write_shards(records: Iterable[Record], directory: Path, *, format: Format, per_shard: int) -> Iterator[Path]:
-  """Writes DIRECTORY/00000.tar (or .array_record), 00001, ...; gives each path as it is done.
+  """Write DIRECTORY/00000.tar (or .array_record), 00001, and so on.
 
   Args:
-    records: their main captions and pictures are kept; keys are numbers over all shards, nine digits.
-    directory: created if need be; shards that are there already are an error.
-    format: "webdataset" (KEY.jpg and KEY.txt, or KEY.json where there are several captions) or "arrayrecord".
-    per_shard: records in each but the last.
-
+    records: records to write. Only the image and the main captions are written. Keys are numbers of nine digits,
+      counted over all shards.
+    directory: folder to write into. It is created if it does not exist, and must not contain shards.
+    format: "webdataset" (KEY.jpg and KEY.txt, or KEY.json for several captions) or "arrayrecord".
+    per_shard: number of records in each shard but the last.
+  Returns: an iterator over the paths. Each path is yielded when its shard is written.
   Raises:
-    DataError: a record without caption, a directory that cannot be written, or shards that are there.
+    DataError: per_shard is less than 1, an image has an unknown format, captions are too long, the directory cannot be
+      written, or it contains shards.
   """
   if per_shard < 1:
     raise DataError(f"--per-shard {per_shard}: a shard has at least one record.")
@@ -34,7 +36,7 @@ def write_shards(records: Iterable[Record], directory: Path, *, format: Format, 
   try:
     directory.mkdir(parents=True, exist_ok=True)
     if existing := sorted(directory.glob(f"*{suffix}")):
-      raise DataError(f"{existing[0]} is there already. Choose another directory, or delete its shards.")
+      raise DataError(f"{existing[0]} already exists. Choose another directory, or delete its shards.")
     for number, some in enumerate(_chunks(records, per_shard)):
       path = directory / f"{number:05}{suffix}"
       partial = path.with_name(path.name + ".partial")
@@ -47,7 +49,7 @@ def write_shards(records: Iterable[Record], directory: Path, *, format: Format, 
 
 
 def _chunks(records: Iterable[Record], size: int) -> Iterator[Iterator[tuple[str, Record]]]:
-  """Runs of at most `size` (key, record); one is used up before the next is asked for."""
+  """Split records into iterators of at most `size` (key, record). Use up each iterator before asking for the next."""
   numbered = ((f"{number:09}", record) for number, record in enumerate(records))
   for first in numbered:
     yield _some(first, numbered, size)
@@ -74,7 +76,7 @@ def _write_tar(path: Path, records: Iterable[tuple[str, Record]]) -> None:
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-  member = tarfile.TarInfo(name)  # no time, no owner: equal records make equal shards
+  member = tarfile.TarInfo(name)  # no time and no owner, so that equal records give equal shards
   member.size = len(data)
   tar.addfile(member, io.BytesIO(data))
 
@@ -82,7 +84,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def _write_array_record(path: Path, records: Iterable[tuple[str, Record]]) -> None:
   from array_record.python import array_record_module
 
-  writer: Any = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")  # pictures are compressed
+  writer: Any = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")  # images are compressed
   add: Callable[[bytes], None] = writer.write
   for key, record in records:
     add(encode_record(record["image"], record["captions"][PRIMARY], key))
@@ -90,10 +92,10 @@ def _write_array_record(path: Path, records: Iterable[tuple[str, Record]]) -> No
 
 
 def extension(image: bytes) -> str:
-  """That of an encoded picture, by its first bytes."""
+  """File extension of an encoded image, from its first bytes. Raises DataError if the format is not known."""
   if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
     return "webp"
   found = next((name for magic, name in _MAGIC.items() if image.startswith(magic)), None)
   if found is None:
-    raise DataError("A shard's pictures are JPEG, PNG, WebP, GIF or BMP; this one is none of them. Convert it.")
+    raise DataError("An image in a shard must be JPEG, PNG, WebP, GIF or BMP; this one is not. Convert it.")
   return found

@@ -1,4 +1,4 @@
-"""A shard of either kind: so many records, any of them at once."""
+"""Shards, tar or ArrayRecord, with random access to their records."""
 
 import os
 from pathlib import Path
@@ -23,13 +23,24 @@ class Shard(Protocol):
 
   def __len__(self) -> int: ...
 
-  def record(self, position: int) -> Record: ...
+  def record(self, position: int) -> Record:
+    """Read a record. Raises DataError if it is bad."""
+    ...
 
-  def captions(self, position: int) -> list[str]: ...
+  def captions(self, position: int) -> list[str]:
+    """Read the captions of a record. Raises DataError if they are bad."""
+    ...
 
 
 class TarShard:
-  """A WebDataset tar: members KEY.jpg (png, webp, gif, bmp) and KEY.txt or KEY.json, one key after the other."""
+  """A WebDataset tar: members KEY.jpg (png, webp, gif, bmp) and KEY.txt or KEY.json, one key after the other.
+
+  Args:
+    path: the tar.
+    index: its index.
+    files: open files, as descriptors.
+    field: field of the captions in JSON. None: the first of CAPTION_FIELDS that is present.
+  """
 
   def __init__(self, path: Path, index: TarIndex, files: OpenFiles, field: str | None):
     self.path, self.faults = path, index.faults
@@ -39,11 +50,13 @@ class TarShard:
     return len(self._index)
 
   def record(self, position: int) -> Record:
+    """Read a record. Raises DataError if it is bad."""
     row = self._row(position)
     name, image = self._member(row.image, row.image_size)
     return _record(image, self._texts(row), f"{self.path}:{name}")
 
   def captions(self, position: int) -> list[str]:
+    """Read the captions of a record. Raises DataError if they are bad."""
     return self._texts(self._row(position))
 
   def _row(self, position: int) -> Row:
@@ -57,7 +70,7 @@ class TarShard:
   def _member(self, offset: int, size: int) -> tuple[str, bytes]:
     header = self._read(self.path, BLOCK, offset - BLOCK)
     if not is_header_of(header, size):
-      raise DataError(f"{self.path}, byte {offset}: no longer what was indexed. Start the run again to index it anew.")
+      raise DataError(f"{self.path}, byte {offset}: it has changed since it was indexed. Start the run again.")
     return header_name(header), self._read(self.path, size, offset)
 
   def _read(self, path: Path, size: int, offset: int) -> bytes:
@@ -71,14 +84,21 @@ class TarShard:
 
 
 class ArrayRecordShard:
-  """An ArrayRecord file of records that mmjax.data.shard_record encodes."""
+  """An ArrayRecord file with records in the encoding of mmjax.data.shard_record.
+
+  Args:
+    path: the file.
+    files: open files, as ArrayRecordFile.
+    field: field of the captions. None: the first of CAPTION_FIELDS that is present.
+    max_bytes: largest size of an encoded image.
+  """
 
   def __init__(self, path: Path, files: OpenFiles, field: str | None, max_bytes: int):
     self.path, self.faults = path, Faults()
     self._files, self._field, self._max_bytes = files, field, max_bytes
     try:
       self._count = files.use(path, len)
-    except (OSError, RuntimeError, ValueError) as error:  # what its library raises, by its mood
+    except (OSError, RuntimeError, ValueError) as error:  # the library raises any of these
       self._count = 0
       self.faults.broken = f"{path}: not a complete ArrayRecord file ({_first_line(error)})"
 
@@ -86,10 +106,12 @@ class ArrayRecordShard:
     return self._count
 
   def record(self, position: int) -> Record:
+    """Read a record. Raises DataError if it is bad."""
     image, texts, key = self._decoded(position)
     return _record(image, texts, f"{self.path}:{key or position}")
 
   def captions(self, position: int) -> list[str]:
+    """Read the captions of a record. Raises DataError if it is bad."""
     return self._decoded(position)[1]
 
   def _decoded(self, position: int) -> tuple[bytes, list[str], str]:
@@ -101,12 +123,12 @@ class ArrayRecordShard:
       raise DataError(f"{place}: cannot be read ({_first_line(error)}). Write the shard again.") from error
     image, texts, key = decode_record(data, place, self._field)
     if not 0 < len(image) <= self._max_bytes:
-      raise DataError(f"{place}: a picture of {len(image)} bytes; 1 to {self._max_bytes} are accepted.")
+      raise DataError(f"{place}: an image of {len(image)} bytes; 1 to {self._max_bytes} are accepted.")
     return image, texts, key
 
 
 def array_record_files() -> OpenFiles:
-  """ArrayRecord files that are open."""
+  """Make an `OpenFiles` for ArrayRecord files."""
   return OpenFiles(ArrayRecordFile, ArrayRecordFile.close)
 
 

@@ -1,11 +1,10 @@
-"""Which emoji are held out: a pure function of the concept, never trained on in any artist's version.
+"""Held-out emoji. The split is a pure function of the concept. A held-out emoji of any artist is never trained on.
 
-A *code point key* is the emoji's code points in lower-case hex, joined by "-", without leading zeros and
-without the variation selector fe0f: the waving hand with a light skin tone is "1f44b-1f3fb". A *concept
-group* is what remains of the key when skin tone, gender, direction and family make-up are stripped:
-everything that is the same picture for a learner. Groups are held out by a hash of their name (never at
-random, never by vendor). Country flags and keycaps are never held out: nobody can guess an unseen flag from
-its colours.
+A *code point key* is the code points of an emoji in lower-case hex, joined by "-", without leading zeros and without
+the variation selector fe0f. For example, the waving hand with a light skin tone is "1f44b-1f3fb". A *concept group* is
+the key without skin tone, gender, direction and family members. Emoji of one group look nearly the same. Groups are
+held out by a hash of their name, not at random and not by artist. Country flags and keycaps are never held out,
+because the country of an unseen flag cannot be guessed from its colours.
 """
 
 import hashlib
@@ -14,11 +13,11 @@ HELD_OUT_FRACTION = 0.14
 
 _SKIN_TONES = frozenset(("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"))
 _JOINER = "200d"
-# Joined at the end of a sequence: female, male, facing right. They change the rendering, not the concept.
+# These stand at the end of a sequence: female, male, facing right. They change the drawing, but not the concept.
 _MODIFIERS = frozenset(("2640", "2642", "27a1"))
 _PERSON = {"1f468": "1f9d1", "1f469": "1f9d1", "1f466": "1f9d2", "1f467": "1f9d2"}
 _FAMILY, _PEOPLE = "1f46a", frozenset(("1f9d1", "1f9d2"))
-# Emoji that have a code point of their own for a gender, or a sequence as well as a code point.
+# Emoji with a separate code point for a gender, or with both a code point and a sequence.
 _SAME_CONCEPT = {
   "1f474": "1f9d3",  # old man: older person
   "1f475": "1f9d3",  # old woman
@@ -41,29 +40,30 @@ _SAME_CONCEPT = {
 
 
 def codepoint_key(text: str) -> str:
-  """The code point key of an emoji ("👋🏻" -> "1f44b-1f3fb")."""
+  """Code point key of an emoji ("👋🏻" -> "1f44b-1f3fb")."""
   return normalize_key("-".join(f"{ord(character):x}" for character in text))
 
 
 def normalize_key(hex_name: str) -> str:
-  """The key for a vendor's file name ("0023-FE0F-20E3" -> "23-20e3")."""
+  """Code point key of a vendor's file name ("0023-FE0F-20E3" -> "23-20e3")."""
   parts = (part.lstrip("0") for part in hex_name.lower().split("-"))
   return "-".join(part for part in parts if part != "fe0f")
 
 
 def base_key(key: str) -> str:
-  """The key without skin tones."""
+  """Code point key without skin tones."""
   return "-".join(part for part in key.split("-") if part not in _SKIN_TONES)
 
 
 def has_skin_tone(key: str) -> bool:
+  """True if a code point key has a skin tone."""
   return base_key(key) != key
 
 
 def concept_group(key: str) -> str:
-  """The concept group of a code point key, itself written as a code point key."""
+  """Concept group of a code point key, written as a code point key itself."""
   base = base_key(key)
-  if base in ("2640", "2642", "27a1") or not base:  # the signs themselves, standing alone
+  if base in ("2640", "2642", "27a1") or not base:  # a modifier or a skin tone alone
     return base or key
   parts = [part for part in base.split(f"-{_JOINER}-") if part not in _MODIFIERS]
   parts = [_PERSON.get(part, part) for part in parts]
@@ -74,17 +74,18 @@ def concept_group(key: str) -> str:
 
 
 def is_country_flag(key: str) -> bool:
-  """True for the flag of a country (two regional indicators) or of a part of one (a tag sequence)."""
+  """True for the flag of a country (two regional indicators) or of a region (a tag sequence)."""
   parts = key.split("-")
   return all("1f1e6" <= part <= "1f1ff" for part in parts) or "e007f" in parts
 
 
 def is_keycap(key: str) -> bool:
-  return key.endswith("20e3") or key == "1f51f"  # the ten has a code point of its own
+  """True for a keycap."""
+  return key.endswith("20e3") or key == "1f51f"  # the keycap 10 has its own code point
 
 
 def is_held_out(group: str) -> bool:
-  """True where a concept group belongs to the held-out split."""
+  """True if a concept group is in the held-out split."""
   if is_country_flag(group) or is_keycap(group):
     return False
   digest = hashlib.sha256(group.encode()).digest()

@@ -1,8 +1,8 @@
-"""Templated stories: five sentences about two people and a thing, which hang together through who, what and where.
+"""Stories from templates: five sentences about two people and a thing, which share people, things and places.
 
-What follows a sentence cannot be told by topic: the sentences that do not follow are of the same place in a story of
-the same topic, only about other people, things and places. A word that is masked in one sentence of a pair is often
-to be read in the other.
+The topic does not tell which sentence follows. The sentences that do not follow have the same position in a story of
+the same topic, but are about other people, things and places. A masked word of one sentence of a pair often occurs in
+the other sentence.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ PEOPLE = (
   *("anna", "ben", "clara", "david", "emma", "felix", "grace", "henry", "ida", "jonas"),
   *("karen", "louis", "maria", "noah", "olga", "peter", "rosa", "simon", "tina", "victor"),
 )
-# By topic: things, and places to carry them to.
+# For each topic: things and places.
 TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   "farm": (
     ("bucket", "saddle", "rope", "shovel", "egg", "pumpkin", "lantern", "rake"),
@@ -37,7 +37,7 @@ TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   ),
 }
 QUALITIES = ("old", "new", "small", "heavy", "broken", "golden", "wooden", "dusty")
-# Sentence by sentence; each can be said in several ways.
+# Templates of each sentence.
 PLOT: tuple[tuple[str, ...], ...] = (
   ("{one} found a {quality} {thing} in the {start}.", "in the {start} {one} saw a {quality} {thing}."),
   ("{one} took the {thing} to the {goal}.", "the {thing} was for the {goal}, and {one} left."),
@@ -49,7 +49,7 @@ PLOT: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True)
 class Cast:
-  """Who and what a story is about."""
+  """Topic, people, thing and places of a story."""
 
   topic: str
   one: str
@@ -62,7 +62,7 @@ class Cast:
 
 @dataclass(frozen=True)
 class StoryPair:
-  """A sentence, the one that follows it, and some that follow it in other stories of the topic."""
+  """A sentence, the sentence that follows it, and sentences at the same position of other stories of the topic."""
 
   first: str
   second: str
@@ -71,13 +71,20 @@ class StoryPair:
 
 
 def is_held_out(cast: Cast) -> bool:
-  """True where a story belongs to the held-out split: a property of who has what, which every pair says."""
+  """True if a story is in the held-out split. This depends on the first person and the thing, which all pairs name."""
   digest = hashlib.sha256(f"{cast.one} {cast.thing}".encode()).digest()
   return int.from_bytes(digest[:8], "big") < HELD_OUT_FRACTION * 2**64
 
 
 def story_pair(index: int, *, seed: int, held_out: bool) -> StoryPair:
-  """The index-th pair of a split: a function of the arguments alone. Places in the story take turns."""
+  """Make a pair of a split. It depends on the arguments alone. The index cycles through the positions in a story.
+
+  Args:
+    index: number of the pair.
+    seed: seed of the random choices.
+    held_out: True for the held-out split.
+  Returns: the pair.
+  """
   rng = random.Random(f"{seed} {held_out} {index}")
   cast = _cast(rng)
   while is_held_out(cast) != held_out:
@@ -89,7 +96,7 @@ def story_pair(index: int, *, seed: int, held_out: bool) -> StoryPair:
 
 
 def _cast(rng: random.Random, unlike: Cast | None = None) -> Cast:
-  """Any cast; or one of the same topic that shares neither person, thing nor place with another."""
+  """Draw a cast. With `unlike`, it has the topic of that cast, but other people, another thing and other places."""
   taken = () if unlike is None else (unlike.one, unlike.two, unlike.thing, unlike.start, unlike.goal)
   topic = rng.choice(list(TOPICS)) if unlike is None else unlike.topic
   things, places = (_without(words, taken) for words in TOPICS[topic])

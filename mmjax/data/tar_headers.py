@@ -1,4 +1,4 @@
-"""The members of a tar, by its headers alone. Nothing is extracted; what does not belong in a shard is refused."""
+"""Members of a tar, from its headers alone. Nothing is extracted. Members that do not belong in a shard are refused."""
 
 import dataclasses
 import os
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 BLOCK = 512
-MAX_EXTENSION = 65_536  # of a long name or a pax header; real ones have some hundred bytes
+MAX_EXTENSION = 65_536  # bytes of a long name or a pax header; real ones have a few hundred
 REGULAR = (b"0", b"\0", b"7")
 _PAX = re.compile(rb"(\d{1,6}) ([^=\n]{1,255})=")
 _REFUSED = {
@@ -19,18 +19,18 @@ _REFUSED = {
 
 
 class BrokenTar(Exception):
-  """From here on nothing of this tar can be read; the message says where and why."""
+  """The tar cannot be read from some position on. The message gives the position and the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """A file in a tar, or the reason why it is refused.
+  """A member of a tar.
 
   Attributes:
-    name: as it stands in the archive.
-    offset: of its first byte.
-    size: bytes.
-    refused: empty, or what it is: "symbolic link", "name that leaves the archive", ...
+    name: name in the archive.
+    offset: position of its first byte.
+    size: size in bytes.
+    refused: the reason if it is refused, such as "symbolic link" or "name that leaves the archive"; otherwise empty.
   """
 
   name: str
@@ -40,12 +40,15 @@ class Member:
 
 
 def members(fd: int, size: int) -> Iterator[Member]:
-  """The files of the tar open at `fd` (`size` bytes), in its order; directories are passed over.
+  """Iterate over the members of a tar, in order, without directories.
 
-  Reads 512 bytes a member (and at most MAX_EXTENSION for a long name), whatever the headers claim.
+  Each member takes a read of 512 bytes, and a long name at most MAX_EXTENSION bytes more, whatever the headers claim.
 
+  Args:
+    fd: descriptor of the open tar.
+    size: size of the tar in bytes.
   Raises:
-    BrokenTar: a header that is none, a member that reaches beyond the end, or no end-of-archive mark: truncated.
+    BrokenTar: a header is wrong, a member reaches beyond the end, or the mark at the end of the archive is missing.
   """
   at, renamed = 0, _Extension()
   while True:
@@ -60,7 +63,7 @@ def members(fd: int, size: int) -> Iterator[Member]:
     if kind in REGULAR and renamed.size is not None:
       length = renamed.size
     if length > size - data:
-      raise BrokenTar(f"byte {at}: a member of {length} bytes, and {size - data} are left: it is truncated")
+      raise BrokenTar(f"byte {at}: a member of {length} bytes, but only {size - data} are left: it is truncated")
     if kind in (b"x", b"L"):
       renamed = _extended(renamed, kind, os.pread(fd, length, data) if length <= MAX_EXTENSION else None)
     elif kind not in (b"g", b"K"):
@@ -72,7 +75,7 @@ def members(fd: int, size: int) -> Iterator[Member]:
 
 
 def header_name(header: bytes) -> str:
-  """The name in a header block; undecodable bytes become replacement characters."""
+  """Name in a header block. Bytes that are not UTF-8 become replacement characters."""
   name, prefix = header[:100].split(b"\0")[0], header[345:500].split(b"\0")[0]
   if header[257:263] == b"ustar\0" and prefix:
     name = prefix + b"/" + name
@@ -80,7 +83,7 @@ def header_name(header: bytes) -> str:
 
 
 def is_header_of(header: bytes, size: int) -> bool:
-  """Whether a block is the header of a regular file of that size (a longer one has its size in a pax header)."""
+  """True if a block is the header of a regular file of this size. A size in a pax header is not seen."""
   try:
     return header[156:157] in REGULAR and _size(header, 0) == size
   except BrokenTar:
@@ -89,7 +92,7 @@ def is_header_of(header: bytes, size: int) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Extension:
-  """What an extended header says about the member after it."""
+  """Content of an extended header, which applies to the member after it."""
 
   name: str = ""
   size: int | None = None
@@ -97,7 +100,7 @@ class _Extension:
 
 
 def _extended(before: _Extension, kind: bytes, data: bytes | None) -> _Extension:
-  """A pax header (x) or a GNU long name (L)."""
+  """Add the content of a pax header (x) or of a GNU long name (L). `data` is None if it is too large."""
   if data is None:
     return dataclasses.replace(before, refused=f"extended header over {MAX_EXTENSION} bytes")
   if kind == b"L":
@@ -113,7 +116,7 @@ def _extended(before: _Extension, kind: bytes, data: bytes | None) -> _Extension
 
 
 def _pax(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-  """The `length key=value` lines of a pax header, up to the first that is none."""
+  """Iterate over the `length key=value` lines of a pax header, up to the first wrong line."""
   at = 0
   while found := _PAX.match(data, at):
     end = at + int(found[1])
@@ -124,10 +127,10 @@ def _pax(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _size(header: bytes, at: int) -> int:
-  """The size in a header whose checksum is right: octal digits, or a binary number where the first bit is set."""
+  """Read the size in a header, in octal digits, or in binary if the first bit is set. The checksum is checked."""
   given = _octal(header[148:156], at)
   plain = header[:148] + b" " * 8 + header[156:]
-  if given != sum(plain) and given != sum(plain) - 256 * sum(byte > 127 for byte in plain):  # some summed signed bytes
+  if given != sum(plain) and given != sum(plain) - 256 * sum(byte > 127 for byte in plain):  # some sum signed bytes
     raise BrokenTar(f"byte {at}: not a tar header (its checksum is wrong)")
   field = header[124:136]
   if field[0] == 0x80:

@@ -1,6 +1,7 @@
-"""Where each record of a tar lies: found once by its headers, kept in the cache, read back a row at a time.
+"""Index of the records of a tar. It is made once from the headers, cached on disk, and read one row at a time.
 
-An index is a line of JSON (counts and faults) and rows of 25 bytes, on disk: memory does not grow with the records.
+An index file is one line of JSON (count and faults), followed by rows of 25 bytes. Memory does not grow with the number
+of records.
 """
 
 import dataclasses
@@ -21,12 +22,18 @@ IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "joblib", "dill")
 ROW = struct.Struct("<QIQI?")
 _VERSION = 1
-_NAMED = 20  # faults of a shard that are named; all are counted
+_NAMED = 20  # number of faults of a shard that are described; all are counted
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """Where a record lies: its picture, its caption, and whether that is JSON."""
+  """Location of a record in a tar.
+
+  Attributes:
+    image, image_size: position and size of the image, in bytes.
+    text, text_size: position and size of the caption.
+    json: True if the caption is JSON.
+  """
 
   image: int
   image_size: int
@@ -37,12 +44,13 @@ class Row:
 
 @dataclasses.dataclass
 class Faults:
-  """What is wrong with a shard.
+  """Faults of a shard.
 
   Attributes:
-    refused: members that have no place in a shard, by what they are ("symbolic link"); they are never read.
-    bad: how many records cannot be used, and `named`, what is wrong with the first of them.
-    broken: why the shard ends early, if it does.
+    refused: number of members that are never read, by kind, such as "symbolic link".
+    bad: number of records that cannot be used.
+    named: descriptions of the first of these records.
+    broken: the reason if the shard ends early; otherwise empty.
   """
 
   refused: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -51,17 +59,18 @@ class Faults:
   broken: str = ""
 
   def add(self, message: str) -> None:
+    """Count a record that cannot be used."""
     self.bad += 1
     if len(self.named) < _NAMED:
       self.named.append(message)
 
 
 class TarIndex:
-  """The rows of an index file.
+  """Rows of an index file.
 
   Attributes:
-    path: of the index.
-    faults: of the shard it describes.
+    path: path of the index file.
+    faults: faults of the shard.
   """
 
   def __init__(self, path: Path):
@@ -71,28 +80,30 @@ class TarIndex:
       found = json.loads(line)
     self._start, self._count = len(line), int(found.pop("count"))
     if path.stat().st_size != self._start + self._count * ROW.size:
-      raise ValueError("the index has another size than it says")
+      raise ValueError("the size of the index is not what its header says")
     self.faults = Faults(Counter(found.pop("refused")), **found)
 
   def __len__(self) -> int:
     return self._count
 
   def row(self, position: int, read: Any) -> Row:
-    """A row, by `read(path, size, offset)`."""
+    """Read a row with the function `read(path, size, offset)`."""
     return Row(*ROW.unpack(read(self.path, ROW.size, self._start + position * ROW.size)))
 
 
 def tar_index(path: Path, directory: Path, *, json_first: bool, max_bytes: int) -> TarIndex:
-  """The index of a tar, from the cache where it is there, for this very size and time of change.
+  """Read the index of a tar from the cache, or make it.
+
+  A cached index is used only if the tar has the same size and modification time.
 
   Args:
     path: the tar.
-    directory: of the cache.
-    json_first: take captions from .json where there is a .txt as well.
-    max_bytes: a picture with more is a bad record.
-
+    directory: folder of the cache.
+    json_first: read captions from .json if a record has both .json and .txt.
+    max_bytes: largest size of an image. A record with a larger image is bad.
+  Returns: the index. A broken tar raises no error; its index has faults.
   Raises:
-    DataError: the tar or the cache cannot be read or written. A tar that is broken has faults instead.
+    DataError: the tar cannot be read, or the cache cannot be read or written.
   """
   try:
     status = path.stat()
@@ -109,10 +120,10 @@ def tar_index(path: Path, directory: Path, *, json_first: bool, max_bytes: int) 
 
 
 def scan(path: Path, *, json_first: bool, max_bytes: int) -> tuple[bytes, Faults]:
-  """The packed rows of a tar's records, in its order, and what is wrong with it."""
+  """Make the rows of a tar's records, packed and in order, and its faults. Arguments as for `tar_index`."""
   rows, faults = io.BytesIO(), Faults()
   sample = _Sample("")
-  fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # never waits for a FIFO's writer
+  fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # O_NONBLOCK: do not wait for the writer of a FIFO
   try:
     for member in members(fd, os.fstat(fd).st_size):
       if member.refused:
@@ -127,7 +138,7 @@ def scan(path: Path, *, json_first: bool, max_bytes: int) -> tuple[bytes, Faults
       else:
         sample.add(extension, member)
     rows.write(sample.packed(faults, json_first, max_bytes))
-  except BrokenTar as error:  # a record that the cut may have gone through is not used
+  except BrokenTar as error:  # the last record may be incomplete and is not used
     faults.broken = f"{path}, {error}"
   finally:
     os.close(fd)
@@ -135,7 +146,7 @@ def scan(path: Path, *, json_first: bool, max_bytes: int) -> tuple[bytes, Faults
 
 
 class _Sample:
-  """The members of one key, one after the other in the tar."""
+  """Consecutive members of a tar with the same key."""
 
   def __init__(self, key: str):
     self.key = key
@@ -147,13 +158,13 @@ class _Sample:
       self._found.setdefault(kind, member)
 
   def packed(self, faults: Faults, json_first: bool, max_bytes: int) -> bytes:
-    """The row; empty where it is no record, which is a fault unless nothing of a record is there."""
+    """Make the row. Empty if this is not a record, which is a fault unless it has neither image nor caption."""
     image = self._found.get("image")
     texts = [self._found[kind] for kind in ("json", "txt")[:: 1 if json_first else -1] if kind in self._found]
     if image is None and not texts:
       return b""
     if image is None or not texts:
-      faults.add(f"{self.key}: has no {'picture' if image is None else 'caption (.txt or .json)'}")
+      faults.add(f"{self.key}: has no {'image' if image is None else 'caption (.txt or .json)'}")
       return b""
     text = texts[0]
     for member, limit in ((image, max_bytes), (text, MAX_TEXT_BYTES)):
@@ -164,14 +175,14 @@ class _Sample:
 
 
 def _key(name: str) -> tuple[str, str]:
-  """WebDataset's key and extension: the name is split at the first dot after the last slash."""
+  """Split a name into WebDataset's key and extension, at the first dot after the last slash."""
   folder, _, base = name.rpartition("/")
   stem, _, extension = base.partition(".")
   return f"{folder}/{stem}", extension.lower()
 
 
 def _write(path: Path, rows: bytes, faults: Faults) -> None:
-  """Atomically: of several processes that index the same tar, each finds a whole index or none."""
+  """Write an index atomically. If several processes index the same tar, each finds a complete index or none."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
   header = json.dumps({"count": len(rows) // ROW.size, **vars(faults)})

@@ -1,4 +1,4 @@
-"""Text to ids with the `tokenizers` library: load a tokenizer.json, or train a byte-level BPE on captions."""
+"""Tokenizer based on the library `tokenizers`: loads a tokenizer.json, or trains a byte-level BPE."""
 
 import contextlib
 import dataclasses
@@ -23,21 +23,22 @@ _VOCABULARY, _RECORD, _ANSWERS = "tokenizer.json", "tokenizer_config.json", "ans
 
 
 class Tokenizer:
-  """Strings to ids of a fixed length: `[cls or bos] text eos pad pad ...`; and answers to classes.
+  """Tokenizer of strings to ids of a fixed length, `[cls or bos] text eos pad pad ...`, and of answers to classes.
 
   Args:
-    engine: the vocabulary and merges.
-    config: padding, ends, case folding and length. Saved with a checkpoint; what `load` returns enforces it.
-    answers: the answer vocabulary of data with questions, class by class; empty for other data.
+    engine: vocabulary and merges.
+    config: special tokens, case folding and length. They are saved with a checkpoint and restored by `load`.
+    answers: answers of data with questions, in the order of their classes. Empty for other data.
 
   Attributes:
-    pad_id, eos_id: which every vocabulary has.
-    bos_id, cls_id, sep_id, mask_id: None where the configuration names no such token.
-    begin_id: what begins a text: cls_id, or else bos_id.
-    special_ids: all of them that there are; none of them is ever masked or predicted as a word.
+    pad_id, eos_id: ids of the padding token and the end token.
+    bos_id, cls_id, sep_id, mask_id: ids of the other special tokens. None if the configuration does not name them.
+    begin_id: id of the token at the beginning of a text: cls_id if it is set, else bos_id.
+    special_ids: ids of all special tokens. They are never masked or predicted as words.
 
   Raises:
-    DataError: the vocabulary lacks a special token, or padding cannot be told from another one.
+    DataError: the vocabulary lacks a special token, the padding token is also another special token, or a length is too
+      short or too long.
   """
 
   def __init__(self, engine: tokenizers.Tokenizer, config: TokenizerConfig, answers: Sequence[str] = ()):
@@ -64,7 +65,7 @@ class Tokenizer:
       raise DataError(f"--data.tokenizer.max-length and answer-length are at most {MAX_LENGTH}.")
     self._classes = {same_answer(answer): number for number, answer in enumerate(self.answers)}
     with refusing("The tokenizer.json cannot be used"):
-      self._engine = tokenizers.Tokenizer.from_str(engine.to_str())  # the caller's stays as it is
+      self._engine = tokenizers.Tokenizer.from_str(engine.to_str())  # a copy: do not change the caller's
       self._engine.no_padding()
       self._engine.no_truncation()
       self._engine.encode_special_tokens = True  # "<eos>" written in a caption is text
@@ -73,28 +74,33 @@ class Tokenizer:
 
   @property
   def vocab_size(self) -> int:
+    """Number of tokens in the vocabulary."""
     return self._engine.get_vocab_size()
 
   def __call__(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
-    """Ids of each string, padded to max_length; the end token survives truncation."""
+    """Ids of each string, padded or truncated to max_length. A truncated text also ends with the end token."""
     if isinstance(strings, str):
-      raise TypeError("Tokenizer takes a sequence of strings; wrap a single one in a list.")
+      raise TypeError("Tokenizer takes a sequence of strings; put a single string in a list.")
     rows = [[*self._begin, *words[: self._room], self.eos_id] for words in self._words(strings)]
     return self._padded(rows, self.config.max_length)
 
   def share_cut(self, strings: Sequence[str]) -> float:
-    """Share of the strings that are longer than max_length and lose their end."""
+    """Share of the strings that are truncated to max_length."""
     return float(np.mean([len(words) > self._room for words in self._words(strings)])) if strings else 0.0
 
   def pairs(
     self, firsts: Sequence[str], seconds: Sequence[str]
   ) -> tuple[Int32[np.ndarray, "n t"], Int32[np.ndarray, "n t"]]:
-    """Two texts in one row, and the segments: 0 for `[cls or bos] first sep`, 1 for `second eos`, 0 for padding.
+    """Ids of pairs of texts, `[cls or bos] first sep second eos pad ...`, and their segments.
 
-    Where both do not fit, the end of the longer one is cut (Devlin et al. 2019).
+    If a pair is too long, the end of the longer text is cut (Devlin et al. 2019).
 
+    Args:
+      firsts: first text of each pair.
+      seconds: second text of each pair.
+    Returns: (ids, segments). Segments are 0 for `[cls or bos] first sep`, 1 for `second eos`, and 0 for padding.
     Raises:
-      DataError: there is no sep token, or no room for a token of each.
+      DataError: there is no sep token, or max_length leaves no room for one token of each text.
     """
     if self.sep_id is None:
       raise DataError("Pairs of texts need a token between them: set --data.tokenizer.sep-token '<sep>'.")
@@ -109,11 +115,15 @@ class Tokenizer:
     return self._padded(rows, length), self._padded(segments, length, 0)
 
   def answer_ids(self, answers: Sequence[str]) -> Int32[np.ndarray, "n"]:
-    """The class of each answer; -1 where the answer vocabulary does not have it. Case does not matter."""
+    """Class of each answer, or -1 if it is not among the classes. Case and spaces do not matter."""
     return np.array([self._classes.get(same_answer(answer), -1) for answer in answers], np.int32)
 
   def answer_text(self, answers: Sequence[str]) -> Int32[np.ndarray, "n a"]:
-    """What a decoder says: `[bos] answer eos pad ...`, answer_length long."""
+    """Ids of answers for a decoder, `[bos] answer eos pad ...`, of length answer_length.
+
+    Raises:
+      DataError: answer_length leaves no room for an answer.
+    """
     begin = [] if self.bos_id is None else [self.bos_id]
     room = self.config.answer_length - 1 - len(begin)
     if room < 1:
@@ -122,8 +132,9 @@ class Tokenizer:
     return self._padded(rows, self.config.answer_length)
 
   def _words(self, strings: Sequence[str]) -> list[list[int]]:
-    """Ids without special tokens. Of a text that is absurdly long only the beginning is looked at: a megabyte of text
-    takes a hundred of memory, and no token is 256 characters long on average.
+    """Ids without special tokens. Only the beginning of a very long text is encoded.
+
+    Encoding 1 MB of text takes 100 MB of memory. The limit of 256 characters per token never matters in practice.
     """
     longest = 4096 + 256 * max(self.config.max_length, self.config.answer_length)
     texts = [text[:longest] for text in strings]
@@ -137,11 +148,11 @@ class Tokenizer:
     return ids
 
   def decode(self, ids: Iterable[int]) -> str:
-    """The text of one row of ids, as far as it can be had back (case folding cannot be undone)."""
+    """Text of one row of ids, without special tokens. Case folding is not undone."""
     return self._engine.decode([int(token) for token in ids if int(token) not in self.special_ids])
 
   def save(self, directory: str | Path) -> None:
-    """Writes tokenizer.json, tokenizer_config.json and, where there are answers, answers.json."""
+    """Write tokenizer.json, tokenizer_config.json and, if there are answers, answers.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     vocabulary = self._engine.to_str()
@@ -157,7 +168,7 @@ class Tokenizer:
     return self.config == same and self._engine.get_vocab() == other._engine.get_vocab()
 
   def check_saved(self, directory: str | Path) -> None:
-    """Raises DataError where another tokenizer, or one with other answers, was saved there: ids would change."""
+    """Raise DataError if the tokenizer saved in a folder has another vocabulary or other answers, and so other ids."""
     saved = Tokenizer.load(directory)
     for name, mine, theirs in (
       ("tokenizer", self._engine.get_vocab(), saved._engine.get_vocab()),
@@ -171,10 +182,10 @@ class Tokenizer:
 
   @classmethod
   def load(cls, directory: str | Path) -> "Tokenizer":
-    """What `save` wrote.
+    """Load a tokenizer that `save` wrote.
 
     Raises:
-      DataError: a file is missing or unreadable, or tokenizer.json is not the one saved with the record.
+      DataError: a file is missing or cannot be read, or tokenizer.json was not saved with tokenizer_config.json.
     """
     directory = Path(directory)
     expected, config = _read_record(directory / _RECORD)
@@ -189,10 +200,10 @@ class Tokenizer:
 
 
 def read_vocabulary(path: str | Path) -> tokenizers.Tokenizer:
-  """Any tokenizer.json.
+  """Load any tokenizer.json.
 
   Raises:
-    DataError: there is none, or it cannot be parsed, or an id is over 2^24.
+    DataError: the file cannot be read or parsed, or an id is larger than 2^24.
   """
   path = Path(path).expanduser()
   try:
@@ -203,14 +214,17 @@ def read_vocabulary(path: str | Path) -> tokenizers.Tokenizer:
       f"Cannot read the tokenizer {path}: {error.strerror}. Give the path of a tokenizer.json."
     ) from error
   for token, id in engine.get_vocab().items():
-    if id > _MAX_ID:  # to write such a vocabulary the library allocates a number for every id below
+    if id > _MAX_ID:  # to write the vocabulary, the library allocates memory for all smaller ids
       raise DataError(f"{path} is not a tokenizer.json: the id of {token!r} is over {_MAX_ID:,}")
   return engine
 
 
 @contextlib.contextmanager
 def refusing(what: str) -> Iterator[None]:
-  """Makes a DataError of whatever the library raises: bare Exception, and panics, which are not even that."""
+  """Convert any error of the library to a DataError. The library raises plain Exceptions, and also panics.
+
+  Panics are BaseExceptions, but not Exceptions.
+  """
   try:
     yield
   except (DataError, OSError, TypeError, KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -220,7 +234,7 @@ def refusing(what: str) -> Iterator[None]:
 
 
 def train_vocabulary(texts: Iterable[str], config: TokenizerConfig) -> tokenizers.Tokenizer:
-  """A byte-level BPE (Radford et al. 2019): every string of any language has ids, nothing is unknown."""
+  """Train a byte-level BPE (Radford et al. 2019). It has no unknown tokens: every string of any language has ids."""
   engine = tokenizers.Tokenizer(tokenizers.models.BPE())
   engine.normalizer = _folding(None) if config.lowercase else tokenizers.normalizers.NFC()
   engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -238,7 +252,7 @@ def train_vocabulary(texts: Iterable[str], config: TokenizerConfig) -> tokenizer
 
 
 def _folding(normalizer: tokenizers.normalizers.Normalizer | None) -> tokenizers.normalizers.Normalizer:
-  """NFKC and lower case, before whatever the vocabulary normalises itself; once is enough."""
+  """Put NFKC and lower case before a normalizer. A normalizer that already lowercases is returned unchanged."""
   folding = [tokenizers.normalizers.NFKC(), tokenizers.normalizers.Lowercase()]
   if normalizer is None:
     return tokenizers.normalizers.Sequence(folding)
@@ -250,7 +264,7 @@ def _folding(normalizer: tokenizers.normalizers.Normalizer | None) -> tokenizers
 def _special_id(engine: tokenizers.Tokenizer, token: str, field: str) -> int:
   try:
     found = engine.token_to_id(token)
-  except UnicodeEncodeError:  # half a surrogate pair is no text
+  except UnicodeEncodeError:  # one half of a surrogate pair is not text
     found = None
   if found is None:
     raise DataError(
@@ -264,13 +278,13 @@ def _optional_id(engine: tokenizers.Tokenizer, token: str | None, field: str) ->
 
 
 def _fitted(first: list[int], second: list[int], room: int) -> tuple[list[int], list[int]]:
-  """The two without what does not fit, cut off the end of the longer one."""
+  """Cut the end of the longer list, so that both together have at most `room` ids."""
   kept = min(len(second), max(room // 2, room - len(first)))
   return first[: room - kept], second[:kept]
 
 
 def same_answer(answer: str) -> str:
-  """Answers that differ in case or spaces only are one."""
+  """Normal form of an answer. Answers that differ only in case or spaces have the same form."""
   return " ".join(answer.casefold().split())
 
 
@@ -279,7 +293,7 @@ def _digest(vocabulary: str) -> str:
 
 
 def _read_record(path: Path) -> tuple[Any, TokenizerConfig]:
-  """(digest of the vocabulary, settings)."""
+  """Read tokenizer_config.json: (digest of the vocabulary, settings)."""
   try:
     record = json.loads(path.read_text(encoding="utf-8"))
     digest = record.pop("sha256", None)

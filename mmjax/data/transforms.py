@@ -1,4 +1,4 @@
-"""A record's picture and captions made into what a batch holds: in training random, in evaluation fixed."""
+"""Transforms of a record's image and captions into the content of a batch: random in training, fixed in evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from mmjax.data.errors import DataError
 from mmjax.data.images import Picture, decode, trimmed
 from mmjax.data.records import PRIMARY
 
-if TYPE_CHECKING:  # it brings OpenCV, which data without JPEGs does without
+if TYPE_CHECKING:  # it imports OpenCV, which data without JPEGs does not need
   from mmjax.data.photo import Photo
 
 
 class ExampleRng:
-  """All the randomness of one example: a function of (seed, epoch, index) and of nothing else.
+  """Random generators of examples. The numbers depend only on (seed, epoch, index).
 
-  A call re-keys one Philox generator, because making a new one takes longer than cropping a picture. The
-  generator is good until the next call; threads need one ExampleRng each.
+  Each call sets the key of the same Philox generator, because making a new generator takes longer than cropping an
+  image. The returned generator is valid until the next call. Each thread needs its own ExampleRng.
   """
 
   def __init__(self, seed: int):
@@ -40,7 +40,7 @@ class ExampleRng:
 
 @dataclass(frozen=True)
 class Cutout:
-  """Greys out a square, a quarter to a half of the side, with a probability (DeVries and Taylor 2017)."""
+  """Set a random square to 0 with a probability (DeVries and Taylor 2017). Its side is 1/4 to 1/2 of the image's."""
 
   probability: float = 0.5
 
@@ -54,7 +54,7 @@ class Cutout:
 
 @dataclass(frozen=True)
 class TrainImage:
-  """Random crop, rotation, colours and background, resampled once and converted once."""
+  """Random transform of an image: crop, rotation, colours and background. The image is resampled only once."""
 
   size: int
   normalize: Normalize
@@ -71,10 +71,16 @@ class TrainImage:
     out: Float[np.ndarray, "h w 3"] | None = None,
     mask: tuple[Image.Image, Float[np.ndarray, "h w"]] | None = None,
   ) -> Float[np.ndarray, "h w 3"]:
-    """A premultiplied picture (mode "RGBa") to normalised float32 [size, size, 3], in `out` if given.
+    """Transform an image.
 
-    `mask` is a picture of mode "L" as large as the image, and where to put what becomes of it: 1 where the output
-    shows a white pixel of it, else 0. It moves as the picture does; cutout leaves it alone.
+    Args:
+      image: a premultiplied image (mode "RGBa").
+      rng: generator of this example.
+      out: array for the result. None: a new array.
+      mask: (mask of mode "L" in the size of the image, array for the transformed mask). The mask has the same geometric
+        transform as the image. The array is set to 1 where the transformed mask is white, and to 0 elsewhere. Cutout
+        does not change it.
+    Returns: the normalised image, float32 [size, size, 3].
     """
     box = self.crop.box(*image.size, rng)
     matrices = [transform.matrix(rng) for transform in self.geometry]
@@ -93,9 +99,18 @@ class TrainImage:
     out: Float[np.ndarray, "h w 3"],
     decoder: Callable[["Photo", int], Any],
   ) -> None:
-    """A JPEG that is not decoded yet, into `out`: the same draws, and the same picture but for the decoder's rounding.
+    """Transform a JPEG that is not decoded yet.
 
-    `decoder` is mmjax.data.photo.decoded, or one that remembers. Raises DataError where the JPEG is corrupt.
+    The random numbers are the same as for a decoded image. The result is the same, except for the rounding of the
+    decoder.
+
+    Args:
+      photo: the JPEG.
+      rng: generator of this example.
+      out: array for the result, float32 [size, size, 3].
+      decoder: mmjax.data.photo.decoded, or a variant with a cache.
+    Returns: nothing; the result is in `out`.
+    Raises: DataError: the JPEG is corrupt.
     """
     from mmjax.data.photo import seen
 
@@ -109,7 +124,7 @@ class TrainImage:
       self.cutout(out, rng)
 
   def _colors(self, rng: np.random.Generator) -> tuple[ColorMatrix | None, Sequence[float]]:
-    """What happens to the colours, and the background."""
+    """Draw the colour matrix (None if there is no colour change) and the background colour."""
     matrix = None
     for color in self.colors:
       step = color.matrix(rng)
@@ -119,18 +134,18 @@ class TrainImage:
 
 @dataclass(frozen=True)
 class EvalImage:
-  """The square in the middle, resized with antialiasing, on white: what evaluation and load_run see."""
+  """Fixed transform of an image for evaluation and `load_run`: crop the middle square, resize it, put it on white."""
 
   size: int
   normalize: Normalize
   max_pixels: int
   trim: bool = False
 
-  def __call__(self, picture: Picture, *, record: str = "the picture") -> Float[np.ndarray, "h w 3"]:
-    """Encoded bytes, a path, a Pillow picture or uint8 [h, w, 3] to normalised float32 [size, size, 3].
+  def __call__(self, picture: Picture, *, record: str = "the image") -> Float[np.ndarray, "h w 3"]:
+    """Transform encoded bytes, a path, a Pillow image or uint8 [h, w, 3] to normalised float32 [size, size, 3].
 
     Raises:
-      DataError: the picture cannot be read, or claims more than max_pixels.
+      DataError: the image cannot be read, or claims more than max_pixels.
     """
     image = decode(picture, record=record, max_pixels=self.max_pixels)
     image = premultiplied(trimmed(image) if self.trim else image)
@@ -139,22 +154,25 @@ class EvalImage:
     return self.normalize(np.asarray(pixels), WHITE)
 
   def mask(self, mask: Image.Image) -> Float[np.ndarray, "h w"]:
-    """A mask of mode "L" as the picture it belongs to: the square in the middle, 1 where it is white, else 0."""
+    """Transform a mask of mode "L" in the same way as its image. The result is 1 where it is white, and 0 elsewhere."""
     box = geometry.center_box(*mask.size)
     return binary(mask.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
 
 
 @dataclass(frozen=True)
 class SampleCaption:
-  """One caption of a record, by kind: the kinds a record has are drawn in proportion to their weights."""
+  """Random choice of one caption of a record.
+
+  The kind of caption is drawn first, in proportion to the weights. For "keywords", one to four keywords are joined.
+  """
 
   weights: Mapping[str, float]
-  """Per kind of caption; kinds without a weight are never drawn."""
+  """Weight of each kind of caption. Kinds without a weight are never drawn."""
 
   def __call__(self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator) -> str:
     kind_draw, pick_draw, order = rng.random(3).tolist()
     kind = self._draw(self.weights, kind_draw)
-    if not captions.get(kind):  # rare, and then drawn again among those that are there
+    if not captions.get(kind):  # the record does not have this kind (rare): draw from the kinds that it has
       present = {name: weight for name, weight in self.weights.items() if captions.get(name)}
       kind = self._draw(present, order)
     texts = captions[kind]
@@ -164,7 +182,7 @@ class SampleCaption:
     return ", ".join(texts[place] for place in rng.permutation(len(texts))[:number].tolist())
 
   def _draw(self, weights: Mapping[str, float], point: float) -> str:
-    """A kind with probability in proportion to its weight; the main caption where nothing has any."""
+    """Choose a kind with a probability in proportion to its weight. If all weights are 0, the main caption."""
     point *= sum(weights.values())
     for kind, weight in weights.items():
       point -= weight
@@ -174,14 +192,14 @@ class SampleCaption:
 
 
 def premultiplied(image: Image.Image) -> Image.Image:
-  """Colours multiplied by alpha, so that resampling does not bleed what is invisible."""
+  """Multiply the colours by alpha, so that resampling does not mix in colours of transparent pixels."""
   if image.mode == "RGB":
     image = image.convert("RGBA")
   return image.convert("RGBa")
 
 
 def check_captions(captions: Mapping[str, Sequence[str]], record: str) -> None:
-  """Raises DataError where a record has no main caption, or an empty one."""
+  """Raise DataError if a record has no main caption, or if any of its captions is empty."""
   if not captions.get(PRIMARY):
     raise DataError(f"{record}: has no caption. Add one, remove the record, or use --data.on-bad-record skip.")
   for kind, texts in captions.items():
@@ -190,12 +208,12 @@ def check_captions(captions: Mapping[str, Sequence[str]], record: str) -> None:
 
 
 def binary(mask: Image.Image) -> Float[np.ndarray, "h w"]:
-  """1 where a mask of mode "L" is rather white than black, else 0."""
+  """1 where a mask of mode "L" is brighter than 127, else 0."""
   return (np.asarray(mask) > 127).astype(np.float32)
 
 
 def train_transform(config: DataConfig, image_size: int) -> TrainImage:
-  """The random transform of a configuration; settings at zero cost nothing."""
+  """Make the random transform of a configuration. Augmentations whose setting is 0 are left out."""
   settings = config.augmentation
   shapes: list[geometry.Geometry] = []
   if settings.rotation or settings.shear:
@@ -214,12 +232,15 @@ def train_transform(config: DataConfig, image_size: int) -> TrainImage:
 
 
 def eval_transform(config: DataConfig, image_size: int) -> EvalImage:
-  """The fixed transform of a configuration."""
+  """Make the fixed transform of a configuration."""
   return EvalImage(image_size, Normalize(config.mean, config.std), config.max_pixels, config.trim)
 
 
 def caption_transform(config: DataConfig) -> SampleCaption:
-  """How a configuration samples captions: the weight of "another language" is shared among the languages."""
+  """Make the caption sampling of a configuration. `languages_weight` is divided equally among the languages.
+
+  Raises: DataError: a weight is negative.
+  """
   weights = {PRIMARY: config.name_weight, "keywords": config.keywords_weight}
   languages = config.source.languages
   weights |= {language: config.languages_weight / len(languages) for language in languages}

@@ -1,4 +1,4 @@
-"""The tokenizer of a configuration: trained at first use on the data's captions, and stored beside it."""
+"""Tokenizer of a configuration. It is trained on the texts of the data at first use, and stored in the data folder."""
 
 import dataclasses
 import hashlib
@@ -27,16 +27,15 @@ log = logging.getLogger(__name__)
 
 
 def make_tokenizer(config: DataConfig, source: Records | None = None) -> Tokenizer:
-  """The tokenizer that a configuration describes.
+  """Make the tokenizer of a configuration.
 
   Args:
-    config: with `tokenizer.path`, that file is loaded; without, a BPE is trained on the training captions
-      once and kept in `config.dir`/tokenizers under a name made of the captions and the settings. Data with
-      questions also gives it the `num_answers` most frequent training answers as classes.
-    source: the training records, when the caller has them already.
-
+    config: the configuration.
+    source: the training records. None: they are opened.
+  Returns: the tokenizer.
   Raises:
-    DataError: unreadable tokenizer.json, missing special tokens, or a directory that cannot be written.
+    DataError: tokenizer.json cannot be read, a special token is missing, a record is bad, or the folder cannot be
+      written.
   """
   given = config.tokenizer.path
   columns = run_columns(config)
@@ -44,7 +43,7 @@ def make_tokenizer(config: DataConfig, source: Records | None = None) -> Tokeniz
   written = [column for column in columns.values() if isinstance(column, TextColumn)]
   if given is not None and not has_answers:
     return Tokenizer(read_vocabulary(given), config.tokenizer)
-  texts: dict[str, None] = {}  # sets that keep their order
+  texts: dict[str, None] = {}  # used as a set that keeps the order
   shown: dict[str, None] = {}
   answers: Counter[str] = Counter()
   source = make_source(config, "train") if source is None else source
@@ -66,9 +65,9 @@ def make_tokenizer(config: DataConfig, source: Records | None = None) -> Tokeniz
 
 
 def _records(source: Records, config: DataConfig, most: int) -> Iterator[Mapping[str, Any]]:
-  """What the first `most` records say; bad ones are left out where they are skipped.
+  """Iterate over the texts of the first `most` records. Bad records are left out if on_bad_record is "skip".
 
-  Pictures stay unread where a source has `captions` or `without_picture`, by index.
+  Images are not read if the source has a method `captions` or `without_picture`.
   """
   captions = getattr(source, "captions", None)
   read = getattr(source, "without_picture", None) or (
@@ -83,7 +82,7 @@ def _records(source: Records, config: DataConfig, most: int) -> Iterator[Mapping
 
 
 def _texts(record: Mapping[str, Any]) -> Iterator[str]:
-  """Every text of a record, also those that a batch would not show this time."""
+  """Iterate over all texts of a record, not only those that one batch contains."""
   for texts in record.get("captions", {}).values():
     yield from texts
   for field in ("question", "answer", "first", "second"):
@@ -92,7 +91,7 @@ def _texts(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _warn_of_cuts(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
-  """A question that loses its last words loses its meaning: says so where many texts are longer than max_length."""
+  """Log a warning if many texts are longer than max_length. A question without its last words has no meaning."""
   share = tokenizer.share_cut(texts[:: max(1, len(texts) // _SAMPLE)])
   if share > _MANY:
     log.warning(
@@ -104,14 +103,14 @@ def _warn_of_cuts(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
 
 
 def most_frequent(answers: Mapping[str, int], number: int) -> tuple[str, ...]:
-  """The most frequent answers, the most frequent first and ties in alphabetical order."""
+  """The `number` most frequent answers, most frequent first. Ties are in alphabetical order."""
   return tuple(sorted(answers, key=lambda answer: (-answers[answer], answer))[:number])
 
 
 def _fingerprint(texts: Iterable[str], config: TokenizerConfig) -> str:
   relevant = dataclasses.asdict(config)
-  del relevant["max_length"], relevant["answer_length"]  # change no vocabulary
-  for name in ("cls_token", "sep_token", "mask_token"):  # nor do these where they are not set
+  del relevant["max_length"], relevant["answer_length"]  # do not change the vocabulary
+  for name in ("cls_token", "sep_token", "mask_token"):  # nor do these if they are not set
     if relevant[name] is None:
       del relevant[name]
   digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode())
@@ -126,7 +125,7 @@ def _train(texts: Iterable[str], config: TokenizerConfig, path: Path) -> tokeniz
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
     partial.write_text(engine.to_str(), encoding="utf-8")
-    partial.replace(path)  # atomic: another process never reads half a file
+    partial.replace(path)  # atomic: another process never reads an incomplete file
   except OSError as error:
     raise DataError(
       f"Cannot store the tokenizer at {path}: {error}. Choose a writable directory with --data.dir DIR."

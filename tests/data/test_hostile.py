@@ -89,7 +89,7 @@ def test_programs_in_pictures_are_refused(tmp_path):
   eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/tmp/x) (w) file\n"
   svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="99999" height="99999"><script>x</script></svg>'
   for data in (eps, svg, b"", b"\0" * 100, b"GIF89a", b"RIFF\xff\xff\xff\xffWEBP", b"\xff\xd8\xff"):
-    with pytest.raises(DataError, match=r"^r: (cannot be read|the picture is corrupt)"):
+    with pytest.raises(DataError, match=r"^r: (cannot be read|the image is corrupt)"):
       decode(data, record="r")
   assert not {"EPS", "WMF", "FPX", "PDF", "ICNS", "JPEG2000"} & set(FORMATS)
 

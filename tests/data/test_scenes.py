@@ -221,8 +221,8 @@ def test_settings_that_cannot_be_honoured_are_refused(config, source, tokenizer,
   [
     ({"question": " "}, r"scenes/train/\d+: the field 'question' is empty"),
     ({"answers": []}, r"the field 'answers' is empty"),
-    ({"relevance": b"x"}, r"scenes/train/\d+, field 'relevance': cannot be read as a picture"),
-    ({"relevance": "small"}, r"the field 'relevance' is 4 x 4 pixels, its picture 32 x 32"),
+    ({"relevance": b"x"}, r"scenes/train/\d+, field 'relevance': cannot be read as an image"),
+    ({"relevance": "small"}, r"the field 'relevance' is 4 x 4 pixels, its image 32 x 32"),
   ],
 )
 def test_bad_fields_are_named(config, source, tokenizer, change, message):

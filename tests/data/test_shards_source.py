@@ -180,7 +180,7 @@ def test_a_missing_or_truncated_shard_is_named_or_skipped(config, caplog):
   middle = [n for n in found if 20 <= n < 30]
   if paths[0].suffix == ".tar":  # what came before the cut is whole; an ArrayRecord's index is at its end
     assert middle == list(range(20, 20 + len(middle))) and 0 < len(middle) < 10
-    assert f"the {len(middle)} records before are whole" in caplog.text
+    assert f"the {len(middle)} records before are complete" in caplog.text
   else:
     assert not middle
   paths[1].touch()
@@ -206,7 +206,7 @@ def test_a_shard_that_changes_under_the_run_is_noticed(tmp_path):
   source = opened(path, directory=tmp_path)
   data = path.read_bytes()
   path.write_bytes(data[512:])
-  with pytest.raises(DataError, match=r"no longer what was indexed"):
+  with pytest.raises(DataError, match=r"it has changed since it was indexed"):
     source[4]
   path.write_bytes(data[:600])
   with pytest.raises(DataError, match=r"shorter"):
@@ -254,7 +254,7 @@ def test_records_without_a_half_are_counted(tmp_path, caplog):
     opened(path, directory=tmp_path, reading=dict(max_bytes=1000))
   source = opened(path, directory=tmp_path, reading=dict(max_bytes=1000, on_bad_record="skip"))
   assert numbers(source) == [1] and source.num_skipped == 4
-  for message in ("a: has no caption", "c: has no picture", "e.png: 0 bytes", "f.png: 2000 bytes; 1 to 1000"):
+  for message in ("a: has no caption", "c: has no image", "e.png: 0 bytes", "f.png: 2000 bytes; 1 to 1000"):
     assert message in caplog.text
 
 

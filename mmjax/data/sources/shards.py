@@ -1,4 +1,4 @@
-"""Shards: WebDataset tars and ArrayRecord files as one sequence of records, and what share each group of them has."""
+"""Source of shards: WebDataset tars and ArrayRecord files as one sequence of records, with a share per pattern."""
 
 import dataclasses
 import logging
@@ -19,7 +19,7 @@ from mmjax.data.tar_index import tar_index
 
 SPLITS = ("train", "validation", "all")
 HELD_OUT = 20
-"""Without validation shards, the last of every HELD_OUT records of a shard are for validation."""
+"""Without validation shards, the last of each HELD_OUT records of a shard is for validation."""
 log = logging.getLogger(__name__)
 
 
@@ -47,18 +47,19 @@ class Shards(Source):
 
 
 class ShardRecords:
-  """The records of many shards, one shard after the other, as the patterns name them.
+  """Records of many shards, in the order of the patterns and of the shards.
 
-  Memory: a few hundred bytes a shard, nothing a record (a tar's index is on disk, 25 bytes a record; making it takes
-  as much memory for one shard at a time). A record is read by one or two reads of the file it is in.
+  Memory: a few hundred bytes per shard, and nothing per record. The index of a tar is on disk, with 25 bytes per
+  record. Making it needs that much memory for one shard at a time. Reading a record takes one or two reads of its
+  file.
 
   Attributes:
     num_skipped: shards and records that were left out (missing, truncated or bad), with on_bad_record "skip".
     refused: members of tars that are never read, by what they are.
-    fingerprint: differs where the shards, their sizes or shares do.
+    fingerprint: a number that depends on the split, the names and sizes of the shards, and their shares.
 
   Raises:
-    DataError: naming the shard, and the record where there is one, and what to do.
+    DataError: a pattern, a shard, a record or a share is wrong. The message names it, and the remedy.
   """
 
   def __init__(self, config: Shards, split: str, reading: Reading):
@@ -89,12 +90,12 @@ class ShardRecords:
     return shard.record(position)
 
   def captions(self, index: int) -> dict[str, list[str]]:
-    """A record's captions, without reading its picture."""
+    """Read the captions of a record. In a tar, the image is not read."""
     shard, position = self._find(index)
     return {"name": shard.captions(position)}
 
   def _find(self, index: int) -> tuple[Shard, int]:
-    """The shard of a record, and where it is in there."""
+    """Find the shard of a record, and its position in the shard."""
     if not 0 <= index < len(self):
       raise IndexError(f"record {index} of {len(self)}")
     number = int(np.searchsorted(self._ends, index, side="right"))
@@ -110,8 +111,8 @@ class ShardRecords:
     return {"train": records - held_out, "validation": held_out, "all": records}[self._split]
 
   def _open(self, pattern: str) -> int:
-    """Adds the shards of a pattern; returns how many."""
-    from rich.progress import track  # shown where it takes a while: tars are indexed at first use
+    """Add the shards of a pattern. Returns their number."""
+    from rich.progress import track  # a progress bar: indexing tars at first use may take long
 
     before = len(self.shards)
     paths = expand(pattern)
@@ -151,7 +152,7 @@ class ShardRecords:
 
 def _messages(shard: Shard) -> Iterator[str]:
   if shard.faults.broken:
-    yield f"{shard.faults.broken} (the {len(shard)} records before are whole)"
+    yield f"{shard.faults.broken} (the {len(shard)} records before are complete)"
   for message in shard.faults.named:
     yield f"{shard.path}, {message}"
 
@@ -160,7 +161,7 @@ def _check_shares(patterns: Sequence[str], weights: Sequence[float], repeats: Se
   if not patterns:
     raise DataError("--data.source shards needs --data.source.patterns PATTERN ..., such as 'DIR/{00000..00099}.tar'.")
   if weights and repeats:
-    raise DataError("--data.source.weights and --data.source.repeats say the same thing in two ways. Give one of them.")
+    raise DataError("--data.source.weights and --data.source.repeats both set the shares. Give one of them.")
   for option, shares in (("--data.source.weights", weights), ("--data.source.repeats", repeats)):
     if shares and len(shares) != len(patterns):
       raise DataError(
