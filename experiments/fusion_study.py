@@ -81,7 +81,9 @@ class Truths(Evaluator):
     pairs = test.all_pairs()
     take = lambda places: {name: pairs[name][places] for name in ("image", "text")}
     yes = np.concatenate([logits.argmax(1) for logits in over_rows(run, answers, len(pairs["answer"]), take)]) == 1
-    said = [yes.reshape(-1, len(DigitsWords.words))[test.digits == digit].mean(0).round(4).tolist() for digit in range(10)]
+    said = [
+      yes.reshape(-1, len(DigitsWords.words))[test.digits == digit].mean(0).round(4).tolist() for digit in range(10)
+    ]
     write_atomically(run.workdir / "said.json", json.dumps(said) + "\n")
     found = {"accuracy": float((yes == pairs["answer"]).mean())}, {"accuracy": 0.5}
     return [make_result(run, "digits_words", "vqa", "digits and words, unseen pictures", yes, found, table="answers")]

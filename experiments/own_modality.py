@@ -1,7 +1,8 @@
 """A modality that mmjax does not have, in one script: tables. Copy this file to begin with a modality of your own.
 
-Ten measurements of a patient, and how far their diabetes progressed in the year after (Efron et al. 2004, section 2; 442
-patients, in scikit-learn). Each measurement becomes a token of a transformer (FT-Transformer, Gorishniy et al. 2021).
+Ten measurements of a patient, and how far their diabetes progressed in the year after (Efron et al. 2004, section 2;
+442 patients, in scikit-learn). Each measurement becomes a token of a transformer (FT-Transformer, Gorishniy et al.
+2021).
 Source, column, encoder, model, term of the loss, evaluator and report section are the script's own, given to `main` as
 `kinds=`. Everything else is mmjax's: workers, resuming, meshes, checkpoints, reports, `plan`, and
 `load_run(workdir, kinds=KINDS)`.

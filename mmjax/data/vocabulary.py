@@ -38,7 +38,7 @@ def make_tokenizer(config: DataConfig, source: Records | None = None) -> Tokeniz
       written.
   """
   given = config.tokenizer.path
-  columns = run_columns(config)
+  columns = run_columns(config, source)
   has_answers = any(isinstance(column, Answer) for column in columns.values())
   written = [column for column in columns.values() if isinstance(column, TextColumn)]
   if given is not None and not has_answers:
