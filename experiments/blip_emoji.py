@@ -69,7 +69,7 @@ def mended(experiment: Any) -> Any:
 def mend(experiment: Any) -> None:
   """The noisy run's CapFilt, unless it has been done."""
   from mmjax.evaluate.capfilt import caption_and_filter
-  from mmjax.run import load_run
+  from mmjax.loading import load_run
 
   path = Path(experiment.data.captions_from).expanduser()
   if not path.exists():

@@ -178,7 +178,7 @@ def _run(command: str, experiment: Experiment, core: Any, kinds: tuple[type[Kind
   with started():  # slow imports (data, checkpoints, figures) are below, after the check of the options
     if command == "train":
       return _train(experiment, core, kinds)
-    from mmjax.run import load_run
+    from mmjax.loading import load_run
 
     run = load_run(experiment.run.workdir, kinds=kinds)
     return _evaluate(run) if command == "evaluate" else _report(run)
@@ -218,7 +218,7 @@ def _export(
   check_format(mine.to)
   with started():
     from mmjax.interop.export import export_run
-    from mmjax.run import load_run
+    from mmjax.loading import load_run
 
     folder = export_run(load_run(workdir, kinds=kinds), mine.to, mine.out)
   Console().print(f"exported: {folder}", highlight=False, soft_wrap=True)

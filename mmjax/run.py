@@ -13,17 +13,15 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, Int
 
 from mmjax.data.columns.base import Evaluating
-from mmjax.data.columns.fitting import load_columns
 from mmjax.data.features import run_columns
 from mmjax.data.lazy_rows import LazyRows
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import eval_transform
 from mmjax.errors import UserError
-from mmjax.experiment import Experiment, read_experiment
-from mmjax.kinds import Kind
+from mmjax.experiment import Experiment
 from mmjax.models.config import image_size
 from mmjax.nn.norm import normalize
-from mmjax.parallel.mesh import batch_sharding, batch_shards, make_mesh, put_rows, replicated
+from mmjax.parallel.mesh import batch_sharding, batch_shards, put_rows, replicated
 
 CONFIG, CHECKPOINTS, TOKENIZER, COLUMNS = "config.json", "checkpoints", "tokenizer", "columns.json"
 
@@ -143,32 +141,3 @@ def _embed(
 ) -> jax.Array:
   embeddings: Any = model.apply({"params": params}, rows, method=method)
   return jax.lax.with_sharding_constraint(normalize(embeddings), sharding)
-
-
-def load_run(workdir: str | Path, *, step: int | None = None, kinds: Sequence[type[Kind]] = ()) -> Run:
-  """Load a trained run from its workdir.
-
-  Args:
-    workdir: folder with config.json and checkpoints.
-    step: step of the checkpoint. None: the newest one.
-    kinds: the classes that the run's script defines, as in mmjax.cli.main.
-  Raises:
-    FileNotFoundError: the folder is not the workdir of a run.
-    mmjax.errors.CheckpointError: there is no checkpoint, or none of this step.
-    mmjax.errors.ConfigError: the configuration cannot be read, or it has a class that `kinds` lacks.
-  """
-  from mmjax.train.checkpoint import Checkpoints
-  from mmjax.train.setup import parameter_plan
-
-  workdir = Path(workdir).expanduser()
-  experiment = read_experiment(workdir / CONFIG, kinds=kinds)
-  # Shard the parameters over the devices of this machine. The mesh of the training may have been another one.
-  mesh = make_mesh(dataclasses.replace(experiment.parallel, data=1, fsdp=len(jax.devices()), model=1))
-  model, shapes, shardings = parameter_plan(experiment, mesh)
-  checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
-  params, step = checkpoints.restore_params(shapes, shardings, step)
-  checkpoints.close()
-  folder = workdir / TOKENIZER
-  texts = any(column.tokenizes for column in run_columns(experiment.data).values())
-  tokenizer = Tokenizer.load(folder) if texts or folder.exists() else None
-  return Run(experiment, workdir, model, params, tokenizer, mesh, step, load_columns(workdir / COLUMNS))

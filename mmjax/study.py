@@ -194,7 +194,7 @@ def _finished(experiment: Experiment) -> bool:
 
 def _evaluate(workdir: Path, kinds: tuple[type[Kind], ...]) -> None:
   from mmjax.evaluate import measure
-  from mmjax.run import load_run
+  from mmjax.loading import load_run
 
   measure(load_run(workdir, kinds=kinds))
 
@@ -202,7 +202,7 @@ def _evaluate(workdir: Path, kinds: tuple[type[Kind], ...]) -> None:
 def _report(study: Study, workdir: Path) -> None:
   """Write the report of a run that was evaluated."""
   from mmjax.evaluate import write_report
-  from mmjax.run import load_run
+  from mmjax.loading import load_run
 
   if (workdir.expanduser() / "results.json").exists():
     write_report(workdir, load_run(workdir, kinds=study.kinds))

@@ -13,7 +13,7 @@ from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluate import EvaluationConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.two_tower import TwoTowerConfig
-from mmjax.train.config import OptimizerConfig
+from mmjax.settings import OptimizerConfig
 from mmjax.train.setup import Training, prepare
 
 MODEL = TwoTowerConfig(

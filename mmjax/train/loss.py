@@ -17,13 +17,12 @@ from mmjax.objectives.terms.base import AVERAGE, BatchTerm, ExampleTerm, Forward
 from mmjax.parallel.mesh import BATCH_AXES
 from mmjax.parallel.microbatch import microbatch
 from mmjax.parallel.rules import match_rules
+from mmjax.train.parameters import BALANCE
 from mmjax.train.state import Params, TrainState
 from mmjax.types import Batch
 
 Metrics = dict[str, Array]
 Loss = Callable[[Params, TrainState, Batch, Array, Mapping[str, Params]], tuple[Float[Array, ""], tuple[Metrics, Any]]]
-BALANCE = "balance"
-"""Entry of the parameters with the learned log variances of the terms (uncertainty weighting)."""
 
 
 def make_loss(

@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from mmjax.errors import UserError
-from mmjax.train.config import NumericsConfig
+from mmjax.settings import NumericsConfig
 
 Action = Literal["apply", "log", "skip", "rollback", "stop"]
 

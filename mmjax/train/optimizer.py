@@ -9,7 +9,7 @@ import optax
 from mmjax.errors import ConfigError
 from mmjax.objectives.momentum import momentum_update
 from mmjax.parallel.rules import match_rules
-from mmjax.train.config import OptimizerConfig
+from mmjax.settings import OptimizerConfig
 from mmjax.train.schedule import make_schedule
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import optax
 
-from mmjax.train.config import Schedule
+from mmjax.settings import Schedule
 
 
 def make_schedule(kind: Schedule, *, peak: float, steps: int, warmup: int, cooldown: int) -> optax.Schedule:

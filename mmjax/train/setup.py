@@ -20,7 +20,7 @@ from mmjax.data.tokenizer import Tokenizer
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind, option_name
-from mmjax.models.config import image_size, init_params
+from mmjax.models.config import image_size
 from mmjax.models.protocols import missing
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.shared_space import tower_of
@@ -34,9 +34,9 @@ from mmjax.parallel.mesh import (
   parse_placement,
 )
 from mmjax.parallel.rules import Rules, match_rules, parameter_path
-from mmjax.train.loss import BALANCE
 from mmjax.train.numerics import no_losses
 from mmjax.train.optimizer import make_optimizer
+from mmjax.train.parameters import initial_params
 from mmjax.train.pretrained import pretrained_state
 from mmjax.train.state import Params, TrainState, init_state, state_shardings
 from mmjax.train.step import Step, make_step
@@ -97,7 +97,7 @@ def prepare(
   check_together(experiment, mesh)
   check_model(experiment)
   model = experiment.model.build()
-  params = jax.eval_shape(lambda: _params(experiment, model, jax.random.key(0)))
+  params = jax.eval_shape(lambda: initial_params(experiment, model, jax.random.key(0)))
   optimizer = make_optimizer(config, params, run.steps, core)
   check_moves(experiment, params)
   shapes = jax.eval_shape(lambda: _state(experiment, model, optimizer, run.seed))
@@ -219,21 +219,13 @@ def check_together(experiment: Experiment, mesh: Mesh) -> None:
 def parameter_plan(experiment: Experiment, mesh: Mesh) -> tuple[nn.Module, Params, Params]:
   """Make (model, shapes, shardings) of the parameters, without optimiser or objectives."""
   model = experiment.model.build()
-  shapes = jax.eval_shape(lambda: _params(experiment, model, jax.random.key(0)))
+  shapes = jax.eval_shape(lambda: initial_params(experiment, model, jax.random.key(0)))
   return model, shapes, parameter_shardings(placement_rules(experiment), shapes, mesh)
 
 
 def placement_rules(experiment: Experiment) -> Rules[Placement]:
   """Rules of the placement of parameters: those of the run, then those of all models."""
   return [(e, parse_placement(p)) for e, p in experiment.parallel.placement] + list(SHARDING_RULES)
-
-
-def _params(experiment: Experiment, model: nn.Module, key: jax.Array) -> Params:
-  """Make random parameters of the model and, if the terms are balanced by uncertainty, their log variances."""
-  params = init_params(model, key)
-  if experiment.balance == "fixed":
-    return params
-  return {**params, BALANCE: {term.name: jnp.zeros(()) for term in experiment.objectives}}
 
 
 def _memory(experiment: Experiment) -> Any:
@@ -245,7 +237,7 @@ def _memory(experiment: Experiment) -> Any:
 
 def _state(experiment: Experiment, model: nn.Module, optimizer: optax.GradientTransformation, seed: Any) -> TrainState:
   return init_state(
-    lambda key: _params(experiment, model, key),
+    lambda key: initial_params(experiment, model, key),
     optimizer,
     seed=seed,
     ema=experiment.optimizer.ema_decay > 0,

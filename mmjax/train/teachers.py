@@ -12,13 +12,16 @@ import jax
 from jax.sharding import Mesh
 
 from mmjax.errors import ConfigError
+from mmjax.experiment import Experiment, read_experiment
 from mmjax.kinds import Kind
 from mmjax.models.config import image_size, init_params
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.objectives.terms.base import AVERAGE, Term
 from mmjax.parallel.mesh import parameter_shardings
+from mmjax.train.checkpoint import Checkpoints
+from mmjax.train.parameters import initial_params
 
-_RUN = "config.json"
+_CONFIG, _CHECKPOINTS = "config.json", "checkpoints"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +31,16 @@ class Teachers:
   Attributes:
     modules: the linen modules.
     shapes, shardings: shapes and shardings of their parameters.
-    kinds: the classes that the script defines. They are needed to read the configurations of runs.
   """
 
   modules: Mapping[str, nn.Module] = MappingProxyType({})
   shapes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   shardings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  kinds: tuple[type[Kind], ...] = ()
 
   @functools.cached_property
   def params(self) -> dict[str, Any]:
     """Parameters of the teachers, on the devices. They are read from disk at the first access."""
-    return {path: jax.device_put(_params(path, self.kinds), self.shardings[path]) for path in self.modules}
+    return {path: _read(path, self.shapes[path], self.shardings[path]) for path in self.modules}
 
   @property
   def placed_shapes(self) -> dict[str, Any]:
@@ -64,35 +65,41 @@ def make_teachers(objectives: Sequence[Term], model: Any, mesh: Mesh, kinds: tup
   paths = list(dict.fromkeys(o.teacher for o in objectives if o.teacher not in (None, AVERAGE)))
   modules, shapes, shardings = {}, {}, {}
   for path in paths:
-    config = _config(path, kinds)
+    run = _run(path, kinds)
+    config = _published(path).config if run is None else run.model
     if image_size(config) != image_size(model):
       raise ConfigError(
         f"the teacher {path} takes images of {image_size(config)} pixels, the model of {image_size(model)}: both read "
         "the same batch, so make them equal"
       )
-    modules[path] = config.build()
-    shapes[path] = jax.eval_shape(functools.partial(init_params, modules[path]), jax.random.key(0))
+    module: Any = config.build()
+    fresh = functools.partial(init_params, module) if run is None else functools.partial(initial_params, run, module)
+    modules[path], shapes[path] = module, jax.eval_shape(fresh, jax.random.key(0))
     shardings[path] = parameter_shardings(list(SHARDING_RULES), shapes[path], mesh)
-  return Teachers(modules, shapes, shardings, kinds)
+  return Teachers(modules, shapes, shardings)
 
 
-def _config(path: str, kinds: tuple[type[Kind], ...]) -> Any:
+def _run(path: str, kinds: tuple[type[Kind], ...]) -> Experiment | None:
+  """Read the experiment of a teacher that is a run. None if the path is not the workdir of one."""
   folder = Path(path).expanduser()
-  if (folder / _RUN).is_file() and (folder / "checkpoints").is_dir():
-    from mmjax.experiment import read_experiment
-
-    return read_experiment(folder / _RUN, kinds=kinds).model
-  from mmjax.interop.source import open_source
-
-  return open_source(path).config
+  if not ((folder / _CONFIG).is_file() and (folder / _CHECKPOINTS).is_dir()):
+    return None
+  return read_experiment(folder / _CONFIG, kinds=kinds)
 
 
-def _params(path: str, kinds: tuple[type[Kind], ...]) -> Any:
+def _published(path: str) -> Any:
+  from mmjax.interop.source import open_source  # here, so that other runs need none of it
+
+  return open_source(path)
+
+
+def _read(path: str, shapes: Any, shardings: Any) -> Any:
   folder = Path(path).expanduser()
-  if (folder / _RUN).is_file() and (folder / "checkpoints").is_dir():
-    from mmjax.run import load_run
-
-    return load_run(folder, kinds=kinds).params
+  if (folder / _CONFIG).is_file() and (folder / _CHECKPOINTS).is_dir():
+    checkpoints = Checkpoints(folder / _CHECKPOINTS, read_only=True)
+    params, _ = checkpoints.restore_params(shapes, shardings)
+    checkpoints.close()
+    return params
   from mmjax.interop import load
 
-  return load(path)[1]
+  return jax.device_put(load(path)[1], shardings)

@@ -14,7 +14,7 @@ from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.objectives import Caption, Contrastive, Matching
 from mmjax.parallel.mesh import ParallelConfig, put_batch
-from mmjax.train.config import OptimizerConfig
+from mmjax.settings import OptimizerConfig
 from mmjax.train.setup import prepare
 from tests.models.decoders import BATCH, IMAGE, TEXT
 

@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from mmjax.errors import ConfigError
-from mmjax.train.optimizer import OptimizerConfig, make_optimizer, update_ema
+from mmjax.settings import OptimizerConfig
+from mmjax.train.optimizer import make_optimizer, update_ema
 
 PARAMS = {
   "image": {"kernel": jnp.full((3, 2), 2.0), "bias": jnp.full((2,), 2.0)},

@@ -45,7 +45,7 @@ from mmjax.objectives import (
   Unicl,
 )
 from mmjax.parallel.mesh import ParallelConfig, put_batch
-from mmjax.train.config import OptimizerConfig
+from mmjax.settings import OptimizerConfig
 from mmjax.train.setup import check_needs, prepare
 from tests.golden import values
 

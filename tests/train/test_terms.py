@@ -62,7 +62,7 @@ def test_a_term_moves_the_parameters_that_it_names_and_no_others():
 
 
 def test_an_expression_that_moves_nothing_is_named():
-  with pytest.raises(ConfigError, match="hinge_image_text moves 'imagge', which no parameter's path has"):
+  with pytest.raises(ConfigError, match="hinge_image_text moves 'imagge', which matches no parameter's path"):
     training(Contrastive(loss=Hinge(), moves=("imagge",)))
 
 
@@ -96,7 +96,7 @@ def test_sogclr_takes_the_number_of_examples_from_the_data():
   assert Sogclr().fitted(num_records=7).examples == 7 and Sogclr(examples=7).fitted(num_records=7).examples == 7
   with pytest.raises(ConfigError, match="was set to 8 examples, but the data has 7"):
     Sogclr(examples=8).fitted(num_records=7)
-  with pytest.raises(ConfigError, match="keeps a number per training example"):
+  with pytest.raises(ConfigError, match="keeps a value per training example"):
     training(Sogclr())
   with pytest.raises(ValueError, match="shares in"):
     Sogclr(gamma=((0, 0.0),))

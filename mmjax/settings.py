@@ -1,6 +1,7 @@
-"""Settings --optimizer.* and --numerics.*."""
+"""Settings of a run that belong to no model, data or evaluator: optimiser, numerics, schedule, pretrained weights."""
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 Algorithm = Literal["adam", "lion", "adafactor", "muon", "momentum"]
@@ -76,3 +77,48 @@ class NumericsConfig:
     for name, least in (("spike_window", 2), ("max_skips", 1), ("max_rollbacks", 1)):
       if getattr(self, name) < least:
         raise ValueError(f"numerics.{name} is {getattr(self, name)}: it must be at least {least}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """Steps, batch size, seed, logging and the workdir."""
+
+  workdir: Path = Path("runs/experiment")
+  """Folder for all files of the run: configuration, metrics, checkpoints, results and report."""
+  steps: int = 1000
+  """Optimiser steps."""
+  batch_size: int = 256
+  """Examples per step, summed over all devices and processes."""
+  seed: int = 0
+  """Seed of data order, augmentation, initialisation and dropout."""
+  resume: bool = True
+  """Resume from the newest checkpoint in the workdir. With --run.no-resume, a workdir with a checkpoint is an error."""
+  log_every: int = 10
+  """Steps between log lines in metrics.jsonl."""
+  save_every: int = 500
+  """Steps between checkpoints. Checkpoints are also saved after the last step, at evaluations and on Ctrl-C."""
+  keep_last: int = 2
+  """Number of newest checkpoints to keep. The best one by evaluation.best_metric is kept as well."""
+  tensorboard: bool = True
+  """Write TensorBoard event files to WORKDIR/tensorboard."""
+  wandb_project: str | None = None
+  """Weights & Biases project to log to (pip install 'mmjax[wandb]'). None: no logging there."""
+
+  def __post_init__(self):
+    for name in ("steps", "batch_size", "log_every", "save_every", "keep_last"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"run.{name} is {getattr(self, name)}: it must be at least 1")
+    if self.seed < 0:
+      raise ValueError(f"run.seed is {self.seed}: it must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedConfig:
+  """Published weights to initialise from, instead of random ones."""
+
+  path: str | None = None
+  """Folder or file that mmjax.interop.load reads (transformers, open_clip, big_vision, ...). None: random weights."""
+  into: Literal["", "image", "text"] = ""
+  """Tower to initialise. Empty: the whole model."""
+  take: tuple[str, ...] = (".*",)
+  """Regular expressions of the parameter paths to load. Other parameters are initialised at random."""
