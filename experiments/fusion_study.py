@@ -33,7 +33,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mmjax.data import Column, DataConfig, DigitsWords, Source
-from mmjax.evaluate import EvaluationConfig, Evaluator, make_result, over_rows
+from mmjax.evaluate import Evaluator, Table, make_result, over_rows
+from mmjax.evaluators import EvaluationConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.files import write_atomically
 from mmjax.fusion import FusionConfig, FusionKind
@@ -86,7 +87,11 @@ class Truths(Evaluator):
     ]
     write_atomically(run.workdir / "said.json", json.dumps(said) + "\n")
     found = {"accuracy": float((yes == pairs["answer"]).mean())}, {"accuracy": 0.5}
-    return [make_result(run, "digits_words", "vqa", "digits and words, unseen pictures", yes, found, table="answers")]
+    return [
+      make_result(
+        run, "digits_words", "vqa", "digits and words, unseen pictures", yes, found, table=Table("accuracy", "Accuracy")
+      )
+    ]
 
 
 def answers(model, batch):

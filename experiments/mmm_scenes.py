@@ -23,7 +23,7 @@ from typing import Any
 
 from mmjax.data import COLOURS, AugmentationConfig, DataConfig, Scenes, TokenizerConfig
 from mmjax.encoders import ViTConfig, bert_config
-from mmjax.evaluate import EvaluationConfig
+from mmjax.evaluators import EvaluationConfig, HiddenWords, built_in
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models import FlavaConfig
 from mmjax.objectives import MaskedBoth, MaskedWords
@@ -48,7 +48,7 @@ EXPERIMENT = Experiment(
   ),
   objectives=(MaskedBoth(rate=0.15, word_rate=0.4),),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01),
-  evaluation=EvaluationConfig(masked_words=tuple(COLOURS)),
+  evaluation=EvaluationConfig(evaluators=built_in() | {"hidden_words": HiddenWords(masked_words=tuple(COLOURS))}),
   run=RunConfig(workdir=Path("runs/mmm_scenes"), steps=1600, batch_size=64),
 )
 

@@ -7,8 +7,13 @@ Source, column, encoder, model, term of the loss, evaluator and report section a
 `kinds=`. Everything else is mmjax's: workers, resuming, meshes, checkpoints, reports, `plan`, and
 `load_run(workdir, kinds=KINDS)`.
 
-R^2 on 110 held-out patients is the share of the variance that is explained; guessing the mean scores 0. The control,
-`--data.source.shuffled True`, trains on the outcomes of other patients.
+R^2 on 110 held-out patients is the share of the variance that is explained. Guessing the mean scores 0. Found on
+2026-11-29 with seeds 0, 1 and 2 (5 seconds a run):
+
+    this model                                          .410   .383   .407    linear regression .377
+    trained on others' outcomes (the control)          -.049  -.066  -.066
+
+The control is `--data.source.shuffled`. More steps overfit: after 200 with two blocks R^2 is below 0.
 """
 
 import dataclasses
@@ -21,7 +26,8 @@ import numpy as np
 from mmjax.cli import main
 from mmjax.data import Column, DataConfig, Source
 from mmjax.encoders import TowerConfig
-from mmjax.evaluate import EvaluationConfig, Evaluator, Table, batches, make_result, over_batches, validation_examples
+from mmjax.evaluate import Evaluator, Table, batches, make_result, over_batches, validation_examples
+from mmjax.evaluators import EvaluationConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models import ModelConfig
 from mmjax.nn import Dense, Transformer, TransformerConfig
@@ -118,7 +124,7 @@ class TableTransformer(nn.Module):
 class RegressorConfig(ModelConfig):
   """A tower for tables, and a number that is predicted from it."""
 
-  table: TableConfig = TableConfig(width=32, depth=2, num_heads=4)
+  table: TableConfig = TableConfig(width=32, depth=1, num_heads=4)
   """The tower."""
 
   def example(self, batch_size):
@@ -203,9 +209,9 @@ EXPERIMENT = Experiment(
   data=DataConfig(source=Patients()),
   model=RegressorConfig(),
   objectives=(SquaredError(),),
-  optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20, weight_decay=0.1, ema_decay=0.95),
+  optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=20, weight_decay=0.1, ema_decay=0.95),
   evaluation=EvaluationConfig(evaluators={"explained": Explained()}),
-  run=RunConfig(workdir=Path("runs/own_modality"), steps=200, batch_size=64),
+  run=RunConfig(workdir=Path("runs/own_modality"), steps=100, batch_size=64),
 )
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 A class that a script defines is not listed here. Pass it to `mmjax.cli.main` and `mmjax.load_run` as `kinds=(Mine,)`.
 """
 
+from mmjax import evaluators
+from mmjax.data.columns import text
+from mmjax.data.columns.label import Label
+from mmjax.data.columns.picture import Picture
 from mmjax.data.sources.coco import Coco
 from mmjax.data.sources.easy_vqa import EasyVqa
 from mmjax.data.sources.emoji import Emoji
@@ -25,6 +29,8 @@ from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
+from mmjax.models.pair import PairConfig
+from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.models.vilt import ViltConfig
 from mmjax.models.vqa import VqaConfig
@@ -54,12 +60,20 @@ KINDS: tuple[type[Kind], ...] = (
   Coco,
   Vqav2,
   Flickr30k,
+  # columns
+  Picture,
+  text.Answer,
+  text.Caption,
+  text.Question,
+  text.SentencePair,
+  Label,
   # towers
   ViTConfig,
   ResNetConfig,
   TextConfig,
   # models
   TwoTowerConfig,
+  SharedSpaceConfig,
   AlbefConfig,
   BertConfig,
   BlipConfig,
@@ -69,6 +83,7 @@ KINDS: tuple[type[Kind], ...] = (
   FlavaConfig,
   GptConfig,
   OpenClipCocaConfig,
+  PairConfig,
   ViltConfig,
   VqaConfig,
   # terms of the loss
@@ -96,4 +111,18 @@ KINDS: tuple[type[Kind], ...] = (
   Supcon,
   Triplet,
   Unicl,
+  # evaluators
+  evaluators.AnswerAccuracy,
+  evaluators.CaptionNoise,
+  evaluators.EmojiSuite,
+  evaluators.HiddenPatches,
+  evaluators.HiddenWords,
+  evaluators.ImageTextRetrieval,
+  evaluators.LanguageModelling,
+  evaluators.MatchedPairs,
+  evaluators.NextSentenceAccuracy,
+  evaluators.RelevantPixels,
+  evaluators.WordAttention,
+  evaluators.WrittenAnswers,
+  evaluators.WrittenCaptions,
 )

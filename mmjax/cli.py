@@ -1,5 +1,7 @@
 """Command line of experiment scripts: train, evaluate, report, export, plan."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import errno
@@ -10,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import tyro
 from rich.console import Console
@@ -23,6 +25,9 @@ from mmjax.experiment import Experiment
 from mmjax.interop.formats import check_format
 from mmjax.kinds import Kind, check
 from mmjax.plan.compilers import WORKER
+
+if TYPE_CHECKING:
+  from mmjax.run import Run
 
 _LONGEST_OPTION = 1000
 """In characters. No option has a tenth of this length."""
@@ -225,10 +230,11 @@ def _export(
   return 0
 
 
-def _evaluate(run: Any) -> int:
+def _evaluate(run: Run) -> int:
   import jax
 
-  from mmjax.evaluate import measure, print_table
+  from mmjax.evaluate import measure
+  from mmjax.report import print_table
 
   results = measure(run)
   if jax.process_index() == 0:
@@ -236,10 +242,10 @@ def _evaluate(run: Any) -> int:
   return 0
 
 
-def _report(run: Any) -> int:
+def _report(run: Run) -> int:
   import jax
 
-  from mmjax.evaluate import write_report
+  from mmjax.report import write_report
 
   path = write_report(run.workdir, run)
   Console(quiet=jax.process_index() != 0).print(f"report: {path}", highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from mmjax.catalogue import KINDS
 from mmjax.configs import converter, to_json
 from mmjax.data.config import DataConfig
 from mmjax.errors import ConfigError
-from mmjax.evaluate.config import EvaluationConfig
+from mmjax.evaluators.config import EvaluationConfig
 from mmjax.kinds import Kind, check
 from mmjax.models.config import ModelConfig
 from mmjax.models.two_tower import TwoTowerConfig

@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from mmjax.data.columns.base import Evaluating
 from mmjax.data.features import run_columns
 from mmjax.data.lazy_rows import LazyRows
-from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import eval_transform
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
@@ -46,7 +45,7 @@ class Run:
   workdir: Path
   model: nn.Module
   params: Any
-  tokenizer: Tokenizer | None
+  tokenizer: Any  # a Tokenizer, or None
   mesh: Mesh
   step: int
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)

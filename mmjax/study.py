@@ -122,7 +122,7 @@ def _folder(name: str) -> str:
 
 
 def _run(study: Study, command: str, experiment: Experiment) -> int:
-  from mmjax.evaluate.comparison import write_comparison
+  from mmjax.report import write_comparison
 
   runs = members(study, experiment)
   programs = _shared_programs() if study.seeds > 1 else None
@@ -159,7 +159,8 @@ def _train(study: Study, member: Member, programs: Callable[..., Any] | None) ->
   """Train and evaluate one run. Does nothing if it is finished and evaluated."""
   import jax
 
-  from mmjax.evaluate import measure, write_report
+  from mmjax.evaluate import measure
+  from mmjax.report import write_report
   from mmjax.train.loop import train
 
   experiment = member.experiment
@@ -201,8 +202,8 @@ def _evaluate(workdir: Path, kinds: tuple[type[Kind], ...]) -> None:
 
 def _report(study: Study, workdir: Path) -> None:
   """Write the report of a run that was evaluated."""
-  from mmjax.evaluate import write_report
   from mmjax.loading import load_run
+  from mmjax.report import write_report
 
   if (workdir.expanduser() / "results.json").exists():
     write_report(workdir, load_run(workdir, kinds=study.kinds))

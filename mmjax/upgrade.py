@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from mmjax.configs import to_json
+from mmjax.evaluate.results import MEAN_RECALL
+from mmjax.evaluators.config import EvaluationConfig
 from mmjax.kinds import TAG
 
 
@@ -43,6 +46,8 @@ def upgraded(fields: Any) -> Any:
     new["model"] = upgraded_model(_tagged(new["model"], "system", "TwoTowerConfig"))
   if isinstance(new.get("objectives"), list):
     new["objectives"] = [_term(term) for term in new["objectives"]]
+  if isinstance(new.get("evaluation"), dict) and "evaluators" not in new["evaluation"]:
+    new["evaluation"] = _evaluation(new["evaluation"])
   return new
 
 
@@ -71,6 +76,30 @@ def _data(fields: dict[str, Any]) -> dict[str, Any]:
   old = {name for names in _SOURCES.values() for name in names}.union(_NESTED)
   rest = {name: value for name, value in fields.items() if name not in old}
   return rest | {"source": {TAG: source, **settings}}
+
+
+_MOVED = {
+  "templates": "emoji",
+  "min_class_size": "emoji",
+  "rerank": "matching",
+  "beams": "captions",
+  "java_metrics": "captions",
+  "masked_words": "hidden_words",
+  "attention_layer": "attention",
+}
+"""The evaluator that has what was a setting of all evaluation."""
+
+
+def _evaluation(fields: dict[str, Any]) -> dict[str, Any]:
+  """Evaluation as before evaluators were objects: all of them, with the settings that it had."""
+  evaluators = to_json(EvaluationConfig())["evaluators"]
+  for setting, name in _MOVED.items():
+    if setting in fields:
+      evaluators[name][setting] = fields[setting]
+  kept = {name: value for name, value in fields.items() if name not in _MOVED}
+  if kept.get("best_metric") == MEAN_RECALL:  # the default, also of runs that have no recall
+    del kept["best_metric"]
+  return {**kept, "evaluators": evaluators}
 
 
 def _term(fields: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from mmjax.data import DataConfig, Emoji, TokenizerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
-from mmjax.evaluate import EvaluationConfig
+from mmjax.evaluators import EvaluationConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.settings import OptimizerConfig

@@ -1,34 +1,41 @@
-"""Measuring what a run has learnt, and showing it."""
+"""Measures a trained model: the base of evaluators, their results, and the metrics that they are made of."""
 
 from typing import TYPE_CHECKING
 
 from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
-  from mmjax.evaluate.config import EvaluationConfig
-  from mmjax.evaluate.report import write_report
-  from mmjax.evaluate.results import Result, flatten
+  from mmjax.evaluate.evaluator import Evaluator, Shared
+  from mmjax.evaluate.examples import batches, validation_examples
+  from mmjax.evaluate.forward import over_batches, over_rows
+  from mmjax.evaluate.results import Result, Table, flatten
   from mmjax.evaluate.suite import evaluate, measure, write_results
-  from mmjax.evaluate.table import print_table
+  from mmjax.evaluate.task import make_result
 else:
   __getattr__, __dir__ = lazy_names(
     __name__,
     {
-      "config": ["EvaluationConfig"],
-      "report": ["write_report"],
-      "results": ["Result", "flatten"],
+      "evaluator": ["Evaluator", "Shared"],
+      "examples": ["batches", "validation_examples"],
+      "forward": ["over_batches", "over_rows"],
+      "results": ["Result", "Table", "flatten"],
       "suite": ["evaluate", "measure", "write_results"],
-      "table": ["print_table"],
+      "task": ["make_result"],
     },
   )
 
 __all__ = [
-  "EvaluationConfig",
+  "Evaluator",
   "Result",
+  "Shared",
+  "Table",
+  "batches",
   "evaluate",
   "flatten",
+  "make_result",
   "measure",
-  "print_table",
-  "write_report",
+  "over_batches",
+  "over_rows",
+  "validation_examples",
   "write_results",
 ]

@@ -69,6 +69,11 @@ def answer_ranks(logits: Float[np.ndarray, "n answers"], truth: Int[np.ndarray, 
   return ranks(logits, truth[:, None] == np.arange(logits.shape[1])[None], tie=TIE)
 
 
+def ranking_names(candidates: int) -> list[str]:
+  """The names of the metrics of `ranking`."""
+  return ["answer_mrr"] + (["answer_recall@5"] if candidates > 5 else [])
+
+
 def ranking(rank: Int[np.ndarray, " n"], candidates: int) -> tuple[dict[str, float], dict[str, float]]:
   """(metrics, chance) of ranking candidate answers: their mean reciprocal rank, and the share in the first five."""
   places = 1 + np.arange(candidates)

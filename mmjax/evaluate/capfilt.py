@@ -1,10 +1,12 @@
 """BLIP's CapFilt: a model writes a caption for every training picture, and filters these and the ones it had."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,10 +15,13 @@ from rich.progress import track
 from mmjax.data import make_source
 from mmjax.data.recaption import write_captions
 from mmjax.data.records import PRIMARY
-from mmjax.evaluate import written
 from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.pairs import Pairs
 from mmjax.evaluate.pictures import Pictures
+from mmjax.evaluators.captions import caption_writer
+
+if TYPE_CHECKING:
+  from mmjax.run import Run
 
 _AT_ONCE = 512  # records whose encoded pictures and texts are held in memory
 
@@ -40,7 +45,7 @@ class Filtered:
   written_kept: int = 0
 
 
-def caption_and_filter(run: Any, path: str | Path, *, threshold: float = 0.0) -> Filtered:
+def caption_and_filter(run: Run, path: str | Path, *, threshold: float = 0.0) -> Filtered:
   """Writes the file for --data.captions-from: what a run's match head keeps of given and written captions.
 
   Li et al. 2022 (BLIP), section 3.3. Every caption of any kind is kept or dropped by itself; the written one is added
@@ -67,10 +72,10 @@ def caption_and_filter(run: Any, path: str | Path, *, threshold: float = 0.0) ->
 
 
 def _filtered(
-  run: Any, records: Sequence[Any], threshold: float
+  run: Run, records: Sequence[Any], threshold: float
 ) -> Iterator[tuple[Mapping[str, Sequence[str]], Counter[str]]]:
   """For every record (the captions to keep, by kind; how many there were and are, by Filtered's names)."""
-  new = written.write_captions(run, Pictures(records, run.experiment.data))
+  new = caption_writer(run).write(run, Pictures(records, run.experiment.data))
   candidates = [_candidates(record["captions"], text) for record, text in zip(records, new, strict=True)]
   logits = _match(run, records, candidates)
   for record, proposed, scores in zip(records, candidates, logits, strict=True):
@@ -92,7 +97,7 @@ def _candidates(captions: Mapping[str, Sequence[str]], new: str) -> list[tuple[s
 
 
 def _match(
-  run: Any, records: Sequence[Any], candidates: Sequence[Sequence[tuple[str, str]]]
+  run: Run, records: Sequence[Any], candidates: Sequence[Sequence[tuple[str, str]]]
 ) -> list[Float[np.ndarray, " candidates"]]:
   """The match logit of each record's picture with each of its candidates."""
   shown = [

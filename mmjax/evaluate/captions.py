@@ -9,6 +9,8 @@ from mmjax.evaluate.results import Metrics
 
 Words = Sequence[str]
 _WORD = re.compile(r"\w+(?:[-'.]\w+)*")
+CAPTION_SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider")
+"""The names of the metrics of `caption_scores`."""
 _BETA = 1.2  # of ROUGE-L's F score, in the COCO evaluation
 
 

@@ -20,13 +20,19 @@ def java_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) ->
 
   truth, written = tokenized(captions, references)
   scores: Metrics = {"meteor": float(Meteor().compute_score(truth, written)[0])}
-  spice = Path(str(importlib.util.find_spec("pycocoevalcap.spice.spice").origin)).parent / "lib"  # type: ignore[union-attr]
-  absent = [name for name in _MODELS if not (spice / name).exists()]
+  folder, absent = _absent()
   if absent:
-    return scores, {"spice": f"{' and '.join(absent)} of Stanford CoreNLP 3.6.0 must be put into {spice}"}
+    return scores, {"spice": f"{' and '.join(absent)} of Stanford CoreNLP 3.6.0 must be put into {folder}"}
   from pycocoevalcap.spice.spice import Spice
 
   return scores | {"spice": float(Spice().compute_score(truth, written)[0])}, {}
+
+
+def java_metrics() -> tuple[str, ...]:
+  """The names of the metrics that `java_scores` can compute here."""
+  if _unavailable():
+    return ()
+  return ("meteor",) if _absent()[1] else ("meteor", "spice")
 
 
 def tokenized(
@@ -38,6 +44,12 @@ def tokenized(
   tokenize = PTBTokenizer().tokenize
   truth = {n: [{"caption": text} for text in many] for n, many in enumerate(references)}
   return tokenize(truth), tokenize({n: [{"caption": text}] for n, text in enumerate(captions)})
+
+
+def _absent() -> tuple[Path, list[str]]:
+  """The folder of SPICE's models, and those that are not there."""
+  folder = Path(str(importlib.util.find_spec("pycocoevalcap.spice.spice").origin)).parent / "lib"  # type: ignore[union-attr]
+  return folder, [name for name in _MODELS if not (folder / name).exists()]
 
 
 def _unavailable() -> str | None:

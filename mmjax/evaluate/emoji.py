@@ -1,12 +1,13 @@
-"""The emoji suite: an artist never seen, concepts never seen, and classes nobody named in training.
+"""The emoji that are evaluated: an artist never seen, concepts never seen, and classes nobody named in training.
 
 Skin tones are left out everywhere, flags wherever vendors are compared (their colours alone find them).
 """
 
+from __future__ import annotations
+
 import functools
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,37 +20,51 @@ from mmjax.data.sources.emoji import is_flag
 from mmjax.data.splits import is_held_out
 from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.pictures import Pictures, raw_pixel_floor
-from mmjax.evaluate.results import Metrics, Result
-from mmjax.evaluate.retrieval import Embedded, image_retrieval, image_text_retrieval
-from mmjax.evaluate.task import Task
-from mmjax.evaluate.zero_shot import class_embeddings, mean_embeddings, zero_shot
+from mmjax.evaluate.results import Metrics
+from mmjax.evaluate.retrieval import Embedded
+
+if TYPE_CHECKING:
+  from mmjax.run import Run
 
 ARTISTS = {"noto": "Noto", "twemoji": "Twemoji", "openmoji": "OpenMoji"}
-_PUBLISHED = "0.201 R@1 in the published measurement, with another drawing of Noto"
 
 
-class Emoji:
-  """Every base emoji but flags, by every artist, in the same order, each embedded once."""
+class EmojiRecords:
+  """Every base emoji but flags, by every artist, in the same order; and the flags of one artist.
 
-  def __init__(self, run: Any):
-    data = run.experiment.data
-    source = data.source
-    self.records = base_records(data.dir, source.limit, source.groups)
-    self.images = {
-      vendor: Embedded(run.encode_image(Pictures(records, data)), self.concepts)
-      for vendor, records in self.records.items()
-    }
-    self.flags = [r for r in _read(data.dir, source.limit, source.groups) if r["vendor"] == VENDORS[0] and is_flag(r)]
-    names = [record["captions"]["name"][0] for record in [*self.first, *self.flags]]
-    rows = run.encode_text(names)
-    self.texts, self.flag_rows = Embedded(rows[: len(self.first)], self.concepts), rows[len(self.first) :]
-    self.seen = tuple(vendor for vendor in VENDORS if vendor in source.vendors)
-    self.unseen = tuple(vendor for vendor in VENDORS if vendor not in source.vendors)
+  Attributes:
+    records: by artist.
+    flags: of the first artist.
+    seen, unseen: the artists that were trained on, and the others.
+  """
+
+  def __init__(self, data: DataConfig):
+    self.records = base_records(data.dir, emoji_of(data).limit, emoji_of(data).groups)
+    self.flags = [
+      r
+      for r in _read(data.dir, emoji_of(data).limit, emoji_of(data).groups)
+      if r["vendor"] == VENDORS[0] and is_flag(r)
+    ]
+    self.seen = tuple(vendor for vendor in VENDORS if vendor in emoji_of(data).vendors)
+    self.unseen = tuple(vendor for vendor in VENDORS if vendor not in emoji_of(data).vendors)
 
   @property
   def first(self) -> list[Any]:
     """The records of any one artist; but for the picture they are alike."""
     return self.records[VENDORS[0]]
+
+  @property
+  def tested(self) -> tuple[str, ...]:
+    """The artists whose images are queries: those that were not trained on, or the last one."""
+    return self.unseen or VENDORS[-1:]
+
+  def targets(self, vendor: str) -> tuple[str, ...]:
+    """The artists among whose images those of `vendor` are looked for."""
+    return tuple(other for other in self.seen if other != vendor)
+
+  def title(self, vendor: str) -> str:
+    """The artist's name, with whether it was trained on."""
+    return ARTISTS[vendor] + (" (unseen)" if vendor in self.unseen else " (seen)")
 
   @functools.cached_property
   def concepts(self) -> np.ndarray:
@@ -58,6 +73,21 @@ class Emoji:
   @functools.cached_property
   def held_out(self) -> np.ndarray:
     return np.array([is_held_out(record["concept_group"]) for record in self.first], bool)
+
+
+class Emoji(EmojiRecords):
+  """The same, each image and name embedded once."""
+
+  def __init__(self, run: Run):
+    data = run.experiment.data
+    super().__init__(data)
+    self.images = {
+      vendor: Embedded(run.encode_image(Pictures(records, data)), self.concepts)
+      for vendor, records in self.records.items()
+    }
+    self.captions = [record["captions"]["name"][0] for record in self.first]
+    rows = run.encode_text([*self.captions, *(record["captions"]["name"][0] for record in self.flags)])
+    self.texts, self.flag_rows = Embedded(rows[: len(self.first)], self.concepts), rows[len(self.first) :]
 
 
 def base_records(directory: str, limit: int | None, groups: tuple[str, ...] = ()) -> dict[str, list[Any]]:
@@ -76,91 +106,25 @@ def _read(directory: str, limit: int | None, groups: tuple[str, ...]) -> list[An
   return source.open("all", Reading(directory)).records
 
 
-def run(run: Any) -> list[Result]:
-  """All emoji tasks of a Run."""
-  emoji, task = Emoji(run), Task(run)
-  settings = run.experiment.evaluation
-  return [
-    *vendor_hold_out(emoji, task, run.experiment.data),
-    *concept_hold_out(emoji, task),
-    *zero_shot_classes(emoji, task, run.encode_text, settings.templates, settings.min_class_size),
-  ]
+def emoji_of(data: DataConfig) -> emoji_source.Emoji:
+  """The settings of the emoji that a run reads."""
+  assert isinstance(data.source, emoji_source.Emoji)
+  return data.source
 
 
-def examples(run: Any) -> Examples:
+def shown_vendor(data: DataConfig) -> str:
+  """An artist that was not trained on, or the last one."""
+  return (*(v for v in VENDORS if v not in emoji_of(data).vendors), VENDORS[-1])[0]
+
+
+def examples(run: Run) -> Examples:
   """The pictures and English names of one artist: one that was not trained on, if there is one."""
-  data, source = run.experiment.data, run.experiment.data.source
-  vendor = (*(v for v in VENDORS if v not in source.vendors), VENDORS[-1])[0]
-  title = ARTISTS[vendor] + (" (seen)" if vendor in source.vendors else " (unseen)")
-  return Examples(f"emoji_{vendor}", title, base_records(data.dir, source.limit, source.groups)[vendor], IMAGE_TEXT)
-
-
-def vendor_hold_out(emoji: Emoji, task: Task, data: DataConfig) -> Iterator[Result]:
-  """Pictures by an artist that was not trained on: to the artists that were, and from and to text."""
-  for vendor in emoji.unseen or VENDORS[-1:]:
-    name = ARTISTS[vendor] + (" (unseen)" if vendor in emoji.unseen else " (seen)")
-    images = emoji.images[vendor]
-    for target in (other for other in emoji.seen if other != vendor):
-      floor, how = vendor_floor(data, vendor, target)
-      more = {"floor": floor, "floor_is": f"{how} ({_PUBLISHED})" if target == "twemoji" else how}
-      found = image_retrieval(images, emoji.images[target])
-      gallery = len(emoji.images[target])
-      yield task.result(
-        f"emoji_{vendor}_to_{target}", "image_retrieval", f"{name} to {ARTISTS[target]}", images, found,
-        gallery=gallery, **more,
-      )  # fmt: skip
-    found = image_text_retrieval(images, emoji.texts)
-    title = f"{name} and names"
-    yield task.result(f"emoji_{vendor}", "zeroshot_retrieval", title, images, found, gallery=len(images))
-    found = image_text_retrieval(images.shuffled(), emoji.texts)
-    yield task.result(
-      f"emoji_{vendor}_shuffled", "zeroshot_retrieval", f"Control: {title} shuffled", images, found,
-      gallery=len(images), control=True,
-    )  # fmt: skip
-
-
-def concept_hold_out(emoji: Emoji, task: Task) -> Iterator[Result]:
-  """Pictures and names of concepts that no artist showed in training, one artist at a time."""
-  texts = emoji.texts[emoji.held_out]
-  for vendor in VENDORS if len(texts) else ():
-    images = emoji.images[vendor][emoji.held_out]
-    title = f"Held-out concepts, {ARTISTS[vendor]}"
-    found = image_text_retrieval(images, texts)
-    yield task.result(f"emoji_heldout_{vendor}", "zeroshot_retrieval", title, images, found, gallery=len(images))
-
-
-def zero_shot_classes(
-  emoji: Emoji, task: Task, encode_text: Any, templates: tuple[str, ...], min_class_size: int
-) -> Iterator[Result]:
-  """Groups and subgroups of the held-out concepts, all artists together.
-
-  A class is told by its name in the templates, and ("members") by the names of its emoji in training.
-  """
-  records = [*emoji.first, *emoji.flags]  # flags are never held out, but one may be taken for one
-  rows = np.concatenate([emoji.texts.rows, emoji.flag_rows])
-  held_out = np.pad(emoji.held_out, (0, len(emoji.flags)))
-  for field in ("group", "subgroup"):
-    sizes = Counter(record[field] for record in records)
-    classes = sorted(name for name, size in sizes.items() if field == "group" or size >= min_class_size)
-    labels = np.array([classes.index(r[field]) if r[field] in classes else -1 for r in records])
-    tested, known = held_out & (labels >= 0), ~held_out & (labels >= 0)
-    if len(classes) < 2 or not tested.any():
-      continue
-    images = np.concatenate([emoji.images[vendor].rows[tested[: len(emoji.first)]] for vendor in VENDORS])
-    truth = np.tile(labels[tested], len(VENDORS))
-    named = class_embeddings(encode_text, [readable(name) for name in classes], templates)
-    members = mean_embeddings(rows[known], labels[known], len(classes))
-    for how, prompts in (("name", named), ("members", members)):
-      found = zero_shot(images, truth, prompts)
-      title = f"Held-out {field}s ({len(classes)}), by {'name' if how == 'name' else 'names of members'}"
-      yield task.result(
-        f"emoji_{field}s_by_{how}", "zeroshot_classification", title, images, found, classes=len(classes)
-      )
-
-
-def readable(slug: str) -> str:
-  """ "face-smiling" -> "face smiling"."""
-  return slug.replace("-", " ")
+  data = run.experiment.data
+  vendor = shown_vendor(data)
+  title = ARTISTS[vendor] + (" (seen)" if vendor in emoji_of(data).vendors else " (unseen)")
+  return Examples(
+    f"emoji_{vendor}", title, base_records(data.dir, emoji_of(data).limit, emoji_of(data).groups)[vendor], IMAGE_TEXT
+  )
 
 
 def vendor_floor(data: DataConfig, query: str, target: str) -> tuple[Metrics, str]:

@@ -1,17 +1,22 @@
 """The records that evaluators show to a model, and their batches."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmjax.data import evaluation_batches, make_source
 from mmjax.data.config import DataConfig
-from mmjax.data.features import source_features
-from mmjax.data.transforms import eval_transform
+from mmjax.data.sources.base import columns_of_features
+from mmjax.evaluate.traits import data_name, entries, has_emoji
 from mmjax.models.config import image_size
+
+if TYPE_CHECKING:
+  from mmjax.evaluate.evaluator import Shared
+  from mmjax.run import Run
 
 _LEARNT_FROM = 20_000  # training records that priors are learnt from, at most
 
@@ -23,8 +28,8 @@ class Examples:
   Attributes:
     name: of the data set, in results.
     title: for people.
-    records: what is shown.
-    features: what a batch of them holds.
+    records: the examples.
+    features: names of the arrays of a batch of them.
   """
 
   name: str
@@ -39,27 +44,64 @@ class Examples:
     return self.records[index]
 
 
-def validation_examples(run: Any) -> Examples:
+def shown_examples(run: Run, shared: Shared) -> Examples:
+  """The examples that evaluators show to a model: of the emoji one artist's, of other data the validation split."""
+
+  def compute() -> Examples:
+    if has_emoji(run.experiment.data):
+      from mmjax.evaluate.emoji import examples
+
+      return examples(run)
+    return validation_examples(run)
+
+  return shared.once("examples", compute)
+
+
+def shown_name(data: DataConfig) -> str:
+  """The name of the examples that `shown_examples` gives for this data."""
+  if has_emoji(data):
+    from mmjax.evaluate.emoji import shown_vendor
+
+    return f"emoji_{shown_vendor(data)}"
+  return data_name(data)
+
+
+def validation_examples(run: Run) -> Examples:
   """The validation split of a run's data: at most evaluation.max_examples records, evenly spread over it."""
-  data = run.experiment.data
-  source = make_source(data, "validation")
-  name = data.source.title
+  from mmjax.data import make_source  # decodes images: imported by what reads data, not by what is configured
+
+  source, name = make_source(run.experiment.data, "validation"), data_name(run.experiment.data)
   records = [source[place] for place in spread(len(source), run.experiment.evaluation.max_examples)]
-  return Examples(name, f"{name}, validation", records, source_features(source))
+  features = tuple(getattr(source, "features", entries(run.experiment.data)))
+  return Examples(name, f"{name}, validation", records, features)
 
 
 @functools.lru_cache(maxsize=2)
 def training_questions(data: DataConfig) -> tuple[list[str], list[list[str]]]:
   """(questions, everybody's answers) of the training split, or of an even sample of it."""
+  from mmjax.data import make_source
+
   source = make_source(data, "train")
   records = [source[place] for place in spread(len(source), _LEARNT_FROM)]
   return [record["question"] for record in records], [list(record["answers"]) for record in records]
 
 
-def batches(run: Any, examples: Examples) -> Iterator[dict[str, np.ndarray]]:
+def batches(run: Run, examples: Examples) -> Iterator[dict[str, np.ndarray]]:
   """Evaluation batches, as many rows in each as evaluation.batch_size says and the devices divide."""
-  transform = eval_transform(run.experiment.data, image_size(run.experiment.model) or 1)
-  return evaluation_batches(examples, transform, run.tokenizer, batch_size=run.batch_size(len(examples)))
+  from mmjax.data import eval_transform, evaluation_batches
+
+  data, side = run.experiment.data, image_size(run.experiment.model)
+  transform = eval_transform(data, side) if side else None
+  own = examples.features == data.source.features
+  columns = data.columns or (data.source.columns if own else columns_of_features(examples.features))
+  return evaluation_batches(
+    examples,
+    transform,
+    run.tokenizer,
+    batch_size=run.batch_size(len(examples)),
+    columns=columns,
+    fitted=run.fitted,
+  )
 
 
 def spread(size: int, limit: int) -> list[int]:

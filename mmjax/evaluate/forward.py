@@ -1,8 +1,10 @@
 """What a trained model says of host data: split over the devices, one batch at a time, in their order."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -13,12 +15,15 @@ from mmjax.nn.norm import normalize
 from mmjax.parallel.mesh import batch_sharding, put_rows, replicated
 from mmjax.types import Encoded
 
+if TYPE_CHECKING:
+  from mmjax.run import Run
+
 Ask = Callable[[Any, Any], Any]
 """(bound model, rows on the devices) -> pytree of rows. A function of a module's top level: it is compiled once."""
 
 
 def over_batches(
-  run: Any, ask: Ask, batches: Iterable[Mapping[str, Any]], names: tuple[str, ...], kept: tuple[str, ...] = ()
+  run: Run, ask: Ask, batches: Iterable[Mapping[str, Any]], names: tuple[str, ...], kept: tuple[str, ...] = ()
 ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
   """(batch, answer) of evaluation batches, without the rows that only fill up the last one.
 
@@ -35,7 +40,7 @@ def over_batches(
     yield {name: batch[name][valid] for name in kept}, jax.tree.map(lambda leaf, v=valid: leaf[v], answer)
 
 
-def over_rows(run: Any, ask: Ask, total: int, take: Callable[[np.ndarray], Any]) -> Iterator[Any]:
+def over_rows(run: Run, ask: Ask, total: int, take: Callable[[np.ndarray], Any]) -> Iterator[Any]:
   """Answers for rows 0 to total - 1; `take` gives the rows at some places, as a pytree."""
   size = run.batch_size(total)
   for start in range(0, total, size):
@@ -44,7 +49,7 @@ def over_rows(run: Any, ask: Ask, total: int, take: Callable[[np.ndarray], Any])
     yield jax.tree.map(lambda leaf, n=kept: leaf[:n], call(run, ask, take(places)))
 
 
-def call(run: Any, ask: Ask, rows: Any) -> Any:
+def call(run: Run, ask: Ask, rows: Any) -> Any:
   """The answer for host rows, as host arrays; every process gets every row."""
   sharding = batch_sharding(run.mesh)
   placed = jax.tree.map(lambda leaf: put_rows(leaf, sharding), rows)
@@ -57,13 +62,13 @@ def gathered(parts: Iterable[Any]) -> Any:
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
 
 
-def encode_pictures(run: Any, pictures: Any) -> tuple[Encoded, np.ndarray | None]:
+def encode_pictures(run: Run, pictures: Any) -> tuple[Encoded, np.ndarray | None]:
   """(tokens of pictures, their unit-norm embeddings where the model has a common space), on the host."""
   take = lambda places: {"image": run.shown(pictures, places)}
   return gathered(over_rows(run, _image if hasattr(run.model, "project") else _image_alone, len(pictures), take))
 
 
-def encode_strings(run: Any, strings: list[str]) -> tuple[Encoded, np.ndarray | None]:
+def encode_strings(run: Run, strings: list[str]) -> tuple[Encoded, np.ndarray | None]:
   """(tokens of texts, their unit-norm embeddings where the model has a common space), on the host."""
   ids = run.tokenizer(strings)
   take = lambda places: {"text": ids[places]}

@@ -61,6 +61,11 @@ def recalls(rank: Int[np.ndarray, " n"], prefix: str) -> dict[str, float]:
   return {**values, f"{prefix}_median_rank": float(np.median(rank))}
 
 
+def recall_names(prefix: str) -> list[str]:
+  """The names of the metrics of `recalls`."""
+  return [f"{prefix}_recall@{cutoff}" for cutoff in CUTOFFS] + [f"{prefix}_median_rank"]
+
+
 def chance_recalls(query_ids: Ids, gallery_ids: Ids, prefix: str) -> dict[str, float]:
   """What a random order gives on average; as median rank, the rank by which half of the queries are found."""
   size = len(gallery_ids)
@@ -90,6 +95,11 @@ def classification(logits: Float[np.ndarray, "n c"], labels: Ids) -> dict[str, f
     values["acc5"] = float(np.mean(rank <= 5))
   values["mean_per_class_recall"] = float(np.mean([np.mean(rank[labels == label] == 1) for label in present]))
   return values
+
+
+def classification_names(num_classes: int) -> list[str]:
+  """The names of the metrics of `classification`."""
+  return list(chance_classification(num_classes))
 
 
 def chance_classification(num_classes: int) -> dict[str, float]:

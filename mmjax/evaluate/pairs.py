@@ -1,38 +1,22 @@
-"""Pictures with texts through the match head: is it told what belongs together, and does it better retrieval?"""
+"""Images and texts, each encoded once, and what the match head says of any pair of them."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.data.records import PRIMARY
 from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.forward import encode_pictures, encode_strings, gathered, over_rows
-from mmjax.evaluate.matching import hardest_texts, match_scores, other_texts
-from mmjax.evaluate.pictures import Pictures
-from mmjax.evaluate.reranking import reranked
-from mmjax.evaluate.results import Result
 from mmjax.evaluate.retrieval import Embedded
-from mmjax.evaluate.task import Task
 from mmjax.objectives.terms.base import joint
 from mmjax.types import Encoded
 
-
-def run(run: Any, examples: Examples) -> list[Result]:
-  """Matching with random and hard negatives, and retrieval before and after re-ranking; of one concept, nothing."""
-  if len({int(record["concept"]) for record in examples.records}) < 2:
-    return []
-  shown = Pairs(run, examples)
-  other = other_texts(shown.own)
-  results = [matching(shown, "random", np.where(other < 0, -1, shown.first[other]))]
-  if shown.embedded is not None:
-    images, texts = shown.embedded
-    results.append(matching(shown, "hard", hardest_texts(images.rows, texts.rows, images.ids, texts.ids)))
-    if run.experiment.evaluation.rerank:
-      results.append(reranking(shown, images, texts))
-  return results
+if TYPE_CHECKING:
+  from mmjax.run import Run
 
 
 class Pairs:
@@ -46,7 +30,10 @@ class Pairs:
     embedded: pictures and captions in the common space, where the model has one.
   """
 
-  def __init__(self, run: Any, examples: Examples):
+  def __init__(self, run: Run, examples: Examples):
+    from mmjax.data.transforms import PRIMARY
+    from mmjax.evaluate.pictures import Pictures
+
     self.run, self.examples = run, examples
     captions = dict.fromkeys(
       (text, int(record["concept"])) for record in examples.records for text in record["captions"][PRIMARY]
@@ -75,35 +62,3 @@ def match_logit(model: Any, pair: tuple[Encoded, Encoded]) -> Float[Array, "batc
   """The logit of belonging together minus the other."""
   logits = model.match_logits(joint(model.fuse(*pair)))
   return logits[:, 1] - logits[:, 0]
-
-
-def matching(shown: Pairs, negatives: str, other: Int[np.ndarray, " n"]) -> Result:
-  """Every picture with its first caption, and with another: drawn at random, or the most similar ("hard").
-
-  Args:
-    other: for each picture the place of that other caption; -1 where there is none.
-  """
-  kept = np.flatnonzero(other >= 0)
-  images, texts = np.concatenate([np.arange(len(shown.own)), kept]), np.concatenate([shown.first, other[kept]])
-  matches = np.arange(len(images)) < len(shown.own)
-  found = match_scores(shown.match(images, texts), matches)
-  title = f"{shown.examples.title}: its own text, or {'any' if negatives == 'random' else 'the most similar'} other"
-  return _result(shown, f"itm_{negatives}", "image_text_matching", title, found, n=len(images))
-
-
-def reranking(shown: Pairs, images: Embedded, texts: Embedded) -> Result:
-  """Retrieval both ways, the first candidates by similarity ordered anew by the match head."""
-  top = shown.run.experiment.evaluation.rerank
-  ways = (
-    (texts, images, lambda queries, items: shown.match(items, queries), "image_retrieval"),
-    (images, texts, shown.match, "text_retrieval"),
-  )
-  found = [reranked(queries, gallery, match, top, prefix) for queries, gallery, match, prefix in ways]
-  after, chance, before = (one | other for one, other in zip(*found, strict=True))
-  title = f"{shown.examples.title}, first {top} re-ranked"
-  more = {"gallery": len(images), "floor": before, "floor_is": "retrieval by similarity alone, not re-ranked"}
-  return _result(shown, "reranked", "zeroshot_retrieval", title, (after, chance), **more)
-
-
-def _result(shown: Pairs, suffix: str, task: str, title: str, found: Any, **more: Any) -> Result:
-  return Task(shown.run).result(f"{shown.examples.name}_{suffix}", task, title, shown.examples, found, **more)

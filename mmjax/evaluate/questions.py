@@ -1,9 +1,11 @@
-"""Questions about pictures: the answers, their ranks, written answers, and the pixels that a question is about."""
+"""Questions about images: the answers that a model gives, and the pixels that it says a question is about."""
+
+from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,79 +13,29 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.evaluate.answers import answer_ranks, prior_accuracy, ranking, vqa_accuracy
-from mmjax.evaluate.examples import Examples, batches, training_questions
-from mmjax.evaluate.forward import over_batches
-from mmjax.evaluate.matching import class_report
-from mmjax.evaluate.overlap import constant_overlaps, mean_overlap, overlaps
-from mmjax.evaluate.results import Result
-from mmjax.evaluate.task import Task
+from mmjax.evaluate.answers import prior_accuracy, vqa_accuracy
+from mmjax.evaluate.examples import Examples, training_questions
 from mmjax.models.generate import generate
 from mmjax.models.next_word import GenerateConfig
 from mmjax.objectives.terms.base import joint
 from mmjax.types import Encoded
 
+if TYPE_CHECKING:
+  from mmjax.data.config import DataConfig
+  from mmjax.experiment import Experiment
+  from mmjax.run import Run
+
 MOST_CANDIDATES = 100
 """Answers that a decoder can be asked to rank; with more, reading each for each question would take too long."""
 
 
-def run(run: Any, examples: Examples) -> list[Result]:
-  """Results of what the run was trained for: answers by class, written answers, relevant pixels."""
-  trained = {objective.name for objective in run.experiment.objectives}
-  results = [answered(run, examples)] if "answer" in trained else []
-  results += [written(run, examples)] if "answer_text" in trained else []
-  return results + ([located(run, examples)] if "relevance" in trained else [])
-
-
-def answered(run: Any, examples: Examples) -> Result:
-  """The likeliest class: VQA accuracy, the true answer's rank, and precision and recall per answer."""
-  names, ranks, truth, guesses = run.tokenizer.answers, [], [], []
-  for batch, logits in over_batches(run, answer_logits, batches(run, examples), ("image", "text"), ("answer",)):
-    ranks.append(answer_ranks(logits, batch["answer"]))
-    truth.append(batch["answer"])
-    guesses.append(logits.argmax(axis=1))
-  known, guess = np.concatenate(truth), np.concatenate(guesses)
-  order, chance = ranking(np.concatenate(ranks), len(names))
-  priors = _priors(run, examples)
-  metrics = {"vqa_accuracy": _accuracy([names[g] for g in guess], examples)} | order
-  found = metrics, {"vqa_accuracy": priors["question_prior"]} | chance
-  report = class_report(known[known >= 0], guess[known >= 0], names)
-  return _result(run, examples, "vqa", "answers", found, classes=len(names), priors=priors, report=report)
-
-
-def written(run: Any, examples: Examples) -> Result:
-  """What the decoder writes, and where it puts the true answer among all answers (if those are few)."""
-  names = run.tokenizer.answers
-  write = WriteAnswers.of(run)
-  ranks, said = [], []
-  for batch, (ids, scores) in over_batches(run, write, batches(run, examples), ("image", "text"), ("answer",)):
-    said += [run.tokenizer.decode(row) for row in until_end(ids, run.tokenizer.eos_id)]
-    ranks.append(answer_ranks(scores, batch["answer"]))
-  metrics, chance = ranking(np.concatenate(ranks), len(names)) if write.candidates else ({}, {})
-  priors = _priors(run, examples)
-  found = {"vqa_accuracy": _accuracy(said, examples)} | metrics, {"vqa_accuracy": priors["question_prior"]} | chance
-  return _result(run, examples, "vqa_written", "written answers", found, classes=len(names), priors=priors)
-
-
-def located(run: Any, examples: Examples) -> Result:
-  """The pixels that a question is about."""
-  found, everything, nothing = [], [], []
-  for batch, logits in over_batches(run, relevance_logits, batches(run, examples), ("image", "text"), ("relevance",)):
-    found.append(overlaps(logits, batch["relevance"]))
-    constants = constant_overlaps(batch["relevance"])
-    everything.append(constants[0])
-    nothing.append(constants[1])
-  scores = mean_overlap(*(np.concatenate(parts) for parts in (found, everything, nothing)))
-  return _result(run, examples, "relevance", "relevant pixels", scores)
-
-
 def answer_logits(model: Any, batch: Any) -> Float[Array, "batch answers"]:
-  """What the classifier says."""
+  """Scores of the answers, by the classifier."""
   return model.answer_logits(joint(_fused(model, batch)))
 
 
 def relevance_logits(model: Any, batch: Any) -> Float[Array, "batch height width"]:
-  """What the mask head says."""
+  """Scores of the pixels, by the mask head."""
   return model.relevance_logits(_fused(model, batch)["image"].tokens)
 
 
@@ -102,7 +54,7 @@ class WriteAnswers:
   candidates: tuple[tuple[int, ...], ...]
 
   @classmethod
-  def of(cls, run: Any) -> "WriteAnswers":
+  def of(cls, run: Run) -> WriteAnswers:
     """As a run's tokenizer has them; no candidates where there are more than MOST_CANDIDATES."""
     tokenizer = run.tokenizer
     names = tokenizer.answers if len(tokenizer.answers) <= MOST_CANDIDATES else ()
@@ -139,21 +91,27 @@ def _fused(model: Any, batch: Any) -> dict[str, Encoded]:
   return model.fuse(encoded["image"], encoded["text"])
 
 
-def _accuracy(said: list[str], examples: Examples) -> float:
+def num_answers(experiment: Experiment) -> int:
+  """The number of answers that are ranked: the model's classes or, for a model that has none, the data's."""
+  model: Any = experiment.model
+  if hasattr(model, "num_answers"):
+    return model.num_answers
+  from mmjax.data import make_tokenizer
+
+  return len(make_tokenizer(experiment.data).answers)
+
+
+def accuracy(said: list[str], examples: Examples) -> float:
+  """The VQA accuracy of answers to the examples' questions."""
   return vqa_accuracy(said, [record["answers"] for record in examples.records])
 
 
-def _priors(run: Any, examples: Examples) -> dict[str, float]:
-  """What answering without a look scores: the commonest training answer of all, and of each question."""
+def priors(run: Run, examples: Examples) -> dict[str, float]:
+  """Scores of answering without a look: by the commonest training answer of all, and by that of each question."""
   return _prior(run.experiment.data, tuple((r["question"], tuple(r["answers"])) for r in examples.records))
 
 
 @functools.lru_cache(maxsize=2)
-def _prior(data: Any, asked: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, float]:
+def _prior(data: DataConfig, asked: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, float]:
   questions, answers = [question for question, _ in asked], [answer for _, answer in asked]
   return prior_accuracy(questions, answers, training_questions(data))
-
-
-def _result(run: Any, examples: Examples, task: str, title: str, found: Any, **more: Any) -> Result:
-  name = examples.name if task == "vqa" else f"{examples.name}_{task.removeprefix('vqa_')}"
-  return Task(run).result(name, task, f"{examples.title}: {title}", examples, found, **more)

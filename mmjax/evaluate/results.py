@@ -1,14 +1,32 @@
-"""What an evaluation found: one record per task, with what guessing gives beside it."""
+"""Results of an evaluation: one record per task, with chance beside every number."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypedDict
-
-from mmjax.errors import UserError
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 Metrics = dict[str, float]
+
+MEAN_RECALL = "mean_recall@1"
+"""The metric that `flatten` adds: the mean of every R@1."""
+
+
+class Table(NamedTuple):
+  """A table of the report. Results that name the same table stand in it together."""
+
+  name: str
+  heading: str
+
+
+RETRIEVAL = Table("recall", "Retrieval")
+ZERO_SHOT = Table("accuracy", "Zero-shot classification")
+ANSWERS = Table("answers", "Answers to questions")
+MASKS = Table("masks", "Relevant pixels")
+MATCHING = Table("matching", "Do picture and text belong together?")
+CAPTIONS = Table("captions", "Captions")
+WORDS = Table("words", "Hidden words, next sentences")
+LANGUAGE = Table("language", "Language modelling")
+PATCHES = Table("patches", "Hidden patches")
+TABLES = (RETRIEVAL, ZERO_SHOT, ANSWERS, MASKS, MATCHING, CAPTIONS, WORDS, LANGUAGE, PATCHES)
+"""The tables of the evaluators that come with mmjax, in the order of a report. Other tables come after them."""
 
 
 class _Required(TypedDict):
@@ -17,6 +35,8 @@ class _Required(TypedDict):
   model: str
   pretrained: str
   task: str
+  table: str
+  heading: str
   language: str
   step: int
   n: int
@@ -27,11 +47,11 @@ class _Required(TypedDict):
 class Result(_Required, total=False):
   """CLIP_benchmark's fields (dataset, model, pretrained, task, metrics, language) and more.
 
-  title: one line for people. step: optimiser steps of the model. n: pictures measured. chance: what guessing
-  scores, under the metrics' names. floor, floor_is: what the raw pixels score, and how that was measured.
-  gallery: pictures to choose among; classes: classes to choose among. control: a negative control, which
-  must be at chance. skipped: unreadable records left out. priors: what answering without a look scores. report:
-  precision, recall, F1 and support by class. missing: metrics that could not be computed, and why.
+  title: one line for people. table, heading: the table of the report, and its heading. step: optimiser steps of the
+  model. n: examples measured. chance: scores of guessing, under the metrics' names. floor, floor_is: scores of the raw
+  pixels, and how they were measured. gallery: pictures to choose among; classes: classes to choose among. control: a
+  negative control, which must be at chance. skipped: unreadable records left out. priors: scores of answering without
+  a look. report: precision, recall, F1 and support by class. missing: metrics that could not be computed, and why.
   """
 
   floor: Metrics
@@ -45,54 +65,6 @@ class Result(_Required, total=False):
   missing: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Cell:
-  """One number with what it is to be compared with."""
-
-  metric: str
-  value: float
-  chance: float
-  floor: float | None
-
-
-@dataclass(frozen=True)
-class Row:
-  """One direction of one result: a line of the table."""
-
-  key: str
-  title: str
-  kind: str
-  n: int
-  control: bool
-  cells: tuple[Cell, ...]
-
-
-HEADINGS = {
-  "recall": "Retrieval",
-  "accuracy": "Zero-shot classification",
-  "answers": "Answers to questions",
-  "masks": "Relevant pixels",
-  "matching": "Do picture and text belong together?",
-  "captions": "Captions",
-  "words": "Hidden words, next sentences",
-}
-"""The tables of a report, by the kind of their rows."""
-
-_KINDS = {
-  "vqa": "answers",
-  "vqa_written": "answers",
-  "relevance": "masks",
-  "image_text_matching": "matching",
-  "captioning": "captions",
-  "masked_words": "words",
-  "next_sentence": "words",
-}
-_DIRECTIONS = {
-  ("zeroshot_retrieval", "image_retrieval"): "text to picture",
-  ("zeroshot_retrieval", "text_retrieval"): "picture to text",
-}
-
-
 def flatten(results: Sequence[Result]) -> Metrics:
   """{"dataset/metric": value} of everything but the controls, and "mean_recall@1", the mean of every R@1."""
   values = {
@@ -103,44 +75,33 @@ def flatten(results: Sequence[Result]) -> Metrics:
   }
   recalls = [value for name, value in values.items() if name.endswith("recall@1")]
   if recalls:
-    values["mean_recall@1"] = sum(recalls) / len(recalls)
+    values[MEAN_RECALL] = sum(recalls) / len(recalls)
   return values
 
 
-def read_json(path: Path) -> Any:
-  """A JSON file of a workdir; None where there is none. Raises UserError where it is not JSON."""
-  if not path.exists():
-    return None
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise UserError(f"{path} is not JSON ({error}): remove it, or evaluate the run again") from error
+def lower_is_better(metric: str) -> bool:
+  """True for a metric whose name ends with rank, loss, perplexity, error or distance."""
+  return metric.endswith(("rank", "loss", "perplexity", "error", "distance"))
 
 
-def rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
-  """The lines of the tables: every direction of every retrieval, every classification, and one for other results."""
-  for result in results:
-    metrics = result["metrics"]
-    for family in ("image_retrieval", "text_retrieval"):
-      names = [name for name in metrics if name.startswith(f"{family}_")]
-      if names:
-        direction = _DIRECTIONS.get((result["task"], family))
-        yield _row(result, names, "recall", f"{result['title']}, {direction}" if direction else result["title"])
-    if "acc1" in metrics:
-      names = [name for name in ("acc1", "acc5", "mean_per_class_recall") if name in metrics]
-      yield _row(result, names, "accuracy", result["title"])
-    if result["task"] in _KINDS:
-      yield _row(result, [n for n in metrics if n in result["chance"]], _KINDS[result["task"]], result["title"])
+def table_of(result: Mapping[str, Any]) -> Table:
+  """The table of a result. Results of versions before tables were named are told by their task.
 
-
-def short(metric: str) -> str:
-  """The name of a column: "R@5", "median rank", "acc1"."""
-  if "_recall@" in metric:
-    return "R@" + metric.rpartition("@")[2]
-  return "median rank" if metric.endswith("median_rank") else metric.replace("_", " ")
-
-
-def _row(result: Mapping[str, Any], names: list[str], kind: str, title: str) -> Row:
-  floor = result.get("floor", {})
-  cells = tuple(Cell(name, result["metrics"][name], result["chance"][name], floor.get(name)) for name in names)
-  return Row(result["dataset"], title, kind, result["n"], bool(result.get("control")), cells)
+  A result of an unknown task stands in a table of its own.
+  """
+  if "table" in result:
+    return Table(result["table"], result.get("heading", result["table"]))
+  known = {
+    "image_retrieval": RETRIEVAL,
+    "zeroshot_retrieval": RETRIEVAL,
+    "zeroshot_classification": ZERO_SHOT,
+    "vqa": ANSWERS,
+    "vqa_written": ANSWERS,
+    "relevance": MASKS,
+    "image_text_matching": MATCHING,
+    "captioning": CAPTIONS,
+    "masked_words": WORDS,
+    "next_sentence": WORDS,
+  }
+  task = result["task"]
+  return known.get(task, Table(task, task.replace("_", " ").capitalize()))

@@ -1,41 +1,62 @@
 """Fills in the part of a result that is the same for every task."""
 
+from __future__ import annotations
+
 from collections.abc import Sized
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from mmjax.evaluate.results import Metrics, Result
+from mmjax.evaluate.results import Metrics, Result, Table
+
+if TYPE_CHECKING:
+  from mmjax.run import Run
 
 
-class Task:
-  """Makes results of one Run."""
+def make_result(
+  run: Run,
+  dataset: str,
+  task: str,
+  title: str,
+  items: Sized,
+  found: tuple[Metrics, Metrics],
+  *,
+  table: Table,
+  **more: Any,
+) -> Result:
+  """Returns the result of a task.
 
-  def __init__(self, run: Any):
-    self._run = run
-
-  def result(
-    self, dataset: str, task: str, title: str, items: Sized, found: tuple[Metrics, Metrics], **more: Any
-  ) -> Result:
-    """A result from (metrics, chance) over `items`."""
-    metrics, chance = found
-    fields = {
-      "title": title,
-      "dataset": dataset,
-      "model": describe(self._run.experiment.model),
-      "pretrained": str(self._run.workdir),
-      "task": task,
-      "language": "en",
-      "step": self._run.step,
-      "n": len(items),
-      "metrics": metrics,
-      "chance": chance,
-    }
-    return cast(Result, fields | more)
+  Args:
+    run: the run that was measured.
+    dataset: the name of the result. Metrics are called "dataset/metric".
+    task: CLIP_benchmark's name of the task, or any other.
+    title: one line for people.
+    items: the examples that were measured. Their number is written down.
+    found: (metrics, chance). Chance may be left out of a metric for which it is not known.
+    table: the table of the report.
+    more: other fields of Result.
+  """
+  metrics, chance = found
+  fields = {
+    "title": title,
+    "dataset": dataset,
+    "model": describe(run.experiment.model),
+    "pretrained": str(run.workdir),
+    "task": task,
+    "table": table.name,
+    "heading": table.heading,
+    "language": "en",
+    "step": run.step,
+    "n": len(items),
+    "metrics": metrics,
+    "chance": chance,
+  }
+  return cast(Result, fields | more)
 
 
 def describe(model: Any) -> str:
   """One word for the network: kind, width x depth; of an image tower, patch and picture size too."""
-  tower = getattr(model, "image", None)
-  if tower is None:
-    return f"{type(model).__name__.removesuffix('Config')}-{model.text.width}x{model.text.depth}"
-  kind = type(tower).__name__.removesuffix("Config")
-  return f"{kind}-{tower.width}x{tower.depth}-p{tower.patch_size}-{tower.image_size}px"
+  tower, text = getattr(model, "image", None), getattr(model, "text", None)
+  if tower is not None:
+    kind = type(tower).__name__.removesuffix("Config")
+    return f"{kind}-{tower.width}x{tower.depth}-p{tower.patch_size}-{tower.image_size}px"
+  kind = type(model).__name__.removesuffix("Config")
+  return kind if text is None else f"{kind}-{text.width}x{text.depth}"

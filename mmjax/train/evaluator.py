@@ -8,6 +8,7 @@ from typing import Any
 from mmjax.data import Tokenizer
 from mmjax.errors import UserError
 from mmjax.evaluate import evaluate, flatten
+from mmjax.evaluate.results import lower_is_better
 from mmjax.run import Run
 from mmjax.train.metrics import Writer, read_evaluations
 from mmjax.train.setup import Training
@@ -43,24 +44,25 @@ def as_run(training: Training, made: Made, state: TrainState) -> Run:
   )
 
 
-class Evaluator:
+class Evaluations:
   """Evaluates a run during training. Each step is evaluated once, also if the run is restarted.
 
   Args:
     training: the run.
     made: its workdir, tokenizer and columns.
-    score: function that is called with the step and evaluation.best_metric of every evaluation, also of those before a
-      restart.
+    score: function that is called with the step and the score of every evaluation, also of those before a restart. A
+      larger score is better.
     up_to: step from which the run resumes. Later evaluations in metrics.jsonl are ignored.
   """
 
   def __init__(self, training: Training, made: Made, *, score: Callable[[int, float], None], up_to: int):
     self._training, self._made, self._score = training, made, score
     self._config = training.experiment.evaluation
+    self._best = self._config.best_metric or ""  # mmjax.train.loop.with_best_metric names it
     self._done = read_evaluations(made.workdir, up_to)
     for step, numbers in self._done.items():
-      if self._config.best_metric in numbers:
-        score(step, numbers[self._config.best_metric])
+      if self._best in numbers:
+        self._tell(step, numbers)
 
   def due(self, step: int) -> bool:
     """True if the run evaluates after this step and has not done so yet."""
@@ -73,16 +75,19 @@ class Evaluator:
   def measure(self, state: TrainState) -> Mapping[str, float]:
     """Compute the metrics of a state. Raises UserError if evaluation.best_metric is not one of them."""
     numbers = flatten(evaluate(as_run(self._training, self._made, state)))
-    if self._config.best_metric not in numbers:
+    if self._best not in numbers:
+      found = ", ".join(numbers) or "nothing"
       raise UserError(
-        f"evaluation.best_metric={self._config.best_metric!r} is not among the metrics: {', '.join(numbers)}"
+        f"the evaluators have not measured evaluation.best_metric={self._best!r}, but {found}: choose another"
       )
     return numbers
 
   def record(self, step: int, numbers: Mapping[str, float], writer: Writer) -> str:
     """Log an evaluation and set its score. Returns a line for the console."""
-    best = self._config.best_metric
     writer.write_evaluation(step, numbers)
     self._done[step] = dict(numbers)
-    self._score(step, numbers[best])
-    return f"step {step}  {best} {numbers[best]:.3f}"
+    self._tell(step, numbers)
+    return f"step {step}  {self._best} {numbers[self._best]:.3f}"
+
+  def _tell(self, step: int, numbers: Mapping[str, float]) -> None:
+    self._score(step, -numbers[self._best] if lower_is_better(self._best) else numbers[self._best])

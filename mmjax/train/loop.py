@@ -14,6 +14,7 @@ from mmjax.data.columns.fitting import fit_columns, load_columns, save_columns
 from mmjax.data.features import run_columns
 from mmjax.data.feed import device_prefetch
 from mmjax.errors import CheckpointError, UserError
+from mmjax.evaluate.evaluator import best_metric
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind
 from mmjax.models.config import image_size, with_vocabulary
@@ -68,6 +69,7 @@ def train(
   tokenizer = make_tokenizer(experiment.data, source) if any(c.tokenizes for c in columns.values()) else None
   experiment = fitted(experiment, tokenizer, num_records=len(source))
   check_needs(experiment, source, tokenizer)
+  experiment = with_best_metric(experiment)
   training = (made_by or prepare)(experiment, core, kinds=kinds)
   check_tokenizers(training.step.teachers, tokenizer)
   learnt = fit_columns(columns, source)
@@ -134,6 +136,18 @@ def _check_data(workdir: Path, tokenizer: Tokenizer | None, learnt: Mapping[str,
         f"The column {name!r} learned other values than those in {workdir / COLUMNS}: the data has changed. "
         "Resume with the data of the run, or start in a new --run.workdir."
       )
+
+
+def with_best_metric(experiment: Experiment) -> Experiment:
+  """The experiment with the name of the metric whose best checkpoint is kept, if it is evaluated while it trains.
+
+  Raises: ConfigError where the run will not measure evaluation.best_metric.
+  """
+  evaluation = experiment.evaluation
+  if not evaluation.every and evaluation.best_metric is None:
+    return experiment
+  named = dataclasses.replace(evaluation, best_metric=best_metric(experiment))
+  return dataclasses.replace(experiment, evaluation=named)
 
 
 def make_workdir(path: Path) -> Path:

@@ -14,7 +14,7 @@ from mmjax.run import CHECKPOINTS
 from mmjax.train.checkpoint import Checkpoints, Restored
 from mmjax.train.clock import Clock
 from mmjax.train.diagnosis import event, sentence, stopped
-from mmjax.train.evaluator import Evaluator, Made
+from mmjax.train.evaluator import Evaluations, Made
 from mmjax.train.interrupt import Interrupt, Interrupted
 from mmjax.train.metrics import EVENTS, Fanout, Lines, Writer, make_writers
 from mmjax.train.numerics import Policy, no_losses
@@ -66,7 +66,7 @@ class Session:
     self._policy = Policy(self._experiment.numerics, start.data.get("numerics", {}))
     if start.data:
       feed.set_state(dict(start.data.get("feed", start.data)))
-    self._evaluator = Evaluator(training, made, score=checkpoints.score, up_to=self._step)
+    self._evaluations = Evaluations(training, made, score=checkpoints.score, up_to=self._step)
     self._clock = Clock(self._experiment.run.batch_size)
     self._contrastive = any(o.compares for o in self._experiment.objectives)
     self._turn = 0
@@ -175,7 +175,7 @@ class Session:
     self._feed.set_state(flight.feed)
     self._batches = flight.batches
     self._step = self._saved = int(state.step)
-    self._evaluator.rewind(self._step)
+    self._evaluations.rewind(self._step)
     self._writer.rewind(self._step)
     self._progress.advance(self._step)
     return state
@@ -188,16 +188,16 @@ class Session:
 
   def _evaluate(self, state: TrainState) -> None:
     """Evaluate if it is due. The step is saved before, so a run that dies here loses nothing."""
-    if not self._evaluator.due(self._step):
+    if not self._evaluations.due(self._step):
       return
     began = time.monotonic()
     try:
       with self._interrupt.at_once():
-        numbers = self._evaluator.measure(state)
+        numbers = self._evaluations.measure(state)
     except Interrupted:
       self._progress.say("the evaluation was interrupted; it is repeated when the run resumes")
       return
-    self._progress.say(self._evaluator.record(self._step, numbers, self._writer))
+    self._progress.say(self._evaluations.record(self._step, numbers, self._writer))
     self._clock.exclude(time.monotonic() - began)
 
   def _greet(self) -> None:

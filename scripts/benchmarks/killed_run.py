@@ -21,7 +21,8 @@ from mmjax.data import DataConfig, Emoji, TokenizerConfig
 from mmjax.data.loader import Loader
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
-from mmjax.evaluate import EvaluationConfig, measure
+from mmjax.evaluate import measure
+from mmjax.evaluators import EvaluationConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.parallel.mesh import ParallelConfig

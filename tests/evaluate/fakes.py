@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.data import DataConfig, Emoji
-from mmjax.evaluate.config import EvaluationConfig
+from mmjax.evaluators.config import EvaluationConfig
 from mmjax.objectives import Contrastive
 
 DIM = 32

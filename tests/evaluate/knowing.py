@@ -13,7 +13,8 @@ import numpy as np
 from mmjax.data import eval_transform, evaluation_batches, make_source, make_tokenizer
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
-from mmjax.evaluate.config import EvaluationConfig
+from mmjax.evaluators import built_in
+from mmjax.evaluators.config import EvaluationConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.nn.cache import Cache
 from mmjax.parallel.mesh import ParallelConfig, make_mesh
@@ -22,6 +23,7 @@ from mmjax.train.loop import fitted
 from mmjax.types import Encoded
 
 SIZE = 16
+OF = {"rerank": "matching", "beams": "captions", "java_metrics": "captions", "masked_words": "hidden_words"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,9 @@ class KnowingConfig:
   image: ViTConfig = ViTConfig(image_size=SIZE, patch_size=8, width=16, depth=1, num_heads=2, pool="mean")
   text: TextConfig = TextConfig(vocab_size=600, eos_id=1)
   num_answers: int = 1
+
+  def build(self):
+    return Knowing(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,10 +129,18 @@ def table(data, answers=()):
   return tokenizer, batch
 
 
+def evaluation_config(*, batch_size=256, **settings):
+  """The configuration with settings of evaluators: `rerank=4` is --evaluation.evaluators.matching.rerank 4."""
+  evaluators = built_in()
+  for setting, value in settings.items():
+    evaluators[OF[setting]] = dataclasses.replace(evaluators[OF[setting]], **{setting: value})
+  return EvaluationConfig(batch_size=batch_size, evaluators=evaluators)
+
+
 def knowing_run(data, objectives, *, devices=8, **evaluation):
   """A Run of the knowing model on the first devices."""
   tokenizer, batch = table(data)
-  experiment = KnowingExperiment(data, objectives, EvaluationConfig(**evaluation))
+  experiment = KnowingExperiment(data, objectives, evaluation_config(**evaluation))
   experiment = fitted(experiment, tokenizer, num_records=1)
   concepts = np.unique(batch["concept"], return_inverse=True)[1]
   params = {

@@ -9,8 +9,9 @@ import pytest
 from mmjax.data import DataConfig, DataError, Scenes, TokenizerConfig, make_source
 from mmjax.data.corruption import CorruptedRecords
 from mmjax.data.recaption import RecaptionedRecords
-from mmjax.evaluate import capfilt, noise
+from mmjax.evaluate import Shared, capfilt
 from mmjax.evaluate.capfilt import Filtered, caption_and_filter
+from mmjax.evaluators import CaptionNoise
 from mmjax.objectives import Caption, Matching
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -31,8 +32,8 @@ def run(tmp_path_factory):
 def clean(run, monkeypatch):
   """The 20 scenes that the model knows, in place of the training split: 8 of them with the captions of others."""
   source = make_source(run.experiment.data, "validation")
-  for module in (capfilt, noise):
-    monkeypatch.setattr(module, "make_source", lambda data, split: CorruptedRecords(source, data.corrupt_captions))
+  for name in ("mmjax.evaluate.capfilt", "mmjax.data"):
+    monkeypatch.setattr(f"{name}.make_source", lambda data, split: CorruptedRecords(source, data.corrupt_captions))
   return source
 
 
@@ -62,6 +63,6 @@ def test_captions_of_every_kind_are_judged_one_by_one(run, clean, tmp_path, monk
 
 
 def test_the_filter_is_measured_on_the_captions_that_were_made_wrong(run, clean):
-  (found,) = noise.run(run)
+  (found,) = CaptionNoise().run(run, Shared())
   assert found["metrics"] == {"itm_auc": 1.0, "itm_accuracy": 1.0} and found["n"] == 20
   assert found["dataset"] == "scenes_noisy" and found["title"] == "Training captions, 40% wrong"

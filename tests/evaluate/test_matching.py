@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from mmjax.evaluate import pairs
+from mmjax.evaluate import Shared
 from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.matching import class_report, hardest_texts, match_scores, other_texts
 from mmjax.evaluate.overlap import constant_overlaps, mean_overlap, overlaps
 from mmjax.evaluate.reranking import candidates, reranked, reranked_ranks
 from mmjax.evaluate.retrieval import Embedded
+from mmjax.evaluators import MatchedPairs
 
 
 def test_auc_by_hand_and_constants_at_chance():
@@ -29,7 +30,9 @@ def test_negatives_are_of_other_concepts():
 
 def test_nothing_can_be_matched_where_all_means_the_same():
   records = [{"concept": 7, "captions": {"name": ["a"]}}] * 2
-  assert pairs.run(None, Examples("one", "One", records, ("image", "text"))) == []
+  shared = Shared()
+  shared.once("examples", lambda: Examples("one", "One", records, ("image", "text")))
+  assert MatchedPairs().run(None, shared) == []
 
 
 def test_hardest_text_is_the_nearest_of_another_concept():

@@ -15,11 +15,13 @@ from mmjax.data import DataConfig, Scenes, Tokenizer, TokenizerConfig
 from mmjax.data.sources.base import PAIR
 from mmjax.data.tokenizer import train_vocabulary
 from mmjax.errors import UserError
-from mmjax.evaluate import evaluate, flatten, hidden_words, print_table, written
-from mmjax.evaluate.examples import Examples, validation_examples
-from mmjax.evaluate.hidden_words import hide, masked_word_ids
-from mmjax.evaluate.results import rows
+from mmjax.evaluate import Shared, evaluate, flatten
+from mmjax.evaluate.examples import Examples
+from mmjax.evaluators import HiddenWords, NextSentenceAccuracy, WrittenCaptions, captions
+from mmjax.evaluators.hidden_words import hide
 from mmjax.objectives import Answer, AnswerText, Caption, MaskedWords, Matching, NextSentence, Relevance
+from mmjax.report import print_table
+from mmjax.report.rows import rows
 from mmjax.types import Encoded
 from tests.golden import values as golden
 
@@ -105,10 +107,8 @@ def test_a_model_that_knows_every_caption_and_hidden_word(shown):
 
 
 def test_what_java_scores_is_added_and_what_it_cannot_is_said(shown, monkeypatch):
-  monkeypatch.setattr(written, "java_scores", lambda captions, references: ({"meteor": 0.5}, {"spice": "no models"}))
-  settings = dataclasses.replace(shown[0].experiment.evaluation, java_metrics=True)
-  run = dataclasses.replace(shown[0], experiment=dataclasses.replace(shown[0].experiment, evaluation=settings))
-  (result,) = written.run(run, validation_examples(run))
+  monkeypatch.setattr(captions, "java_scores", lambda captions, references: ({"meteor": 0.5}, {"spice": "no models"}))
+  (result,) = WrittenCaptions(beams=1, java_metrics=True).run(shown[0], Shared())
   assert result["metrics"]["meteor"] == result["chance"]["meteor"] == 0.5 and result["missing"] == {
     "spice": "no models"
   }
@@ -176,20 +176,19 @@ def test_a_parrot_scores_chance_on_pairs_of_sentences(shown):
   commonest = int(np.bincount(tokenizer(texts).ravel(), minlength=300)[max(tokenizer.special_ids) + 1 :].argmax())
   parrot = Parrot(shown[0].model.config, commonest + max(tokenizer.special_ids) + 1)
   objectives = (MaskedWords(image=False, segments=True), NextSentence())
-  experiment = dataclasses.replace(shown[0].experiment, objectives=objectives)
+  pairs = dataclasses.replace(shown[0].experiment.data, source="texts")
+  experiment = dataclasses.replace(shown[0].experiment, objectives=objectives, data=pairs)
   run = dataclasses.replace(shown[0], experiment=experiment, model=parrot, params={}, tokenizer=tokenizer)
-  words, follows = hidden_words.run(run, Examples("texts", "texts", records, PAIR))
+  shared = Shared()
+  shared.once("examples", lambda: Examples("texts", "texts", records, PAIR))
+  (words,), (follows,) = HiddenWords().run(run, shared), NextSentenceAccuracy().run(run, shared)
   assert follows["metrics"] == follows["chance"] == {"next_accuracy": 0.5}
   assert words["metrics"]["masked_word_accuracy"] <= words["chance"]["masked_word_accuracy"] < 0.8
 
 
 def test_words_to_hide_are_one_token_each(shown):
   run = shown[0]
-  with_words = lambda *words: dataclasses.replace(
-    run, experiment=dataclasses.replace(
-      run.experiment, evaluation=dataclasses.replace(run.experiment.evaluation, masked_words=words)
-    )
-  )  # fmt: skip
-  assert masked_word_ids(run) is None and len(masked_word_ids(with_words("red", "blue"))) == 2
+  ids = lambda *words: HiddenWords(masked_words=words).masked_word_ids(run)
+  assert ids() is None and len(ids("red", "blue")) == 2
   with pytest.raises(UserError, match="chartreuse is not one token"):
-    masked_word_ids(with_words("red", "chartreuse"))
+    ids("red", "chartreuse")

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from mmjax.errors import UserError
-from mmjax.evaluate import evaluate, flatten, write_report, write_results
-from mmjax.evaluate.figures import heat_map, line_chart, moving_average
+from mmjax.evaluate import evaluate, flatten, write_results
+from mmjax.report import write_report
+from mmjax.report.figures import heat_map, line_chart, moving_average
 from tests.skips import CHROMIUM
 
 sys.path.insert(0, str(Path(__file__).parent))

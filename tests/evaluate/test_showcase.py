@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmjax.evaluate import evaluate, showcase, write_report, write_results
+from mmjax.evaluate import Shared, evaluate, write_results
 from mmjax.evaluate.attention_maps import AttentionMaps
+from mmjax.evaluate.evaluator import applying
 from mmjax.evaluate.examples import validation_examples
-from mmjax.evaluate.overlay import SIDE, heated, marked, seen_pixels, tile
 from mmjax.objectives import Answer, Caption, Relevance
+from mmjax.report import showcase, write_report
+from mmjax.report.overlay import SIDE, heated, marked, seen_pixels, tile
 
 sys.path.insert(0, str(Path(__file__).parent))
 from knowing import knowing_run, untrained_run
@@ -59,7 +61,9 @@ def test_wrong_answers_say_what_people_say_and_words_look_at_patches(asked, tmp_
 def test_captions_stand_beside_their_pictures(directory):
   run = knowing_run(scenes(directory, "caption"), (Caption(),), batch_size=32, beams=1)
   examples = validation_examples(run)
-  (anchor, _, html), *rest = showcase.sections(run)
+  shared = Shared()
+  drawn = [section for evaluator in applying(run.experiment) for section in evaluator.sections(run, shared)]
+  (anchor, _, html), *rest = drawn
   assert anchor == "captions" and not rest and html.count("<img") == showcase.SHOWN
   for record in showcase.chosen(examples, showcase.SHOWN).records:
     assert html.count(record["captions"]["name"][0]) >= 3  # what it writes, what people say, and the picture's name

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from mmjax.data import DataConfig, DataError, Emoji, Folder
-from mmjax.evaluate import EvaluationConfig, evaluate, flatten, print_table, write_results
+from mmjax.evaluate import evaluate, flatten, write_results
+from mmjax.evaluate.evaluator import best_metric
 from mmjax.evaluate.pictures import raw_pixel_floor
+from mmjax.evaluators import EmojiSuite, EvaluationConfig, MatchedPairs, WrittenCaptions
+from mmjax.report import print_table
 from tests.golden import values
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -55,7 +58,7 @@ def test_each_picture_and_caption_is_embedded_once():
   results = evaluate(run)
   size, classes = results[0]["n"], sum(r.get("classes", 0) for r in results if r["dataset"].endswith("_name"))
   assert run.embedded["image"] == 3 * size
-  prompts = classes * len(run.experiment.evaluation.templates)
+  prompts = classes * len(EmojiSuite().templates)
   assert size + prompts <= run.embedded["text"] <= size + prompts + 270  # the flags' names
 
 
@@ -74,9 +77,9 @@ def test_an_artist_that_was_trained_on_is_called_seen():
 
 
 def test_flatten_leaves_controls_out():
-  results = evaluate(emoji_run(LIMIT))
-  numbers = flatten(results)
-  assert numbers["mean_recall@1"] == 1.0 and EvaluationConfig().best_metric in numbers
+  run = emoji_run(LIMIT)
+  numbers = flatten(evaluate(run))
+  assert numbers["mean_recall@1"] == 1.0 and best_metric(run.experiment) == "mean_recall@1"
   assert "emoji_noto_to_twemoji/image_retrieval_recall@1" in numbers
   assert not any("shuffled" in name for name in numbers)
 
@@ -155,10 +158,24 @@ def test_max_examples_spreads_over_the_split(tmp_path):
   assert evaluate(dataclasses.replace(run, experiment=experiment))[0]["n"] == 3
 
 
-@pytest.mark.parametrize("fields", [{"every": -1}, {"batch_size": 0}, {"templates": ("no class",)}])
+@pytest.mark.parametrize("fields", [{"every": -1}, {"batch_size": 0}])
 def test_configuration_is_checked(fields):
   with pytest.raises(ValueError, match=f"evaluation.{next(iter(fields))}"):
     EvaluationConfig(**fields)
+
+
+@pytest.mark.parametrize(
+  ("kind", "fields"),
+  [
+    (EmojiSuite, {"templates": ("no class",)}),
+    (EmojiSuite, {"min_class_size": 0}),
+    (MatchedPairs, {"rerank": -1}),
+    (WrittenCaptions, {"beams": 0}),
+  ],
+)
+def test_settings_of_evaluators_are_checked(kind, fields):
+  with pytest.raises(ValueError, match=f"{kind.__name__}.{next(iter(fields))}"):
+    kind(**fields)
 
 
 def test_unit_norm_is_assumed_nowhere_else():

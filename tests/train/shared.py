@@ -6,7 +6,7 @@ import functools
 import jax
 
 from mmjax.data import DataConfig
-from mmjax.evaluate import EvaluationConfig
+from mmjax.evaluators import EvaluationConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.train.setup import Training, prepare
 

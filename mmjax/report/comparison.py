@@ -17,9 +17,10 @@ import jax
 from rich.console import Console
 
 from mmjax.errors import UserError
-from mmjax.evaluate.page import page
-from mmjax.evaluate.results import flatten, read_json
+from mmjax.evaluate.results import flatten
 from mmjax.files import write_atomically
+from mmjax.report.page import Section, page
+from mmjax.report.read import read_json
 
 if TYPE_CHECKING:  # mmjax.study uses this file
   from mmjax.study import Member, Study, Variant
@@ -114,7 +115,8 @@ def _cells(study: Study, lines: Sequence[Line], chance: Mapping[str, float]) -> 
   facts = list(lines[0].facts)
   head = ["variant", *facts, *study.metrics]
   body = [[line.variant.name, *line.facts.values(), *map(line.words, study.metrics)] for line in lines]
-  return [head, *body, ["chance", *[""] * len(facts), *(f"{chance[heading]:.3f}" for heading in study.metrics)]]
+  guessed = [f"{chance[heading]:.3f}" if heading in chance else "–" for heading in study.metrics]
+  return [head, *body, ["chance", *[""] * len(facts), *guessed]]
 
 
 def _markdown(study: Study, lines: Sequence[Line], chance: Mapping[str, float]) -> str:
@@ -143,11 +145,10 @@ def _html(
   rows = "".join(f"<tr{' class=control' if row is body[-1] else ''}>{cells(row, 'td')}</tr>" for row in body)
   table = f'<div class="scroll"><table><thead><tr>{cells(head, "th")}</tr></thead><tbody>{rows}</tbody></table></div>'
   plot = _image((workdir / "comparison.png").read_bytes(), "the table as a plot")
-  more = [(f"section{i}", heading, content) for i, (heading, content) in enumerate(sections.items())]
+  more = [Section(f"section{i}", heading, content) for i, (heading, content) in enumerate(sections.items())]
   lead = '<p class="note">The same data and evaluation for every variant; mean and standard deviation over seeds.</p>'
-  return page(
-    f"mmjax study: {workdir.resolve().name}", lead, [("table", "Table", table), ("plot", "Plot", plot), *more]
-  )
+  own = [Section("table", "Table", table), Section("plot", "Plot", plot)]
+  return page(f"mmjax study: {workdir.resolve().name}", lead, [*own, *more])
 
 
 def _reports(runs: Sequence[Member], workdir: Path) -> dict[str, str]:
@@ -180,7 +181,8 @@ def _plot(study: Study, lines: Sequence[Line], chance: Mapping[str, float], path
   figure = Figure(figsize=(width * len(study.metrics), 3.6), layout="constrained")
   for axes, heading in zip(figure.subplots(1, len(study.metrics), squeeze=False)[0], study.metrics, strict=True):
     (_bars if study.axis is None else _curves)(axes, study, lines, heading)
-    axes.axhline(chance[heading], color="#777777", linestyle=":", linewidth=1.2, label="chance")
+    if heading in chance:
+      axes.axhline(chance[heading], color="#777777", linestyle=":", linewidth=1.2, label="chance")
     axes.set_title(heading, fontsize=10)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from mmjax.errors import UserError
-from mmjax.evaluate import gallery, showcase
-from mmjax.evaluate.figures import Curve, column, line_chart, training_charts
-from mmjax.evaluate.page import Section, card, missing, page
-from mmjax.evaluate.results import HEADINGS, Cell, Row, read_json, rows, short
-from mmjax.evaluate.suite import compares
-from mmjax.evaluate.table import number
+from mmjax.evaluate.evaluator import Shared, applying
+from mmjax.evaluate.results import RETRIEVAL, ZERO_SHOT, lower_is_better
 from mmjax.files import write_atomically
+from mmjax.report import gallery
+from mmjax.report.figures import Curve, column, line_chart, training_charts
+from mmjax.report.page import Section, card, missing, page
+from mmjax.report.read import read_json
+from mmjax.report.rows import Cell, Row, rows, short, tables
+from mmjax.report.table import beside, number
 
 if TYPE_CHECKING:
   from mmjax.run import Run
@@ -43,10 +45,10 @@ def write_report(workdir: str | Path, run: Run | None = None) -> Path:
   lines, history = _metrics(workdir / "metrics.jsonl")
   results = read_json(workdir / "results.json") or []
   sections = [
-    ("results", "Results", _results(results, history)),
-    ("training", "Training", _training(lines, history)),
-    *_pictures(run),
-    ("configuration", "Configuration", _configuration(config)),
+    Section("results", "Results", _results(results, history)),
+    Section("training", "Training", _training(lines, history)),
+    *_of_evaluators(run),
+    Section("configuration", "Configuration", _configuration(config)),
   ]
   title = "/".join(workdir.resolve().parts[-2:])  # a study's runs are VARIANT/seedN
   html = page(f"mmjax run: {title}", _lead(config, lines, results, run), sections)
@@ -93,7 +95,7 @@ def _lead(config: Any, lines: Sequence[Mapping], results: Sequence[Any], run: Ru
       cards.append(card(f"{last['seconds'] / 60:.1f}", "minutes"))
   for row in _first_rows(results):
     first = row.cells[0]
-    cards.append(card(number(first, first.value), f"{short(first.metric)}, {row.title}", _beside(first)))
+    cards.append(card(number(first, first.value), f"{short(first.metric)}, {row.title}", beside(first, " · ")))
   step = f"Model of step {run.step:,}. " if run is not None else ""
   finished = bool(lines) and bool(planned) and lines[-1]["step"] >= planned
   state = "" if finished else "This run has not finished. "
@@ -105,28 +107,20 @@ def _lead(config: Any, lines: Sequence[Mapping], results: Sequence[Any], run: Ru
 def _first_rows(results: Sequence[Any]) -> list[Row]:
   """One way of the first two retrievals, and the first line of every other table but zero-shot classification."""
   lines = [row for row in rows(results) if not row.control]
-  others = {row.kind: row for row in reversed(lines) if row.kind not in ("recall", "accuracy")}
-  return [row for row in lines if row.kind == "recall"][:4:2] + [others[kind] for kind in HEADINGS if kind in others]
-
-
-def _beside(cell: Cell) -> str:
-  floor = "" if cell.floor is None else f" · floor {number(cell, cell.floor)}"
-  return f"chance {number(cell, cell.chance)}{floor}"
+  first = [chosen[0] for _, chosen in tables(lines) if chosen[0].kind not in (RETRIEVAL.name, ZERO_SHOT.name)]
+  return [row for row in lines if row.kind == RETRIEVAL.name][:4:2] + first
 
 
 def _results(results: Sequence[Any], history: History) -> str:
   if not results:
     return missing("There is no results.json in this workdir: the run has not been evaluated yet.")
-  lines = list(rows(results))
-  tables = "".join(
-    f"<h3>{heading}</h3>{_table([row for row in lines if row.kind == kind], history)}"
-    for kind, heading in HEADINGS.items()
-    if any(row.kind == kind for row in lines)
+  drawn = "".join(
+    f"<h3>{escape(heading)}</h3>{_table(lines, history)}" for heading, lines in tables(list(rows(results)))
   )
   notes = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(results))
   return (
     '<p class="note">R@K: the share of queries with a right answer among the first K. The mark on a bar is chance. '
-    "Ties count against the model.</p>" + tables + notes + "".join(map(_by_class, results))
+    "Ties count against the model.</p>" + drawn + notes + "".join(map(_by_class, results))
   )
 
 
@@ -181,18 +175,19 @@ def _table(lines: Sequence[Row], history: History) -> str:
 def _cell(cell: Cell) -> str:
   """The value, a bar with a mark at chance, and what it is compared with."""
   bar = ""
-  if not cell.metric.endswith(("median_rank", "cider")):  # these are no shares
-    width, mark = 100 * min(cell.value, 1), 100 * min(cell.chance, 0.98)
-    bar = f'<div class="bar"><span style="width:{width:.1f}%"></span><i style="left:{mark:.1f}%"></i></div>'
-  return f"<b>{number(cell, cell.value)}</b>{bar}<small>{_beside(cell)}</small>"
+  if not lower_is_better(cell.metric) and not cell.metric.endswith("cider"):  # these are no shares
+    mark = "" if cell.chance is None else f'<i style="left:{100 * min(cell.chance, 0.98):.1f}%"></i>'
+    bar = f'<div class="bar"><span style="width:{100 * min(cell.value, 1):.1f}%"></span>{mark}</div>'
+  return f"<b>{number(cell, cell.value)}</b>{bar}<small>{beside(cell, ' · ')}</small>"
 
 
 def _best(cell: Cell, earlier: Sequence[tuple[int, float]]) -> str:
-  """Whether the evaluations during training were ever better."""
+  """The best of the evaluations during training, or a star where none was better."""
   if not earlier:
     return ""
-  step, value = max(earlier, key=lambda entry: entry[1])
-  if cell.value >= value:
+  sign = -1 if lower_is_better(cell.metric) else 1
+  step, value = max(earlier, key=lambda entry: sign * entry[1])
+  if sign * cell.value >= sign * value:
     return '<span class="best">★ best so far</span>'
   return f"<small>best {number(cell, value)} at step {step:,}</small>"
 
@@ -216,40 +211,13 @@ def _training(lines: Sequence[Mapping], history: History) -> str:
   return '<div class="charts">' + "".join(f"<div><h3>{h}</h3>{svg}</div>" for h, svg in charts) + "</div>"
 
 
-_NO_MODEL = "There is no model to embed pictures with: the workdir holds no checkpoint yet."
-_PICTURE_SECTIONS: tuple[tuple[str, str, Callable[[gallery.Exhibition], str], str], ...] = (
-  (
-    "text-to-picture", "Text to picture", gallery.text_to_picture,
-    "The nearest pictures by {shelf} for every text, out of {size:,}. Texts are spread evenly over {texts}.",
-  ),
-  (
-    "similarity", "Similarity of a batch", gallery.similarity,
-    "Cosine between pictures (rows) and texts (columns). What belongs together is framed, on the diagonal.",
-  ),
-  (
-    "neighbours", "Neighbours across artists", gallery.neighbours,
-    "For a picture by {shelf}, the nearest pictures by the others; right ones show the same emoji.",
-  ),
-)  # fmt: skip
-
-
-def _pictures(run: Run | None) -> list[Section]:
+def _of_evaluators(run: Run | None) -> list[Section]:
+  """The sections of the evaluators that apply to a run."""
   if run is None:
-    return [(anchor, heading, missing(_NO_MODEL)) for anchor, heading, _, _ in _PICTURE_SECTIONS]
-  return (_retrieval(run) if compares(run) else []) + showcase.sections(run)
-
-
-def _retrieval(run: Run) -> list[Section]:
-  show = gallery.exhibition(run)
-  texts = "concepts trained on, and then over others" if show.others else "the validation split"
-  facts = {"shelf": escape(show.shelf.name), "size": len(show.shelf.records), "texts": texts}
-  sections = []
-  for anchor, heading, draw, note in _PICTURE_SECTIONS:
-    if anchor == "neighbours" and not show.others:
-      sections.append((anchor, heading, missing("Only the emoji data has several artists to compare.")))
-    else:
-      sections.append((anchor, heading, f'<p class="note">{note.format(**facts)}</p>{draw(show)}'))
-  return sections
+    reason = missing("There is no model to embed pictures with: the workdir holds no checkpoint yet.")
+    return [Section(anchor, heading, reason) for anchor, heading in gallery.HEADINGS.items()]
+  shared = Shared()
+  return [section for evaluator in applying(run.experiment) for section in evaluator.sections(run, shared)]
 
 
 def _configuration(config: Mapping[str, Any]) -> str:

@@ -1,21 +1,25 @@
 """Pictures on the page: retrieval grids, a similarity matrix, neighbours across artists."""
 
+from __future__ import annotations
+
 import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from mmjax.data.sources.emoji import Emoji
-from mmjax.evaluate import emoji, generic
-from mmjax.evaluate.figures import color_scale, heat_map
 from mmjax.evaluate.metrics import retrieval_ranks
 from mmjax.evaluate.pictures import Pictures
 from mmjax.evaluate.retrieval import Embedded
+from mmjax.report.figures import color_scale, heat_map
+from mmjax.report.page import Section, missing
+
+if TYPE_CHECKING:
+  from mmjax.run import Run
 
 QUERIES, SHOWN, BATCH, NEIGHBOURS = 12, 10, 16, 5
 
@@ -27,7 +31,7 @@ class Shelf:
   name: str
   records: Sequence[Any]
   embedded: Embedded
-  run: Any
+  run: Run
 
   def thumbnail(self, index: int) -> str:
     """A data URI, at most 72 pixels wide."""
@@ -55,20 +59,42 @@ class Exhibition:
   """Which of the texts are of concepts never trained on."""
 
 
-def exhibition(run: Any) -> Exhibition:
-  """Embeds what is shown: all emoji, or the validation split of other data."""
-  if not isinstance(run.experiment.data.source, Emoji):
-    found = generic.Captioned(run)
-    shelf = Shelf("validation", found.records, found.images, run)
-    return Exhibition(shelf, found.captions, found.texts, (), np.ones(len(found.captions), bool))
-  suite = emoji.Emoji(run)
-  shelves = {
-    vendor: Shelf(emoji.ARTISTS[vendor], suite.records[vendor], images, run) for vendor, images in suite.images.items()
-  }
-  first = (*suite.unseen, "noto")[0]
-  captions = [record["captions"]["name"][0] for record in suite.first]
-  others = [shelves[vendor] for vendor in suite.seen if vendor != first]
-  return Exhibition(shelves[first], captions, suite.texts, others, suite.held_out)
+HEADINGS = {
+  "text-to-picture": "Text to picture",
+  "similarity": "Similarity of a batch",
+  "neighbours": "Neighbours across artists",
+}
+"""Of the sections, by anchor."""
+
+
+def retrieval_sections(show: Exhibition) -> list[Section]:
+  """Text to picture, the similarities of a batch, and the neighbours across artists."""
+  texts = "concepts trained on, and then over others" if show.others else "the validation split"
+  shelf = escape(show.shelf.name)
+  return [
+    _section(
+      "text-to-picture",
+      f"The nearest pictures by {shelf} for every text, out of {len(show.shelf.records):,}. Texts are spread evenly "
+      f"over {texts}.",
+      text_to_picture(show),
+    ),
+    _section(
+      "similarity",
+      "Cosine between pictures (rows) and texts (columns). What belongs together is framed, on the diagonal.",
+      similarity(show),
+    ),
+    _section(
+      "neighbours",
+      f"For a picture by {shelf}, the nearest pictures by the others; right ones show the same emoji.",
+      neighbours(show),
+    )
+    if show.others
+    else Section("neighbours", HEADINGS["neighbours"], missing("Only the emoji data has several artists to compare.")),
+  ]
+
+
+def _section(anchor: str, note: str, html: str) -> Section:
+  return Section(anchor, HEADINGS[anchor], f'<p class="note">{note}</p>{html}')
 
 
 def evenly(places: np.ndarray, count: int) -> list[int]:

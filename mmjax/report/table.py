@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from mmjax.evaluate.results import HEADINGS, Cell, Result, Row, rows, short
+from mmjax.evaluate.results import Result
+from mmjax.report.rows import Cell, Row, rows, short, tables
 
 _NOTE = "(chance in brackets; floor: what is simpler)"
 
@@ -17,10 +18,8 @@ def print_table(results: Sequence[Result]) -> None:
   if not console.is_terminal:
     sys.stdout.write("".join(f"{line}\n" for line in plain(lines)))
     return
-  for kind, heading in HEADINGS.items():
-    chosen = [row for row in lines if row.kind == kind]
-    if chosen:
-      console.print(_table(f"{heading} {_NOTE}", chosen))
+  for heading, chosen in tables(lines):
+    console.print(_table(f"{_escape(heading)} {_NOTE}", chosen))
 
 
 def plain(lines: Sequence[Row]) -> list[str]:
@@ -33,9 +32,15 @@ def number(cell: Cell, value: float) -> str:
   return f"{value:g}" if cell.metric.endswith("median_rank") else f"{value:.3f}"
 
 
+def beside(cell: Cell, separator: str) -> str:
+  """Chance and floor, as far as they are known."""
+  known = (("chance", cell.chance), ("floor", cell.floor))
+  return separator.join(f"{name} {number(cell, value)}" for name, value in known if value is not None)
+
+
 def _words(cell: Cell) -> str:
-  floor = "" if cell.floor is None else f", floor {number(cell, cell.floor)}"
-  return f"{short(cell.metric)} {number(cell, cell.value)} (chance {number(cell, cell.chance)}{floor})"
+  compared = beside(cell, ", ")
+  return f"{short(cell.metric)} {number(cell, cell.value)}" + (f" ({compared})" if compared else "")
 
 
 def _table(title: str, lines: Sequence[Row]):
@@ -55,7 +60,7 @@ def _table(title: str, lines: Sequence[Row]):
 
 
 def _markup(cell: Cell) -> str:
-  below = f"({number(cell, cell.chance)})"
+  below = "" if cell.chance is None else f"({number(cell, cell.chance)})"
   if cell.floor is not None:
     below += f"\n[dim]floor {number(cell, cell.floor)}[/]"
   return f"[bold]{number(cell, cell.value)}[/] {below}"

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from mmjax.evaluate.figures import sequential
+from mmjax.report.figures import sequential
 
 SIDE = 96
 """Pixels of a tile."""

@@ -2,9 +2,15 @@
 
 from collections.abc import Sequence
 from html import escape
+from typing import NamedTuple
 
-Section = tuple[str, str, str]
-"""(anchor, heading, html)."""
+
+class Section(NamedTuple):
+  """A section of a page. The anchor is its name in links, and no other section's; the heading is text."""
+
+  anchor: str
+  heading: str
+  html: str
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:

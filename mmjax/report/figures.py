@@ -62,6 +62,25 @@ def line_chart(
   return _svg(figure, ylabel)
 
 
+def scatter_chart(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], *, xlabel: str, ylabel: str) -> str:
+  """Points, and the diagonal on which x equals y, as an `<svg>` element: predictions against the truth.
+
+  Args:
+    x, y: coordinates of the points.
+    xlabel, ylabel: what the axes show, with units.
+  """
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+  figure.patch.set_alpha(0)
+  axes = figure.add_subplot()
+  axes.scatter(x, y, s=14, color=SERIES[0], alpha=0.7, linewidths=0)
+  both = [min(np.min(x), np.min(y)), max(np.max(x), np.max(y))]
+  axes.plot(both, both, color=_MUTED, linestyle="--", linewidth=1.2)
+  _dress(axes, xlabel, ylabel)
+  return f'<div class="charts">{_svg(figure, ylabel)}</div>'
+
+
 def _plot(axes: Any, curves: Sequence[Curve], smooth: bool) -> None:
   for color, (label, x, y) in zip(SERIES, curves):
     if smooth and len(y) > 10:

@@ -1,56 +1,38 @@
 """Examples on the page: questions with answers and masks, captions, and where words look."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmjax.data.records import PRIMARY
-from mmjax.data.sources.emoji import Emoji
-from mmjax.evaluate import emoji
 from mmjax.evaluate.answers import vqa_score
-from mmjax.evaluate.attention_maps import AttentionMaps, attention_maps
-from mmjax.evaluate.examples import Examples, batches, spread, validation_examples
-from mmjax.evaluate.explained import answer_score, match_score, words_score
+from mmjax.evaluate.attention_maps import AttentionMaps, Score, attention_maps
+from mmjax.evaluate.examples import Examples, batches, spread
 from mmjax.evaluate.forward import over_batches
-from mmjax.evaluate.overlay import heated, marked, seen_pixels, tile
-from mmjax.evaluate.page import Section
 from mmjax.evaluate.pictures import Pictures
 from mmjax.evaluate.questions import WriteAnswers, answer_logits, relevance_logits, until_end
-from mmjax.evaluate.written import write_captions
+from mmjax.evaluate.traits import terms
+from mmjax.models.protocols import Answers, Grounds
+from mmjax.report.overlay import heated, marked, seen_pixels, tile
+from mmjax.report.page import Section
+
+if TYPE_CHECKING:
+  from mmjax.run import Run
 
 SHOWN, LOOKED_AT, MOST_WORDS = 12, 6, 14
-_SCORES = (
-  ("answer", answer_score, "the answer that the model gives"),
-  ("matching", match_score, "that picture and text belong together"),
-  ("masked_words", words_score, "the text's own words"),
-  ("masked_both", words_score, "the text's own words"),
-)
+_SPREAD = '<p class="note">Spread evenly over the split: nobody picked the good ones.</p>'
 
 
-def sections(run: Any) -> list[Section]:
-  """Whatever can be shown of what the run was trained for."""
-  trained = {objective.name for objective in run.experiment.objectives}
-  show: list[tuple[set[str], tuple[str, str], Callable[[Any, Examples], str]]] = [
-    ({"answer", "answer_text"}, ("questions", "Questions and answers"), questions),
-    ({"caption"}, ("captions", "Captions"), captions),
-    ({name for name, _, _ in _SCORES}, ("attention", "Where words look"), attention),
-  ]
-  wanted = [(place, draw) for names, place, draw in show if names & trained]
-  if not wanted:
-    return []
-  found = emoji.examples(run) if isinstance(run.experiment.data.source, Emoji) else validation_examples(run)
-  drawn = [(*place, draw(run, found)) for place, draw in wanted]
-  return [section for section in drawn if section[2]]
-
-
-def questions(run: Any, examples: Examples) -> str:
+def questions(run: Run, examples: Examples) -> Section:
   """Questions spread evenly over the split: answers right and wrong, and the pixels that they are said to be about."""
   some = chosen(examples, SHOWN)
-  trained = {objective.name for objective in run.experiment.objectives}
-  given = _answers(run, some, "answer" in trained)
-  masks = [logits > 0 for logits in _rows(run, relevance_logits, some)] if "relevance" in trained else []
+  given = _answers(run, some, bool(terms(run.experiment, Answers)))
+  grounds = terms(run.experiment, Grounds)
+  masks = [logits > 0 for logits in _rows(run, relevance_logits, some)] if grounds else []
   lines = []
   for number, (record, pixels, answer) in enumerate(zip(some.records, _pixels(run, some), given, strict=True)):
     right = vqa_score(answer, record["answers"]) > 0
@@ -58,33 +40,41 @@ def questions(run: Any, examples: Examples) -> str:
     words = f'<b>{escape(record["question"])}</b><span class="rank">{_mark(right)} {escape(answer)}{truth}</span>'
     tiles = [(pixels, "picture")] + ([(marked(pixels, masks[number]), "relevant pixels")] if masks else [])
     lines.append(_line(words, tiles))
-  return _note("Spread evenly over the split: nobody picked the good ones.") + "".join(lines)
+  return Section("questions", "Questions and answers", _SPREAD + "".join(lines))
 
 
-def captions(run: Any, examples: Examples) -> str:
+def captions(run: Run, examples: Examples, write: Callable[[Pictures], Sequence[str]]) -> Section:
   """Captions written for pictures spread evenly over the split, and one of people's for each."""
   some = chosen(examples, SHOWN)
-  said = write_captions(run, Pictures(some.records, run.experiment.data))
+  said = write(Pictures(some.records, run.experiment.data))
   lines = []
   for record, pixels, caption in zip(some.records, _pixels(run, some), said, strict=True):
     known = record["captions"][PRIMARY][0]
     words = f'<b>{escape(caption) or "(nothing)"}</b><span class="rank">people say: {escape(known)}</span>'
     lines.append(_line(words, [(pixels, known)]))
-  return _note("Spread evenly over the split: nobody picked the good ones.") + "".join(lines)
+  return Section("captions", "Captions", _SPREAD + "".join(lines))
 
 
-def attention(run: Any, examples: Examples) -> str:
-  """One panel per word: how much it reads each patch, and how much that raises the score; "" without such layers."""
-  trained = {objective.name for objective in run.experiment.objectives}
-  score, meaning = next((score, meaning) for name, score, meaning in _SCORES if name in trained)
+def attention(run: Run, examples: Examples, score: Score, meaning: str, layer: int | None) -> Section | None:
+  """One panel per word: how much it reads each patch, and how much that raises a score.
+
+  Args:
+    run: the run.
+    examples: what the panels are chosen from.
+    score: the number that is explained.
+    meaning: the same in words.
+    layer: the layer that is drawn; None: all together.
+  Returns: the section; None where no layer lets words read patches.
+  """
   some = chosen(examples, LOOKED_AT)
   batch = next(batches(run, some))
   rows = {name: batch[name][batch["valid"]] for name in ("image", "text")}
-  grid = run.experiment.model.image.grid
+  model: Any = run.experiment.model
+  grid = model.image.grid
   maps = attention_maps(run.model, run.params, rows, score, patches=grid**2)
   if maps is None:
-    return ""
-  own, relevance = combined(maps, run.experiment.evaluation.attention_layer)
+    return None
+  own, relevance = combined(maps, layer)
   lines = []
   for number, pixels in enumerate(_pixels(run, some)):
     words = readable_words(run.tokenizer, rows["text"][number])
@@ -96,12 +86,12 @@ def attention(run: Any, examples: Examples) -> str:
       for n, (_, word) in enumerate(words)
     )  # fmt: skip
     lines.append(f'<div class="query looks"><figure>{_image(pixels, "picture")}</figure>{panels}</div>')
-  layer = run.experiment.evaluation.attention_layer
   which = "the mean over layers" if layer is None else f"layer {layer}"
-  return _note(
+  note = _note(
     f"Above: how much each word reads each patch ({which}). Below: that times its gradient, if positive: how much it "
     f"raises the score of {meaning}. Yellow is the most in a picture's row, dark blue nothing."
-  ) + "".join(lines)
+  )
+  return Section("attention", "Where words look", note + "".join(lines))
 
 
 def combined(maps: AttentionMaps, layer: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -144,24 +134,24 @@ def chosen(examples: Examples, count: int) -> Examples:
   return Examples(examples.name, examples.title, records, examples.features)
 
 
-def _answers(run: Any, examples: Examples, by_class: bool) -> list[str]:
+def _answers(run: Run, examples: Examples, by_class: bool) -> list[str]:
   if by_class:
     return [run.tokenizer.answers[np.argmax(logits)] for logits in _rows(run, answer_logits, examples)]
   ids = np.stack([said for said, _ in zip(*_pairs(run, WriteAnswers.of(run), examples), strict=True)])
   return [run.tokenizer.decode(row) for row in until_end(ids, run.tokenizer.eos_id)]
 
 
-def _rows(run: Any, ask: Any, examples: Examples) -> list[np.ndarray]:
+def _rows(run: Run, ask: Any, examples: Examples) -> list[np.ndarray]:
   found = over_batches(run, ask, batches(run, examples), ("image", "text"))
   return [row for _, part in found for row in part]
 
 
-def _pairs(run: Any, ask: Any, examples: Examples) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _pairs(run: Run, ask: Any, examples: Examples) -> tuple[list[np.ndarray], list[np.ndarray]]:
   found = [part for _, part in over_batches(run, ask, batches(run, examples), ("image", "text"))]
   return [row for part in found for row in part[0]], [row for part in found for row in part[1]]
 
 
-def _pixels(run: Any, examples: Examples) -> list[np.ndarray]:
+def _pixels(run: Run, examples: Examples) -> list[np.ndarray]:
   data = run.experiment.data
   pictures = Pictures(examples.records, data)
   return [seen_pixels(run.preprocess(pictures[n]), data.mean, data.std) for n in range(len(examples))]

@@ -1,0 +1,54 @@
+"""Properties of an experiment by which evaluators tell whether they apply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmjax.data.features import IMAGE_TEXT, config_features
+from mmjax.data.sources.emoji import Emoji
+from mmjax.kinds import option_name
+
+if TYPE_CHECKING:  # the configuration of an experiment holds evaluators
+  from mmjax.data.config import DataConfig
+  from mmjax.experiment import Experiment
+  from mmjax.objectives.terms.base import Term
+
+
+def has_emoji(data: DataConfig) -> bool:
+  """True if the data is the emoji, of which several artists are compared."""
+  return isinstance(data.source, Emoji)
+
+
+def data_name(data: DataConfig) -> str:
+  """The name of the data in results."""
+  return data.source.title
+
+
+def source_name(data: DataConfig) -> str:
+  """The name of the kind of data."""
+  return option_name(type(data.source))
+
+
+def entries(data: DataConfig) -> tuple[str, ...]:
+  """Names of the arrays that the data fills in a batch."""
+  return tuple(data.columns) if data.columns else config_features(data)
+
+
+def captioned(data: DataConfig) -> bool:
+  """True if the data is images with captions, and not questions or texts alone."""
+  return entries(data) == IMAGE_TEXT
+
+
+def corrupted(data: DataConfig) -> bool:
+  """True if some training captions were replaced by wrong ones on purpose."""
+  return bool(data.corrupt_captions) and data.captions_from is None
+
+
+def compares(experiment: Experiment) -> bool:
+  """True if embeddings are trained to be compared by their cosine."""
+  return any(term.compares for term in experiment.objectives)
+
+
+def terms(experiment: Experiment, *asking: type, without: tuple[type, ...] = ()) -> list[Term]:
+  """The terms that ask a model for all of some protocols (mmjax.models.protocols), and for none of others."""
+  return [term for term in experiment.objectives if set(asking) <= set(term.asks) and not set(without) & set(term.asks)]

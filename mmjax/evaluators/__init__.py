@@ -1,0 +1,37 @@
+"""Evaluators, one file each, and the configuration that lists those of a run."""
+
+from mmjax.evaluate.evaluator import Evaluator, Shared
+from mmjax.evaluators.answers import AnswerAccuracy
+from mmjax.evaluators.attention import WordAttention
+from mmjax.evaluators.captions import WrittenCaptions
+from mmjax.evaluators.config import EvaluationConfig, built_in
+from mmjax.evaluators.emoji import EmojiSuite
+from mmjax.evaluators.hidden_patches import HiddenPatches
+from mmjax.evaluators.hidden_words import HiddenWords
+from mmjax.evaluators.language import LanguageModelling
+from mmjax.evaluators.matching import MatchedPairs
+from mmjax.evaluators.next_sentence import NextSentenceAccuracy
+from mmjax.evaluators.noise import CaptionNoise
+from mmjax.evaluators.relevance import RelevantPixels
+from mmjax.evaluators.retrieval import ImageTextRetrieval
+from mmjax.evaluators.written_answers import WrittenAnswers
+
+__all__ = [
+  "AnswerAccuracy",
+  "CaptionNoise",
+  "EmojiSuite",
+  "EvaluationConfig",
+  "Evaluator",
+  "HiddenPatches",
+  "HiddenWords",
+  "ImageTextRetrieval",
+  "LanguageModelling",
+  "MatchedPairs",
+  "NextSentenceAccuracy",
+  "RelevantPixels",
+  "Shared",
+  "WordAttention",
+  "WrittenAnswers",
+  "WrittenCaptions",
+  "built_in",
+]

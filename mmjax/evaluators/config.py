@@ -1,0 +1,66 @@
+"""Every --evaluation.* setting."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from mmjax.evaluate.evaluator import Evaluator
+from mmjax.evaluators.answers import AnswerAccuracy
+from mmjax.evaluators.attention import WordAttention
+from mmjax.evaluators.captions import WrittenCaptions
+from mmjax.evaluators.emoji import EmojiSuite
+from mmjax.evaluators.hidden_patches import HiddenPatches
+from mmjax.evaluators.hidden_words import HiddenWords
+from mmjax.evaluators.language import LanguageModelling
+from mmjax.evaluators.matching import MatchedPairs
+from mmjax.evaluators.next_sentence import NextSentenceAccuracy
+from mmjax.evaluators.noise import CaptionNoise
+from mmjax.evaluators.relevance import RelevantPixels
+from mmjax.evaluators.retrieval import ImageTextRetrieval
+from mmjax.evaluators.written_answers import WrittenAnswers
+
+
+def built_in() -> dict[str, Evaluator]:
+  """All evaluators with their default settings, by name, in the order of results."""
+  return {
+    "emoji": EmojiSuite(),
+    "retrieval": ImageTextRetrieval(),
+    "answers": AnswerAccuracy(),
+    "written_answers": WrittenAnswers(),
+    "relevance": RelevantPixels(),
+    "matching": MatchedPairs(),
+    "noise": CaptionNoise(),
+    "captions": WrittenCaptions(),
+    "hidden_words": HiddenWords(),
+    "next_sentence": NextSentenceAccuracy(),
+    "language": LanguageModelling(),
+    "hidden_patches": HiddenPatches(),
+    "attention": WordAttention(),
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+  """The evaluators of a run, and how often they measure it."""
+
+  every: int = 0
+  """Steps between evaluations while training; 0 evaluates at the end only."""
+  batch_size: int = 256
+  """Images or texts encoded at a time, over all devices."""
+  best_metric: str | None = None
+  """The metric whose best checkpoint is kept: TASK/METRIC, as in the evaluation lines of metrics.jsonl. None: the first
+  metric of the first evaluator that applies (retrieval: mean_recall@1)."""
+  max_examples: int = 5000
+  """At most this many records of the validation split, evenly spread over it. The emoji are always measured whole."""
+  evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=built_in, hash=False)
+  """By name. A run takes those that apply to it, in this order."""
+
+  def __post_init__(self):
+    for name in ("batch_size", "max_examples"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"evaluation.{name} is {getattr(self, name)}: it must be at least 1")
+    if self.every < 0:
+      raise ValueError(f"evaluation.every is {self.every}: it must not be negative")
+
+  def after(self, step: int) -> bool:
+    """True if a run evaluates after a step."""
+    return self.every > 0 and step > 0 and step % self.every == 0

@@ -1,0 +1,90 @@
+"""Image-text retrieval on the validation split of captioned data other than the emoji."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmjax.evaluate.evaluator import Evaluator, Shared
+from mmjax.evaluate.examples import spread
+from mmjax.evaluate.metrics import recall_names
+from mmjax.evaluate.results import MEAN_RECALL, RETRIEVAL, Result
+from mmjax.evaluate.retrieval import Embedded, image_text_retrieval
+from mmjax.evaluate.task import make_result
+from mmjax.evaluate.traits import captioned, compares, data_name, has_emoji
+from mmjax.parallel.mesh import anywhere
+
+if TYPE_CHECKING:
+  from mmjax.experiment import Experiment
+  from mmjax.report.page import Section
+  from mmjax.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTextRetrieval(Evaluator):
+  """Retrieval both ways, for models that compare images and texts; and the control with the pairs shuffled."""
+
+  def applies(self, experiment: Experiment) -> bool:
+    return captioned(experiment.data) and compares(experiment) and not has_emoji(experiment.data)
+
+  def metrics(self, experiment: Experiment) -> Sequence[str]:
+    name = data_name(experiment.data)
+    both = [*recall_names("image_retrieval"), *recall_names("text_retrieval")]
+    return [MEAN_RECALL, *(f"{name}/{metric}" for metric in both)]
+
+  def run(self, run: Run, shared: Shared) -> list[Result]:
+    captions, name = embedded(run, shared), data_name(run.experiment.data)
+    images, results = captions.images, []
+    for suffix, title, shown, control in (
+      ("", f"{name}, validation", images, False),
+      ("_shuffled", f"Control: {name} shuffled", images.shuffled(), True),
+    ):
+      found = image_text_retrieval(shown, captions.texts)
+      result = make_result(
+        run, f"{name}{suffix}", "zeroshot_retrieval", title, images, found, table=RETRIEVAL, control=control,
+        gallery=len(images), skipped=captions.skipped,
+      )  # fmt: skip
+      results.append(result)
+    return results
+
+  def sections(self, run: Run, shared: Shared) -> list[Section]:
+    from mmjax.report.gallery import Exhibition, Shelf, retrieval_sections
+
+    found = embedded(run, shared)
+    shelf = Shelf("validation", found.records, found.images, run)
+    return retrieval_sections(Exhibition(shelf, found.captions, found.texts, (), np.ones(len(found.captions), bool)))
+
+
+def embedded(run: Run, shared: Shared) -> Captioned:
+  """The validation split, embedded once."""
+  return shared.once("captioned", lambda: Captioned(run))
+
+
+class Captioned:
+  """The validation split, every picture and every different caption embedded once.
+
+  A caption answers every picture of its concept: of the same picture, or, where captions are class names, of
+  the same class.
+  """
+
+  def __init__(self, run: Run):
+    from mmjax.data import make_source
+    from mmjax.evaluate.pictures import Pictures
+
+    data = run.experiment.data
+    source = make_source(data, "validation")
+    records = [source[place] for place in spread(len(source), run.experiment.evaluation.max_examples)]
+    pictures = Pictures(records, data)
+    rows = run.encode_image(pictures)
+    bad = anywhere(np.isin(np.arange(len(records)), list(pictures.bad)))  # a process knows of those that it decoded
+    good = np.flatnonzero(~bad)
+    self.skipped = int(bad.sum())
+    self.records = [records[place] for place in good]
+    self.images = Embedded(rows[good], np.array([record["concept"] for record in self.records]))
+    pairs = [(text, record["concept"]) for record in self.records for text in record["captions"]["name"]]
+    pairs = list(dict.fromkeys(pairs))
+    self.captions = [text for text, _ in pairs]
+    self.texts = Embedded(run.encode_text(self.captions), np.array([concept for _, concept in pairs]))

@@ -1,0 +1,77 @@
+"""The lines of the tables of results."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmjax.evaluate.results import TABLES, table_of
+
+_DIRECTIONS = {"image_retrieval": "text to picture", "text_retrieval": "picture to text"}
+
+
+@dataclass(frozen=True)
+class Cell:
+  """One number with those that it is compared with. Chance is None where it is not known."""
+
+  metric: str
+  value: float
+  chance: float | None
+  floor: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+  """One direction of one result: a line of the table.
+
+  Attributes:
+    key: the result's name.
+    title: for people.
+    kind: the name of the table.
+    heading: the heading of the table.
+    n: number of examples.
+    control: True for a negative control.
+    cells: its numbers.
+  """
+
+  key: str
+  title: str
+  kind: str
+  heading: str
+  n: int
+  control: bool
+  cells: tuple[Cell, ...]
+
+
+def rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+  """The lines of the tables: one for each direction of a retrieval, and one for the other metrics of a result."""
+  for result in results:
+    metrics = list(result["metrics"])
+    ways = {way: [name for name in metrics if name.startswith(f"{way}_")] for way in _DIRECTIONS}
+    ways = {way: names for way, names in ways.items() if names}
+    for way, names in ways.items():
+      yield _row(result, names, f"{result['title']}, {_DIRECTIONS[way]}" if len(ways) > 1 else result["title"])
+    others = [name for name in metrics if not any(name in names for names in ways.values())]
+    if others:
+      yield _row(result, others, result["title"])
+
+
+def tables(lines: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+  """(heading, lines) of every table: those of mmjax in their order, then the others as they come."""
+  kinds = dict.fromkeys([*(table.name for table in TABLES), *(row.kind for row in lines)])
+  for kind in kinds:
+    own = [row for row in lines if row.kind == kind]
+    if own:
+      yield own[0].heading, own
+
+
+def short(metric: str) -> str:
+  """The name of a column: "R@5", "median rank", "acc1"."""
+  if "_recall@" in metric:
+    return "R@" + metric.rpartition("@")[2]
+  return "median rank" if metric.endswith("median_rank") else metric.replace("_", " ")
+
+
+def _row(result: Mapping[str, Any], names: list[str], title: str) -> Row:
+  chance, floor, table = result.get("chance", {}), result.get("floor", {}), table_of(result)
+  cells = tuple(Cell(name, result["metrics"][name], chance.get(name), floor.get(name)) for name in names)
+  return Row(result["dataset"], title, table.name, table.heading, result["n"], bool(result.get("control")), cells)
