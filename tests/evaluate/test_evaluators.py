@@ -191,9 +191,7 @@ def test_an_evaluator_of_a_script_s_own_is_configured_as_any_other():
   assert from_json(fields, kinds=(Brightness,)) == experiment
   with pytest.raises(ConfigError, match=r"unknown evaluator .Brightness.*evaluators\['light'\]"):
     from_json(fields)
-  added, _ = chosen(
-    Experiment(), ["--evaluation.evaluators", "light=brightness"], (*of_base(Evaluator, KINDS), Brightness)
-  )
+  added, _ = chosen(Experiment(), ["--evaluation.evaluators", "light=brightness"], (*KINDS, Brightness))
   assert added.evaluation.evaluators == {"light": Brightness()}
 
 

@@ -176,7 +176,7 @@ def test_a_parrot_scores_chance_on_pairs_of_sentences(shown):
   commonest = int(np.bincount(tokenizer(texts).ravel(), minlength=300)[max(tokenizer.special_ids) + 1 :].argmax())
   parrot = Parrot(shown[0].model.config, commonest + max(tokenizer.special_ids) + 1)
   objectives = (MaskedWords(image=False, segments=True), NextSentence())
-  pairs = dataclasses.replace(shown[0].experiment.data, source="texts")
+  pairs = dataclasses.replace(shown[0].experiment.data, source=Texts())
   experiment = dataclasses.replace(shown[0].experiment, objectives=objectives, data=pairs)
   run = dataclasses.replace(shown[0], experiment=experiment, model=parrot, params={}, tokenizer=tokenizer)
   shared = Shared()

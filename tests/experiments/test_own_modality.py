@@ -69,7 +69,7 @@ def test_it_is_loaded_with_its_classes_and_refused_without(script, trained):
   assert run.experiment == trained.experiment and run.fitted == trained.fitted and run.tokenizer is None
   np.testing.assert_allclose(script.predictions(run)[0], script.predictions(trained)[0], rtol=1e-5, atol=1e-7)
   mean, std = run.fitted["outcome"]
-  assert mean[0] == pytest.approx(152.7, abs=1) and std[0] == pytest.approx(77.3, abs=1)
+  assert mean[0] == pytest.approx(153.87, abs=0.01) and std[0] == pytest.approx(79.75, abs=0.01)
   with pytest.raises(ConfigError, match=r"unknown source 'Patients'.*must be passed in kinds="):
     load_run(trained.workdir)
 
