@@ -48,7 +48,7 @@ EXTRAS = {
   ],
   # Pictures and questions of --data.source easy_vqa; see mmjax/data/easy_vqa_builder.py.
   "vqa": ["easy-vqa==1.0"],
-  "dev": ["pytest", "setuptools>=77", "hypothesis", "pytest-xdist", "ruff", "mypy", "easy-vqa==1.0"],
+  "dev": ["pytest", "setuptools>=77", "hypothesis", "pytest-xdist", "ruff", "mypy", "import-linter", "easy-vqa==1.0"],
   # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/{siglip_,}tokenizer.py.
   "interop": ["ftfy", "sentencepiece"],
   "tpu": ["jax[tpu]"],

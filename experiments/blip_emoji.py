@@ -68,8 +68,8 @@ def mended(experiment: Any) -> Any:
 
 def mend(experiment: Any) -> None:
   """The noisy run's CapFilt, unless it has been done."""
-  from mmjax.evaluate.capfilt import caption_and_filter
-  from mmjax.loading import load_run
+  from mmjax import load_run
+  from mmjax.evaluators import caption_and_filter
 
   path = Path(experiment.data.captions_from).expanduser()
   if not path.exists():

@@ -34,7 +34,7 @@ def teacher(experiment):
 
 def train_teacher(experiment):
   """Trains the main job, if that has not been done."""
-  from mmjax.train.loop import train
+  from mmjax.train import train
 
   train(dataclasses.replace(CLIP, run=dataclasses.replace(CLIP.run, workdir=teacher(experiment))))
 

@@ -1,5 +1,6 @@
 """A command line is parsed without the libraries that only training, evaluation and data need."""
 
+import ast
 import importlib
 import json
 import os
@@ -51,10 +52,9 @@ helps = [status(main, [*command, "--help"]) for main, command in ((data, []), (d
 found["helps"] = {"statuses": helps, "modules": loaded([*heavy, "jax", "flax"])}
 
 scripts = sorted(path.stem for path in Path("experiments").glob("*.py"))
-scripts.sort(key="fusion_study".__eq__)  # the last: it has a training loop of its own, and so needs optax
 for script in scripts:
   module = importlib.import_module(script)
-  names = [*heavy] if script == "fusion_study" else [*heavy, "optax"]
+  names = [*heavy, "optax"]
   found[script] = {"statuses": [], "modules": loaded(names)}
   if script == "clip_emoji":
     from mmjax.cli import main
@@ -92,3 +92,12 @@ def test_no_name_of_a_lazy_package_is_hidden_by_a_submodule(package):
   module = importlib.import_module(package)
   submodules = {info.name for info in pkgutil.iter_modules(module.__path__)}
   assert submodules.isdisjoint(set(module.__all__))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda path: path.stem)
+def test_a_script_imports_from_the_public_face_of_each_package(path):
+  nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+  deeper = [
+    node.module for node in nodes if node.module and node.module.startswith("mmjax.") and "." in node.module[6:]
+  ]
+  assert deeper == []

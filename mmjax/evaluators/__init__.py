@@ -1,5 +1,7 @@
 """Evaluators, one file each, and the configuration that lists those of a run."""
 
+from typing import TYPE_CHECKING
+
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluators.answers import AnswerAccuracy
 from mmjax.evaluators.attention import WordAttention
@@ -15,6 +17,12 @@ from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.written_answers import WrittenAnswers
+from mmjax.lazy import lazy_names
+
+if TYPE_CHECKING:
+  from mmjax.evaluators.capfilt import caption_and_filter
+else:
+  __getattr__, __dir__ = lazy_names(__name__, {"capfilt": ["caption_and_filter"]})
 
 __all__ = [
   "AnswerAccuracy",
@@ -34,4 +42,5 @@ __all__ = [
   "WrittenAnswers",
   "WrittenCaptions",
   "built_in",
+  "caption_and_filter",
 ]

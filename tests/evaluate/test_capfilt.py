@@ -9,9 +9,9 @@ import pytest
 from mmjax.data import DataConfig, DataError, Scenes, TokenizerConfig, make_source
 from mmjax.data.corruption import CorruptedRecords
 from mmjax.data.recaption import RecaptionedRecords
-from mmjax.evaluate import Shared, capfilt
-from mmjax.evaluate.capfilt import Filtered, caption_and_filter
-from mmjax.evaluators import CaptionNoise
+from mmjax.evaluate import Shared
+from mmjax.evaluators import CaptionNoise, capfilt
+from mmjax.evaluators.capfilt import Filtered, caption_and_filter
 from mmjax.objectives import Caption, Matching
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
 def clean(run, monkeypatch):
   """The 20 scenes that the model knows, in place of the training split: 8 of them with the captions of others."""
   source = make_source(run.experiment.data, "validation")
-  for name in ("mmjax.evaluate.capfilt", "mmjax.data"):
+  for name in ("mmjax.evaluators.capfilt", "mmjax.data"):
     monkeypatch.setattr(f"{name}.make_source", lambda data, split: CorruptedRecords(source, data.corrupt_captions))
   return source
 

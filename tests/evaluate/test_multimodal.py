@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.data import DataConfig, Scenes, Tokenizer, TokenizerConfig
+from mmjax.data import DataConfig, Scenes, Texts, Tokenizer, TokenizerConfig
 from mmjax.data.sources.base import PAIR
 from mmjax.data.tokenizer import train_vocabulary
 from mmjax.errors import UserError

@@ -110,7 +110,7 @@ def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_pat
 def test_the_second_round_of_blip_is_trained_on_what_the_first_one_keeps(options, tmp_path, monkeypatch, capsys):
   monkeypatch.syspath_prepend(str(ROOT / "experiments"))
   script = importlib.import_module("blip_emoji")
-  monkeypatch.setattr("mmjax.evaluate.capfilt._filtered", kept_but_the_first)
+  monkeypatch.setattr("mmjax.evaluators.capfilt._filtered", kept_but_the_first)
   study = dataclasses.replace(script.STUDY, variants=script.STUDY.variants[:2])
   whole = ["--data.source.groups"]  # of 40 emoji, one group leaves nothing to evaluate
   arguments = [*options, *whole, "--objectives.1.group", "2", "--run.workdir", str(tmp_path)]
