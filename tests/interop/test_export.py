@@ -59,7 +59,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def loaded(run, monkeypatch):
-  monkeypatch.setattr("mmjax.loading.load_run", lambda workdir: run[1])
+  monkeypatch.setattr("mmjax.loading.load_run", lambda workdir, *, kinds: run[1])
 
 
 def call(experiment, *arguments) -> int:

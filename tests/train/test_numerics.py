@@ -129,9 +129,11 @@ def test_a_skipped_batch_is_as_if_it_had_not_been_there(tmp_path, run_of, order,
   poison(monkeypatch, order[2], order[3])
   seen = []
 
-  def recording(experiment, core, *, losses):
+  def recording(experiment, core, *, kinds):
     training = prepared(experiment)
-    return dataclasses.replace(training, step=lambda s, batch: (seen.append(batch), training.step(s, batch))[1])
+    step = training.step
+    recorded = lambda state, batch, frozen: (seen.append(batch), step.jitted(state, batch, frozen))[1]
+    return dataclasses.replace(training, step=dataclasses.replace(step, jitted=recorded))
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(loop, "prepare", recording)
