@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from mmjax.data.columns.base import Evaluating
 from mmjax.data.features import run_columns
 from mmjax.data.lazy_rows import LazyRows
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import eval_transform
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
@@ -45,7 +46,7 @@ class Run:
   workdir: Path
   model: nn.Module
   params: Any
-  tokenizer: Any  # a Tokenizer, or None
+  tokenizer: Tokenizer | None
   mesh: Mesh
   step: int
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -13,9 +13,8 @@ import numpy as np
 
 from mmjax.data.config import DataConfig
 from mmjax.data.emoji_draw import VENDORS
-from mmjax.data.features import IMAGE_TEXT
 from mmjax.data.sources import emoji as emoji_source
-from mmjax.data.sources.base import Reading
+from mmjax.data.sources.base import IMAGE_TEXT, Reading
 from mmjax.data.sources.emoji import is_flag
 from mmjax.data.splits import is_held_out
 from mmjax.evaluate.examples import Examples
@@ -39,14 +38,11 @@ class EmojiRecords:
   """
 
   def __init__(self, data: DataConfig):
-    self.records = base_records(data.dir, emoji_of(data).limit, emoji_of(data).groups)
-    self.flags = [
-      r
-      for r in _read(data.dir, emoji_of(data).limit, emoji_of(data).groups)
-      if r["vendor"] == VENDORS[0] and is_flag(r)
-    ]
-    self.seen = tuple(vendor for vendor in VENDORS if vendor in emoji_of(data).vendors)
-    self.unseen = tuple(vendor for vendor in VENDORS if vendor not in emoji_of(data).vendors)
+    source: Any = data.source
+    self.records = base_records(data.dir, source.limit, source.groups)
+    self.flags = [r for r in _read(data.dir, source.limit, source.groups) if r["vendor"] == VENDORS[0] and is_flag(r)]
+    self.seen = tuple(vendor for vendor in VENDORS if vendor in source.vendors)
+    self.unseen = tuple(vendor for vendor in VENDORS if vendor not in source.vendors)
 
   @property
   def first(self) -> list[Any]:
@@ -106,25 +102,19 @@ def _read(directory: str, limit: int | None, groups: tuple[str, ...]) -> list[An
   return source.open("all", Reading(directory)).records
 
 
-def emoji_of(data: DataConfig) -> emoji_source.Emoji:
-  """The settings of the emoji that a run reads."""
-  assert isinstance(data.source, emoji_source.Emoji)
-  return data.source
-
-
 def shown_vendor(data: DataConfig) -> str:
   """An artist that was not trained on, or the last one."""
-  return (*(v for v in VENDORS if v not in emoji_of(data).vendors), VENDORS[-1])[0]
+  source: Any = data.source
+  return (*(v for v in VENDORS if v not in source.vendors), VENDORS[-1])[0]
 
 
 def examples(run: Run) -> Examples:
   """The pictures and English names of one artist: one that was not trained on, if there is one."""
   data = run.experiment.data
+  source: Any = data.source
   vendor = shown_vendor(data)
-  title = ARTISTS[vendor] + (" (seen)" if vendor in emoji_of(data).vendors else " (unseen)")
-  return Examples(
-    f"emoji_{vendor}", title, base_records(data.dir, emoji_of(data).limit, emoji_of(data).groups)[vendor], IMAGE_TEXT
-  )
+  title = ARTISTS[vendor] + (" (seen)" if vendor in source.vendors else " (unseen)")
+  return Examples(f"emoji_{vendor}", title, base_records(data.dir, source.limit, source.groups)[vendor], IMAGE_TEXT)
 
 
 def vendor_floor(data: DataConfig, query: str, target: str) -> tuple[Metrics, str]:

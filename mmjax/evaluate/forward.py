@@ -11,11 +11,13 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from mmjax.errors import UserError
 from mmjax.nn.norm import normalize
 from mmjax.parallel.mesh import batch_sharding, put_rows, replicated
 from mmjax.types import Encoded
 
 if TYPE_CHECKING:
+  from mmjax.data.tokenizer import Tokenizer
   from mmjax.run import Run
 
 Ask = Callable[[Any, Any], Any]
@@ -62,6 +64,13 @@ def gathered(parts: Iterable[Any]) -> Any:
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
 
 
+def text_tokenizer(run: Run) -> Tokenizer:
+  """The tokenizer of a run. Raises UserError for a run without text."""
+  if run.tokenizer is None:
+    raise UserError(f"the run in {run.workdir} has no text, and so no tokenizer")
+  return run.tokenizer
+
+
 def encode_pictures(run: Run, pictures: Any) -> tuple[Encoded, np.ndarray | None]:
   """(tokens of pictures, their unit-norm embeddings where the model has a common space), on the host."""
   take = lambda places: {"image": run.shown(pictures, places)}
@@ -70,7 +79,7 @@ def encode_pictures(run: Run, pictures: Any) -> tuple[Encoded, np.ndarray | None
 
 def encode_strings(run: Run, strings: list[str]) -> tuple[Encoded, np.ndarray | None]:
   """(tokens of texts, their unit-norm embeddings where the model has a common space), on the host."""
-  ids = run.tokenizer(strings)
+  ids = text_tokenizer(run)(strings)
   take = lambda places: {"text": ids[places]}
   return gathered(over_rows(run, _text if hasattr(run.model, "project") else _text_alone, len(ids), take))
 

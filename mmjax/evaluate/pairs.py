@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from mmjax.data.records import PRIMARY
 from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.forward import encode_pictures, encode_strings, gathered, over_rows
 from mmjax.evaluate.retrieval import Embedded
@@ -31,7 +32,6 @@ class Pairs:
   """
 
   def __init__(self, run: Run, examples: Examples):
-    from mmjax.data.transforms import PRIMARY
     from mmjax.evaluate.pictures import Pictures
 
     self.run, self.examples = run, examples

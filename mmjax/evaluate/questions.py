@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from mmjax.evaluate.answers import prior_accuracy, vqa_accuracy
 from mmjax.evaluate.examples import Examples, training_questions
+from mmjax.evaluate.forward import text_tokenizer
 from mmjax.models.generate import generate
 from mmjax.models.next_word import GenerateConfig
 from mmjax.objectives.terms.base import joint
@@ -56,7 +57,7 @@ class WriteAnswers:
   @classmethod
   def of(cls, run: Run) -> WriteAnswers:
     """As a run's tokenizer has them; no candidates where there are more than MOST_CANDIDATES."""
-    tokenizer = run.tokenizer
+    tokenizer = text_tokenizer(run)
     names = tokenizer.answers if len(tokenizer.answers) <= MOST_CANDIDATES else ()
     ids = tokenizer.answer_text(list(names)).tolist()
     begin = int(tokenizer.answer_text([""])[0, 0])

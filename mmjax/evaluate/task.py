@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any, cast
 
-from mmjax.evaluate.results import Metrics, Result, Table
+from mmjax.evaluate.results import TABLES, Metrics, Result, Table
 
 if TYPE_CHECKING:
   from mmjax.run import Run
@@ -19,7 +19,7 @@ def make_result(
   items: Sized,
   found: tuple[Metrics, Metrics],
   *,
-  table: Table,
+  table: Table | str,
   **more: Any,
 ) -> Result:
   """Returns the result of a task.
@@ -31,10 +31,12 @@ def make_result(
     title: one line for people.
     items: the examples that were measured. Their number is written down.
     found: (metrics, chance). Chance may be left out of a metric for which it is not known.
-    table: the table of the report.
+    table: the table of the report; the name of one that evaluators of mmjax use will do ("answers").
     more: other fields of Result.
   """
   metrics, chance = found
+  if isinstance(table, str):
+    table = next((known for known in TABLES if known.name == table), Table(table, table.capitalize()))
   fields = {
     "title": title,
     "dataset": dataset,

@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.evaluate.answers import answer_ranks, ranking, ranking_names
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import batches, shown_examples
-from mmjax.evaluate.forward import over_batches
+from mmjax.evaluate.forward import over_batches, text_tokenizer
 from mmjax.evaluate.matching import class_report
 from mmjax.evaluate.questions import accuracy, answer_logits, num_answers, priors
 from mmjax.evaluate.results import ANSWERS, Result
@@ -41,7 +41,7 @@ class AnswerAccuracy(Evaluator):
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = shown_examples(run, shared)
-    names, ranks, truth, guesses = run.tokenizer.answers, [], [], []
+    names, ranks, truth, guesses = text_tokenizer(run).answers, [], [], []
     for batch, logits in over_batches(run, answer_logits, batches(run, examples), ("image", "text"), ("answer",)):
       ranks.append(answer_ranks(logits, batch["answer"]))
       truth.append(batch["answer"])

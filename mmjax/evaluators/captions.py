@@ -15,7 +15,7 @@ from mmjax.evaluate.captions import CAPTION_SCORES, caption_scores, caption_word
 from mmjax.evaluate.coco_captions import java_metrics, java_scores
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import shown_examples, shown_name
-from mmjax.evaluate.forward import over_rows
+from mmjax.evaluate.forward import over_rows, text_tokenizer
 from mmjax.evaluate.matching import other_texts
 from mmjax.evaluate.questions import until_end
 from mmjax.evaluate.results import CAPTIONS, Metrics, Result
@@ -53,7 +53,7 @@ class WrittenCaptions(Evaluator):
     return [f"{shown_name(experiment.data)}_captions/{name}" for name in names]
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
-    from mmjax.data.transforms import PRIMARY
+    from mmjax.data.records import PRIMARY
     from mmjax.evaluate.pictures import Pictures
 
     examples = shown_examples(run, shared)
@@ -82,7 +82,8 @@ class WrittenCaptions(Evaluator):
     """A caption for every picture (anything Run.preprocess takes), by beam search."""
     take = lambda places: {"image": run.shown(pictures, places)}
     parts = over_rows(run, WriteCaptions.of(run, self.beams), len(pictures), take)
-    return [run.tokenizer.decode(row).strip() for ids in parts for row in until_end(ids, run.tokenizer.eos_id)]
+    tokenizer = text_tokenizer(run)
+    return [tokenizer.decode(row).strip() for ids in parts for row in until_end(ids, tokenizer.eos_id)]
 
 
 def caption_writer(run: Run) -> WrittenCaptions:
@@ -106,9 +107,10 @@ class WriteCaptions:
   @classmethod
   def of(cls, run: Run, beams: int) -> WriteCaptions:
     """With the begin token and the length of a run's tokenizer."""
-    room = run.tokenizer.config.max_length - 1
+    tokenizer = text_tokenizer(run)
+    room = tokenizer.config.max_length - 1
     config = GenerateConfig(max_new_tokens=room, beams=beams, length_penalty=1.0 if beams > 1 else 0.0)
-    return cls(int(run.tokenizer([""])[0, 0]), config)
+    return cls(int(tokenizer([""])[0, 0]), config)
 
   def __call__(self, model: Any, batch: Any) -> Int[Array, "batch t"]:
     picture = model.encode(batch)["image"]

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from mmjax.errors import UserError
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, shown_examples, shown_name
-from mmjax.evaluate.forward import over_batches
+from mmjax.evaluate.forward import over_batches, text_tokenizer
 from mmjax.evaluate.matching import other_texts
 from mmjax.evaluate.results import WORDS, Metrics, Result
 from mmjax.evaluate.task import make_result
@@ -85,7 +85,7 @@ class HiddenWords(Evaluator):
 
   def _hidden(self, run: Run, examples: Examples) -> Iterator[dict[str, Any]]:
     """Evaluation batches with "hidden", "places" and "counted" besides."""
-    tokenizer: Any = run.tokenizer  # it has a mask token: the terms ask for one
+    tokenizer: Any = text_tokenizer(run)  # it has a mask token: the terms ask for one
     wanted = self.masked_word_ids(run)
     for batch in batches(run, examples):
       hidden, places, counted = hide(
@@ -98,7 +98,8 @@ class HiddenWords(Evaluator):
     words = self.masked_words
     if not words:
       return None
-    ids = [[i for i in row.tolist() if i not in run.tokenizer.special_ids] for row in run.tokenizer(list(words))]
+    tokenizer = text_tokenizer(run)
+    ids = [[i for i in row.tolist() if i not in tokenizer.special_ids] for row in tokenizer(list(words))]
     broken = [word for word, found in zip(words, ids) if len(found) != 1]
     if broken:
       raise UserError(f"masked_words: {', '.join(broken)} is not one token of this vocabulary; name others")

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import batches, shown_examples, shown_name
-from mmjax.evaluate.forward import over_batches
+from mmjax.evaluate.forward import over_batches, text_tokenizer
 from mmjax.evaluate.results import LANGUAGE, Metrics, Result
 from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import entries, terms
@@ -45,7 +45,7 @@ class LanguageModelling(Evaluator):
     for batch, likelihood in over_batches(run, log_likelihood, batches(run, examples), ("text",), ("text",)):
       total -= float(likelihood.sum(dtype=np.float64))
       following = batch["text"][:, 1:]
-      tokens.append(following[following != run.tokenizer.pad_id])
+      tokens.append(following[following != text_tokenizer(run).pad_id])
     known = np.concatenate(tokens)
     found = per_token(total / len(known)), per_token(entropy(known))
     title = f"{examples.title}: next words"

@@ -41,7 +41,7 @@ class CaptionNoise(Evaluator):
     from mmjax.data import make_source
 
     data = run.experiment.data
-    source: Any = make_source(data, "train")  # CorruptedRecords, since data.corrupt_captions is set
+    source: Any = make_source(data, "train")  # a CorruptedSource, since data.corrupt_captions is set
     places = spread(len(source), run.experiment.evaluation.max_examples)
     right = ~source.corrupted[places]
     if right.all() or not right.any():

@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.evaluate.answers import answer_ranks, ranking, ranking_names
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import batches, shown_examples
-from mmjax.evaluate.forward import over_batches
+from mmjax.evaluate.forward import over_batches, text_tokenizer
 from mmjax.evaluate.questions import MOST_CANDIDATES, WriteAnswers, accuracy, num_answers, priors, until_end
 from mmjax.evaluate.results import ANSWERS, Result
 from mmjax.evaluate.task import make_result
@@ -38,11 +38,11 @@ class WrittenAnswers(Evaluator):
     return [f"{data_name(experiment.data)}_written/{name}" for name in names]
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
-    examples, names = shown_examples(run, shared), run.tokenizer.answers
+    examples, names = shown_examples(run, shared), text_tokenizer(run).answers
     write = WriteAnswers.of(run)
     ranks, said = [], []
     for batch, (ids, scores) in over_batches(run, write, batches(run, examples), ("image", "text"), ("answer",)):
-      said += [run.tokenizer.decode(row) for row in until_end(ids, run.tokenizer.eos_id)]
+      said += [text_tokenizer(run).decode(row) for row in until_end(ids, text_tokenizer(run).eos_id)]
       ranks.append(answer_ranks(scores, batch["answer"]))
     metrics, chance = ranking(np.concatenate(ranks), len(names)) if write.candidates else ({}, {})
     prior = priors(run, examples)

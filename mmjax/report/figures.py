@@ -63,20 +63,21 @@ def line_chart(
 
 
 def scatter_chart(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], *, xlabel: str, ylabel: str) -> str:
-  """Points, and the diagonal on which x equals y, as an `<svg>` element: predictions against the truth.
+  """A chart of points, and the line on which y equals x, as an `<svg>` element.
 
   Args:
-    x, y: coordinates of the points.
-    xlabel, ylabel: what the axes show, with units.
+    x: the true values, or other numbers.
+    y: the predicted values.
+    xlabel: the label of the x axis, with its unit.
+    ylabel: the label of the y axis, with its unit.
   """
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(4.6, 4.2), layout="constrained")
   figure.patch.set_alpha(0)
   axes = figure.add_subplot()
-  axes.scatter(x, y, s=14, color=SERIES[0], alpha=0.7, linewidths=0)
-  both = [min(np.min(x), np.min(y)), max(np.max(x), np.max(y))]
-  axes.plot(both, both, color=_MUTED, linestyle="--", linewidth=1.2)
+  axes.scatter(x, y, s=14, color=SERIES[0], alpha=0.6, linewidths=0)
+  axes.axline((float(np.mean(x)), float(np.mean(x))), slope=1, color=_MUTED, linestyle="--", linewidth=1.4)
   _dress(axes, xlabel, ylabel)
   return f'<div class="charts">{_svg(figure, ylabel)}</div>'
 

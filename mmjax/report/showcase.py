@@ -12,7 +12,7 @@ from mmjax.data.records import PRIMARY
 from mmjax.evaluate.answers import vqa_score
 from mmjax.evaluate.attention_maps import AttentionMaps, Score, attention_maps
 from mmjax.evaluate.examples import Examples, batches, spread
-from mmjax.evaluate.forward import over_batches
+from mmjax.evaluate.forward import over_batches, text_tokenizer
 from mmjax.evaluate.pictures import Pictures
 from mmjax.evaluate.questions import WriteAnswers, answer_logits, relevance_logits, until_end
 from mmjax.evaluate.traits import terms
@@ -77,7 +77,7 @@ def attention(run: Run, examples: Examples, score: Score, meaning: str, layer: i
   own, relevance = combined(maps, layer)
   lines = []
   for number, pixels in enumerate(_pixels(run, some)):
-    words = readable_words(run.tokenizer, rows["text"][number])
+    words = readable_words(text_tokenizer(run), rows["text"][number])
     rows_of = lambda found, n=number, w=words: np.stack([found[n, places].mean(0) for places, _ in w])
     heats = [shares(rows_of(found).reshape(-1, grid, grid)) for found in (own, relevance)]
     panels = "".join(
@@ -136,9 +136,9 @@ def chosen(examples: Examples, count: int) -> Examples:
 
 def _answers(run: Run, examples: Examples, by_class: bool) -> list[str]:
   if by_class:
-    return [run.tokenizer.answers[np.argmax(logits)] for logits in _rows(run, answer_logits, examples)]
+    return [text_tokenizer(run).answers[np.argmax(logits)] for logits in _rows(run, answer_logits, examples)]
   ids = np.stack([said for said, _ in zip(*_pairs(run, WriteAnswers.of(run), examples), strict=True)])
-  return [run.tokenizer.decode(row) for row in until_end(ids, run.tokenizer.eos_id)]
+  return [text_tokenizer(run).decode(row) for row in until_end(ids, text_tokenizer(run).eos_id)]
 
 
 def _rows(run: Run, ask: Any, examples: Examples) -> list[np.ndarray]:
