@@ -8,7 +8,6 @@ from mmjax.data.errors import unknown
 
 SIZE = 72
 VENDORS = ("twemoji", "openmoji", "noto")
-VERSIONS = {"twemoji": "2.0.0", "openmoji": "17.0.0", "noto": "1.2.4"}
 
 # Noto's glyphs are 1.245 em wide and reach 0.25 em below the baseline. At font size 100 they fill a box of 128.
 _NOTO_SVG = (

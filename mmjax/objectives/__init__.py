@@ -15,7 +15,6 @@ from mmjax.objectives.distillation import distillation_loss
 from mmjax.objectives.features import image_text
 from mmjax.objectives.labelled import supcon_loss, supcon_views_loss, unicl_loss
 from mmjax.objectives.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
-from mmjax.objectives.masked_both import masked_multimodal_losses
 from mmjax.objectives.masked_images import masked_code_loss, masked_pixel_loss
 from mmjax.objectives.masked_words import (
   choose_positions,
@@ -120,7 +119,6 @@ __all__ = [
   "mask_tokens",
   "masked_code_loss",
   "masked_logits",
-  "masked_multimodal_losses",
   "masked_pixel_loss",
   "masked_word_loss",
   "matching_loss",

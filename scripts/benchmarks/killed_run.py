@@ -26,8 +26,8 @@ from mmjax.evaluators import EvaluationConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.parallel.mesh import ParallelConfig
-from mmjax.train import loop
 from mmjax.settings import OptimizerConfig
+from mmjax.train import loop
 from mmjax.train.evaluator import Evaluator
 from mmjax.train.session import Session
 from mmjax.train.setup import prepare

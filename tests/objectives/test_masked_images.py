@@ -7,12 +7,10 @@ import pytest
 
 from mmjax.nn import PatchEmbed
 from mmjax.objectives import (
-  ExampleLosses,
   block_patches,
   choose_positions,
   fit_codebook,
   masked_code_loss,
-  masked_multimodal_losses,
   masked_pixel_loss,
   nearest_code,
   normalize_patches,
@@ -80,14 +78,6 @@ def test_pixel_and_code_losses_are_means_over_the_hidden_patches():
   losses, weights, _ = assert_finite(lambda logits: masked_code_loss(logits, codes, hidden), logits)
   np.testing.assert_allclose(losses, [cross_entropy(logits, codes)[0, [0, 2]].mean(), 0], rtol=1e-5)
   np.testing.assert_array_equal(weights, [1, 0])
-
-
-def test_multimodal_halves_stay_apart_and_wrong_pairs_teach_neither():
-  words, patches = ExampleLosses(jnp.ones(3), jnp.asarray([1.0, 0.0, 1.0])), ExampleLosses(2 * jnp.ones(3), jnp.ones(3))
-  losses = masked_multimodal_losses(words, patches, jnp.asarray([True, True, False]))
-  np.testing.assert_array_equal(losses["mmm_text"].weights, [1, 0, 0])
-  np.testing.assert_array_equal(losses["mmm_image"].weights, [1, 1, 0])
-  np.testing.assert_array_equal(losses["mmm_image"].losses, 2)
 
 
 def test_a_codebook_finds_separate_clusters_and_depends_on_nothing_but_its_input():

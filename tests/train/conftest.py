@@ -7,13 +7,15 @@ from types import FrameType
 import pytest
 
 from mmjax.train import loop
+from mmjax.train.setup import prepare
 from tests.train.shared import prepared
 
 
 @pytest.fixture(scope="module", autouse=True)
 def shared_compilations() -> Iterator[None]:
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(loop, "prepare", lambda experiment, core, *, kinds: prepared(experiment))
+    shared = lambda experiment, core, *, kinds: prepared(experiment) if core is None else prepare(experiment, core)
+    patch.setattr(loop, "prepare", shared)
     yield
 
 

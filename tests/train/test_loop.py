@@ -9,8 +9,10 @@ import signal
 import threading
 import time
 
+import chex
 import jax
 import numpy as np
+import optax
 import pytest
 
 import mmjax
@@ -56,6 +58,13 @@ def test_every_step_is_logged_beside_chance(whole):
   assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
   assert records[0]["chance"] == pytest.approx(np.log(16))
   assert {"loss", "softmax_image_text", "logit_scale", "grad_norm", "learning_rate"} <= records[0].keys()
+
+
+def test_a_scripts_own_optimiser_is_the_one_that_trains(tmp_path, run_of):
+  config = run_of(tmp_path, optimizer=dict(weight_decay=0.0), run=dict(steps=2))
+  outcome = loop.train(config, core=optax.set_to_zero())
+  begun = loop.prepare(outcome.run.experiment, None, kinds=()).initial_state()
+  chex.assert_trees_all_close(outcome.run.params, begun.params, rtol=1e-6)  # a run holds the averages
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(whole, tmp_path, run_of, monkeypatch):
