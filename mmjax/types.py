@@ -24,7 +24,7 @@ Batch = Mapping[str, Array]
 
 @flax.struct.dataclass
 class Encoded:
-  """What every encoder and every fusion returns, so that any of them can stand where another stood.
+  """Result of every encoder and every fusion, so that they are interchangeable.
 
   Attributes:
     tokens: one vector per token (patch, word piece, frame).

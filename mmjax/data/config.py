@@ -11,7 +11,7 @@ from mmjax.data.sources.emoji import Emoji
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-  """How training pictures are varied: whatever is on, one resampling and one colour matrix do it."""
+  """Random changes of training images. All of them together are one resampling and one colour matrix."""
 
   crop_scale: tuple[float, float] = (0.6, 1.0)
   """Share of the picture's area that a random crop keeps; 1 1 switches cropping off, above 1 zooms out."""
@@ -41,7 +41,7 @@ class AugmentationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-  """How text becomes ids: one record, saved with the data's tokenizer and beside every checkpoint."""
+  """Tokenizer settings. They are saved with the data set's tokenizer and beside every checkpoint."""
 
   path: str | None = None
   """A tokenizer.json to use; without it a byte-level BPE is trained on the data's captions at first use."""
@@ -88,9 +88,9 @@ class DataConfig:
   num_answers: int = 3129
   """Questions: how many of the most frequent training answers are classes; other answers are class -1."""
   tokenizer: TokenizerConfig = TokenizerConfig()
-  """How text becomes ids."""
+  """Tokenizer settings."""
   augmentation: AugmentationConfig = AugmentationConfig()
-  """How training pictures are varied."""
+  """Random changes of training images."""
   trim: bool = False
   """Cut off margins that are transparent or of the corner's colour, in training and in evaluation."""
   mean: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -15,7 +15,7 @@ PICTURES = {"train": 4_000, "test": 1_000}
 
 
 def package_data() -> Path:
-  """Where the installed package keeps its data.
+  """Find the data folder of the installed package.
 
   Raises:
     DataError: it is not installed; the message says how to get it.

@@ -1,4 +1,4 @@
-"""What goes wrong with data: one exception, and the nearest right name for a wrong one."""
+"""DataError, and suggestions for misspelled names."""
 
 import difflib
 from collections.abc import Iterable

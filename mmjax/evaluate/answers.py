@@ -42,7 +42,7 @@ def prior_accuracy(
   answers: Sequence[Sequence[str]],
   seen: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
 ) -> dict[str, float]:
-  """What one scores without the picture: `prior` (one answer to all) and `question_prior` (one per question).
+  """Accuracies without the image: `prior` (one answer to all) and `question_prior` (one answer per question).
 
   Args:
     questions, answers: what is asked, and people's answers to each.

@@ -1,4 +1,4 @@
-"""Where words look in a picture: cross-attention, and its gradient times itself (Grad-CAM of attention)."""
+"""Attention of words to image patches, and its product with its gradient (Grad-CAM of attention)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,7 +38,10 @@ def attention_maps(model: nn.Module, params: Any, batch: Batch, score: Score, *,
   Args:
     model: its attention layers show their weights when "intermediates" is mutable (mmjax.nn.attention). A model whose
       fusion has all tokens in one row says in `token_order` which, as ("text", "image") or ("class", "image", "text").
-    patches: how many of the picture's tokens, the last ones, are patches.
+    params: its parameters.
+    batch: images and texts.
+    score: (bound model, batch) -> (scores [batch], number of image tokens, number of text tokens).
+    patches: how many of the image's tokens, the last ones, are patches.
   """
 
   @jax.jit
@@ -110,7 +113,7 @@ def _words_over_patches(
 def _places(
   shape: tuple[int, ...], lengths: Mapping[str, int], order: tuple[str, ...] | None
 ) -> tuple[slice | None, slice | None]:
-  """Where words stand among the queries, and the picture's tokens among the keys."""
+  """(slice of the words among the queries, slice of the image's tokens among the keys)."""
   if order is None:
     fits = shape == (lengths["text"], lengths["image"])
     return (slice(0, shape[0]), slice(0, shape[1])) if fits else (None, None)

@@ -1,4 +1,4 @@
-"""How close written captions are to people's: BLEU, ROUGE-L and CIDEr, as the COCO caption evaluation defines them."""
+"""Caption metrics: BLEU, ROUGE-L and CIDEr, as the COCO caption evaluation defines them."""
 
 import re
 from collections.abc import Sequence

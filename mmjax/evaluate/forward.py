@@ -1,4 +1,4 @@
-"""What a trained model says of host data: split over the devices, one batch at a time, in their order."""
+"""Outputs of a trained model for host data, split over the devices, one batch at a time, in order."""
 
 from __future__ import annotations
 
@@ -43,7 +43,14 @@ def over_batches(
 
 
 def over_rows(run: Run, ask: Ask, total: int, take: Callable[[np.ndarray], Any]) -> Iterator[Any]:
-  """Answers for rows 0 to total - 1; `take` gives the rows at some places, as a pytree."""
+  """Compute the outputs for rows 0 to total - 1, one batch at a time.
+
+  Args:
+    run: model, parameters and mesh.
+    ask: function of the bound model.
+    total: number of rows.
+    take: function from indices to the rows at these indices, as a pytree of arrays.
+  """
   size = run.batch_size(total)
   for start in range(0, total, size):
     places = np.minimum(np.arange(start, start + size), total - 1)

@@ -51,7 +51,14 @@ def hardest_texts(
   image_concepts: Int[np.ndarray, " n"],
   text_concepts: Int[np.ndarray, " m"],
 ) -> Int[np.ndarray, " n"]:
-  """For every picture the place of the most similar text of another concept; -1 where there is none."""
+  """Index of the most similar text of another concept, for every image. -1 if there is none.
+
+  Args:
+    images: embeddings of the images.
+    texts: embeddings of the texts.
+    image_concepts: concepts of the images.
+    text_concepts: concepts of the texts.
+  """
   found = np.full(len(images), -1)
   for start in range(0, len(images), 1024):
     rows = slice(start, start + 1024)

@@ -67,7 +67,7 @@ def recall_names(prefix: str) -> list[str]:
 
 
 def chance_recalls(query_ids: Ids, gallery_ids: Ids, prefix: str) -> dict[str, float]:
-  """What a random order gives on average; as median rank, the rank by which half of the queries are found."""
+  """Metrics of a random order, on average. Its median rank is the rank by which half of the queries are found."""
   size = len(gallery_ids)
   ids, copies = np.unique(np.asarray(gallery_ids), return_counts=True)
   count = dict(zip(ids.tolist(), copies.tolist()))

@@ -50,7 +50,7 @@ class Pairs:
       self.embedded = Embedded(images, self.own), Embedded(texts, self.concepts)
 
   def match(self, images: Int[np.ndarray, " pairs"], texts: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
-    """How much more likely each picture and text belong together than not, in logits."""
+    """Matching score of each image and text: the log of the odds that they belong together."""
     if not len(images):
       return np.zeros(0, np.float32)
     pick = lambda encoded, places: jax.tree.map(lambda leaf: leaf[places], encoded)

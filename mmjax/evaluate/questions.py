@@ -56,7 +56,7 @@ class WriteAnswers:
 
   @classmethod
   def of(cls, run: Run) -> WriteAnswers:
-    """As a run's tokenizer has them; no candidates where there are more than MOST_CANDIDATES."""
+    """Make it for a run's tokenizer. There are no candidates if there are more than MOST_CANDIDATES answers."""
     tokenizer = text_tokenizer(run)
     names = tokenizer.answers if len(tokenizer.answers) <= MOST_CANDIDATES else ()
     ids = tokenizer.answer_text(list(names)).tolist()

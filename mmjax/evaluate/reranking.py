@@ -21,6 +21,12 @@ def reranked_ranks(
 
   The `top` most similar items are ordered by `match`; whatever comes after them keeps its place. Ties count against
   the query in both steps: a positive as similar as the last candidate is no candidate.
+
+  Args:
+    queries: embeddings and concepts of the queries.
+    gallery: embeddings and concepts of the items.
+    match: matching score of (indices of queries, indices of items).
+    top: number of items that are ordered by `match`.
   """
   top = min(top, len(gallery))
   after, before = [], []
@@ -46,7 +52,12 @@ def candidates(similarity: np.ndarray, positive: np.ndarray, top: int) -> Int[np
 def reranked(
   queries: Embedded, gallery: Embedded, match: MatchScore, top: int, prefix: str
 ) -> tuple[Metrics, Metrics, Metrics]:
-  """(recalls after re-ranking, those of a random order, those before re-ranking)."""
+  """Compute recalls. Arguments are those of `reranked_ranks`.
+
+  Args:
+    prefix: first part of the metrics' names.
+  Returns: (recalls after re-ranking, recalls of a random order, recalls before re-ranking).
+  """
   after, before = reranked_ranks(queries, gallery, match, top)
   ids: tuple[Ids, Ids] = (queries.ids, gallery.ids)
   return recalls(after, prefix), chance_recalls(*ids, prefix), recalls(before, prefix)

@@ -26,7 +26,7 @@ _SCORES = (
 
 @dataclasses.dataclass(frozen=True)
 class WordAttention(Evaluator):
-  """How much each word of some examples reads each patch, and how much that raises the score of what is asked."""
+  """Attention of the words of some examples to image patches, and its relevance for the score."""
 
   attention_layer: int | None = None
   """The layer, counted from 0 among those in which words read patches; negative from the end; None: all together."""

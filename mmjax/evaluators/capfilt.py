@@ -28,7 +28,7 @@ _AT_ONCE = 512  # records whose encoded pictures and texts are held in memory
 
 @dataclasses.dataclass(frozen=True)
 class Filtered:
-  """What became of a training split's captions.
+  """Result of captioning and filtering a training split.
 
   Attributes:
     records: how many there were.

@@ -87,7 +87,14 @@ def matching(shown: Pairs, negatives: str, other: Int[np.ndarray, " n"]) -> Resu
 
 
 def reranking(shown: Pairs, images: Embedded, texts: Embedded, top: int) -> Result:
-  """Retrieval both ways, the first `top` candidates by similarity ordered anew by the match head."""
+  """Evaluate retrieval in both directions with re-ranking by the matching head.
+
+  Args:
+    shown: examples and the matching score.
+    images: embeddings of the images.
+    texts: embeddings of the texts.
+    top: number of most similar candidates that are ranked again.
+  """
   ways = (
     (texts, images, lambda queries, items: shown.match(items, queries), "image_retrieval"),
     (images, texts, shown.match, "text_retrieval"),

@@ -1,4 +1,4 @@
-"""Whether one sentence follows another."""
+"""Prediction of whether one sentence follows another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models: encoders and heads under a system's own name."""
+"""Complete models of published systems: encoders, fusion and heads."""
 
 from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig

@@ -1,4 +1,7 @@
-"""ALBEF: align before fuse (Li et al. 2021). Two towers in contrast, then a text transformer that reads the picture."""
+"""ALBEF: align before fuse (Li et al. 2021).
+
+Two encoders are trained by a contrastive loss. A text transformer with cross-attention to the image follows.
+"""
 
 import dataclasses
 
@@ -21,31 +24,32 @@ from mmjax.types import Batch, Encoded
 
 @dataclasses.dataclass(frozen=True)
 class AlbefConfig(ComparingConfig):
-  """An image tower, and a text transformer of which the second half reads the picture.
+  """An image encoder, and a text transformer whose second part attends to the image.
 
-  Raises ValueError for a text that reads only backwards, or whose first token does not stand for it.
+  Raises ValueError if the text is causal, or if its first token does not represent it.
   """
 
   image: ViTConfig = ViTConfig(pool="cls", class_position=True)
-  """The image tower."""
+  """The image encoder."""
   text: TextConfig = bert_config(depth=6, token_types=0, tanh_pool=False, max_length=30)
-  """The text half. Texts begin with a [CLS] token (data.tokenizer.cls_token), which stands for the text and, after the
-  fusion, for the pair."""
+  """The text encoder (first part of the text transformer). Texts begin with a [CLS] token (data.tokenizer.cls_token),
+  which represents the text and, after the fusion, the pair.
+  """
   fusion_depth: int = 6
-  """Blocks of the fusion half: the text half's, with cross-attention over the picture's tokens."""
+  """Blocks of the fusion (second part of the text transformer), which adds cross-attention to the image tokens."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
     if self.text.causal:
-      raise ValueError("ALBEF guesses a word from both sides: set text.causal=False")
+      raise ValueError("ALBEF predicts a hidden word from both sides: set text.causal=False")
     if self.text.pool != "first":
-      raise ValueError(f'the first token stands for text and pair: set text.pool="first", not "{self.text.pool}"')
+      raise ValueError(f'the first token represents text and pair: set text.pool="first", not "{self.text.pool}"')
     if self.fusion_depth < 1:
       raise ValueError(f"fusion_depth={self.fusion_depth} must be at least 1")
 
   @property
   def fusion(self) -> TransformerConfig:
-    """The fusion half: as the text half, but of its own depth, and without a norm on what is no embedding."""
+    """Configuration of the fusion: that of the text encoder, with its own depth and without the norm on embeddings."""
     shared = {f.name: getattr(self.text, f.name) for f in dataclasses.fields(TransformerConfig)}
     return TransformerConfig(**shared | {"depth": self.fusion_depth, "input_norm": False})
 
@@ -54,7 +58,7 @@ class AlbefConfig(ComparingConfig):
 
 
 class Albef(Comparing):
-  """Parameters: image, text, fusion, match_projection, word_head, the projections, logit_scale."""
+  """ALBEF. Parameters: image, text, fusion, match_projection, word_head, image/text_projection, logit_scale."""
 
   config: AlbefConfig
 
@@ -67,31 +71,31 @@ class Albef(Comparing):
     self.setup_comparing(c.image.pooled_width, c.text.width)
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Pictures and texts of the batch, whichever it has, each on its own."""
+    """Encodes the images and texts of the batch separately. The batch may contain only one of the two."""
     encoded = {"image": self.image(batch["image"], rng=fold_in(rng, 0))} if "image" in batch else {}
     return encoded | ({"text": self.encode_words(batch["text"], rng=rng)} if "text" in batch else {})
 
   def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded:
-    """The text half on these ids, some of which an objective may have hidden."""
+    """Encodes token ids, some of which an objective may have hidden."""
     return self.text(ids, rng=fold_in(rng, 1))
 
   def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """The text's tokens after they read the picture's; `pooled`, the first of them, stands for the pair."""
+    """Fused text tokens, which have read the image tokens. `pooled` is the first of them and represents the pair."""
     return {"text": self.fusion(text, image, rng=fold_in(rng, 2))}
 
   def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:
-    """float32; column 1: picture and text belong together."""
+    """Logits of image-text matching in float32. Column 1: image and text belong together."""
     return self.match_projection(pooled.astype(jnp.float32))
 
   def word_logits(
     self, tokens: Float[Array, "batch places width"], *, fused: bool = True
   ) -> Float[Array, "batch places vocab"]:
-    """float32 scores of each word at each place of the fused text (all, or those that were gathered)."""
+    """Scores of all words in float32, at all positions of the fused text or at gathered ones."""
     del fused  # one head for both
     return self.word_head(tokens, self.text.variables["params"]["token_embedding"])
 
   def __call__(self, batch: Batch) -> dict[str, Array]:
-    """What `init` runs: everything once."""
+    """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
     fused = self.fuse(encoded["image"], encoded["text"])["text"]
     heads = {"match": self.match_logits(fused.pooled), "words": self.word_logits(fused.tokens)}

@@ -1,4 +1,7 @@
-"""Beam search: the likeliest of the texts that a few beams find (exact if there are as many beams as texts)."""
+"""Beam search: the most likely text among those that a few beams find.
+
+The result is exact if there are as many beams as texts.
+"""
 
 from typing import Any
 
@@ -14,12 +17,14 @@ from mmjax.nn.cache import reorder
 
 @flax.struct.dataclass
 class _Beams:
-  """The beams of every example, and the best text that has ended.
+  """Beams of every example, and the best text that has ended.
 
   Attributes:
-    count: words generated so far.
-    ids, score: words of each beam, and their log-probability.
-    best_ids, best_score: of the best text that has ended, the score divided by tokens ** length_penalty.
+    count: number of words generated so far.
+    ids: words of each beam.
+    score: log-probability of each beam.
+    best_ids: words of the best text that has ended.
+    best_score: log-probability of that text divided by tokens ** length_penalty.
   """
 
   count: Int[Array, ""]
@@ -32,11 +37,18 @@ class _Beams:
 def beam_search(
   next_word: NextWord, prompt: Int[Array, "batch length"], context: Any, config: GenerateConfig
 ) -> Generated:
-  """The best text of each example, ended or of full length; an example's result depends on no other example."""
+  """Best text of each example, ended or of full length. An example's result does not depend on other examples.
+
+  Args:
+    next_word: a model bound to its parameters.
+    prompt: token ids to continue.
+    context: tokens for cross-attention, such as an encoded image; None: none.
+    config: number of beams, length and length penalty.
+  """
   (batch, beams), new = (prompt.shape[0], config.beams), config.max_new_tokens
   log_probs, cache, length = next_word.begin(prompt, context, new)
   empty = jnp.full((batch, beams, new), next_word.pad_id, jnp.int32)
-  # All beams begin as the same text: but for the first, they are impossible.
+  # All beams begin with the same text, so all except the first get probability 0.
   score = jnp.full((batch, beams), -jnp.inf).at[:, 0].set(0.0)
   state = _Beams(jnp.int32(0), empty, score, empty[:, 0], jnp.full((batch,), -jnp.inf))
   repeated = jnp.broadcast_to(log_probs[:, None], (batch, beams, log_probs.shape[-1]))
@@ -65,16 +77,16 @@ def _penalty(count: Array | int, config: GenerateConfig) -> Array:
 def _extend(
   state: _Beams, log_probs: Float[Array, "batch beams vocab"], eos_id: int, config: GenerateConfig
 ) -> tuple[_Beams, Int[Array, "batch beams"]]:
-  """One word more for every beam; also which beam each goes on from."""
+  """Adds one word to every beam. Also returns the beam that each new beam continues."""
   beams, vocab = log_probs.shape[1:]
   total = (state.score[:, :, None] + log_probs).reshape(-1, beams * vocab)
-  # Each beam can end in one way only, so that among twice as many candidates enough do not end.
+  # Each beam has only one candidate that ends. Among twice as many candidates as beams, enough do not end.
   score, index = lax.top_k(total, 2 * beams)
   parent, word = index // vocab, index % vocab
   ids = jnp.take_along_axis(state.ids, parent[:, :, None], axis=1).at[:, :, state.count].set(word)
   ends, count = word == eos_id, state.count + 1
 
-  among_best = jnp.arange(2 * beams)[None] < beams  # a text ends only where it is among the best: as greedy does
+  among_best = jnp.arange(2 * beams)[None] < beams  # a text ends only if it is among the best, as in greedy decoding
   ended = jnp.where(ends & among_best, score / _penalty(count, config), -jnp.inf)
   first = jnp.argmax(ended, axis=1)[:, None]
   best = jnp.take_along_axis(ended, first, axis=1)[:, 0]
@@ -92,12 +104,15 @@ def _take(ids: Int[Array, "batch candidates new"], chosen: Int[Array, "batch som
 
 
 def _settled(state: _Beams, config: GenerateConfig) -> Bool[Array, "batch"]:
-  """No beam can become better than the best that has ended: log-probabilities fall, and are divided by this at most."""
+  """True if no beam can still become better than the best text that has ended.
+
+  Log-probabilities can only fall, and their divisor is at most the one used here.
+  """
   return state.best_score >= state.score.max(1) / _penalty(config.max_new_tokens, config)
 
 
 def _best(state: _Beams, config: GenerateConfig) -> tuple[Int[Array, "batch new"], Float[Array, "batch"]]:
-  """The best text that has ended, or a beam that has not where that is better."""
+  """Best text that has ended, or the best open beam if it is better."""
   open_score = state.score[:, 0] / _penalty(state.count, config)
   ended = state.best_score >= open_score
   return jnp.where(ended[:, None], state.best_ids, state.ids[:, 0]), jnp.where(ended, state.best_score, open_score)

@@ -1,4 +1,4 @@
-"""BLIP: one text stack that embeds texts, matches them with pictures, and writes them (Li et al. 2022)."""
+"""BLIP: one text transformer that embeds texts, matches them with images, and generates them (Li et al. 2022)."""
 
 import dataclasses
 from typing import Any
@@ -22,22 +22,22 @@ _UNIMODAL, _GROUNDED, _DECODER = range(3)  # rows of mode_embedding
 
 @dataclasses.dataclass(frozen=True)
 class BlipConfig(ComparingConfig):
-  """A vision transformer, one text stack in three modes, and their common space."""
+  """An image encoder, a text transformer with three modes, and a common embedding space."""
 
   image: ViTConfig = ViTConfig(pool="cls")
-  """The image tower."""
+  """The image encoder."""
   text: WordsConfig = WordsConfig()
-  """The text stack; a text begins with a begin token (data.tokenizer.bos_token), whose meaning depends on the mode."""
+  """The text transformer. Texts begin with a begin token (data.tokenizer.bos_token), which depends on the mode."""
 
   def build(self) -> nn.Module:
     return Blip(self)
 
 
 class Blip(Comparing):
-  """Unimodal, grounded in the image (cross-attention), or decoder; all is shared but self-attention (section 3.1).
+  """BLIP with its three modes: unimodal encoder, image-grounded encoder (cross-attention), and decoder.
 
-  The first token of a text stands for the mode: an embedding of the mode is added, which makes it [CLS], [Encode] or
-  [Decode].
+  The modes share all parameters except self-attention's, which is separate for the causal mode (section 3.1). An
+  embedding of the mode is added to the first token of a text, which makes it [CLS], [Encode] or [Decode].
 
   Parameters: image, words, mode_embedding, text, match_projection, image_projection, text_projection, logit_scale.
   """
@@ -54,10 +54,10 @@ class Blip(Comparing):
     self.setup_comparing(c.image.pooled_width, c.text.width)
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Pictures and texts of the batch, whichever it has, each on its own.
+    """Encodes the images and texts of the batch separately. The batch may contain only one of the two.
 
-    Of a text, `pooled` is what the unimodal mode says; `tokens` are the embedded words, since it is them that the
-    grounded mode (`fuse`) reads.
+    For a text, `pooled` is the output of the unimodal mode. `tokens` are the embedded words, because the grounded mode
+    (`fuse`) reads these.
     """
     encoded = {"image": self.image(batch["image"], rng=fold_in(rng, 0))} if "image" in batch else {}
     if "text" in batch:
@@ -65,19 +65,19 @@ class Blip(Comparing):
     return encoded
 
   def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded:
-    """The text alone, as in `encode`."""
+    """Encodes texts, as `encode` does."""
     words, mask = self.words(ids), self.config.text.mask(ids)
     tokens, _ = self.text(self._begin(words, _UNIMODAL), mask, causal=False, rng=fold_in(rng, 1))
     return Encoded(words, mask, tokens[:, 0])
 
   def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """The grounded mode: {"text": what each word says after it has seen the picture}; pooled is the first token's."""
+    """Grounded mode: {"text": text tokens that have read the image}. `pooled` is the first token."""
     x = self._begin(text.tokens, _GROUNDED)
     tokens, _ = self.text(x, text.mask, image, causal=False, rng=fold_in(rng, 2))
     return {"text": Encoded(tokens, text.mask, tokens[:, 0])}
 
   def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:
-    """From the joint vector: different, belong together; float32."""
+    """Logits of image-text matching in float32. Column 1: image and text belong together."""
     return self.match_projection(pooled.astype(jnp.float32))
 
   def decode(
@@ -89,16 +89,23 @@ class Blip(Comparing):
     cache: Cache | None = None,
     text: Encoded | None = None,
   ) -> Any:
-    """The decoder mode: float32 logits [batch, length, vocab] of the word that follows each of `ids`.
+    """Decoder mode: float32 logits [batch, length, vocab] of the word that follows each of `ids`.
 
-    With a cache, `ids` continue what it holds, `image` is None but in the first call, and the result is (logits, the
-    cache that knows them too).
+    Args:
+      ids: token ids. With a cache, the ids that follow the cached ones.
+      image: encoded image. With a cache, None except in the first call.
+      rng: one key per example for stochastic depth; None: evaluation.
+      cache: from `empty_cache` or from the previous call; None: no cache.
+      text: ignored; it was encoded in another mode.
+    Returns: logits. With a cache, (logits, updated cache).
+    Raises:
+      ValueError: the vectors in `image` do not have the width of the image encoder.
     """
     del text  # made in another mode
     if image is not None and image.tokens.shape[-1] != self.config.image.width:
       raise ValueError(
         f"the decoder reads vectors of image.width={self.config.image.width}, not of {image.tokens.shape[-1]}: to read "
-        "what the grounded mode says (answers), set text.width to image.width"
+        "outputs of the grounded mode (for answers), set text.width to image.width"
       )
     start = None if cache is None else cache.length
     x = self._begin(self.words(ids, start), _DECODER, start)
@@ -108,11 +115,11 @@ class Blip(Comparing):
 
   @nn.nowrap
   def empty_cache(self, batch_size: int, length: int) -> Cache:
-    """Room for `length` words of `batch_size` texts."""
+    """Empty cache for `length` words of each of `batch_size` texts."""
     return self.config.text.cache(batch_size, length)
 
   def __call__(self, batch: Batch) -> dict[str, Array]:
-    """What `init` runs: everything once."""
+    """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
     fused = self.fuse(encoded["image"], encoded["text"])
     logits = self.decode(batch["text"], encoded["image"])
@@ -121,7 +128,7 @@ class Blip(Comparing):
   def _begin(
     self, words: Float[Array, "batch length width"], mode: int, start: Int[Array, "batch"] | None = None
   ) -> Float[Array, "batch length width"]:
-    """Embedded words whose first says what is to be done; `start` is the place of the first one given."""
+    """Adds the mode embedding to the first word of each text. `start` is the position of the first given word."""
     if start is None:
       return words.at[:, 0].add(self.modes[mode])
     first = start[:, None] + jnp.arange(words.shape[1], dtype=jnp.int32)[None] == 0

@@ -1,4 +1,4 @@
-"""BLIP in the parts in which transformers publishes it: one that compares and matches, and one that writes."""
+"""BLIP in the form of transformers' published models: one for retrieval and matching, and one for captions."""
 
 import dataclasses
 from typing import Any
@@ -25,21 +25,21 @@ _TEXT = WordsConfig(norm="post", input_norm=True, norm_epsilon=1e-12, max_length
 
 @dataclasses.dataclass(frozen=True)
 class BlipRetrievalConfig(ModelConfig):
-  """A vision transformer, a text stack (BERT's, with cross-attention), and their common space."""
+  """An image encoder, a text transformer (BERT with cross-attention), and a common embedding space."""
 
   image: ViTConfig = _IMAGE
-  """The image tower."""
+  """The image encoder."""
   text: WordsConfig = _TEXT
-  """The text stack."""
+  """The text transformer."""
   embed_dim: int = 256
-  """Dimension of the common space."""
+  """Dimension of the common embedding space."""
 
   def build(self) -> nn.Module:
     return BlipRetrieval(self)
 
 
 class BlipRetrieval(Comparing):
-  """transformers' BlipForImageTextRetrieval: a text alone, or grounded in the image; no mode has a token of its own.
+  """transformers' BlipForImageTextRetrieval. It encodes a text alone or grounded in the image, without mode embeddings.
 
   Parameters: image, words, text, match_projection, image_projection, text_projection. Similarities have no scale.
   """
@@ -56,7 +56,10 @@ class BlipRetrieval(Comparing):
     self.text_projection = Dense(c.embed_dim, nn.initializers.normal(c.text.width**-0.5))
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Pictures and texts of the batch, whichever it has, each on its own; `tokens` of a text are its embedded words."""
+    """Encodes the images and texts of the batch separately.
+
+    `tokens` of a text are its embedded words, which `fuse` reads.
+    """
     encoded = {"image": self.image(batch["image"], rng=fold_in(rng, 0))} if "image" in batch else {}
     if "text" in batch:
       words, mask = self.words(batch["text"]), self.config.text.mask(batch["text"])
@@ -65,20 +68,20 @@ class BlipRetrieval(Comparing):
     return encoded
 
   def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """{"text": what each word says after it has seen the picture}; pooled is the first token's."""
+    """Grounded mode: {"text": text tokens that have read the image}. `pooled` is the first token."""
     tokens, _ = self.text(text.tokens, text.mask, image, causal=False, rng=fold_in(rng, 2))
     return {"text": Encoded(tokens, text.mask, tokens[:, 0])}
 
   def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:
-    """From the joint vector: different, belong together; float32."""
+    """Logits of image-text matching in float32. Column 1: image and text belong together."""
     return self.match_projection(pooled.astype(jnp.float32))
 
   def logit_scale(self) -> Float[Array, ""]:
-    """What similarities are multiplied by: one."""
+    """Factor of the similarities: 1."""
     return jnp.ones((), jnp.float32)
 
   def __call__(self, batch: Batch) -> dict[str, Array]:
-    """What `init` runs: everything once."""
+    """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
     fused = self.fuse(encoded["image"], encoded["text"])
     return self.project(encoded) | {"match": self.match_logits(fused["text"].pooled)}
@@ -86,14 +89,14 @@ class BlipRetrieval(Comparing):
 
 @dataclasses.dataclass(frozen=True)
 class BlipCaptionerConfig(ModelConfig):
-  """A vision transformer, and a decoder (BERT's layers, causal, with cross-attention) that writes what it sees."""
+  """An image encoder, and a decoder for captions (BERT's layers, causal, with cross-attention)."""
 
   image: ViTConfig = _IMAGE
-  """The image tower."""
+  """The image encoder."""
   text: WordsConfig = _TEXT
   """The decoder."""
   begin_id: int = 30_522
-  """Token id that a caption begins with, and so a prompt for `generate` (training: data.tokenizer.bos_token)."""
+  """Token id of a caption's begin token, and so of the prompt for `generate` (training: data.tokenizer.bos_token)."""
 
   def build(self) -> nn.Module:
     return BlipCaptioner(self)
@@ -112,7 +115,7 @@ class BlipCaptioner(nn.Module):
     self.word_head = WordHead(c.text.norm_epsilon, c.text.dtype, c.text.activation)
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """The pictures of the batch; the decoder reads their tokens, the class token among them."""
+    """Encodes the images of the batch. The decoder reads all tokens, including the class token."""
     return {"image": self.image(batch["image"], rng=fold_in(rng, 0))}
 
   def decode(
@@ -126,8 +129,13 @@ class BlipCaptioner(nn.Module):
   ) -> Any:
     """Float32 logits [batch, length, vocab] of the word that follows each of `ids`.
 
-    With a cache, `ids` continue what it holds, `image` is None but in the first call, and the result is (logits, the
-    cache that knows them too).
+    Args:
+      ids: token ids. With a cache, the ids that follow the cached ones.
+      image: encoded image. With a cache, None except in the first call.
+      rng: one key per example for stochastic depth; None: evaluation.
+      cache: from `empty_cache` or from the previous call; None: no cache.
+      text: ignored; the decoder embeds the words itself.
+    Returns: logits. With a cache, (logits, updated cache).
     """
     del text  # the decoder embeds the words itself
     words = self.words(ids, None if cache is None else cache.length)
@@ -137,9 +145,9 @@ class BlipCaptioner(nn.Module):
 
   @nn.nowrap
   def empty_cache(self, batch_size: int, length: int) -> Cache:
-    """Room for `length` words of `batch_size` texts."""
+    """Empty cache for `length` words of each of `batch_size` texts."""
     return self.config.text.cache(batch_size, length)
 
   def __call__(self, batch: Batch) -> dict[str, Array]:
-    """What `init` runs: everything once."""
+    """Runs every part of the model once, for `init`."""
     return {"words": self.decode(batch["text"], self.encode(batch)["image"])}

@@ -1,4 +1,4 @@
-"""CoCa: a captioner whose first half is CLIP's text tower (Yu et al. 2022)."""
+"""CoCa: a captioner whose first part is CLIP's text encoder (Yu et al. 2022)."""
 
 import dataclasses
 from typing import Any
@@ -20,21 +20,24 @@ from mmjax.types import Batch, Encoded
 
 @dataclasses.dataclass(frozen=True)
 class CocaConfig(ComparingConfig):
-  """A vision transformer, a decoder in two halves, and their common space. Raises ValueError for a misfit."""
+  """An image encoder, a decoder in two parts, and a common embedding space.
+
+  Raises ValueError if the fields are inconsistent.
+  """
 
   image: ViTConfig = ViTConfig(pool="mean")
-  """The image tower, whose patch tokens are read."""
+  """The image encoder, whose patch tokens are read."""
   text: WordsConfig = WordsConfig(depth=6)
-  """The unimodal half, which sees no picture; texts begin with a begin token (data.tokenizer.bos_token)."""
+  """The unimodal decoder, which does not read the image. Texts begin with a begin token (data.tokenizer.bos_token)."""
   multimodal_depth: int = 6
-  """Blocks of the second half, which reads the picture."""
+  """Blocks of the multimodal decoder, which reads the image."""
   caption_queries: int = 256
-  """Learned queries that summarise a picture for the second half; one more is its embedding."""
+  """Learned queries whose outputs the multimodal decoder reads. One further query gives the image embedding."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
     if self.image.pool != "mean":
-      raise ValueError(f'image.pool="{self.image.pool}" would be left unused: set "mean", CoCa has poolers of its own')
+      raise ValueError(f'image.pool="{self.image.pool}" would be left unused: set "mean", CoCa has its own poolers')
     if self.multimodal_depth < 1 or self.caption_queries < 1:
       raise ValueError(
         f"multimodal_depth={self.multimodal_depth} and caption_queries={self.caption_queries} must be at least 1"
@@ -45,7 +48,7 @@ class CocaConfig(ComparingConfig):
 
 
 class Coca(Comparing):
-  """Parameters: image, pool (the queries), words, class_token, unimodal, multimodal, the projections, logit_scale."""
+  """CoCa. Parameters: image, pool (the queries), words, class_token, unimodal, multimodal, projections, logit_scale."""
 
   config: CocaConfig
 
@@ -60,10 +63,10 @@ class Coca(Comparing):
     self.setup_comparing(c.text.width, c.text.width)
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Pictures and texts of the batch, whichever it has, each on its own.
+    """Encodes the images and texts of the batch separately. The batch may contain only one of the two.
 
-    Of a picture, `tokens` are the caption queries and `pooled` is the contrastive one. Of a text, `tokens` are its
-    words, which `decode` goes on with, and `pooled` is the class token.
+    For an image, `tokens` are the outputs of the caption queries, and `pooled` is that of the contrastive query. For a
+    text, `tokens` are its words, which `decode` continues with, and `pooled` is the class token.
     """
     encoded = {}
     if "image" in batch:
@@ -75,7 +78,7 @@ class Coca(Comparing):
     return encoded
 
   def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded:
-    """The unimodal half; the class token comes last, so that it reads every word and no word reads it."""
+    """Applies the unimodal decoder. The class token comes last, so that it reads every word and no word reads it."""
     words, mask = self.words(ids), self.config.text.mask(ids)
     last = jnp.broadcast_to(self.class_token[None].astype(words.dtype), (ids.shape[0], 1, words.shape[2]))
     readable = jnp.concatenate([mask, jnp.ones_like(mask[:, :1])], axis=1)
@@ -93,8 +96,13 @@ class Coca(Comparing):
   ) -> Any:
     """Float32 logits [batch, length, vocab] of the word that follows each of `ids`.
 
-    `text`, if `encode` has made it of the same ids, saves the unimodal half. With a cache, `ids` continue what it
-    holds, `image` is None but in the first call, and the result is (logits, the cache that knows them too).
+    Args:
+      ids: token ids. With a cache, the ids that follow the cached ones.
+      image: encoded image. With a cache, None except in the first call.
+      rng: one key per example for stochastic depth; None: evaluation.
+      cache: from `empty_cache` or from the previous call; None: no cache.
+      text: result of `encode` for the same ids, if available. It saves the unimodal decoder. Not used with a cache.
+    Returns: logits. With a cache, (logits, updated cache).
     """
     if cache is not None:
       words = self.words(ids, cache["unimodal"].length)
@@ -106,18 +114,18 @@ class Coca(Comparing):
     return self.caption_logits(tokens)
 
   def caption_logits(self, tokens: Float[Array, "batch length width"]) -> Float[Array, "batch length vocab"]:
-    """Scores of the next word from what the second half says, by the table that embeds them."""
+    """Scores of the next word from outputs of the multimodal decoder: products with the word embeddings."""
     return self.words.logits(tokens)
 
   @nn.nowrap
   def empty_cache(self, batch_size: int, length: int) -> dict[str, Cache]:
-    """Room for `length` words of `batch_size` texts, in both halves."""
+    """Empty caches of both decoders, for `length` words of each of `batch_size` texts."""
     c = self.config
     first = c.text.cache(batch_size, length)
     return {"unimodal": first, "multimodal": c.text.cache(batch_size, length, depth=c.multimodal_depth)}
 
   def __call__(self, batch: Batch) -> dict[str, Array]:
-    """What `init` runs: everything once."""
+    """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
     logits = self.decode(batch["text"], encoded["image"], text=encoded["text"])
     return self.project(encoded) | {"words": logits}

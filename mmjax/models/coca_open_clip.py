@@ -1,4 +1,4 @@
-"""CoCa as open_clip has it, so that its published weights can be used (open_clip's coca_model.py)."""
+"""CoCa in open_clip's form (coca_model.py), for its published weights."""
 
 import dataclasses
 
@@ -20,18 +20,21 @@ from mmjax.types import Batch, Encoded
 
 @dataclasses.dataclass(frozen=True)
 class OpenClipCocaConfig(ComparingConfig):
-  """A vision transformer with a pooler, a decoder in two halves, and their common space."""
+  """An image encoder with a pooler, a decoder in two parts, and a common embedding space.
+
+  Raises ValueError for inconsistent fields.
+  """
 
   embed_dim: int = 512
-  """Dimension of the common space; open_clip has no other width for the pooler and the text."""
+  """Dimension of the common embedding space. In open_clip it is also the width of the pooler and of the text."""
   image: ViTConfig = ViTConfig(
     patch_size=32, pool="queries", input_norm=True, class_position=True, stem_bias=False, norm_epsilon=1e-5
   )
-  """The image tower, whose queries are read."""
+  """The image encoder, whose query outputs are read."""
   text: WordsConfig = WordsConfig(width=512, num_heads=8, vocab_size=49_408, max_length=76, norm_epsilon=1e-5)
-  """The unimodal half, which sees no picture."""
+  """The unimodal decoder, which does not read the image."""
   multimodal_depth: int = 12
-  """Blocks of the second half, which reads the picture."""
+  """Blocks of the multimodal decoder, which reads the image."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -45,11 +48,13 @@ class OpenClipCocaConfig(ComparingConfig):
 
 
 class OpenClipCoca(Coca):
-  """`Coca` but for what open_clip does differently from the paper.
+  """`Coca` with the differences between open_clip and the paper.
 
-  The pooler also reads a class token, and its first query is the image's embedding; the class token of a text has a
-  position, of a text with max_length tokens; only it is normalised after the first half; cross-attention is a block of
-  its own, with a norm of the picture's tokens and an MLP; words are scored by a matrix of their own.
+  * The pooler also reads a class token, and its first query gives the image embedding.
+  * The class token of a text has a position embedding, that of the position after max_length tokens.
+  * After the unimodal decoder, only the class token is normalised.
+  * Cross-attention is a separate block, with a norm on the image tokens and an MLP.
+  * Words are scored by a separate matrix.
 
   Parameters: image, words, class_token, class_position, unimodal, class_norm, multimodal, word_scores, the
   projections, logit_scale.
@@ -71,17 +76,18 @@ class OpenClipCoca(Coca):
     self.setup_comparing(c.image.pooled_width, c.text.width)
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Pictures and texts of the batch, whichever it has, each on its own; as in `Coca`."""
+    """Encodes the images and texts of the batch separately, as in `Coca`."""
     encoded = {"image": self.image(batch["image"], rng=fold_in(rng, 0))} if "image" in batch else {}
     if "text" in batch:
       encoded["text"] = self.encode_words(batch["text"], rng=rng)
     return encoded
 
   def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded:
-    """The unimodal half. As in open_clip, what is hidden are not the words of padding but those that follow padding.
+    """Applies the unimodal decoder.
 
-    So the first word of padding is read, and the class token, which comes last, reads itself only in a text without
-    any. Words before the padding see none of it.
+    As in open_clip, the mask hides the tokens that follow padding, not the padding itself. Attention can therefore read
+    the first padding token, and it can read the class token, which comes last, only in a text without padding. Words
+    before the padding do not read it.
     """
     words, mask = self.words(ids), self.config.text.mask(ids)
     last = jnp.broadcast_to((self.class_token + self.class_position)[None], (ids.shape[0], 1, words.shape[2]))
@@ -90,5 +96,5 @@ class OpenClipCoca(Coca):
     return Encoded(tokens[:, :-1], mask, self.class_norm(tokens[:, -1]))
 
   def caption_logits(self, tokens: Float[Array, "batch length width"]) -> Float[Array, "batch length vocab"]:
-    """Scores of the next word from what the second half says, float32, by a matrix of their own."""
+    """Scores of the next word in float32 from outputs of the multimodal decoder, by a separate matrix."""
     return self.word_scores(tokens)

@@ -1,4 +1,4 @@
-"""What models have in common that compare pictures and texts in one space."""
+"""Common embedding space of models that compare images and texts."""
 
 import dataclasses
 import math
@@ -18,14 +18,14 @@ from mmjax.types import Encoded
 
 @dataclasses.dataclass(frozen=True)
 class ComparingConfig(ModelConfig):
-  """The common space. Raises ValueError for a scale out of range."""
+  """Configuration of the common embedding space. Raises ValueError if the initial scale is out of range."""
 
   embed_dim: int = 256
-  """Dimension of the common space."""
+  """Dimension of the common embedding space."""
   init_logit_scale: float = 1 / 0.07
-  """What similarities are multiplied by at the start."""
+  """Initial value of the learned factor of the similarities."""
   max_logit_scale: float = 100.0
-  """The learned scale is clipped to this."""
+  """Upper limit of the learned factor."""
 
   def __post_init__(self) -> None:
     if not 0.0 < self.init_logit_scale <= self.max_logit_scale:
@@ -35,22 +35,24 @@ class ComparingConfig(ModelConfig):
 
 
 class Comparing(nn.Module):
-  """Parameters: image_projection, text_projection (kernels), logit_scale (its logarithm).
+  """Base class of models that compare images and texts.
 
-  A model inherits from it, has `encode`, and a `config` that inherits from ComparingConfig, and calls
-  `setup_comparing` in its setup.
+  Parameters: image_projection, text_projection (kernels), logit_scale (its logarithm).
+
+  A subclass defines `encode` and a `config` that inherits from ComparingConfig, and calls `setup_comparing` in its
+  `setup`.
   """
 
   @nn.nowrap
   def setup_comparing(self, image_width: int, text_width: int) -> None:
-    """Makes the parameters."""
+    """Creates the parameters."""
     c: Any = self.config
     project = lambda width: Dense(c.embed_dim, nn.initializers.normal(width**-0.5), use_bias=False)
     self.image_projection, self.text_projection = project(image_width), project(text_width)
     self.log_scale = self.param("logit_scale", nn.initializers.constant(math.log(c.init_logit_scale)), ())
 
   def project(self, encoded: dict[str, Encoded]) -> dict[str, Float[Array, "batch dim"]]:
-    """Unit-norm float32 embeddings of what `encode` gave, by the same names."""
+    """Unit-norm float32 embeddings of the results of `encode`, by the same names."""
     projections = {"image": self.image_projection, "text": self.text_projection}
     return {name: normalize(projections[name](e.pooled.astype(jnp.float32))) for name, e in encoded.items()}
 
@@ -65,24 +67,24 @@ class Comparing(nn.Module):
     return self.project(model.encode({"text": ids}))["text"]
 
   def logit_scale(self) -> Float[Array, ""]:
-    """What similarities are multiplied by."""
+    """Factor of the similarities, at most max_logit_scale."""
     return clipped_scale(self.log_scale, self.config.max_logit_scale)
 
   def logit_bias(self) -> Float[Array, ""]:
-    """What is added to the logits: nothing."""
+    """Bias of the logits: 0."""
     return jnp.zeros((), jnp.float32)
 
 
 def clipped_scale(log_scale: Float[Array, ""], limit: float) -> Float[Array, ""]:
-  """exp of the learned logarithm, at most `limit`.
+  """exp(log_scale), at most `limit`.
 
-  At the limit the gradient is that of exp there and not 0, as if the parameter itself were clamped after each step
-  (CLIP, section 2.5): a scale that has reached the limit can come down again.
+  At the limit the gradient is that of exp there, not 0, as if the parameter were clamped after each step (CLIP, section
+  2.5). A scale that has reached the limit can therefore decrease again.
   """
   clamped = log_scale + jax.lax.stop_gradient(jnp.minimum(log_scale, math.log(limit)) - log_scale)
   return jnp.exp(clamped)
 
 
 def clipped_bias(bias: Float[Array, ""], limit: float) -> Float[Array, ""]:
-  """The bias, within -limit and limit, with the gradient of the bias also where it is clipped (see `clipped_scale`)."""
+  """The bias, clipped to [-limit, limit]. Its gradient is also passed on where it is clipped (see `clipped_scale`)."""
   return bias + jax.lax.stop_gradient(jnp.clip(bias, -limit, limit) - bias)

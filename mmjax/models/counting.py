@@ -1,4 +1,4 @@
-"""The matmuls and convolutions of a function, counted from its jaxpr: for models that have no formula of their own."""
+"""FLOPs of matrix products and convolutions, counted from a function's jaxpr, for models without a formula."""
 
 import math
 from collections.abc import Callable
@@ -9,21 +9,25 @@ import jax.extend
 
 
 def traced_flops(fn: Callable[..., Any], *args: Any) -> int:
-  """Two per multiply-add of every matmul and convolution that `fn` asks for; arguments may be shapes.
+  """FLOPs of all matrix products and convolutions of `fn`: two per multiply-add. Arguments may be shapes.
 
-  Loops count once per iteration; of branches the most expensive one counts (they are the same mathematics for different
-  platforms); what shard_map does on one device counts for each of them. What XLA finds to be superfluous is counted.
+  * Loops count once per iteration.
+  * Of the branches of a conditional, the most expensive one counts. (They are the same computation for different
+    platforms.)
+  * Work of one device inside shard_map counts for each device.
+  * Operations that XLA would remove are counted.
 
-  Raises: ValueError for a loop whose number of iterations depends on values.
+  Raises:
+    ValueError: a while loop contains matrix products or convolutions, so its number of iterations is unknown.
   """
   return _count(jax.make_jaxpr(fn)(*args).jaxpr)
 
 
 def training_flops(fn: Callable[..., Any], params: Any, *args: Any) -> int:
-  """FLOPs of a loss and its gradient, by convention three times what the forward pass computes from `params`.
+  """FLOPs of a loss and its gradient: three times the forward FLOPs of everything that depends on `params`.
 
-  What does not depend on them (a teacher's forward pass) has no backward pass and counts once. Arguments and errors are
-  those of traced_flops.
+  Everything else (such as the forward pass of a teacher) has no backward pass and counts once. `fn` takes `params` as
+  its first argument. It raises the same errors as `traced_flops`.
   """
   jaxpr = jax.make_jaxpr(fn)(params, *args).jaxpr
   learned = set(jaxpr.invars[: len(jax.tree.leaves(params))])
@@ -59,12 +63,12 @@ def _equation(equation: Any) -> int:
     case "while":
       inside = _count(params["body_jaxpr"].jaxpr)
       if inside:
-        raise ValueError("a while loop multiplies matrices, and how often is not known before it runs: use a scan")
+        raise ValueError("a while loop multiplies matrices, and its number of iterations is unknown: use a scan")
       return 0
   return sum(_count(getattr(inner, "jaxpr", inner)) for inner in _inner(equation))
 
 
 def _inner(equation: Any) -> list[Any]:
-  """The jaxprs a call carries (jit, remat); of a function with its own derivative, the function."""
+  """Jaxprs inside an equation (jit, remat). For a function with a custom derivative, the jaxpr of the function."""
   names = ("jaxpr", "call_jaxpr", "fun_jaxpr")
   return [equation.params[name] for name in names if name in equation.params][:1]

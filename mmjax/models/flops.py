@@ -1,4 +1,4 @@
-"""Model FLOPs of two towers: the matmuls that the mathematics asks for, whatever an implementation saves or repeats.
+"""Model FLOPs: the matrix products of a model's definition, whatever an implementation saves or recomputes.
 
 image = stem + depth block(t, w, h) + pool + 2 w e    t = (image_size / patch_size)^2, and one class token
 text  = depth block(l, w, h) + pool + 2 w e           block: see mmjax.nn.flops

@@ -1,4 +1,4 @@
-"""Text generation: greedy, drawn (temperature, top-k, top-p) or by beam search; one compiled loop over a cache."""
+"""Text generation in one compiled loop over a cache: greedy, sampling (temperature, top-k, top-p) or beam search."""
 
 import functools
 from typing import Any
@@ -26,31 +26,34 @@ def generate(
   config: GenerateConfig,
   keys: Key[Array, "batch"] | None = None,
 ) -> Generated:
-  """Goes on with each prompt until its end token, or for `max_new_tokens`.
+  """Continues each prompt until its end token, or for `max_new_tokens` tokens.
 
-  A row's result depends on its prompt, context and key only: not on its place in the batch, on the other rows or on
-  devices. The context (an encoded image) is projected to keys and values once. Compiled once for each model,
-  configuration and shape; the loop ends when every text has.
+  The result of a row depends only on its prompt, context and key, and not on its place in the batch, on other rows or
+  on devices. The keys and values of the context (an encoded image) are computed once. The function is compiled once
+  for each model, configuration and shape. The loop ends when every text has ended.
 
   Args:
-    model: has `decode(ids, context, cache=)`, `empty_cache(batch_size, length)`, and `config.text` with pad_id, eos_id.
-    params: its parameters.
-    prompt: token ids, at least one (the begin token) in each row; shorter prompts are followed by padding.
-    context: what cross-attention reads.
-    config: how words are chosen.
-    keys: one per row; needed where words are drawn (temperature above 0).
-  Raises: ValueError where keys are missing, or prompt and new tokens do not fit the model's max_length.
+    model: a module with `decode(ids, context, cache=)`, `empty_cache(batch_size, length)`, and `config.text` with
+      pad_id and eos_id.
+    params: parameters of the model.
+    prompt: token ids, at least one (the begin token) in each row. Padding follows shorter prompts.
+    context: encoded tokens for cross-attention; None: none.
+    config: decoding method and length.
+    keys: one per row. Required for sampling (temperature above 0).
+  Returns: the texts and their scores.
+  Raises:
+    ValueError: keys are missing, or prompt and new tokens exceed the model's max_length.
   """
   next_word = NextWord(model, params)
   if config.beams > 1:
     return beam_search(next_word, prompt, context, config)
   if config.temperature and keys is None:
-    raise ValueError(f"temperature={config.temperature} draws words at random: give one key per row as keys=")
+    raise ValueError(f"temperature={config.temperature} samples words at random: give one key per row as keys=")
   return _one_text_each(next_word, prompt, context, config, keys)
 
 
 def choose(log_probs: Float[Array, "batch vocab"], config: GenerateConfig, keys: Rngs) -> Int[Array, "batch"]:
-  """The next word of each row: the likeliest, or one that is drawn with the row's key."""
+  """Next word of each row: the most likely one, or one that is sampled with the row's key."""
   if not config.temperature:
     return jnp.argmax(log_probs, axis=1).astype(jnp.int32)
   assert keys is not None
@@ -60,14 +63,23 @@ def choose(log_probs: Float[Array, "batch vocab"], config: GenerateConfig, keys:
     return draw(keys, log_probs).astype(jnp.int32)
   scores, words = lax.top_k(log_probs, min(config.top_k or log_probs.shape[1], log_probs.shape[1]))
   probabilities = jax.nn.softmax(scores)
-  likelier = jnp.cumsum(probabilities, axis=1) - probabilities  # what all likelier words have together
+  likelier = jnp.cumsum(probabilities, axis=1) - probabilities  # total probability of all more likely words
   rank = draw(keys, jnp.where(likelier < config.top_p, scores, -jnp.inf))
   return jnp.take_along_axis(words, rank[:, None], axis=1)[:, 0]
 
 
 @flax.struct.dataclass
 class _Texts:
-  """Texts in the making: ids, the place of each one's next word, its last word, whether it has ended, and its score."""
+  """Texts during generation.
+
+  Attributes:
+    count: number of words generated so far.
+    ids: prompts and generated words.
+    place: position of each text's next word.
+    last: last word of each text.
+    ended: True if a text has ended.
+    score: log-probability of the generated words.
+  """
 
   count: Int[Array, ""]
   ids: Int[Array, "batch length"]

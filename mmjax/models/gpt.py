@@ -1,4 +1,4 @@
-"""GPT: a causal transformer that predicts the next word, and nothing else (Radford et al. 2018, 2019)."""
+"""GPT: a causal language model (Radford et al. 2018, 2019)."""
 
 import dataclasses
 from typing import Any
@@ -19,7 +19,7 @@ from mmjax.types import Batch, Encoded
 
 @dataclasses.dataclass(frozen=True)
 class GptConfig(ModelConfig):
-  """A language model."""
+  """Configuration of a causal language model."""
 
   text: WordsConfig = WordsConfig()
   """The transformer and its vocabulary."""
@@ -29,7 +29,7 @@ class GptConfig(ModelConfig):
 
 
 class Gpt(nn.Module):
-  """Parameters: words (the table that embeds and scores), decoder."""
+  """Causal language model. Parameters: words (the table that embeds and scores words), decoder."""
 
   config: GptConfig
 
@@ -38,7 +38,7 @@ class Gpt(nn.Module):
     self.decoder = Decoder(self.config.text)
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """The text's tokens, each of which knows what came before; pooled: its end token, which knows all."""
+    """Text tokens, each of which has read the earlier ones. `pooled` is the end token, which has read all."""
     c, ids = self.config.text, batch["text"]
     tokens, _ = self.decoder(self.words(ids), causal=True, rng=rng)
     pooled = take_token(tokens, eos_position(ids, eos_id=c.eos_id, pad_id=c.pad_id))[:, 0]
@@ -55,8 +55,15 @@ class Gpt(nn.Module):
   ) -> Any:
     """Float32 logits [batch, length, vocab] of the word that follows each of `ids`.
 
-    With a cache, `ids` continue what it holds, and the result is (logits, the cache that knows them too).
-    Padding comes after the words: nothing real reads it, so there is no mask.
+    Padding comes after the words. Real words do not read it, so there is no mask.
+
+    Args:
+      ids: token ids. With a cache, the ids that follow the cached ones.
+      context: must be None; a language model has no context.
+      rng: one key per example for stochastic depth; None: evaluation.
+      cache: from `empty_cache` or from the previous call; None: no cache.
+      text: ignored; the decoder embeds the words itself.
+    Returns: logits. With a cache, (logits, updated cache).
     """
     del text  # the decoder embeds the words itself
     x = self.words(ids, None if cache is None else cache.length)
@@ -66,9 +73,9 @@ class Gpt(nn.Module):
 
   @nn.nowrap
   def empty_cache(self, batch_size: int, length: int) -> Cache:
-    """Room for `length` words of `batch_size` texts."""
+    """Empty cache for `length` words of each of `batch_size` texts."""
     return self.config.text.cache(batch_size, length)
 
   def __call__(self, batch: Batch) -> Float[Array, "batch length vocab"]:
-    """What `init` runs: everything once."""
+    """Runs every part of the model once, for `init`."""
     return self.decode(batch["text"])

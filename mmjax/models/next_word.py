@@ -1,4 +1,4 @@
-"""What a decoder says comes next: the one question that every way of generating text asks."""
+"""Next-word probabilities of a decoder, shared by all methods of text generation."""
 
 import dataclasses
 from typing import Any
@@ -14,20 +14,20 @@ from mmjax.nn.cache import rewind
 
 @dataclasses.dataclass(frozen=True)
 class GenerateConfig:
-  """How text is generated. Raises ValueError where the fields do not fit each other."""
+  """Configuration of text generation. Raises ValueError if the fields are inconsistent."""
 
   max_new_tokens: int = 32
-  """Most tokens after the prompt, the end token included."""
+  """Maximal number of tokens after the prompt, including the end token."""
   temperature: float = 0.0
-  """Log-probabilities are divided by it before a word is drawn; 0: the likeliest word is taken (greedy)."""
+  """Divisor of the log-probabilities before a word is sampled; 0: greedy decoding."""
   top_k: int = 0
-  """Draw among that many of the likeliest words (Fan et al. 2018); 0: among all."""
+  """Sample among this many most likely words (Fan et al. 2018); 0: among all words."""
   top_p: float = 1.0
-  """Draw among the fewest likeliest words that have this much probability together (Holtzman et al. 2020)."""
+  """Sample among the smallest set of most likely words with at least this total probability (Holtzman et al. 2020)."""
   beams: int = 1
-  """Beam search over that many texts at once, if more than 1."""
+  """Number of beams; above 1, use beam search."""
   length_penalty: float = 0.0
-  """A beam's score is its log-probability / tokens ** length_penalty: 0 prefers short texts, 1 is the mean."""
+  """A beam's score is log-probability / tokens ** length_penalty. 0 favours short texts; 1 is the mean per token."""
 
   def __post_init__(self) -> None:
     if self.max_new_tokens < 1 or self.beams < 1:
@@ -38,16 +38,16 @@ class GenerateConfig:
     if not 0.0 < self.top_p <= 1.0:
       raise ValueError(f"top_p={self.top_p} must lie in (0, 1]")
     if self.beams > 1 and self.temperature:
-      raise ValueError(f"beams={self.beams} draws nothing: set temperature=0, or beams=1")
+      raise ValueError(f"beams={self.beams} does not sample: set temperature=0, or beams=1")
 
 
 @flax.struct.dataclass
 class Generated:
-  """Texts that a decoder went on with.
+  """Generated texts.
 
   Attributes:
-    ids: each row's prompt, what was generated right after it (the end token too), padding.
-    score: log-probability of what was generated, in nats; of a beam search, divided by tokens ** length_penalty.
+    ids: each row's prompt, then the generated words with the end token, then padding.
+    score: log-probability of the generated words, in nats. For beam search, divided by tokens ** length_penalty.
   """
 
   ids: Int[Array, "batch length"]
@@ -55,11 +55,11 @@ class Generated:
 
 
 class NextWord:
-  """Asks a model, bound to its parameters, for the next word; padding is never one.
+  """Next-word probabilities of a model with its parameters. Padding has probability 0.
 
-  Attributes:
-    model: an unbound module with `decode`, `empty_cache` and `config.text` (its pad_id and eos_id).
-    params: its parameters.
+  Args:
+    model: an unbound module with `decode`, `empty_cache` and `config.text` (pad_id and eos_id).
+    params: parameters of the model.
   """
 
   def __init__(self, model: Any, params: Any):
@@ -69,7 +69,14 @@ class NextWord:
   def begin(
     self, prompt: Int[Array, "batch length"], context: Any, room: int
   ) -> tuple[Float[Array, "batch vocab"], Any, Int[Array, "batch"]]:
-    """Reads prompts (words, then padding) at once: (log-probabilities, cache with room for more, words of each)."""
+    """Reads prompts (words, then padding).
+
+    Args:
+      prompt: token ids.
+      context: tokens for cross-attention; None: none.
+      room: number of tokens that the cache can hold in addition to the prompt.
+    Returns: (log-probabilities of the next word, cache, number of words in each prompt).
+    """
     length = jnp.maximum((prompt != self.pad_id).sum(1, dtype=jnp.int32), 1)
     cache = self._model.empty_cache(prompt.shape[0], prompt.shape[1] + room)
     logits, cache = self._decode(prompt, context, cache)
@@ -77,7 +84,7 @@ class NextWord:
     return self._normal(last), rewind(cache, length), length
 
   def __call__(self, word: Int[Array, "batch"], cache: Any) -> tuple[Float[Array, "batch vocab"], Any]:
-    """Reads one more word of each text: (log-probabilities of the next, cache)."""
+    """Reads one more word of each text. Returns (log-probabilities of the next word, cache)."""
     logits, cache = self._decode(word[:, None], None, cache)
     return self._normal(logits[:, 0]), cache
 

@@ -1,4 +1,4 @@
-"""The smallest model of two modalities: a picture, a word, a fusion of any kind, and an answer."""
+"""Minimal model of two modalities: an image, a word, a fusion of any kind, and a classifier of answers."""
 
 import dataclasses
 from typing import Literal
@@ -20,18 +20,18 @@ from mmjax.types import Batch, Encoded
 
 @dataclasses.dataclass(frozen=True)
 class PairConfig(ModelConfig):
-  """A picture's tower, a table of words, a fusion, and a head that chooses the answer."""
+  """An image encoder, word embeddings, a fusion, and a head for the answer."""
 
   image: ViTConfig = ViTConfig(image_size=8, patch_size=4, width=32, depth=1, num_heads=4, mlp_dim=64, pool="mean")
-  """The picture's tower; early fusion uses its patch embedding only. Words are embeddings of the same width."""
+  """The image encoder. Early fusion uses only its patch embedding. Word embeddings have the same width."""
   fusion: FusionConfig = FusionConfig(width=32, depth=2, num_heads=4, mlp_dim=64)
-  """Which operator, and its sizes. With kind="late", its width is the number of answers."""
+  """The fusion. With kind="late", its width is the number of answers."""
   num_words: int = 10
-  """Words there are."""
+  """Number of words."""
   num_answers: int = 2
-  """Answers there are."""
+  """Number of answers."""
   blind: Literal["", "image", "text"] = ""
-  """A control: the modality that is not shown (zeros stand in its place)."""
+  """Modality that is replaced by zeros, as a control."""
 
   def __post_init__(self) -> None:
     if self.fusion.kind == "late" and self.fusion.width != self.num_answers:
@@ -47,7 +47,10 @@ class PairConfig(ModelConfig):
 
 
 class PairModel(nn.Module):
-  """Parameters: image, text, fusion, answer_projection (late fusion has heads of its own instead)."""
+  """Minimal model of two modalities.
+
+  Parameters: image, text, fusion, answer_projection (except with late fusion, which has its own heads).
+  """
 
   config: PairConfig
 
@@ -59,32 +62,33 @@ class PairModel(nn.Module):
     self.answer_projection = Dense(c.num_answers, nn.initializers.lecun_normal())
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Picture and word, each on its own."""
+    """Encodes image and word separately."""
     shown = {name: jnp.zeros_like(x) if name == self.config.blind else x for name, x in batch.items()}
     return {"image": self.image(shown["image"], rng=rng), "text": self.text(shown["text"])}
 
   def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """What they say together; the word comes first, which is what reads where one reads the other."""
+    """Fuses image and word. The word comes first, so that with cross-attention the word reads the image."""
     return {"joint": self.fusion(text, image, rng=rng)}
 
   def answer_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch answers"]:
-    """One logit per answer, float32."""
+    """Scores of the answers, in float32."""
     pooled = pooled.astype(jnp.float32)
     return pooled if self.config.fusion.kind == "late" else self.answer_projection(pooled)
 
   def __call__(self, batch: Batch) -> Float[Array, "batch answers"]:
+    """Scores of the answers for a batch."""
     encoded = self.encode({name: batch[name] for name in ("image", "text")})
     return self.answer_logits(self.fuse(encoded["image"], encoded["text"])["joint"].pooled)
 
 
 class Patches(nn.Module):
-  """What a picture is before any tower: patch embeddings that know their places."""
+  """Patch embeddings with position embeddings, without a transformer."""
 
   config: ViTConfig
 
   @nn.compact
   def __call__(self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None) -> Encoded:
-    del rng  # nothing random happens
+    del rng  # the module has no randomness
     c = self.config
     x = rearrange(PatchEmbed(c.width, c.patch_size, c.dtype, name="stem")(images), "b y x d -> b (y x) d")
     init = nn.initializers.normal(c.width**-0.5)
@@ -94,7 +98,7 @@ class Patches(nn.Module):
 
 
 class Words(nn.Module):
-  """One vector per word."""
+  """Word embeddings."""
 
   num_words: int
   width: int

@@ -1,4 +1,4 @@
-"""The encoder-decoder transformer: a text is read, another is written (Vaswani et al. 2017)."""
+"""Encoder-decoder transformer: it reads a text and writes another one (Vaswani et al. 2017)."""
 
 import dataclasses
 from typing import Any
@@ -19,12 +19,12 @@ from mmjax.types import Batch, Encoded
 
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqConfig(ModelConfig):
-  """An encoder and a decoder with one vocabulary. Raises ValueError where the fields do not fit each other."""
+  """An encoder and a decoder with one vocabulary. Raises ValueError if the fields are inconsistent."""
 
   text: WordsConfig = WordsConfig(width=512, depth=6, num_heads=8, scale_embedding=True)
-  """The decoder and the vocabulary; norm="post" is the original's, "pre" trains without warm-up."""
+  """The decoder and the vocabulary. norm="post" is the original's; "pre" trains without warm-up."""
   encoder_depth: int = 6
-  """Blocks of the encoder, which is otherwise like the decoder."""
+  """Blocks of the encoder. Its other fields are those of the decoder."""
 
   def __post_init__(self) -> None:
     if self.encoder_depth < 1:
@@ -35,7 +35,10 @@ class Seq2SeqConfig(ModelConfig):
 
 
 class Seq2Seq(nn.Module):
-  """Parameters: words (one table for what is read, what is written, and its scores), encoder, decoder."""
+  """Encoder-decoder transformer.
+
+  Parameters: words (one table for the input, the output and its scores), encoder, decoder.
+  """
 
   config: Seq2SeqConfig
 
@@ -46,7 +49,7 @@ class Seq2Seq(nn.Module):
     self.decoder = Decoder(c.text)
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """What is read: batch["text"]; pooled is the mean."""
+    """Encodes the input text batch["text"]. `pooled` is the mean of the tokens."""
     ids = batch["text"]
     mask = self.config.text.mask(ids)
     tokens, _ = self.encoder(self.words(ids), mask, rng=fold_in(rng, 0))
@@ -60,10 +63,14 @@ class Seq2Seq(nn.Module):
     rng: Rngs = None,
     cache: Cache | None = None,
   ) -> Any:
-    """Float32 logits [batch, length, vocab] of the word that follows each of `ids`, given what was read (`context`).
+    """Float32 logits [batch, length, vocab] of the word that follows each of `ids`.
 
-    With a cache, `ids` continue what it holds, `context` is None but in the first call, and the result is (logits,
-    the cache that knows them too).
+    Args:
+      ids: token ids. With a cache, the ids that follow the cached ones.
+      context: encoded input text. With a cache, None except in the first call.
+      rng: one key per example for stochastic depth; None: evaluation.
+      cache: from `empty_cache` or from the previous call; None: no cache.
+    Returns: logits. With a cache, (logits, updated cache).
     """
     x = self.words(ids, None if cache is None else cache.length)
     tokens, cache = self.decoder(x, context=context, causal=True, rng=fold_in(rng, 1), cache=cache)
@@ -72,9 +79,9 @@ class Seq2Seq(nn.Module):
 
   @nn.nowrap
   def empty_cache(self, batch_size: int, length: int) -> Cache:
-    """Room for `length` words of `batch_size` texts."""
+    """Empty cache for `length` words of each of `batch_size` texts."""
     return self.config.text.cache(batch_size, length)
 
   def __call__(self, batch: Batch) -> Float[Array, "batch length vocab"]:
-    """What `init` runs: everything once."""
+    """Runs every part of the model once, for `init`."""
     return self.decode(batch["text"], self.encode(batch)["text"])

@@ -1,8 +1,8 @@
-"""Where parameters lie on the mesh, unless a run says otherwise."""
+"""Default placement of parameters on the mesh."""
 
-# Ordered (regular expression on the parameter path, axes of the trailing dimensions); the first match wins.
-# Axes align to the trailing dimensions, since scan over layers puts a layer axis in front. Attention heads
-# and the MLP's hidden dimension lie on "model" (Shoeybi et al. 2019), the other matrix dimension on "fsdp".
+# Ordered (regular expression on the parameter path, axes of the trailing dimensions). The first match decides.
+# Axes align with the trailing dimensions, because a scan over layers adds a leading layer axis. Attention heads and the
+# MLP's hidden dimension are split over "model" (Shoeybi et al. 2019), the other matrix dimension over "fsdp".
 SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"attention/(query|key|value)/kernel$", ("fsdp", "model")),
   (r"attention/(query|key|value)/bias$", ("model",)),

@@ -39,6 +39,17 @@ class TwoTower(SharedSpace):
   """Model of a TwoTowerConfig.
 
   Parameters: image, text, {image,text}_projection/{kernel,bias}, logit_scale (its logarithm) and logit_bias.
+
+  Example:
+    >>> import jax
+    >>> from mmjax.encoders import TextConfig, ViTConfig
+    >>> from mmjax.models import TwoTowerConfig
+    >>> tiny = dict(width=8, depth=1, num_heads=2)
+    >>> image, text = ViTConfig(image_size=8, patch_size=4, **tiny), TextConfig(max_length=4, **tiny)
+    >>> config = TwoTowerConfig(image=image, text=text, embed_dim=16)
+    >>> embeddings, variables = config.build().init_with_output(jax.random.key(0), config.example(2))
+    >>> embeddings["image"].shape, embeddings["text"].shape
+    ((2, 16), (2, 16))
   """
 
   config: TwoTowerConfig

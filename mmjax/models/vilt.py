@@ -1,4 +1,4 @@
-"""ViLT: one stream over words and patches, without towers (Kim et al. 2021)."""
+"""ViLT: one transformer over words and patches, without separate encoders (Kim et al. 2021)."""
 
 import dataclasses
 from typing import Any
@@ -25,7 +25,7 @@ from mmjax.types import Batch, Encoded
 
 @dataclasses.dataclass(frozen=True)
 class PatchesConfig:
-  """Pictures as patches. Raises ValueError where the patch does not divide the picture."""
+  """Division of images into patches. Raises ValueError if the patch size does not divide the image size."""
 
   image_size: int = 384
   """Side of the square input image in pixels."""
@@ -38,7 +38,7 @@ class PatchesConfig:
 
   @property
   def grid(self) -> int:
-    """Patches along one side."""
+    """Number of patches along one side."""
     return self.image_size // self.patch_size
 
 
@@ -47,17 +47,19 @@ class ViltConfig(ModelConfig):
   """Patches, and the one transformer. Raises ValueError for texts that are read only backwards."""
 
   image: PatchesConfig = PatchesConfig()
-  """How pictures are cut."""
+  """Division of images into patches."""
   text: TextConfig = bert_config(norm="pre", input_norm=False, token_types=0, tanh_pool=False, max_length=40)
-  """The stream and its words. Texts begin with a [CLS] token (data.tokenizer.cls_token), which stands for the pair."""
+  """The transformer and its words. Texts begin with a [CLS] token (data.tokenizer.cls_token), which represents the
+  pair.
+  """
 
   def __post_init__(self) -> None:
     if self.text.causal:
-      raise ValueError("every token of the stream reads every other: set text.causal=False")
+      raise ValueError("every token of the transformer reads all others: set text.causal=False")
 
   @property
   def stream(self) -> TransformerConfig:
-    """The transformer's own fields."""
+    """Configuration of the transformer."""
     return TransformerConfig(**{f.name: getattr(self.text, f.name) for f in dataclasses.fields(TransformerConfig)})
 
   def build(self) -> nn.Module:
@@ -65,8 +67,11 @@ class ViltConfig(ModelConfig):
 
 
 class Vilt(nn.Module):
-  """Parameters: patches (patch embedding), image/text position embeddings, token_embedding, stream (with modality
-  embeddings), tanh_pool, match_projection, word_head."""
+  """ViLT.
+
+  Parameters: patches (patch embedding), image/text position embeddings, token_embedding, stream (the transformer, with
+  modality embeddings), tanh_pool, match_projection, word_head.
+  """
 
   config: ViltConfig
   token_order = ("text", "image")
@@ -84,7 +89,7 @@ class Vilt(nn.Module):
     self.word_head = WordHead(t.norm_epsilon, t.dtype)
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Embedded patches and words, whichever the batch has: neither reads anything yet."""
+    """Embeds patches and words. The batch may contain only one of the two. No token reads another one here."""
     encoded = {}
     if "image" in batch:
       tokens = rearrange(self.patches(batch["image"]), "b y x d -> b (y x) d")
@@ -95,8 +100,8 @@ class Vilt(nn.Module):
     return encoded
 
   def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded:
-    """Embedded words, some of which an objective may have hidden."""
-    del rng  # nothing random happens
+    """Embeds words, some of which an objective may have hidden. `rng` is ignored."""
+    del rng  # embeddings have no randomness
     c = self.config.text
     if ids.shape[1] > c.max_length:
       raise ValueError(f"text has {ids.shape[1]} tokens, more than max_length={c.max_length}")
@@ -104,13 +109,13 @@ class Vilt(nn.Module):
     return Encoded(tokens, ids != c.pad_id, tokens[:, 0])
 
   def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """The stream: what every word and patch says after all have read all; `pooled` is that of the text's first."""
+    """Applies the transformer to words and patches together. `pooled` is computed from the first token of the text."""
     fused = self.stream(text, image, rng=rng)
     fused = Encoded(fused.tokens, fused.mask, self.tanh_pool(fused.pooled))
     return dict(zip(("text", "image"), split(fused, (text, image)), strict=True))
 
   def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:
-    """float32; column 1: picture and text belong together."""
+    """Logits of image-text matching in float32. Column 1: image and text belong together."""
     return self.match_projection(pooled.astype(jnp.float32))
 
   def word_logits(
@@ -121,7 +126,7 @@ class Vilt(nn.Module):
     return self.word_head(tokens, self.words)
 
   def __call__(self, batch: Batch) -> dict[str, Any]:
-    """What `init` runs: everything once."""
+    """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
     text = self.fuse(encoded["image"], encoded["text"])["text"]
     return {"match": self.match_logits(text.pooled), "words": self.word_logits(text.tokens)}

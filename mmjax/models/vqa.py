@@ -1,4 +1,4 @@
-"""Answers to questions about pictures, and the pixels that a question is about: two towers, any fusion, three heads."""
+"""Visual question answering: two encoders, a fusion, and heads for answers and for the relevant pixels."""
 
 import dataclasses
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from mmjax.nn.transformer import TransformerConfig
 from mmjax.nn.words import Words, WordsConfig
 from mmjax.types import Batch, Encoded
 
-_JOINT = ("merged_attention", "early")  # one row of tokens, of any number of modalities
+_JOINT = ("merged_attention", "early")  # one sequence of tokens, of any number of modalities
 _BY_TOKEN = (*_JOINT, "co_attention", "bottleneck")
 
 
@@ -31,38 +31,39 @@ class VqaConfig(ModelConfig):
   """Towers, fusion and heads. Raises ValueError where they do not fit each other."""
 
   image: ViTConfig = ViTConfig(pool="mean")
-  """The image tower."""
+  """The image encoder."""
   text: TextConfig = TextConfig(causal=False, pool="mean")
-  """The question tower."""
+  """The encoder of the question."""
   fusion: FusionConfig = FusionConfig(depth=6)
-  """How they become one: merged_attention is the joint transformer, late averages two opinions (its width is that of
-  the answers)."""
+  """The fusion. "merged_attention" is the joint transformer. "late" averages the scores of both modalities, and its
+  width is set to the number of answers.
+  """
   sees: Literal["both", "image", "text"] = "both"
-  """Which modalities the fusion is given; one of them alone is a control, for merged_attention and early."""
+  """Modalities that the fusion gets. One modality alone is a control, for merged_attention and early."""
   num_answers: int = 3129
-  """Classes of answers."""
+  """Number of answer classes."""
   decoder_depth: int = 0
-  """Blocks of a decoder that writes the answer from the fused question; 0: there is none."""
+  """Blocks of a decoder that writes the answer from the fused question; 0: no decoder."""
 
   def __post_init__(self) -> None:
     if self.sees != "both" and self.fusion.kind not in _JOINT:
       raise ValueError(
-        f'sees="{self.sees}" needs a fusion of any number of modalities: fusion.kind {" or ".join(_JOINT)}'
+        f'sees="{self.sees}" needs a fusion of any number of modalities: set fusion.kind to {" or ".join(_JOINT)}'
       )
     if self.decoder_depth and self.sees == "image":
-      raise ValueError('the decoder reads the fused question: with sees="image" there is none, set decoder_depth=0')
+      raise ValueError('the decoder reads the fused question, and sees="image" has none: set decoder_depth=0')
     if self.fusion.kind == "cross_attention" and self.fusion.width != self.text.width:
-      raise ValueError(f"cross_attention goes on in the question's tokens: set fusion.width={self.text.width}")
+      raise ValueError(f"cross_attention has the width of the question's tokens: set fusion.width={self.text.width}")
 
   @property
   def operator(self) -> FusionConfig:
-    """The fusion as it is built."""
+    """Configuration of the fusion as it is built."""
     late = self.fusion.kind == "late"
     return dataclasses.replace(self.fusion, width=self.num_answers, num_heads=1) if late else self.fusion
 
   @property
   def writer(self) -> WordsConfig:
-    """The decoder: as the question tower, but of its own depth."""
+    """Configuration of the decoder: that of the question encoder, with its own depth."""
     fields = [field.name for field in dataclasses.fields(TransformerConfig)]
     shared = {name: getattr(self.text, name) for name in (*fields, "vocab_size", "max_length", "pad_id", "eos_id")}
     return WordsConfig(**shared | {"depth": self.decoder_depth})
@@ -72,7 +73,10 @@ class VqaConfig(ModelConfig):
 
 
 class Vqa(nn.Module):
-  """Parameters: image, text, fusion, answer_projection (not of late fusion), relevance_projection."""
+  """Visual question answering by classification of answers.
+
+  Parameters: image, text, fusion, answer_projection (except with late fusion), relevance_projection.
+  """
 
   config: VqaConfig
 
@@ -85,19 +89,20 @@ class Vqa(nn.Module):
 
   @property
   def token_order(self) -> tuple[str, ...] | None:
-    """How tokens stand in the fusion's one row; None where it has none (mmjax.evaluate.attention_maps)."""
+    """Order of the tokens in the fusion's one sequence; None if it has none (`mmjax.evaluate.attention_maps`)."""
     orders = {"merged_attention": ("class", "text", "image"), "early": ("text", "image")}
     return orders.get(self.config.fusion.kind)
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Pictures and questions of the batch, whichever it has, each by its tower."""
+    """Encodes the images and questions of the batch separately. The batch may contain only one of the two."""
     encoded = {"image": self.image(batch["image"], rng=fold_in(rng, 0))} if "image" in batch else {}
     return encoded | ({"text": self.text(batch["text"], rng=fold_in(rng, 1))} if "text" in batch else {})
 
   def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
-    """What picture and question say together; of "text" and "image" those that are seen.
+    """Fuses image and question. The result has an entry for each modality that the fusion reads.
 
-    Where the fusion gives no tokens of the picture (it pools, or only the question reads), "image" are the tower's.
+    If the fusion returns no image tokens (it pools, or only the question reads), "image" holds the image encoder's
+    tokens.
     """
     c = self.config
     seen = {name: e for name, e in (("text", text), ("image", image)) if c.sees in ("both", name)}
@@ -107,18 +112,21 @@ class Vqa(nn.Module):
     return {"text": fused, "image": Encoded(image.tokens, image.mask, fused.pooled)}
 
   def answer_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch answers"]:
-    """float32 scores of the answers; late fusion's joint vector is their scores already."""
+    """Scores of the answers in float32. With late fusion, the joint vector already contains the scores."""
     pooled = pooled.astype(jnp.float32)
     return pooled if self.config.fusion.kind == "late" else self.answer_projection(pooled)
 
   def relevance_logits(self, tokens: Float[Array, "batch places width"]) -> Float[Array, "batch height width"]:
-    """float32; sigmoid: how likely the question is about that pixel. The last tokens are the picture's patches."""
+    """Logits in float32 of the probability that the question is about a pixel.
+
+    The last tokens must be the image's patches.
+    """
     c = self.config.image
     pixels = self.relevance_projection(tokens[:, -(c.grid**2) :].astype(jnp.float32))
     return rearrange(pixels, "b (y x) (p q) -> b (y p) (x q)", y=c.grid, p=c.patch_size)
 
   def __call__(self, batch: Batch) -> dict[str, Array]:
-    """What `init` runs: everything once."""
+    """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
     fused = self.fuse(encoded["image"], encoded["text"])
     answers = self.answer_logits(next(iter(fused.values())).pooled)
@@ -127,7 +135,7 @@ class Vqa(nn.Module):
 
 
 class VqaWriter(Vqa):
-  """Writes answers too. Parameters besides: words (the table that embeds and scores), decoder."""
+  """`Vqa` with a decoder that writes answers. Further parameters: words (the table that embeds and scores), decoder."""
 
   def setup(self) -> None:
     super().setup()
@@ -142,10 +150,15 @@ class VqaWriter(Vqa):
     cache: Cache | None = None,
     text: Encoded | None = None,
   ) -> Any:
-    """float32 logits [batch, length, vocab] of the word that follows each of `ids`, given the fused question.
+    """Float32 logits [batch, length, vocab] of the word that follows each of `ids`.
 
-    With a cache, `ids` continue what it holds, `question` is None but in the first call, and the result is (logits,
-    the cache that knows them too).
+    Args:
+      ids: token ids of the answer. With a cache, the ids that follow the cached ones.
+      question: the fused question. With a cache, None except in the first call.
+      rng: one key per example for stochastic depth; None: evaluation.
+      cache: from `empty_cache` or from the previous call; None: no cache.
+      text: ignored; the decoder embeds the words itself.
+    Returns: logits. With a cache, (logits, updated cache).
     """
     del text  # the decoder embeds the words itself
     words = self.words(ids, None if cache is None else cache.length)
@@ -155,11 +168,11 @@ class VqaWriter(Vqa):
 
   @nn.nowrap
   def empty_cache(self, batch_size: int, length: int) -> Cache:
-    """Room for `length` words of `batch_size` answers."""
+    """Empty cache for `length` words of each of `batch_size` answers."""
     return self.config.writer.cache(batch_size, length)
 
   def __call__(self, batch: Batch) -> dict[str, Array]:
-    """What `init` runs: everything once."""
+    """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
     question = self.fuse(encoded["image"], encoded["text"])["text"]
     return super().__call__(batch) | {"words": self.decode(batch["text"], question)}

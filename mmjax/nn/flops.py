@@ -18,6 +18,13 @@ def attention_pool_flops(c: TransformerConfig, length: int) -> int:
 
 
 def query_pool_flops(width: int, length: int, *, pool_width: int, queries: int) -> int:
-  """Keys and values of every token; queries and outputs of every learned query."""
+  """FLOPs of keys and values of every token, and of queries and outputs of every learned query.
+
+  Args:
+    width: dimension of the tokens.
+    length: number of tokens.
+    pool_width: dimension of the result.
+    queries: number of learned queries.
+  """
   keys_and_values = 4 * length * width * pool_width
   return keys_and_values + 4 * queries * pool_width**2 + 4 * queries * length * pool_width

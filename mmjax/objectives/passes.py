@@ -22,7 +22,7 @@ Stats = dict[str, Array]
 
 
 class Layout(NamedTuple):
-  """Where the pairs are and how they are visited.
+  """Placement of the pairs on the mesh and order of the tiles.
 
   Attributes:
     axes: the mesh axes of the batch; None for one block.
@@ -40,7 +40,15 @@ class Layout(NamedTuple):
 
 
 def statistics(rules: Rules, layout: Layout, rows: Block, columns: Block) -> tuple[Stats, Stats]:
-  """Statistics of the local rows and of the local columns over the global batch; exactly differentiable."""
+  """Statistics of the local rows and of the local columns over the global batch. They are exactly differentiable.
+
+  Args:
+    rules: rules of the loss.
+    layout: placement of the pairs.
+    rows: rows of this device.
+    columns: columns of this device.
+  Returns: (statistics of the rows, statistics of the columns).
+  """
 
   def value(rows: Block, columns: Block) -> tuple[Stats, Stats]:
     row_states, column_states = _states(rules, layout, rows, columns)
@@ -73,6 +81,14 @@ def affine_total(
 
   Only right where the result meets the same cotangent on every device, that is directly under a psum: a
   column's gradient has parts from all devices.
+
+  Args:
+    rules: rules of the loss.
+    layout: placement of the pairs.
+    rows: rows of this device.
+    columns: columns of this device.
+    row_slopes: factors of the rows' statistics.
+    column_slopes: factors of the columns' statistics.
   """
 
   def dot(stats: tuple[Stats, Stats], slopes: tuple[Stats, ...]) -> Array:

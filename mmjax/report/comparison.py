@@ -1,4 +1,4 @@
-"""What a study found: a table and a plot of all its variants, with chance and spread."""
+"""Results of a study: a table and a plot of all its variants, with chance and spread."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def _plot(study: Study, lines: Sequence[Line], chance: Mapping[str, float], path
 
 
 def _beside(study: Study) -> dict[str, Any]:
-  """Where the legend stands: beside bars that fill the axes, if they need more than one word."""
+  """Arguments of the legend: beside the axes if bars with series fill them."""
   named = study.axis is None and any(variant.series for variant in study.variants)
   return dict(loc="upper left", bbox_to_anchor=(1.0, 1.0)) if named else {}
 

@@ -42,6 +42,7 @@ def line_chart(
     smooth: draw the values faintly and a moving average on top.
     log: a logarithmic y axis.
     zero: let the y axis begin at 0.
+    xlabel: label of the x axis, with its unit.
   """
   from matplotlib.figure import Figure
 

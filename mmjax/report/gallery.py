@@ -49,14 +49,14 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Exhibition:
-  """What the picture sections show: a shelf to search by text, the texts, and shelves to compare artists."""
+  """Contents of the image sections: a shelf to search by text, the texts, and shelves to compare artists."""
 
   shelf: Shelf
   captions: Sequence[str]
   texts: Embedded
   others: Sequence[Shelf]
   held_out: np.ndarray
-  """Which of the texts are of concepts never trained on."""
+  """True for texts of concepts that were not in training."""
 
 
 HEADINGS = {

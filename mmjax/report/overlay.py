@@ -18,7 +18,7 @@ _SHADES = np.array([[int(sequential(step / 255)[i : i + 2], 16) for i in (1, 3, 
 def seen_pixels(
   picture: Float[np.ndarray, "h w 3"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """What the model saw: a normalised picture as colours again."""
+  """Colours of a normalised image, as the model saw it."""
   return np.clip((picture * np.array(std) + np.array(mean)) * 255, 0, 255).round().astype(np.uint8)
 
 

@@ -28,7 +28,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 
 def missing(reason: str) -> str:
-  """What a section says when there is nothing to show."""
+  """Text of a section without results."""
   return f'<p class="missing">{escape(reason)}</p>'
 
 

@@ -125,7 +125,7 @@ def _results(results: Sequence[Any], history: History) -> str:
 
 
 def _notes(results: Sequence[Any]) -> list[str]:
-  """What floors and priors are, and which numbers are missing."""
+  """Explanations of floors and priors, and a list of missing metrics."""
   notes = [f"Floor: {result['floor_is']}." for result in results if "floor_is" in result]
   for result in results:
     if "priors" in result:

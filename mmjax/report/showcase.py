@@ -129,7 +129,7 @@ def readable_words(tokenizer: Any, ids: np.ndarray) -> list[tuple[list[int], str
 
 
 def chosen(examples: Examples, count: int) -> Examples:
-  """That many records, evenly spread."""
+  """Choose `count` evenly spread records."""
   records = [examples.records[place] for place in spread(len(examples), count)]
   return Examples(examples.name, examples.title, records, examples.features)
 

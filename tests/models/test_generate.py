@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_named():
     _generate(temperature=1.0)
   with pytest.raises(ValueError, match="cache of 7 tokens is more than max_length=6"):
     generate(MODEL, _params(), PROMPT, config=GenerateConfig(max_new_tokens=4))
-  with pytest.raises(ValueError, match="beams=2 draws nothing"):
+  with pytest.raises(ValueError, match="beams=2 does not sample"):
     GenerateConfig(beams=2, temperature=1.0)
   with pytest.raises(ValueError, match="top_p=0"):
     GenerateConfig(top_p=0.0)

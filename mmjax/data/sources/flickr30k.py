@@ -72,7 +72,7 @@ class Flickr30kRecords(CaptionedPictures):
 
 
 _Entry = tuple[str, str, list[str], str]
-"""Where it is, file name, captions, split."""
+"""Place in the file, file name, captions, split."""
 
 
 def _karpathy(file: Path, complaints: Complaints) -> Iterator[_Entry]:

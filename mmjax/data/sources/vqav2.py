@@ -125,7 +125,7 @@ def _read_answers(file: Path, complaints: Complaints) -> dict[int, _Answers]:
 
 
 def _compact(entry: dict) -> Any:
-  """What is kept of a good entry; any other stays as it is, to be complained of. Innermost objects come first."""
+  """Keep the used parts of a valid entry. Others stay, to be reported. Innermost objects come first."""
   answer = entry.get("answer")
   if type(answer) is str and answer.strip():
     return sys.intern(answer.strip())  # millions of answers, thousands of different ones
