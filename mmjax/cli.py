@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import tyro
@@ -22,7 +22,7 @@ from mmjax.choosing import chosen, listing
 from mmjax.data.errors import DataError
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
-from mmjax.interop.formats import check_format
+from mmjax.interop.formats import FORMATS, check_format
 from mmjax.kinds import Kind, check
 from mmjax.plan.compilers import WORKER
 
@@ -32,13 +32,41 @@ if TYPE_CHECKING:
 _LONGEST_OPTION = 1000
 """In characters. No option has a tenth of this length."""
 
-COMMANDS = {
-  "train": "train, or resume training; then evaluate and write the report",
-  "evaluate": "evaluate the newest checkpoint in the workdir; writes results.json",
-  "report": "write report.html from the files in the workdir",
-  "export": "export the model to a format: --to transformers|siglip2|open_clip|openai|big_vision|mmjax [--out DIR]",
-  "plan": "predict memory, speed and cost on a machine that need not be present (--topology v5e:16x16; plan --help)",
-}
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  """A call of an experiment script.
+
+  Attributes:
+    experiment: default values of the script.
+    arguments: command line after the command.
+    description: docstring of the script, for --help.
+    core: optax transformation that replaces optimizer.algorithm. None: there is none.
+    kinds: classes that the script defines for open fields.
+    commands: the commands of the script.
+  """
+
+  experiment: Experiment
+  arguments: Sequence[str]
+  description: str | None = None
+  core: Any = None
+  kinds: tuple[type[Kind], ...] = ()
+  commands: tuple[Command, ...] = dataclasses.field(default_factory=lambda: COMMANDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """A command of experiment scripts: the first word of the command line.
+
+  Attributes:
+    name: the word.
+    help: description for --help.
+    run: function that runs the command and returns the exit status. UserErrors that it raises become messages.
+  """
+
+  name: str
+  help: str
+  run: Callable[[Call], int]
 
 
 def main(
@@ -47,6 +75,7 @@ def main(
   description: str | None = None,
   core: Any = None,
   kinds: Sequence[type[Kind]] = (),
+  commands: Sequence[Command] | None = None,
   arguments: Sequence[str] | None = None,
 ) -> NoReturn:
   """Parse the command line, run the command, and exit with its status.
@@ -56,18 +85,15 @@ def main(
     description: docstring of the script, for --help.
     core: optax transformation that replaces optimizer.algorithm, such as `optax.scale_by_adopt()`.
     kinds: classes that the script defines for open fields: terms, losses, models, towers (see mmjax.kinds).
+    commands: the commands. None: COMMANDS. A script adds its own with (*COMMANDS, Command(...)).
     arguments: the command line. None: sys.argv[1:].
   """
   own = check(kinds)
   answer_planner(core, own, arguments)
-  command, rest = split_command(arguments, COMMANDS)
+  known = tuple(COMMANDS if commands is None else commands)
+  command, rest = split_command(arguments, known)
   with answered():
-    if command == "plan":
-      status = _plan(experiment, description, rest, core, own)
-    elif command == "export":
-      status = _export(experiment, description, rest, own)
-    else:
-      status = _run(command, parse(experiment, command, description, rest, kinds=own), core, own)
+    status = command.run(Call(experiment, rest, description, core, own, known))
   sys.exit(status)
 
 
@@ -86,19 +112,20 @@ def answer_planner(core: Any, kinds: tuple[type[Kind], ...], arguments: Sequence
     sys.exit()
 
 
-def split_command(arguments: Sequence[str] | None, commands: Iterable[str]) -> tuple[str, list[str]]:
+def split_command(arguments: Sequence[str] | None, commands: Sequence[Command]) -> tuple[Command, list[str]]:
   """Split a command line.
 
   Args:
     arguments: the command line. None: sys.argv[1:].
     commands: known commands.
-  Returns: (command, its options). Without a command, it is "train".
+  Returns: (command, its options). Without a command, it is the first one.
   """
   rest = list(sys.argv[1:] if arguments is None else arguments)
-  command = rest.pop(0) if rest and not rest[0].startswith("-") else "train"
-  if command not in commands:
-    _fail(f"unknown command {command!r}; commands are {', '.join(commands)}, and options start with --")
-  return command, rest
+  known = {command.name: command for command in commands}
+  name = rest.pop(0) if rest and not rest[0].startswith("-") else commands[0].name
+  if name not in known:
+    _fail(f"unknown command {name!r}; commands are {', '.join(known)}, and options start with --")
+  return known[name], rest
 
 
 @contextlib.contextmanager
@@ -126,37 +153,27 @@ def answered() -> Iterator[None]:
     sys.exit(130)
 
 
-def parse(
-  experiment: Experiment,
-  command: str,
-  description: str | None,
-  arguments: Sequence[str],
-  commands: Mapping[str, str] = MappingProxyType(COMMANDS),
-  kinds: Sequence[type[Kind]] = (),
-) -> Experiment:
+def parse(command: str, call: Call) -> Experiment:
   """Parse the options of a command. A mistake ends the program with a message, which names the nearest option.
 
   Args:
-    experiment: default values.
-    command: the command, for --help.
-    description: description of the script, for --help.
-    arguments: command line after the command.
-    commands: {command: description}, for --help.
-    kinds: the classes that the script defines, as in `main`.
-  Returns: the experiment with the values of the options.
+    command: name of the command, for --help.
+    call: the call of the script.
+  Returns: the experiment of the call with the values of the options.
   """
-  known = check((*KINDS, *kinds))
+  experiment, arguments = call.experiment, call.arguments
+  known = check((*KINDS, *call.kinds))
   for option in (argument.split("=", 1)[0] for argument in arguments):
     if option.startswith("-") and len(option) > _LONGEST_OPTION:  # the search for the nearest name would take seconds
       _fail(f"no option has {len(option):,} characters: {option[:40]}...")
-  listed = "\n".join(f"  {name:9} {text}" for name, text in commands.items())
+  listed = "\n".join(f"  {one.name:9} {one.help}" for one in call.commands)
   try:
     experiment, arguments = chosen(experiment, arguments, known)
     return tyro.cli(
       type(experiment),
       prog=f"{os.path.basename(sys.argv[0])} {command}",
-      description=f"{description or ''}\n\nCommands (the first word; default: train):\n{listed}\n\n"
-      f"{listing(experiment, known)}",
+      description=f"{call.description or ''}\n\nCommands (the first word; default: {call.commands[0].name}):\n"
+      f"{listed}\n\n{listing(experiment, known)}",
       default=experiment,
       args=arguments,
       config=(tyro.conf.AvoidSubcommands,),
@@ -179,53 +196,46 @@ def started() -> Iterator[None]:
     yield
 
 
-def _run(command: str, experiment: Experiment, core: Any, kinds: tuple[type[Kind], ...]) -> int:
+def _train(call: Call) -> int:
+  experiment = parse("train", call)
   with started():  # slow imports (data, checkpoints, figures) are below, after the check of the options
-    if command == "train":
-      return _train(experiment, core, kinds)
+    from mmjax.train.loop import train
+
+    outcome = train(experiment, call.core, call.kinds)
+    return outcome.exit_status or _evaluate(outcome.run) or _report(outcome.run)
+
+
+def _load_and(command: str, run: Callable[[Run], int], call: Call) -> int:
+  """Run a command that takes the run in the workdir."""
+  workdir = parse(command, call).run.workdir
+  with started():
     from mmjax.loading import load_run
 
-    run = load_run(experiment.run.workdir, kinds=kinds)
-    return _evaluate(run) if command == "evaluate" else _report(run)
+    return run(load_run(workdir, kinds=call.kinds))
 
 
-def _train(experiment: Experiment, core: Any, kinds: tuple[type[Kind], ...]) -> int:
-  from mmjax.train.loop import train
-
-  outcome = train(experiment, core, kinds)
-  return outcome.exit_status or _evaluate(outcome.run) or _report(outcome.run)
-
-
-def _plan(
-  experiment: Experiment,
-  description: str | None,
-  arguments: Sequence[str],
-  core: Any,
-  kinds: tuple[type[Kind], ...],
-) -> int:
+def _plan(call: Call) -> int:
   from mmjax.plan.command import run
 
-  return run(experiment, description, arguments, core=core, kinds=kinds)
+  return run(call.experiment, call.description, call.arguments, core=call.core, kinds=call.kinds)
 
 
-def _export(
-  experiment: Experiment, description: str | None, arguments: Sequence[str], kinds: tuple[type[Kind], ...]
-) -> int:
+def _export(call: Call) -> int:
   """Run the command `export`. Its own options are --to and --out. Of the experiment, only the workdir is used."""
   options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
   options.add_argument("--to", default="mmjax")
   options.add_argument("--out", type=Path)
   try:
-    mine, rest = options.parse_known_args(arguments)
+    mine, rest = options.parse_known_args(call.arguments)
   except argparse.ArgumentError as error:
     _fail(str(error))
-  workdir = parse(experiment, "export", description, rest, kinds=kinds).run.workdir
+  workdir = parse("export", dataclasses.replace(call, arguments=rest)).run.workdir
   check_format(mine.to)
   with started():
     from mmjax.interop.export import export_run
     from mmjax.loading import load_run
 
-    folder = export_run(load_run(workdir, kinds=kinds), mine.to, mine.out)
+    folder = export_run(load_run(workdir, kinds=call.kinds), mine.to, mine.out)
   Console().print(f"exported: {folder}", highlight=False, soft_wrap=True)
   return 0
 
@@ -250,6 +260,24 @@ def _report(run: Run) -> int:
   path = write_report(run.workdir, run)
   Console(quiet=jax.process_index() != 0).print(f"report: {path}", highlight=False, soft_wrap=True)
   return 0
+
+
+COMMANDS: tuple[Command, ...] = (
+  Command("train", "train, or resume training; then evaluate and write the report", _train),
+  Command(
+    "evaluate",
+    "evaluate the newest checkpoint in the workdir; writes results.json",
+    lambda call: _load_and("evaluate", _evaluate, call),
+  ),
+  Command("report", "write report.html from the files in the workdir", lambda call: _load_and("report", _report, call)),
+  Command("export", f"export the model to a format: --to {'|'.join(FORMATS)} [--out DIR]", _export),
+  Command(
+    "plan",
+    "predict memory, speed and cost on a machine that need not be present (--topology v5e:16x16; plan --help)",
+    _plan,
+  ),
+)
+"""The commands of experiment scripts. The first one is the default."""
 
 
 def _fail(message: str) -> NoReturn:

@@ -5,23 +5,13 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NoReturn
 
 from rich.console import Console
 
-from mmjax.cli import answer_planner, answered, parse, split_command, started
+from mmjax.cli import Call, Command, answer_planner, answered, parse, split_command, started
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind
-
-COMMANDS: Mapping[str, str] = MappingProxyType(
-  {
-    "train": "train every variant, or resume; evaluate each and write its report; then write the comparison",
-    "evaluate": "evaluate the newest checkpoint of every variant again",
-    "report": "write report.html of every variant, and comparison.md, .png and .html, from the results so far",
-    "plan": "predict memory, speed and cost of the study's configuration without the changes of variants (--topology)",
-  }
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,20 +79,35 @@ def main(
     arguments: the command line. None: sys.argv[1:].
   """
   answer_planner(None, study.kinds, arguments)
-  command, rest = split_command(arguments, COMMANDS)
+  commands = _commands(study)
+  command, rest = split_command(arguments, commands)
   with answered():
-    if command == "plan":
-      sys.exit(_plan(study, experiment, description, rest))
-    experiment = parse(experiment, command, description, rest, COMMANDS, study.kinds)
-    with started():
-      status = _run(study, command, experiment)
+    status = command.run(Call(experiment, rest, description, None, study.kinds, commands))
   sys.exit(status)
 
 
-def _plan(study: Study, experiment: Experiment, description: str | None, arguments: Sequence[str]) -> int:
+def _commands(study: Study) -> tuple[Command, ...]:
+  def over_runs(name: str) -> Callable[[Call], int]:
+    def run(call: Call) -> int:
+      parsed = parse(name, call)
+      with started():
+        return _run(study, name, parsed)
+
+    return run
+
+  texts = {
+    "train": "train every variant, or resume; evaluate each and write its report; then write the comparison",
+    "evaluate": "evaluate the newest checkpoint of every variant again",
+    "report": "write report.html of every variant, and comparison.md, .png and .html, from the results so far",
+  }
+  plan = "predict memory, speed and cost of the study's configuration without the changes of variants (--topology)"
+  return (*(Command(name, text, over_runs(name)) for name, text in texts.items()), Command("plan", plan, _plan))
+
+
+def _plan(call: Call) -> int:
   from mmjax.plan.command import run
 
-  return run(experiment, description, arguments, kinds=study.kinds)
+  return run(call.experiment, call.description, call.arguments, kinds=call.kinds)
 
 
 def members(study: Study, experiment: Experiment) -> list[Member]:

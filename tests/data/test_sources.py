@@ -11,7 +11,7 @@ from PIL import Image
 
 import mmjax
 from mmjax.catalogue import KINDS
-from mmjax.cli import parse
+from mmjax.cli import Call, parse
 from mmjax.data import (
   Coco,
   DataError,
@@ -38,7 +38,7 @@ from tests.tiny import EXPERIMENT
 
 
 def parsed(*arguments, kinds=()):
-  return parse(EXPERIMENT, "train", None, arguments, kinds=kinds)
+  return parse("train", Call(EXPERIMENT, arguments, kinds=kinds))
 
 
 def test_a_source_and_its_settings_are_chosen_on_the_command_line():

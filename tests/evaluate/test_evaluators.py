@@ -119,10 +119,10 @@ def test_every_evaluator_that_comes_with_mmjax_is_listed_and_saved():
 
 
 def test_settings_of_evaluators_on_the_command_line():
-  from mmjax.cli import parse
+  from mmjax.cli import Call, parse
 
   options = "--evaluation.evaluators.captions.beams 5 --evaluation.evaluators.hidden-words.masked-words red green"
-  found = parse(Experiment(), "train", None, options.split()).evaluation.evaluators
+  found = parse("train", Call(Experiment(), options.split())).evaluation.evaluators
   assert found["captions"] == WrittenCaptions(beams=5) and found["hidden_words"].masked_words == ("red", "green")
   assert list(found) == list(built_in())
   some, _ = chosen(Experiment(), ["--evaluation.evaluators", "matching=matched_pairs"], KINDS)
