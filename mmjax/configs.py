@@ -1,17 +1,22 @@
 """Conversion of configurations to JSON and back. Values of open fields are stored with the name of their class."""
 
+from __future__ import annotations
+
 import functools
 from pathlib import Path
-from typing import Any
-
-import cattrs
+from typing import TYPE_CHECKING, Any
 
 from mmjax.kinds import TAG, Kind, find, is_base
+
+if TYPE_CHECKING:
+  import cattrs
 
 
 @functools.lru_cache(maxsize=16)
 def converter(kinds: tuple[type[Kind], ...]) -> cattrs.Converter:
   """Make the converter for configurations whose open fields may hold these classes. Unknown fields are errors."""
+  import cattrs  # here, so that --help does not wait for it
+
   made = cattrs.Converter(forbid_extra_keys=True)
   made.register_unstructure_hook(Path, str)
   made.register_structure_hook(Path, lambda value, _: Path(value))

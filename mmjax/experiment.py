@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cattrs.errors import BaseValidationError
-from cattrs.v import format_exception, transform_error
-
 from mmjax.catalogue import KINDS
 from mmjax.configs import converter, to_json
 from mmjax.data.config import DataConfig
@@ -85,6 +82,9 @@ def from_json(
     kinds: the classes that the script defines.
   Raises: ConfigError: a field is wrong. The message names `source` and the field.
   """
+  from cattrs.errors import BaseValidationError  # here, so that --help does not wait for cattrs
+  from cattrs.v import transform_error
+
   try:
     _check_sizes(fields)
     return converter(check((*KINDS, *kinds))).structure(upgraded(fields), Experiment)
@@ -107,6 +107,8 @@ def _check_sizes(fields: Any) -> None:
 
 
 def _fault(error: BaseException, kind: type | None) -> str:
+  from cattrs.v import format_exception
+
   # The messages of cattrs are clear, but it reports errors from the check of a field only as "invalid value".
   return str(error) if type(error) in (ValueError, ConfigError) else format_exception(error, kind)
 

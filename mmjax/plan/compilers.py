@@ -7,8 +7,6 @@ packages are installed as extras of JAX. A compiler of another version fails wit
 import importlib.metadata
 from collections.abc import Iterator
 
-from packaging.requirements import Requirement
-
 from mmjax.errors import UserError
 
 # For each platform: the extras of JAX that install a compiler for it, and the compiler's packages.
@@ -62,6 +60,8 @@ def _command(extra: str) -> str:
 
 def _mismatches(extra: str, packages: tuple[str, ...]) -> Iterator[str]:
   """Yield an error for each of the packages whose version is not the one that JAX or another of them requires."""
+  from packaging.requirements import Requirement  # here, so that --help does not wait for it
+
   for owner in filter(package_version, ("jax", *packages)):
     for requirement in map(Requirement, importlib.metadata.requires(owner) or ()):
       applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
