@@ -22,7 +22,7 @@ from mmjax.choosing import chosen, listing
 from mmjax.data.errors import DataError
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
-from mmjax.interop.formats import FORMATS, check_format
+from mmjax.interop.formats import FORMATS, find_format
 from mmjax.kinds import Kind, check
 from mmjax.plan.compilers import WORKER
 
@@ -230,7 +230,7 @@ def _export(call: Call) -> int:
   except argparse.ArgumentError as error:
     _fail(str(error))
   workdir = parse("export", dataclasses.replace(call, arguments=rest)).run.workdir
-  check_format(mine.to)
+  find_format(mine.to)
   with started():
     from mmjax.interop.export import export_run
     from mmjax.loading import load_run
@@ -270,7 +270,9 @@ COMMANDS: tuple[Command, ...] = (
     lambda call: _load_and("evaluate", _evaluate, call),
   ),
   Command("report", "write report.html from the files in the workdir", lambda call: _load_and("report", _report, call)),
-  Command("export", f"export the model to a format: --to {'|'.join(FORMATS)} [--out DIR]", _export),
+  Command(
+    "export", f"export the model to a format: --to {'|'.join(form.name for form in FORMATS)} [--out DIR]", _export
+  ),
   Command(
     "plan",
     "predict memory, speed and cost on a machine that need not be present (--topology v5e:16x16; plan --help)",

@@ -34,9 +34,10 @@ def _parser() -> argparse.ArgumentParser:
   )
   commands = parser.add_subparsers(dest="command", required=True)
   convert = commands.add_parser("convert", help="read a checkpoint and write it in another format")
+  names = [form.name for form in FORMATS]
   convert.add_argument("source", metavar="IN", help="checkpoint: a folder, a .safetensors file or a .npz file")
   convert.add_argument("target", metavar="OUT", help="folder to write, or a file for the formats openai and big_vision")
-  convert.add_argument("--to", required=True, choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
+  convert.add_argument("--to", required=True, choices=names, metavar="FORMAT", help=", ".join(names))
   convert.add_argument("--image-size", type=int, metavar="N", help="resample position embeddings to N x N pixels")
   convert.add_argument("--max-length", type=int, metavar="N", help="resample position embeddings to N tokens")
   inspect = commands.add_parser("inspect", help="show the architecture and every tensor")

@@ -4,21 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_OPEN = {
-  "transformers": "from transformers import AutoModel\nmodel = AutoModel.from_pretrained({folder!r})",
-  "siglip2": "from transformers import AutoModel\nmodel = AutoModel.from_pretrained({folder!r})",
-  "open_clip": "import open_clip\nmodel, _, preprocess = open_clip.create_model_and_transforms({name!r})\n"
-  "tokenizer = open_clip.get_tokenizer({name!r})",
-}
-_OURS = (
-  "from mmjax import interop\nfound = interop.load_pretrained({folder!r})  # .model .params .preprocess .tokenizer"
-)
-_LIBRARIES = {"transformers": "transformers", "siglip2": "transformers", "open_clip": "open_clip"}
+from mmjax.interop.formats import Format
 
 
 def model_card(
   title: str,
-  format: str,
+  form: Format,
   folder: str,
   config: Mapping[str, Any],
   results: Sequence[Mapping[str, Any]],
@@ -28,17 +19,17 @@ def model_card(
 
   Args:
     title: name of the run.
-    format: format of the exported weights.
+    form: format of the exported weights.
     folder: folder of the exported weights.
     config: content of the run's config.json (experiment, packages, git).
     results: content of the run's results.json; empty if the run was not evaluated.
     notes: differences between mmjax and the other library, one sentence each.
   Returns: the card in Markdown, with the front matter that model hubs read.
   """
-  code = _OPEN.get(format, _OURS).format(folder=folder, name=f"local-dir:{folder}")
+  code = form.code.format(folder=folder, name=f"local-dir:{folder}")
   parts = [
-    f"---\nlibrary_name: {_LIBRARIES.get(format, 'mmjax')}\ntags: [mmjax, contrastive, image-text]\n---\n",
-    f"# {title}\n\nTrained with mmjax, and written in the format `{format}`.\n",
+    f"---\nlibrary_name: {form.library}\ntags: [mmjax, contrastive, image-text]\n---\n",
+    f"# {title}\n\nTrained with mmjax, and written in the format `{form.name}`.\n",
     f"```python\n{code}\n```\n",
     "## Results\n\n" + (_results(results) if results else "The run was not evaluated.\n"),
     *(["## Notes\n\n" + "\n".join(f"* {note}" for note in notes) + "\n"] if notes else []),

@@ -1,14 +1,13 @@
 """Conversion of a checkpoint to another format, and a listing of its tensors."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from mmjax.interop.errors import InteropError
-from mmjax.interop.formats import Format
+from mmjax.interop.formats import find_format
 from mmjax.interop.pretrained import load_pretrained, save
 from mmjax.interop.shapes import ModelConfig, image_tower, text_tower
-from mmjax.interop.source import OPEN_CLIP_CONFIG, Source
+from mmjax.interop.source import Source
 from mmjax.interop.tensors import TensorFile
 from mmjax.interop.tokenizer import TOKENIZER, copy_tokenizer
 
@@ -16,7 +15,7 @@ from mmjax.interop.tokenizer import TOKENIZER, copy_tokenizer
 def convert(
   source: str | Path,
   target: str | Path,
-  format: Format,
+  format: str,
   *,
   image_size: int | None = None,
   max_length: int | None = None,
@@ -26,7 +25,7 @@ def convert(
   Args:
     source: anything that `load` reads.
     target: folder to write into, or a file for the formats "openai" and "big_vision".
-    format: format to write.
+    format: name of the format to write (see mmjax.interop.FORMATS).
     image_size: new image size; position embeddings are resampled. None: the checkpoint's.
     max_length: new number of text tokens; position embeddings are cut off or interpolated. None: the checkpoint's.
   Returns: the file with the weights.
@@ -41,31 +40,23 @@ def convert(
   written = save(found.model, found.params, target, format, preprocess=preprocess)
   folder = written.parent
   copy_tokenizer(found.source.folder, folder)
-  if format == "open_clip":
-    _name_tokenizer(folder, found.source, config)
+  name_tokenizer = find_format(format).name_tokenizer
+  if name_tokenizer:
+    name_tokenizer(folder, _tokenizer_fields(folder, found.source, config))
   return written
 
 
-def _name_tokenizer(folder: Path, source: Source, config: ModelConfig) -> None:
-  """Write the tokenizer's name into open_clip_config.json.
+def _tokenizer_fields(folder: Path, source: Source, config: ModelConfig) -> dict[str, Any]:
+  """Make the fields that tell open_clip which tokenizer to use.
 
   Without a name, open_clip uses its own CLIP tokenizer. A name in an open_clip source is kept. Otherwise, if the folder
   has a tokenizer.json and the vocabulary does not have CLIP's size, the name is the folder itself.
   """
   text = source.fields.object("model_cfg").object("text_cfg")
-  kept = {n: v for n, v in text.values.items() if n in ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")}
   is_clip = getattr(text_tower(config), "vocab_size", 0) == 49408
   if source.format != "open_clip" and (folder / TOKENIZER).is_file() and not is_clip:
-    kept = {"hf_tokenizer_name": str(folder)}
-  name_tokenizer(folder, kept)
-
-
-def name_tokenizer(folder: Path, fields: dict[str, Any]) -> None:
-  """Add fields to text_cfg in the open_clip_config.json of a folder."""
-  path = folder / OPEN_CLIP_CONFIG
-  record = json.loads(path.read_text(encoding="utf-8"))
-  record["model_cfg"]["text_cfg"] |= fields
-  path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {"hf_tokenizer_name": str(folder)}
+  return {n: v for n, v in text.values.items() if n in ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")}
 
 
 def rows(file: TensorFile, ours: dict[str, list[str]]) -> list[tuple[str, str, str, str, str]]:

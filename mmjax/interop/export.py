@@ -5,8 +5,7 @@ from pathlib import Path
 
 from mmjax.encoders import ViTConfig
 from mmjax.interop.card import model_card
-from mmjax.interop.convert import name_tokenizer
-from mmjax.interop.formats import Format
+from mmjax.interop.formats import Format, find_format
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.pretrained import save
 from mmjax.interop.tokenizer import export_tokenizer
@@ -14,16 +13,17 @@ from mmjax.models.config import image_size
 from mmjax.run import CONFIG, Run
 
 
-def export_run(run: Run, format: Format, folder: Path | None = None) -> Path:
+def export_run(run: Run, format: str, folder: Path | None = None) -> Path:
   """Write a run's model in an external format.
 
   Args:
     run: the run.
-    format: format to write.
+    format: name of the format to write (see mmjax.interop.FORMATS).
     folder: folder to write into; WORKDIR/export/FORMAT if None.
   Returns: the folder.
   Raises: InteropError: the format cannot hold the model. The message names every field that does not fit.
   """
+  form = find_format(format)
   folder = run.workdir / "export" / format if folder is None else folder
   data, side = run.experiment.data, image_size(run.experiment.model)
   preprocess = Preprocess(side, "shortest", "bilinear", data.mean, data.std) if side else None
@@ -31,17 +31,17 @@ def export_run(run: Run, format: Format, folder: Path | None = None) -> Path:
   save(run.model, params, folder, format, preprocess=preprocess)
   if run.tokenizer is not None:
     export_tokenizer(run.tokenizer, folder)
-  if format == "open_clip":
-    name_tokenizer(folder, {"hf_tokenizer_name": str(folder), "tokenizer_kwargs": {"clean": "whitespace"}})
+  if form.name_tokenizer:
+    form.name_tokenizer(folder, {"hf_tokenizer_name": str(folder), "tokenizer_kwargs": {"clean": "whitespace"}})
   config = json.loads((run.workdir / CONFIG).read_text(encoding="utf-8"))
   results = run.workdir / "results.json"
   found = json.loads(results.read_text(encoding="utf-8")) if results.exists() else []
-  card = model_card(run.workdir.resolve().name, format, str(folder), config, found, _notes(run, format))
+  card = model_card(run.workdir.resolve().name, form, str(folder), config, found, _notes(run, form))
   (folder / "README.md").write_text(card, encoding="utf-8")
   return folder
 
 
-def _notes(run: Run, format: Format) -> list[str]:
+def _notes(run: Run, form: Format) -> list[str]:
   """List the differences between the preprocessing of mmjax and of the other library."""
   if not image_size(run.experiment.model):
     return []
@@ -51,8 +51,7 @@ def _notes(run: Run, format: Format) -> list[str]:
   notes.append("mmjax crops an image to its middle square before resizing. Other libraries crop after resizing.")
   if run.experiment.data.trim:
     notes.append("mmjax cut off empty margins (data.trim). Other libraries do not: cut them off first.")
-  if format == "open_clip":
-    notes.append("open_clip repairs texts with ftfy before tokenizing. Training did not.")
+  notes.extend(form.notes)
   image = getattr(run.experiment.model, "image", None)
   if isinstance(image, ViTConfig) and image.patch_dropout:
     notes.append("Training dropped patches at random. The exported model does not.")

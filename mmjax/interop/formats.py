@@ -1,14 +1,214 @@
-"""Names of the checkpoint formats."""
+"""Checkpoint formats: the architectures that each holds, and the files that it consists of."""
 
-from typing import Literal, get_args
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mmjax.interop.errors import InteropError
 
-Format = Literal["transformers", "siglip2", "open_clip", "openai", "big_vision", "mmjax"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+# Architectures import encoders and models. They are imported in the functions, so that --help can list the formats.
+if TYPE_CHECKING:
+  from mmjax.interop.architecture import Architecture
+  from mmjax.interop.preprocess import Preprocess
 
 
-def check_format(name: str) -> None:
-  """Raise InteropError if `name` is not a format. The message lists the formats."""
-  if name not in FORMATS:
-    raise InteropError(f"unknown format {name!r}; formats are {', '.join(FORMATS)}")
+@dataclasses.dataclass(frozen=True)
+class Content:
+  """Content of a checkpoint.
+
+  Attributes:
+    architecture: architecture in the format.
+    config: configuration of the model.
+    fields: external configuration.
+    tensors: external tensors by name.
+    preprocess: image preprocessing; None: it is not written.
+  """
+
+  architecture: Architecture
+  config: Any
+  fields: dict[str, Any]
+  tensors: dict[str, np.ndarray]
+  preprocess: Preprocess | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """A format of checkpoints.
+
+  Attributes:
+    name: name on the command line.
+    architecture: function from the configuration of a model to its architecture in this format. Raises InteropError if
+      there is none.
+    write: writes the files of a checkpoint into a folder, except for the weights.
+    weights: file name of the weights: .safetensors or .npz.
+    alone: True if the weights are the only file, so that a path may name it.
+    library: library that reads the format, for the model card.
+    code: Python code that loads the model. {folder!r} is the folder and {name!r} is "local-dir:FOLDER".
+    notes: differences between this library and mmjax, for the model card.
+    name_tokenizer: adds fields that describe the tokenizer to the configuration file in a folder. None: the format has
+      no such fields.
+  """
+
+  name: str
+  architecture: Callable[[Any], Architecture]
+  write: Callable[[Path, Content], None]
+  weights: str = "model.safetensors"
+  alone: bool = False
+  library: str = "mmjax"
+  code: str = (
+    "from mmjax import interop\nfound = interop.load_pretrained({folder!r})  # .model .params .preprocess .tokenizer"
+  )
+  notes: tuple[str, ...] = ()
+  name_tokenizer: Callable[[Path, dict[str, Any]], None] | None = None
+
+
+def find_format(name: str) -> Format:
+  """Find a format by its name. Raises InteropError, which lists the formats, if there is none."""
+  for one in FORMATS:
+    if one.name == name:
+      return one
+  raise InteropError(f"unknown format {name!r}; formats are {', '.join(one.name for one in FORMATS)}")
+
+
+def _transformers(config: Any) -> Architecture:
+  from mmjax.encoders import TextConfig, ViTConfig
+  from mmjax.interop import transformers_blip as blip
+  from mmjax.interop import transformers_single as single
+  from mmjax.interop import transformers_towers as towers
+  from mmjax.interop.architecture import wrong_kind
+  from mmjax.models import BlipCaptionerConfig, BlipRetrievalConfig, TwoTowerConfig
+
+  match config:
+    case TwoTowerConfig():
+      return towers.SIGLIP if isinstance(config.image, ViTConfig) and config.image.pool == "map" else towers.CLIP
+    case BlipRetrievalConfig():
+      return blip.BLIP_RETRIEVAL
+    case BlipCaptionerConfig():
+      return blip.BLIP_CAPTIONER
+    case ViTConfig():
+      return single.VIT
+    case TextConfig():
+      return single.BERT
+  known = "CLIPModel, SiglipModel, ViTModel, BertModel, BlipForImageTextRetrieval or BlipForConditionalGeneration"
+  raise wrong_kind("transformers", known, config)
+
+
+def _write_transformers(folder: Path, content: Content) -> None:
+  from mmjax.interop.sentence import write_pooling
+  from mmjax.interop.transformers_single import BERT
+
+  _write_config(folder, content, {"dtype": "float32"})
+  if content.architecture is BERT and content.config.pool == "mean":
+    write_pooling(content.config, folder)
+
+
+def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = None) -> None:
+  """Write config.json and preprocessor_config.json, as transformers reads them."""
+  from mmjax.interop.preprocess import to_transformers
+  from mmjax.interop.source import CONFIG
+
+  _write_json(folder / CONFIG, content.fields | (more or {}))
+  if content.preprocess is not None:
+    record = to_transformers(content.preprocess, _PROCESSORS.get(content.architecture.name, "SiglipImageProcessor"))
+    _write_json(folder / "preprocessor_config.json", record)
+
+
+_PROCESSORS = {
+  "CLIPModel": "CLIPImageProcessor",
+  "ViTModel": "ViTImageProcessor",
+  "BlipForImageTextRetrieval": "BlipImageProcessor",
+  "BlipForConditionalGeneration": "BlipImageProcessor",
+}
+"""Class of transformers that preprocesses the images of an architecture."""
+
+
+def _siglip2(config: Any) -> Architecture:
+  from mmjax.interop.transformers_towers import SIGLIP2
+
+  return SIGLIP2
+
+
+def _open_clip(config: Any) -> Architecture:
+  from mmjax.interop.open_clip import OPEN_CLIP
+  from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
+  from mmjax.models import CocaConfig, OpenClipCocaConfig
+
+  return OPEN_CLIP_COCA if isinstance(config, OpenClipCocaConfig | CocaConfig) else OPEN_CLIP
+
+
+def _write_open_clip(folder: Path, content: Content) -> None:
+  from mmjax.interop.preprocess import to_open_clip
+  from mmjax.interop.source import OPEN_CLIP_CONFIG
+
+  preprocess = {} if content.preprocess is None else to_open_clip(content.preprocess)
+  _write_json(folder / OPEN_CLIP_CONFIG, {"model_cfg": content.fields, "preprocess_cfg": preprocess})
+
+
+def _name_open_clip_tokenizer(folder: Path, fields: dict[str, Any]) -> None:
+  from mmjax.interop.source import OPEN_CLIP_CONFIG
+
+  path = folder / OPEN_CLIP_CONFIG
+  record = json.loads(path.read_text(encoding="utf-8"))
+  record["model_cfg"]["text_cfg"] |= fields
+  _write_json(path, record)
+
+
+def _openai(config: Any) -> Architecture:
+  from mmjax.interop.openai import OPENAI
+
+  return OPENAI
+
+
+def _big_vision(config: Any) -> Architecture:
+  from mmjax.interop.big_vision import BIG_VISION
+
+  return BIG_VISION
+
+
+def _native(config: Any) -> Architecture:
+  from mmjax.interop.native import NATIVE
+
+  return NATIVE
+
+
+def _write_nothing(folder: Path, content: Content) -> None:
+  """The weights are the only file."""
+
+
+def _write_json(path: Path, fields: dict[str, Any]) -> None:
+  path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+_TRANSFORMERS = Format(
+  "transformers",
+  _transformers,
+  _write_transformers,
+  library="transformers",
+  code="from transformers import AutoModel\nmodel = AutoModel.from_pretrained({folder!r})",
+)
+
+FORMATS: tuple[Format, ...] = (
+  _TRANSFORMERS,
+  dataclasses.replace(_TRANSFORMERS, name="siglip2", architecture=_siglip2),
+  Format(
+    "open_clip",
+    _open_clip,
+    _write_open_clip,
+    weights="open_clip_model.safetensors",
+    library="open_clip",
+    code="import open_clip\nmodel, _, preprocess = open_clip.create_model_and_transforms({name!r})\n"
+    "tokenizer = open_clip.get_tokenizer({name!r})",
+    notes=("open_clip repairs texts with ftfy before tokenizing. Training did not.",),
+    name_tokenizer=_name_open_clip_tokenizer,
+  ),
+  Format("openai", _openai, _write_nothing, alone=True),
+  Format("big_vision", _big_vision, _write_nothing, weights="model.npz", alone=True),
+  Format("mmjax", _native, _write_config),
+)
+"""The formats that `save` and `export` write."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,36 +11,24 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from mmjax.encoders import TextConfig, ViTConfig
+from mmjax.encoders import TextConfig
 from mmjax.errors import ConfigError
 from mmjax.interop import preprocess as pre
-from mmjax.interop.architecture import Architecture, check_writable, wrong_kind
-from mmjax.interop.big_vision import BIG_VISION
+from mmjax.interop.architecture import Architecture, check_writable
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
-from mmjax.interop.formats import Format, check_format
+from mmjax.interop.formats import Content, Format, find_format
 from mmjax.interop.mapping import Table
-from mmjax.interop.native import NATIVE
-from mmjax.interop.open_clip import OPEN_CLIP
-from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
-from mmjax.interop.openai import OPENAI
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.safetensors_file import write_safetensors
-from mmjax.interop.sentence import write_pooling
-from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten
+from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten, with_tower
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
-from mmjax.interop.source import CONFIG, OPEN_CLIP_CONFIG, WEIGHTS, Source, open_source
+from mmjax.interop.source import Source, open_source
 from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
-from mmjax.interop.transformers_blip import BLIP_CAPTIONER, BLIP_RETRIEVAL
-from mmjax.interop.transformers_single import BERT, VIT
-from mmjax.interop.transformers_towers import CLIP, SIGLIP, SIGLIP2
-from mmjax.models import TwoTowerConfig
-from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
-from mmjax.models.coca import CocaConfig
-from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.comparing import ComparingConfig
+from mmjax.models.shared_space import SpaceConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +57,7 @@ class Pretrained:
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
     """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
     open_clip = self.source.fields.object("model_cfg").object("text_cfg") if self.source.format == "open_clip" else None
-    return load_tokenizer(self.source.folder, text_tower(self.model.config).max_length, open_clip=open_clip)
+    return load_tokenizer(self.source.folder, _text_length(self.model.config), open_clip=open_clip)
 
 
 def load(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> tuple[nn.Module, Any]:
@@ -128,7 +115,7 @@ def save(
   model: nn.Module,
   params: Any,
   path: str | Path,
-  format: Format = "transformers",
+  format: str = "transformers",
   *,
   preprocess: Preprocess | None = None,
 ) -> Path:
@@ -153,17 +140,15 @@ def save(
     not those of the model, or the files cannot be written.
   """
   config: ModelConfig = model.config
-  architecture = _architecture(format, config)
+  form = find_format(format)
+  architecture = form.architecture(config)
   fields, table = _their_side(architecture, config)
   flat = _effective(config, per_layer(params))
   missing = set(table.places) ^ set(flat)
   if missing:
     raise InteropError(f"params are not those of this model: {sorted(missing)[0]!r} is only in one of the two")
   tensors = table.to_theirs(flat, lambda leaf: np.asarray(jax.device_get(leaf), np.float32))
-  written = _write(Path(path).expanduser(), architecture, fields, tensors, preprocess)
-  if architecture is BERT and isinstance(config, TextConfig) and config.pool == "mean":
-    write_pooling(config, written.parent)
-  return written
+  return _write(Path(path).expanduser(), form, Content(architecture, config, fields, tensors, preprocess))
 
 
 def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[str, Any], Table]:
@@ -188,84 +173,40 @@ def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[s
     ) from error
 
 
-def _architecture(format_: str, config: ModelConfig) -> Architecture:
-  check_format(format_)
-  simple = {"openai": OPENAI, "big_vision": BIG_VISION, "mmjax": NATIVE, "siglip2": SIGLIP2}
-  if format_ == "open_clip":
-    return OPEN_CLIP_COCA if isinstance(config, OpenClipCocaConfig | CocaConfig) else OPEN_CLIP
-  if format_ in simple:
-    return simple[format_]
-  match config:
-    case TwoTowerConfig():
-      return SIGLIP if isinstance(config.image, ViTConfig) and config.image.pool == "map" else CLIP
-    case BlipRetrievalConfig():
-      return BLIP_RETRIEVAL
-    case BlipCaptionerConfig():
-      return BLIP_CAPTIONER
-    case ViTConfig():
-      return VIT
-    case TextConfig():
-      return BERT
-  known = "CLIPModel, SiglipModel, ViTModel, BertModel, BlipForImageTextRetrieval or BlipForConditionalGeneration"
-  raise wrong_kind("transformers", known, config)
-
-
 def _effective(config: ModelConfig, flat: dict[str, Any]) -> dict[str, Any]:
   """Clip the logit scale and the bias. mmjax clips them where they are used; other libraries do not."""
-  if not isinstance(config, TwoTowerConfig | ComparingConfig):
+  if not isinstance(config, SpaceConfig | ComparingConfig):
     return flat
   acting = {"logit_scale": np.minimum(np.asarray(flat["logit_scale"]), np.float32(math.log(config.max_logit_scale)))}
-  if isinstance(config, TwoTowerConfig) and config.init_logit_bias is not None:
+  if isinstance(config, SpaceConfig) and config.init_logit_bias is not None:
     bias = np.float32(config.max_logit_bias)
     acting["logit_bias"] = np.clip(np.asarray(flat["logit_bias"]), -bias, bias)
   return flat | acting
 
 
-def _write(
-  path: Path, architecture: Architecture, fields: dict[str, Any], tensors: dict[str, np.ndarray], p: Preprocess | None
-) -> Path:
+def _write(path: Path, form: Format, content: Content) -> Path:
+  """Write the files of a checkpoint. Returns the file with the weights."""
   is_file = path.suffix in (".npz", ".safetensors")
-  if is_file and architecture not in (BIG_VISION, OPENAI):
-    raise InteropError(f"{path}: {architecture.name} is written as several files; give a folder")
-  folder = path.parent if is_file else path
+  if is_file and not form.alone:
+    raise InteropError(f"{path}: {content.architecture.name} is written as several files; give a folder")
+  folder, weights = (path.parent, path) if is_file else (path, path / form.weights)
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    return _write_files(path, is_file, folder, architecture, fields, tensors, p)
+    if form.weights.endswith(".npz"):
+      np.savez(weights, **content.tensors)  # type: ignore[arg-type]
+    else:
+      write_safetensors(weights, content.tensors, {"format": "pt"})
+    form.write(folder, content)
   except OSError as error:
     raise InteropError(f"{folder} cannot be written: {error}; choose another folder") from error
+  return weights
 
 
-def _write_files(
-  path: Path,
-  is_file: bool,
-  folder: Path,
-  architecture: Architecture,
-  fields: dict[str, Any],
-  tensors: dict[str, np.ndarray],
-  p: Preprocess | None,
-) -> Path:
-  if architecture is BIG_VISION:
-    target = path if is_file else folder / "model.npz"
-    np.savez(target, **tensors)  # type: ignore[arg-type]
-    return target
-  is_open_clip = architecture in (OPEN_CLIP, OPEN_CLIP_COCA)
-  target = path if is_file else folder / ("open_clip_model.safetensors" if is_open_clip else WEIGHTS)
-  write_safetensors(target, tensors, {"format": "pt"})
-  if is_open_clip:
-    cfg = {"model_cfg": fields, "preprocess_cfg": {} if p is None else pre.to_open_clip(p)}
-    _write_json(folder / OPEN_CLIP_CONFIG, cfg)
-  elif architecture is not OPENAI:
-    _write_json(folder / CONFIG, fields | ({"dtype": "float32"} if architecture is not NATIVE else {}))
-    if p is not None:
-      processor = {CLIP.name: "CLIPImageProcessor", VIT.name: "ViTImageProcessor"}
-      processor |= dict.fromkeys((BLIP_RETRIEVAL.name, BLIP_CAPTIONER.name), "BlipImageProcessor")
-      record = pre.to_transformers(p, processor.get(architecture.name, "SiglipImageProcessor"))
-      _write_json(folder / "preprocessor_config.json", record)
-  return target
-
-
-def _write_json(path: Path, fields: dict[str, Any]) -> None:
-  path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _text_length(config: Any) -> int:
+  length = getattr(text_tower(config), "max_length", None)
+  if length is None:
+    raise InteropError(f"{type(config).__name__} takes no texts")
+  return length
 
 
 def _image_size(config: Any) -> int:
@@ -295,7 +236,7 @@ def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any
     for name, tower, field, size in sizes:
       if size and hasattr(tower, field):
         resized = dataclasses.replace(tower, **{field: size})  # type: ignore[type-var]
-        config = resized if tower is config else dataclasses.replace(config, **{name: resized})
+        config = resized if tower is config else with_tower(config, name, resized)
   except ValueError as error:
     raise InteropError(str(error)) from error
   return config

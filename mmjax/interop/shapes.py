@@ -60,6 +60,11 @@ def with_scan(config: Any, scan: bool) -> Any:
   """Set `scan` in all towers of a configuration. It changes no output."""
   values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
   changes = {name: with_scan(value, scan) for name, value in values.items() if dataclasses.is_dataclass(value)}
+  changes |= {
+    name: {one: with_scan(tower, scan) for one, tower in value.items()}
+    for name, value in values.items()
+    if isinstance(value, Mapping)
+  }
   if isinstance(config, TransformerConfig):
     changes["scan"] = scan
   return dataclasses.replace(config, **changes) if changes else config
@@ -67,12 +72,23 @@ def with_scan(config: Any, scan: bool) -> Any:
 
 def image_tower(config: Any) -> ViTConfig | ResNetConfig | None:
   """Configuration of the image tower, in a model or alone. None if there is none."""
-  return config if isinstance(config, ViTConfig | ResNetConfig) else getattr(config, "image", None)
+  return config if isinstance(config, ViTConfig | ResNetConfig) else _named_tower(config, "image")
 
 
 def text_tower(config: Any) -> Any:
   """Configuration of the text tower, in a model or alone."""
-  return getattr(config, "text", config)
+  return _named_tower(config, "text") or config
+
+
+def _named_tower(config: Any, name: str) -> Any:
+  """Tower of a model by its name, as a field of its own or in `towers`. None if there is none."""
+  return getattr(config, name, None) or getattr(config, "towers", {}).get(name)
+
+
+def with_tower(config: Any, name: str, tower: Any) -> Any:
+  """Replace the tower of a model that has this name."""
+  fields = {name: tower} if hasattr(config, name) else {"towers": {**config.towers, name: tower}}
+  return dataclasses.replace(config, **fields)
 
 
 def depth(config: Any) -> int:
@@ -82,6 +98,8 @@ def depth(config: Any) -> int:
     value = getattr(config, field.name)
     if dataclasses.is_dataclass(value):
       total += depth(value)
+    elif isinstance(value, Mapping):
+      total += sum(map(depth, value.values()))
     elif field.name == "layers":  # blocks of a ResNet's stages
       total += sum(value)
     elif field.name.endswith("depth") and value is not None:

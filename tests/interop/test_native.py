@@ -23,6 +23,8 @@ from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
+from mmjax.models.pair import PairConfig
+from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from tests.interop.references import assert_same_params
@@ -51,6 +53,8 @@ CONFIGS = (
   ),
   AlbefConfig(image=CLS, text=bert_config(**SIZE, norm="pre", input_norm=False, token_types=0, tanh_pool=False)),
   BertConfig(text=bert_config(**SIZE)),
+  PairConfig(image=IMAGE, fusion=FusionConfig(width=12, depth=1, num_heads=2)),
+  SharedSpaceConfig(towers={"image": IMAGE, "text": READER}, embed_dim=4, init_logit_bias=-1.0),
 )
 
 
@@ -70,3 +74,10 @@ def test_every_model_is_held(config, tmp_path, capsys):
   assert_same_params(again, params)
   assert main(["inspect", str(tmp_path)]) == 0
   assert type(config).__name__ in capsys.readouterr().out
+
+
+def test_a_model_without_texts_has_no_tokenizer(tmp_path):
+  params = CLS.build().init(jax.random.key(0), CLS.example(1))["params"]
+  interop.save(CLS.build(), params, tmp_path)
+  with pytest.raises(interop.InteropError, match="ViTConfig takes no texts"):
+    _ = interop.load_pretrained(tmp_path).tokenizer
