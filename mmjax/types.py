@@ -29,9 +29,9 @@ class Encoded:
   Attributes:
     tokens: one vector per token (patch, word piece, frame).
     mask: True where a token is real, False where it is padding.
-    pooled: one vector per example.
+    pooled: one vector per example. Its width may differ from that of the tokens (ViT's pool="flat").
   """
 
   tokens: Float[Array, "batch length width"]
   mask: Bool[Array, "batch length"]
-  pooled: Float[Array, "batch width"]
+  pooled: Float[Array, "batch pooled_width"]

@@ -122,7 +122,7 @@ def _scale(matrix: Matrix, size: int) -> float:
   return 2 * min(math.hypot(a, d), math.hypot(b, e)) / size
 
 
-def _warped(pixels: Pixels, matrix: Matrix, size: int) -> Pixels:
+def _warped(pixels: Pixels, matrix: Matrix, size: int) -> UInt8[np.ndarray, "size size 4"]:
   scale = 2 / size  # from output pixels to (u, v). Pixel centres are at 0.5, 1.5, ... here, and at integers in OpenCV
   centre = np.array([[scale, 0.0, scale / 2 - 1], [0.0, scale, scale / 2 - 1], [0.0, 0.0, 1.0]])
   corners = matrix[:2] @ np.array([[-1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, -1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])

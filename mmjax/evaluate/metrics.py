@@ -16,8 +16,8 @@ CUTOFFS = (1, 5, 10)
 # Cosines of unit-norm float32 rows that are closer than this differ by rounding only.
 TIE = 1e-6
 _CHUNK = 16_000_000  # scores held at a time
-
 Ids = Int[np.ndarray, " n"] | Sequence[int]
+GalleryIds = Int[np.ndarray, " m"] | Sequence[int]
 
 
 def ranks(scores: Float[np.ndarray, "n m"], positive: np.ndarray, *, tie: float = 0.0) -> Int[np.ndarray, " n"]:
@@ -39,7 +39,7 @@ def retrieval_ranks(
   query: Float[np.ndarray, "n d"],
   gallery: Float[np.ndarray, "m d"],
   query_ids: Ids,
-  gallery_ids: Ids,
+  gallery_ids: GalleryIds,
 ) -> Int[np.ndarray, " n"]:
   """`ranks` of cosine retrieval; equal ids are positives. The n x m matrix is never held as a whole.
 
@@ -66,7 +66,7 @@ def recall_names(prefix: str) -> list[str]:
   return [f"{prefix}_recall@{cutoff}" for cutoff in CUTOFFS] + [f"{prefix}_median_rank"]
 
 
-def chance_recalls(query_ids: Ids, gallery_ids: Ids, prefix: str) -> dict[str, float]:
+def chance_recalls(query_ids: Ids, gallery_ids: GalleryIds, prefix: str) -> dict[str, float]:
   """Metrics of a random order, on average. Its median rank is the rank by which half of the queries are found."""
   size = len(gallery_ids)
   ids, copies = np.unique(np.asarray(gallery_ids), return_counts=True)

@@ -116,7 +116,7 @@ class Vqa(nn.Module):
     pooled = pooled.astype(jnp.float32)
     return pooled if self.config.fusion.kind == "late" else self.answer_projection(pooled)
 
-  def relevance_logits(self, tokens: Float[Array, "batch places width"]) -> Float[Array, "batch height width"]:
+  def relevance_logits(self, tokens: Float[Array, "batch places dim"]) -> Float[Array, "batch height width"]:
     """Logits in float32 of the probability that the question is about a pixel.
 
     The last tokens must be the image's patches.
