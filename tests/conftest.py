@@ -1,4 +1,4 @@
-"""Every test runs on eight virtual CPU devices, with strict dtype and rank promotion."""
+"""Every test runs on eight virtual CPU devices, with strict dtype and rank promotion, and signatures' shapes checked."""
 
 import collections
 import os
@@ -22,6 +22,7 @@ import hypothesis
 import jax
 import pytest
 
+from tests import shapes
 from tests.fast import FAST
 from tests.skips import EXPECTED, REFERENCES
 
@@ -34,6 +35,7 @@ hypothesis.settings.load_profile("quick")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+shapes.install("mmjax")  # before anything imports it
 
 
 @pytest.fixture(autouse=True)
