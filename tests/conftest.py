@@ -1,4 +1,4 @@
-"""Every test runs on eight virtual CPU devices, with strict dtype and rank promotion, and signatures' shapes checked."""
+"""Every test runs on eight virtual CPU devices, with strict promotion of dtypes and ranks, and checked shapes."""
 
 import collections
 import os

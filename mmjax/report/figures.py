@@ -194,7 +194,7 @@ def training_charts(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
 
 
 _CHARTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-  ("Loss", "loss", "loss (nats)", {"smooth": True}),
+  ("Loss", "loss", "loss", {"smooth": True}),
   ("Learning rate", "learning_rate", "learning rate", {"zero": True}),
   ("Throughput", "examples_per_second", "examples / s", {"zero": True}),
   ("Input wait", "input_wait", "waiting for input (ms / step)", {"zero": True}),

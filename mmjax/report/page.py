@@ -64,7 +64,7 @@ section { background: var(--surface); border: 1px solid var(--line); border-radi
 .card { background: var(--surface); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px; }
 .card b { display: block; font-size: 1.55rem; line-height: 1.2; } .card span { display: block; font-size: 0.9rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 16px 24px; }
-.charts svg { width: 100%; height: auto; } .charts h3 { margin: 0; }
+.charts svg { width: 100%; max-width: 680px; height: auto; } .charts h3 { margin: 0; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 0.92rem; }
 th, td { padding: 8px 10px; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top;
   font-variant-numeric: tabular-nums; }

@@ -87,7 +87,7 @@ def _lead(config: Any, lines: Sequence[Mapping], results: Sequence[Any], run: Ru
     cards.append(card(f"{last['step']:,}", "steps", f"of {planned:,} planned" if planned else ""))
     if "loss" in last:
       chance = f"chance {last['chance']:.2f}" if "chance" in last else ""
-      cards.append(card(f"{last['loss']:.3f}", "last loss (nats)", chance))
+      cards.append(card(f"{last['loss']:.3f}", "last loss", chance))
     speeds = sorted(column(lines, "examples_per_second")[1])
     if speeds:
       cards.append(card(f"{speeds[len(speeds) // 2]:,.0f}", "examples / s", "median"))
@@ -118,10 +118,13 @@ def _results(results: Sequence[Any], history: History) -> str:
     f"<h3>{escape(heading)}</h3>{_table(lines, history)}" for heading, lines in tables(list(rows(results)))
   )
   notes = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(results))
-  return (
-    '<p class="note">R@K: the share of queries with a right answer among the first K. The mark on a bar is chance. '
-    "Ties count against the model.</p>" + drawn + notes + "".join(map(_by_class, results))
-  )
+  recall = any("_recall@" in metric for result in results for metric in result["metrics"])
+  meaning = "The mark on a bar is chance."
+  if recall:
+    meaning = (
+      f"R@K: the share of queries with a right answer among the first K. {meaning} Ties count against the model."
+    )
+  return f'<p class="note">{meaning}</p>{drawn}{notes}{"".join(map(_by_class, results))}'
 
 
 def _notes(results: Sequence[Any]) -> list[str]:
