@@ -88,11 +88,11 @@ def main(
     commands: the commands. None: COMMANDS. A script adds its own with (*COMMANDS, Command(...)).
     arguments: the command line. None: sys.argv[1:].
   """
-  own = check(kinds)
-  answer_planner(core, own, arguments)
-  known = tuple(COMMANDS if commands is None else commands)
-  command, rest = split_command(arguments, known)
   with answered():
+    own = check(kinds)
+    answer_planner(core, own, arguments)
+    known = tuple(COMMANDS if commands is None else commands)
+    command, rest = split_command(arguments, known)
     status = command.run(Call(experiment, rest, description, core, own, known))
   sys.exit(status)
 

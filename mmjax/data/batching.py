@@ -44,11 +44,15 @@ def row_shapes(config: DataConfig, image_size: int, records: Any = None) -> Shap
   Raises: DataError: two columns have an array of the same name.
   """
   shapes: Shapes = dict.fromkeys(("index", "concept"), ((), np.int32))
+  makers = dict.fromkeys(shapes, "every data set")
   for name, column in run_columns(config, records).items():
     for array, shape in column.arrays(name, Making(config, image_size)).items():
       if array in shapes:
-        raise DataError(f"--data.columns: {name!r} gives an array {array!r}, which exists already. Rename a column.")
-      shapes[array] = shape
+        raise DataError(
+          f"--data.columns: {name!r} ({type(column).__name__}) makes an array {array!r}, as {makers[array]} does. "
+          "Arrays need different names: rename a column, or have its method `arrays` use the name."
+        )
+      shapes[array], makers[array] = shape, f"the column {name!r}"
   return shapes
 
 

@@ -25,7 +25,7 @@ class TextConfig(TransformerConfig, TowerConfig):
   num_heads: int = 8
   """Number of attention heads; must divide width."""
   vocab_size: int = 49_408
-  """Number of token ids."""
+  """Number of token ids. A run sets it, max_length and the ids of special tokens to those of its tokenizer."""
   max_length: int = 77
   """Longest sequence: the number of learned positions."""
   causal: bool = True

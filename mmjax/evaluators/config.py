@@ -45,7 +45,7 @@ class EvaluationConfig:
   every: int = 0
   """Steps between evaluations while training; 0 evaluates at the end only."""
   batch_size: int = 256
-  """Images or texts encoded at a time, over all devices."""
+  """Examples encoded at a time, over all devices."""
   best_metric: str | None = None
   """The metric whose best checkpoint is kept: TASK/METRIC, as in the evaluation lines of metrics.jsonl. None: the first
   metric of the first evaluator that applies (retrieval: mean_recall@1)."""

@@ -44,10 +44,16 @@ def match_rules(rules: Rules[T], tree: Any, *, purpose: str) -> Any:
         return value
     raise ConfigError(
       f"no {purpose} rule covers the parameter {path!r}; rules: {[e for e, _ in rules]}. "
-      'Add one, or end the list with (".*", default).'
+      + _REMEDIES.get(purpose, 'Add one, or end the list with (".*", default).')
     )
 
   return jax.tree_util.tree_map_with_path(value_of, tree)
+
+
+_REMEDIES = {
+  "placement": "Add one with --parallel.placement '/kernel$' largest, or in the script with "
+  'ParallelConfig(placement=(("/kernel$", "largest"),))'
+}
 
 
 def _compile(expression: str, purpose: str) -> re.Pattern[str]:

@@ -137,8 +137,9 @@ def check_needs(experiment: Experiment, records: Any, tokenizer: Tokenizer | Non
     missing = [name for name in term.needs if name not in entries]
     if missing:
       raise ConfigError(
-        f"the objective {term.name} reads {missing[0]!r}, which --data.source "
-        f"{option_name(type(experiment.data.source))} does not have with these settings; it has {', '.join(entries)}"
+        f"the objective {term.name} reads {missing[0]!r}, which no column of --data.source "
+        f"{option_name(type(experiment.data.source))} and --data.columns makes with these settings; there are "
+        f"{', '.join(entries)}"
       )
     for name in term.special_tokens:
       token, remedy = tokens[name]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmjax.data.errors import DataError
 from mmjax.kinds import Kind
 
 if TYPE_CHECKING:  # not imported at run time, so that reading a configuration stays fast
@@ -148,7 +149,7 @@ class Column(Kind):
       evaluating: transforms and tokenizer.
     Returns: arrays, or LazyRows, whose rows are made when they are read.
     """
-    rows = np.stack([self.row(record, None, evaluating.fitted.get(name)) for record in records])
+    rows = np.stack([make_row(name, self, record, None, evaluating.fitted.get(name)) for record in records])
     return {name: rows[places]}
 
   def record(self, item: Any) -> Mapping[str, Any]:
@@ -158,6 +159,37 @@ class Column(Kind):
   def show(self, record: Mapping[str, Any]) -> str:
     """Format the field of a record as HTML, for a report."""
     return ""
+
+
+def make_row(
+  name: str, column: Column, record: Mapping[str, Any], rng: np.random.Generator | None, fitted: Any
+) -> np.ndarray:
+  """Call `Column.row`. A missing field of the record is a DataError.
+
+  Args:
+    name: name of the column.
+    column: the column.
+    record, rng, fitted: arguments of `row`.
+  """
+  try:
+    return column.row(record, rng, fitted)
+  except KeyError as error:
+    raise lacks_field(name, column, record, error) from error
+
+
+def lacks_field(name: str, column: Column, record: Mapping[str, Any], error: KeyError) -> DataError:
+  """The error for a record without a field that a column reads.
+
+  Args:
+    name: name of the column.
+    column: the column.
+    record: the record.
+    error: error of the access.
+  """
+  return DataError(
+    f"the column {name!r} ({type(column).__name__}) reads {error}, and the record {record.get('id', '?')!r} has only "
+    f"{', '.join(sorted(record))}. Change the column's settings."
+  )
 
 
 @dataclass(frozen=True)
@@ -174,7 +206,7 @@ class _RowByRow(Maker):
     return np.empty((rows, *shape), dtype)
 
   def fill(self, buffer: np.ndarray, row: int, example: Example) -> None:
-    buffer[row] = self.column.row(example.record, example.rng, self.fitted)
+    buffer[row] = make_row(self.name, self.column, example.record, example.rng, self.fitted)
 
   def end(self, buffer: np.ndarray) -> dict[str, np.ndarray]:
     return {self.name: buffer}

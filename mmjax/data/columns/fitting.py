@@ -5,15 +5,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.columns.base import Column
+from mmjax.data.columns.base import Column, lacks_field
 from mmjax.data.errors import DataError
 from mmjax.files import write_atomically
 
 
 def fit_columns(columns: Mapping[str, Column], source: Any) -> dict[str, Any]:
   """Call `fit` of the columns that need it. Returns the results by column name, as JSON values."""
-  learnt = {name: column.fit(source) for name, column in columns.items() if column.fits}
+  learnt = {name: _fit(name, column, source) for name, column in columns.items() if column.fits}
   return json.loads(json.dumps(learnt))  # the same values as after reading the file: tuples become lists
+
+
+def _fit(name: str, column: Column, source: Any) -> Any:
+  try:
+    return column.fit(source)
+  except KeyError as error:
+    raise lacks_field(name, column, source[0], error) from error
 
 
 def save_columns(learnt: Mapping[str, Any], path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Columns of a script's own: what does not fit the records, or each other, is named."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mmjax.data import Caption, Column, DataConfig, DataError
+from mmjax.data.batching import row_shapes
+from mmjax.data.columns.base import make_row
+from mmjax.data.columns.fitting import fit_columns
+
+RECORDS = [{"id": "beat/0", "signal": [1.0, 2.0], "rate": 60}]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signal(Column):
+  field: str = "signal"
+  array: str = "signal"
+
+  def arrays(self, name, making):
+    return {self.array: ((2,), np.float32)}
+
+  def fit(self, records):
+    return float(np.mean([record[self.field] for record in records]))
+
+  def row(self, record, rng, fitted):
+    return np.asarray(record[self.field], np.float32) - fitted
+
+
+def test_a_field_that_no_record_has_is_named_with_those_that_there_are():
+  said = r"the column 'signal' \(Signal\) reads 'ecg', and the record 'beat/0' has only id, rate, signal"
+  with pytest.raises(DataError, match=said):
+    fit_columns({"signal": Signal(field="ecg")}, RECORDS)
+  with pytest.raises(DataError, match=said):
+    make_row("signal", Signal(field="ecg"), RECORDS[0], None, 1.5)
+
+
+def test_columns_make_what_they_learnt_into_rows():
+  learnt = fit_columns({"signal": Signal()}, RECORDS)
+  assert learnt == {"signal": 1.5}
+  np.testing.assert_array_equal(make_row("signal", Signal(), RECORDS[0], None, learnt["signal"]), [-0.5, 0.5])
+
+
+def test_two_arrays_of_one_name_are_named_with_their_columns():
+  columns = {"text": Caption(), "beats": Signal(array="text")}
+  with pytest.raises(DataError, match=r"'beats' \(Signal\) makes an array 'text', as the column 'text' does"):
+    row_shapes(DataConfig(columns=columns), 0)
+  with pytest.raises(DataError, match="makes an array 'index', as every data set does"):
+    row_shapes(DataConfig(columns={"beats": Signal(array="index")}), 0)
