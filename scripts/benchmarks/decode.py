@@ -1,12 +1,17 @@
-"""JPEG bytes to training pictures: mmjax against torchvision on Pillow, and against webdataset, on one core.
+"""JPEG bytes to training pictures: mmjax against Pillow, torchvision on Pillow, and webdataset, on one core.
 
   python scripts/benchmarks/decode.py [--size 640x480 ...] [--peers mmjax ...] [--webdataset FOLDER] [--look PNG]
 
 Everybody crops at random (scale .6 to 1 or as given), flips, resizes to 224 x 224 and normalises the same photographs:
-crops of scikit-learn's two, saved with quality 90. `mmjax` and `torchvision` are the transforms alone; `mmjax-loader`
-reads a tar, tokenizes and makes batches besides, `webdataset` reads the same tar. Peers take turns; the best round of
-each counts, in images a second of CPU time. FOLDER has webdataset (pip install --no-deps --target FOLDER webdataset
-braceexpand). Prints a line of JSON per size.
+crops of scikit-learn's two, saved with quality 90. `mmjax` and `torchvision` are the transforms alone, and so is
+`pillow`: torchvision's recipe without it. `mmjax-loader` reads a tar, tokenizes and makes batches besides,
+`webdataset` reads the same tar. Peers take turns; the best round of each counts, in images a second of CPU time.
+FOLDER has webdataset (pip install --no-deps --target FOLDER webdataset braceexpand). Prints a line of JSON per size.
+
+--check compares the run with the claims of RESULTS.md, names each that does not hold, and ends with status 1 if there
+is one:
+
+  python scripts/benchmarks/decode.py --check --peers mmjax pillow --images 32
 """
 
 import argparse
@@ -21,7 +26,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+if __name__ == "__main__":
+  os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import numpy as np
 from PIL import Image
@@ -35,11 +41,16 @@ from mmjax.data.transforms import ExampleRng, train_transform
 
 SIDE, BATCH = 224, 32
 MEAN, STD = (0.481, 0.458, 0.408), (0.269, 0.261, 0.276)
+TINY = {"size": ["96x64"], "images": 4, "rounds": 1, "peers": ["mmjax", "mmjax-loader", "pillow"]}
+# Bounds of --check, from RESULTS.md: 1.95 to 2.40 times torchvision's images per CPU second, and 1.50 to 2.96 times
+# webdataset's. Pillow without torchvision makes 1.3 times what it makes with it (746 and 572 images a second).
+LEAST = {("mmjax", "torchvision"): 1.95, ("mmjax", "pillow"): 1.5, ("mmjax-loader", "webdataset"): 1.5}
 
 
 def main() -> None:
   options = _options()
   os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
+  results = []
   for size in options.size:
     width, height = map(int, size.split("x"))
     photographs = _photographs(width, height, options.images)
@@ -53,15 +64,31 @@ def main() -> None:
           best[name] = max(best[name], count / (time.process_time() - begun))
     kilobytes = sum(map(len, photographs)) / len(photographs) / 1000
     rates = {name: round(rate) for name, rate in best.items()}
-    ratio = {f"to_{name}": round(best["mmjax"] / best[name], 2) for name in peers if name == "torchvision"}
-    if "webdataset" in peers and "mmjax-loader" in peers:
-      ratio["loader_to_webdataset"] = round(best["mmjax-loader"] / best["webdataset"], 2)
-    print(
-      json.dumps({"size": size, "kb": round(kilobytes), "scale": options.scale, "per_cpu_s": rates, **ratio}),
-      flush=True,
-    )
+    ratios = {
+      f"{ours} to {other}": round(best[ours] / best[other], 2) for ours, other in LEAST if {ours, other} <= {*best}
+    }
+    row = {"size": size, "kb": round(kilobytes), "scale": options.scale, "per_cpu_s": rates, "ratios": ratios}
+    print(json.dumps(row), flush=True)
+    results.append(row)
   if options.look:
     _look(_photographs(1024, 768, 4), options)
+  if options.check and (faults := missed(results)):
+    sys.exit("\n".join(faults))
+
+
+def missed(results: Sequence[dict[str, Any]]) -> list[str]:
+  """A sentence for each bound that the results do not keep."""
+  faults, compared = [], 0
+  for row in results:
+    for (ours, other), least in LEAST.items():
+      ratio = row["ratios"].get(f"{ours} to {other}")
+      compared += ratio is not None
+      if ratio is not None and ratio < least:
+        what = f"{ours} makes {ratio:.2f} times the images per CPU second of {other}"
+        faults.append(f"{row['size']}: {what}; the bound is {least:g}")
+  if not compared:
+    faults.append(f"nothing was compared: --peers must have one of {', '.join(map(' and '.join, LEAST))}")
+  return faults
 
 
 def _options() -> argparse.Namespace:
@@ -73,7 +100,13 @@ def _options() -> argparse.Namespace:
   parser.add_argument("--scale", type=float, nargs=2, default=(0.6, 1.0))
   parser.add_argument("--webdataset", type=Path)
   parser.add_argument("--look", type=Path, help="write a picture of what the two make of the same crops")
-  return parser.parse_args()
+  parser.add_argument("--check", action="store_true", help="fail where a claim of RESULTS.md does not hold")
+  parser.add_argument("--tiny", action="store_true", help="sizes that only show that the benchmark runs")
+  options = parser.parse_args()
+  if options.tiny:
+    parser.set_defaults(**TINY)
+    options = parser.parse_args()
+  return options
 
 
 def _photographs(width: int, height: int, number: int) -> list[bytes]:
@@ -134,6 +167,28 @@ def _loader(photographs: Sequence[bytes], folder: Path, options: argparse.Namesp
   return run
 
 
+def _pillow(photographs: Sequence[bytes], _: Path, options: argparse.Namespace) -> Callable[[], int]:
+  """torchvision's RandomResizedCrop, flip and normalisation, in Pillow and numpy."""
+  rng, mean, std = np.random.default_rng(0), np.array(MEAN, np.float32), np.array(STD, np.float32)
+
+  def run() -> int:
+    for data in photographs:
+      photo = Image.open(io.BytesIO(data)).convert("RGB")
+      area, ratio = (
+        rng.uniform(*options.scale) * photo.width * photo.height,
+        np.exp(rng.uniform(*np.log((3 / 4, 4 / 3)))),
+      )
+      width, height = min(photo.width, (area * ratio) ** 0.5), min(photo.height, (area / ratio) ** 0.5)
+      x, y = rng.uniform(0, photo.width - width), rng.uniform(0, photo.height - height)
+      photo = photo.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(x, y, x + width, y + height))
+      if rng.random() < 0.5:
+        photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+      (np.asarray(photo, np.float32) / np.float32(255) - mean) / std
+    return len(photographs)
+
+  return run
+
+
 def _transform(options: argparse.Namespace) -> Callable[[Image.Image], Any]:
   """torchvision's, on Pillow pictures."""
   sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -181,6 +236,7 @@ def _webdataset(photographs: Sequence[bytes], folder: Path, options: argparse.Na
 
 PEERS: dict[str, Callable[..., Callable[[], int]]] = {
   "mmjax": _mmjax,
+  "pillow": _pillow,
   "torchvision": _torchvision,
   "mmjax-loader": _loader,
   "webdataset": _webdataset,

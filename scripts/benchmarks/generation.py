@@ -16,11 +16,14 @@ whole text again. Prints a table of medians, for the batch as a whole.
 
 (float32, vocabulary 8,192, two cores, alone on the machine, 22 November 2026.) A token costs the same wherever it
 stands in a cache. A cache 16 times as long makes a step 2.7 times as long: that is reading its keys and values (33 MB).
+
+--check compares the run with that, names what does not hold, and ends with status 1 if there is anything.
 """
 
 import argparse
 import functools
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +35,12 @@ import numpy as np
 from mmjax.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from mmjax.nn.words import WordsConfig
 from mmjax.types import Encoded
+
+TINY = {"width": 64, "depth": 1, "vocab": 64, "batch": 2, "context": 4, "longest": 8, "halvings": 1, "repeats": 3}
+# Bounds of --check, from the table above. The cache makes a token faster by the text's length over 4 to 8; half of
+# that is the bound. From the first place to the last a token costs .8 times as much; a cost that grew with the place
+# would make it 2.7 times, as a cache of that length does.
+LEAST_GAIN, MOST_GROWTH = 1 / 16, 1.5
 
 
 def median_seconds(step: Callable[[], jax.Array], repeats: int) -> float:
@@ -80,6 +89,22 @@ def measure(args: argparse.Namespace) -> list[tuple[int, float, float, float]]:
   return [(n, cached(n, args.longest), cached(n, n), slow) for n, slow in zip(lengths, without, strict=True)]
 
 
+def missed(rows: list[tuple[int, float, float, float]]) -> list[str]:
+  """A sentence for each bound that the rows of `measure` do not keep."""
+  faults = [
+    f"at {length} tokens the cache makes one {slow / cached:.1f} times as fast; the bound is {LEAST_GAIN * length:g}"
+    for length, cached, _, slow in rows
+    if slow / cached < LEAST_GAIN * length
+  ]
+  (first, begun, *_), (last, ended, *_) = rows[0], rows[-1]
+  if first == last:
+    faults.append("one length shows no growth: --halvings must be 1 or more")
+  if ended / begun > MOST_GROWTH:
+    growth = f"{ended / begun:.2f} times what it takes at {first}; the bound is {MOST_GROWTH:g}"
+    faults.append(f"at {last} tokens a token takes {growth}")
+  return faults
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--width", type=int, default=256, help="a multiple of 64")
@@ -90,11 +115,19 @@ def main() -> None:
   parser.add_argument("--longest", type=int, default=512, help="tokens of the longest text")
   parser.add_argument("--halvings", type=int, default=4, help="shorter texts: longest / 2, / 4, ...")
   parser.add_argument("--repeats", type=int, default=50)
+  parser.add_argument("--check", action="store_true", help="fail where the table above does not hold")
+  parser.add_argument("--tiny", action="store_true", help="sizes that only show that the benchmark runs")
   args = parser.parse_args()
+  if args.tiny:
+    parser.set_defaults(**TINY)
+    args = parser.parse_args()
+  rows = measure(args)
   print("| length | cache of the longest | cache of that length | without a cache |")
   print("|---|---|---|---|")
-  for length, *seconds in measure(args):
+  for length, *seconds in rows:
     print(f"| {length} | " + " | ".join(f"{1e3 * s:.2f} ms" for s in seconds) + " |")
+  if args.check and (faults := missed(rows)):
+    sys.exit("\n".join(faults))
 
 
 if __name__ == "__main__":

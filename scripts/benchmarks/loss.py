@@ -9,7 +9,10 @@ resident memory during the runs less that just before the first: what the loss i
 value_and_grad for P = 1, 2, 4, 8 virtual devices with a fixed number of pairs on each, and asks the compiler.
 
 Writes OUT.json and OUT.png. open_clip needs a Python with torch and open_clip_torch, given by --torch-python; without
-it those cases are left out.
+it those cases are left out. --check compares the run with the claims of RESULTS.md, names each that does not hold, and
+ends with status 1 if there is one:
+
+  python scripts/benchmarks/loss.py --check --n 4096 8192
 """
 
 import argparse
@@ -28,6 +31,14 @@ JAX_LOSSES = ("mmjax.clip", "mmjax.siglip", "dense.clip", "dense.siglip")
 TORCH_LOSSES = ("open_clip.clip", "open_clip.siglip")
 LOCAL_PAIRS, LOCAL_WIDTH, LOCAL_TILE = 1024, 256, 256
 BIAS = -10.0
+TINY = {"n": [64], "d": 16, "warmup": 0, "steps": 1, "devices": [2]}
+# Bounds of --check, from RESULTS.md. CPU seconds as a ratio: the dense loss in jnp takes .9 to 1.2 of ours up to
+# N = 16,384, and open_clip's takes more at every N. Memory as a ratio to the dense loss's: 1/4 at worst from 8,192 on;
+# at 4,096 and below one tile holds all the logits, as the dense loss does. Temporaries in KiB are of the design.
+MOST_CPU_SECONDS = {"dense": 1.2, "open_clip": 1.0}
+ONE_TILE, MOST_MEMORY = 4096, 0.5
+MOST_TEMPORARIES, MOST_GROWTH = 10_240, 1.01
+SAME_VALUE = 1e-5  # relative: what float32 leaves of the float64 value
 
 
 def jax_losses():
@@ -184,6 +195,53 @@ def measure(args):
   return result
 
 
+def missed(result):
+  """A sentence for each bound that a result does not keep."""
+  rows = {(row["loss"], row["n"]): row for row in result["times"]}
+  ours = [row for row in result["times"] if row["loss"].startswith("mmjax")]
+  faults = [f"{row['loss']} at N = {row['n']:,} failed: {row['failed']}" for row in ours if "failed" in row]
+  pairs = [
+    (rows[f"mmjax.{kind}", n], other)
+    for (loss, n), other in rows.items()
+    for project, _, kind in [loss.partition(".")]
+    if project in MOST_CPU_SECONDS and (f"mmjax.{kind}", n) in rows
+  ]
+  for ours, other in pairs:
+    if "failed" not in ours and "failed" not in other:  # the others may run out of memory
+      faults.extend(slower_or_larger(ours, other))
+  if not pairs and not result["temporaries"]:
+    faults.append("nothing was compared: measure mmjax.clip beside dense.clip, or name --devices")
+  return [*faults, *large_temporaries(result["temporaries"])]
+
+
+def slower_or_larger(ours, other):
+  """`missed` of one loss beside another at the same N."""
+  place = f"{ours['loss']} at N = {ours['n']:,}"
+  if abs(ours["value"] - other["value"]) > SAME_VALUE * abs(other["value"]):
+    yield f"{place} is {ours['value']}, {other['loss']} is {other['value']}"
+  ratio, most = ours["cpu_s"] / other["cpu_s"], MOST_CPU_SECONDS[other["loss"].partition(".")[0]]
+  if ratio > most:
+    yield f"{place} takes {ratio:.2f} times the CPU time of {other['loss']}; the bound is {most:g}"
+  ratio = ours["extra_mb"] / max(other["extra_mb"], 1e-9)
+  if ours["n"] > ONE_TILE and ratio > MOST_MEMORY:
+    yield f"{place} takes {ratio:.2f} times the memory of {other['loss']}; the bound is {MOST_MEMORY:g}"
+
+
+def large_temporaries(rows):
+  """`missed` of the temporaries on a device."""
+  failed = [row for row in rows if "failed" in row]
+  yield from (f"temporaries on {row['devices']} devices: {row['failed']}" for row in failed)
+  rows = [row for row in rows if "failed" not in row]
+  for name in ("mmjax.clip", "mmjax.siglip"):
+    sizes = {row["devices"]: row[name] / 1024 for row in rows}
+    for devices, size in sizes.items():
+      if size > MOST_TEMPORARIES:
+        yield f"{name} on {devices} devices: {size:,.0f} KiB of temporaries; the bound is {MOST_TEMPORARIES:,}"
+    ring = [size for devices, size in sizes.items() if devices > 1]
+    if ring and max(ring) > MOST_GROWTH * min(ring):
+      yield f"{name}: temporaries grow with the devices, {sizes}"
+
+
 def plot(result, path):
   import matplotlib
 
@@ -227,10 +285,15 @@ def main():
   p.add_argument("--devices", type=int, nargs="*", default=[1, 2, 4, 8], help="virtual devices for temporaries")
   p.add_argument("--torch-python", help="Python with torch and open_clip_torch")
   p.add_argument("--out", type=Path, default=Path("build/loss"), help="OUT.json and OUT.png are written")
+  p.add_argument("--check", action="store_true", help="fail where a claim of RESULTS.md does not hold")
+  p.add_argument("--tiny", action="store_true", help="sizes that only show that the benchmark runs")
   p.add_argument("--case", choices=everything, help=argparse.SUPPRESS)
   p.add_argument("--case-n", type=int, help=argparse.SUPPRESS)
   p.add_argument("--case-devices", type=int, help=argparse.SUPPRESS)
   args = p.parse_args()
+  if args.tiny:
+    p.set_defaults(**TINY)
+    args = p.parse_args()
   if args.case:
     return time_case(args)
   if args.case_devices:
@@ -239,6 +302,8 @@ def main():
   result = measure(args)
   args.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
   plot(result, args.out.with_suffix(".png"))
+  if args.check and (faults := missed(result)):
+    sys.exit("\n".join(faults))
 
 
 if __name__ == "__main__":

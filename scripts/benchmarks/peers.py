@@ -93,6 +93,53 @@ def build_mmjax(c: dict[str, int], dtype: str, data: Any, *, remat: str = "none"
   return _jax_step(params, loss, data, host.trim_allocator)
 
 
+def build_plain(c: dict[str, int], dtype: str, data: Any) -> Step:
+  """CLIP's two towers in nothing but flax.linen, and the loss from the whole matrix of logits."""
+  import flax.linen as nn
+  import jax
+  import jax.numpy as jnp
+
+  class Tower(nn.Module):
+    width: int
+    depth: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: Any, mask: Any = None) -> Any:
+      x = x + self.param("positions", nn.initializers.normal(0.01), x.shape[1:]).astype(dtype)
+      for _ in range(self.depth):
+        y = nn.LayerNorm(dtype=dtype)(x)
+        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=dtype)(y, mask=mask)
+        y = nn.Dense(4 * self.width, dtype=dtype)(nn.LayerNorm(dtype=dtype)(x))
+        x = x + nn.Dense(self.width, dtype=dtype)(nn.gelu(y, approximate=False))
+      return nn.LayerNorm(dtype=dtype)(x)
+
+  class Clip(nn.Module):
+    @nn.compact
+    def __call__(self, image: Any, text: Any) -> Any:
+      patch = (c["patch"], c["patch"])
+      x = nn.Conv(c["width"], patch, patch, padding="VALID", dtype=dtype)(image)
+      x = x.reshape(len(x), -1, c["width"])
+      first = self.param("class_token", nn.initializers.normal(0.01), (c["width"],)).astype(dtype)
+      x = jnp.concatenate([jnp.broadcast_to(first, (len(x), 1, c["width"])), x], 1)
+      y = nn.Embed(c["vocab"], c["text_width"], dtype=dtype)(text)
+      x = Tower(c["width"], c["depth"], c["heads"])(x)[:, 0]
+      y = Tower(c["text_width"], c["text_depth"], c["text_heads"])(y, nn.make_causal_mask(text))[:, -1]
+      features = [nn.Dense(c["embed"], use_bias=False, dtype=dtype)(v).astype(jnp.float32) for v in (x, y)]
+      x, y = (v / jnp.linalg.norm(v, axis=-1, keepdims=True) for v in features)
+      return jnp.exp(self.param("scale", nn.initializers.constant(2.3), ())) * x @ y.T
+
+  model = Clip()
+  params = jax.jit(model.init)(jax.random.key(0), data["image"][:2], data["text"][:2])["params"]
+
+  def loss(params: Any, batch: Any) -> Any:
+    logits = model.apply({"params": params}, batch["image"], batch["text"])
+    pair = jnp.diagonal(logits)
+    return sum((jax.nn.logsumexp(logits, axis=axis) - pair).mean() for axis in (0, 1)) / 2
+
+  return _jax_step(params, loss, data)
+
+
 def build_big_vision(c: dict[str, int], dtype: str, data: Any, *, path: str) -> Step:
   """google-research/big_vision's two towers, from a checkout at `path`, with its softmax loss on one device."""
   sys.path.insert(0, path)

@@ -7,6 +7,11 @@ Each row is a compile by the machine's own compiler (extras plan-tpu and plan-gp
 of them take hours; plans are remembered in --data-dir, and a second run goes on where the first was stopped. The file
 is written anew after every row. --microbatches are tried in turn, from the configuration's own number on, until a step
 fits; fsdp is the configuration's own, or what of it divides the devices. A row that could not be compiled says why.
+
+--check compares the rows with those of scripts/benchmarks/PLAN.md and with the goals for v5e:16x16, names each that is
+worse, and ends with status 1 if there is one:
+
+  python scripts/benchmarks/plan_table.py --check --only siglip_b16 clip_l14 --topologies v5e:16x16 --out build/plan.md
 """
 
 import argparse
@@ -29,6 +34,12 @@ COLUMNS = (
   "configuration | machine | batch | mesh (data x fsdp) | pieces | remat | peak of memory | fits | recomputed | step "
   "| from | pairs/s | MFU | chip-hours | US$ | compiled in | jax"
 ).split(" | ")
+PAGE = REPOSITORY / "scripts" / "benchmarks" / "PLAN.md"
+# Bounds of --check. The goals are those of RESULTS.md. A compiler's next version lowered a row's MFU by 5% at most
+# (PLAN.md, 0.10.2 beside 0.12.0.1); nothing but programs and compilers enters these numbers, no clock does.
+GOALS = {("clip_l14", "v5e:16x16"): 0.55, ("siglip_b16", "v5e:16x16"): 0.5}
+LEAST_OF_PAGE = 0.95
+Rows = dict[tuple[str, str], dict[str, str]]
 HEAD = """# The papers' own configurations, planned
 
 What each would take, said by the real compilers without the hardware. **Compiled:** memory, FLOPs, collectives and,
@@ -52,12 +63,17 @@ def main() -> None:
   parser.add_argument("--microbatches", nargs="+", type=int, default=(1, 2, 4, 8, 16, 32, 64))
   parser.add_argument("--data-dir", default="~/.cache/mmjax", help="where plans are remembered, under plan/")
   parser.add_argument("--out", type=Path, required=True)
+  parser.add_argument("--check", action="store_true", help="fail where a row is worse than PLAN.md's, or than a goal")
+  parser.add_argument("--tiny", action="store_true", help="shrink the configurations, to show that the benchmark runs")
   options = parser.parse_args()
+  before = table(PAGE.read_text(encoding="utf-8"))  # --out may be that page
   command = "python " + " ".join([str(Path(__file__).resolve().relative_to(REPOSITORY)), *sys.argv[1:]])
-  sys.path.insert(0, str(REPOSITORY / "experiments"))
+  sys.path[:0] = [str(REPOSITORY / "experiments"), str(REPOSITORY)]
   rows = [row(COLUMNS), row("---" for _ in COLUMNS)]
   for name in options.only:
     experiment = importlib.import_module(name).EXPERIMENT
+    if options.tiny:
+      experiment = importlib.import_module("tests.experiments.paper_scale").shrunk(experiment)
     data = dataclasses.replace(experiment.data, dir=str(Path(options.data_dir).expanduser()))
     experiment = dataclasses.replace(experiment, data=data)
     for topology in options.topologies:
@@ -65,6 +81,37 @@ def main() -> None:
       print(rows[-1], flush=True)
       options.out.parent.mkdir(parents=True, exist_ok=True)
       options.out.write_text(HEAD.format(command=command) + "\n".join(rows) + "\n", encoding="utf-8")
+  if options.check and (faults := missed(table("\n".join(rows)), before)):
+    sys.exit("\n".join(faults))
+
+
+def table(text: str) -> Rows:
+  """{(configuration, machine): {column: cell}} of the first table in a page with these columns."""
+  lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+  rows = [dict(zip(COLUMNS, cells, strict=True)) for cells in lines if len(cells) == len(COLUMNS)]
+  return {(row["configuration"], row["machine"]): row for row in rows if row["machine"] not in ("machine", "---")}
+
+
+def missed(rows: Rows, before: Rows) -> list[str]:
+  """A sentence for each row that is worse than it was before, or than its goal."""
+  faults = []
+  for place, found in rows.items():
+    name, was = " on ".join(place), before.get(place)
+    if was is None:
+      faults.append(f"{name}: PLAN.md has no such row to compare with")
+    elif was["fits"] == "yes" and found["fits"] != "yes":
+      reason = found["jax"] if not found["fits"] else f"{found['peak of memory']} in {found['pieces']} pieces"
+      faults.append(f"{name} does not fit, as it did in PLAN.md: {reason}")
+    elif int(found["pieces"] or 0) > int(was["pieces"]):
+      faults.append(f"{name} fits in {found['pieces']} pieces only; PLAN.md has {was['pieces']}")
+    least = max(GOALS.get(place, 0.0), LEAST_OF_PAGE * mfu(was) if was else 0.0)
+    if mfu(found) < least:
+      faults.append(f"{name} reaches an MFU of {mfu(found):.1%}; the bound is {least:.1%}")
+  return faults
+
+
+def mfu(row: dict[str, str]) -> float:
+  return float(row["MFU"].removesuffix("%")) / 100 if row["MFU"].endswith("%") else 0.0
 
 
 def cells(name: str, experiment: Experiment, topology: str, microbatches: list[int]) -> list[str]:

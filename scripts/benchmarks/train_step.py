@@ -15,6 +15,12 @@ A peer may run several times, under labels, with a Python or variables of its ow
   python scripts/benchmarks/train_step.py --peers mmjax@old mmjax@new mmjax@plain \\
       --env mmjax@old=OLD/bin/python --set mmjax@plain:XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=true
 
+`plain` is the same network in nothing but flax.linen, with JAX as it comes: what the care in mmjax.nn is worth, where
+neither PyTorch nor big_vision is at hand. --check compares the run with the claims of RESULTS.md, names each that does
+not hold, and ends with status 1 if there is one:
+
+  python scripts/benchmarks/train_step.py --check --batch 64 --cpus 0 --peers mmjax mmjax+remat plain
+
 As root, --nice -15 --rest 0.5 runs the steps ahead of other work and then rests for half as long. On a busy machine
 compare images_per_cpu_second with --cpus 0: PyTorch's threads spin while they wait for one another, so with several
 of them neither its seconds nor its CPU seconds mean much beside other work.
@@ -37,7 +43,12 @@ SHAPES = {
   "tiny": {"image": 16, "patch": 8, "width": 32, "depth": 2, "heads": 2, "length": 8, "vocab": 64}
   | {"text_width": 32, "text_depth": 2, "text_heads": 2, "embed": 16},
 }
-PEERS = ("mmjax", "mmjax+remat", "mmjax+full", "open_clip", "open_clip+checkpoint", "big_vision")
+PEERS = ("mmjax", "mmjax+remat", "mmjax+full", "open_clip", "open_clip+checkpoint", "big_vision", "plain")
+TINY = {"shape": "tiny", "batch": 8, "warmup": 1, "steps": 1, "peers": ["mmjax", "plain"]}
+# Bounds of --check, from RESULTS.md, as ratios of images per CPU second: mmjax makes 1.03 to 1.53 times open_clip's
+# and 1.6 times big_vision's; with remat it keeps .95 of its speed at least, in .61 to .90 of its memory.
+OTHERS = ("open_clip", "big_vision", "plain")
+LEAST_SPEED, LEAST_REMAT_SPEED, MOST_REMAT_MEMORY = 1.0, 0.9, 1.0
 QUIET = 0.1  # a step is quiet when other processes used less of the machine
 
 
@@ -92,6 +103,8 @@ def work(args: argparse.Namespace) -> None:
     step = peers.build_mmjax(shape, args.dtype, data, remat=remat)
   elif name == "open_clip":
     step = peers.build_open_clip(shape, args.dtype, data, checkpoint=bool(option))
+  elif name == "plain":
+    step = peers.build_plain(shape, args.dtype, data)
   else:
     step = peers.build_big_vision(shape, args.dtype, data, path=args.big_vision)
   for _ in range(args.warmup):
@@ -163,6 +176,24 @@ def _summary(name: str, rows: list[dict[str, float]], args: argparse.Namespace) 
   }
 
 
+def missed(records: list[dict[str, Any]]) -> list[str]:
+  """A sentence for each bound that the records do not keep."""
+  found = {record["peer"]: record for record in records}
+  ratio = lambda a, b, key: found[a][key] / found[b][key]
+  faults = []
+  pairs = [("mmjax", other, LEAST_SPEED) for other in OTHERS] + [("mmjax+remat", "mmjax", LEAST_REMAT_SPEED)]
+  pairs = [(ours, other, least) for ours, other, least in pairs if ours in found and other in found]
+  for ours, other, least in pairs:
+    speed = ratio(ours, other, "images_per_cpu_second")
+    if speed < least:
+      faults.append(f"{ours} makes {speed:.2f} times the images per CPU second of {other}; the bound is {least:g}")
+    if other == "mmjax" and (memory := ratio(ours, other, "peak_mb")) >= MOST_REMAT_MEMORY:
+      faults.append(f"{ours} takes {memory:.2f} times the memory of {other}; the bound is {MOST_REMAT_MEMORY:g}")
+  if not pairs:
+    faults.append(f"nothing was compared: give --peers mmjax and one of mmjax+remat, {', '.join(OTHERS)}")
+  return faults
+
+
 def _print_table(records: list[dict[str, Any]]) -> None:
   columns = ["peer", "images_per_second", "images_per_second_best", "images_per_cpu_second", "spread", "peak_mb"]
   columns += ["others", "basis"]
@@ -202,8 +233,13 @@ def main() -> None:
   parser.add_argument("--nice", type=int, default=0, help="priority of the timed steps; negative needs root")
   parser.add_argument("--rest", type=float, default=0.0, help="rest for this many step times after each step")
   parser.add_argument("--output", help="write the records here as JSON")
+  parser.add_argument("--check", action="store_true", help="fail where a claim of RESULTS.md does not hold")
+  parser.add_argument("--tiny", action="store_true", help="sizes that only show that the benchmark runs")
   parser.add_argument("--work", help=argparse.SUPPRESS)
   args = parser.parse_args()
+  if args.tiny:
+    parser.set_defaults(**TINY)
+    args = parser.parse_args()
   if args.work:
     return work(args)
   records = compare(args)
@@ -211,6 +247,8 @@ def main() -> None:
   if args.output:
     with open(args.output, "w") as f:
       json.dump(records, f, indent=2)
+  if args.check and (faults := missed(records)):
+    sys.exit("\n".join(faults))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,26 @@
 """The papers' own configurations: as many parameters as published, and one step of each recipe once it is shrunk."""
 
+import dataclasses
+import functools
 import importlib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
+from mmjax.experiment import Experiment
 from mmjax.models.config import init_params
 from mmjax.models.two_tower import TwoTower
-from tests.experiments.paper_scale import PAPER_SCALE
+from mmjax.parallel.mesh import put_batch
+from mmjax.plan.build import batch_arguments
+from mmjax.train.setup import prepare
+from tests.experiments.paper_scale import PAPER_SCALE, shrunk
 
+SIZES = {"width", "depth", "num_heads", "mlp_dim", "image_size", "patch_size", "vocab_size", "max_length", "eos_id"}
 ROOT = Path(__file__).parents[2]
 # The recipes' own objectives, precision, scan, remat and mesh axes; widths, depths and the batch are small.
 TINY = """--data.source emoji --data.source.limit 40 --data.workers 0
@@ -40,6 +49,48 @@ def test_has_the_published_size(script):
   millions, batch_size = PAPER_SCALE[script.__name__]
   assert count / 1e6 == pytest.approx(millions, rel=1e-3)
   assert experiment.run.batch_size == batch_size
+
+
+@pytest.fixture(scope="module")
+def quick_compilations():
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@functools.cache  # recipes that differ in sizes alone are one when they are small
+def one_step(experiment: Experiment) -> tuple[Any, Any, dict[str, Any]]:
+  """(parameters before, parameters after, metrics) of a step on two devices, from numbers that nothing compiles."""
+  training, rng = prepare(experiment, devices=jax.devices()[:2]), np.random.default_rng(0)
+  before = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype), training.shapes.params)
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), training.shapes)
+  state = jax.device_put(zeros.replace(params=before), training.shardings)
+  rows = batch_arguments(training)
+  batch = {name: rng.integers(2, 300, shape.shape, dtype=np.int32) for name, shape in rows.items()}
+  batch["image"] = rng.standard_normal(rows["image"].shape).astype(np.float32)
+  state, metrics = training.step(state, put_batch(batch, training.mesh))
+  return before, jax.device_get(state.params), jax.device_get(metrics)
+
+
+@pytest.mark.usefixtures("quick_compilations")
+@pytest.mark.parametrize("script", PAPER_SCALE, indirect=True)
+def test_takes_a_step_once_it_is_small(script):
+  recipe, small = script.EXPERIMENT, shrunk(script.EXPERIMENT)
+  for tower in ("image", "text"):
+    assert changed_fields(getattr(recipe.model, tower), getattr(small.model, tower)) <= SIZES
+  assert changed_fields(recipe, small) == {"data", "model", "parallel", "run"}  # losses and optimiser are its own
+  assert (small.parallel.fsdp, small.parallel.microbatches) == (2, min(2, recipe.parallel.microbatches))
+  before, after, metrics = one_step(small)
+  assert math.isfinite(metrics["loss"]) and metrics["loss"] > 0
+  still = jax.tree.map(lambda old, new: bool((old == new).all()), before, after)
+  names = {jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(still) if leaf}
+  print(metrics, names)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+
+
+def changed_fields(one: Any, other: Any) -> set[str]:
+  names = (field.name for field in dataclasses.fields(one))
+  return {name for name in names if getattr(one, name) != getattr(other, name)}
 
 
 @pytest.mark.parametrize("script", ["clip_l14_1m"], indirect=True)
