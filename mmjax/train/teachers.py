@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -33,7 +32,7 @@ class Teachers:
     shapes, shardings: shapes and shardings of their parameters.
   """
 
-  modules: Mapping[str, nn.Module] = MappingProxyType({})
+  modules: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
   shapes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   shardings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
