@@ -3,6 +3,15 @@
 Wu et al. 2023 (TinyCLIP, affinity mimicking): a student learns faster from a teacher's softmax over the batch than from
 the pairs alone, since it says how similar the others are. The teacher is the model of clip_emoji.py, trained first (or
 found in WORKDIR/teacher); student and control differ in the term of distillation and in nothing else.
+
+Mean and standard deviation of three seeds, 150 steps, 2026-11-29, for a teacher with .442, .319 and .276:
+
+                     Noto to Twemoji, R@1    name to Noto, R@1    held-out concepts, R@10
+    student alone    .277 ± .010             .056 ± .009          .207 ± .015
+    student taught   .265 ± .016             .056 ± .008          .216 ± .013
+
+So the claim is not reproduced here: with equal weights of both terms, the differences are within the spread of the
+seeds. Other weights and longer training were not tried.
 """
 
 import dataclasses
@@ -23,7 +32,7 @@ EXPERIMENT = dataclasses.replace(
     text=dataclasses.replace(CLIP.model.text, **HALF),
     embed_dim=128,
   ),
-  run=dataclasses.replace(CLIP.run, workdir=Path("runs/distill_emoji"), steps=350),
+  run=dataclasses.replace(CLIP.run, workdir=Path("runs/distill_emoji"), steps=150),
 )
 
 
