@@ -28,7 +28,7 @@ from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.settings import OptimizerConfig
 from mmjax.train import loop
-from mmjax.train.evaluator import Evaluator
+from mmjax.train.evaluator import Evaluations
 from mmjax.train.session import Session
 from mmjax.train.setup import prepare
 
@@ -148,7 +148,7 @@ def main(workdir: Path) -> int:
     training = prepare(*args, **options)
     return dataclasses.replace(training, step=told.during(training.step, _LOOP, b"s"))
 
-  Evaluator.measure = told.during(Evaluator.measure, _LOOP, b"e")  # type: ignore[method-assign]
+  Evaluations.measure = told.during(Evaluations.measure, _LOOP, b"e")  # type: ignore[method-assign]
   Session._save = told.during(Session._save, _LOOP, b"c")  # type: ignore[method-assign]
   Loader._start, Loader._next = told.from_start_to_batch(Loader._start, Loader._next)  # type: ignore[method-assign]
   loop.prepare = prepare_told
