@@ -26,6 +26,7 @@ from pathlib import Path
 from new_objective import EXPERIMENT as SMALL
 from new_objective import METRICS, with_loss
 
+from mmjax.objectives import Sigmoid, Softmax
 from mmjax.study import Study, Variant, main
 
 EXPERIMENT = dataclasses.replace(SMALL, run=dataclasses.replace(SMALL.run, workdir=Path("runs/batch_size_study")))
@@ -52,9 +53,9 @@ def at(loss, batch_size):
 
 def study(batch_sizes):
   variants = [
-    Variant(f"{loss} {size}", at(loss, size), series=loss, x=size)
+    Variant(f"{loss.name} {size}", at(loss, size), series=loss.name, x=size)
     for size in batch_sizes
-    for loss in ("softmax", "sigmoid")
+    for loss in (Softmax(), Sigmoid())
   ]
   return Study(tuple(variants), METRICS, axis="batch size")
 

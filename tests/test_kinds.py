@@ -69,7 +69,7 @@ def test_towers_of_a_shared_space_are_chosen_one_by_one():
 @pytest.mark.parametrize(
   ("line", "said"),
   [
-    ("--model cocca", "unknown model 'cocca'. Did you mean 'coca'? There are: two_tower, albef"),
+    ("--model cocca", "unknown model 'cocca'. Did you mean 'coca'? There are: two_tower, shared_space, albef"),
     ("--objectives.0.loss", "takes one name, got 0; there are softmax, sigmoid"),
     ("--objectives.0.loss.margin 0.3", "softmax has no 'margin'; choose --objectives.0.loss hinge, semi_hard, triplet"),
     ("--objectives.0.loss mine", "Classes of a script must be passed in kinds="),

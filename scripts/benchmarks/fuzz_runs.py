@@ -101,14 +101,14 @@ def command_line(_: Path) -> Target:
   """Arguments, one a line. A refusal is exit status 2."""
   import contextlib
 
-  from mmjax.cli import parse
+  from mmjax.cli import Call, parse
   from mmjax.experiment import Experiment
 
   def run(data: bytes) -> None:
     arguments = data.decode("utf-8", "surrogateescape").split("\n")
     try:
       with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        parse(Experiment(), "train", None, arguments)
+        parse("train", Call(Experiment(), arguments))
     except SystemExit as error:
       if error.code not in (0, 2):
         raise
