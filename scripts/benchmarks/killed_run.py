@@ -146,7 +146,8 @@ def main(workdir: Path) -> int:
 
   def prepare_told(*args: Any, **options: Any) -> Any:
     training = prepare(*args, **options)
-    return dataclasses.replace(training, step=told.during(training.step, _LOOP, b"s"))
+    step = dataclasses.replace(training.step, jitted=told.during(training.step.jitted, _LOOP, b"s"))
+    return dataclasses.replace(training, step=step)
 
   Evaluations.measure = told.during(Evaluations.measure, _LOOP, b"e")  # type: ignore[method-assign]
   Session._save = told.during(Session._save, _LOOP, b"c")  # type: ignore[method-assign]
