@@ -60,8 +60,9 @@ def quick_compilations():
 
 @functools.cache  # recipes that differ in sizes alone are one when they are small
 def one_step(experiment: Experiment) -> tuple[Any, Any, dict[str, Any]]:
-  """(parameters before, parameters after, metrics) of a step on two devices, from numbers that nothing compiles."""
-  training, rng = prepare(experiment, devices=jax.devices()[:2]), np.random.default_rng(0)
+  """(parameters before, parameters after, metrics) of a step on one device, from numbers that nothing compiles."""
+  alone = dataclasses.replace(experiment, parallel=dataclasses.replace(experiment.parallel, fsdp=1))
+  training, rng = prepare(alone, devices=jax.devices()[:1]), np.random.default_rng(0)
   before = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype), training.shapes.params)
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), training.shapes)
   state = jax.device_put(zeros.replace(params=before), training.shardings)
@@ -72,19 +73,23 @@ def one_step(experiment: Experiment) -> tuple[Any, Any, dict[str, Any]]:
   return before, jax.device_get(state.params), jax.device_get(metrics)
 
 
+# Once for each structure: clip_l14_1m, in microbatches on eight devices, is trained below.
 @pytest.mark.usefixtures("quick_compilations")
-@pytest.mark.parametrize("script", PAPER_SCALE, indirect=True)
+@pytest.mark.parametrize("script", [name for name in PAPER_SCALE if name != "clip_l14_1m"], indirect=True)
 def test_takes_a_step_once_it_is_small(script):
   recipe, small = script.EXPERIMENT, shrunk(script.EXPERIMENT)
   for tower in ("image", "text"):
     assert changed_fields(getattr(recipe.model, tower), getattr(small.model, tower)) <= SIZES
   assert changed_fields(recipe, small) == {"data", "model", "parallel", "run"}  # losses and optimiser are its own
-  assert (small.parallel.fsdp, small.parallel.microbatches) == (2, min(2, recipe.parallel.microbatches))
   before, after, metrics = one_step(small)
-  assert math.isfinite(metrics["loss"]) and metrics["loss"] > 0
+  # Random parameters at a scale of about 1 know nothing: the loss is near that of a guess. The sigmoid's has no
+  # normaliser, so that embeddings which all point one way move it further.
+  rows = small.run.batch_size
+  sigmoid = small.objectives[0].loss.name == "sigmoid"
+  chance, rel = (rows * math.log(2), 0.3) if sigmoid else (math.log(rows), 0.1)
+  assert metrics["loss"] == pytest.approx(chance, rel=rel)
   still = jax.tree.map(lambda old, new: bool((old == new).all()), before, after)
-  names = {jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(still) if leaf}
-  print(metrics, names)
+  assert not any(jax.tree.leaves(still)), still
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
 
 
