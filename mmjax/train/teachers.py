@@ -17,10 +17,9 @@ from mmjax.models.config import image_size, init_params
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.objectives.terms.base import AVERAGE, Term
 from mmjax.parallel.mesh import parameter_shardings
+from mmjax.run import CHECKPOINTS, CONFIG
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.parameters import initial_params
-
-_CONFIG, _CHECKPOINTS = "config.json", "checkpoints"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +79,15 @@ def make_teachers(objectives: Sequence[Term], model: Any, mesh: Mesh, kinds: tup
 
 def _run(path: str, kinds: tuple[type[Kind], ...]) -> Experiment | None:
   """Read the experiment of a teacher that is a run. None if the path is not the workdir of one."""
-  folder = Path(path).expanduser()
-  if not ((folder / _CONFIG).is_file() and (folder / _CHECKPOINTS).is_dir()):
-    return None
-  return read_experiment(folder / _CONFIG, kinds=kinds)
+  return read_experiment(_folder(path) / CONFIG, kinds=kinds) if _is_run(path) else None
+
+
+def _is_run(path: str) -> bool:
+  return (_folder(path) / CONFIG).is_file() and (_folder(path) / CHECKPOINTS).is_dir()
+
+
+def _folder(path: str) -> Path:
+  return Path(path).expanduser()
 
 
 def _published(path: str) -> Any:
@@ -93,9 +97,8 @@ def _published(path: str) -> Any:
 
 
 def _read(path: str, shapes: Any, shardings: Any) -> Any:
-  folder = Path(path).expanduser()
-  if (folder / _CONFIG).is_file() and (folder / _CHECKPOINTS).is_dir():
-    checkpoints = Checkpoints(folder / _CHECKPOINTS, read_only=True)
+  if _is_run(path):
+    checkpoints = Checkpoints(_folder(path) / CHECKPOINTS, read_only=True)
     params, _ = checkpoints.restore_params(shapes, shardings)
     checkpoints.close()
     return params
