@@ -13,6 +13,8 @@ from mmjax.errors import ConfigError
 from mmjax.kinds import Kind, default, find, is_base, of_base, option_name
 
 Config = TypeVar("Config")
+_LONGEST_OPTION = 1000
+"""In characters. No option has a tenth of this length."""
 
 
 def chosen(config: Config, arguments: Sequence[str], kinds: Sequence[type[Kind]]) -> tuple[Config, list[str]]:
@@ -25,14 +27,17 @@ def chosen(config: Config, arguments: Sequence[str], kinds: Sequence[type[Kind]]
       kept, with its settings.
     kinds: known classes.
   Returns: (configuration with the chosen classes, arguments that remain).
-  Raises: ConfigError: a name is unknown, an option has no name, or a field belongs to another class.
+  Raises: ConfigError: a name is unknown, an option has no name or an impossible one, or a field belongs to another
+    class.
   """
-  rest, waiting = [], list(arguments)
+  for option in (argument.split("=", 1)[0] for argument in arguments):
+    if option.startswith("-") and len(option) > _LONGEST_OPTION:  # the search for the nearest name would take seconds
+      raise ConfigError(f"no option has {len(option):,} characters: {option[:40]}...")
+  rest, waiting, fields = [], list(arguments), open_fields(config)
   while waiting:
     argument = waiting.pop(0)
     option, equals, value = argument.partition("=")
     path = option[2:].replace("-", "_") if option.startswith("--") else ""
-    fields = open_fields(config) if path else {}
     if path not in fields:
       rest.append(argument)
       continue
@@ -41,7 +46,8 @@ def chosen(config: Config, arguments: Sequence[str], kinds: Sequence[type[Kind]]
       names.append(waiting.pop(0))
     steps = path.split(".")
     config = replaced(config, steps, _made(_value(config, steps), fields[path], names, kinds, option))
-  _check_fields(config, rest, kinds)
+    fields = open_fields(config)
+  _check_fields(config, rest, fields, kinds)
   return config, rest
 
 
@@ -137,9 +143,10 @@ def _one(old: Any, base: type[Kind], name: str, kinds: Sequence[type[Kind]], opt
   return old if type(old) is kind else default(kind, option)
 
 
-def _check_fields(config: Any, arguments: Sequence[str], kinds: Sequence[type[Kind]]) -> None:
+def _check_fields(
+  config: Any, arguments: Sequence[str], fields: Mapping[str, type[Kind]], kinds: Sequence[type[Kind]]
+) -> None:
   """Raise ConfigError if an option sets a field that the chosen class lacks and another class has."""
-  fields = open_fields(config)
   for argument in arguments:
     option = argument.partition("=")[0]
     path, _, name = option[2:].replace("-", "_").rpartition(".") if option.startswith("--") else ("", "", "")

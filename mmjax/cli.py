@@ -29,9 +29,6 @@ from mmjax.plan.compilers import WORKER
 if TYPE_CHECKING:
   from mmjax.run import Run
 
-_LONGEST_OPTION = 1000
-"""In characters. No option has a tenth of this length."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Call:
@@ -163,9 +160,6 @@ def parse(command: str, call: Call) -> Experiment:
   """
   experiment, arguments = call.experiment, call.arguments
   known = check((*KINDS, *call.kinds))
-  for option in (argument.split("=", 1)[0] for argument in arguments):
-    if option.startswith("-") and len(option) > _LONGEST_OPTION:  # the search for the nearest name would take seconds
-      _fail(f"no option has {len(option):,} characters: {option[:40]}...")
   listed = "\n".join(f"  {one.name:9} {one.help}" for one in call.commands)
   try:
     experiment, arguments = chosen(experiment, arguments, known)
