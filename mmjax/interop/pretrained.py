@@ -22,12 +22,13 @@ from mmjax.interop.mapping import Table
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.safetensors_file import write_safetensors
-from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten, with_tower
+from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.source import Source, open_source
 from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.models.comparing import ComparingConfig
+from mmjax.models.config import with_towers
 from mmjax.models.shared_space import SpaceConfig
 
 
@@ -236,7 +237,7 @@ def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any
     for name, tower, field, size in sizes:
       if size and hasattr(tower, field):
         resized = dataclasses.replace(tower, **{field: size})  # type: ignore[type-var]
-        config = resized if tower is config else with_tower(config, name, resized)
+        config = resized if tower is config else with_towers(config, {name: resized})
   except ValueError as error:
     raise InteropError(str(error)) from error
   return config

@@ -13,6 +13,7 @@ import jax
 from mmjax.encoders import ResNetConfig, ViTConfig
 from mmjax.encoders.config import TowerConfig
 from mmjax.models.config import ModelConfig as SystemConfig
+from mmjax.models.config import towers
 from mmjax.nn.transformer import TransformerConfig
 
 ModelConfig = SystemConfig | TowerConfig
@@ -72,23 +73,12 @@ def with_scan(config: Any, scan: bool) -> Any:
 
 def image_tower(config: Any) -> ViTConfig | ResNetConfig | None:
   """Configuration of the image tower, in a model or alone. None if there is none."""
-  return config if isinstance(config, ViTConfig | ResNetConfig) else _named_tower(config, "image")
+  return config if isinstance(config, ViTConfig | ResNetConfig) else towers(config).get("image")
 
 
 def text_tower(config: Any) -> Any:
   """Configuration of the text tower, in a model or alone."""
-  return _named_tower(config, "text") or config
-
-
-def _named_tower(config: Any, name: str) -> Any:
-  """Tower of a model by its name, as a field of its own or in `towers`. None if there is none."""
-  return getattr(config, name, None) or getattr(config, "towers", {}).get(name)
-
-
-def with_tower(config: Any, name: str, tower: Any) -> Any:
-  """Replace the tower of a model that has this name."""
-  fields = {name: tower} if hasattr(config, name) else {"towers": {**config.towers, name: tower}}
-  return dataclasses.replace(config, **fields)
+  return towers(config).get("text", config)
 
 
 def depth(config: Any) -> int:

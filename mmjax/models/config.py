@@ -36,10 +36,21 @@ def init_params(model: Any, key: Array) -> Any:
 
 def image_size(config: ModelConfig) -> int:
   """Height and width of the images that a model takes, in pixels. 0 for a model without images."""
-  for part in _parts(config):
-    if hasattr(part, "image_size"):
-      return part.image_size
-  return 0
+  return next((tower.image_size for tower in towers(config).values() if hasattr(tower, "image_size")), 0)
+
+
+def towers(config: Any) -> dict[str, Any]:
+  """Towers of a model by name: those of its field `towers`, or its fields `image` and `text`."""
+  if hasattr(config, "towers"):
+    return dict(config.towers)
+  found = {name: getattr(config, name, None) for name in ("image", "text")}
+  return {name: tower for name, tower in found.items() if dataclasses.is_dataclass(tower)}
+
+
+def with_towers(config: Any, changed: Mapping[str, Any]) -> Any:
+  """Replace towers of a model by name."""
+  fields = {"towers": {**config.towers, **changed}} if hasattr(config, "towers") else changed
+  return dataclasses.replace(config, **fields)
 
 
 def with_vocabulary(config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfig:
@@ -51,21 +62,10 @@ def with_vocabulary(config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfi
       those for which it has a field.
   Returns: the new configuration.
   """
-  fields: Any = config
-  changes: dict[str, Any] = {}
-  if hasattr(config, "towers"):
-    changes["towers"] = {name: _worded(tower, facts) for name, tower in fields.towers.items()}
-  elif hasattr(config, "text"):
-    changes["text"] = _worded(fields.text, facts)
-  return dataclasses.replace(fields, **changes)
+  return with_towers(config, {name: _worded(tower, facts) for name, tower in towers(config).items()})
 
 
 def _worded(tower: Any, facts: Mapping[str, Any]) -> Any:
   names = {field.name for field in dataclasses.fields(tower)}
   known = {name: value for name, value in facts.items() if name in names}
   return dataclasses.replace(tower, **known) if "vocab_size" in names else tower
-
-
-def _parts(config: Any) -> list[Any]:
-  towers = list(getattr(config, "towers", {}).values())
-  return towers or [getattr(config, "image", None)]

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from mmjax.data.tokenizer import Tokenizer
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind, option_name
-from mmjax.models.config import image_size
+from mmjax.models.config import image_size, towers
 from mmjax.models.protocols import missing
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.shared_space import tower_of
@@ -34,6 +34,7 @@ from mmjax.parallel.mesh import (
   parse_placement,
 )
 from mmjax.parallel.rules import Rules, match_rules, parameter_path
+from mmjax.run import TOKENIZER
 from mmjax.train.numerics import no_losses
 from mmjax.train.optimizer import make_optimizer
 from mmjax.train.parameters import initial_params
@@ -134,10 +135,10 @@ def check_needs(experiment: Experiment, records: Any, tokenizer: Tokenizer | Non
     "begin": (begin, "begins with a token: set --data.tokenizer.bos-token '<bos>'"),
   }
   for term in experiment.objectives:
-    missing = [name for name in term.needs if name not in entries]
-    if missing:
+    absent = [name for name in term.needs if name not in entries]
+    if absent:
       raise ConfigError(
-        f"the objective {term.name} reads {missing[0]!r}, which no column of --data.source "
+        f"the objective {term.name} reads {absent[0]!r}, which no column of --data.source "
         f"{option_name(type(experiment.data.source))} and --data.columns makes with these settings; there are "
         f"{', '.join(entries)}"
       )
@@ -170,11 +171,11 @@ def check_tokenizers(teachers: Teachers, tokenizer: Tokenizer | None) -> None:
   """Raise ConfigError if a frozen teacher has another tokenizer, so that the same ids are other words."""
   if tokenizer is None:
     return
-  for path, module in teachers.modules.items():
-    folder = Path(path).expanduser() / "tokenizer"
-    text: Any = getattr(module, "config", None)
-    size = getattr(getattr(text, "text", None), "vocab_size", tokenizer.vocab_size)
-    if (folder.is_dir() and not tokenizer.same_ids(Tokenizer.load(folder))) or size != tokenizer.vocab_size:
+  modules: Mapping[str, Any] = teachers.modules
+  for path, module in modules.items():
+    folder = Path(path).expanduser() / TOKENIZER
+    known = {getattr(tower, "vocab_size", tokenizer.vocab_size) for tower in towers(module.config).values()}
+    if (folder.is_dir() and not tokenizer.same_ids(Tokenizer.load(folder))) or known - {tokenizer.vocab_size}:
       raise ConfigError(
         f"the teacher {path} has another tokenizer than this run: train on the same data with the same data.tokenizer, "
         f"or set --data.tokenizer.path to the teacher's tokenizer.json"

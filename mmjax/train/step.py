@@ -15,9 +15,9 @@ from jaxtyping import Float, Key
 from mmjax.objectives.terms.base import Term
 from mmjax.parallel.mesh import batch_sharding, replicated
 from mmjax.parallel.rules import parameter_path
-from mmjax.settings import OptimizerConfig
+from mmjax.settings import NumericsConfig, OptimizerConfig
 from mmjax.train.loss import make_loss
-from mmjax.train.numerics import NumericsConfig, judge
+from mmjax.train.numerics import judge
 from mmjax.train.optimizer import learning_rate, trainable, update_ema
 from mmjax.train.state import Params, TrainState
 from mmjax.train.teachers import NO_TEACHERS, Teachers
