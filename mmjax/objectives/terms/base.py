@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int, Key
 
 from mmjax.kinds import Kind
+from mmjax.models.protocols import Compares, Encodes
 from mmjax.nn.stochastic import fold_in
 from mmjax.objectives.balance import piecewise_linear
 from mmjax.types import Batch, Encoded
@@ -130,6 +131,10 @@ class BatchTerm(Term):
 
   between: tuple[str, str] = ("image", "text")
   """Names of the two arrays whose embeddings are compared: image, text, or image2 (second view of data.views=2)."""
+
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Encodes, Compares)
 
   @property
   def compares(self) -> bool:

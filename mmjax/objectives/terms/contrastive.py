@@ -6,7 +6,6 @@ from typing import Any, Literal
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.models.protocols import Compares, Encodes
 from mmjax.objectives.terms.base import BatchTerm, Whole
 from mmjax.objectives.terms.pair_losses import PairLoss, Softmax
 from mmjax.objectives.terms.sharded import over_shards
@@ -18,8 +17,6 @@ class Contrastive(BatchTerm):
 
   loss: PairLoss = Softmax()
   """Loss over all pairs, with its settings (`--objectives.0.loss hinge --objectives.0.loss.margin 0.1`)."""
-  between: tuple[str, str] = ("image", "text")
-  """Names of the two arrays whose embeddings are compared: image, text, or image2 (second view of data.views=2)."""
   mask_same_concept: bool = False
   """Exclude negatives with the same meaning (equal batch["concept"]), such as duplicates."""
   labels: Literal["concept", "group"] = "concept"
@@ -47,10 +44,6 @@ class Contrastive(BatchTerm):
   @property
   def needs(self) -> tuple[str, ...]:
     return (*self.between, *sorted({"concept", self.labels}))
-
-  @property
-  def asks(self) -> tuple[type, ...]:
-    return (Encodes, Compares)
 
   @property
   def needs_bias(self) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.models.protocols import Compares, Encodes
 from mmjax.objectives.distillation import distillation_loss
 from mmjax.objectives.terms.base import BatchTerm, Whole
 from mmjax.objectives.terms.sharded import over_shards
@@ -20,8 +19,6 @@ class Distillation(BatchTerm):
   image size and the same tokenizer.
   """
 
-  between: tuple[str, str] = ("image", "text")
-  """Names of the two arrays whose embeddings are compared."""
   of: str = ""
   """Frozen teacher: the workdir of a run, or published weights that mmjax.interop.load reads."""
 
@@ -37,10 +34,6 @@ class Distillation(BatchTerm):
   @property
   def needs(self) -> tuple[str, ...]:
     return self.between
-
-  @property
-  def asks(self) -> tuple[type, ...]:
-    return (Encodes, Compares)
 
   @property
   def teacher(self) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.models.protocols import Compares, Encodes
 from mmjax.objectives.balance import piecewise_linear
 from mmjax.objectives.momentum import Queue, enqueue
 from mmjax.objectives.momentum_contrast import momentum_contrast_loss
@@ -19,8 +18,6 @@ from mmjax.objectives.terms.sharded import over_shards
 class MomentumContrastive(BatchTerm):
   """Contrastive loss with embeddings of the moving average, of this batch and of earlier ones (ALBEF, eq. 2 and 6)."""
 
-  between: tuple[str, str] = ("image", "text")
-  """Names of the two arrays whose embeddings are compared."""
   queue_size: int = 65_536
   """Number of embeddings of earlier batches in the queue of each side."""
   alpha: tuple[tuple[int, float], ...] = ((0, 0.4),)
@@ -36,10 +33,6 @@ class MomentumContrastive(BatchTerm):
   @property
   def needs(self) -> tuple[str, ...]:
     return (*self.between, "concept")
-
-  @property
-  def asks(self) -> tuple[type, ...]:
-    return (Encodes, Compares)
 
   @property
   def teacher(self) -> str:

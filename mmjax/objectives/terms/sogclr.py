@@ -8,7 +8,6 @@ from jax import Array
 from jaxtyping import Float
 
 from mmjax.errors import ConfigError
-from mmjax.models.protocols import Compares, Encodes
 from mmjax.objectives.balance import piecewise_linear
 from mmjax.objectives.terms.base import BatchTerm, Whole
 from mmjax.objectives.terms.sharded import over_shards
@@ -26,8 +25,6 @@ class Sogclr(BatchTerm):
   source.
   """
 
-  between: tuple[str, str] = ("image", "text")
-  """Names of the two arrays whose embeddings are compared."""
   gamma: tuple[tuple[int, float], ...] = ((0, 0.8),)
   """(step, share) points. Share of the current batch in the moving average, in (0, 1]. 1: only the current batch."""
   examples: int = 0
@@ -45,10 +42,6 @@ class Sogclr(BatchTerm):
   @property
   def needs(self) -> tuple[str, ...]:
     return (*self.between, "index")
-
-  @property
-  def asks(self) -> tuple[type, ...]:
-    return (Encodes, Compares)
 
   def fitted(self, *, num_records: int) -> "Sogclr":
     if self.examples not in (0, num_records):
