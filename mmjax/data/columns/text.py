@@ -17,6 +17,9 @@ class TextColumn(Column):
   def tokenizes(self) -> bool:
     return True
 
+  def arrays(self, name: str, making: Making) -> Shapes:
+    return {name: ((making.data.tokenizer.max_length,), np.int32)}
+
   def texts(self, record: Mapping[str, Any]) -> Sequence[str]:
     """Return the texts of a record from which the vocabulary is learned."""
     raise NotImplementedError
@@ -25,9 +28,6 @@ class TextColumn(Column):
 @dataclasses.dataclass(frozen=True)
 class Caption(TextColumn):
   """One of the `captions` of a record, int32 [length]: sampled by the weights in data; in evaluation, the main one."""
-
-  def arrays(self, name: str, making: Making) -> Shapes:
-    return {name: ((making.data.tokenizer.max_length,), np.int32)}
 
   def check(self, record: Mapping[str, Any]) -> None:
     from mmjax.data.transforms import check_captions
@@ -57,9 +57,6 @@ class Caption(TextColumn):
 @dataclasses.dataclass(frozen=True)
 class Question(TextColumn):
   """Field `question` of a record, int32 [length]."""
-
-  def arrays(self, name: str, making: Making) -> Shapes:
-    return {name: ((making.data.tokenizer.max_length,), np.int32)}
 
   def check(self, record: Mapping[str, Any]) -> None:
     check_filled(record, "question")
