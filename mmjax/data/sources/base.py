@@ -17,6 +17,14 @@ QUESTION = ("image", "text", "answer", "answer_text")
 GROUNDED_QUESTION = (*QUESTION, "relevance")
 PAIR = ("text", "segment", "next")
 
+BUILT_SPLITS = {
+  "train": ("train",),
+  "heldout": ("heldout",),
+  "validation": ("heldout",),
+  "all": ("train", "heldout"),
+}
+"""{split: splits of the built data set} for sources that hold out concepts or scenes when they are built."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Reading:

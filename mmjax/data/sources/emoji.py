@@ -10,14 +10,7 @@ from mmjax.data.emoji_draw import VENDORS
 from mmjax.data.emoji_text import GROUPS, LANGUAGES
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.records import Record
-from mmjax.data.sources.base import Reading, Source
-
-_SPLITS = {
-  "train": ("train",),
-  "heldout": ("heldout",),
-  "validation": ("heldout",),
-  "all": ("train", "heldout"),
-}
+from mmjax.data.sources.base import BUILT_SPLITS, Reading, Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +57,7 @@ class EmojiRecords:
     self.records: list[Record] = []
     for vendor in config.vendors:
       builder = emoji.build(reading.dir, vendor, limit=config.limit)
-      found: list[Record] = [record for name in _SPLITS[split] for record in emoji.read(builder, name)]
+      found: list[Record] = [record for name in BUILT_SPLITS[split] for record in emoji.read(builder, name)]
       for record in sorted(found, key=lambda record: record["codepoint"]):
         if (config.skin_tones or not record["skin_tone"]) and record["group"] in (config.groups or GROUPS):
           record["captions"] = {kind: texts for kind, texts in record["captions"].items() if kind in kinds}
@@ -100,5 +93,5 @@ def _check(config: Emoji, split: str) -> None:
     raise DataError(
       "--data.source.groups flags: nothing is left to evaluate, since colours alone find a flag. Add a group."
     )
-  if split not in _SPLITS:
-    raise unknown("emoji split", split, _SPLITS)
+  if split not in BUILT_SPLITS:
+    raise unknown("emoji split", split, BUILT_SPLITS)

@@ -6,14 +6,7 @@ from typing import Any, Literal
 from mmjax.data.building import built, examples, strings
 from mmjax.data.errors import unknown
 from mmjax.data.records import Record, concept_number
-from mmjax.data.sources.base import GROUNDED_QUESTION, IMAGE_TEXT, Reading, Source
-
-_SPLITS = {
-  "train": ("train",),
-  "heldout": ("heldout",),
-  "validation": ("heldout",),
-  "all": ("train", "heldout"),
-}
+from mmjax.data.sources.base import BUILT_SPLITS, GROUNDED_QUESTION, IMAGE_TEXT, Reading, Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +53,12 @@ class ScenesRecords:
   """
 
   def __init__(self, config: Scenes, split: str, reading: Reading):
-    if split not in _SPLITS:
-      raise unknown("scenes split", split, _SPLITS)
+    if split not in BUILT_SPLITS:
+      raise unknown("scenes split", split, BUILT_SPLITS)
     self.features = config.features
     builder = build(reading.dir, config)
     self.records: list[Record] = []
-    for name in _SPLITS[split]:
+    for name in BUILT_SPLITS[split]:
       found = [(features["number"].int64_list.value[0], _record(features)) for features in examples(builder, name)]
       for number, record in sorted(found, key=lambda pair: pair[0]):
         record["id"] = f"scenes/{name}/{number}"
