@@ -13,11 +13,6 @@ from mmjax.data.sources.base import IMAGE_TEXT, columns_of_features
 from mmjax.kinds import option_name
 
 
-def config_features(config: DataConfig) -> tuple[str, ...]:
-  """Return the arrays that the configured source fills, without opening it."""
-  return config.source.features
-
-
 def source_features(records: Any) -> tuple[str, ...]:
   """Return the arrays that records fill: their attribute `features`, by default images and captions."""
   return tuple(getattr(records, "features", IMAGE_TEXT))

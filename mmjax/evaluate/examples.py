@@ -11,7 +11,7 @@ import numpy as np
 
 from mmjax.data.config import DataConfig
 from mmjax.data.sources.base import columns_of_features
-from mmjax.evaluate.traits import data_name, entries, has_emoji
+from mmjax.evaluate.traits import entries, has_emoji
 from mmjax.models.config import image_size
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def shown_name(data: DataConfig) -> str:
     from mmjax.evaluate.emoji import shown_vendor
 
     return f"emoji_{shown_vendor(data)}"
-  return data_name(data)
+  return data.source.title
 
 
 def validation_examples(run: Run) -> Examples:
   """The validation split of a run's data: at most evaluation.max_examples records, evenly spread over it."""
   from mmjax.data import make_source  # decodes images: imported by what reads data, not by what is configured
 
-  source, name = make_source(run.experiment.data, "validation"), data_name(run.experiment.data)
+  source, name = make_source(run.experiment.data, "validation"), run.experiment.data.source.title
   records = [source[place] for place in spread(len(source), run.experiment.evaluation.max_examples)]
   features = tuple(getattr(source, "features", entries(run.experiment.data)))
   return Examples(name, f"{name}, validation", records, features)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmjax.data.features import IMAGE_TEXT, config_features
+from mmjax.data.sources.base import IMAGE_TEXT
 from mmjax.data.sources.emoji import Emoji
 from mmjax.kinds import option_name
 
@@ -19,11 +19,6 @@ def has_emoji(data: DataConfig) -> bool:
   return isinstance(data.source, Emoji)
 
 
-def data_name(data: DataConfig) -> str:
-  """The name of the data in results."""
-  return data.source.title
-
-
 def source_name(data: DataConfig) -> str:
   """The name of the kind of data."""
   return option_name(type(data.source))
@@ -31,7 +26,7 @@ def source_name(data: DataConfig) -> str:
 
 def entries(data: DataConfig) -> tuple[str, ...]:
   """Names of the arrays that the data fills in a batch."""
-  return tuple(data.columns) if data.columns else config_features(data)
+  return tuple(data.columns) if data.columns else data.source.features
 
 
 def captioned(data: DataConfig) -> bool:

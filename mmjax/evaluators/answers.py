@@ -16,7 +16,7 @@ from mmjax.evaluate.matching import class_report
 from mmjax.evaluate.questions import accuracy, answer_logits, num_answers, priors
 from mmjax.evaluate.results import ANSWERS, Result
 from mmjax.evaluate.task import make_result
-from mmjax.evaluate.traits import data_name, entries, terms
+from mmjax.evaluate.traits import entries, terms
 from mmjax.models.protocols import Answers
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class AnswerAccuracy(Evaluator):
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     names = ["vqa_accuracy", *ranking_names(num_answers(experiment))]
-    return [f"{data_name(experiment.data)}/{name}" for name in names]
+    return [f"{experiment.data.source.title}/{name}" for name in names]
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = shown_examples(run, shared)

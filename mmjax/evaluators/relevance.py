@@ -15,7 +15,7 @@ from mmjax.evaluate.overlap import constant_overlaps, mean_overlap, overlaps
 from mmjax.evaluate.questions import relevance_logits
 from mmjax.evaluate.results import MASKS, Result
 from mmjax.evaluate.task import make_result
-from mmjax.evaluate.traits import data_name, entries, terms
+from mmjax.evaluate.traits import entries, terms
 from mmjax.models.protocols import Grounds
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RelevantPixels(Evaluator):
     return "relevance" in entries(experiment.data) and bool(terms(experiment, Grounds))
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
-    return [f"{data_name(experiment.data)}_relevance/miou"]
+    return [f"{experiment.data.source.title}_relevance/miou"]
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = shown_examples(run, shared)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmjax.evaluate.evaluator import Evaluator, Shared
-from mmjax.evaluate.examples import spread
+from mmjax.evaluate.examples import Examples, shown_examples
 from mmjax.evaluate.metrics import recall_names
 from mmjax.evaluate.results import MEAN_RECALL, RETRIEVAL, Result
 from mmjax.evaluate.retrieval import Embedded, image_text_retrieval
 from mmjax.evaluate.task import make_result
-from mmjax.evaluate.traits import captioned, compares, data_name, has_emoji
+from mmjax.evaluate.traits import captioned, compares, has_emoji
 from mmjax.parallel.mesh import anywhere
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ class ImageTextRetrieval(Evaluator):
     return captioned(experiment.data) and compares(experiment) and not has_emoji(experiment.data)
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
-    name = data_name(experiment.data)
+    name = experiment.data.source.title
     both = [*recall_names("image_retrieval"), *recall_names("text_retrieval")]
     return [MEAN_RECALL, *(f"{name}/{metric}" for metric in both)]
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
-    captions, name = embedded(run, shared), data_name(run.experiment.data)
+    captions, name = embedded(run, shared), run.experiment.data.source.title
     images, results = captions.images, []
     for suffix, title, shown, control in (
       ("", f"{name}, validation", images, False),
@@ -60,7 +60,7 @@ class ImageTextRetrieval(Evaluator):
 
 def embedded(run: Run, shared: Shared) -> Captioned:
   """The validation split, embedded once."""
-  return shared.once("captioned", lambda: Captioned(run))
+  return shared.once("captioned", lambda: Captioned(run, shown_examples(run, shared)))
 
 
 class Captioned:
@@ -70,19 +70,16 @@ class Captioned:
   the same class.
   """
 
-  def __init__(self, run: Run):
-    from mmjax.data import make_source
+  def __init__(self, run: Run, examples: Examples):
     from mmjax.evaluate.pictures import Pictures
 
-    data = run.experiment.data
-    source = make_source(data, "validation")
-    records = [source[place] for place in spread(len(source), run.experiment.evaluation.max_examples)]
-    pictures = Pictures(records, data)
+    records = examples.records
+    pictures = Pictures(records, run.experiment.data)
     rows = run.encode_image(pictures)
     bad = anywhere(np.isin(np.arange(len(records)), list(pictures.bad)))  # a process knows of those that it decoded
     good = np.flatnonzero(~bad)
     self.skipped = int(bad.sum())
-    self.records = [records[place] for place in good]
+    self.records = [records[place] for place in good.tolist()]
     self.images = Embedded(rows[good], np.array([record["concept"] for record in self.records]))
     pairs = [(text, record["concept"]) for record in self.records for text in record["captions"]["name"]]
     pairs = list(dict.fromkeys(pairs))

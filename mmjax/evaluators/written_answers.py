@@ -15,7 +15,7 @@ from mmjax.evaluate.forward import over_batches, text_tokenizer
 from mmjax.evaluate.questions import MOST_CANDIDATES, WriteAnswers, accuracy, num_answers, priors, until_end
 from mmjax.evaluate.results import ANSWERS, Result
 from mmjax.evaluate.task import make_result
-from mmjax.evaluate.traits import data_name, entries, terms
+from mmjax.evaluate.traits import entries, terms
 from mmjax.models.protocols import Answers, Writes
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class WrittenAnswers(Evaluator):
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     candidates = num_answers(experiment)
     names = ["vqa_accuracy", *(ranking_names(candidates) if 0 < candidates <= MOST_CANDIDATES else [])]
-    return [f"{data_name(experiment.data)}_written/{name}" for name in names]
+    return [f"{experiment.data.source.title}_written/{name}" for name in names]
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples, names = shown_examples(run, shared), text_tokenizer(run).answers
