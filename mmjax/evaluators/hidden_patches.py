@@ -19,11 +19,9 @@ from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import entries, terms
 from mmjax.evaluators.language import entropy
 from mmjax.models.protocols import Fuses, GuessesPatches
-from mmjax.objectives.codebook import nearest_code
-from mmjax.objectives.patches import normalize_patches, patchify
 from mmjax.objectives.per_example import cross_entropy
 from mmjax.objectives.terms.base import Forward
-from mmjax.objectives.terms.patches import MaskedPatches, hide_patches, read_codebook
+from mmjax.objectives.terms.patches import MaskedPatches, hide_patches
 
 if TYPE_CHECKING:
   from mmjax.experiment import Experiment
@@ -50,8 +48,7 @@ class HiddenPatches(Evaluator):
     examples, term = shown_examples(run, shared), self._term(run.experiment)
     if term is None:
       return []
-    guess = Guess(term.rate, term.blocks, term.target, term.codebook)
-    answers = (found for _, found in over_batches(run, guess, batches(run, examples), ("image", "index")))
+    answers = (found for _, found in over_batches(run, Guess(term), batches(run, examples), ("image", "index")))
     found = code_scores(answers) if term.codebook else pixel_scores(answers)
     title = f"{examples.title}: hidden patches"
     return [make_result(run, f"{examples.name}_patches", "hidden_patches", title, examples, found, table=PATCHES)]
@@ -67,13 +64,10 @@ class Guess:
   """(model, batch with "image" and "index") -> losses and truth of each image's hidden patches.
 
   Attributes:
-    rate, blocks, target, codebook: as in MaskedPatches.
+    term: the term that hides patches and makes their targets.
   """
 
-  rate: float
-  blocks: bool
-  target: str
-  codebook: str
+  term: MaskedPatches
 
   def __call__(self, model: Any, batch: Any) -> dict[str, Array]:
     """A dictionary of arrays [batch, ...]. "hidden" [batch, patches] says which places count.
@@ -83,13 +77,13 @@ class Guess:
     """
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(0), batch["index"])
     forward = Forward(model, {"image": batch["image"]}, keys, jnp.zeros((), jnp.int32), (), training=False)
-    image, hidden = hide_patches(forward, self.rate, self.blocks)
+    image, hidden = hide_patches(forward, self.term.rate, self.term.blocks)
     said = model.patch_logits(image.tokens[:, -hidden.shape[1] :], fused=False)
-    truth = patchify(batch["image"], model.config.image.patch_size)
-    if self.codebook:
-      code = nearest_code(truth, read_codebook(self.codebook))
-      return {"hidden": hidden, "loss": cross_entropy(said, code), "right": jnp.argmax(said, -1) == code, "code": code}
-    truth = normalize_patches(truth) if self.target == "normalized" else truth.astype(jnp.float32)
+    truth = self.term.truth(forward)
+    if self.term.codebook:
+      right = jnp.argmax(said, -1) == truth
+      return {"hidden": hidden, "loss": cross_entropy(said, truth), "right": right, "code": truth}
+    truth = truth.astype(jnp.float32)
     loss = jnp.square(said.astype(jnp.float32) - truth).mean(-1)
     kept = jnp.where(hidden[..., None], truth, 0.0)
     return {"hidden": hidden, "loss": loss, "sum": kept.sum(1), "squares": jnp.square(kept).sum(1)}

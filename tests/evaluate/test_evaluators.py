@@ -289,7 +289,7 @@ def test_guessing_the_mean_hidden_patch_scores_chance(directory, target):
   (result,) = evaluate(zeros)
   truth = patchify(np.asarray(run.params["image"]).reshape(-1, 16, 16, 3), 8)
   truth = np.asarray(normalize_patches(truth) if target == "normalized" else truth)
-  guess = Guess(0.5, False, target, "")
+  guess = Guess(MaskedPatches(rate=0.5, blocks=False, target=target))
   batch = {
     "image": np.asarray(run.params["image"]).reshape(-1, 16, 16, 3),
     "index": np.arange(len(truth), dtype=np.int32),

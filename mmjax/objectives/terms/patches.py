@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from mmjax.models.protocols import Fuses, GuessesPatches, GuessesWords
 from mmjax.nn.stochastic import fold_in
@@ -65,10 +65,15 @@ class MaskedPatches(ExampleTerm):
       fused: True if the tokens went through the fusion.
     """
     said = forward.model.patch_logits(image.tokens[:, -hidden.shape[1] :], fused=fused)
-    truth = patchify(forward.batch["image"], forward.model.config.image.patch_size)
+    truth = self.truth(forward)
+    return masked_code_loss(said, truth, hidden) if self.codebook else masked_pixel_loss(said, truth, hidden)
+
+  def truth(self, forward: Forward) -> Int[Array, "batch patches"] | Float[Array, "batch patches pixels"]:
+    """Make the targets of all patches: codes if there is a codebook, else pixels."""
+    patches = patchify(forward.batch["image"], forward.model.config.image.patch_size)
     if self.codebook:
-      return masked_code_loss(said, nearest_code(truth, read_codebook(self.codebook)), hidden)
-    return masked_pixel_loss(said, normalize_patches(truth) if self.target == "normalized" else truth, hidden)
+      return nearest_code(patches, read_codebook(self.codebook))
+    return normalize_patches(patches) if self.target == "normalized" else patches
 
 
 @dataclasses.dataclass(frozen=True)
