@@ -6,13 +6,12 @@ adds with `main(EXPERIMENT, kinds=(Mine,))`. There is no global registry.
 """
 
 import dataclasses
-import difflib
 import re
 import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from mmjax.errors import ConfigError
+from mmjax.errors import ConfigError, did_you_mean
 
 TAG = "class"
 """Key of the class name in JSON. No field can have this name, because it is a keyword of Python."""
@@ -61,10 +60,8 @@ def find(base: type[AnyKind], name: str, kinds: Sequence[type[Kind]]) -> type[An
     if _plain(name) in (_plain(kind.__name__), _plain(option_name(kind))):
       return kind
   names = [option_name(kind) for kind in known]
-  near = difflib.get_close_matches(name.lower(), names, n=1)
-  hint = f" Did you mean {near[0]!r}?" if near else ""
   raise ConfigError(
-    f"unknown {_readable(base)} {name!r}.{hint} There are: {', '.join(names)}. "
+    f"unknown {_readable(base)} {name!r}.{did_you_mean(name.lower(), names)} There are: {', '.join(names)}. "
     f"Classes of a script must be passed in kinds=(...)."
   )
 

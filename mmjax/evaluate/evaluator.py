@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mmjax.errors import ConfigError
+from mmjax.errors import ConfigError, did_you_mean
 from mmjax.evaluate.results import MEAN_RECALL, Result
 from mmjax.kinds import Kind
 
@@ -90,7 +89,5 @@ def best_metric(experiment: Experiment) -> str:
     )
   if wanted is None or wanted in names:
     return names[0] if wanted is None else wanted
-  near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.0)
-  raise ConfigError(
-    f"evaluation.best_metric={wanted!r} is not among the metrics: {', '.join(names)}. Did you mean {near[0]!r}?"
-  )
+  hint = did_you_mean(wanted, names, cutoff=0.0)
+  raise ConfigError(f"evaluation.best_metric={wanted!r} is not among the metrics: {', '.join(names)}.{hint}")
