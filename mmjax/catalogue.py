@@ -3,7 +3,6 @@
 A class that a script defines is not listed here. Pass it to `mmjax.cli.main` and `mmjax.load_run` as `kinds=(Mine,)`.
 """
 
-from mmjax import evaluators
 from mmjax.data.columns import text
 from mmjax.data.columns.label import Label
 from mmjax.data.columns.picture import Picture
@@ -20,6 +19,7 @@ from mmjax.data.sources.vqav2 import Vqav2
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
+from mmjax.evaluators.config import built_in
 from mmjax.kinds import Kind
 from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
@@ -111,18 +111,5 @@ KINDS: tuple[type[Kind], ...] = (
   Supcon,
   Triplet,
   Unicl,
-  # evaluators
-  evaluators.AnswerAccuracy,
-  evaluators.CaptionNoise,
-  evaluators.EmojiSuite,
-  evaluators.HiddenPatches,
-  evaluators.HiddenWords,
-  evaluators.ImageTextRetrieval,
-  evaluators.LanguageModelling,
-  evaluators.MatchedPairs,
-  evaluators.NextSentenceAccuracy,
-  evaluators.RelevantPixels,
-  evaluators.WordAttention,
-  evaluators.WrittenAnswers,
-  evaluators.WrittenCaptions,
+  *(type(evaluator) for evaluator in built_in().values()),
 )
