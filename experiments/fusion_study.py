@@ -1,4 +1,4 @@
-"""Which fusions let modalities interact? Every operator of mmjax.fusion on a task that no sum can solve.
+"""Fusion study: which operators of mmjax.fusion let modalities interact, on a task that no sum can solve.
 
 A picture of a digit and a word: is the word true of the digit (mmjax.data.digits_words)? Half of the words are true of
 every digit and half of the digits have every word, so one modality alone is worth nothing, and cross-entropy drives

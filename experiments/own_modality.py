@@ -68,7 +68,7 @@ class Numbers(Column):
   field: str = "measurements"
   """The field of the record."""
   size: int = 10
-  """How many numbers it has."""
+  """Number of values in the field."""
 
   def arrays(self, name, making):
     return {name: ((self.size,), np.float32)}
@@ -154,7 +154,7 @@ class Regressor(nn.Module):
 
 
 class Predicts:
-  """What SquaredError asks of a model."""
+  """Protocol: the method of a model that SquaredError calls."""
 
   def predict(self, encoded): ...
 

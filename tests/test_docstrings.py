@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "mmjax"
+PROJECT = Path(__file__).parents[1]
+ROOT = PROJECT / "mmjax"
 UNCLEAR = {"What", "Whether", "Where", "How", "Which", "That", "As"}
 FROM_ANOTHER = re.compile(r"[Aa]rguments (?:are )?(?:as for|those of) `([\w.]+)`")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -63,9 +64,10 @@ def documented(text: str) -> set[str]:
 
 
 def test_first_words():
+  others = [path for folder in ("experiments", "scripts") for path in sorted((PROJECT / folder).rglob("*.py"))]
   unclear = [
-    f"{path.relative_to(ROOT)}:{line}: {text.split()[0]}"
-    for path in files()
+    f"{path.relative_to(PROJECT)}:{line}: {text.split()[0]}"
+    for path in (*files(), *others)
     for line, text in docstrings(ast.parse(path.read_text()))
     if text.split()[0] in UNCLEAR
   ]

@@ -27,14 +27,15 @@ Ask = Callable[[Any, Any], Any]
 def over_batches(
   run: Run, ask: Ask, batches: Iterable[Mapping[str, Any]], names: tuple[str, ...], kept: tuple[str, ...] = ()
 ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
-  """(batch, answer) of evaluation batches, without the rows that only fill up the last one.
+  """Yield (arrays of the batch, result of the model) for each evaluation batch, without the rows that fill up the last.
 
   Args:
     run: model, parameters and mesh.
-    ask: what is asked of the model.
-    batches: from mmjax.data.evaluation; as many rows as divide over the devices.
-    names: entries of a batch that `ask` is given.
-    kept: entries of a batch that come out again, as host arrays. Pictures do not, so no process decodes another's.
+    ask: function of (bound model, {name: array on the devices}) that returns a pytree of arrays [rows, ...]. It is
+      compiled once, so define it at the top level of a module.
+    batches: batches from `mmjax.evaluate.batches`, whose rows divide over the devices.
+    names: arrays of a batch that `ask` gets.
+    kept: arrays of a batch that are returned, on the host. Leave images out, so that no process decodes another's.
   """
   for batch in batches:
     valid = batch["valid"]

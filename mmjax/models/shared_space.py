@@ -74,7 +74,10 @@ class SpaceConfig(ModelConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SharedSpaceConfig(SpaceConfig):
-  """Configuration of a model with any towers. A tower encodes the array in the batch that has its name."""
+  """Configuration of a model with any towers. A tower encodes the array in the batch that has its name.
+
+  The model has the methods `encode`, `project`, `logit_scale` and `logit_bias` (see SharedSpace).
+  """
 
   towers: Mapping[str, TowerConfig] = dataclasses.field(
     default_factory=lambda: {"image": ViTConfig(), "text": TextConfig()}, hash=False

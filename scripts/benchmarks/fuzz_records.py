@@ -1,4 +1,4 @@
-"""What is fuzzed of the data: files of captions, shards, their records, pictures."""
+"""Fuzz targets of the data: files of captions, shards, their records, pictures."""
 
 import io
 import json

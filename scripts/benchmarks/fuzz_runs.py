@@ -1,4 +1,4 @@
-"""What is fuzzed of a run: its tokenizer, checkpoints and configuration, weights of others, and the command line."""
+"""Fuzz targets of a run: its tokenizer, checkpoints and configuration, weights of others, and the command line."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What is fuzzed, by name: each makes its files in a folder of its own."""
+"""Fuzz targets by name: each makes its files in a folder of its own."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -58,7 +58,7 @@ def finish(workdir: Path, cache: Path) -> float:
 
 
 def has_worker(run: subprocess.Popen) -> bool:
-  """Whether a process of the run's own exists: the one that prepares its data, as it is being made or later."""
+  """True if the run has a process of its own: the one that prepares its data, as it is being made or later."""
   try:
     children = " ".join(task.read_text() for task in Path(f"/proc/{run.pid}/task").glob("*/children")).split()
     return any(b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children)
@@ -87,7 +87,7 @@ def moment(kind: str, chance: random.Random, shortest: float) -> Callable[[subpr
 
 @dataclasses.dataclass(frozen=True)
 class Death:
-  """How a run ended: what was waited for, what it was at, what it left behind, how long it took."""
+  """End of a run: what was waited for, what it was at, what it left behind, how long it took."""
 
   wanted: str
   at: At
@@ -164,7 +164,7 @@ class Campaign:
     self._reference = remains(out / "whole")
 
   def run(self, number: int, times: int) -> list[Ended]:
-    """That many runs, each ended by a signal at the next kind of moment; a line is printed for each."""
+    """Makes that many runs, each ended by a signal at the next kind of moment, and prints a line for each."""
     ended: list[Ended] = []
     while len(ended) < times:
       workdir, kind = self._out / f"{number}-{len(ended)}", KINDS[self._ended % len(KINDS)]

@@ -64,7 +64,7 @@ def log_of(workdir: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class At:
-  """What a run is at.
+  """Moment of a run: what it is at.
 
   Attributes:
     phase: of the loop: step, checkpoint (the part of a save that it waits for), evaluation or between.
@@ -84,7 +84,7 @@ class At:
 
 
 def at(workdir: Path) -> At:
-  """What the run of a workdir is at, or was at when it died."""
+  """Moment that the run of a workdir is at, or was at when it died."""
   loop_at, feed_at = page_of(workdir).read_bytes().decode()
   return At(PHASES[loop_at], any((workdir / "checkpoints").glob(PARTIAL)), feed_at == "w")
 

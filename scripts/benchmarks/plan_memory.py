@@ -1,4 +1,4 @@
-"""What `plan` says of the memory of steps on virtual CPU devices, beside what runs of them take.
+"""Memory of steps on virtual CPU devices: what `plan` predicts, beside what runs of them take.
 
   python scripts/benchmarks/plan_memory.py
 

@@ -1,4 +1,4 @@
-"""What the papers' own configurations would take, as Markdown: every script below on every machine below.
+"""Plans of the papers' own configurations, as Markdown: every script below on every machine below.
 
   python scripts/benchmarks/plan_table.py --out scripts/benchmarks/PLAN.md
   python scripts/benchmarks/plan_table.py --only siglip_b16 clip_l14 --topologies v5e:16x16 --out build/plan.md

@@ -36,7 +36,7 @@ COLUMNS = ("seconds", "main", "workers")
 
 @dataclasses.dataclass
 class Waits:
-  """What the consumer saw: batches, kills, and how long it waited, in the 24 batches after a kill and otherwise."""
+  """Counts of the consumer: batches, kills, and waiting times, in the 24 batches after a kill and otherwise."""
 
   batches: int = 0
   kills: int = 0
@@ -157,7 +157,7 @@ def slope(minutes: np.ndarray, values: np.ndarray, stretches: int) -> tuple[floa
 
 
 def growth(samples: np.ndarray, name: str, stretches: int = 10) -> dict[str, float | bool]:
-  """How one of the samples' columns grew, and whether noise explains it (Student's t, one-sided, 2.5%)."""
+  """Growth of one of the samples' columns, and whether noise explains it (Student's t, one-sided, 2.5%)."""
   minutes, values = samples[:, 0] / 60, samples[:, COLUMNS.index(name)]
   if len(values) < 2 * stretches:  # less than a minute: nothing can be said, and nothing is
     return {"samples": len(values), "within_noise": False}

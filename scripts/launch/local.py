@@ -53,7 +53,7 @@ class Group:
     return any(process.poll() is None for process in self.processes)
 
   def wait(self, seconds: float) -> bool:
-    """Whether all have ended within that time."""
+    """True if all have ended within that time."""
     deadline = time.monotonic() + seconds
     while self.running() and time.monotonic() < deadline:
       time.sleep(0.05)
