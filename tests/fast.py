@@ -4,7 +4,7 @@ Modules, or single tests. What compiles a lot, trains, or starts processes is le
 """
 
 FAST = """
-data/test_corruption data/test_emoji data/test_evaluation_batches data/test_feed data/test_folder_source
+data/test_columns data/test_corruption data/test_emoji data/test_evaluation_batches data/test_feed data/test_folder_source
 data/test_images data/test_order data/test_recaption data/test_splits data/test_texts data/test_tokenizer
 data/test_transforms
 encoders/test_sizes
@@ -22,5 +22,5 @@ plan/test_topologies
 scripts/test_environment scripts/test_launch scripts/test_packaging scripts/test_supply_chain
 train/test_metrics train/test_optimizer train/test_schedule train/test_watch
 train/test_step::test_the_first_loss_is_the_dense_one
-test_imports test_no_pickle
+test_commands test_imports test_kinds test_no_pickle
 """.split()
