@@ -1,7 +1,7 @@
 """BERT in small: hidden words and next sentences, on short stories.
 
 Devlin et al. 2019: a transformer that reads both ways, trained to guess 15% of the words (of which 80% are masked, 10%
-replaced, 10% left) and whether a second sentence really follows the first. The stories (mmjax.data.stories) come from
+replaced, 10% left) and whether a second sentence really follows the first. The stories (data/text/stories.py) come from
 templates: names, places and things return in the second sentence, and a wrong second sentence is one of another story
 of the same topic with other people, things and places. Chance is the commonest word, and one half.
 

@@ -8,7 +8,7 @@ import jax
 
 from mmjax.data.columns.fitting import load_columns
 from mmjax.data.features import run_columns
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.experiment import read_experiment
 from mmjax.kinds import Kind
 from mmjax.parallel.mesh import make_mesh

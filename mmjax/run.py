@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from mmjax.data.columns.base import Evaluating
 from mmjax.data.features import run_columns
 from mmjax.data.lazy_rows import LazyRows
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import eval_transform
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
   from mmjax.data.columns.label import Label
   from mmjax.data.columns.picture import Picture
   from mmjax.data.columns.text import Answer, Caption, Question, SentencePair
-  from mmjax.data.config import AugmentationConfig, DataConfig, TokenizerConfig
+  from mmjax.data.config import DataConfig
   from mmjax.data.digits_words import DigitsWords
   from mmjax.data.errors import DataError
   from mmjax.data.evaluation import evaluation_batches
   from mmjax.data.feed import Feed, device_prefetch
+  from mmjax.data.images.config import AugmentationConfig
   from mmjax.data.loader import Loader, make_loader
   from mmjax.data.opening import make_source
   from mmjax.data.recaption import write_captions
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     Tfds,
     Vqav2,
   )
-  from mmjax.data.tokenizer import Tokenizer
+  from mmjax.data.text.config import TokenizerConfig
+  from mmjax.data.text.tokenizer import Tokenizer
   from mmjax.data.transforms import eval_transform
   from mmjax.data.vocabulary import make_tokenizer
 else:
@@ -44,7 +46,9 @@ else:
       "columns.label": ["Label"],
       "columns.picture": ["Picture"],
       "columns.text": ["Answer", "Caption", "Question", "SentencePair"],
-      "config": ["AugmentationConfig", "DataConfig", "TokenizerConfig"],
+      "config": ["DataConfig"],
+      "images.config": ["AugmentationConfig"],
+      "text.config": ["TokenizerConfig"],
       "digits_words": ["DigitsWords"],
       "errors": ["DataError"],
       "evaluation": ["evaluation_batches"],
@@ -68,7 +72,7 @@ else:
         "Tfds",
         "Vqav2",
       ],
-      "tokenizer": ["Tokenizer"],
+      "text.tokenizer": ["Tokenizer"],
       "transforms": ["eval_transform"],
       "vocabulary": ["make_tokenizer"],
     },

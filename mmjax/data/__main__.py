@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from mmjax.data.errors import DataError
-from mmjax.data.images import decode
+from mmjax.data.images.decoding import decode
 from mmjax.data.sources.base import Reading
 from mmjax.data.sources.folder import Folder
 from mmjax.data.sources.shards import Shards
@@ -87,7 +87,7 @@ class _Records:
 
 
 def _shard(options: Any) -> int:
-  from mmjax.data.shard_writer import write_shards
+  from mmjax.data.shards.writer import write_shards
 
   records = _Records(_open([options.source], options), options.skip)
   shards = list(write_shards(records, options.target, format=options.format, per_shard=options.per_shard))

@@ -12,7 +12,7 @@ from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.features import run_columns
 from mmjax.data.records import Records, siblings
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import ExampleRng
 
 _MOST_CHECKED = 100_000

@@ -5,66 +5,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 from mmjax.data.columns.base import Column
+from mmjax.data.images.config import AugmentationConfig
 from mmjax.data.sources.base import Reading, Source
 from mmjax.data.sources.emoji import Emoji
-
-
-@dataclasses.dataclass(frozen=True)
-class AugmentationConfig:
-  """Random changes of training images. All of them together are one resampling and one colour matrix."""
-
-  crop_scale: tuple[float, float] = (0.6, 1.0)
-  """Share of the picture's area that a random crop keeps; 1 1 switches cropping off, above 1 zooms out."""
-  crop_ratio: tuple[float, float] = (0.8, 1.25)
-  """Width over height of a random crop, before it is resized to a square."""
-  rotation: float = 10.0
-  """Largest rotation, in degrees, either way."""
-  shear: float = 0.0
-  """Largest horizontal shear, in degrees, either way."""
-  flip: float = 0.0
-  """Probability of a horizontal flip; 0 because mirrored letters and arrows mean something else."""
-  brightness: float = 0.3
-  """Brightness is scaled by a factor in 1 - x .. 1 + x."""
-  contrast: float = 0.3
-  """Contrast is scaled by a factor in 1 - x .. 1 + x."""
-  saturation: float = 0.4
-  """Saturation is scaled by a factor in 1 - x .. 1 + x."""
-  hue: float = 0.0
-  """Largest hue rotation, as a share of the colour circle (0.5 is all of it)."""
-  greyscale: float = 0.0
-  """Probability that the picture loses its colours."""
-  background: float = 0.3
-  """Probability that transparent parts get a random colour instead of white."""
-  cutout: float = 0.0
-  """Probability that a square a quarter to a half of the picture's side is greyed out."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenizerConfig:
-  """Tokenizer settings. They are saved with the data set's tokenizer and beside every checkpoint."""
-
-  path: str | None = None
-  """A tokenizer.json to use; without it a byte-level BPE is trained on the data's captions at first use."""
-  vocab_size: int = 8192
-  """Size of the vocabulary to train, special tokens included (ignored with `path`)."""
-  max_length: int = 24
-  """Tokens per text, special tokens included; longer texts are cut, but keep their end token."""
-  lowercase: bool = True
-  """Fold case (and compatibility forms, NFKC) before tokenizing."""
-  pad_token: str = "<pad>"
-  """Fills texts up to max_length."""
-  eos_token: str = "<eos>"
-  """Ends every text, also one that was cut."""
-  bos_token: str | None = None
-  """Begins every text, if set; with `cls_token`, only what a decoder says (answer_text)."""
-  cls_token: str | None = None
-  """Begins every text, if set, in place of `bos_token`; "<cls>" for BERT and its like."""
-  sep_token: str | None = None
-  """Stands between the two texts of a pair, if set; the text corpora need it."""
-  mask_token: str | None = None
-  """Stands for a masked word, if set; masked modelling needs it."""
-  answer_length: int = 8
-  """Tokens per answer to a question, special tokens included."""
+from mmjax.data.text.config import TokenizerConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mmjax.data.columns.base import Column, Evaluating
 from mmjax.data.features import source_features
 from mmjax.data.records import PRIMARY, Records
 from mmjax.data.sources.base import columns_of_features
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import EvalImage
 
 

@@ -18,7 +18,7 @@ from mmjax.data.errors import DataError
 from mmjax.data.order import Order, source_parts
 from mmjax.data.orphans import end_with_parent
 from mmjax.data.records import Records
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.text.tokenizer import Tokenizer
 
 _ENDLESS = 2**40  # number of batches, because Grain needs one
 _NAMED = 1000  # largest number of bad records that are logged, each once; all are counted

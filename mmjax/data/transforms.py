@@ -8,15 +8,16 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from mmjax.data import geometry
-from mmjax.data.color import WHITE, Color, ColorJitter, ColorMatrix, Normalize, RandomBackground, RandomGreyscale
-from mmjax.data.config import AugmentationConfig, DataConfig
+from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
-from mmjax.data.images import Picture, decode, trimmed
+from mmjax.data.images import geometry
+from mmjax.data.images.color import WHITE, Color, ColorJitter, ColorMatrix, Normalize, RandomBackground, RandomGreyscale
+from mmjax.data.images.config import AugmentationConfig
+from mmjax.data.images.decoding import Picture, decode, trimmed
 from mmjax.data.records import PRIMARY
 
 if TYPE_CHECKING:  # it imports OpenCV, which data without JPEGs does not need
-  from mmjax.data.photo import Photo
+  from mmjax.data.images.photo import Photo
 
 
 class ExampleRng:
@@ -108,11 +109,11 @@ class TrainImage:
       photo: the JPEG.
       rng: generator of this example.
       out: array for the result, float32 [size, size, 3].
-      decoder: mmjax.data.photo.decoded, or a variant with a cache.
+      decoder: mmjax.data.images.photo.decoded, or a variant with a cache.
     Returns: nothing; the result is in `out`.
     Raises: DataError: the JPEG is corrupt.
     """
-    from mmjax.data.photo import seen
+    from mmjax.data.images.photo import seen
 
     matrix = self.crop.box(*photo.size, rng)
     for transform in self.geometry:

@@ -13,12 +13,13 @@ from typing import Any
 import tokenizers
 
 from mmjax.data.columns.text import Answer, TextColumn
-from mmjax.data.config import DataConfig, TokenizerConfig
+from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.features import run_columns
 from mmjax.data.opening import make_source
 from mmjax.data.records import Records
-from mmjax.data.tokenizer import Tokenizer, read_vocabulary, same_answer, train_vocabulary
+from mmjax.data.text.config import TokenizerConfig
+from mmjax.data.text.tokenizer import Tokenizer, read_vocabulary, same_answer, train_vocabulary
 from mmjax.kinds import option_name
 
 _MAX_RECORDS = 100_000

@@ -17,7 +17,7 @@ from mmjax.parallel.mesh import batch_sharding, put_rows, replicated
 from mmjax.types import Encoded
 
 if TYPE_CHECKING:
-  from mmjax.data.tokenizer import Tokenizer
+  from mmjax.data.text.tokenizer import Tokenizer
   from mmjax.run import Run
 
 Ask = Callable[[Any, Any], Any]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmjax.data import DataError
 from mmjax.data.config import DataConfig
-from mmjax.data.images import decode, trimmed
+from mmjax.data.images.decoding import decode, trimmed
 from mmjax.evaluate.results import Metrics
 from mmjax.evaluate.retrieval import Embedded, image_retrieval
 from mmjax.evaluate.zero_shot import normalized

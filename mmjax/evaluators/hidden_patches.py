@@ -19,7 +19,7 @@ from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import entries, terms
 from mmjax.evaluators.language import entropy
 from mmjax.models.protocols import Fuses, GuessesPatches
-from mmjax.objectives.per_example import cross_entropy
+from mmjax.objectives.losses.per_example import cross_entropy
 from mmjax.objectives.terms.base import Forward
 from mmjax.objectives.terms.patches import MaskedPatches, hide_patches
 

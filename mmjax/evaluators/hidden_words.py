@@ -20,7 +20,7 @@ from mmjax.evaluate.results import WORDS, Metrics, Result
 from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import entries, terms
 from mmjax.models.protocols import Fuses, GuessesWords
-from mmjax.objectives.masked_words import take_positions
+from mmjax.objectives.losses.masked_words import take_positions
 
 if TYPE_CHECKING:
   from mmjax.experiment import Experiment

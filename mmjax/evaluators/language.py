@@ -18,7 +18,7 @@ from mmjax.evaluate.results import LANGUAGE, Metrics, Result
 from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import entries, terms
 from mmjax.models.protocols import Writes
-from mmjax.objectives.captioning import text_log_likelihood
+from mmjax.objectives.losses.captioning import text_log_likelihood
 
 if TYPE_CHECKING:
   from mmjax.experiment import Experiment

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageOps
 
-from mmjax.data.images import Picture, decode
+from mmjax.data.images.decoding import Picture, decode
 from mmjax.interop.fields import Fields
 
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic"]

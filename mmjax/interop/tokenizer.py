@@ -13,7 +13,7 @@ import tokenizers
 from jaxtyping import Int32
 
 from mmjax.data.errors import DataError
-from mmjax.data.tokenizer import Tokenizer, read_vocabulary
+from mmjax.data.text.tokenizer import Tokenizer, read_vocabulary
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.siglip_tokenizer import SPIECE, SiglipTokenizer, load_siglip_tokenizer

@@ -1,39 +1,40 @@
 """Losses: pure functions of model outputs."""
 
-from mmjax.objectives.answering import (
+from mmjax.objectives.losses.answering import (
   answer_class_loss,
   answer_log_likelihood,
   answer_ranking_loss,
   answer_score_loss,
   answer_scores,
 )
-from mmjax.objectives.balance import piecewise_linear, uncertainty_weighted
-from mmjax.objectives.captioning import caption_loss, predicted_tokens, text_log_likelihood
-from mmjax.objectives.codebook import fit_codebook, nearest_code
-from mmjax.objectives.contrastive import clip_loss, masked_logits, siglip_loss
-from mmjax.objectives.distillation import distillation_loss
-from mmjax.objectives.features import image_text
-from mmjax.objectives.labelled import supcon_loss, supcon_views_loss, unicl_loss
-from mmjax.objectives.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
-from mmjax.objectives.masked_images import masked_code_loss, masked_pixel_loss
-from mmjax.objectives.masked_words import (
+from mmjax.objectives.losses.balance import piecewise_linear, uncertainty_weighted
+from mmjax.objectives.losses.captioning import caption_loss, predicted_tokens, text_log_likelihood
+from mmjax.objectives.losses.codebook import fit_codebook, nearest_code
+from mmjax.objectives.losses.contrastive import clip_loss, masked_logits, siglip_loss
+from mmjax.objectives.losses.distillation import distillation_loss
+from mmjax.objectives.losses.inputs import image_text
+from mmjax.objectives.losses.labelled import supcon_loss, supcon_views_loss, unicl_loss
+from mmjax.objectives.losses.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
+from mmjax.objectives.losses.masked_images import masked_code_loss, masked_pixel_loss
+from mmjax.objectives.losses.masked_words import (
   choose_positions,
   distilled_word_loss,
   mask_tokens,
   masked_word_loss,
   take_positions,
 )
-from mmjax.objectives.matching import MATCHING_CHANCE, Negatives, hard_negatives, matching_loss
-from mmjax.objectives.momentum import Queue, enqueue, momentum_update
-from mmjax.objectives.momentum_contrast import momentum_contrast_loss
-from mmjax.objectives.next_sentence import next_sentence_loss
-from mmjax.objectives.pairwise import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
-from mmjax.objectives.patch_masks import block_patches, random_patches
-from mmjax.objectives.patches import normalize_patches, patchify, unpatchify
-from mmjax.objectives.per_example import ExampleLosses, class_loss, cross_entropy, mean_where, weighted
-from mmjax.objectives.relevance import relevance_loss
-from mmjax.objectives.similarity import pair_similarity, similarity
-from mmjax.objectives.smoothed import align_loss
+from mmjax.objectives.losses.matching import MATCHING_CHANCE, Negatives, hard_negatives, matching_loss
+from mmjax.objectives.losses.momentum import Queue, enqueue, momentum_update
+from mmjax.objectives.losses.momentum_contrast import momentum_contrast_loss
+from mmjax.objectives.losses.next_sentence import next_sentence_loss
+from mmjax.objectives.losses.patch_masks import block_patches, random_patches
+from mmjax.objectives.losses.patches import normalize_patches, patchify, unpatchify
+from mmjax.objectives.losses.per_example import ExampleLosses, class_loss, cross_entropy, mean_where, weighted
+from mmjax.objectives.losses.relevance import relevance_loss
+from mmjax.objectives.losses.smoothed import align_loss
+from mmjax.objectives.losses.variants import dcl_loss, focal_loss, sogclr_loss
+from mmjax.objectives.pairwise.engine import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
+from mmjax.objectives.pairwise.similarity import pair_similarity, similarity
 from mmjax.objectives.terms.answers import Answer, AnswerText, Relevance
 from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores, Term, Whole
 from mmjax.objectives.terms.contrastive import Contrastive
@@ -56,7 +57,6 @@ from mmjax.objectives.terms.pair_losses import (
 from mmjax.objectives.terms.patches import MaskedBoth, MaskedPatches
 from mmjax.objectives.terms.sogclr import Sogclr
 from mmjax.objectives.terms.words import Caption, MaskedWords, NextSentence
-from mmjax.objectives.variants import dcl_loss, focal_loss, sogclr_loss
 
 __all__ = [
   "MATCHING_CHANCE",

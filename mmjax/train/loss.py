@@ -12,7 +12,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float
 
-from mmjax.objectives.balance import uncertainty_weighted
+from mmjax.objectives.losses.balance import uncertainty_weighted
 from mmjax.objectives.terms.base import AVERAGE, BatchTerm, ExampleTerm, Forward, Term, Whole, weighted_mean
 from mmjax.parallel.mesh import BATCH_AXES
 from mmjax.parallel.microbatch import microbatch

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from mmjax.errors import ConfigError
-from mmjax.objectives.momentum import momentum_update
+from mmjax.objectives.losses.momentum import momentum_update
 from mmjax.parallel.rules import match_rules
 from mmjax.settings import OptimizerConfig
 from mmjax.train.schedule import make_schedule

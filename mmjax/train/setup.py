@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from mmjax.data.batching import row_shapes
 from mmjax.data.columns.base import Shapes
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind, option_name

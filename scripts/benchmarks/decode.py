@@ -34,9 +34,9 @@ from PIL import Image
 
 from mmjax.data import AugmentationConfig, DataConfig, Shards, TokenizerConfig, make_source, make_tokenizer
 from mmjax.data.batching import Batcher
-from mmjax.data.photo import decoded, open_photo
+from mmjax.data.images.photo import decoded, open_photo
 from mmjax.data.records import Record
-from mmjax.data.shard_writer import write_shards
+from mmjax.data.shards.writer import write_shards
 from mmjax.data.transforms import ExampleRng, train_transform
 
 SIDE, BATCH = 224, 32
@@ -257,7 +257,7 @@ def _tar(photographs: Sequence[bytes], folder: Path) -> Path:
 
 def _look(photographs: Sequence[bytes], options: argparse.Namespace) -> None:
   """The same crops by Pillow (above) and by what the loader uses (below)."""
-  from mmjax.data.images import decode
+  from mmjax.data.images.decoding import decode
   from mmjax.data.transforms import premultiplied
 
   transform, rng = train_transform(_config(options), SIDE), ExampleRng(0)

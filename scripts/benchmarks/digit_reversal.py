@@ -21,7 +21,7 @@ from mmjax.models.generate import generate
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from mmjax.nn.words import WordsConfig
-from mmjax.objectives.captioning import caption_loss
+from mmjax.objectives.losses.captioning import caption_loss
 
 PAD, EOS, BOS, DIGIT, LONGEST = 0, 1, 2, 3, 8
 

@@ -43,7 +43,7 @@ def tar(folder: Path) -> Target:
 
 
 def array_record(_: Path) -> Target:
-  from mmjax.data.shard_record import decode_record, encode_record
+  from mmjax.data.shards.record import decode_record, encode_record
 
   seeds = [encode_record(b"\xff\xd8picture", ["one"], "k"), encode_record(b"", ["é", "two"], "")]
   mutate = headed(lambda length: length.to_bytes(4, "little"), 4, 4)
@@ -53,7 +53,7 @@ def array_record(_: Path) -> Target:
 def array_record_file(folder: Path) -> Target:
   """The container itself, which a library reads."""
   from mmjax.data import Reading, Shards
-  from mmjax.data.shard_writer import write_shards
+  from mmjax.data.shards.writer import write_shards
 
   records = [{"image": _picture("PNG"), "captions": {"name": [f"{n}"]}, "id": "", "concept": 0} for n in range(3)]
   (path,) = write_shards(records, folder / "data", format="arrayrecord", per_shard=9)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def array_record_file(folder: Path) -> Target:
 
 
 def caption_json(_: Path) -> Target:
-  from mmjax.data.shard_record import parse_json
+  from mmjax.data.shards.record import parse_json
 
   seeds = [b'{"caption": "a", "url": "b", "width": 3}', '{"captions": ["é", "ü"]}'.encode()]
   return Target(seeds, json_mutator, lambda data: parse_json(data, "x.json"), (DataError,))
@@ -77,9 +77,9 @@ def caption_json(_: Path) -> Target:
 
 def picture(_: Path) -> Target:
   """Decoded as evaluation does, and as training does."""
-  from mmjax.data.geometry import box_matrix
-  from mmjax.data.images import decode
-  from mmjax.data.photo import open_photo, seen
+  from mmjax.data.images.decoding import decode
+  from mmjax.data.images.geometry import box_matrix
+  from mmjax.data.images.photo import open_photo, seen
 
   def run(data: bytes) -> None:
     photo = open_photo(data, record="r", max_pixels=10_000)

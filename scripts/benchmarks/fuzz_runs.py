@@ -15,7 +15,7 @@ from mmjax.errors import UserError
 
 def tokenizer(folder: Path) -> Target:
   """tokenizer.json alone, as --data.tokenizer.path takes it, and used where it is accepted."""
-  from mmjax.data.tokenizer import read_vocabulary, train_vocabulary
+  from mmjax.data.text.tokenizer import read_vocabulary, train_vocabulary
 
   config = TokenizerConfig(vocab_size=262, max_length=8)
 
@@ -155,7 +155,7 @@ def _parsing(mutate: Callable[..., bytes]) -> Callable[..., bytes]:
 
 
 def _saved_tokenizer(folder: Path, name: str) -> Target:
-  from mmjax.data.tokenizer import train_vocabulary
+  from mmjax.data.text.tokenizer import train_vocabulary
 
   config = TokenizerConfig(vocab_size=262, max_length=8)
   Tokenizer(train_vocabulary(["a b"], config), config, ["yes", "no"]).save(folder)

@@ -28,7 +28,7 @@ from scipy import stats
 from mmjax.data import DataConfig, Shards, TokenizerConfig, make_loader, make_source, make_tokenizer
 from mmjax.data.feed import device_prefetch
 from mmjax.data.records import Record
-from mmjax.data.shard_writer import write_shards
+from mmjax.data.shards.writer import write_shards
 
 COLUMNS = ("seconds", "main", "workers")
 """Of samples: since the start, and megabytes resident here and in all workers."""

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from mmjax.data.records import Record
-from mmjax.data.shard_writer import write_shards
+from mmjax.data.shards.writer import write_shards
 
 
 def picture(number: int, kind: str = "PNG", size: tuple[int, int] = (8, 8)) -> bytes:

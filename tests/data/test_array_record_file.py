@@ -5,7 +5,7 @@ from array_record.python import array_record_module
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmjax.data.array_record_file import ArrayRecordFile, _varints
+from mmjax.data.shards.array_record_file import ArrayRecordFile, _varints
 
 
 def write(path, records, options):

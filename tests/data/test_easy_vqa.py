@@ -17,7 +17,7 @@ from mmjax.data import (
   make_tokenizer,
 )
 from mmjax.data.easy_vqa_builder import package_data
-from mmjax.data.images import decode
+from mmjax.data.images.decoding import decode
 
 ANSWERS = set("circle green red gray yes teal black rectangle yellow triangle brown blue no".split())
 

@@ -16,12 +16,12 @@ from array_record.python import array_record_module
 from PIL import Image
 
 from mmjax.data import DataConfig, DataError, Folder, Reading, Shards
-from mmjax.data.images import FORMATS, decode
-from mmjax.data.photo import open_photo
-from mmjax.data.shard_record import MAX_TEXT_BYTES, decode_record, encode_record
+from mmjax.data.images.decoding import FORMATS, decode
+from mmjax.data.images.photo import open_photo
+from mmjax.data.shards.record import MAX_TEXT_BYTES, decode_record, encode_record
+from mmjax.data.shards.tar_headers import BrokenTar, members
 from mmjax.data.sources.folder import MAX_LINE
 from mmjax.data.sources.shards import ShardRecords
-from mmjax.data.tar_headers import BrokenTar, members
 from tests.data.shard_files import number_of, picture, tar_of
 
 # Runs a command as a shell would, were anybody to unpickle it.
@@ -177,10 +177,10 @@ MEMORY = """
 import sys
 from pathlib import Path
 from mmjax.data import DataError, Folder, Reading, Shards
-from mmjax.data.images import decode
-from mmjax.data.photo import open_photo, seen
+from mmjax.data.images.decoding import decode
+from mmjax.data.images.photo import open_photo, seen
 from mmjax.data.transforms import premultiplied
-from mmjax.data.geometry import box_matrix
+from mmjax.data.images.geometry import box_matrix
 
 def memory(name):
   return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data import DataConfig, DataError, eval_transform
-from mmjax.data.images import decode, trimmed
+from mmjax.data.images.decoding import decode, trimmed
 
 rng = np.random.default_rng(0)
 PIXELS = rng.integers(0, 256, (40, 30, 3), np.uint8)

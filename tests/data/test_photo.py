@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageFilter
 
 from mmjax.data import DataConfig, DataError, TokenizerConfig, make_loader, make_tokenizer
-from mmjax.data.color import Normalize
-from mmjax.data.geometry import box_matrix
-from mmjax.data.images import decode
-from mmjax.data.photo import decoded, open_photo, seen
+from mmjax.data.images.color import Normalize
+from mmjax.data.images.decoding import decode
+from mmjax.data.images.geometry import box_matrix
+from mmjax.data.images.photo import decoded, open_photo, seen
 from mmjax.data.records import Record
 from mmjax.data.transforms import ExampleRng, premultiplied, train_transform
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from mmjax.data import DataError, Tokenizer, TokenizerConfig
 from mmjax.data.order import Order, Part
-from mmjax.data.shard_paths import expand
-from mmjax.data.shard_record import decode_record, encode_record, parse_json, parse_text
-from mmjax.data.tokenizer import train_vocabulary
+from mmjax.data.shards.paths import expand
+from mmjax.data.shards.record import decode_record, encode_record, parse_json, parse_text
+from mmjax.data.text.tokenizer import train_vocabulary
 from tests.json_values import JSON_VALUES
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))

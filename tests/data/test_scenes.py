@@ -20,7 +20,7 @@ from mmjax.data import (
   make_tokenizer,
 )
 from mmjax.data.batching import row_shapes
-from mmjax.data.config import AugmentationConfig
+from mmjax.data.images.config import AugmentationConfig
 from tests.data.changed import with_source
 
 KINDS = ("colour", "row", "column", "shape", "count")

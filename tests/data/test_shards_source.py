@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from mmjax.data import DataConfig, DataError, Reading, Shards, TokenizerConfig, make_loader, make_source, make_tokenizer
-from mmjax.data.shard_files import MAX_OPEN
-from mmjax.data.shard_paths import expand
+from mmjax.data.shards.open_files import MAX_OPEN
+from mmjax.data.shards.paths import expand
 from tests.data.changed import with_source
 from tests.data.shard_files import number_of, picture, shards, tar_of
 

@@ -21,7 +21,7 @@ from mmjax.data import (
   make_tokenizer,
 )
 from mmjax.data.batching import row_shapes
-from mmjax.data.stories import PEOPLE, TOPICS
+from mmjax.data.text.stories import PEOPLE, TOPICS
 from tests.skips import DEBIAN
 
 TOKENIZER = TokenizerConfig(vocab_size=600, cls_token="<cls>", sep_token="<sep>", mask_token="<mask>")

@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 
 from mmjax.data import DataConfig, DataError, Tokenizer, TokenizerConfig, make_tokenizer
-from mmjax.data.tokenizer import read_vocabulary, train_vocabulary
+from mmjax.data.text.tokenizer import read_vocabulary, train_vocabulary
 from mmjax.data.vocabulary import most_frequent
 
 CONFIG = TokenizerConfig(vocab_size=300, max_length=8)

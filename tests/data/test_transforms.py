@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mmjax.data import AugmentationConfig, DataConfig, DataError, Emoji, eval_transform
-from mmjax.data.color import ColorJitter, Normalize, RandomBackground, RandomGreyscale
-from mmjax.data.geometry import RandomFlip, RandomResizedCrop, RandomRotation, box_matrix, center_box, warp
+from mmjax.data.images.color import ColorJitter, Normalize, RandomBackground, RandomGreyscale
+from mmjax.data.images.geometry import RandomFlip, RandomResizedCrop, RandomRotation, box_matrix, center_box, warp
 from mmjax.data.transforms import (
   Cutout,
   ExampleRng,

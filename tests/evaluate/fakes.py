@@ -88,7 +88,7 @@ def data_dir() -> tempfile.TemporaryDirectory:
 
 def emoji_run(limit: int | None = 60, noise: float = 0.0, **more: Any) -> FakeRun:
   """A FakeRun that knows what every emoji picture shows and what its name means."""
-  from mmjax.data.images import decode
+  from mmjax.data.images.decoding import decode
   from mmjax.evaluate.emoji import base_records
 
   data = DataConfig() if limit is None else DataConfig(source=Emoji(limit=limit), dir=data_dir().name)

@@ -26,7 +26,7 @@ from mmjax.evaluators.language import entropy
 from mmjax.experiment import Experiment, from_json, to_json
 from mmjax.kinds import of_base
 from mmjax.objectives import Answer, AnswerText, Caption, MaskedBoth, MaskedPatches, MaskedWords, Matching, Relevance
-from mmjax.objectives.patches import normalize_patches, patchify
+from mmjax.objectives.losses.patches import normalize_patches, patchify
 from mmjax.report import Section, print_table, write_report
 from mmjax.report.report import _lead, _metrics, _results
 from mmjax.report.rows import rows

@@ -13,7 +13,7 @@ import pytest
 
 from mmjax.data import DataConfig, Scenes, Texts, Tokenizer, TokenizerConfig
 from mmjax.data.sources.base import PAIR
-from mmjax.data.tokenizer import train_vocabulary
+from mmjax.data.text.tokenizer import train_vocabulary
 from mmjax.errors import UserError
 from mmjax.evaluate import Shared, evaluate, flatten
 from mmjax.evaluate.examples import Examples

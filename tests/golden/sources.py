@@ -25,8 +25,8 @@ from mmjax.data import (
   make_source,
   write_captions,
 )
-from mmjax.data.config import AugmentationConfig
-from mmjax.data.shard_writer import write_shards
+from mmjax.data.images.config import AugmentationConfig
+from mmjax.data.shards.writer import write_shards
 
 TOKENIZER = TokenizerConfig(vocab_size=384, max_length=12)
 PAIRS = TokenizerConfig(vocab_size=384, max_length=24, cls_token="<cls>", sep_token="<sep>", mask_token="<mask>")

@@ -11,7 +11,7 @@ from PIL import Image
 from mmjax import interop
 from mmjax.cli import main
 from mmjax.data import TokenizerConfig
-from mmjax.data.tokenizer import Tokenizer, train_vocabulary
+from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.interop.export import export_run
 from mmjax.interop.shapes import flat_shapes, unflatten

@@ -9,7 +9,7 @@ from einops import rearrange
 
 from mmjax import interop
 from mmjax.data import TokenizerConfig
-from mmjax.data.tokenizer import Tokenizer, train_vocabulary
+from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
 from mmjax.interop.tokenizer import export_tokenizer, load_tokenizer
 from tests.interop.references import (
   AWKWARD,

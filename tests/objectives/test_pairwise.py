@@ -9,12 +9,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from mmjax.objectives import Pairwise, clip_loss, pairwise_loss, pairwise_statistics, siglip_loss, similarity
-from mmjax.objectives.contrastive import CLIP, SIGLIP
-from mmjax.objectives.distillation import DISTILL
-from mmjax.objectives.labelled import SUPCON, UNICL
-from mmjax.objectives.margin import HINGE, SEMI_HARD, TRIPLET
-from mmjax.objectives.smoothed import ALIGN
-from mmjax.objectives.variants import DCL, FOCAL
+from mmjax.objectives.losses.contrastive import CLIP, SIGLIP
+from mmjax.objectives.losses.distillation import DISTILL
+from mmjax.objectives.losses.labelled import SUPCON, UNICL
+from mmjax.objectives.losses.margin import HINGE, SEMI_HARD, TRIPLET
+from mmjax.objectives.losses.smoothed import ALIGN
+from mmjax.objectives.losses.variants import DCL, FOCAL
 from tests.objectives import dense
 
 N, D = 12, 6

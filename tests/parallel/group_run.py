@@ -23,7 +23,7 @@ from PIL import Image
 from mmjax import cli
 from mmjax.data import DataError
 from mmjax.data.feed import Feed
-from mmjax.data.images import decode
+from mmjax.data.images.decoding import decode
 from mmjax.evaluate import pictures
 from mmjax.train import loop
 from tests.tiny import EXPERIMENT

@@ -17,7 +17,7 @@ import pytest
 
 import mmjax
 from mmjax.data import DataError, Tokenizer
-from mmjax.data.tokenizer import train_vocabulary
+from mmjax.data.text.tokenizer import train_vocabulary
 from mmjax.errors import CheckpointError, UserError
 from mmjax.train import evaluator, loop, session
 from mmjax.train.numerics import NotFiniteError

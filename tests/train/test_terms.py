@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.errors import ConfigError
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.objectives import (

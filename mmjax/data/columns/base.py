@@ -11,7 +11,7 @@ from mmjax.kinds import Kind
 
 if TYPE_CHECKING:  # not imported at run time, so that reading a configuration stays fast
   from mmjax.data.config import DataConfig
-  from mmjax.data.tokenizer import Tokenizer
+  from mmjax.data.text.tokenizer import Tokenizer
   from mmjax.data.transforms import EvalImage
 
 Shapes = dict[str, tuple[tuple[int, ...], Any]]

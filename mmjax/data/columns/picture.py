@@ -38,7 +38,7 @@ class Picture(Column):
   def evaluated(
     self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating
   ) -> dict[str, Any]:
-    from mmjax.data.images import decode, decode_mask
+    from mmjax.data.images.decoding import decode, decode_mask
 
     image = evaluating.image
     assert image is not None

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmjax.data.columns.base import Example, Maker, Making
 from mmjax.data.columns.picture import RELEVANCE, Picture
-from mmjax.data.images import JPEG, decode, decode_mask, trimmed
+from mmjax.data.images.decoding import JPEG, decode, decode_mask, trimmed
 from mmjax.data.transforms import TrainImage, premultiplied
 
 
@@ -49,7 +49,7 @@ class PictureMaker(Maker):
     """Write an augmented image to `out`. A JPEG is decoded at the size that its crop needs, unless it is trimmed."""
     photo = None
     if record["image"].startswith(JPEG) and not self.making.data.trim:
-      from mmjax.data.photo import open_photo
+      from mmjax.data.images.photo import open_photo
 
       photo = open_photo(record["image"], record=record["id"], max_pixels=self.making.data.max_pixels)
     if photo is None:
@@ -58,8 +58,8 @@ class PictureMaker(Maker):
       self.transform.photo(photo, rng, out, functools.partial(self._pixels, record.get("picture", index)))
 
   def _pixels(self, number: int, photo: Any, shrink: int) -> np.ndarray:
-    """Return the pixels of mmjax.data.photo.decoded. They are cached by size, so the order of crops does not matter."""
-    from mmjax.data.photo import decoded
+    """Return the pixels of images.photo.decoded. They are cached by size, so the order of crops does not matter."""
+    from mmjax.data.images.photo import decoded
 
     def make() -> tuple[np.ndarray, int]:
       pixels = decoded(photo, shrink)

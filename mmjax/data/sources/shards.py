@@ -11,11 +11,11 @@ import numpy as np
 
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.records import Part, Record, concept_number
-from mmjax.data.shard_files import plain_files
-from mmjax.data.shard_paths import expand
-from mmjax.data.shards import ARRAY_RECORD, TAR, ArrayRecordShard, Shard, TarShard, array_record_files
+from mmjax.data.shards.open_files import plain_files
+from mmjax.data.shards.paths import expand
+from mmjax.data.shards.reading import ARRAY_RECORD, TAR, ArrayRecordShard, Shard, TarShard, array_record_files
+from mmjax.data.shards.tar_index import tar_index
 from mmjax.data.sources.base import Reading, Source
-from mmjax.data.tar_index import tar_index
 
 SPLITS = ("train", "validation", "all")
 HELD_OUT = 20

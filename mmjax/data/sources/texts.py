@@ -4,18 +4,18 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from mmjax.data import corpora
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.records import Record, concept_number
 from mmjax.data.sources.base import PAIR, Reading, Source
-from mmjax.data.stories import story_pair
+from mmjax.data.text import corpora
+from mmjax.data.text.stories import story_pair
 
 _SPLITS = {"train": (False,), "heldout": (True,), "validation": (True,), "all": (False, True)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Texts(Source):
-  """Texts without images, in pairs, see mmjax.data.corpora. They need --data.tokenizer.sep-token.
+  """Texts without images, in pairs, see mmjax.data.text.corpora. They need --data.tokenizer.sep-token.
 
   Splits: "train", "heldout" (or "validation"), "all".
   """

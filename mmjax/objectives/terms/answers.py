@@ -7,9 +7,9 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from mmjax.models.protocols import Answers, Encodes, Fuses, Grounds, Writes
-from mmjax.objectives.answering import answer_class_loss
-from mmjax.objectives.captioning import caption_loss
-from mmjax.objectives.relevance import relevance_loss
+from mmjax.objectives.losses.answering import answer_class_loss
+from mmjax.objectives.losses.captioning import caption_loss
+from mmjax.objectives.losses.relevance import relevance_loss
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores, joint
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Key
 from mmjax.kinds import Kind
 from mmjax.models.protocols import Compares, Encodes
 from mmjax.nn.stochastic import fold_in
-from mmjax.objectives.balance import piecewise_linear
+from mmjax.objectives.losses.balance import piecewise_linear
 from mmjax.types import Batch, Encoded
 
 Scores = Mapping[str, tuple[Float[Array, "batch"], Float[Array, "batch"]]]

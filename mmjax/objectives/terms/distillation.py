@@ -6,7 +6,7 @@ from typing import Any
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.objectives.distillation import distillation_loss
+from mmjax.objectives.losses.distillation import distillation_loss
 from mmjax.objectives.terms.base import BatchTerm, Whole
 from mmjax.objectives.terms.sharded import over_shards
 

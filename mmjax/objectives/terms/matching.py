@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Int
 
 from mmjax.models.protocols import Compares, Encodes, Fuses, Matches
-from mmjax.objectives.matching import MATCHING_CHANCE, Negatives, hard_negatives, matching_loss
+from mmjax.objectives.losses.matching import MATCHING_CHANCE, Negatives, hard_negatives, matching_loss
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores, joint
 from mmjax.types import Encoded
 

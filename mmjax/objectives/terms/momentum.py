@@ -7,9 +7,9 @@ from typing import Any
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.objectives.balance import piecewise_linear
-from mmjax.objectives.momentum import Queue, enqueue
-from mmjax.objectives.momentum_contrast import momentum_contrast_loss
+from mmjax.objectives.losses.balance import piecewise_linear
+from mmjax.objectives.losses.momentum import Queue, enqueue
+from mmjax.objectives.losses.momentum_contrast import momentum_contrast_loss
 from mmjax.objectives.terms.base import AVERAGE, BatchTerm, Whole
 from mmjax.objectives.terms.sharded import over_shards
 

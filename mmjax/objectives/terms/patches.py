@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Int
 
 from mmjax.models.protocols import Fuses, GuessesPatches, GuessesWords
 from mmjax.nn.stochastic import fold_in
-from mmjax.objectives.codebook import nearest_code
-from mmjax.objectives.masked_images import masked_code_loss, masked_pixel_loss
-from mmjax.objectives.masked_words import masked_word_loss, take_positions
-from mmjax.objectives.patch_masks import block_patches, random_patches
-from mmjax.objectives.patches import normalize_patches, patchify
-from mmjax.objectives.per_example import ExampleLosses
+from mmjax.objectives.losses.codebook import nearest_code
+from mmjax.objectives.losses.masked_images import masked_code_loss, masked_pixel_loss
+from mmjax.objectives.losses.masked_words import masked_word_loss, take_positions
+from mmjax.objectives.losses.patch_masks import block_patches, random_patches
+from mmjax.objectives.losses.patches import normalize_patches, patchify
+from mmjax.objectives.losses.per_example import ExampleLosses
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores
 from mmjax.objectives.terms.words import hide_words, share
 from mmjax.types import Encoded
@@ -32,8 +32,8 @@ class MaskedPatches(ExampleTerm):
   target: Literal["normalized", "pixels"] = "normalized"
   """Target of a model without visual codes: pixels, normalised per patch (MAE) or unchanged."""
   codebook: str = ""
-  """An .npy file of codes [codes, patch^2 * 3] (mmjax.objectives.codebook), for a model with num_codes. The target of a
-  patch is then its nearest code."""
+  """An .npy file of codes [codes, patch^2 * 3] (mmjax.objectives.losses.codebook), for a model with num_codes. The
+  target of a patch is then its nearest code."""
 
   @property
   def name(self) -> str:

@@ -8,10 +8,10 @@ from jax import Array
 from jaxtyping import Float
 
 from mmjax.errors import ConfigError
-from mmjax.objectives.balance import piecewise_linear
+from mmjax.objectives.losses.balance import piecewise_linear
+from mmjax.objectives.losses.variants import sogclr_loss
 from mmjax.objectives.terms.base import BatchTerm, Whole
 from mmjax.objectives.terms.sharded import over_shards
-from mmjax.objectives.variants import sogclr_loss
 
 Normalisers = tuple[Float[Array, "examples"], Float[Array, "examples"]]
 

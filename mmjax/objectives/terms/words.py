@@ -9,16 +9,16 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from mmjax.models.protocols import Encodes, Fuses, GuessesWords, OrdersSentences, Writes
-from mmjax.objectives.balance import piecewise_linear
-from mmjax.objectives.captioning import caption_loss
-from mmjax.objectives.masked_words import (
+from mmjax.objectives.losses.balance import piecewise_linear
+from mmjax.objectives.losses.captioning import caption_loss
+from mmjax.objectives.losses.masked_words import (
   choose_positions,
   distilled_word_loss,
   mask_tokens,
   masked_word_loss,
   take_positions,
 )
-from mmjax.objectives.next_sentence import next_sentence_loss
+from mmjax.objectives.losses.next_sentence import next_sentence_loss
 from mmjax.objectives.terms.base import AVERAGE, ExampleTerm, Forward, Scores
 from mmjax.types import Encoded
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.objectives.per_example import ExampleLosses
+from mmjax.objectives.losses.per_example import ExampleLosses
 
 
 def relevance_loss(

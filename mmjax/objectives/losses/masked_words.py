@@ -6,7 +6,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from mmjax.objectives.per_example import ExampleLosses, cross_entropy, mean_where
+from mmjax.objectives.losses.per_example import ExampleLosses, cross_entropy, mean_where
 
 
 def mask_tokens(

@@ -8,7 +8,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from mmjax.objectives.per_example import ExampleLosses, cross_entropy
+from mmjax.objectives.losses.per_example import ExampleLosses, cross_entropy
 
 # Loss of a matching head with a constant output, with one positive to two negatives: H(1/3) nats. A loss that stays at
 # 0.6365 means that only the fraction of positives was learned.

@@ -14,8 +14,8 @@ import simplejpeg
 from jaxtyping import Float, UInt8
 
 from mmjax.data.errors import DataError
-from mmjax.data.geometry import Matrix
-from mmjax.data.images import JPEG, decode, open_picture
+from mmjax.data.images.decoding import JPEG, decode, open_picture
+from mmjax.data.images.geometry import Matrix
 
 SHRINKS = (8, 4, 2, 1)  # the fast factors of libjpeg-turbo
 _ORIENTATION = 0x0112
@@ -86,7 +86,7 @@ def decoded(photo: Photo, shrink: int) -> Pixels:
 def seen(
   photo: Photo, matrix: Matrix, size: int, decoder: Callable[[Photo, int], Pixels] = decoded
 ) -> UInt8[np.ndarray, "size size 4"]:
-  """Resample a photo through a matrix (see mmjax.data.geometry). Positions outside the photo are transparent.
+  """Resample a photo through a matrix (see mmjax.data.images.geometry). Positions outside the photo are transparent.
 
   Args:
     photo: the photo.

@@ -4,9 +4,9 @@ import jax
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.objectives.features import Features, Scalar, TileSize, image_text, positive
-from mmjax.objectives.pairwise import Pairwise, pairwise_loss
-from mmjax.objectives.similarity import similarity
+from mmjax.objectives.losses.inputs import Features, Scalar, TileSize, image_text, positive
+from mmjax.objectives.pairwise.engine import Pairwise, pairwise_loss
+from mmjax.objectives.pairwise.similarity import similarity
 from mmjax.parallel.ring import AxisName
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int32
 
-from mmjax.data.config import TokenizerConfig
 from mmjax.data.errors import DataError
+from mmjax.data.text.config import TokenizerConfig
 from mmjax.files import write_atomically
 
 MAX_LENGTH = 65_536

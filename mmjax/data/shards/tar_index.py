@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.errors import DataError
-from mmjax.data.shard_record import MAX_TEXT_BYTES
-from mmjax.data.tar_headers import BrokenTar, Member, members
+from mmjax.data.shards.record import MAX_TEXT_BYTES
+from mmjax.data.shards.tar_headers import BrokenTar, Member, members
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "joblib", "dill")

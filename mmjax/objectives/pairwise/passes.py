@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mmjax.objectives import tiles
-from mmjax.objectives.reductions import KINDS
-from mmjax.objectives.tiles import Back, Block, Rules, Tile
+from mmjax.objectives.pairwise import tiles
+from mmjax.objectives.pairwise.reductions import KINDS
+from mmjax.objectives.pairwise.tiles import Back, Block, Rules, Tile
 from mmjax.parallel.ring import tour, vary
 
 PyTree = Any

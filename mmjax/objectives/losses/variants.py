@@ -5,11 +5,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.objectives.contrastive import counted, masked_logits, wrong
-from mmjax.objectives.features import Features, Scalar, TileSize, hide, image_text, same_pair
-from mmjax.objectives.pairwise import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
-from mmjax.objectives.reductions import EMPTY
-from mmjax.objectives.similarity import pair_similarity
+from mmjax.objectives.losses.contrastive import counted, masked_logits, wrong
+from mmjax.objectives.losses.inputs import Features, Scalar, TileSize, hide, image_text, same_pair
+from mmjax.objectives.pairwise.engine import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
+from mmjax.objectives.pairwise.reductions import EMPTY
+from mmjax.objectives.pairwise.similarity import pair_similarity
 from mmjax.parallel.ring import AxisName
 
 

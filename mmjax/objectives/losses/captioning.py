@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.objectives.per_example import ExampleLosses, cross_entropy, mean_where
+from mmjax.objectives.losses.per_example import ExampleLosses, cross_entropy, mean_where
 
 
 def caption_loss(

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mmjax.objectives.similarity import accumulator
+from mmjax.objectives.pairwise.similarity import accumulator
 
 Features = Mapping[str, Any]
 Scalar = Float[Array, ""] | Float[Array, "batch"] | float

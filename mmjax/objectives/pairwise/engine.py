@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.objectives.passes import Layout, affine_total, statistics
-from mmjax.objectives.reductions import KINDS
-from mmjax.objectives.similarity import accumulator
-from mmjax.objectives.tiles import Block, Rules
+from mmjax.objectives.pairwise.passes import Layout, affine_total, statistics
+from mmjax.objectives.pairwise.reductions import KINDS
+from mmjax.objectives.pairwise.similarity import accumulator
+from mmjax.objectives.pairwise.tiles import Block, Rules
 from mmjax.parallel.ring import METHODS, AxisName, vary, varying_axes
 
 Features = Mapping[str, Any]

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.objectives.contrastive import masked_logits
-from mmjax.objectives.features import Features, Scalar, TileSize, image_text
-from mmjax.objectives.pairwise import Pairwise, pairwise_loss
-from mmjax.objectives.similarity import pair_similarity
+from mmjax.objectives.losses.contrastive import masked_logits
+from mmjax.objectives.losses.inputs import Features, Scalar, TileSize, image_text
+from mmjax.objectives.pairwise.engine import Pairwise, pairwise_loss
+from mmjax.objectives.pairwise.similarity import pair_similarity
 from mmjax.parallel.ring import AxisName
 
 

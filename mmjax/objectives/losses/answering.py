@@ -9,8 +9,8 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.objectives.captioning import text_log_likelihood
-from mmjax.objectives.per_example import ExampleLosses, class_loss, weighted
+from mmjax.objectives.losses.captioning import text_log_likelihood
+from mmjax.objectives.losses.per_example import ExampleLosses, class_loss, weighted
 
 
 def answer_scores(counts: Int[Array, "*batch answers"]) -> Float[Array, "*batch answers"]:

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.objectives.features import Features, Scalar, TileSize, false_negative, hide, image_text, same_pair
-from mmjax.objectives.pairwise import Pairwise, pairwise_loss
-from mmjax.objectives.similarity import pair_similarity, similarity
+from mmjax.objectives.losses.inputs import Features, Scalar, TileSize, false_negative, hide, image_text, same_pair
+from mmjax.objectives.pairwise.engine import Pairwise, pairwise_loss
+from mmjax.objectives.pairwise.similarity import pair_similarity, similarity
 from mmjax.parallel.ring import AxisName
 
 

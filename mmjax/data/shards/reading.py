@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from mmjax.data.array_record_file import ArrayRecordFile
 from mmjax.data.errors import DataError
 from mmjax.data.records import PRIMARY, Record, concept_number
-from mmjax.data.shard_files import OpenFiles
-from mmjax.data.shard_record import MAX_TEXT_BYTES, decode_record, parse_json, parse_text
-from mmjax.data.tar_headers import BLOCK, header_name, is_header_of
-from mmjax.data.tar_index import Faults, Row, TarIndex
+from mmjax.data.shards.array_record_file import ArrayRecordFile
+from mmjax.data.shards.open_files import OpenFiles
+from mmjax.data.shards.record import MAX_TEXT_BYTES, decode_record, parse_json, parse_text
+from mmjax.data.shards.tar_headers import BLOCK, header_name, is_header_of
+from mmjax.data.shards.tar_index import Faults, Row, TarIndex
 
 TAR, ARRAY_RECORD = ".tar", (".array_record", ".arrayrecord", ".riegeli")
 
@@ -84,7 +84,7 @@ class TarShard:
 
 
 class ArrayRecordShard:
-  """An ArrayRecord file with records in the encoding of mmjax.data.shard_record.
+  """An ArrayRecord file with records in the encoding of mmjax.data.shards.record.
 
   Args:
     path: the file.

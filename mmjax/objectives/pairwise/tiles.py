@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool
 
-from mmjax.objectives.reductions import KINDS
-from mmjax.objectives.similarity import accumulator
+from mmjax.objectives.pairwise.reductions import KINDS
+from mmjax.objectives.pairwise.similarity import accumulator
 
 PyTree = Any
 Tile = tuple[int, int]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mmjax.data.errors import DataError
 from mmjax.data.records import PRIMARY, Record
-from mmjax.data.shard_record import encode_record
+from mmjax.data.shards.record import encode_record
 
 Format = Literal["webdataset", "arrayrecord"]
 _SUFFIXES: dict[str, str] = {"webdataset": ".tar", "arrayrecord": ".array_record"}

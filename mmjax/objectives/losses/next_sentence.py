@@ -3,7 +3,7 @@
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.objectives.per_example import ExampleLosses, class_loss
+from mmjax.objectives.losses.per_example import ExampleLosses, class_loss
 
 
 def next_sentence_loss(logits: Float[Array, "batch 2"], follows: Int[Array, "batch"]) -> ExampleLosses:

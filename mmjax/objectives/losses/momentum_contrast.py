@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mmjax.objectives.momentum import Queue
-from mmjax.objectives.pairwise import batch_mean
+from mmjax.objectives.losses.momentum import Queue
+from mmjax.objectives.pairwise.engine import batch_mean
 from mmjax.parallel.ring import AxisName
 
 

@@ -1,0 +1,1 @@
+"""Shards: tar and ArrayRecord files of records, read at random and written."""

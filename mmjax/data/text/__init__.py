@@ -1,0 +1,1 @@
+"""Texts: the tokenizer, and corpora of documents."""

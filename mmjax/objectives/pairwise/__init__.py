@@ -1,0 +1,1 @@
+"""Pairwise engine: exact losses over all pairs of a batch that many devices hold."""
