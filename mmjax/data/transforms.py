@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.images import geometry
 from mmjax.data.images.color import WHITE, Color, ColorJitter, ColorMatrix, Normalize, RandomBackground, RandomGreyscale
@@ -16,8 +15,9 @@ from mmjax.data.images.config import AugmentationConfig
 from mmjax.data.images.decoding import Picture, decode, trimmed
 from mmjax.data.records import PRIMARY
 
-if TYPE_CHECKING:  # it imports OpenCV, which data without JPEGs does not need
-  from mmjax.data.images.photo import Photo
+if TYPE_CHECKING:
+  from mmjax.data.config import DataConfig  # it has columns, whose makers use these transforms
+  from mmjax.data.images.photo import Photo  # it imports OpenCV, which data without JPEGs does not need
 
 
 class ExampleRng:
@@ -213,7 +213,7 @@ def binary(mask: Image.Image) -> Float[np.ndarray, "h w"]:
   return (np.asarray(mask) > 127).astype(np.float32)
 
 
-def train_transform(config: DataConfig, image_size: int) -> TrainImage:
+def train_transform(config: "DataConfig", image_size: int) -> TrainImage:
   """Make the random transform of a configuration. Augmentations whose setting is 0 are left out."""
   settings = config.augmentation
   shapes: list[geometry.Geometry] = []
@@ -232,12 +232,12 @@ def train_transform(config: DataConfig, image_size: int) -> TrainImage:
   )
 
 
-def eval_transform(config: DataConfig, image_size: int) -> EvalImage:
+def eval_transform(config: "DataConfig", image_size: int) -> EvalImage:
   """Make the fixed transform of a configuration."""
   return EvalImage(image_size, Normalize(config.mean, config.std), config.max_pixels, config.trim)
 
 
-def caption_transform(config: DataConfig) -> SampleCaption:
+def caption_transform(config: "DataConfig") -> SampleCaption:
   """Make the caption sampling of a configuration. `languages_weight` is divided equally among the languages.
 
   Raises: DataError: a weight is negative.

@@ -13,7 +13,6 @@ from mmjax.data import (
   DataError,
   Texts,
   TokenizerConfig,
-  corpora,
   eval_transform,
   evaluation_batches,
   make_loader,
@@ -21,6 +20,7 @@ from mmjax.data import (
   make_tokenizer,
 )
 from mmjax.data.batching import row_shapes
+from mmjax.data.text import corpora
 from mmjax.data.text.stories import PEOPLE, TOPICS
 from tests.skips import DEBIAN
 
