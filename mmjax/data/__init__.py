@@ -1,4 +1,4 @@
-"""Pictures and captions: sources, transforms, tokenizers, and the loader."""
+"""Images and captions: sources, transforms, tokenizers, and the loader."""
 
 from typing import TYPE_CHECKING
 
@@ -6,8 +6,8 @@ from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
   from mmjax.data.columns.base import Column
+  from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
-  from mmjax.data.columns.picture import Picture
   from mmjax.data.columns.text import Answer, Caption, Question, SentencePair
   from mmjax.data.config import DataConfig
   from mmjax.data.digits_words import DigitsWords
@@ -44,7 +44,7 @@ else:
     {
       "columns.base": ["Column"],
       "columns.label": ["Label"],
-      "columns.picture": ["Picture"],
+      "columns.image": ["Image"],
       "columns.text": ["Answer", "Caption", "Question", "SentencePair"],
       "config": ["DataConfig"],
       "images.config": ["AugmentationConfig"],
@@ -93,9 +93,9 @@ __all__ = [
   "Feed",
   "Flickr30k",
   "Folder",
+  "Image",
   "Label",
   "Loader",
-  "Picture",
   "Question",
   "Reading",
   "Record",

@@ -35,7 +35,7 @@ class Complaints:
     log.warning("Skipped an entry: %s", message)
 
 
-class Pictures:
+class Images:
   """A folder of images, listed once."""
 
   def __init__(self, folder: Path):
@@ -135,17 +135,17 @@ def hashed_split(name: str) -> str:
 _KINDS = {str: "a text", int: "a whole number", list: "a list"}
 
 
-class CaptionedPictures:
+class CaptionedImages:
   """Base class of sources with random access to captioned images in a folder. Subclasses set the three attributes."""
 
-  _pictures: Pictures
+  _pictures: Images
   _captions: dict[str, list[str]]
   _names: list[str]
 
   def __len__(self) -> int:
     return len(self._names)
 
-  def without_picture(self, index: int) -> Record:
+  def without_image(self, index: int) -> Record:
     """Make a record without its image."""
     name = self._names[index]
     texts = self._captions[name]
@@ -153,6 +153,6 @@ class CaptionedPictures:
     return Record(captions={PRIMARY: texts}, id=str(self._pictures.folder / name), concept=concept)
 
   def __getitem__(self, index: int) -> Record:
-    record = self.without_picture(index)
+    record = self.without_image(index)
     record["image"] = self._pictures.read(self._names[index])
     return record

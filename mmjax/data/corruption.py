@@ -1,4 +1,4 @@
-"""Pictures with the captions of others: noise whose truth is known, for what is claimed about noisy captions."""
+"""Images with the captions of others: noise whose truth is known, for what is claimed about noisy captions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmjax.data.columns.base import Column
+from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
-from mmjax.data.columns.picture import Picture
 from mmjax.data.columns.text import Caption
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
@@ -36,5 +36,5 @@ def run_columns(config: DataConfig, records: Any = None) -> Mapping[str, Column]
         f"--data.views 2 needs images with captions; --data.source {option_name(type(config.source))} gives "
         f"{', '.join(columns)}. Leave --data.views at 1."
       )
-    columns |= {"image2": Picture(sibling=True), "text2": Caption()}
+    columns |= {"image2": Image(sibling=True), "text2": Caption()}
   return columns | ({"group": Label("group")} if config.source.has_group else {})

@@ -61,7 +61,7 @@ class Records(Protocol):
   * `features`: entries of a batch that the records fill, see mmjax.data.sources.base; default: image and text.
   * `siblings(index)`: indices of other records that show the same thing; default: none.
   * `parts`: a sequence of `Part`; default: all records as one range.
-  * `captions(index)`, `without_picture(index)`: the captions, or the record without its image, read without the image.
+  * `captions(index)`, `without_image(index)`: the captions, or the record without its image, read without the image.
   * `fingerprint`: a number that changes with the order of the records; a run is resumed with the same one only.
   """
 

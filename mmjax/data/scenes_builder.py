@@ -12,7 +12,7 @@ from mmjax.data import scenes
 
 @dataclasses.dataclass
 class ScenesBuilderConfig(tfds.core.BuilderConfig):
-  """Pictures of `size` pixels, `examples` to train on and a sixth as many held out, asked `questions` in turn."""
+  """Images of `size` pixels, `examples` to train on and a sixth as many held out, asked `questions` in turn."""
 
   size: int = 32
   examples: int = 12_000

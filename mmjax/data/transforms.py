@@ -12,7 +12,7 @@ from mmjax.data.errors import DataError
 from mmjax.data.images import geometry
 from mmjax.data.images.color import WHITE, Color, ColorJitter, ColorMatrix, Normalize, RandomBackground, RandomGreyscale
 from mmjax.data.images.config import AugmentationConfig
-from mmjax.data.images.decoding import Picture, decode, trimmed
+from mmjax.data.images.decoding import ImageLike, decode, trimmed
 from mmjax.data.records import PRIMARY
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class EvalImage:
   max_pixels: int
   trim: bool = False
 
-  def __call__(self, picture: Picture, *, record: str = "the image") -> Float[np.ndarray, "h w 3"]:
+  def __call__(self, picture: ImageLike, *, record: str = "the image") -> Float[np.ndarray, "h w 3"]:
     """Transform encoded bytes, a path, a Pillow image or uint8 [h, w, 3] to normalised float32 [size, size, 3].
 
     Raises:

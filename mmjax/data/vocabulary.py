@@ -68,10 +68,10 @@ def make_tokenizer(config: DataConfig, source: Records | None = None) -> Tokeniz
 def _records(source: Records, config: DataConfig, most: int) -> Iterator[Mapping[str, Any]]:
   """Iterate over the texts of the first `most` records. Bad records are left out if on_bad_record is "skip".
 
-  Images are not read if the source has a method `captions` or `without_picture`.
+  Images are not read if the source has a method `captions` or `without_image`.
   """
   captions = getattr(source, "captions", None)
-  read = getattr(source, "without_picture", None) or (
+  read = getattr(source, "without_image", None) or (
     source.__getitem__ if captions is None else lambda index: {"captions": captions(index)}
   )
   for index in range(min(len(source), most)):

@@ -18,7 +18,7 @@ from mmjax.data.sources.base import IMAGE_TEXT, Reading
 from mmjax.data.sources.emoji import is_flag
 from mmjax.data.splits import is_held_out
 from mmjax.evaluate.examples import Examples
-from mmjax.evaluate.pictures import Pictures, raw_pixel_floor
+from mmjax.evaluate.images import Images, raw_pixel_floor
 from mmjax.evaluate.results import Metrics
 from mmjax.evaluate.retrieval import Embedded
 
@@ -78,7 +78,7 @@ class Emoji(EmojiRecords):
     data = run.experiment.data
     super().__init__(data)
     self.images = {
-      vendor: Embedded(run.encode_image(Pictures(records, data)), self.concepts)
+      vendor: Embedded(run.encode_image(Images(records, data)), self.concepts)
       for vendor, records in self.records.items()
     }
     self.captions = [record["captions"]["name"][0] for record in self.first]
@@ -128,7 +128,7 @@ def _floor(
   directory: str, limit: int | None, groups: tuple[str, ...], trim: bool, query: str, target: str
 ) -> tuple[Metrics, str]:
   records = base_records(directory, limit, groups)
-  pictures = {vendor: list(Pictures(records[vendor], DataConfig(trim=trim))) for vendor in (query, target)}
+  pictures = {vendor: list(Images(records[vendor], DataConfig(trim=trim))) for vendor in (query, target)}
   ids = [record["concept"] for record in records[query]], [record["concept"] for record in records[target]]
   scores, how = raw_pixel_floor(pictures[query], pictures[target], ids)
   return scores, f"{how}{', margins trimmed' if trim else ''}"

@@ -79,7 +79,7 @@ def text_tokenizer(run: Run) -> Tokenizer:
   return run.tokenizer
 
 
-def encode_pictures(run: Run, pictures: Any) -> tuple[Encoded, np.ndarray | None]:
+def encode_images(run: Run, pictures: Any) -> tuple[Encoded, np.ndarray | None]:
   """(tokens of pictures, their unit-norm embeddings where the model has a common space), on the host."""
   take = lambda places: {"image": run.shown(pictures, places)}
   return gathered(over_rows(run, _image if hasattr(run.model, "project") else _image_alone, len(pictures), take))

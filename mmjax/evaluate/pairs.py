@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from mmjax.data.records import PRIMARY
 from mmjax.evaluate.examples import Examples
-from mmjax.evaluate.forward import encode_pictures, encode_strings, gathered, over_rows
+from mmjax.evaluate.forward import encode_images, encode_strings, gathered, over_rows
 from mmjax.evaluate.retrieval import Embedded
 from mmjax.objectives.terms.base import joint
 from mmjax.types import Encoded
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Pairs:
-  """Pictures and captions, each encoded once, and what the match head says of any pair of them.
+  """Images and captions, each encoded once, and what the match head says of any pair of them.
 
   Attributes:
     captions, concepts: every caption once for each concept it is said of.
@@ -32,7 +32,7 @@ class Pairs:
   """
 
   def __init__(self, run: Run, examples: Examples):
-    from mmjax.evaluate.pictures import Pictures
+    from mmjax.evaluate.images import Images
 
     self.run, self.examples = run, examples
     captions = dict.fromkeys(
@@ -43,7 +43,7 @@ class Pairs:
     self.own = np.array([int(record["concept"]) for record in examples.records])
     self.place = {pair: number for number, pair in enumerate(captions)}
     self.first = np.array([self.place[r["captions"][PRIMARY][0], int(r["concept"])] for r in examples.records])
-    self._image, images = encode_pictures(run, Pictures(examples.records, run.experiment.data))
+    self._image, images = encode_images(run, Images(examples.records, run.experiment.data))
     self._text, texts = encode_strings(run, self.captions)
     self.embedded: tuple[Embedded, Embedded] | None = None
     if images is not None and texts is not None:

@@ -28,7 +28,7 @@ class Embedded:
 
 
 def image_text_retrieval(images: Embedded, texts: Embedded) -> tuple[Metrics, Metrics]:
-  """Text to picture (`image_retrieval_*`) and picture to text (`text_retrieval_*`): (metrics, chance).
+  """Text to image (`image_retrieval_*`) and picture to text (`text_retrieval_*`): (metrics, chance).
 
   A picture may have several texts and a text several pictures; any of them counts.
   """
@@ -38,7 +38,7 @@ def image_text_retrieval(images: Embedded, texts: Embedded) -> tuple[Metrics, Me
 
 
 def image_retrieval(queries: Embedded, gallery: Embedded) -> tuple[Metrics, Metrics]:
-  """Picture to picture (`image_retrieval_*`): (metrics, chance)."""
+  """Image to image (`image_retrieval_*`): (metrics, chance)."""
   return one_way(queries, gallery, "image_retrieval")
 
 

@@ -16,8 +16,8 @@ from mmjax.data import make_source
 from mmjax.data.recaption import write_captions
 from mmjax.data.records import PRIMARY
 from mmjax.evaluate.examples import Examples
+from mmjax.evaluate.images import Images
 from mmjax.evaluate.pairs import Pairs
-from mmjax.evaluate.pictures import Pictures
 from mmjax.evaluators.captions import caption_writer
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _filtered(
   run: Run, records: Sequence[Any], threshold: float
 ) -> Iterator[tuple[Mapping[str, Sequence[str]], Counter[str]]]:
   """For every record (the captions to keep, by kind; how many there were and are, by Filtered's names)."""
-  new = caption_writer(run).write(run, Pictures(records, run.experiment.data))
+  new = caption_writer(run).write(run, Images(records, run.experiment.data))
   candidates = [_candidates(record["captions"], text) for record, text in zip(records, new, strict=True)]
   logits = _match(run, records, candidates)
   for record, proposed, scores in zip(records, candidates, logits, strict=True):

@@ -54,10 +54,10 @@ class WrittenCaptions(Evaluator):
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     from mmjax.data.records import PRIMARY
-    from mmjax.evaluate.pictures import Pictures
+    from mmjax.evaluate.images import Images
 
     examples = shown_examples(run, shared)
-    captions = self.write(run, Pictures(examples.records, run.experiment.data))
+    captions = self.write(run, Images(examples.records, run.experiment.data))
     references = [list(record["captions"][PRIMARY]) for record in examples.records]
     other = other_texts(np.array([record["concept"] for record in examples.records]))
     swapped = [captions[place] for place in np.where(other < 0, np.arange(len(other)), other).tolist()]

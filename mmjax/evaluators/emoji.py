@@ -103,7 +103,7 @@ def embedded(run: Run, shared: Shared) -> Emoji:
 
 
 def vendor_hold_out(run: Run, emoji: Emoji) -> Iterator[Result]:
-  """Pictures by an artist that was not trained on: to the artists that were, and from and to text."""
+  """Images by an artist that was not trained on: to the artists that were, and from and to text."""
   from mmjax.evaluate.emoji import ARTISTS, vendor_floor
 
   for vendor in emoji.tested:
@@ -129,7 +129,7 @@ def vendor_hold_out(run: Run, emoji: Emoji) -> Iterator[Result]:
 
 
 def concept_hold_out(run: Run, emoji: Emoji) -> Iterator[Result]:
-  """Pictures and names of concepts that no artist showed in training, one artist at a time."""
+  """Images and names of concepts that no artist showed in training, one artist at a time."""
   from mmjax.evaluate.emoji import ARTISTS
 
   texts = emoji.texts[emoji.held_out]

@@ -50,9 +50,9 @@ class HiddenWords(Evaluator):
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples, ways, results = shown_examples(run, shared), self._ways(run.experiment), []
     if "" in ways:
-      other = shuffled_pictures(examples)
-      results.append(self._guessed(run, examples, "", "with the picture", with_picture))
-      results.append(self._guessed(run, other, "_shuffled", "with another picture", with_picture))
+      other = shuffled_images(examples)
+      results.append(self._guessed(run, examples, "", "with the picture", with_image))
+      results.append(self._guessed(run, other, "_shuffled", "with another picture", with_image))
     if "_text" in ways:
       results.append(self._guessed(run, examples, "_text", "from the text alone", from_text))
     return results
@@ -65,7 +65,7 @@ class HiddenWords(Evaluator):
     return [""] * bool(fused) + ["_text"] * bool(alone)
 
   def _guessed(self, run: Run, examples: Examples, suffix: str, how: str, ask: Any) -> Result:
-    names = ("image",) if ask is with_picture else tuple({"segment"} & set(examples.features))
+    names = ("image",) if ask is with_image else tuple({"segment"} & set(examples.features))
     right, truth = [], []
     asked, kept = (*names, "hidden", "places"), ("text", "places", "counted")
     for batch, guess in over_batches(run, ask, self._hidden(run, examples), asked, kept):
@@ -135,7 +135,7 @@ def hide(
   return hidden, places, counted
 
 
-def with_picture(model: Any, batch: Any) -> Int[Array, "batch most"]:
+def with_image(model: Any, batch: Any) -> Int[Array, "batch most"]:
   """The likeliest word at each place, given picture and text."""
   image, text = model.encode({"image": batch["image"]})["image"], model.encode_words(batch["hidden"])
   return _likeliest(model, model.fuse(image, text)["text"].tokens, batch)
@@ -151,7 +151,7 @@ def _likeliest(model: Any, tokens: Array, batch: Any, **which: bool) -> Int[Arra
   return jnp.argmax(model.word_logits(take_positions(tokens, batch["places"]), **which), axis=-1)
 
 
-def shuffled_pictures(examples: Examples) -> Examples:
+def shuffled_images(examples: Examples) -> Examples:
   """The control: every record with the picture of another."""
   other = other_texts(np.array([record["concept"] for record in examples.records]))
   records = [

@@ -71,10 +71,10 @@ class Captioned:
   """
 
   def __init__(self, run: Run, examples: Examples):
-    from mmjax.evaluate.pictures import Pictures
+    from mmjax.evaluate.images import Images
 
     records = examples.records
-    pictures = Pictures(records, run.experiment.data)
+    pictures = Images(records, run.experiment.data)
     rows = run.encode_image(pictures)
     bad = anywhere(np.isin(np.arange(len(records)), list(pictures.bad)))  # a process knows of those that it decoded
     good = np.flatnonzero(~bad)

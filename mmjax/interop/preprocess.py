@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageOps
 
-from mmjax.data.images.decoding import Picture, decode
+from mmjax.data.images.decoding import ImageLike, decode
 from mmjax.interop.fields import Fields
 
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic"]
@@ -46,7 +46,7 @@ class Preprocess:
   fill: int = 0
   odd: Literal["even", "down"] = "even"
 
-  def __call__(self, picture: Picture) -> Float[np.ndarray, "height width 3"]:
+  def __call__(self, picture: ImageLike) -> Float[np.ndarray, "height width 3"]:
     """Preprocess a path, encoded bytes, a Pillow image or a uint8 array.
 
     Transparency is dropped, as in the other libraries.

@@ -1,4 +1,4 @@
-"""Pictures on the page: retrieval grids, a similarity matrix, neighbours across artists."""
+"""Images on the page: retrieval grids, a similarity matrix, neighbours across artists."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from mmjax.evaluate.images import Images
 from mmjax.evaluate.metrics import retrieval_ranks
-from mmjax.evaluate.pictures import Pictures
 from mmjax.evaluate.retrieval import Embedded
 from mmjax.report.figures import color_scale, heat_map
 from mmjax.report.page import Section, missing
@@ -26,7 +26,7 @@ QUERIES, SHOWN, BATCH, NEIGHBOURS = 12, 10, 16, 5
 
 @dataclass(frozen=True)
 class Shelf:
-  """Pictures that can be retrieved and shown."""
+  """Images that can be retrieved and shown."""
 
   name: str
   records: Sequence[Any]
@@ -36,7 +36,7 @@ class Shelf:
   def thumbnail(self, index: int) -> str:
     """A data URI, at most 72 pixels wide."""
     record = self.records[index]
-    picture = Pictures([record], self.run.experiment.data)[0]
+    picture = Images([record], self.run.experiment.data)[0]
     picture = picture if picture.mode == "RGBA" else picture.convert("RGB")
     picture.thumbnail((72, 72), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -76,7 +76,7 @@ def retrieval_sections(show: Exhibition) -> list[Section]:
       "text-to-picture",
       f"The nearest pictures by {shelf} for every text, out of {len(show.shelf.records):,}. Texts are spread evenly "
       f"over {texts}.",
-      text_to_picture(show),
+      text_to_image(show),
     ),
     _section(
       "similarity",
@@ -103,7 +103,7 @@ def evenly(places: np.ndarray, count: int) -> list[int]:
   return [int(place) for place in places[np.unique(chosen)]]
 
 
-def text_to_picture(show: Exhibition) -> str:
+def text_to_image(show: Exhibition) -> str:
   """Queries and the nearest pictures, right and wrong marked."""
   seen, unseen = np.flatnonzero(~show.held_out), np.flatnonzero(show.held_out)
   queries = evenly(seen, QUERIES - min(len(unseen), QUERIES // 2)) + evenly(unseen, QUERIES // 2)

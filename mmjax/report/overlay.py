@@ -1,4 +1,4 @@
-"""Pictures with something drawn over them, as data URIs."""
+"""Images with something drawn over them, as data URIs."""
 
 import base64
 import io

@@ -13,7 +13,7 @@ from mmjax.evaluate.answers import vqa_score
 from mmjax.evaluate.attention_maps import AttentionMaps, Score, attention_maps
 from mmjax.evaluate.examples import Examples, batches, spread
 from mmjax.evaluate.forward import over_batches, text_tokenizer
-from mmjax.evaluate.pictures import Pictures
+from mmjax.evaluate.images import Images
 from mmjax.evaluate.questions import WriteAnswers, answer_logits, relevance_logits, until_end
 from mmjax.evaluate.traits import terms
 from mmjax.models.protocols import Answers, Grounds
@@ -43,10 +43,10 @@ def questions(run: Run, examples: Examples) -> Section:
   return Section("questions", "Questions and answers", _SPREAD + "".join(lines))
 
 
-def captions(run: Run, examples: Examples, write: Callable[[Pictures], Sequence[str]]) -> Section:
+def captions(run: Run, examples: Examples, write: Callable[[Images], Sequence[str]]) -> Section:
   """Captions written for pictures spread evenly over the split, and one of people's for each."""
   some = chosen(examples, SHOWN)
-  said = write(Pictures(some.records, run.experiment.data))
+  said = write(Images(some.records, run.experiment.data))
   lines = []
   for record, pixels, caption in zip(some.records, _pixels(run, some), said, strict=True):
     known = record["captions"][PRIMARY][0]
@@ -153,7 +153,7 @@ def _pairs(run: Run, ask: Any, examples: Examples) -> tuple[list[np.ndarray], li
 
 def _pixels(run: Run, examples: Examples) -> list[np.ndarray]:
   data = run.experiment.data
-  pictures = Pictures(examples.records, data)
+  pictures = Images(examples.records, data)
   return [seen_pixels(run.preprocess(pictures[n]), data.mean, data.std) for n in range(len(examples))]
 
 

@@ -1,4 +1,4 @@
-"""Pictures are looked at before they are decoded, and what is wrong with them is said."""
+"""Images are looked at before they are decoded, and what is wrong with them is said."""
 
 import io
 import struct

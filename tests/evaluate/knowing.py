@@ -65,7 +65,7 @@ class Knowing(nn.Module):
     return Encoded(jnp.zeros((*ids.shape, 1)), ids > 0, jnp.zeros((len(ids), 1)))
 
   def project(self, encoded):
-    """Pictures and texts of one concept lie together; whole neighbourhoods of concepts nearly so."""
+    """Images and texts of one concept lie together; whole neighbourhoods of concepts nearly so."""
     place = self.get_variable("params", "place")
     return {name: e.pooled @ place for name, e in encoded.items()}
 

@@ -12,7 +12,7 @@ from PIL import Image
 from mmjax.data import DataConfig, DataError, Emoji, Folder
 from mmjax.evaluate import evaluate, flatten, write_results
 from mmjax.evaluate.evaluator import best_metric
-from mmjax.evaluate.pictures import raw_pixel_floor
+from mmjax.evaluate.images import raw_pixel_floor
 from mmjax.evaluators import EmojiSuite, EvaluationConfig, MatchedPairs, WrittenCaptions
 from mmjax.report import print_table
 from tests.golden import values

@@ -52,7 +52,7 @@ def test_below_the_fusion_no_modality_knows_of_the_other():
 
 
 def test_hidden_patches_leak_nothing():
-  """Pictures that differ only where both are hidden give the same patch logits, alone and together."""
+  """Images that differ only where both are hidden give the same patch logits, alone and together."""
   model, values = Flava(CONFIG), {"params": joint.params(CONFIG)}
   hidden = jnp.zeros((4, 4), bool).at[:, 1].set(True)
 

@@ -92,7 +92,7 @@ class Maker:
 
 
 class Column(Kind):
-  """Configuration of a column. `data.columns` maps names to columns: `{"image": Picture(), "text": Caption()}`.
+  """Configuration of a column. `data.columns` maps names to columns: `{"image": Image(), "text": Caption()}`.
 
   A script can define its own: a frozen dataclass with the methods `arrays` and `row`. It overrides the other methods if
   one array, made row by row from one record each, is not enough.

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from mmjax.data.errors import DataError
 
-Picture = bytes | str | os.PathLike | Image.Image | np.ndarray
+ImageLike = bytes | str | os.PathLike | Image.Image | np.ndarray
 
 MAX_PIXELS = 50_000_000
 JPEG = b"\xff\xd8"
@@ -18,7 +18,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "MPO")
 """Allowed formats. Pillow passes some other formats (EPS) to programs that execute their content."""
 
 
-def decode(picture: Picture, *, record: str = "the image", max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(picture: ImageLike, *, record: str = "the image", max_pixels: int = MAX_PIXELS) -> Image.Image:
   """Decode an image.
 
   Args:
@@ -34,7 +34,7 @@ def decode(picture: Picture, *, record: str = "the image", max_pixels: int = MAX
     return _with_known_mode(picture)
   if isinstance(picture, np.ndarray):
     return _from_array(picture, record)
-  image = open_picture(picture, record=record, max_pixels=max_pixels)
+  image = open_image(picture, record=record, max_pixels=max_pixels)
   try:
     image.load()
     return _with_known_mode(ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO", "TIFF") else image)
@@ -42,7 +42,7 @@ def decode(picture: Picture, *, record: str = "the image", max_pixels: int = MAX
     raise DataError(f"{record}: the image is corrupt or truncated ({error!r}). Replace or remove it.") from error
 
 
-def open_picture(picture: bytes | str | os.PathLike, *, record: str, max_pixels: int) -> Image.Image:
+def open_image(picture: bytes | str | os.PathLike, *, record: str, max_pixels: int) -> Image.Image:
   """Open an image and read its header, without decoding the pixels.
 
   Args:
@@ -70,7 +70,7 @@ def open_picture(picture: bytes | str | os.PathLike, *, record: str, max_pixels:
   return image
 
 
-def decode_mask(picture: Picture, size: tuple[int, int], *, record: str) -> Image.Image:
+def decode_mask(picture: ImageLike, size: tuple[int, int], *, record: str) -> Image.Image:
   """Decode a relevance mask to mode "L".
 
   Args:

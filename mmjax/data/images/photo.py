@@ -14,7 +14,7 @@ import simplejpeg
 from jaxtyping import Float, UInt8
 
 from mmjax.data.errors import DataError
-from mmjax.data.images.decoding import JPEG, decode, open_picture
+from mmjax.data.images.decoding import JPEG, decode, open_image
 from mmjax.data.images.geometry import Matrix
 
 SHRINKS = (8, 4, 2, 1)  # the fast factors of libjpeg-turbo
@@ -61,7 +61,7 @@ def open_photo(data: bytes, *, record: str, max_pixels: int) -> Photo | None:
   """
   if not data.startswith(JPEG):
     return None
-  image = open_picture(data, record=record, max_pixels=max_pixels)
+  image = open_image(data, record=record, max_pixels=max_pixels)
   try:
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1

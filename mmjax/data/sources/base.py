@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from mmjax.data.columns.base import Column
-from mmjax.data.columns.picture import Picture
+from mmjax.data.columns.image import Image
 from mmjax.data.columns.text import Answer, Caption, Question, SentencePair
 from mmjax.data.records import Records
 from mmjax.kinds import Kind, option_name
@@ -48,8 +48,8 @@ def columns_of_features(features: tuple[str, ...]) -> dict[str, Column]:
   if features == PAIR:
     return {"text": SentencePair()}
   if "answer" in features:
-    return {"image": Picture(relevance="relevance" in features), "text": Question(), "answer": Answer()}
-  return {"image": Picture(), "text": Caption()}
+    return {"image": Image(relevance="relevance" in features), "text": Question(), "answer": Answer()}
+  return {"image": Image(), "text": Caption()}
 
 
 class Source(Kind):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmjax.data.annotations import CaptionedPictures, Complaints, Pictures, data_folder, fault, first_of, read_json
+from mmjax.data.annotations import CaptionedImages, Complaints, Images, data_folder, fault, first_of, read_json
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.sources.base import Reading, Source
 
@@ -29,7 +29,7 @@ class Coco(Source):
     return CocoRecords(self, split, reading)
 
 
-class CocoRecords(CaptionedPictures):
+class CocoRecords(CaptionedImages):
   """The captioned pictures of "train" or "validation", in the file's order: of 2017, or else of 2014.
 
   The annotation file is read once (train2017: 92 MB; 0.3 GB at the peak, 0.2 GB kept); pictures when asked for.
@@ -47,7 +47,7 @@ class CocoRecords(CaptionedPictures):
     part, folder = _PARTS[split], data_folder("coco", config.path, LAYOUT)
     file = first_of(folder, [f"annotations/captions_{part}{year}.json" for year in YEARS], LAYOUT)
     year = file.stem[-4:]
-    self._pictures = Pictures(first_of(folder, [f"{part}{year}", f"images/{part}{year}"], LAYOUT))
+    self._pictures = Images(first_of(folder, [f"{part}{year}", f"images/{part}{year}"], LAYOUT))
     complaints = Complaints(reading)
     images, entries = read_json(file, ("images", "annotations"), _compact)
     names = _names(images, str(file), self._pictures, complaints)
@@ -74,7 +74,7 @@ def _compact(entry: dict) -> Any:
   return entry
 
 
-def _names(images: Sequence[Any], file: str, pictures: Pictures, complaints: Complaints) -> dict[int, str | None]:
+def _names(images: Sequence[Any], file: str, pictures: Images, complaints: Complaints) -> dict[int, str | None]:
   """File names by image id; None where the picture is not there."""
   names: dict[int, str | None] = {}
   for place, entry in enumerate(images):

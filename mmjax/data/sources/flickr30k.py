@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.annotations import (
-  CaptionedPictures,
+  CaptionedImages,
   Complaints,
-  Pictures,
+  Images,
   data_folder,
   fault,
   first_of,
@@ -39,7 +39,7 @@ class Flickr30k(Source):
     return Flickr30kRecords(self, split, reading)
 
 
-class Flickr30kRecords(CaptionedPictures):
+class Flickr30kRecords(CaptionedImages):
   """The captioned pictures of a split, in the file's order.
 
   Karpathy's file has the splits "train" (29,000), "validation" and "test" (1,000 each); without it a hash of the
@@ -57,7 +57,7 @@ class Flickr30kRecords(CaptionedPictures):
       raise unknown("flickr30k split", split, SPLITS)
     folder = data_folder("flickr30k", config.path, LAYOUT)
     file = first_of(folder, (KARPATHY, TOKEN), LAYOUT)
-    self._pictures = Pictures(first_of(folder, FOLDERS, LAYOUT))
+    self._pictures = Images(first_of(folder, FOLDERS, LAYOUT))
     complaints = Complaints(reading)
     entries = _karpathy(file, complaints) if file.name == KARPATHY else _token(file, complaints)
     self._captions: dict[str, list[str]] = {}

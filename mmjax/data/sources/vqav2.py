@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmjax.data.annotations import Complaints, Pictures, data_folder, fault, first_of, read_json
+from mmjax.data.annotations import Complaints, Images, data_folder, fault, first_of, read_json
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.records import Record
 from mmjax.data.sources.base import QUESTION, Reading, Source
@@ -71,7 +71,7 @@ class Vqav2Records:
     part, folder = _PARTS[split], data_folder("vqav2", config.path, LAYOUT)
     questions = first_of(folder, [f"v2_OpenEnded_mscoco_{part}_questions.json"], LAYOUT)
     annotations = first_of(folder, [f"v2_mscoco_{part}_annotations.json"], LAYOUT)
-    self._pictures = Pictures(first_of(folder, [part, f"images/{part}"], LAYOUT))
+    self._pictures = Images(first_of(folder, [part, f"images/{part}"], LAYOUT))
     self._name = f"COCO_{part}_{{:012d}}.jpg"
     complaints = Complaints(reading)
     answers = _read_answers(annotations, complaints)
@@ -94,7 +94,7 @@ class Vqav2Records:
   def __len__(self) -> int:
     return len(self._items)
 
-  def without_picture(self, index: int) -> Record:
+  def without_image(self, index: int) -> Record:
     """The record but for its picture."""
     question, answers = self._items[index]
     return Record(
@@ -107,7 +107,7 @@ class Vqav2Records:
     )
 
   def __getitem__(self, index: int) -> Record:
-    record = self.without_picture(index)
+    record = self.without_image(index)
     record["image"] = self._pictures.read(self._name.format(record["picture"]))
     return record
 

@@ -14,7 +14,7 @@ RELEVANCE = "relevance"
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture(Column):
+class Image(Column):
   """Image column: decodes the field `image` of a record to normalised float32 [height, width, 3]."""
 
   sibling: bool = False
@@ -30,10 +30,10 @@ class Picture(Column):
   def maker(self, name: str, making: Making) -> Maker:
     if making.data.trim and self.relevance:
       raise DataError("--data.trim crops the image, but not the field `relevance`. Use --data.no-trim.")
-    from mmjax.data.columns.picture_maker import PictureMaker
+    from mmjax.data.columns.image_maker import ImageMaker
     from mmjax.data.transforms import train_transform
 
-    return PictureMaker(self, name, making, train_transform(making.data, making.image_size))
+    return ImageMaker(self, name, making, train_transform(making.data, making.image_size))
 
   def evaluated(
     self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating

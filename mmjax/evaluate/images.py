@@ -17,7 +17,7 @@ from mmjax.evaluate.zero_shot import normalized
 FLOOR_SIZES = (16, 32)
 
 
-class Pictures(Sequence):
+class Images(Sequence):
   """Decoded pictures of records, for `Run.encode_image`; errors name the record.
 
   With data.on_bad_record "skip" an unreadable picture is replaced by a white one and listed in `bad`.

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
+import PIL.Image
 
 from mmjax.data.columns.base import Example, Maker, Making
-from mmjax.data.columns.picture import RELEVANCE, Picture
+from mmjax.data.columns.image import RELEVANCE, Image
 from mmjax.data.images.decoding import JPEG, decode, decode_mask, trimmed
 from mmjax.data.transforms import TrainImage, premultiplied
 
 
 @dataclasses.dataclass(frozen=True)
-class PictureMaker(Maker):
-  """Maker of the training rows of a Picture: decoded, augmented and normalised."""
+class ImageMaker(Maker):
+  """Maker of the training rows of an image column: decoded, augmented and normalised."""
 
-  column: Picture
+  column: Image
   name: str
   making: Making
   transform: TrainImage
@@ -67,8 +67,8 @@ class PictureMaker(Maker):
 
     return self.making.memory.image((number, f"photo/{shrink}"), make)
 
-  def _picture(self, index: int, record: Mapping[str, Any]) -> Image.Image:
-    def make() -> tuple[Image.Image, int]:
+  def _picture(self, index: int, record: Mapping[str, Any]) -> PIL.Image.Image:
+    def make() -> tuple[PIL.Image.Image, int]:
       data = self.making.data
       picture = decode(record["image"], record=record["id"], max_pixels=data.max_pixels)
       picture = premultiplied(trimmed(picture) if data.trim else picture)
@@ -76,8 +76,8 @@ class PictureMaker(Maker):
 
     return self.making.memory.image((record.get("picture", index), "image"), make)
 
-  def _mask(self, index: int, record: Mapping[str, Any], picture: Image.Image) -> Image.Image:
-    def make() -> tuple[Image.Image, int]:
+  def _mask(self, index: int, record: Mapping[str, Any], picture: PIL.Image.Image) -> PIL.Image.Image:
+    def make() -> tuple[PIL.Image.Image, int]:
       mask = decode_mask(record[RELEVANCE], picture.size, record=record["id"])
       return mask, mask.width * mask.height
 
