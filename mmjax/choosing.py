@@ -23,7 +23,7 @@ def chosen(config: Config, arguments: Sequence[str], kinds: Sequence[type[Kind]]
   Args:
     config: default configuration.
     arguments: options and values. `--objectives contrastive matching` replaces a tuple, `--objectives.0.loss hinge`
-      one value, `--data.columns image=picture text=caption` a mapping. A value that already has the chosen class is
+      one value, `--data.columns image=image text=caption` a mapping. A value that already has the chosen class is
       kept, with its settings.
     kinds: known classes.
   Returns: (configuration with the chosen classes, arguments that remain).
@@ -125,7 +125,7 @@ def _made(old: Any, base: type[Kind], names: Sequence[str], kinds: Sequence[type
   if isinstance(old, Mapping):
     pairs = [name.partition("=") for name in names]
     if not all(equals for _, equals, _ in pairs):
-      raise ConfigError(f"{option} takes NAME=KIND pairs, such as image=picture; got {' '.join(names)}")
+      raise ConfigError(f"{option} takes NAME=KIND pairs, such as text=caption; got {' '.join(names)}")
     return {name: _one(old.get(name), base, kind, kinds, option) for name, _, kind in pairs}
   if len(names) != 1:
     known = ", ".join(option_name(kind) for kind in of_base(base, kinds))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mmjax.catalogue import KINDS
 from mmjax.configs import converter, to_json
 from mmjax.data.config import DataConfig
-from mmjax.errors import ConfigError
+from mmjax.errors import ConfigError, did_you_mean
 from mmjax.evaluators.config import EvaluationConfig
 from mmjax.kinds import Kind, check
 from mmjax.models.config import ModelConfig
@@ -56,12 +56,56 @@ class Experiment:
       raise ValueError(
         "an objective uses the moving average of the model as its teacher: set --optimizer.ema-decay (ALBEF: 0.995)"
       )
-    names = [objective.name for objective in self.objectives]
+    names = [objective.key for objective in self.objectives]
     if len(set(names)) < len(names):
       raise ValueError(f"objectives must differ in their loss or in the arrays that they compare; got {names}")
+    self._check_streams()
     for term in self.objectives:
       if term.needs_bias and getattr(self.model, "init_logit_bias", None) is None:
         raise ValueError(f"the objective {term.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
+
+  def _check_streams(self) -> None:
+    """Raise ValueError if terms and streams do not fit together, or a stream has no whole number of rows."""
+    named, read = {"", *self.data.streams}, {term.stream for term in self.objectives}
+    for term in self.objectives:
+      if term.stream not in named:
+        known = ", ".join(self.data.streams) or "none"
+        raise ValueError(
+          f"the objective {term.name} reads the stream {term.stream!r}, which data.streams does not have; it has "
+          f"{known}.{did_you_mean(term.stream, list(self.data.streams))}"
+        )
+    for name in sorted(named - read):
+      what = f"stream {name!r}" if name else "rows of data.source"
+      raise ValueError(f"no objective reads the {what}: add one with stream={name!r}, or remove the stream")
+    for name, rows in self._rows().items():
+      if rows < 1 or rows != int(rows):
+        shares = ", ".join(f"{stream} {each.share}" for stream, each in self.data.streams.items())
+        raise ValueError(
+          f"run.batch_size={self.run.batch_size} gives {rows:g} rows to {name or 'data.source'} with the shares "
+          f"{shares}: choose shares and a batch size that give each stream a whole number of rows"
+        )
+
+  def _rows(self) -> dict[str, float]:
+    """Rows of each stream in a batch, the main one first. Rounded only so far as floats are inexact."""
+    rows = {name: round(each.share * self.run.batch_size, 6) for name, each in self.data.streams.items()}
+    return {"": self.run.batch_size - sum(rows.values()), **rows}
+
+  def by_stream(self) -> "dict[str, Experiment]":
+    """One experiment per stream, as if the stream were the only data: its source, columns, terms and batch size.
+
+    The rows of data.source have the name "". A run without streams is the only entry.
+    """
+    if not self.data.streams:
+      return {"": self}
+    return {
+      name: dataclasses.replace(
+        self,
+        data=self.data.of_stream(name),
+        objectives=tuple(dataclasses.replace(o, stream="") for o in self.objectives if o.stream == name),
+        run=dataclasses.replace(self.run, batch_size=int(rows)),
+      )
+      for name, rows in self._rows().items()
+    }
 
   def saves_after(self, step: int) -> bool:
     """True if an uninterrupted run saves a checkpoint after this step. Steps with an evaluation are always saved."""

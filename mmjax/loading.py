@@ -38,6 +38,7 @@ def load_run(workdir: str | Path, *, step: int | None = None, kinds: Sequence[ty
   params, step = checkpoints.restore_params(shapes, shardings, step)
   checkpoints.close()
   folder = workdir / TOKENIZER
-  texts = any(column.tokenizes for column in run_columns(experiment.data).values())
+  columns = [column for each in experiment.by_stream().values() for column in run_columns(each.data).values()]
+  texts = any(column.tokenizes for column in columns)
   tokenizer = Tokenizer.load(folder) if texts or folder.exists() else None
   return Run(experiment, workdir, model, params, tokenizer, mesh, step, load_columns(workdir / COLUMNS))

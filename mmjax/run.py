@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, Int
 
 from mmjax.data.columns.base import Evaluating
+from mmjax.data.columns.fitting import of_stream
 from mmjax.data.features import run_columns
 from mmjax.data.lazy_rows import LazyRows
 from mmjax.data.text.tokenizer import Tokenizer
@@ -51,6 +52,13 @@ class Run:
   step: int
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+  def by_stream(self) -> "dict[str, Run]":
+    """One run per data stream, as if the stream were the only data. That of data.source has the name ""."""
+    return {
+      name: dataclasses.replace(self, experiment=each, fitted=of_stream(self.fitted, name))
+      for name, each in self.experiment.by_stream().items()
+    }
+
   def preprocess(self, image: Any) -> Float[np.ndarray, "height width 3"]:
     """Resize and normalise an image as in evaluation. It is a path, encoded bytes, a PIL image or a uint8 array."""
     return self._transform(image)
@@ -78,12 +86,14 @@ class Run:
       items: images, strings, or other items that the column accepts.
     Raises: UserError: the run does not have this column.
     """
-    columns = run_columns(self.experiment.data)
-    if column not in columns:
-      raise UserError(f"the run in {self.workdir} has no column {column!r}; it has {', '.join(columns)}")
-    kind = columns[column]
+    runs = [(each, name) for each in self.by_stream().values() for name in run_columns(each.experiment.data)]
+    run = next((each for each, name in runs if name == column), None)
+    if run is None:
+      known = ", ".join(name for _, name in runs)
+      raise UserError(f"the run in {self.workdir} has no column {column!r}; it has {known}")
+    kind = run_columns(run.experiment.data)[column]
     image = self._transform if image_size(self.experiment.model) else None
-    evaluating = Evaluating(image, self.tokenizer, lambda record: record["captions"]["name"][0], self.fitted)
+    evaluating = Evaluating(image, self.tokenizer, lambda record: record["captions"]["name"][0], run.fitted)
     records = [kind.record(item) for item in items]
     rows = kind.evaluated(column, records, np.arange(len(items)), evaluating)[column] if records else []
     return self._encode(_EncodeColumn(column), len(items), rows.__getitem__)

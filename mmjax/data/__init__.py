@@ -9,7 +9,7 @@ if TYPE_CHECKING:
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
   from mmjax.data.columns.text import Answer, Caption, Question, SentencePair
-  from mmjax.data.config import DataConfig
+  from mmjax.data.config import DataConfig, Stream
   from mmjax.data.digits_words import DigitsWords
   from mmjax.data.errors import DataError
   from mmjax.data.evaluation import evaluation_batches
@@ -46,7 +46,7 @@ else:
       "columns.label": ["Label"],
       "columns.image": ["Image"],
       "columns.text": ["Answer", "Caption", "Question", "SentencePair"],
-      "config": ["DataConfig"],
+      "config": ["DataConfig", "Stream"],
       "images.config": ["AugmentationConfig"],
       "text.config": ["TokenizerConfig"],
       "digits_words": ["DigitsWords"],
@@ -104,6 +104,7 @@ __all__ = [
   "SentencePair",
   "Shards",
   "Source",
+  "Stream",
   "Texts",
   "Tfds",
   "Tokenizer",

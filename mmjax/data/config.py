@@ -12,6 +12,22 @@ from mmjax.data.text.config import TokenizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
+class Stream:
+  """A further source of a run. Each batch has rows of every stream; a loss term names the stream that it reads."""
+
+  source: Source = Emoji()
+  """Source of the records, with its own settings."""
+  columns: Mapping[str, Column] = dataclasses.field(default_factory=dict, hash=False)
+  """Arrays of the stream's rows by name, and what each is made of; empty: those of the source."""
+  share: float = 0.5
+  """Share of run.batch_size that is rows of this stream."""
+
+  def __post_init__(self):
+    if not 0 < self.share < 1:
+      raise ValueError(f"the share of a stream is {self.share}: it must lie in (0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Source of the records, and how they are turned into batches."""
 
@@ -43,6 +59,9 @@ class DataConfig:
   """Colours are divided by it after the mean is gone."""
   columns: Mapping[str, Column] = dataclasses.field(default_factory=dict, hash=False)
   """Arrays of a batch by name, and what each is made of; empty: those of the source."""
+  streams: Mapping[str, Stream] = dataclasses.field(default_factory=dict, hash=False)
+  """Further sources of the run, by name (multi-task training). Terms with `stream` NAME read the rows of stream NAME,
+  other terms those of `source`. Streams share the tokenizer, the augmentation and the settings of the loader."""
   views: Literal[1, 2] = 1
   """2: rows also have `text2` and `image2`, another artist's picture of the same (or this one again)."""
   workers: int = 0
@@ -58,6 +77,14 @@ class DataConfig:
   file twice, and 56 MB."""
   on_bad_record: Literal["error", "skip"] = "error"
   """error: stop and name the record; skip: log it, and take the next good one in its place (likewise, shards)."""
+
+  def of_stream(self, name: str) -> "DataConfig":
+    """Settings of one stream, as if it were the only data of the run. "": the stream of `source`."""
+    if not name:
+      return dataclasses.replace(self, streams={})
+    stream, alone = self.streams[name], DataConfig()
+    own = {field: getattr(alone, field) for field in ("views", "corrupt_captions", "captions_from", "streams")}
+    return dataclasses.replace(self, source=stream.source, columns=stream.columns, **own)
 
   @property
   def reading(self) -> Reading:

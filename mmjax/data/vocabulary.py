@@ -27,33 +27,29 @@ _SAMPLE, _MANY = 1000, 0.1
 log = logging.getLogger(__name__)
 
 
-def make_tokenizer(config: DataConfig, source: Records | None = None) -> Tokenizer:
+def make_tokenizer(
+  config: DataConfig, source: Records | None = None, *, more: Sequence[tuple[DataConfig, Records]] = ()
+) -> Tokenizer:
   """Make the tokenizer of a configuration.
 
   Args:
     config: the configuration.
     source: the training records. None: they are opened.
+    more: configurations and records of further streams of the run. Their texts and answers count, too.
   Returns: the tokenizer.
   Raises:
     DataError: tokenizer.json cannot be read, a special token is missing, a record is bad, or the folder cannot be
       written.
   """
   given = config.tokenizer.path
-  columns = run_columns(config, source)
-  has_answers = any(isinstance(column, Answer) for column in columns.values())
-  written = [column for column in columns.values() if isinstance(column, TextColumn)]
-  if given is not None and not has_answers:
+  if given is not None and not any(_has_answers(each, records) for each, records in [(config, source), *more]):
     return Tokenizer(read_vocabulary(given), config.tokenizer)
   texts: dict[str, None] = {}  # used as a set that keeps the order
   shown: dict[str, None] = {}
   answers: Counter[str] = Counter()
   source = make_source(config, "train") if source is None else source
-  for record in _records(source, config, len(source) if has_answers else _MAX_RECORDS):
-    texts.update(dict.fromkeys(_texts(record)))
-    for column in written:
-      texts.update(dict.fromkeys(column.texts(record)))
-    shown.update(dict.fromkeys([record["question"]] if "question" in record else _texts(record)))
-    answers.update([same_answer(record["answer"])] if has_answers else [])
+  for each, records in [(config, source), *more]:
+    _collect(each, records, texts, shown, answers)
   classes = most_frequent(answers, config.num_answers)
   if given is not None:
     return Tokenizer(read_vocabulary(given), config.tokenizer, classes)
@@ -63,6 +59,24 @@ def make_tokenizer(config: DataConfig, source: Records | None = None) -> Tokeniz
   tokenizer = Tokenizer(engine, config.tokenizer, classes)
   _warn_of_cuts(tokenizer, list(shown))
   return tokenizer
+
+
+def _has_answers(config: DataConfig, source: Records | None) -> bool:
+  return any(isinstance(column, Answer) for column in run_columns(config, source).values())
+
+
+def _collect(
+  config: DataConfig, source: Records, texts: dict[str, None], shown: dict[str, None], answers: Counter[str]
+) -> None:
+  """Add the texts of the records, those that a batch shows, and the counts of the answers."""
+  written = [column for column in run_columns(config, source).values() if isinstance(column, TextColumn)]
+  has_answers = _has_answers(config, source)
+  for record in _records(source, config, len(source) if has_answers else _MAX_RECORDS):
+    texts.update(dict.fromkeys(_texts(record)))
+    for column in written:
+      texts.update(dict.fromkeys(column.texts(record)))
+    shown.update(dict.fromkeys([record["question"]] if "question" in record else _texts(record)))
+    answers.update([same_answer(record["answer"])] if has_answers else [])
 
 
 def _records(source: Records, config: DataConfig, most: int) -> Iterator[Mapping[str, Any]]:

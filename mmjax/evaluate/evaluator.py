@@ -68,9 +68,19 @@ def applying(experiment: Experiment) -> list[Evaluator]:
   return [each for each in experiment.evaluation.evaluators.values() if each.applies(experiment)]
 
 
+def in_stream(stream: str, name: str) -> str:
+  """Name of a data set or metric of a stream: STREAM_NAME, or NAME for the data.source of the run."""
+  return f"{stream}_{name}" if stream else name
+
+
 def measured(experiment: Experiment) -> list[str]:
   """The names of all metrics that a run of this experiment measures, the most important one first."""
-  names = [name for evaluator in applying(experiment) for name in evaluator.metrics(experiment)]
+  names = [
+    in_stream(stream, name)
+    for stream, each in experiment.by_stream().items()
+    for evaluator in applying(each)
+    for name in evaluator.metrics(each)
+  ]
   mean = [MEAN_RECALL] if any(name.endswith("recall@1") for name in names) else []
   return list(dict.fromkeys([*names, *mean]))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from mmjax.evaluate.evaluator import Shared, applying
+from mmjax.evaluate.evaluator import Shared, applying, in_stream
 from mmjax.evaluate.results import Result
 from mmjax.files import write_atomically
 
@@ -21,8 +21,20 @@ def evaluate(run: Run) -> list[Result]:
   Raises:
     mmjax.data.DataError: the data cannot be read; the message names the record.
   """
-  shared = Shared()
-  return [result for evaluator in applying(run.experiment) for result in evaluator.run(run, shared)]
+  results = []
+  for stream, each in run.by_stream().items():
+    shared = Shared()
+    found = [result for evaluator in applying(each.experiment) for result in evaluator.run(each, shared)]
+    results += [_of_stream(result, stream) for result in found]
+  return results
+
+
+def _of_stream(result: Result, stream: str) -> Result:
+  """The result with the name of its stream before its data set."""
+  if not stream:
+    return result
+  named = {"dataset": in_stream(stream, result["dataset"]), "title": f"{result['title']}, stream {stream}"}
+  return cast(Result, {**result, **named})
 
 
 def measure(run: Run) -> list[Result]:

@@ -85,13 +85,20 @@ def batch_shards(mesh: Mesh) -> int:
   return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int) -> None:
-  """Raises ConfigError unless the batch is divisible by the shards and by the microbatches in each shard."""
+def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int, *, what: str = "run.batch_size") -> None:
+  """Raises ConfigError unless the batch is divisible by the shards and by the microbatches in each shard.
+
+  Args:
+    batch_size: number of rows.
+    mesh: the mesh.
+    microbatches: number of microbatches per device.
+    what: name of the rows, for the error.
+  """
   shards = batch_shards(mesh)
   if batch_size % (shards * microbatches):
     below = batch_size - batch_size % (shards * microbatches)
     raise ConfigError(
-      f"run.batch_size={batch_size} cannot be divided over {shards} devices (data={mesh.shape['data']} x "
+      f"{what}={batch_size} cannot be divided over {shards} devices (data={mesh.shape['data']} x "
       f"fsdp={mesh.shape['fsdp']}) x {microbatches} microbatches; use a multiple of {shards * microbatches}, "
       f"such as {below + shards * microbatches}"
     )
@@ -107,10 +114,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Places this process's examples of a host batch on its devices, as part of the global batch."""
+def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+  """Places this process's examples of a host batch on its devices, as part of the global batch.
+
+  A batch of several streams is a mapping of batches, and so is the result.
+  """
   sharding = batch_sharding(mesh)
-  return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+  return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), dict(batch))
 
 
 def put_rows(rows: Any, sharding: NamedSharding) -> jax.Array:

@@ -78,11 +78,16 @@ def compile_step(
   return _after_compiling(facts, compiled.memory_analysis(), parse(text), cost, devices[0].platform)
 
 
-def batch_arguments(training: Training) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes of the global batch that the loader of this run yields."""
-  experiment = training.experiment
-  rows, sharding = experiment.run.batch_size, batch_sharding(training.mesh)
-  shapes = row_shapes(experiment.data, image_size(experiment.model))
+def batch_arguments(training: Training) -> dict[str, Any]:
+  """Shapes of the global batch that the loader of this run yields. With streams, one batch of shapes per stream."""
+  sharding = batch_sharding(training.mesh)
+  batches = {name: batch_shapes(each, sharding) for name, each in training.experiment.by_stream().items()}
+  return batches if training.experiment.data.streams else batches[""]
+
+
+def batch_shapes(experiment: Experiment, sharding: Any = None) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes of the global batch of a run without streams."""
+  rows, shapes = experiment.run.batch_size, row_shapes(experiment.data, image_size(experiment.model))
   return {
     name: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()
   }

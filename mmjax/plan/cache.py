@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cattrs.errors import BaseValidationError
 
 import mmjax
 from mmjax.experiment import Experiment, to_json
 from mmjax.files import write_atomically
+from mmjax.models.config import image_size
 from mmjax.plan import facts
 from mmjax.plan.compilers import COMPILER_PACKAGES, package_version
 from mmjax.plan.facts import Facts
@@ -81,9 +83,18 @@ def _step_fields(experiment: Experiment) -> dict[str, Any]:
   """Fields of the experiment that can change the compiled step."""
   fields = to_json(experiment)
   run = {name: fields["run"][name] for name in ("steps", "batch_size", "seed")}
-  data = {"views": experiment.data.views, "max_length": experiment.data.tokenizer.max_length}
+  data = {name: _rows(each) for name, each in experiment.by_stream().items()}
   kept = {name: fields[name] for name in ("model", "objectives", "optimizer", "parallel")}
   return kept | {"run": run, "data": data}
+
+
+def _rows(experiment: Experiment) -> dict[str, Any]:
+  """Number of rows of a batch, and the shape and dtype of the rows of each array."""
+  from mmjax.data.batching import row_shapes  # it imports tokenizers, which parsing the options does not need
+
+  shapes = row_shapes(experiment.data, image_size(experiment.model))
+  arrays = {name: [list(shape), np.dtype(dtype).name] for name, (shape, dtype) in shapes.items()}
+  return {"rows": experiment.run.batch_size, "arrays": arrays}
 
 
 def _sources() -> str:

@@ -89,7 +89,7 @@ def run(
   Raises: ConfigError: an option is wrong. TopologyError, PlanError: as for `mmjax.plan.plan`.
   """
   options, experiment = _parse(experiment, description, arguments, kinds)
-  script = None if core is None and not kinds else Path(sys.argv[0])
+  script = None if core is None and not kinds else _script()
   parallel, notes = fit_mesh(experiment.parallel, parse_topology(options.topology))
   experiment = dataclasses.replace(experiment, parallel=parallel)
   price = read_price(options.price, options.topology)
@@ -105,6 +105,16 @@ def run(
   if found is not None:
     found = dataclasses.replace(found, notes=(*notes, *found.notes))
   return _answer(experiment, options, found, search, compile_plan)
+
+
+def _script() -> Path:
+  """The script that runs. Raises ConfigError if there is none, such as in a notebook or `python -c`."""
+  if not hasattr(sys.modules["__main__"], "__file__"):
+    raise ConfigError(
+      "plan runs the script again in the planning process, for the classes and the optimiser that it defines, and this "
+      "is no script: write the experiment to a .py file that calls mmjax.cli.main, and run that"
+    )
+  return Path(sys.argv[0])
 
 
 def _parse(

@@ -19,12 +19,16 @@ from mmjax.train.step import example_keys
 
 
 def model_flops(experiment: Experiment) -> int:
-  """FLOPs of a step over all devices, without recomputation.
+  """FLOPs of a step over all devices, without recomputation. Those of all data streams are added.
 
   Two-tower models that train only contrastive objectives have a formula (mmjax.models.flops): one tower per view, and
   one product of embeddings per objective. For everything else, the loss is traced and its matrix products are counted
   (mmjax.models.counting).
   """
+  return sum(_of_stream(each) for each in experiment.by_stream().values())
+
+
+def _of_stream(experiment: Experiment) -> int:
   contrast = all(type(objective) is Contrastive for objective in experiment.objectives)
   if type(experiment.model) is TwoTowerConfig and contrast:
     return _two_tower_flops(experiment, experiment.model)

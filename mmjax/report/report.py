@@ -219,8 +219,19 @@ def _of_evaluators(run: Run | None) -> list[Section]:
   if run is None:
     reason = missing("There is no model to embed pictures with: the workdir holds no checkpoint yet.")
     return [Section(anchor, heading, reason) for anchor, heading in gallery.HEADINGS.items()]
-  shared = Shared()
-  return [section for evaluator in applying(run.experiment) for section in evaluator.sections(run, shared)]
+  sections = []
+  for stream, each in run.by_stream().items():
+    shared = Shared()
+    found = [section for evaluator in applying(each.experiment) for section in evaluator.sections(each, shared)]
+    sections += [_of_stream(section, stream) for section in found]
+  return sections
+
+
+def _of_stream(section: Section, stream: str) -> Section:
+  """The section with the name of its stream in its anchor and heading."""
+  if not stream:
+    return section
+  return section._replace(anchor=f"{stream}-{section.anchor}", heading=f"{section.heading}, stream {stream}")
 
 
 def _configuration(config: Mapping[str, Any]) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import optax
 
-from mmjax.data import DataError, Tokenizer, make_loader, make_source, make_tokenizer
-from mmjax.data.columns.fitting import fit_columns, load_columns, save_columns
+from mmjax.data import DataError, Loader, Records, Tokenizer, make_loader, make_source, make_tokenizer
+from mmjax.data.columns.fitting import fit_columns, load_columns, of_stream, save_columns, stream_column
 from mmjax.data.features import run_columns
 from mmjax.data.feed import device_prefetch
+from mmjax.data.streams import Streams, stream_seed
 from mmjax.errors import CheckpointError, UserError
 from mmjax.evaluate.evaluator import best_metric
 from mmjax.experiment import Experiment
@@ -64,25 +65,20 @@ def train(
       (NotFiniteError, LossSpikeError).
   """
   check_model(experiment)
-  source = make_source(experiment.data, "train")
-  columns = run_columns(experiment.data, source)
-  tokenizer = make_tokenizer(experiment.data, source) if any(c.tokenizes for c in columns.values()) else None
-  experiment = fitted(experiment, tokenizer, num_records=len(source))
-  check_needs(experiment, source, tokenizer)
+  sources = {name: make_source(each.data, "train") for name, each in experiment.by_stream().items()}
+  tokenizer = run_tokenizer(experiment, sources)
+  experiment = fitted(experiment, tokenizer, num_records={name: len(source) for name, source in sources.items()})
+  for name, each in experiment.by_stream().items():
+    check_needs(each, sources[name], tokenizer)
   experiment = with_best_metric(experiment)
   training = (made_by or prepare)(experiment, core, kinds=kinds)
   check_tokenizers(training.step.teachers, tokenizer)
-  learnt = fit_columns(columns, source)
+  learnt: dict[str, Any] = {}
+  for name, each in experiment.by_stream().items():
+    found = fit_columns(run_columns(each.data, sources[name]), sources[name])
+    learnt |= {stream_column(name, column): value for column, value in found.items()}
   workdir = make_workdir(experiment.run.workdir)
-  loader = make_loader(
-    experiment.data,
-    source,
-    tokenizer,
-    image_size=image_size(experiment.model),
-    batch_size=experiment.run.batch_size,
-    seed=experiment.run.seed,
-    fitted=learnt,
-  )
+  loader = make_loaders(experiment, sources, tokenizer, learnt)
   checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last, planned=experiment.saves_after)
   feed = device_prefetch(loader, lambda batch: put_batch(batch, training.mesh))
   with contextlib.closing(checkpoints), feed:  # also after an error, a running save is finished
@@ -100,15 +96,51 @@ def train(
   return Outcome(as_run(training, made, state), interrupt.exit_status)
 
 
-def fitted(experiment: Experiment, tokenizer: Tokenizer | None, *, num_records: int) -> Experiment:
+def run_tokenizer(experiment: Experiment, sources: Mapping[str, Records]) -> Tokenizer | None:
+  """The tokenizer of a run, for the texts of all streams. None if no stream has a text column."""
+  texts = [
+    (each.data, sources[name])
+    for name, each in experiment.by_stream().items()
+    if any(column.tokenizes for column in run_columns(each.data, sources[name]).values())
+  ]
+  return make_tokenizer(*texts[0], more=texts[1:]) if texts else None
+
+
+def make_loaders(
+  experiment: Experiment, sources: Mapping[str, Records], tokenizer: Tokenizer | None, learnt: Mapping[str, Any]
+) -> Loader | Streams:
+  """Make the loader of a run, or the loaders of its streams.
+
+  Args:
+    experiment: the run.
+    sources: the open sources, by stream.
+    tokenizer: the tokenizer. None for a run without text.
+    learnt: values that columns learned from the data, by `stream_column`.
+  """
+  loaders = {
+    name: make_loader(
+      each.data,
+      sources[name],
+      tokenizer,
+      image_size=image_size(experiment.model),
+      batch_size=each.run.batch_size,
+      seed=stream_seed(experiment.run.seed, name),
+      fitted=of_stream(learnt, name),
+    )
+    for name, each in experiment.by_stream().items()
+  }
+  return Streams(loaders) if experiment.data.streams else loaders[""]
+
+
+def fitted(experiment: Experiment, tokenizer: Tokenizer | None, *, num_records: Mapping[str, int]) -> Experiment:
   """Set the fields of the model and the terms that depend on the data.
 
   Args:
     experiment: the run.
     tokenizer: its tokenizer: vocabulary, special tokens, number of answers. None for a run without text.
-    num_records: number of training examples.
+    num_records: number of training examples, by stream. The rows of data.source have the name "".
   """
-  objectives = tuple(term.fitted(num_records=num_records) for term in experiment.objectives)
+  objectives = tuple(term.fitted(num_records=num_records[term.stream]) for term in experiment.objectives)
   model: Any = experiment.model
   if tokenizer is not None:
     facts = {

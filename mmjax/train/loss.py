@@ -35,13 +35,45 @@ def make_loss(
 ) -> Loss:
   """Make the loss function: loss(params, state, batch, keys, frozen) -> (loss, (metrics, memory of the terms)).
 
-  The loss reads the step, the moving average (a teacher) and the memory of the terms from the state. `keys` has one key
-  per row. `frozen` has the parameters of the frozen teachers by name.
+  The terms of a stream share one forward pass over its rows. The loss reads the step, the moving average (a teacher)
+  and the memory of the terms from the state. `keys` has one key per row, and is by stream if the batch is. `frozen` has
+  the parameters of the frozen teachers by name.
 
   Args:
     model, objectives, mesh, microbatches: as for make_step.
     teachers: modules of frozen teachers, by the names that the terms use.
   """
+  by_stream = {
+    stream: _of_stream(model, [o for o in objectives if o.stream == stream], mesh, microbatches, teachers)
+    for stream in dict.fromkeys(o.stream for o in objectives)
+  }
+
+  def loss_fn(params: Params, state: TrainState, batch: Batch, keys: Any, frozen: Mapping[str, Params]) -> Any:
+    metrics: Metrics = {}
+    memory: dict[str, Any] = {}
+    for stream, terms_of in by_stream.items():
+      found, kept = terms_of(params, state, stream_rows(batch, stream), stream_rows(keys, stream), frozen)
+      metrics |= found
+      memory |= kept
+    return _total(objectives, metrics, params, state.step), (metrics, memory or None)
+
+  return loss_fn
+
+
+def stream_rows(batch: Any, stream: str) -> Any:
+  """Rows of one stream. A batch of a run with streams is a mapping of their names to batches; others are flat."""
+  return batch[stream] if has_streams(batch) else batch
+
+
+def has_streams(batch: Any) -> bool:
+  """True for a mapping of stream names to batches (or to keys). The rows of data.source have the name ""."""
+  return isinstance(batch, Mapping) and "" in batch
+
+
+def _of_stream(
+  model: nn.Module, objectives: Sequence[Term], mesh: Mesh, microbatches: int, teachers: Mapping[str, nn.Module]
+) -> Callable[..., tuple[Metrics, dict[str, Any]]]:
+  """(params, state, rows, keys, frozen) -> (metrics of the terms of one stream, memory of these terms)."""
   together = math.lcm(*(o.together for o in objectives if isinstance(o, ExampleTerm)))
   mapped = lambda fn: over_rows(fn, mesh, microbatches, together)
   students = [(terms, mapped(_student(model, terms))) for terms in _by_reach(objectives)]
@@ -52,7 +84,7 @@ def make_loss(
   }
   read = sorted({name for o in objectives for name in (*_between([o]), *o.needs)})
 
-  def loss_fn(params: Params, state: TrainState, batch: Batch, keys: Array, frozen: Mapping[str, Params]) -> Any:
+  def terms_of(params: Params, state: TrainState, batch: Batch, keys: Array, frozen: Mapping[str, Params]) -> Any:
     rows = {name: batch[name] for name in read}
     teaching = {AVERAGE: state.ema, **frozen}
     said = {name: jax.lax.stop_gradient(fn((teaching[name], state.step), (rows, keys))) for name, fn in teach.items()}
@@ -61,7 +93,7 @@ def make_loss(
     memory: dict[str, Any] = {}
     for terms, forward in students:
       moved = _reached(params, terms[0].moves)
-      mine = {o.name: lessons[o.name] for o in terms if o.name in lessons}
+      mine = {o.key: lessons[o.key] for o in terms if o.key in lessons}
       embeddings, scores = forward((moved, state.step), (rows, keys, mine))
       metrics |= _means(scores)
       compared = [o for o in terms if isinstance(o, BatchTerm)]
@@ -74,7 +106,7 @@ def make_loss(
           embeddings=embeddings,
           taught={} if name is None else said[name][0],
           batch=batch,
-          memory=None if state.memory is None else state.memory.get(term.name),
+          memory=None if state.memory is None else state.memory.get(term.key),
           step=state.step,
           logit_scale=scale,
           logit_bias=bias,
@@ -83,11 +115,11 @@ def make_loss(
           axes=BATCH_AXES,
         )
         value, kept = term.over_batch(whole)
-        metrics[term.name] = value + metrics[term.name] if term.name in metrics else value
-        memory |= {} if kept is None else {term.name: kept}
-    return _total(objectives, metrics, params, state.step), (metrics, memory or None)
+        metrics[term.key] = value + metrics[term.key] if term.key in metrics else value
+        memory |= {} if kept is None else {term.key: kept}
+    return metrics, memory
 
-  return loss_fn
+  return terms_of
 
 
 def _by_reach(objectives: Sequence[Term]) -> list[list[Term]]:
@@ -159,9 +191,7 @@ def _student(model: nn.Module, terms: Sequence[Term]) -> Callable[[Any, Any], An
   def speak(module: Any, step: Array, batch: Batch, keys: Array, lessons: Mapping[str, Any]) -> Any:
     forward = Forward(module, batch, keys, step, _encoded(terms), training=True)
     embeddings = _embeddings(module, forward, terms)
-    return embeddings, {
-      o.name: {k: tuple(v) for k, v in o.over_rows(forward, lessons.get(o.name)).items()} for o in over
-    }
+    return embeddings, {o.key: {k: tuple(v) for k, v in o.over_rows(forward, lessons.get(o.key)).items()} for o in over}
 
   return lambda whole, rows: model.apply({"params": whole[0]}, whole[1], *rows, method=speak)
 
@@ -172,7 +202,7 @@ def _teacher(model: nn.Module, pupils: Sequence[Term]) -> Callable[[Any, Any], A
   def teach(module: Any, step: Array, batch: Batch, keys: Array) -> Any:
     forward = Forward(module, batch, keys, step, _encoded(pupils), training=False)
     embeddings = _embeddings(module, forward, pupils)
-    return embeddings, {o.name: o.teach(forward) for o in pupils if isinstance(o, ExampleTerm)}
+    return embeddings, {o.key: o.teach(forward) for o in pupils if isinstance(o, ExampleTerm)}
 
   return lambda whole, rows: model.apply({"params": whole[0]}, whole[1], *rows, method=teach)
 
@@ -188,7 +218,7 @@ def _means(scores: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Metrics:
 
 def _total(objectives: Sequence[Term], metrics: Metrics, params: Params, step: Array) -> Float[Array, ""]:
   """The weighted sum of the terms, with learned variances if the terms are balanced by uncertainty."""
-  weighted = {o.name: o.weight_at(step) * metrics[o.name] for o in objectives}
+  weighted = {o.key: o.weight_at(step) * metrics[o.key] for o in objectives}
   if BALANCE in params:
     return uncertainty_weighted(weighted, params[BALANCE])
   return sum(weighted.values(), start=jnp.zeros(()))

@@ -18,4 +18,4 @@ def initial_params(experiment: Experiment, model: nn.Module, key: jax.Array) -> 
   params = init_params(model, key)
   if experiment.balance == "fixed":
     return params
-  return {**params, BALANCE: {term.name: jnp.zeros(()) for term in experiment.objectives}}
+  return {**params, BALANCE: {term.key: jnp.zeros(()) for term in experiment.objectives}}

@@ -16,6 +16,7 @@ from mmjax.train.clock import Clock
 from mmjax.train.diagnosis import event, sentence, stopped
 from mmjax.train.evaluator import Evaluations, Made
 from mmjax.train.interrupt import Interrupt, Interrupted
+from mmjax.train.loss import stream_rows
 from mmjax.train.metrics import EVENTS, Fanout, Lines, Writer, make_writers
 from mmjax.train.numerics import Policy, no_losses
 from mmjax.train.progress import TrainingProgress
@@ -68,7 +69,7 @@ class Session:
       feed.set_state(dict(start.data.get("feed", start.data)))
     self._evaluations = Evaluations(training, made, score=checkpoints.score, up_to=self._step)
     self._clock = Clock(self._experiment.run.batch_size)
-    self._contrastive = any(o.compares for o in self._experiment.objectives)
+    self._compared = next((o.stream for o in self._experiment.objectives if o.compares), None)
     self._turn = 0
     self._first = jax.process_index() == 0
     self._writer: Writer = make_writers(self._experiment, workdir, self._step) if self._first else Fanout([])
@@ -124,8 +125,8 @@ class Session:
       return None
     self._batches += 1
     self._clock.step(self._feed.seconds_waited)
-    if self._batches % self._experiment.run.log_every == 0 and self._contrastive:
-      self._watch.captions(self._step, batch)
+    if self._batches % self._experiment.run.log_every == 0 and self._compared is not None:
+      self._watch.captions(self._step, stream_rows(batch, self._compared))
     return batch
 
   def _land(self, flight: _Flight) -> TrainState | None:
@@ -230,10 +231,11 @@ def restored(training: Training, checkpoints: Checkpoints) -> Restored:
 
 def _chance(experiment: Experiment) -> dict[str, float]:
   """Chance level of each objective if it is known, and of their sum if it is known for all."""
-  chances = {o.name: o.chance(experiment.run.batch_size, experiment.model) for o in experiment.objectives}
+  rows = {name: each.run.batch_size for name, each in experiment.by_stream().items()}
+  chances = {o.key: o.chance(rows[o.stream], experiment.model) for o in experiment.objectives}
   known = {name: chance for name, chance in chances.items() if chance is not None}
   numbers = {f"{name}_chance": chance for name, chance in known.items()} if len(chances) > 1 else {}
   constant = experiment.balance == "fixed" and not any(o.schedule for o in experiment.objectives)
   if constant and len(known) == len(chances):
-    numbers["chance"] = sum(o.weight * known[o.name] for o in experiment.objectives)
+    numbers["chance"] = sum(o.weight * known[o.key] for o in experiment.objectives)
   return numbers

@@ -94,8 +94,11 @@ def prepare(
   """
   config, run = experiment.optimizer, experiment.run
   mesh = make_mesh(experiment.parallel, devices)
-  check_batch_size(run.batch_size, mesh, experiment.parallel.microbatches)
-  check_together(experiment, mesh)
+  for name, each in experiment.by_stream().items():
+    rows = f"rows of data.streams.{name}" if name else "rows of data.source"
+    what = rows if experiment.data.streams else "run.batch_size"
+    check_batch_size(each.run.batch_size, mesh, experiment.parallel.microbatches, what=what)
+    check_together(each, mesh)
   check_model(experiment)
   model = experiment.model.build()
   params = jax.eval_shape(lambda: initial_params(experiment, model, jax.random.key(0)))
@@ -233,7 +236,7 @@ def placement_rules(experiment: Experiment) -> Rules[Placement]:
 def _memory(experiment: Experiment) -> Any:
   """Make the memory of the terms before the first step. None if no term has one."""
   embed_dim = getattr(experiment.model, "embed_dim", 0)
-  kept = {o.name: o.memory(embed_dim) for o in experiment.objectives if isinstance(o, BatchTerm)}
+  kept = {o.key: o.memory(embed_dim) for o in experiment.objectives if isinstance(o, BatchTerm)}
   return {name: memory for name, memory in kept.items() if memory is not None} or None
 
 

@@ -1,6 +1,7 @@
 """The training step: forward pass, weighted sum of the terms, gradient and update, for any model on any mesh."""
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from mmjax.objectives.terms.base import Term
 from mmjax.parallel.mesh import batch_sharding, replicated
 from mmjax.parallel.rules import parameter_path
 from mmjax.settings import NumericsConfig, OptimizerConfig
-from mmjax.train.loss import make_loss
+from mmjax.train.loss import has_streams, make_loss
 from mmjax.train.numerics import judge
 from mmjax.train.optimizer import learning_rate, trainable, update_ema
 from mmjax.train.state import Params, TrainState
@@ -84,7 +85,7 @@ def make_step(
     params: Params, state: TrainState, batch: Batch, frozen: Any
   ) -> tuple[Float[Array, ""], tuple[Metrics, Any]]:
     params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params))
-    return loss_of(params, state, batch, example_keys(state.rng, state.step, batch["index"]), frozen)
+    return loss_of(params, state, batch, batch_keys(state.rng, state.step, batch), frozen)
 
   def step(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
     (loss, (metrics, memory)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch, frozen)
@@ -116,6 +117,17 @@ def make_step(
     out_shardings=(shardings, replicated(mesh)),
   )
   return Step(jitted, teachers)
+
+
+def batch_keys(rng: Array, step: Array, batch: Batch) -> Any:
+  """Make one key per row. With streams, {stream: keys}. The rows of data.source have those of a flat batch."""
+  if not has_streams(batch):
+    return example_keys(rng, step, batch["index"])
+  rngs = {name: jax.random.fold_in(jax.random.wrap_key_data(rng), zlib.crc32(name.encode())) for name in batch}
+  return {
+    name: example_keys(jax.random.key_data(rngs[name]) if name else rng, step, rows["index"])
+    for name, rows in batch.items()
+  }
 
 
 def example_keys(rng: Array, step: Array, index: Array) -> Key[Array, "batch"]:

@@ -112,6 +112,12 @@ def test_a_script_with_its_own_optimiser_is_run_again_to_plan(call):
   assert [asked[4] for asked in call.asked] == [Path(sys.argv[0]), None]
 
 
+def test_a_notebook_is_told_that_plan_needs_a_script(call, capsys, monkeypatch):
+  monkeypatch.delattr(sys.modules["__main__"], "__file__")
+  assert call(1, "--topology", "v5e:4x4", core=object()) == 2
+  assert "this is no script: write the experiment to a .py file" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_folder_that_cannot_be_written_costs_the_picture_only(call, capsys, tmp_path):
   (tmp_path / "file").write_text("")
   assert call(1, "--topology", "v5e:4x4", "--out", str(tmp_path / "file" / "x")) == 0

@@ -23,5 +23,6 @@ def prepared(experiment: Experiment) -> Training:
   numerics = dataclasses.replace(experiment.numerics, on_not_finite="stop", max_skips=10, max_rollbacks=3)
   if numerics.on_spike != "log":
     numerics = dataclasses.replace(numerics, on_spike="skip")  # the same to the step
-  key = dataclasses.replace(experiment, data=DataConfig(), evaluation=EvaluationConfig(), run=run, numerics=numerics)
+  data = DataConfig(streams=experiment.data.streams)
+  key = dataclasses.replace(experiment, data=data, evaluation=EvaluationConfig(), run=run, numerics=numerics)
   return dataclasses.replace(_prepared(key, len(jax.devices())), experiment=experiment)

@@ -23,6 +23,16 @@ def _fit(name: str, column: Column, source: Any) -> Any:
     raise lacks_field(name, column, source[0], error) from error
 
 
+def stream_column(stream: str, column: str) -> str:
+  """Key of a column of a stream among the values of a run: STREAM/COLUMN, or COLUMN for the data.source of the run."""
+  return f"{stream}/{column}" if stream else column
+
+
+def of_stream(learnt: Mapping[str, Any], stream: str) -> dict[str, Any]:
+  """The values of the columns of one stream, by column name."""
+  return {key.rpartition("/")[2]: value for key, value in learnt.items() if key.rpartition("/")[0] == stream}
+
+
 def save_columns(learnt: Mapping[str, Any], path: Path) -> None:
   """Write the results of fit_columns. Writes no file if there are none."""
   if learnt:

@@ -38,6 +38,8 @@ class Term(Kind):
   """(step, factor) pairs. The weight is multiplied by the factor: linear between the steps, constant outside them."""
   moves: tuple[str, ...] = ()
   """Regular expressions of the paths of parameters that get a gradient from this term. Empty: all parameters."""
+  stream: str = ""
+  """Name of the stream whose rows the term reads (data.streams). Empty: the rows of data.source."""
 
   def __post_init__(self) -> None:
     steps = [step for step, _ in self.schedule]
@@ -46,8 +48,13 @@ class Term(Kind):
 
   @property
   def name(self) -> str:
-    """Name of the term in the log. The terms of a run must have different names."""
+    """Name of the term among those of its stream. The terms of a stream must have different names."""
     raise NotImplementedError
+
+  @property
+  def key(self) -> str:
+    """Name of the term in the log: STREAM_NAME, or only the name for the rows of data.source."""
+    return f"{self.stream}_{self.name}" if self.stream else self.name
 
   @property
   def needs(self) -> tuple[str, ...]:
