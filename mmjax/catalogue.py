@@ -4,8 +4,10 @@ A class that a script defines is not listed here. Pass it to `mmjax.cli.main` an
 """
 
 from mmjax.data.columns import text
+from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
+from mmjax.data.sources.class_folders import ClassFolders
 from mmjax.data.sources.coco import Coco
 from mmjax.data.sources.easy_vqa import EasyVqa
 from mmjax.data.sources.emoji import Emoji
@@ -25,6 +27,7 @@ from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.flava import FlavaConfig
@@ -34,7 +37,17 @@ from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.models.vilt import ViltConfig
 from mmjax.models.vqa import VqaConfig
-from mmjax.objectives.terms import answers, contrastive, distillation, matching, momentum, patches, sogclr, words
+from mmjax.objectives.terms import (
+  answers,
+  classify,
+  contrastive,
+  distillation,
+  matching,
+  momentum,
+  patches,
+  sogclr,
+  words,
+)
 from mmjax.objectives.terms.pair_losses import (
   Align,
   Dcl,
@@ -52,6 +65,7 @@ KINDS: tuple[type[Kind], ...] = (
   # sources
   Emoji,
   Tfds,
+  ClassFolders,
   Folder,
   Shards,
   Scenes,
@@ -66,6 +80,7 @@ KINDS: tuple[type[Kind], ...] = (
   text.Caption,
   text.Question,
   text.SentencePair,
+  ClassLabel,
   Label,
   # towers
   ViTConfig,
@@ -79,6 +94,7 @@ KINDS: tuple[type[Kind], ...] = (
   BlipConfig,
   BlipCaptionerConfig,
   BlipRetrievalConfig,
+  ClassifierConfig,
   CocaConfig,
   FlavaConfig,
   GptConfig,
@@ -100,6 +116,7 @@ KINDS: tuple[type[Kind], ...] = (
   answers.Answer,
   answers.AnswerText,
   answers.Relevance,
+  classify.Classify,
   # pairwise losses
   Softmax,
   Sigmoid,

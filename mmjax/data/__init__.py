@@ -6,6 +6,7 @@ from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
   from mmjax.data.columns.base import Column
+  from mmjax.data.columns.class_label import ClassLabel
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
   from mmjax.data.columns.text import Answer, Caption, Question, SentencePair
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
   from mmjax.data.records import Record, Records, concept_number
   from mmjax.data.scenes import COLOURS
   from mmjax.data.sources import (
+    ClassFolders,
     Coco,
     EasyVqa,
     Emoji,
@@ -44,6 +46,7 @@ else:
     {
       "columns.base": ["Column"],
       "columns.label": ["Label"],
+      "columns.class_label": ["ClassLabel"],
       "columns.image": ["Image"],
       "columns.text": ["Answer", "Caption", "Question", "SentencePair"],
       "config": ["DataConfig", "Stream"],
@@ -59,6 +62,7 @@ else:
       "records": ["Record", "Records", "concept_number"],
       "scenes": ["COLOURS"],
       "sources": [
+        "ClassFolders",
         "Coco",
         "EasyVqa",
         "Emoji",
@@ -83,6 +87,8 @@ __all__ = [
   "Answer",
   "AugmentationConfig",
   "Caption",
+  "ClassFolders",
+  "ClassLabel",
   "Coco",
   "Column",
   "DataConfig",

@@ -17,6 +17,7 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | `first` | str | the first text of a pair |
 | `second` | str | the text that follows `first` |
 | `others` | [str] | texts that do not follow `first` |
+| `label` | str | the name of the class, see mmjax.data.columns.class_label |
 | `group` | str | a class of concepts (emoji: "people-and-body"), see `Source.has_group` |
 | `codepoint`, `concept_group`, `subgroup`, `vendor`, `skin_tone` | | emoji only, see mmjax.data.emoji_builder |
 """
@@ -47,6 +48,7 @@ class Record(TypedDict, total=False):
   others: list[str]
   codepoint: str
   concept_group: str
+  label: str
   group: str
   subgroup: str
   vendor: str

@@ -18,6 +18,7 @@ class Table(NamedTuple):
 
 RETRIEVAL = Table("recall", "Retrieval")
 ZERO_SHOT = Table("accuracy", "Zero-shot classification")
+CLASSES = Table("classes", "Classification")
 ANSWERS = Table("answers", "Answers to questions")
 MASKS = Table("masks", "Relevant pixels")
 MATCHING = Table("matching", "Do picture and text belong together?")
@@ -25,7 +26,7 @@ CAPTIONS = Table("captions", "Captions")
 WORDS = Table("words", "Hidden words, next sentences")
 LANGUAGE = Table("language", "Language modelling")
 PATCHES = Table("patches", "Hidden patches")
-TABLES = (RETRIEVAL, ZERO_SHOT, ANSWERS, MASKS, MATCHING, CAPTIONS, WORDS, LANGUAGE, PATCHES)
+TABLES = (RETRIEVAL, ZERO_SHOT, CLASSES, ANSWERS, MASKS, MATCHING, CAPTIONS, WORDS, LANGUAGE, PATCHES)
 """The tables of the evaluators that come with mmjax, in the order of a report. Other tables come after them."""
 
 

@@ -6,6 +6,7 @@ from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluators.answers import AnswerAccuracy
 from mmjax.evaluators.attention import WordAttention
 from mmjax.evaluators.captions import WrittenCaptions
+from mmjax.evaluators.classes import ClassAccuracy
 from mmjax.evaluators.config import EvaluationConfig, built_in
 from mmjax.evaluators.emoji import EmojiSuite
 from mmjax.evaluators.hidden_patches import HiddenPatches
@@ -27,6 +28,7 @@ else:
 __all__ = [
   "AnswerAccuracy",
   "CaptionNoise",
+  "ClassAccuracy",
   "EmojiSuite",
   "EvaluationConfig",
   "Evaluator",

@@ -7,6 +7,7 @@ from mmjax.evaluate.evaluator import Evaluator
 from mmjax.evaluators.answers import AnswerAccuracy
 from mmjax.evaluators.attention import WordAttention
 from mmjax.evaluators.captions import WrittenCaptions
+from mmjax.evaluators.classes import ClassAccuracy
 from mmjax.evaluators.emoji import EmojiSuite
 from mmjax.evaluators.hidden_patches import HiddenPatches
 from mmjax.evaluators.hidden_words import HiddenWords
@@ -24,6 +25,7 @@ def built_in() -> dict[str, Evaluator]:
   return {
     "emoji": EmojiSuite(),
     "retrieval": ImageTextRetrieval(),
+    "classes": ClassAccuracy(),
     "answers": AnswerAccuracy(),
     "written_answers": WrittenAnswers(),
     "relevance": RelevantPixels(),

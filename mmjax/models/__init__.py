@@ -4,6 +4,7 @@ from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
@@ -25,6 +26,7 @@ __all__ = [
   "BlipCaptionerConfig",
   "BlipConfig",
   "BlipRetrievalConfig",
+  "ClassifierConfig",
   "CocaConfig",
   "FlavaConfig",
   "GenerateConfig",

@@ -18,6 +18,14 @@ class ModelConfig(Kind):
     """Make the linen module. Its only attribute `config` is this configuration."""
     raise NotImplementedError
 
+  def fitted(self, learnt: Mapping[str, Any]) -> "ModelConfig":
+    """Return the configuration with the fields that depend on the data. Called before the first step.
+
+    Args:
+      learnt: values that columns learned from the training data, by column name (Column.fit).
+    """
+    return self
+
   def example(self, batch_size: int) -> dict[str, Array]:
     """Make a batch of zeros with the arrays that the model encodes, for `init`.
 

@@ -4,6 +4,7 @@ A term lists the protocols that it needs (`Term.asks`). If the model lacks one, 
 model satisfies a protocol if it has the methods. It need not inherit from the protocol.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from jax import Array
@@ -112,6 +113,12 @@ class Answers(Protocol):
   """Classifies the answer to a question."""
 
   def answer_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch answers"]: ...
+
+
+class Classifies(Protocol):
+  """Classifies examples."""
+
+  def class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch classes"]: ...
 
 
 class Grounds(Protocol):

@@ -24,6 +24,7 @@ from mmjax.objectives.losses.masked_words import (
   take_positions,
 )
 from mmjax.objectives.losses.matching import MATCHING_CHANCE, Negatives, hard_negatives, matching_loss
+from mmjax.objectives.losses.mixing import cutmix, mixup
 from mmjax.objectives.losses.momentum import Queue, enqueue, momentum_update
 from mmjax.objectives.losses.momentum_contrast import momentum_contrast_loss
 from mmjax.objectives.losses.next_sentence import next_sentence_loss
@@ -37,6 +38,7 @@ from mmjax.objectives.pairwise.engine import Pairwise, batch_mean, pairwise_loss
 from mmjax.objectives.pairwise.similarity import pair_similarity, similarity
 from mmjax.objectives.terms.answers import Answer, AnswerText, Relevance
 from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores, Term, Whole
+from mmjax.objectives.terms.classify import Classify
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.distillation import Distillation
 from mmjax.objectives.terms.matching import Matching
@@ -65,6 +67,7 @@ __all__ = [
   "AnswerText",
   "BatchTerm",
   "Caption",
+  "Classify",
   "Contrastive",
   "Dcl",
   "Distillation",
@@ -107,6 +110,7 @@ __all__ = [
   "class_loss",
   "clip_loss",
   "cross_entropy",
+  "cutmix",
   "dcl_loss",
   "distillation_loss",
   "distilled_word_loss",
@@ -123,6 +127,7 @@ __all__ = [
   "masked_word_loss",
   "matching_loss",
   "mean_where",
+  "mixup",
   "momentum_contrast_loss",
   "momentum_update",
   "nearest_code",

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -67,16 +68,14 @@ def train(
   check_model(experiment)
   sources = {name: make_source(each.data, "train") for name, each in experiment.by_stream().items()}
   tokenizer = run_tokenizer(experiment, sources)
-  experiment = fitted(experiment, tokenizer, num_records={name: len(source) for name, source in sources.items()})
+  learnt = learn_columns(experiment, sources)
+  sizes = {name: len(source) for name, source in sources.items()}
+  experiment = fitted(experiment, tokenizer, num_records=sizes, learnt=learnt)
   for name, each in experiment.by_stream().items():
     check_needs(each, sources[name], tokenizer)
   experiment = with_best_metric(experiment)
   training = (made_by or prepare)(experiment, core, kinds=kinds)
   check_tokenizers(training.step.teachers, tokenizer)
-  learnt: dict[str, Any] = {}
-  for name, each in experiment.by_stream().items():
-    found = fit_columns(run_columns(each.data, sources[name]), sources[name])
-    learnt |= {stream_column(name, column): value for column, value in found.items()}
   workdir = make_workdir(experiment.run.workdir)
   loader = make_loaders(experiment, sources, tokenizer, learnt)
   checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last, planned=experiment.saves_after)
@@ -106,6 +105,15 @@ def run_tokenizer(experiment: Experiment, sources: Mapping[str, Records]) -> Tok
   return make_tokenizer(*texts[0], more=texts[1:]) if texts else None
 
 
+def learn_columns(experiment: Experiment, sources: Mapping[str, Records]) -> dict[str, Any]:
+  """Values that the columns of all streams learn from the training data, by `stream_column`."""
+  learnt: dict[str, Any] = {}
+  for name, each in experiment.by_stream().items():
+    found = fit_columns(run_columns(each.data, sources[name]), sources[name])
+    learnt |= {stream_column(name, column): value for column, value in found.items()}
+  return learnt
+
+
 def make_loaders(
   experiment: Experiment, sources: Mapping[str, Records], tokenizer: Tokenizer | None, learnt: Mapping[str, Any]
 ) -> Loader | Streams:
@@ -132,16 +140,28 @@ def make_loaders(
   return Streams(loaders) if experiment.data.streams else loaders[""]
 
 
-def fitted(experiment: Experiment, tokenizer: Tokenizer | None, *, num_records: Mapping[str, int]) -> Experiment:
+def fitted(
+  experiment: Experiment,
+  tokenizer: Tokenizer | None,
+  *,
+  num_records: Mapping[str, int],
+  learnt: Mapping[str, Any] = MappingProxyType({}),
+) -> Experiment:
   """Set the fields of the model and the terms that depend on the data.
 
   Args:
     experiment: the run.
     tokenizer: its tokenizer: vocabulary, special tokens, number of answers. None for a run without text.
     num_records: number of training examples, by stream. The rows of data.source have the name "".
+    learnt: values that columns learned from the data, by `stream_column`.
   """
-  objectives = tuple(term.fitted(num_records=num_records[term.stream]) for term in experiment.objectives)
+  objectives = tuple(
+    term.fitted(num_records=num_records[term.stream], learnt=of_stream(learnt, term.stream))
+    for term in experiment.objectives
+  )
   model: Any = experiment.model
+  for stream in num_records:
+    model = model.fitted(of_stream(learnt, stream))
   if tokenizer is not None:
     facts = {
       "vocab_size": tokenizer.vocab_size,

@@ -141,7 +141,7 @@ def knowing_run(data, objectives, *, devices=8, **evaluation):
   """A Run of the knowing model on the first devices."""
   tokenizer, batch = table(data)
   experiment = KnowingExperiment(data, objectives, evaluation_config(**evaluation))
-  experiment = fitted(experiment, tokenizer, num_records=1)
+  experiment = fitted(experiment, tokenizer, num_records={"": 1})
   concepts = np.unique(batch["concept"], return_inverse=True)[1]
   params = {
     name: jnp.asarray(np.asarray(batch[name]).reshape(len(concepts), -1), jnp.float32) for name in ("image", "text")
@@ -164,7 +164,7 @@ def untrained_run(run, seed=0):
   image = ViTConfig(image_size=SIZE, patch_size=8, width=8, depth=1, num_heads=2, mlp_dim=8, pool="mean")
   text = TextConfig(width=8, depth=1, num_heads=2, mlp_dim=8, causal=False, pool="mean")
   config = VqaConfig(image, text, FusionConfig(width=8, depth=1, num_heads=2, mlp_dim=8))
-  experiment = fitted(dataclasses.replace(run.experiment, model=config), run.tokenizer, num_records=1)
+  experiment = fitted(dataclasses.replace(run.experiment, model=config), run.tokenizer, num_records={"": 1})
   model = experiment.model.build()
   params = jax.jit(functools.partial(init_params, model))(jax.random.key(seed))
   return dataclasses.replace(run, experiment=experiment, model=model, params=params)

@@ -52,7 +52,7 @@ def run(emoji):
 
 def test_golden_workdir_is_read(run):
   assert run.step == 2
-  assert fitted(EXPERIMENT, run.tokenizer, num_records=1) == dataclasses.replace(
+  assert fitted(EXPERIMENT, run.tokenizer, num_records={"": 1}) == dataclasses.replace(
     run.experiment, data=EXPERIMENT.data, run=EXPERIMENT.run
   )
   check("workdir", "ids", run.tokenizer(TEXTS).tolist())

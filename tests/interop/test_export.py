@@ -46,7 +46,7 @@ def run(tmp_path_factory):
   config = TokenizerConfig(vocab_size=300, max_length=8)
   tokenizer = Tokenizer(train_vocabulary(STRINGS, config), config)
   settings = dataclasses.replace(tiny.EXPERIMENT.run, workdir=workdir)
-  experiment = fitted(dataclasses.replace(tiny.EXPERIMENT, model=CLIP, run=settings), tokenizer, num_records=1)
+  experiment = fitted(dataclasses.replace(tiny.EXPERIMENT, model=CLIP, run=settings), tokenizer, num_records={"": 1})
   rng = np.random.default_rng(0)
   shapes = flat_shapes(experiment.model)
   params = unflatten({n: 0.3 * rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})

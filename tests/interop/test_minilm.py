@@ -61,7 +61,7 @@ def test_as_a_locked_tower_it_does_not_change(folder, monkeypatch):
     run=dataclasses.replace(experiment.run, batch_size=4),
     optimizer=dataclasses.replace(experiment.optimizer, warmup_steps=0),  # the first step of a warm-up moves nothing
   )
-  experiment = fitted(dataclasses.replace(experiment, model=model, **changes), tokenizer, num_records=1)
+  experiment = fitted(dataclasses.replace(experiment, model=model, **changes), tokenizer, num_records={"": 1})
   training = prepare(experiment, devices=jax.devices()[:1])
   state = training.initial_state()
   before = jax.device_get(state.params)

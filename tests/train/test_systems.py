@@ -20,6 +20,7 @@ from mmjax.kinds import of_base
 from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
+from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
@@ -31,6 +32,7 @@ from mmjax.objectives import (
   Answer,
   AnswerText,
   Caption,
+  Classify,
   Contrastive,
   Hinge,
   MaskedBoth,
@@ -84,6 +86,14 @@ SYSTEMS = {
       num_answers=5,
     ),
     (Answer(), Relevance()),
+  ),
+  "classifier": (
+    ClassifierConfig(towers={"image": IMAGE, "text": BERT}, label="group", num_classes=5),
+    (
+      Classify(
+        inputs=("image", "text"), label="group", class_weights=(1, 2, 1, 0.5, 1), mixup=0.2, cutmix=1.0, group=2
+      ),
+    ),
   ),
   "flava": (FlavaConfig(image=IMAGE, text=BERT, fusion_depth=1, embed_dim=8), (MaskedPatches(), MaskedBoth())),
   "vilt": (ViltConfig(PatchesConfig(SIDE, 4), BERT), (Matching(group=2, hard=False), MaskedWords())),
@@ -162,6 +172,7 @@ def two_steps(of: Experiment, devices: int = 1) -> list[dict[str, float]]:
     ("albef", dict(fsdp=2)),
     ("bert", dict(fsdp=2)),
     ("blip", dict(fsdp=2, model=2)),
+    ("classifier", dict(microbatches=2)),
     ("coca", dict(microbatches=2)),
     ("flava", dict(fsdp=2)),
     ("vqa", dict(fsdp=2)),

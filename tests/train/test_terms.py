@@ -93,9 +93,9 @@ def test_sogclr_keeps_a_normaliser_per_example_on_any_mesh():
 
 
 def test_sogclr_takes_the_number_of_examples_from_the_data():
-  assert Sogclr().fitted(num_records=7).examples == 7 and Sogclr(examples=7).fitted(num_records=7).examples == 7
+  assert all(term.fitted(num_records=7, learnt={}).examples == 7 for term in (Sogclr(), Sogclr(examples=7)))
   with pytest.raises(ConfigError, match="was set to 8 examples, but the data has 7"):
-    Sogclr(examples=8).fitted(num_records=7)
+    Sogclr(examples=8).fitted(num_records=7, learnt={})
   with pytest.raises(ConfigError, match="keeps a value per training example"):
     training(Sogclr())
   with pytest.raises(ValueError, match="shares in"):

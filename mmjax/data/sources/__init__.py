@@ -6,6 +6,7 @@ from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
   from mmjax.data.sources.base import Reading, Source
+  from mmjax.data.sources.class_folders import ClassFolders
   from mmjax.data.sources.coco import Coco
   from mmjax.data.sources.easy_vqa import EasyVqa
   from mmjax.data.sources.emoji import Emoji
@@ -21,6 +22,7 @@ else:
     __name__,
     {
       "base": ["Reading", "Source"],
+      "class_folders": ["ClassFolders"],
       "coco": ["Coco"],
       "easy_vqa": ["EasyVqa"],
       "emoji": ["Emoji"],
@@ -35,6 +37,7 @@ else:
   )
 
 __all__ = [
+  "ClassFolders",
   "Coco",
   "EasyVqa",
   "Emoji",

@@ -95,8 +95,13 @@ class Term(Kind):
     """
     return None
 
-  def fitted(self, *, num_records: int) -> "Term":
-    """Return the term with its settings for training data of this many records. Called before the first step."""
+  def fitted(self, *, num_records: int, learnt: Mapping[str, Any]) -> "Term":
+    """Return the term with the settings that depend on its training data. Called before the first step.
+
+    Args:
+      num_records: number of training examples.
+      learnt: values that columns learned from them, by column name (Column.fit).
+    """
     return self
 
   def weight_at(self, step: Int[Array, ""]) -> Float[Array, ""]:

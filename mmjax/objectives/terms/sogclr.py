@@ -1,6 +1,7 @@
 """Contrastive term for small batches: every example keeps a normaliser from epoch to epoch."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ class Sogclr(BatchTerm):
   def needs(self) -> tuple[str, ...]:
     return (*self.between, "index")
 
-  def fitted(self, *, num_records: int) -> "Sogclr":
+  def fitted(self, *, num_records: int, learnt: Mapping[str, Any]) -> "Sogclr":
     if self.examples not in (0, num_records):
       raise ConfigError(f"{self.name} was set to {self.examples} examples, but the data has {num_records}: set it to 0")
     return dataclasses.replace(self, examples=num_records)

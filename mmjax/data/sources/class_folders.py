@@ -1,0 +1,109 @@
+"""Images in one folder per class."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from mmjax.data.columns.base import Column
+from mmjax.data.columns.class_label import ClassLabel
+from mmjax.data.columns.image import Image
+from mmjax.data.columns.text import Caption
+from mmjax.data.errors import DataError, unknown
+from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.sources.base import Reading, Source
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
+_LAYOUT = "DIR/train/CLASS/IMAGE and DIR/validation/CLASS/IMAGE, or DIR/CLASS/IMAGE"
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassFolders(Source):
+  """A directory with one folder per class: DIR/train/CLASS/IMAGE and DIR/validation/CLASS/IMAGE, or DIR/CLASS/IMAGE.
+
+  Splits: "train", "validation", "all". Without a folder per split, a hash of the image's bytes keeps
+  `validation_share` for validation: always the same images, and equal images on the same side.
+  """
+
+  path: str | None = None
+  """The directory."""
+  validation_share: float = 0.2
+  """Share of the images for validation, if the directory has no folder per split."""
+
+  @property
+  def columns(self) -> dict[str, Column]:
+    return {"image": Image(), "text": Caption(), "label": ClassLabel()}
+
+  @property
+  def title(self) -> str:
+    return self.path or super().title
+
+  def open(self, split: str, reading: Reading) -> "ClassRecords":
+    if self.path is None:
+      raise DataError(f"--data.source class_folders needs --data.source.path DIR: {_LAYOUT}.")
+    if split not in (*SPLITS, "all"):
+      raise unknown("split of class folders", split, (*SPLITS, "all"))
+    root = Path(self.path).expanduser()
+    if not root.is_dir():
+      raise DataError(f"--data.source.path {root} is not a directory. Give the one with a folder per class.")
+    found = {name: [root / each for each in names if (root / each).is_dir()] for name, names in SPLITS.items()}
+    if found["train"]:
+      wanted = [folder for name, folders in found.items() if split in (name, "all") for folder in folders[:1]]
+      if not wanted:
+        raise DataError(f"{root} has no folder for validation: make one of {', '.join(SPLITS['validation'])}.")
+      return ClassRecords([image for folder in wanted for image in _images(folder)], root, reading)
+    images = [image for image in _images(root) if split in ("all", self._side(image[0]))]
+    return ClassRecords(images, root, reading)
+
+  def _side(self, path: Path) -> str:
+    digest = int.from_bytes(hashlib.sha256(path.read_bytes()).digest()[:8], "big")
+    return "validation" if digest < self.validation_share * 2**64 else "train"
+
+
+def _images(folder: Path) -> list[tuple[Path, str]]:
+  """(path, class) of the images in the folders of a folder, sorted. Raises DataError, which names what is no image."""
+  images = []
+  for each in sorted(folder.iterdir()):
+    if each.name.startswith("."):
+      continue
+    if not each.is_dir():
+      raise DataError(f"{each} is a file beside the folders of the classes. Move it away: the layout is {_LAYOUT}.")
+    for path in sorted(each.rglob("*")):
+      if path.is_file() and not path.name.startswith("."):
+        if path.suffix.lower() not in SUFFIXES:
+          raise DataError(f"{path} is not an image ({', '.join(SUFFIXES)}). Move it away, or convert it.")
+        images.append((path, each.name))
+  return images
+
+
+class ClassRecords:
+  """The images, each with its class as label and as caption."""
+
+  def __init__(self, images: list[tuple[Path, str]], root: Path, reading: Reading):
+    if not images:
+      raise DataError(f"{root} has no images of this split in folders of classes. The layout is {_LAYOUT}.")
+    self._images, self._root, self._max_bytes = images, root, reading.max_bytes
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __getitem__(self, index: int) -> Record:
+    record, path = self.without_image(index), self._images[index][0]
+    try:
+      if (size := path.stat().st_size) > self._max_bytes:
+        raise DataError(f"{path}: {size} bytes; up to {self._max_bytes} are accepted. Shrink it, or move it away.")
+      record["image"] = path.read_bytes()
+    except OSError as error:
+      raise DataError(f"Cannot read {path}: {error.strerror}. Restore it, or move it away.") from error
+    return record
+
+  def without_image(self, index: int) -> Record:
+    """The record without its image, which is not read."""
+    path, label = self._images[index]
+    words = label.replace("_", " ").replace("-", " ")
+    return Record(captions={PRIMARY: [words]}, label=label, id=str(path), concept=concept_number(label))
+
+  @property
+  def fingerprint(self) -> int:
+    """A number that changes with the images and their order."""
+    return concept_number("\0".join(str(path.relative_to(self._root)) for path, _ in self._images))

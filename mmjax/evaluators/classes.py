@@ -1,0 +1,98 @@
+"""Classification of examples into the classes of the training data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mmjax.evaluate.evaluator import Evaluator, Shared
+from mmjax.evaluate.examples import Examples, batches, shown_examples, shown_name
+from mmjax.evaluate.forward import over_batches
+from mmjax.evaluate.matching import class_report
+from mmjax.evaluate.metrics import chance_classification, classification, classification_names
+from mmjax.evaluate.results import CLASSES, Result
+from mmjax.evaluate.task import make_result
+from mmjax.evaluate.traits import terms
+from mmjax.models.protocols import Classifies
+
+if TYPE_CHECKING:
+  from mmjax.experiment import Experiment
+  from mmjax.objectives.terms.classify import Classify
+  from mmjax.report.page import Section
+  from mmjax.run import Run
+
+CONFUSIONS = 20
+
+
+class Guesses(NamedTuple):
+  """Examples, the names of the classes, and the true class and the scores of each example."""
+
+  examples: Examples
+  names: Sequence[str]
+  truth: Int[np.ndarray, " n"]
+  logits: Float[np.ndarray, "n classes"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassAccuracy(Evaluator):
+  """Accuracy of the likeliest class, and the mean of the classes' recalls. Chance is the commonest class for all."""
+
+  def applies(self, experiment: Experiment) -> bool:
+    return bool(terms(experiment, Classifies))
+
+  def metrics(self, experiment: Experiment) -> Sequence[str]:
+    model: Any = experiment.model
+    return [f"{shown_name(experiment.data)}_classes/{name}" for name in classification_names(model.num_classes)]
+
+  def run(self, run: Run, shared: Shared) -> list[Result]:
+    examples, names, truth, logits = shared.once("classes", lambda: guesses(run, shared))
+    commonest = max(Counter(truth.tolist()).values()) / len(truth)
+    chance = chance_classification(len(names)) | {"acc1": commonest}
+    return [
+      make_result(
+        run, f"{examples.name}_classes", "classification", f"{examples.title}: classes", examples,
+        (classification(logits, truth), chance), table=CLASSES, classes=len(names),
+        report=class_report(truth, logits.argmax(axis=1), names),
+      )
+    ]  # fmt: skip
+
+  def sections(self, run: Run, shared: Shared) -> list[Section]:
+    from mmjax.report.page import Section
+
+    found = shared.once("classes", lambda: guesses(run, shared))
+    return [Section("confusions", "Classes that are confused", _confusions(found))]
+
+
+def guesses(run: Run, shared: Shared) -> Guesses:
+  """The scores of the classes of the shown examples."""
+  term: Classify = terms(run.experiment, Classifies)[0]  # type: ignore[assignment]
+  examples = shown_examples(run, shared)
+  found = list(over_batches(run, class_logits, batches(run, examples), term.inputs, (term.label,)))
+  truth = np.concatenate([kept[term.label] for kept, _ in found])
+  return Guesses(examples, run.fitted[term.label]["classes"], truth, np.concatenate([logits for _, logits in found]))
+
+
+def class_logits(model: Any, batch: Any) -> Any:
+  """Scores of the classes for the rows of a batch."""
+  return model.class_logits(model.encode(batch))
+
+
+def _confusions(found: Guesses) -> str:
+  guess = found.logits.argmax(axis=1)
+  counts = Counter((int(t), int(g)) for t, g in zip(found.truth, guess, strict=True) if t != g)
+  sizes = np.bincount(found.truth, minlength=len(found.names))
+  lines = [
+    f"<tr><td>{escape(found.names[truth])}</td><td>{escape(found.names[given])}</td><td>{count}</td>"
+    f"<td>{count / sizes[truth]:.0%}</td></tr>"
+    for (truth, given), count in counts.most_common(CONFUSIONS)
+  ]
+  if not lines:
+    return '<p class="note">No example was given a wrong class.</p>'
+  heads = "".join(f"<th>{head}</th>" for head in ("class", "given as", "examples", "of the class"))
+  return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"

@@ -1,0 +1,78 @@
+"""Classifier: towers of any modalities, and one linear layer on what they say of an example."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from mmjax.encoders.config import TowerConfig
+from mmjax.encoders.vit import ViTConfig
+from mmjax.models.config import ModelConfig
+from mmjax.nn.dense import Dense
+from mmjax.nn.stochastic import Rngs, fold_in
+from mmjax.types import Batch, Encoded
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(ModelConfig):
+  """Towers, and a linear layer from their pooled vectors, side by side, to the scores of the classes."""
+
+  towers: Mapping[str, TowerConfig] = dataclasses.field(default_factory=lambda: {"image": ViTConfig()}, hash=False)
+  """Towers by name. A tower encodes the array in the batch that has its name."""
+  label: str = "label"
+  """Name of the column with the classes (mmjax.data.columns.class_label)."""
+  num_classes: int = 1000
+  """Number of classes. In training, that of the data."""
+
+  def __post_init__(self) -> None:
+    if not self.towers:
+      raise ValueError("a classifier needs a tower: set towers, such as {'image': ViTConfig()}")
+
+  def fitted(self, learnt: Mapping[str, Any]) -> "ClassifierConfig":
+    if self.label not in learnt:
+      return self
+    return dataclasses.replace(self, num_classes=len(learnt[self.label]["classes"]))
+
+  def example(self, batch_size: int) -> dict[str, Array]:
+    return {name: tower.example(batch_size) for name, tower in self.towers.items()}
+
+  def build(self) -> nn.Module:
+    return Classifier(self)
+
+
+class Classifier(nn.Module):
+  """Model of a ClassifierConfig.
+
+  Parameters: each tower under its name, as in a TwoTower, and class_projection/{kernel,bias}. The projection begins at
+  zero, so that every class has the same score.
+  """
+
+  config: ClassifierConfig
+
+  def setup(self) -> None:
+    for name, tower in self.config.towers.items():
+      setattr(self, name, tower.build())
+    self.class_projection = Dense(self.config.num_classes, nn.initializers.zeros)
+
+  def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
+    """Encode the arrays of the batch that have a tower.
+
+    Args:
+      batch: arrays by name.
+      rng: one key per example. None: no randomness.
+    """
+    towers = [name for name in self.config.towers if name in batch]
+    return {name: getattr(self, name)(batch[name], rng=fold_in(rng, place)) for place, name in enumerate(towers)}
+
+  def class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch classes"]:
+    """Scores of the classes in float32, from the encodings of all towers."""
+    pooled = [encoded[name].pooled.astype(jnp.float32) for name in self.config.towers]
+    return self.class_projection(jnp.concatenate(pooled, axis=-1))
+
+  def __call__(self, batch: Batch) -> Float[Array, "batch classes"]:
+    """Scores of the classes for a batch."""
+    return self.class_logits(self.encode(batch))

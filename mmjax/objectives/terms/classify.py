@@ -1,0 +1,128 @@
+"""Loss term for classification."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from mmjax.errors import ConfigError
+from mmjax.models.protocols import Classifies, Encodes
+from mmjax.objectives.losses.mixing import Mixed, cutmix, mixup, partners
+from mmjax.objectives.losses.per_example import ExampleLosses, cross_entropy
+from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Classify(ExampleTerm):
+  """Cross-entropy of the class of an example."""
+
+  inputs: tuple[str, ...] = ("image",)
+  """Names of the arrays that the model classifies."""
+  label: str = "label"
+  """Name of the column with the classes (ClassLabel)."""
+  label_smoothing: float = 0.0
+  """The target is (1 - e) one-hot + e / classes (Szegedy et al. 2016, section 7)."""
+  balanced: bool = False
+  """Weight the classes by the inverse of their frequency in the training data, so that all count the same."""
+  class_weights: tuple[float, ...] = ()
+  """Weights of the classes, in the order of their names. With `balanced`, they are set from the data."""
+  mixup: float = 0.0
+  """Alpha of mixup (Zhang et al. 2018: 0.2 for ImageNet). 0: none. With cutmix too, each image gets one of them."""
+  cutmix: float = 0.0
+  """Alpha of CutMix (Yun et al. 2019: 1.0). 0: none."""
+  group: int = 8
+  """Number of consecutive rows among which images are mixed. It must divide a microbatch of one device."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if not 0 <= self.label_smoothing < 1:
+      raise ValueError(f"label_smoothing is {self.label_smoothing}: it must lie in [0, 1)")
+    if min(self.mixup, self.cutmix) < 0:
+      raise ValueError(f"mixup and cutmix are {self.mixup} and {self.cutmix}: they must not be negative")
+    if self.mixes and "image" not in self.inputs:
+      raise ValueError(f"mixup and cutmix mix images, and the inputs of {self.name} are {', '.join(self.inputs)}")
+
+  @property
+  def name(self) -> str:
+    return "classify"
+
+  @property
+  def mixes(self) -> bool:
+    """True if images are mixed."""
+    return self.mixup > 0 or self.cutmix > 0
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return (*self.inputs, self.label)
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    return () if self.mixes else self.inputs
+
+  @property
+  def together(self) -> int:
+    return self.group if self.mixes else 1
+
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Encodes, Classifies)
+
+  def fitted(self, *, num_records: int, learnt: Mapping[str, Any]) -> "Classify":
+    if self.label not in learnt:
+      return self
+    counts = learnt[self.label]["counts"]
+    if self.balanced:
+      weights = tuple(num_records / (len(counts) * count) for count in counts)
+      return dataclasses.replace(self, class_weights=weights)
+    if self.class_weights and len(self.class_weights) != len(counts):
+      raise ConfigError(
+        f"the objective {self.name} has {len(self.class_weights)} class_weights, and the data has {len(counts)} "
+        f"classes ({', '.join(learnt[self.label]['classes'][:5])}, ...): give one weight per class, in this order"
+      )
+    return self
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
+    labels = forward.batch[self.label]
+    if not self.mixes:
+      logits = forward.model.class_logits(forward.encoded)
+      loss = self._loss(logits, labels)
+    else:
+      mixed = self._mixed(forward)
+      rows = {name: forward.batch[name] for name in self.inputs} | {"image": mixed.images}
+      logits = forward.model.class_logits(forward.model.encode(rows, rng=forward.rng))
+      loss = _blended(self._loss(logits, labels), self._loss(logits, partners(labels, self.group)), mixed.share)
+    right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return {"loss": loss, "accuracy": (right, jnp.ones_like(right))}
+
+  def chance(self, batch_size: int, model: Any) -> float | None:
+    return math.log(model.num_classes)
+
+  def _loss(self, logits: Float[Array, "batch classes"], labels: Int[Array, "batch"]) -> ExampleLosses:
+    losses = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+    if not self.class_weights:
+      return ExampleLosses(losses, jnp.ones_like(losses))
+    return ExampleLosses(losses, jnp.asarray(self.class_weights, jnp.float32)[labels])
+
+  def _mixed(self, forward: Forward) -> Mixed:
+    images, keys = forward.batch["image"], forward.keys(self.name)
+    blended = mixup(images, keys, alpha=self.mixup, group=self.group) if self.mixup else None
+    if not self.cutmix:
+      assert blended is not None
+      return blended
+    cut = cutmix(images, keys, alpha=self.cutmix, group=self.group)
+    if blended is None:
+      return cut
+    heads = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 2)))(keys)
+    return jax.tree.map(lambda a, b: jnp.where(heads.reshape(-1, *(1,) * (a.ndim - 1)), a, b), blended, cut)
+
+
+def _blended(own: ExampleLosses, other: ExampleLosses, share: Float[Array, "batch"]) -> ExampleLosses:
+  """The losses of both classes, weighted by their shares of the image."""
+  first, second = share * own.weights, (1 - share) * other.weights
+  total = first + second
+  return ExampleLosses((first * own.losses + second * other.losses) / total, total)

@@ -1,0 +1,105 @@
+"""Folders of classes: what is in them, on which side of the split, and what is wrong with them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmjax.data import ClassFolders, ClassLabel, DataError, Reading
+
+
+def paint(root, *paths):
+  """An image of its own colour at every path."""
+  for number, path in enumerate(paths):
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), (number, 99, 7)).save(file)
+  return ClassFolders(path=str(root))
+
+
+def test_folders_of_splits_are_the_splits(tmp_path):
+  source = paint(tmp_path, "train/red_fox/1.png", "train/cat/b.JPG", "train/cat/deep/a.png", "val/cat/c.png")
+  train = source.open("train", Reading())
+  assert [(record["label"], record["captions"]["name"][0]) for record in train] == [
+    ("cat", "cat"),
+    ("cat", "cat"),
+    ("red_fox", "red fox"),
+  ]
+  assert train[2]["image"] == (tmp_path / "train/red_fox/1.png").read_bytes()
+  assert [record["id"] for record in source.open("validation", Reading())] == [str(tmp_path / "val/cat/c.png")]
+  assert len(source.open("all", Reading())) == 4
+  assert train.fingerprint != source.open("all", Reading()).fingerprint
+
+
+def test_without_them_equal_images_are_on_one_side(tmp_path):
+  source = paint(tmp_path, *(f"{name}/{number}.png" for name in "ab" for number in range(40)))
+  for path in sorted((tmp_path / "a").glob("*.png")):
+    (tmp_path / "b" / f"copy{path.name}").write_bytes(path.read_bytes())
+  train, validation = (source.open(split, Reading()) for split in ("train", "validation"))
+  assert len(train) + len(validation) == 120 and 10 < len(validation) < 40
+  assert not {record["image"] for record in train} & {record["image"] for record in validation}
+
+
+def test_classes_are_numbered_by_name(tmp_path):
+  source = paint(tmp_path, "train/b/1.png", "train/a/2.png", "train/b/3.png", "test/a/4.png", "test/c/5.png")
+  column, train = ClassLabel(), source.open("train", Reading())
+  learnt = column.fit(train)
+  assert learnt == {"classes": ["a", "b"], "counts": [1, 2]}
+  assert [int(column.row(record, None, learnt)) for record in train] == [0, 1, 1]
+  validation = source.open("validation", Reading())
+  assert int(column.row(validation[0], None, learnt)) == 0
+  with pytest.raises(DataError, match=r"5.png: the class 'c' is not one of the 2 of the training data \(a, b\)"):
+    column.row(validation[1], None, learnt)
+
+
+def test_classes_may_be_numbers_and_no_image_is_read_to_know_them():
+  class Records(list):
+    def __getitem__(self, index):
+      raise AssertionError("an image was read")
+
+    def without_image(self, index):
+      return {"id": str(index), "digit": np.int64(index % 3)}
+
+  assert ClassLabel("digit").fit(Records([None] * 7)) == {"classes": ["0", "1", "2"], "counts": [3, 2, 2]}
+
+
+@pytest.mark.parametrize("value", [True, None, "", 1.5, ["a"]])
+def test_what_is_no_class_is_named(value):
+  with pytest.raises(DataError, match="cat.png: the field 'label' is .*, not the name or number of a class"):
+    ClassLabel().fit([{"id": "cat.png", "label": value}])
+
+
+@pytest.mark.parametrize(
+  ("paths", "split", "said"),
+  [
+    (["train/a/1.png"], "validation", "has no folder for validation: make one of validation, val, valid, test"),
+    (["a/1.png", "b.png"], "train", "b.png is a file beside the folders of the classes"),
+    (["a/1.png"], "trian", "split of class folders"),
+  ],
+)
+def test_wrong_layouts_are_named(tmp_path, paths, split, said):
+  with pytest.raises(DataError, match=said):
+    paint(tmp_path, *paths).open(split, Reading())
+
+
+def test_what_is_no_image_is_named(tmp_path):
+  source = paint(tmp_path, "train/a/1.png")
+  (tmp_path / "train/a/notes.txt").write_text("hello")
+  with pytest.raises(DataError, match=r"notes.txt is not an image"):
+    source.open("train", Reading())
+  (tmp_path / "train/a/notes.txt").rename(tmp_path / "train/a/.hidden")
+  assert len(source.open("train", Reading())) == 1
+
+
+def test_one_class_is_nothing_to_learn(tmp_path):
+  records = paint(tmp_path, "train/a/1.png", "train/a/2.png").open("train", Reading())
+  with pytest.raises(DataError, match="all 2 training records have the class 'a' in the field 'label'"):
+    ClassLabel().fit(records)
+
+
+def test_what_is_no_directory_is_named(tmp_path):
+  with pytest.raises(DataError, match="is not a directory"):
+    ClassFolders(path=str(tmp_path / "none")).open("train", Reading())
+  with pytest.raises(DataError, match=r"needs --data.source.path DIR: DIR/train/CLASS/IMAGE"):
+    ClassFolders().open("train", Reading())
+  with pytest.raises(DataError, match="has no images of this split"):
+    ClassFolders(path=str(tmp_path)).open("train", Reading())
