@@ -22,6 +22,7 @@ from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.config import built_in
+from mmjax.evaluators.probe import Probe
 from mmjax.kinds import Kind
 from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
@@ -128,5 +129,7 @@ KINDS: tuple[type[Kind], ...] = (
   Supcon,
   Triplet,
   Unicl,
+  # evaluators
   *(type(evaluator) for evaluator in built_in().values()),
+  Probe,
 )

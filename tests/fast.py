@@ -23,6 +23,7 @@ evaluate/test_answers
 evaluate/test_captions
 evaluate/test_matching
 evaluate/test_metrics
+evaluate/test_probe
 evaluate/test_report
 evaluate/test_suite
 evaluate/test_zero_shot

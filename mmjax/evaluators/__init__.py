@@ -15,6 +15,7 @@ from mmjax.evaluators.language import LanguageModelling
 from mmjax.evaluators.matching import MatchedPairs
 from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
+from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.written_answers import WrittenAnswers
@@ -38,6 +39,7 @@ __all__ = [
   "LanguageModelling",
   "MatchedPairs",
   "NextSentenceAccuracy",
+  "Probe",
   "RelevantPixels",
   "Shared",
   "WordAttention",

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from mmjax.data import AugmentationConfig, ClassFolders, DataConfig
-from mmjax.evaluate import flatten, measure
+from mmjax.evaluate import evaluate, flatten, measure
 from mmjax.evaluate.evaluator import measured
+from mmjax.evaluators import Probe
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.loading import load_run
 from mmjax.models import ClassifierConfig
@@ -63,3 +64,20 @@ def test_classes_of_folders_are_learned(folder, tmp_path):
   assert results[0]["chance"]["acc1"] == 0.5 and results[0]["classes"] == 3
   assert results[0]["report"]["red"]["support"] == 10
   assert "Classes that are confused" in write_report(tmp_path, loaded).read_text()
+  _probes(loaded)
+
+
+def _probes(run):
+  """The trained tower's features tell the colours apart, with few examples too; they are kept in the workdir."""
+  evaluators = {"probe": Probe(shots=(1, 4), draws=2)}
+  evaluation = dataclasses.replace(run.experiment.evaluation, evaluators=evaluators)
+  run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, evaluation=evaluation))
+  results = evaluate(run)
+  found = flatten(results)
+  assert sorted(found) == sorted(measured(run.experiment))
+  assert all(value > 0.9 for name, value in found.items() if "linear" in name or "neighbours" in name)
+  assert "± " in results[-1]["title"] and results[0]["chance"]["acc1"] == 0.5
+  kept = sorted((run.workdir / "features").iterdir())
+  assert [path.name.partition("-")[0] for path in kept] == ["train", "validation"]
+  written = [path.stat().st_mtime_ns for path in kept]
+  assert flatten(evaluate(run)) == found and [path.stat().st_mtime_ns for path in kept] == written

@@ -1,0 +1,138 @@
+"""Probes: how much the features of a frozen model say about classes."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mmjax.evaluate.results import Metrics
+
+STEPS_PER_DECADE = 8
+DECADES = (-6, 6)
+_COARSE = 16
+_HELD_OUT = 5  # one example of so many chooses the strength
+
+
+class Features(NamedTuple):
+  """Features of examples, and their classes.
+
+  Attributes:
+    rows: one vector per example.
+    labels: numbers of the classes.
+  """
+
+  rows: Float[np.ndarray, "n dim"]
+  labels: Int[np.ndarray, " n"]
+
+  def take(self, places: Int[np.ndarray, " m"]) -> "Features":
+    """The examples at some places."""
+    return Features(self.rows[places], self.labels[places])
+
+
+def linear_probe(train: Features, test: Features, strength: float) -> Float[np.ndarray, "n classes"]:
+  """Scores of multinomial logistic regression by L-BFGS, for the classes of `train` in order.
+
+  Args:
+    train: the examples to learn from. Features are standardised by their mean and deviation.
+    test: the examples to score.
+    strength: weight of the L2 penalty: the loss is sum(cross-entropy) + strength / 2 * |weights|^2.
+  """
+  from sklearn.linear_model import LogisticRegression
+  from sklearn.pipeline import make_pipeline
+  from sklearn.preprocessing import StandardScaler
+
+  model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / strength, max_iter=1000))
+  model.fit(train.rows, train.labels)
+  scores = model.decision_function(test.rows)
+  return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
+
+
+def accuracy(scores: Float[np.ndarray, "n classes"], classes: Int[np.ndarray, " c"], test: Features) -> Metrics:
+  """acc1 and mean_per_class_recall of the likeliest class.
+
+  Args:
+    scores: scores of the classes.
+    classes: numbers of these classes.
+    test: the scored examples. A class that has no score counts as wrong.
+  """
+  right = classes[scores.argmax(axis=1)] == test.labels
+  recalls = [right[test.labels == label].mean() for label in np.unique(test.labels)]
+  return {"acc1": float(right.mean()), "mean_per_class_recall": float(np.mean(recalls))}
+
+
+def choose_strength(train: Features, seed: int = 0) -> float:
+  """Strength of the L2 penalty that gives the best accuracy on a held-out fifth of the training examples.
+
+  The search is CLIP's (Radford et al. 2021, appendix A.3): 8 steps per decade from 1e-6 to 1e6, from coarse to fine
+  around the best. Each class keeps at least one example to learn from.
+  """
+  held_out = np.zeros(len(train.labels), bool)
+  for places in _by_class(train.labels, seed):
+    held_out[places[: len(places) // _HELD_OUT]] = True
+  if not held_out.any():
+    return 1.0
+  fit, check = train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
+  classes = np.unique(fit.labels)
+  score = lambda strength: accuracy(linear_probe(fit, check, strength), classes, check)["acc1"]
+  return best_strength(score)
+
+
+def best_strength(score: Callable[[float], float]) -> float:
+  """Strength with the best score, searched from coarse to fine. Of equal ones, the nearest to 1."""
+  low, high = DECADES
+  last = (high - low) * STEPS_PER_DECADE
+  value = lambda place: 10.0 ** (low + place / STEPS_PER_DECADE)
+  scored = functools.cache(lambda place: score(value(place)))
+  step, places = _COARSE, list(range(0, last + 1, _COARSE))
+  while True:
+    best = max(places, key=lambda place: (scored(place), -abs(place - last // 2)))
+    if step == 1:
+      return value(best)
+    step //= 2
+    places = [place for place in (best - step, best, best + step) if 0 <= place <= last]
+
+
+def nearest_neighbours(
+  train: Features, test: Features, *, k: int = 20, temperature: float = 0.07
+) -> Float[np.ndarray, "n classes"]:
+  """Scores of a weighted vote of the k nearest training examples, for the classes of `train` in order.
+
+  A neighbour votes with exp(cosine / temperature) (Wu et al. 2018, section 3.4; Caron et al. 2021, DINO).
+
+  Args:
+    train: the examples that vote.
+    test: the examples to score.
+    k: number of neighbours.
+    temperature: of the votes.
+  """
+  unit = lambda rows: rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+  classes, numbers = np.unique(train.labels, return_inverse=True)
+  votes, gallery, k = np.eye(len(classes), dtype=np.float32)[numbers], unit(train.rows), min(k, len(train.labels))
+  scores = []
+  for start in range(0, len(test.rows), 1024):
+    cosines = unit(test.rows[start : start + 1024]) @ gallery.T
+    nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
+    weights = np.exp((np.take_along_axis(cosines, nearest, axis=1) - 1) / temperature)
+    scores.append((weights[..., None] * votes[nearest]).sum(axis=1))
+  return np.concatenate(scores)
+
+
+def few_shots(train: Features, shots: int, seed: int) -> Features:
+  """`shots` examples of every class, drawn at random. A class with fewer examples gives all that it has."""
+  chosen = [places[:shots] for places in _by_class(train.labels, seed)]
+  return train.take(np.concatenate(chosen))
+
+
+def _by_class(labels: Int[np.ndarray, " n"], seed: int) -> Iterator[Int[np.ndarray, " m"]]:
+  """Places of the examples of each class, in random order."""
+  rng = np.random.default_rng(seed)
+  for label in np.unique(labels):
+    yield rng.permutation(np.flatnonzero(labels == label))
+
+
+def mean_and_deviation(found: Sequence[Metrics]) -> tuple[Metrics, Metrics]:
+  """(mean, standard deviation) of the metrics of several draws."""
+  values = {name: [metrics[name] for metrics in found] for name in found[0]}
+  return {n: float(np.mean(v)) for n, v in values.items()}, {n: float(np.std(v)) for n, v in values.items()}
