@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from mmjax.encoders.config import TowerConfig
 from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d, stem_widths
 from mmjax.nn.flops import attention_pool_flops, query_pool_flops, transformer_flops
+from mmjax.nn.norm import LayerNorm
 from mmjax.nn.pooling import AttentionPool, QueryPool, TanhPool, mean_pool
 from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
 from mmjax.nn.transformer import Transformer, TransformerConfig
@@ -48,6 +49,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """Add a bias to the linear map of a patch (CLIP: no)."""
   class_position: bool = False
   """Add a separate position embedding to the class token, as in ViT and CLIP. It adds nothing to training."""
+  norm_after_pool: bool = False
+  """Normalise the mean over the patches, and not the tokens before it (CLIPA, Li et al. 2023)."""
   tanh_pool: bool = False
   """Apply a linear layer and tanh to the pooled vector (ViTModel of transformers)."""
   patch_dropout: float = 0.0
@@ -70,6 +73,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
         f"pool_queries={self.pool_queries} must be at least 2 (one is the pooled vector, the others are tokens), and "
         f"pool_width={self.pool_width} must be divisible by pool_heads={self.pool_heads}"
       )
+    if self.norm_after_pool and (self.pool not in ("mean", "cls_mean") or self.norm != "pre"):
+      raise ValueError('norm_after_pool needs pool="mean" or "cls_mean" and norm="pre"')
     if self.tanh_pool and self.pool == "flat":
       raise ValueError('tanh_pool needs a pooled vector as wide as a token: choose a pool other than "flat"')
     if self.pool == "flat" and self.patch_dropout:
@@ -162,7 +167,8 @@ class ViT(nn.Module):
         cls = cls + self.param("class_position", nn.initializers.normal(c.width**-0.5), (1, c.width), jnp.float32)
       cls = jnp.broadcast_to(cls[None].astype(x.dtype), (x.shape[0], 1, c.width))
       x = jnp.concatenate([cls, x], axis=1)
-    return self._pool(*Transformer(c, name="transformer")(x, rng=fold_in(rng, 1)))
+    transformer = Transformer(c, last_norm=not c.norm_after_pool, name="transformer")
+    return self._pool(*transformer(x, rng=fold_in(rng, 1)))
 
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
     """Image embeddings of an image encoder without a text encoder: the pooled vectors, in float32."""
@@ -185,6 +191,8 @@ class ViT(nn.Module):
         pooled = mean_pool(tokens[:, 1:], mask[:, 1:])
       case _:
         pooled = first
+    if c.norm_after_pool:
+      pooled = LayerNorm(c.norm_epsilon, name="norm")(pooled)
     if c.tanh_pool:
       pooled = TanhPool(c.dtype, name="tanh_pool")(pooled)
     return Encoded(tokens, mask, pooled)

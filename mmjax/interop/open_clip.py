@@ -4,11 +4,13 @@ import math
 from typing import Any, Literal
 
 from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
+from mmjax.interop import open_clip_timm
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, under
 from mmjax.interop.open_clip_towers import BUFFERS, TEXT, image_rules, read_image, read_text, write_image, write_text
 from mmjax.models import TwoTowerConfig
+from mmjax.models.shared_space import Projection
 
 _MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale", "init_logit_bias", "custom_text"}
 _MODEL |= {"nonscalar_logit_scale"}
@@ -17,18 +19,16 @@ _MODEL |= {"nonscalar_logit_scale"}
 def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
   """Mapping rules of a model."""
   assert isinstance(config.image, ViTConfig | ResNetConfig)
+  timm = open_clip_timm.is_timm(config)
   projection: tuple[Rule, ...] = (Rule("^text_projection/kernel$", "text_projection"),)
   if config.text_projection == "affine":
     projection = linear("^text_projection", "text_projection")
   return joined(
-    under("image/", "visual.", image_rules(config.image)),
+    under("image/", "visual.", open_clip_timm.rules(config.image) if timm else image_rules(config.image)),
+    linear("^image_projection", "visual.trunk.head") if timm else (Rule("^image_projection/kernel$", "visual.proj"),),
     under("text/", "", TEXT),
     projection,
-    (
-      Rule("^image_projection/kernel$", "visual.proj"),
-      Rule("^logit_scale$", "logit_scale"),
-      Rule("^logit_bias$", "logit_bias"),
-    ),
+    (Rule("^logit_scale$", "logit_scale"), Rule("^logit_bias$", "logit_bias")),
   )
 
 
@@ -38,13 +38,19 @@ def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
   fields.known(_MODEL)
   fields.only("nonscalar_logit_scale", False, False)
   quick, embed_dim = fields.flag("quick_gelu", False), fields.integer("embed_dim")
-  text = fields.object("text_cfg")
-  image = read_image(fields.object("vision_cfg"), quick, embed_dim)
+  text, vision = fields.object("text_cfg"), fields.object("vision_cfg")
+  image: ViTConfig | ResNetConfig
+  projection: Projection
+  if "timm_model_name" in vision:
+    image, projection = open_clip_timm.read(vision, embed_dim)
+  else:
+    image = read_image(vision, quick, embed_dim)
+    projection = "none" if isinstance(image, ResNetConfig) else "linear"
   return TwoTowerConfig(
     image=image,
     text=read_text(text, quick),
     embed_dim=embed_dim,
-    image_projection="none" if isinstance(image, ResNetConfig) else "linear",
+    image_projection=projection,
     text_projection=_read_projection(text),
     init_logit_scale=read_scale(fields),
     max_logit_scale=math.inf,
@@ -74,7 +80,7 @@ def write(config: Any) -> dict[str, Any]:
   fields: dict[str, Any] = {
     "embed_dim": config.embed_dim,
     "quick_gelu": config.text.activation == "quick_gelu",
-    "vision_cfg": write_image(config.image),
+    "vision_cfg": open_clip_timm.write(config) if open_clip_timm.is_timm(config) else write_image(config.image),
     "text_cfg": write_text(config.text) | {"proj_bias": config.text_projection == "affine"},
     "init_logit_scale": math.log(config.init_logit_scale),
   }

@@ -82,7 +82,7 @@ def image_rules(c: ViTConfig | ResNetConfig) -> tuple[Rule, ...]:
     blocks("transformer", "transformer"),
     patches("stem/projection", "conv1", c.patch_size),
     norm("transformer/input_norm", "ln_pre"),
-    _pooler(c) if c.pool == "queries" else norm("transformer/norm", "ln_post"),
+    _pooler(c) if c.pool == "queries" else norm("norm" if c.norm_after_pool else "transformer/norm", "ln_post"),
     (
       Rule("class_token$", "class_embedding", "d -> 1 d"),
       Rule("class_position$", "positional_embedding", part=0),
@@ -115,11 +115,11 @@ def _pooler(c: ViTConfig) -> tuple[Rule, ...]:
 _ONLY: tuple[tuple[str, Any], ...] = tuple(
   (n, False) for n in ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 )
-_ONLY += (("block_type", None), ("ls_init_value", None), ("final_ln_after_pool", False))
+_ONLY += (("block_type", None), ("ls_init_value", None))
 _SHARED = {"layers", "width", "mlp_ratio", "act_kwargs", "norm_kwargs", "output_tokens", "pool_type"}
 _SHARED |= {name for name, _ in _ONLY}
 _VISION = _SHARED | {"head_width", "patch_size", "image_size", "patch_dropout", "no_ln_pre", "pos_embed_type"}
-_VISION |= {"attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "timm_model_name"}
+_VISION |= {"attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "timm_model_name", "final_ln_after_pool"}
 TEXTS = _SHARED | {"context_length", "vocab_size", "heads", "no_causal_mask", "pad_id", "embed_cls", "hf_model_name"}
 TEXTS |= {"eos_id", "proj_bias", "proj_type", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 _POOLS: dict[str, Literal["argmax", "eos_or_first", "first", "last"]] = {
@@ -148,7 +148,7 @@ def read_image(vision: Fields, quick: bool, embed_dim: int) -> ViTConfig | ResNe
   """
   if "timm_model_name" in vision:
     name = vision.values["timm_model_name"]
-    raise InteropError(f"{vision.where}: timm_model_name is {name!r}; mmjax reads only open_clip's own image towers")
+    raise InteropError(f"{vision.where}: timm_model_name is {name!r}; of CoCa, mmjax reads open_clip's own towers only")
   vision.known(_VISION)
   return _read_resnet(vision, embed_dim) if _is_resnet(vision) else _read_vit(vision, quick, embed_dim)
 
@@ -192,7 +192,9 @@ def _read_vit(vision: Fields, quick: bool, embed_dim: int) -> ViTConfig:
 
 def _read_pool(vision: Fields, embed_dim: int) -> dict[str, Any]:
   if not vision.values.get("attentional_pool"):
-    return {"pool": vision.choice("pool_type", {"tok": "cls", "avg": "cls_mean"}, "tok")}
+    pool = vision.choice("pool_type", {"tok": "cls", "avg": "cls_mean"}, "tok")
+    # The norm of one token is the same before and after it is picked.
+    return {"pool": pool, "norm_after_pool": vision.flag("final_ln_after_pool", False) and pool == "cls_mean"}
   # open_clip also has "parallel" and "cascade", which it calls untested. They give embeddings of another shape.
   vision.only("attentional_pool", True, True)
   vision.only("pool_type", "tok", "tok")
@@ -260,7 +262,9 @@ def _write_vit(c: ViTConfig) -> dict[str, Any]:
     fields.pop("norm_kwargs", None)
     pooler = {"attn_pooler_queries": c.pool_queries, "attn_pooler_heads": c.pool_heads}
     return fields | {"attentional_pool": True} | pooler
-  return fields | ({"pool_type": "avg"} if c.pool == "cls_mean" else {})
+  if c.pool == "cls_mean":
+    fields |= {"pool_type": "avg"} | ({"final_ln_after_pool": True} if c.norm_after_pool else {})
+  return fields
 
 
 def write_text(c: TextConfig) -> dict[str, Any]:

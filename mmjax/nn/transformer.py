@@ -193,10 +193,12 @@ class Transformer(nn.Module):
   Attributes:
     config: configuration of the stack.
     causal: if True, a token reads only itself and earlier tokens.
+    last_norm: if False, there is no layer norm after the blocks.
   """
 
   config: TransformerConfig
   causal: bool = False
+  last_norm: bool = True
 
   @nn.compact
   def __call__(
@@ -225,7 +227,7 @@ class Transformer(nn.Module):
     x, mask = self._padded(x, mask)
     length = x.shape[1]
     block = functools.partial(rematerialised(Block, c.remat, scan=c.scan), c, self.causal, length)
-    norm = LayerNorm(c.norm_epsilon, name="norm") if c.norm == "pre" else _identity
+    norm = LayerNorm(c.norm_epsilon, name="norm") if c.norm == "pre" and self.last_norm else _identity
     x = x.astype(c.dtype)
     if c.input_norm:
       x = LayerNorm(c.norm_epsilon, name="input_norm")(x)

@@ -46,6 +46,9 @@ CASES = {
     text_cfg=TEXT | dict(pool_type="last"),
     quick_gelu=True,
   ),
+  "mean over patches, normalised after it": dict(
+    vision_cfg=VISION | dict(pool_type="avg", no_ln_pre=True, final_ln_after_pool=True), text_cfg=TEXT
+  ),
   "pooler": dict(vision_cfg=VISION | POOLER, text_cfg=TEXT),
   "pooler, the tower's own width, tanh": dict(
     vision_cfg=VISION | POOLER | dict(width=10, head_width=5, attn_pooler_heads=2, act_kwargs={"approximate": "tanh"}),
