@@ -6,6 +6,7 @@ Modules, or single tests. What compiles a lot, trains, or starts processes is le
 FAST = """
 data/test_class_folders
 data/test_columns
+data/test_concept
 data/test_corruption
 data/test_emoji
 data/test_evaluation_batches

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.errors import DataError
-from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading
 
 VALIDATION_FRACTION = 0.05
@@ -149,7 +149,7 @@ class CaptionedImages:
     """Make a record without its image."""
     name = self._names[index]
     texts = self._captions[name]
-    concept = concept_number(texts[0].casefold())
+    concept = captions_concept(texts)
     return Record(captions={PRIMARY: texts}, id=str(self._pictures.folder / name), concept=concept)
 
   def __getitem__(self, index: int) -> Record:

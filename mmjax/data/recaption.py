@@ -7,7 +7,7 @@ from typing import Any
 
 from mmjax.data.errors import DataError
 from mmjax.data.features import IMAGE_TEXT, source_features
-from mmjax.data.records import PRIMARY, Record, Records, siblings
+from mmjax.data.records import PRIMARY, Record, Records, captions_concept, siblings
 from mmjax.files import write_atomically
 
 Captions = Mapping[str, Sequence[str]]
@@ -50,6 +50,8 @@ class RecaptionedRecords:
         "--data settings it was written with."
       )
     new: Any = {**record, "captions": self._captions[index]}
+    if record["concept"] == captions_concept(record["captions"][PRIMARY]):  # its captions were its identity
+      new["concept"] = captions_concept(new["captions"][PRIMARY])
     return new
 
   def captions(self, index: int) -> Captions:

@@ -6,7 +6,7 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | field | type | meaning |
 |---|---|---|
 | `id` | str | the name of the record in errors and reports |
-| `concept` | int | records with equal numbers mean the same thing; a non-negative int32, see `concept_number` |
+| `concept` | int | records with equal numbers mean the same thing; a non-negative int32, see below |
 | `image` | bytes | an encoded image file |
 | `captions` | {str: [str]} | captions by kind; "name" is the main kind, which every captioned record has |
 | `picture` | int | records with equal numbers have the same image (absent: each record has its own) |
@@ -20,11 +20,21 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | `label` | str | the name of the class, see mmjax.data.columns.class_label |
 | `group` | str | a class of concepts (emoji: "people-and-body"), see `Source.has_group` |
 | `codepoint`, `concept_group`, `subgroup`, `vendor`, `skin_tone` | | emoji only, see mmjax.data.emoji_builder |
+
+`concept` says which records are duplicates of each other, so that they are not used as each other's negatives:
+
+| source | records of one concept |
+|---|---|
+| emoji | images of one code point, by all artists and in all skin tones |
+| scenes | scenes that the same words describe; with questions: the questions about one scene |
+| easy_vqa, vqav2 | questions about one image |
+| coco, flickr30k, folder, shards, tfds | images with the same set of captions, see `captions_concept` |
+| texts | equal pairs of texts |
 """
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypedDict
 
 PRIMARY = "name"
@@ -98,3 +108,13 @@ def siblings(records: Records, index: int) -> Sequence[int]:
 def concept_number(meaning: str) -> int:
   """A non-negative int32 for a meaning: the same string gives the same number in every process and version."""
   return zlib.crc32(meaning.encode()) & 0x7FFFFFFF
+
+
+def captions_concept(captions: Iterable[str]) -> int:
+  """Concept of an image that is known by its captions: equal for images with the same set of captions.
+
+  Order, repetitions and case do not matter. Images that share some captions only, such as a boilerplate "photo", are
+  different concepts. Images with a class name as their only caption are one concept per class. No image is read, so
+  that a source can tell duplicates by its texts alone.
+  """
+  return concept_number("\0".join(sorted({text.casefold() for text in captions})))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading, Source
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
@@ -101,7 +101,7 @@ class FolderRecords:
     except OSError as error:
       raise DataError(f"Cannot read {path}: {error.strerror}. Restore it or remove its row.") from error
     texts = self._captions[name]
-    return Record(image=image, captions={PRIMARY: texts}, id=str(path), concept=concept_number(texts[0].casefold()))
+    return Record(image=image, captions={PRIMARY: texts}, id=str(path), concept=captions_concept(texts))
 
   def _entry(self, row: Mapping, image_key: str, caption_key: str, place: str) -> tuple[str, list[str]]:
     name, value = row[image_key], row[caption_key]
