@@ -22,6 +22,7 @@ data/test_transforms
 encoders/test_sizes
 evaluate/test_answers
 evaluate/test_captions
+evaluate/test_counting
 evaluate/test_matching
 evaluate/test_metrics
 evaluate/test_probe
