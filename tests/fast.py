@@ -11,6 +11,7 @@ data/test_corruption
 data/test_emoji
 data/test_evaluation_batches
 data/test_feed
+data/test_fingerprint
 data/test_folder_source
 data/test_images
 data/test_order

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.errors import DataError
+from mmjax.data.fingerprint import digest
 from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading
 
@@ -144,6 +145,11 @@ class CaptionedImages:
 
   def __len__(self) -> int:
     return len(self._names)
+
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the file names and their order."""
+    return digest(self._names)
 
   def without_image(self, index: int) -> Record:
     """Make a record without its image."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmjax.data.errors import DataError
 from mmjax.data.features import IMAGE_TEXT, source_features
+from mmjax.data.fingerprint import digest
 from mmjax.data.records import PRIMARY, Record, Records, captions_concept, siblings
 from mmjax.files import write_atomically
 
@@ -41,6 +42,11 @@ class RecaptionedRecords:
 
   def __len__(self) -> int:
     return len(self._indices)
+
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the file's records and their order."""
+    return digest(f"{index} {name.rpartition('/')[2]}" for index, name in zip(self._indices, self._ids, strict=True))
 
   def __getitem__(self, index: int) -> Record:
     record = self._source[self._indices[index]]

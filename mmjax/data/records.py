@@ -34,7 +34,7 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 
 import dataclasses
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypedDict
 
 PRIMARY = "name"
@@ -74,7 +74,8 @@ class Records(Protocol):
   * `siblings(index)`: indices of other records that show the same thing; default: none.
   * `parts`: a sequence of `Part`; default: all records as one range.
   * `captions(index)`, `without_image(index)`: the captions, or the record without its image, read without the image.
-  * `fingerprint`: a number that changes with the order of the records; a run is resumed with the same one only.
+  * `fingerprint`: a number that changes with the records or their order; a run is resumed with the same one only;
+    default: that of a sample of them, see mmjax.data.fingerprint.
   """
 
   def __len__(self) -> int: ...
@@ -103,6 +104,14 @@ def siblings(records: Records, index: int) -> Sequence[int]:
   """Indices of other records that show the same thing; none where the records have no method `siblings`."""
   method = getattr(records, "siblings", None)
   return method(index) if method else ()
+
+
+def text_reader(records: Records) -> Callable[[int], Mapping[str, Any]]:
+  """Function from an index to the record, without its image where the records can do without reading it."""
+  without, captions = getattr(records, "without_image", None), getattr(records, "captions", None)
+  if without is not None:
+    return without
+  return records.__getitem__ if captions is None else lambda index: {"captions": captions(index)}
 
 
 def concept_number(meaning: str) -> int:

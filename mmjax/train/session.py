@@ -65,8 +65,6 @@ class Session:
     self._start = self._step = self._saved = int(start.state.step)
     self._batches = start.data.get("batches", self._step)
     self._policy = Policy(self._experiment.numerics, start.data.get("numerics", {}))
-    if start.data:
-      feed.set_state(dict(start.data.get("feed", start.data)))
     self._evaluations = Evaluations(training, made, score=checkpoints.score, up_to=self._step)
     self._clock = Clock(self._experiment.run.batch_size)
     self._compared = next((o.stream for o in self._experiment.objectives if o.compares), None)

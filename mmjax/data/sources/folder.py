@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mmjax.data.errors import DataError, unknown
+from mmjax.data.fingerprint import digest
 from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading, Source
 
@@ -89,6 +90,11 @@ class FolderRecords:
 
   def __len__(self) -> int:
     return len(self._names)
+
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the file names and their order."""
+    return digest(self._names)
 
   def __getitem__(self, index: int) -> Record:
     name = self._names[index]
