@@ -6,10 +6,12 @@ Modules, or single tests. What compiles a lot, trains, or starts processes is le
 FAST = """
 data/test_class_folders
 data/test_columns
+data/test_concept
 data/test_corruption
 data/test_emoji
 data/test_evaluation_batches
 data/test_feed
+data/test_fingerprint
 data/test_folder_source
 data/test_images
 data/test_order
@@ -21,6 +23,7 @@ data/test_transforms
 encoders/test_sizes
 evaluate/test_answers
 evaluate/test_captions
+evaluate/test_counting
 evaluate/test_matching
 evaluate/test_metrics
 evaluate/test_probe

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
   from mmjax.data.loader import Loader, make_loader
   from mmjax.data.opening import make_source
   from mmjax.data.recaption import write_captions
-  from mmjax.data.records import Record, Records, concept_number
+  from mmjax.data.records import Record, Records, captions_concept, concept_number
   from mmjax.data.scenes import COLOURS
   from mmjax.data.sources import (
     ClassFolders,
@@ -59,7 +59,7 @@ else:
       "loader": ["Loader", "make_loader"],
       "opening": ["make_source"],
       "recaption": ["write_captions"],
-      "records": ["Record", "Records", "concept_number"],
+      "records": ["Record", "Records", "captions_concept", "concept_number"],
       "scenes": ["COLOURS"],
       "sources": [
         "ClassFolders",
@@ -116,6 +116,7 @@ __all__ = [
   "Tokenizer",
   "TokenizerConfig",
   "Vqav2",
+  "captions_concept",
   "concept_number",
   "device_prefetch",
   "eval_transform",

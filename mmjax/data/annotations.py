@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.errors import DataError
-from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.fingerprint import digest
+from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading
 
 VALIDATION_FRACTION = 0.05
@@ -145,11 +146,16 @@ class CaptionedImages:
   def __len__(self) -> int:
     return len(self._names)
 
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the file names and their order."""
+    return digest(self._names)
+
   def without_image(self, index: int) -> Record:
     """Make a record without its image."""
     name = self._names[index]
     texts = self._captions[name]
-    concept = concept_number(texts[0].casefold())
+    concept = captions_concept(texts)
     return Record(captions={PRIMARY: texts}, id=str(self._pictures.folder / name), concept=concept)
 
   def __getitem__(self, index: int) -> Record:

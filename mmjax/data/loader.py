@@ -15,6 +15,7 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset
 from mmjax.data.batching import Batcher, Prepared, row_shapes
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
+from mmjax.data.fingerprint import check_identity, order_identity
 from mmjax.data.order import Order, source_parts
 from mmjax.data.orphans import end_with_parent
 from mmjax.data.records import Records
@@ -95,8 +96,7 @@ class Loader:
     self.num_bad_records = 0
     self._step = 0
     self._identity = {"seed": seed, "num_records": order.num_records, "batch_size": batch_size}
-    if hasattr(source, "fingerprint"):  # for data whose order can change while its size stays
-      self._identity["fingerprint"] = source.fingerprint
+    self._identity |= order_identity(source)  # as the order of data can change while its size stays
     rows = _Rows(order, batch_size, process_index, process_count)
     shapes = row_shapes(config, image_size, source).values()
     self._batch_bytes = batch_size // process_count * sum(4 * math.prod(shape) for shape, _ in shapes)
@@ -131,12 +131,7 @@ class Loader:
     Raises:
       DataError: the state is of other data, another seed or another batch size, or it is damaged.
     """
-    for name, value in self._identity.items():
-      if state.get(name) != value:
-        raise DataError(
-          f"The saved data position is for {name} = {state.get(name)}, this run has {value}. "
-          "Resume with the same data, seed and batch size, or start in a new --run.workdir."
-        )
+    check_identity(self._identity, state)
     position = [state.get("step"), state.get("num_bad_records")]
     if not all(type(number) is int and 0 <= number < _ENDLESS for number in position):
       raise DataError(f"The saved data position is damaged: step and num_bad_records are {position}.")

@@ -7,7 +7,8 @@ from typing import Any
 
 from mmjax.data.errors import DataError
 from mmjax.data.features import IMAGE_TEXT, source_features
-from mmjax.data.records import PRIMARY, Record, Records, siblings
+from mmjax.data.fingerprint import digest
+from mmjax.data.records import PRIMARY, Record, Records, captions_concept, siblings
 from mmjax.files import write_atomically
 
 Captions = Mapping[str, Sequence[str]]
@@ -42,6 +43,11 @@ class RecaptionedRecords:
   def __len__(self) -> int:
     return len(self._indices)
 
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the file's records and their order."""
+    return digest(f"{index} {name.rpartition('/')[2]}" for index, name in zip(self._indices, self._ids, strict=True))
+
   def __getitem__(self, index: int) -> Record:
     record = self._source[self._indices[index]]
     if record["id"] != self._ids[index]:
@@ -50,6 +56,8 @@ class RecaptionedRecords:
         "--data settings it was written with."
       )
     new: Any = {**record, "captions": self._captions[index]}
+    if record["concept"] == captions_concept(record["captions"][PRIMARY]):  # its captions were its identity
+      new["concept"] = captions_concept(new["captions"][PRIMARY])
     return new
 
   def captions(self, index: int) -> Captions:

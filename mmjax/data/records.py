@@ -6,7 +6,7 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | field | type | meaning |
 |---|---|---|
 | `id` | str | the name of the record in errors and reports |
-| `concept` | int | records with equal numbers mean the same thing; a non-negative int32, see `concept_number` |
+| `concept` | int | records with equal numbers mean the same thing; a non-negative int32, see below |
 | `image` | bytes | an encoded image file |
 | `captions` | {str: [str]} | captions by kind; "name" is the main kind, which every captioned record has |
 | `picture` | int | records with equal numbers have the same image (absent: each record has its own) |
@@ -20,11 +20,21 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | `label` | str | the name of the class, see mmjax.data.columns.class_label |
 | `group` | str | a class of concepts (emoji: "people-and-body"), see `Source.has_group` |
 | `codepoint`, `concept_group`, `subgroup`, `vendor`, `skin_tone` | | emoji only, see mmjax.data.emoji_builder |
+
+`concept` says which records are duplicates of each other, so that they are not used as each other's negatives:
+
+| source | records of one concept |
+|---|---|
+| emoji | images of one code point, by all artists and in all skin tones |
+| scenes | scenes that the same words describe; with questions: the questions about one scene |
+| easy_vqa, vqav2 | questions about one image |
+| coco, flickr30k, folder, shards, tfds | images with the same set of captions, see `captions_concept` |
+| texts | equal pairs of texts |
 """
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypedDict
 
 PRIMARY = "name"
@@ -64,7 +74,8 @@ class Records(Protocol):
   * `siblings(index)`: indices of other records that show the same thing; default: none.
   * `parts`: a sequence of `Part`; default: all records as one range.
   * `captions(index)`, `without_image(index)`: the captions, or the record without its image, read without the image.
-  * `fingerprint`: a number that changes with the order of the records; a run is resumed with the same one only.
+  * `fingerprint`: a number that changes with the records or their order; a run is resumed with the same one only;
+    default: that of a sample of them, see mmjax.data.fingerprint.
   """
 
   def __len__(self) -> int: ...
@@ -95,6 +106,24 @@ def siblings(records: Records, index: int) -> Sequence[int]:
   return method(index) if method else ()
 
 
+def text_reader(records: Records) -> Callable[[int], Mapping[str, Any]]:
+  """Function from an index to the record, without its image where the records can do without reading it."""
+  without, captions = getattr(records, "without_image", None), getattr(records, "captions", None)
+  if without is not None:
+    return without
+  return records.__getitem__ if captions is None else lambda index: {"captions": captions(index)}
+
+
 def concept_number(meaning: str) -> int:
   """A non-negative int32 for a meaning: the same string gives the same number in every process and version."""
   return zlib.crc32(meaning.encode()) & 0x7FFFFFFF
+
+
+def captions_concept(captions: Iterable[str]) -> int:
+  """Concept of an image that is known by its captions: equal for images with the same set of captions.
+
+  Order, repetitions and case do not matter. Images that share some captions only, such as a boilerplate "photo", are
+  different concepts. Images with a class name as their only caption are one concept per class. No image is read, so
+  that a source can tell duplicates by its texts alone.
+  """
+  return concept_number("\0".join(sorted({text.casefold() for text in captions})))

@@ -17,7 +17,7 @@ from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.features import run_columns
 from mmjax.data.opening import make_source
-from mmjax.data.records import Records
+from mmjax.data.records import Records, text_reader
 from mmjax.data.text.config import TokenizerConfig
 from mmjax.data.text.tokenizer import Tokenizer, read_vocabulary, same_answer, train_vocabulary
 from mmjax.kinds import option_name
@@ -84,10 +84,7 @@ def _records(source: Records, config: DataConfig, most: int) -> Iterator[Mapping
 
   Images are not read if the source has a method `captions` or `without_image`.
   """
-  captions = getattr(source, "captions", None)
-  read = getattr(source, "without_image", None) or (
-    source.__getitem__ if captions is None else lambda index: {"captions": captions(index)}
-  )
+  read = text_reader(source)
   for index in range(min(len(source), most)):
     try:
       yield read(index)

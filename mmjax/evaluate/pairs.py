@@ -9,10 +9,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from mmjax.data.records import PRIMARY
 from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.forward import encode_images, encode_strings, gathered, over_rows
-from mmjax.evaluate.retrieval import Embedded
+from mmjax.evaluate.retrieval import Embedded, Texts, counted
 from mmjax.objectives.terms.base import joint
 from mmjax.types import Encoded
 
@@ -24,37 +23,32 @@ class Pairs:
   """Images and captions, each encoded once, and what the match head says of any pair of them.
 
   Attributes:
-    captions, concepts: every caption once for each concept it is said of.
-    place: where a (caption, concept) stands among them.
-    own: each picture's concept.
-    first: where each picture's first caption stands.
-    embedded: pictures and captions in the common space, where the model has one.
+    texts: all captions of the images.
+    image_concepts, text_concepts: the concepts of images and captions.
+    embedded: images and captions in the common space, where the model has one; equal ids answer each other.
+    counts: a sentence about which do.
   """
 
   def __init__(self, run: Run, examples: Examples):
     from mmjax.evaluate.images import Images
 
     self.run, self.examples = run, examples
-    captions = dict.fromkeys(
-      (text, int(record["concept"])) for record in examples.records for text in record["captions"][PRIMARY]
-    )
-    self.captions = [text for text, _ in captions]
-    self.concepts = np.array([concept for _, concept in captions])
-    self.own = np.array([int(record["concept"]) for record in examples.records])
-    self.place = {pair: number for number, pair in enumerate(captions)}
-    self.first = np.array([self.place[r["captions"][PRIMARY][0], int(r["concept"])] for r in examples.records])
+    self.texts = Texts.of(examples.records)
+    self.image_concepts = np.array([int(record["concept"]) for record in examples.records])
+    self.text_concepts = self.image_concepts[self.texts.owner]
     self._image, images = encode_images(run, Images(examples.records, run.experiment.data))
-    self._text, texts = encode_strings(run, self.captions)
+    self._text, texts = encode_strings(run, self.texts.distinct)
+    image_ids, text_ids, self.counts = counted(examples.records, self.texts, run.experiment.evaluation.counts)
     self.embedded: tuple[Embedded, Embedded] | None = None
     if images is not None and texts is not None:
-      self.embedded = Embedded(images, self.own), Embedded(texts, self.concepts)
+      self.embedded = Embedded(images, image_ids), Embedded(texts[self.texts.row], text_ids)
 
   def match(self, images: Int[np.ndarray, " pairs"], texts: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
-    """Matching score of each image and text: the log of the odds that they belong together."""
+    """Matching score of each image and caption, by their places: the log of the odds that they belong together."""
     if not len(images):
       return np.zeros(0, np.float32)
     pick = lambda encoded, places: jax.tree.map(lambda leaf: leaf[places], encoded)
-    take = lambda places: (pick(self._image, images[places]), pick(self._text, texts[places]))
+    take = lambda places: (pick(self._image, images[places]), pick(self._text, self.texts.row[texts[places]]))
     return gathered(over_rows(self.run, match_logit, len(images), take))
 
 

@@ -50,14 +50,16 @@ class Result(_Required, total=False):
 
   title: one line for people. table, heading: the table of the report, and its heading. step: optimiser steps of the
   model. n: examples measured. chance: scores of guessing, under the metrics' names. floor, floor_is: scores of the raw
-  pixels, and how they were measured. gallery: pictures to choose among; classes: classes to choose among. control: a
-  negative control, which must be at chance. skipped: unreadable records left out. priors: scores of answering without
-  a look. report: precision, recall, F1 and support by class. missing: metrics that could not be computed, and why.
+  pixels, and how they were measured. gallery: images to choose among; classes: classes to choose among. counts: right
+  answers of a retrieval, in words. control: a negative control, which must be at chance. skipped: unreadable records
+  left out. priors: scores of answering without a look. report: precision, recall, F1 and support by class. missing:
+  metrics that could not be computed, and why.
   """
 
   floor: Metrics
   floor_is: str
   gallery: int
+  counts: str
   classes: int
   control: bool
   skipped: int

@@ -107,8 +107,5 @@ def _match(
   examples = Examples("training", "Training", shown, ("image", "text"))
   pairs = Pairs(run, examples)
   images = np.repeat(np.arange(len(shown)), [len(proposed) for proposed in candidates])
-  texts = np.array(
-    [pairs.place[text, int(record["concept"])] for record in shown for text in record["captions"][PRIMARY]]
-  )
-  scores = pairs.match(images, texts)
+  scores = pairs.match(images, np.arange(len(images)))  # the captions of one image after those of another
   return np.split(scores, np.cumsum([len(proposed) for proposed in candidates])[:-1])

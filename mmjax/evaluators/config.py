@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 from mmjax.evaluate.evaluator import Evaluator
 from mmjax.evaluators.answers import AnswerAccuracy
@@ -53,6 +54,9 @@ class EvaluationConfig:
   metric of the first evaluator that applies (retrieval: mean_recall@1)."""
   max_examples: int = 5000
   """At most this many records of the validation split, evenly spread over it. The emoji are always measured whole."""
+  counts: Literal["own", "concept"] = "own"
+  """Right answers of retrieval. own: an image's own captions, as CLIP_benchmark does; concept: every image and
+  caption of the same concept, for captions that are class names. Images of one emoji always count."""
   evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=built_in, hash=False)
   """By name. A run takes those that apply to it, in this order."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
   from mmjax.report.page import Section
   from mmjax.run import Run
 
+_COUNTS = "all images and names of the same emoji, by any artist"
 _PUBLISHED = "0.201 R@1 in the published measurement, with another drawing of Noto"
 
 
@@ -110,7 +111,7 @@ def vendor_hold_out(run: Run, emoji: Emoji) -> Iterator[Result]:
     name, images = emoji.title(vendor), emoji.images[vendor]
     for target in emoji.targets(vendor):
       floor, how = vendor_floor(run.experiment.data, vendor, target)
-      more = {"floor": floor, "floor_is": f"{how} ({_PUBLISHED})" if target == "twemoji" else how}
+      more = {"counts": _COUNTS, "floor": floor, "floor_is": f"{how} ({_PUBLISHED})" if target == "twemoji" else how}
       found = image_retrieval(images, emoji.images[target])
       yield make_result(
         run, f"emoji_{vendor}_to_{target}", "image_retrieval", f"{name} to {ARTISTS[target]}", images, found,
@@ -119,12 +120,13 @@ def vendor_hold_out(run: Run, emoji: Emoji) -> Iterator[Result]:
     found = image_text_retrieval(images, emoji.texts)
     title = f"{name} and names"
     yield make_result(
-      run, f"emoji_{vendor}", "zeroshot_retrieval", title, images, found, table=RETRIEVAL, gallery=len(images)
-    )
+      run, f"emoji_{vendor}", "zeroshot_retrieval", title, images, found, table=RETRIEVAL, gallery=len(images),
+      counts=_COUNTS,
+    )  # fmt: skip
     found = image_text_retrieval(images.shuffled(), emoji.texts)
     yield make_result(
       run, f"emoji_{vendor}_shuffled", "zeroshot_retrieval", f"Control: {title} shuffled", images, found,
-      table=RETRIEVAL, gallery=len(images), control=True,
+      table=RETRIEVAL, gallery=len(images), control=True, counts=_COUNTS,
     )  # fmt: skip
 
 
@@ -138,8 +140,9 @@ def concept_hold_out(run: Run, emoji: Emoji) -> Iterator[Result]:
     title = f"Held-out concepts, {ARTISTS[vendor]}"
     found = image_text_retrieval(images, texts)
     yield make_result(
-      run, f"emoji_heldout_{vendor}", "zeroshot_retrieval", title, images, found, table=RETRIEVAL, gallery=len(images)
-    )
+      run, f"emoji_heldout_{vendor}", "zeroshot_retrieval", title, images, found, table=RETRIEVAL,
+      gallery=len(images), counts=_COUNTS,
+    )  # fmt: skip
 
 
 class ClassTask(NamedTuple):

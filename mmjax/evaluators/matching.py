@@ -56,11 +56,12 @@ class MatchedPairs(Evaluator):
     if len({int(record["concept"]) for record in examples.records}) < 2:
       return []
     shown = Pairs(run, examples)
-    other = other_texts(shown.own)
-    results = [matching(shown, "random", np.where(other < 0, -1, shown.first[other]))]
+    other = other_texts(shown.image_concepts)
+    results = [matching(shown, "random", np.where(other < 0, -1, shown.texts.first[other]))]
     if shown.embedded is not None:
       images, texts = shown.embedded
-      results.append(matching(shown, "hard", hardest_texts(images.rows, texts.rows, images.ids, texts.ids)))
+      concepts = shown.image_concepts, shown.text_concepts
+      results.append(matching(shown, "hard", hardest_texts(images.rows, texts.rows, *concepts)))
       if self.rerank:
         results.append(reranking(shown, images, texts, self.rerank))
     return results
@@ -79,8 +80,11 @@ def matching(shown: Pairs, negatives: str, other: Int[np.ndarray, " n"]) -> Resu
     other: for each picture the place of that other caption; -1 where there is none.
   """
   kept = np.flatnonzero(other >= 0)
-  images, texts = np.concatenate([np.arange(len(shown.own)), kept]), np.concatenate([shown.first, other[kept]])
-  matches = np.arange(len(images)) < len(shown.own)
+  images, texts = (
+    np.concatenate([np.arange(len(shown.examples)), kept]),
+    np.concatenate([shown.texts.first, other[kept]]),
+  )
+  matches = np.arange(len(images)) < len(shown.examples)
   found = match_scores(shown.match(images, texts), matches)
   title = f"{shown.examples.title}: its own text, or {'any' if negatives == 'random' else 'the most similar'} other"
   return _result(shown, f"itm_{negatives}", "image_text_matching", title, found, MATCHING, n=len(images))
@@ -102,7 +106,8 @@ def reranking(shown: Pairs, images: Embedded, texts: Embedded, top: int) -> Resu
   found = [reranked(queries, gallery, match, top, prefix) for queries, gallery, match, prefix in ways]
   after, chance, before = (one | other for one, other in zip(*found, strict=True))
   title = f"{shown.examples.title}, first {top} re-ranked"
-  more = {"gallery": len(images), "floor": before, "floor_is": "retrieval by similarity alone, not re-ranked"}
+  more = {"gallery": len(images), "counts": shown.counts}
+  more |= {"floor": before, "floor_is": "retrieval by similarity alone, not re-ranked"}
   return _result(shown, "reranked", "zeroshot_retrieval", title, (after, chance), RETRIEVAL, **more)
 
 

@@ -50,5 +50,5 @@ class CaptionNoise(Evaluator):
     title = f"Training captions, {1 - right.mean():.0%} wrong"
     examples = Examples(f"{source_name(data)}_noisy", title, records, ())
     pairs = Pairs(run, examples)
-    found = match_scores(pairs.match(np.arange(len(records)), pairs.first), right)
+    found = match_scores(pairs.match(np.arange(len(records)), pairs.texts.first), right)
     return [make_result(run, examples.name, "image_text_matching", title, examples, found, table=MATCHING)]

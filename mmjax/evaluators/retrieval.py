@@ -12,7 +12,7 @@ from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, shown_examples
 from mmjax.evaluate.metrics import recall_names
 from mmjax.evaluate.results import MEAN_RECALL, RETRIEVAL, Result
-from mmjax.evaluate.retrieval import Embedded, image_text_retrieval
+from mmjax.evaluate.retrieval import Embedded, Texts, counted, image_text_retrieval
 from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import captioned, compares, has_emoji
 from mmjax.parallel.mesh import anywhere
@@ -45,7 +45,7 @@ class ImageTextRetrieval(Evaluator):
       found = image_text_retrieval(shown, captions.texts)
       result = make_result(
         run, f"{name}{suffix}", "zeroshot_retrieval", title, images, found, table=RETRIEVAL, control=control,
-        gallery=len(images), skipped=captions.skipped,
+        gallery=len(images), skipped=captions.skipped, counts=captions.counts,
       )  # fmt: skip
       results.append(result)
     return results
@@ -64,10 +64,14 @@ def embedded(run: Run, shared: Shared) -> Captioned:
 
 
 class Captioned:
-  """The validation split, every picture and every different caption embedded once.
+  """The validation split, every image and every different caption embedded once.
 
-  A caption answers every picture of its concept: of the same picture, or, where captions are class names, of
-  the same class.
+  Attributes:
+    records: the images that can be read.
+    skipped: number of the others.
+    captions: all captions of these images.
+    images, texts: embeddings; equal ids answer each other, by evaluation.counts.
+    counts: a sentence about what counts.
   """
 
   def __init__(self, run: Run, examples: Examples):
@@ -80,8 +84,8 @@ class Captioned:
     good = np.flatnonzero(~bad)
     self.skipped = int(bad.sum())
     self.records = [records[place] for place in good.tolist()]
-    self.images = Embedded(rows[good], np.array([record["concept"] for record in self.records]))
-    pairs = [(text, record["concept"]) for record in self.records for text in record["captions"]["name"]]
-    pairs = list(dict.fromkeys(pairs))
-    self.captions = [text for text, _ in pairs]
-    self.texts = Embedded(run.encode_text(self.captions), np.array([concept for _, concept in pairs]))
+    texts = Texts.of(self.records)
+    image_ids, text_ids, self.counts = counted(self.records, texts, run.experiment.evaluation.counts)
+    self.captions = texts.captions
+    self.images = Embedded(rows[good], image_ids)
+    self.texts = Embedded(run.encode_text(texts.distinct)[texts.row], text_ids)

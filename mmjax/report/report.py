@@ -18,7 +18,7 @@ from mmjax.report import gallery
 from mmjax.report.figures import Curve, column, line_chart, training_charts
 from mmjax.report.page import Section, card, missing, page
 from mmjax.report.read import read_json
-from mmjax.report.rows import Cell, Row, rows, short, tables
+from mmjax.report.rows import Cell, Row, counting, rows, short, tables
 from mmjax.report.table import beside, number
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def _results(results: Sequence[Any], history: History) -> str:
 
 def _notes(results: Sequence[Any]) -> list[str]:
   """Explanations of floors and priors, and a list of missing metrics."""
-  notes = [f"Floor: {result['floor_is']}." for result in results if "floor_is" in result]
+  notes = counting(list(rows(results)))
+  notes += [f"Floor: {result['floor_is']}." for result in results if "floor_is" in result]
   for result in results:
     if "priors" in result:
       prior, question = result["priors"]["prior"], result["priors"]["question_prior"]

@@ -31,6 +31,7 @@ class Row:
     n: number of examples.
     control: True for a negative control.
     cells: its numbers.
+    counts: what a retrieval counts as right.
   """
 
   key: str
@@ -40,6 +41,7 @@ class Row:
   n: int
   control: bool
   cells: tuple[Cell, ...]
+  counts: str = ""
 
 
 def rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
@@ -74,4 +76,13 @@ def short(metric: str) -> str:
 def _row(result: Mapping[str, Any], names: list[str], title: str) -> Row:
   chance, floor, table = result.get("chance", {}), result.get("floor", {}), table_of(result)
   cells = tuple(Cell(name, result["metrics"][name], chance.get(name), floor.get(name)) for name in names)
-  return Row(result["dataset"], title, table.name, table.heading, result["n"], bool(result.get("control")), cells)
+  fields = result["dataset"], title, table.name, table.heading, result["n"], bool(result.get("control")), cells
+  return Row(*fields, counts=result.get("counts", ""))
+
+
+def counting(lines: Sequence[Row]) -> list[str]:
+  """A sentence for each thing that the retrievals among the lines count as right."""
+  kinds = dict.fromkeys(row.counts for row in lines if row.counts)
+  if len(kinds) < 2:
+    return [f"Right answers: {counts}." for counts in kinds]
+  return [f"{row.title}: right answers are {row.counts}." for row in lines if row.counts]

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from mmjax.evaluate.results import Result
-from mmjax.report.rows import Cell, Row, rows, short, tables
+from mmjax.report.rows import Cell, Row, counting, rows, short, tables
 
 _NOTE = "(chance in brackets; floor: what is simpler)"
 
@@ -16,10 +16,12 @@ def print_table(results: Sequence[Result]) -> None:
   console = Console()
   lines = list(rows(results))
   if not console.is_terminal:
-    sys.stdout.write("".join(f"{line}\n" for line in plain(lines)))
+    sys.stdout.write("".join(f"{line}\n" for line in [*plain(lines), *counting(lines)]))
     return
   for heading, chosen in tables(lines):
     console.print(_table(f"{_escape(heading)} {_NOTE}", chosen))
+    for note in counting(chosen):
+      console.print(note, style="dim", markup=False, highlight=False)
 
 
 def plain(lines: Sequence[Row]) -> list[str]:

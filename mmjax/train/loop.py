@@ -84,6 +84,7 @@ def train(
     start = _start(experiment, training, checkpoints)
     if start.data:
       _check_data(workdir, tokenizer, learnt)
+      feed.set_state(dict(start.data.get("feed", start.data)))  # before config.json is written: it may refuse
     if jax.process_index() == 0:
       write_config(experiment, workdir / CONFIG)
       save_columns(learnt, workdir / COLUMNS)

@@ -23,7 +23,7 @@ from mmjax.train.progress import TrainingProgress
 from mmjax.train.setup import Training
 from mmjax.train.state import TrainState
 from mmjax.train.step import Metrics
-from mmjax.train.watch import Watch
+from mmjax.train.watch import Watch, single_rows
 from mmjax.types import Batch
 
 
@@ -65,11 +65,9 @@ class Session:
     self._start = self._step = self._saved = int(start.state.step)
     self._batches = start.data.get("batches", self._step)
     self._policy = Policy(self._experiment.numerics, start.data.get("numerics", {}))
-    if start.data:
-      feed.set_state(dict(start.data.get("feed", start.data)))
     self._evaluations = Evaluations(training, made, score=checkpoints.score, up_to=self._step)
     self._clock = Clock(self._experiment.run.batch_size)
-    self._compared = next((o.stream for o in self._experiment.objectives if o.compares), None)
+    self._streams = {name: each.objectives for name, each in self._experiment.by_stream().items()}
     self._turn = 0
     self._first = jax.process_index() == 0
     self._writer: Writer = make_writers(self._experiment, workdir, self._step) if self._first else Fanout([])
@@ -79,8 +77,9 @@ class Session:
     """Train until run.steps or a request to stop. Raises UserError as `mmjax.train.loop.train`. Returns the state."""
     run = self._experiment.run
     with TrainingProgress(run.steps, start=self._start, quiet=not self._first) as self._progress:
-      patience = 500 + self._experiment.optimizer.warmup_steps
-      self._watch = Watch(self._progress.say, patience=patience, workers=self._experiment.data.workers)
+      warmup = self._experiment.optimizer.warmup_steps
+      workers = self._experiment.data.workers
+      self._watch = Watch(self._warn, patience=500 + warmup, workers=workers, early=100 + warmup)
       self._greet()
       self._evaluate(self._state)  # if the run was killed between a save and its evaluation
       state = self._train(self._state)
@@ -125,8 +124,9 @@ class Session:
       return None
     self._batches += 1
     self._clock.step(self._feed.seconds_waited)
-    if self._batches % self._experiment.run.log_every == 0 and self._compared is not None:
-      self._watch.captions(self._step, stream_rows(batch, self._compared))
+    if self._turn == 1 or self._batches % self._experiment.run.log_every == 0:
+      for name, terms in self._streams.items():
+        self._watch.batch(self._step, stream_rows(batch, name), terms)
     return batch
 
   def _land(self, flight: _Flight) -> TrainState | None:
@@ -167,6 +167,7 @@ class Session:
       self._writer.write(self._step, numbers)
       self._progress.report(self._step, numbers)
       self._watch.numbers(self._step, numbers)
+      self._watch.losses(self._step, numbers, _chances(self._experiment))
 
   def _roll_back(self, flight: _Flight) -> TrainState:
     """Return the state of the last checkpoint. Data continues after the bad batch, and the log after the checkpoint."""
@@ -201,6 +202,12 @@ class Session:
     self._progress.say(self._evaluations.record(self._step, numbers, self._writer))
     self._clock.exclude(time.monotonic() - began)
 
+  def _warn(self, kind: str, step: int, message: str) -> None:
+    """Say a warning. It is an event of the run, unless it is about the speed of the machine."""
+    self._progress.say(f"warning: {message}")
+    if self._events and kind != "input":
+      self._events.add({"batch": self._batches, "step": step, "event": "warning", "about": kind, "message": message})
+
   def _greet(self) -> None:
     run, mesh = self._experiment.run, self._training.mesh
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self._training.shapes.params))
@@ -211,6 +218,8 @@ class Session:
     )
     if self._start:
       self._progress.say(f"resumed after step {self._start}")
+    for message in single_rows(self._experiment):
+      self._warn("batch", self._step, message)
 
   def _farewell(self) -> None:
     if self._interrupt:
@@ -231,11 +240,16 @@ def restored(training: Training, checkpoints: Checkpoints) -> Restored:
 
 def _chance(experiment: Experiment) -> dict[str, float]:
   """Chance level of each objective if it is known, and of their sum if it is known for all."""
-  rows = {name: each.run.batch_size for name, each in experiment.by_stream().items()}
-  chances = {o.key: o.chance(rows[o.stream], experiment.model) for o in experiment.objectives}
+  chances = _chances(experiment)
   known = {name: chance for name, chance in chances.items() if chance is not None}
   numbers = {f"{name}_chance": chance for name, chance in known.items()} if len(chances) > 1 else {}
   constant = experiment.balance == "fixed" and not any(o.schedule for o in experiment.objectives)
   if constant and len(known) == len(chances):
     numbers["chance"] = sum(o.weight * known[o.key] for o in experiment.objectives)
   return numbers
+
+
+def _chances(experiment: Experiment) -> dict[str, float | None]:
+  """Chance level of each objective, None if it is not known."""
+  rows = {name: each.run.batch_size for name, each in experiment.by_stream().items()}
+  return {o.key: o.chance(rows[o.stream], experiment.model) for o in experiment.objectives}

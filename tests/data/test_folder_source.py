@@ -61,12 +61,12 @@ def test_a_picture_may_have_several_captions(folder):
   write(folder, "image,caption\na.png,a cat\nb.jpg,a dog\na.png,a small cat\n")
   first, second = records(folder)
   assert first["captions"]["name"] == ["a cat", "a small cat"] and second["captions"]["name"] == ["a dog"]
-  rows = [{"image": "a.png", "caption": ["one", "two"]}, {"image": "b.jpg", "caption": "ONE"}]
+  rows = [{"image": "a.png", "caption": ["one", "two"]}, {"image": "b.jpg", "caption": ["TWO", "one"]}]
   (folder / "captions.csv").unlink()
   write(folder, "\n".join(map(json.dumps, rows)) + "\n\n", "captions.jsonl")
   first, second = records(folder)
   assert first["captions"]["name"] == ["one", "two"]
-  assert first["concept"] == second["concept"], "the same caption means the same thing"
+  assert first["concept"] == second["concept"], "the same captions mean the same thing"
 
 
 def test_a_byte_order_mark_does_no_harm(folder):

@@ -36,6 +36,9 @@ class FakeExperiment:
   model: FakeModelConfig = FakeModelConfig()
   objectives: tuple[Contrastive, ...] = (Contrastive(),)
 
+  def by_stream(self) -> dict[str, "FakeExperiment"]:
+    return {"": self}
+
 
 @dataclass
 class FakeRun:
@@ -51,6 +54,9 @@ class FakeRun:
   step: int = 1200
   embedded: dict[str, int] = field(default_factory=lambda: {"image": 0, "text": 0})
   collapsed: bool = False
+
+  def by_stream(self) -> dict[str, "FakeRun"]:
+    return {"": self}
 
   def encode_image(self, images: Any) -> np.ndarray:
     self.embedded["image"] += len(images)

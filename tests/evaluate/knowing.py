@@ -15,6 +15,7 @@ from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators import built_in
 from mmjax.evaluators.config import EvaluationConfig
+from mmjax.models.config import ModelConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.nn.cache import Cache
 from mmjax.parallel.mesh import ParallelConfig, make_mesh
@@ -27,7 +28,7 @@ OF = {"rerank": "matching", "beams": "captions", "java_metrics": "captions", "ma
 
 
 @dataclasses.dataclass(frozen=True)
-class KnowingConfig:
+class KnowingConfig(ModelConfig):
   image: ViTConfig = ViTConfig(image_size=SIZE, patch_size=8, width=16, depth=1, num_heads=2, pool="mean")
   text: TextConfig = TextConfig(vocab_size=600, eos_id=1)
   num_answers: int = 1
@@ -42,6 +43,9 @@ class KnowingExperiment:
   objectives: tuple[Any, ...]
   evaluation: EvaluationConfig
   model: Any = KnowingConfig()
+
+  def by_stream(self):
+    return {"": self}
 
 
 class Knowing(nn.Module):

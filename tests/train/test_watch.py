@@ -1,9 +1,14 @@
 """Warnings say what is seen and what to do, once in a while."""
 
+import dataclasses
+
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from mmjax.train.watch import Watch
+from mmjax.objectives import Caption, Contrastive, Matching, MomentumContrastive, Supcon, Unicl
+from mmjax.train.watch import Watch, single_rows
+from tests.tiny import experiment
 
 
 @pytest.fixture
@@ -13,7 +18,7 @@ def said():
 
 @pytest.fixture
 def watch(said):
-  return Watch(said.append, patience=50, waits=3, silence=200, workers=2)
+  return Watch(lambda kind, step, message: said.append(message), patience=50, waits=3, silence=200, workers=2)
 
 
 def numbers(loss=1.0, share=0.0, **more):
@@ -33,16 +38,78 @@ def test_no_word_of_a_loss_that_moves_or_whose_chance_is_unknown(watch, said):
   assert said == []
 
 
+PLAIN, MASKED = (Contrastive(),), (Contrastive(mask_same_concept=True),)
+
+
+def batch(texts, concepts=None):
+  """Eight rows: the number of each one's text, and of its concept (by default, each row its own)."""
+  texts, concepts = np.array(texts), np.arange(len(texts)) if concepts is None else np.array(concepts)
+  return {"text": jnp.stack([texts, texts + 1], axis=1), "concept": jnp.asarray(concepts)}
+
+
 def test_captions_that_repeat_each_other(watch, said):
-  varied = {"text": jnp.arange(16).reshape(8, 2)}
-  repeated = {"text": jnp.array([[1, 2]] * 6 + [[3, 4], [5, 6]])}
   for step in range(0, 400, 10):
-    watch.captions(step, varied)
-    watch.captions(step, {"image": jnp.zeros((2, 2))})
+    watch.batch(step, batch(range(8)), PLAIN)
+    watch.batch(step, {"image": jnp.zeros((2, 2))}, PLAIN)
   assert said == []
   for step in range(400, 700, 10):
-    watch.captions(step, repeated)
+    watch.batch(step, batch([1] * 6 + [3, 5]), PLAIN)
   assert len(said) == 2 and "62% of the captions" in said[0] and "mask_same_concept" in said[0]
+
+
+@pytest.mark.parametrize(
+  "terms", [MASKED, (Contrastive(loss=Unicl()),), (Matching(),)], ids=lambda terms: terms[0].name
+)
+def test_no_word_of_repeated_captions_that_are_no_negatives(watch, said, terms):
+  watch.batch(0, batch([1] * 4 + [3] * 2 + [5, 7], [1] * 4 + [3] * 2 + [5, 7]), terms)
+  assert said == []
+  watch.batch(0, batch([1] * 6 + [3, 5]), terms)  # "photo" of images that are different concepts
+  assert len(said) == 1 and "75% of the captions in a batch are also those of images of other concepts" in said[0]
+
+
+def test_no_word_of_repeated_captions_where_nothing_is_compared(watch, said):
+  for terms in ((Caption(),), (Contrastive(between=("image", "image2")),)):
+    watch.batch(0, batch([1] * 8, [1] * 8), terms)
+  assert said == []
+
+
+@pytest.mark.parametrize(
+  "terms, few, enough",
+  [
+    (MASKED, [1] * 8, [1] * 3 + [2] * 3 + [3] * 2),
+    (MASKED, [1, 2] * 4, range(8)),
+    ((Matching(), Caption()), [1, 2] * 4, [1, 2, 3, 4] * 2),
+    ((MomentumContrastive(mask_same_concept=True),), [1] * 8, range(8)),
+    ((Contrastive(loss=Supcon()),), [1] * 8, [1, 2] * 4),  # classes are what these losses are for
+  ],
+)
+def test_batches_of_few_concepts(watch, said, terms, few, enough):
+  watch.batch(0, batch(range(8), enough), terms)
+  watch.batch(0, batch(range(8), few), PLAIN)  # concepts are not read
+  assert said == []
+  watch.batch(0, batch(range(8), few), terms)
+  left = {1: 0, 2: 4}[len(set(few))]
+  assert len(said) == 1 and f"a batch of 8 has only {len(set(few))} different concept(s)" in said[0]
+  assert f"a row has {left} negatives on average" in said[0]
+
+
+def test_a_loss_of_nearly_0_early(watch, said):
+  chances = {"softmax": 4.0, "words": 8.0, "unknown": None, "alone": 0.0}
+  watch.losses(10, {"softmax": 0.05, "words": 3.0, "unknown": 0.0, "alone": 0.0}, chances)
+  assert said == []
+  watch.losses(20, {"softmax": 0.0, "words": 3.0, "unknown": 0.0, "alone": 0.0}, chances)
+  watch.losses(300, {"softmax": 0.0, "words": 0.0, "unknown": 0.0, "alone": 0.0}, chances)  # no longer early
+  assert len(said) == 1 and "softmax is 0 at step 20 already, and chance is 4.000" in said[0]
+
+
+def test_a_batch_of_one_row():
+  of = lambda size, *terms: list(
+    single_rows(dataclasses.replace(experiment(run={"batch_size": size}), objectives=terms))
+  )
+  (message,) = of(1, Contrastive())
+  assert "the batch is 1: softmax_image_text compares" in message and "--run.batch-size" in message
+  assert of(2, Contrastive()) == of(1, Caption()) == []
+  assert of(1, MomentumContrastive()) == []  # it has a queue
 
 
 def test_steps_that_wait_for_data(watch, said):

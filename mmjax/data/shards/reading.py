@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mmjax.data.errors import DataError
-from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.shards.array_record_file import ArrayRecordFile
 from mmjax.data.shards.open_files import OpenFiles
 from mmjax.data.shards.record import MAX_TEXT_BYTES, decode_record, parse_json, parse_text
@@ -133,7 +133,7 @@ def array_record_files() -> OpenFiles:
 
 
 def _record(image: bytes, texts: list[str], name: str) -> Record:
-  return Record(image=image, captions={PRIMARY: texts}, id=name, concept=concept_number(texts[0].casefold()))
+  return Record(image=image, captions={PRIMARY: texts}, id=name, concept=captions_concept(texts))
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmjax.data.building import built, examples, strings
 from mmjax.data.errors import unknown
+from mmjax.data.fingerprint import of_records
 from mmjax.data.records import Record
 from mmjax.data.sources.base import QUESTION, Reading, Source
 
@@ -63,6 +64,11 @@ class EasyVqaRecords:
 
   def __len__(self) -> int:
     return len(self.records)
+
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the records and their order."""
+    return of_records(self.records)
 
   def __getitem__(self, index: int) -> Record:
     return self.records[index]

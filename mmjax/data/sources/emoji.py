@@ -9,6 +9,7 @@ from mmjax.data import emoji
 from mmjax.data.emoji_draw import VENDORS
 from mmjax.data.emoji_text import GROUPS, LANGUAGES
 from mmjax.data.errors import DataError, unknown
+from mmjax.data.fingerprint import of_records
 from mmjax.data.records import Record
 from mmjax.data.sources.base import BUILT_SPLITS, Reading, Source
 
@@ -68,6 +69,11 @@ class EmojiRecords:
 
   def __len__(self) -> int:
     return len(self.records)
+
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the records and their order."""
+    return of_records(self.records)
 
   def __getitem__(self, index: int) -> Record:
     return self.records[index]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TextIO
 
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.fingerprint import digest
+from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading, Source
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
@@ -90,6 +91,11 @@ class FolderRecords:
   def __len__(self) -> int:
     return len(self._names)
 
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the file names and their order."""
+    return digest(self._names)
+
   def __getitem__(self, index: int) -> Record:
     name = self._names[index]
     path = self._directory / name
@@ -101,7 +107,7 @@ class FolderRecords:
     except OSError as error:
       raise DataError(f"Cannot read {path}: {error.strerror}. Restore it or remove its row.") from error
     texts = self._captions[name]
-    return Record(image=image, captions={PRIMARY: texts}, id=str(path), concept=concept_number(texts[0].casefold()))
+    return Record(image=image, captions={PRIMARY: texts}, id=str(path), concept=captions_concept(texts))
 
   def _entry(self, row: Mapping, image_key: str, caption_key: str, place: str) -> tuple[str, list[str]]:
     name, value = row[image_key], row[caption_key]

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from mmjax.data.building import built, examples, strings
 from mmjax.data.errors import unknown
+from mmjax.data.fingerprint import of_records
 from mmjax.data.records import Record, concept_number
 from mmjax.data.sources.base import BUILT_SPLITS, GROUNDED_QUESTION, IMAGE_TEXT, Reading, Source
 
@@ -68,6 +69,11 @@ class ScenesRecords:
 
   def __len__(self) -> int:
     return len(self.records)
+
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the records and their order."""
+    return of_records(self.records)
 
   def __getitem__(self, index: int) -> Record:
     return self.records[index]

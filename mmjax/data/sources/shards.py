@@ -1,6 +1,7 @@
 """Source of shards: WebDataset tars and ArrayRecord files as one sequence of records, with a share per pattern."""
 
 import dataclasses
+import functools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.errors import DataError, unknown
+from mmjax.data.fingerprint import sample
 from mmjax.data.records import Part, Record, concept_number
 from mmjax.data.shards.open_files import plain_files
 from mmjax.data.shards.paths import expand
@@ -57,6 +59,7 @@ class ShardRecords:
     num_skipped: shards and records that were left out (missing, truncated or bad), with on_bad_record "skip".
     refused: members of tars that are never read, by what they are.
     fingerprint: a number that depends on the split, the names and sizes of the shards, and their shares.
+    sample: a number that depends on the captions of a sample of the records.
 
   Raises:
     DataError: a pattern, a shard, a record or a share is wrong. The message names it, and the remedy.
@@ -88,6 +91,10 @@ class ShardRecords:
   def __getitem__(self, index: int) -> Record:
     shard, position = self._find(index)
     return shard.record(position)
+
+  @functools.cached_property
+  def sample(self) -> int:
+    return sample(self)
 
   def captions(self, index: int) -> dict[str, list[str]]:
     """Read the captions of a record. In a tar, the image is not read."""

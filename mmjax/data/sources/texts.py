@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmjax.data.errors import DataError, unknown
+from mmjax.data.fingerprint import of_records
 from mmjax.data.records import Record, concept_number
 from mmjax.data.sources.base import PAIR, Reading, Source
 from mmjax.data.text import corpora
@@ -63,6 +64,11 @@ class TextsRecords:
 
   def __len__(self) -> int:
     return len(self.records)
+
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the records and their order."""
+    return of_records(self.records)
 
   def __getitem__(self, index: int) -> Record:
     return self.records[index]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading, Source
 
 
@@ -91,7 +91,7 @@ class TfdsRecords:
       image=_get(example, self._image_key),
       captions={PRIMARY: texts},
       id=f"{self._name}/{self._split}/{index}",
-      concept=concept_number(texts[0].casefold()) if texts else 0,
+      concept=captions_concept(texts),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from mmjax.data.annotations import Complaints, Images, data_folder, fault, first_of, read_json
 from mmjax.data.errors import DataError, unknown
+from mmjax.data.fingerprint import digest
 from mmjax.data.records import Record
 from mmjax.data.sources.base import QUESTION, Reading, Source
 
@@ -93,6 +94,11 @@ class Vqav2Records:
 
   def __len__(self) -> int:
     return len(self._items)
+
+  @property
+  def fingerprint(self) -> int:
+    """Number that changes with the questions' numbers and their order."""
+    return digest(str(question.number) for question, _ in self._items)
 
   def without_image(self, index: int) -> Record:
     """The record but for its picture."""

@@ -86,6 +86,11 @@ class Term(Kind):
     """True if the term trains embeddings for comparison by their cosine, so that retrieval can be evaluated."""
     return False
 
+  @property
+  def spares_duplicates(self) -> bool:
+    """True if rows of the same concept are not negatives of each other."""
+    return bool(getattr(self, "mask_same_concept", False))
+
   def chance(self, batch_size: int, model: Any) -> float | None:
     """Loss of an untrained model. None if no closed form is known.
 

@@ -38,6 +38,10 @@ class Contrastive(BatchTerm):
     return self.loss.chance(batch_size)
 
   @property
+  def spares_duplicates(self) -> bool:
+    return self.mask_same_concept or self.loss.labelled
+
+  @property
   def name(self) -> str:
     return f"{self.loss.name}_{'_'.join(self.between)}"
 

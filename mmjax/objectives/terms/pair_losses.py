@@ -21,6 +21,8 @@ class PairLoss(Kind):
 
   needs_bias: ClassVar[bool] = False
   """True if the model must have a logit bias."""
+  labelled: ClassVar[bool] = False
+  """True if rows with equal labels are positives of each other."""
 
   @property
   def name(self) -> str:
@@ -159,6 +161,8 @@ class Align(PairLoss):
 class Unicl(PairLoss):
   """Softmax in which all pairs with equal labels are positives (Yang et al. 2022, UniCL)."""
 
+  labelled: ClassVar[bool] = True
+
   def __call__(self, image, text, *, logit_scale, labels, axis_name, tile_size, **_):
     return unicl_loss(image, text, labels, logit_scale=logit_scale, axis_name=axis_name, tile_size=tile_size)
 
@@ -169,6 +173,8 @@ class Unicl(PairLoss):
 @dataclasses.dataclass(frozen=True)
 class Supcon(PairLoss):
   """Supervised contrastive loss over the embeddings of both sides together (Khosla et al. 2020)."""
+
+  labelled: ClassVar[bool] = True
 
   def __call__(self, image, text, *, logit_scale, labels, axis_name, tile_size, **_):
     return supcon_views_loss(image, text, labels, logit_scale=logit_scale, axis_name=axis_name, tile_size=tile_size)
