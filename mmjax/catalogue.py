@@ -34,6 +34,7 @@ from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
+from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.models.vilt import ViltConfig
@@ -81,6 +82,7 @@ KINDS: tuple[type[Kind], ...] = (
   text.Caption,
   text.Question,
   text.SentencePair,
+  text.Text,
   ClassLabel,
   Label,
   # towers
@@ -101,6 +103,7 @@ KINDS: tuple[type[Kind], ...] = (
   GptConfig,
   OpenClipCocaConfig,
   PairConfig,
+  Seq2SeqConfig,
   ViltConfig,
   VqaConfig,
   # terms of the loss
@@ -112,6 +115,7 @@ KINDS: tuple[type[Kind], ...] = (
   words.Caption,
   words.MaskedWords,
   words.NextSentence,
+  words.TargetText,
   patches.MaskedBoth,
   patches.MaskedPatches,
   answers.Answer,

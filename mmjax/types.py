@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 #   text         int32   [batch, length], token ids, padded with the pad id: of a caption, a question, or a pair
 #   segment      int32   [batch, length], of a pair: 0 in the first text, 1 in the second
 #   next         int32   [batch], of a pair: 1 where the second text really follows the first
+#   target       int32   [batch, length], token ids of the text that is written from `text`
 #   answer       int32   [batch], the answer's class, -1 where it is none
 #   answer_text  int32   [batch, answer length], token ids of the answer
 #   relevance    float32 [batch, height, width], 1 on the pixels that the question is about

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
   from mmjax.data.columns.class_label import ClassLabel
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
-  from mmjax.data.columns.text import Answer, Caption, Question, SentencePair
+  from mmjax.data.columns.text import Answer, Caption, Question, SentencePair, Text
   from mmjax.data.config import DataConfig, Stream
   from mmjax.data.digits_words import DigitsWords
   from mmjax.data.errors import DataError
@@ -48,7 +48,7 @@ else:
       "columns.label": ["Label"],
       "columns.class_label": ["ClassLabel"],
       "columns.image": ["Image"],
-      "columns.text": ["Answer", "Caption", "Question", "SentencePair"],
+      "columns.text": ["Answer", "Caption", "Question", "SentencePair", "Text"],
       "config": ["DataConfig", "Stream"],
       "images.config": ["AugmentationConfig"],
       "text.config": ["TokenizerConfig"],
@@ -111,6 +111,7 @@ __all__ = [
   "Shards",
   "Source",
   "Stream",
+  "Text",
   "Texts",
   "Tfds",
   "Tokenizer",

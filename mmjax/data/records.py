@@ -18,6 +18,7 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | `second` | str | the text that follows `first` |
 | `others` | [str] | texts that do not follow `first` |
 | `label` | str | the name of the class, see mmjax.data.columns.class_label |
+| `text` | str | a text of its own, such as a pair in one |
 | `group` | str | a class of concepts (emoji: "people-and-body"), see `Source.has_group` |
 | `codepoint`, `concept_group`, `subgroup`, `vendor`, `skin_tone` | | emoji only, see mmjax.data.emoji_builder |
 
@@ -56,6 +57,7 @@ class Record(TypedDict, total=False):
   first: str
   second: str
   others: list[str]
+  text: str
   codepoint: str
   concept_group: str
   label: str

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mmjax.data import scenes
+from mmjax.data.free_scenes import free_layout
 
 
 @dataclasses.dataclass
@@ -19,6 +20,8 @@ class ScenesBuilderConfig(tfds.core.BuilderConfig):
   questions: tuple[str, ...] = ("colour", "row")
   caption_shapes: int = 3
   seed: int = 0
+  layout: str = "grid"
+  distractors: int = 0
 
   @property
   def held_out(self) -> int:
@@ -26,7 +29,7 @@ class ScenesBuilderConfig(tfds.core.BuilderConfig):
 
 
 class ScenesBuilder(tfds.core.GeneratorBasedBuilder):
-  """Coloured shapes on a grid with captions, questions, answers and relevance masks (mmjax.data.scenes).
+  """Coloured shapes with captions, questions, answers and relevance masks (mmjax.data.scenes).
 
   Splits: "train", and "heldout", which has no scene that "train" has.
   """
@@ -64,16 +67,18 @@ class ScenesBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 def _example(number: int, held_out: bool, config: ScenesBuilderConfig) -> dict:
+  layout = free_layout(config.distractors) if config.layout == "free" else scenes.GRID_LAYOUT
   scene, question, caption = scenes.example(
     number,
     seed=config.seed,
     held_out=held_out,
     questions=config.questions,
     caption_shapes=config.caption_shapes,
+    layout=layout,
   )
-  relevance = scenes.mask(question.about, config.size).astype(np.uint8) * 255
+  relevance = layout.mask(scene, question.about, config.size).astype(np.uint8) * 255
   return {
-    "image": io.BytesIO(scenes.png(scenes.draw(scene, config.size))),
+    "image": io.BytesIO(scenes.png(layout.draw(scene, config.size))),
     "relevance": io.BytesIO(scenes.png(relevance)),
     "caption": caption,
     "question": question.text,

@@ -12,7 +12,7 @@ from typing import Any
 
 import tokenizers
 
-from mmjax.data.columns.text import Answer, TextColumn
+from mmjax.data.columns.text import Answer, Text, TextColumn
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.features import run_columns
@@ -71,20 +71,23 @@ def _collect(
   """Add the texts of the records, those that a batch shows, and the counts of the answers."""
   written = [column for column in run_columns(config, source).values() if isinstance(column, TextColumn)]
   has_answers = _has_answers(config, source)
-  for record in _records(source, config, len(source) if has_answers else _MAX_RECORDS):
+  fields = any(isinstance(column, Text) for column in written)
+  for record in _records(source, config, len(source) if has_answers else _MAX_RECORDS, fields=fields):
     texts.update(dict.fromkeys(_texts(record)))
     for column in written:
       texts.update(dict.fromkeys(column.texts(record)))
+      shown.update(dict.fromkeys(column.texts(record) if isinstance(column, Text) else ()))
     shown.update(dict.fromkeys([record["question"]] if "question" in record else _texts(record)))
     answers.update([same_answer(record["answer"])] if has_answers else [])
 
 
-def _records(source: Records, config: DataConfig, most: int) -> Iterator[Mapping[str, Any]]:
+def _records(source: Records, config: DataConfig, most: int, *, fields: bool) -> Iterator[Mapping[str, Any]]:
   """Iterate over the texts of the first `most` records. Bad records are left out if on_bad_record is "skip".
 
-  Images are not read if the source has a method `captions` or `without_image`.
+  Images are not read if the source has a method `without_image` or, where captions are all that is needed (`fields` is
+  False), `captions`.
   """
-  read = text_reader(source)
+  read = getattr(source, "without_image", source.__getitem__) if fields else text_reader(source)
   for index in range(min(len(source), most)):
     try:
       yield read(index)

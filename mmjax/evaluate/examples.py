@@ -18,7 +18,7 @@ if TYPE_CHECKING:
   from mmjax.evaluate.evaluator import Shared
   from mmjax.run import Run
 
-_LEARNT_FROM = 20_000  # training records that priors are learnt from, at most
+LEARNT_FROM = 20_000  # training records that priors are learnt from, at most
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def training_questions(data: DataConfig) -> tuple[list[str], list[list[str]]]:
   from mmjax.data import make_source
 
   source = make_source(data, "train")
-  records = [source[place] for place in spread(len(source), _LEARNT_FROM)]
+  records = [source[place] for place in spread(len(source), LEARNT_FROM)]
   return [record["question"] for record in records], [list(record["answers"]) for record in records]
 
 

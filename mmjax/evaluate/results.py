@@ -25,8 +25,9 @@ MATCHING = Table("matching", "Do picture and text belong together?")
 CAPTIONS = Table("captions", "Captions")
 WORDS = Table("words", "Hidden words, next sentences")
 LANGUAGE = Table("language", "Language modelling")
+TEXTS = Table("texts", "Texts written from texts")
 PATCHES = Table("patches", "Hidden patches")
-TABLES = (RETRIEVAL, ZERO_SHOT, CLASSES, ANSWERS, MASKS, MATCHING, CAPTIONS, WORDS, LANGUAGE, PATCHES)
+TABLES = (RETRIEVAL, ZERO_SHOT, CLASSES, ANSWERS, MASKS, MATCHING, CAPTIONS, WORDS, LANGUAGE, TEXTS, PATCHES)
 """The tables of the evaluators that come with mmjax, in the order of a report. Other tables come after them."""
 
 
@@ -49,11 +50,11 @@ class Result(_Required, total=False):
   """CLIP_benchmark's fields (dataset, model, pretrained, task, metrics, language) and more.
 
   title: one line for people. table, heading: the table of the report, and its heading. step: optimiser steps of the
-  model. n: examples measured. chance: scores of guessing, under the metrics' names. floor, floor_is: scores of the raw
-  pixels, and how they were measured. gallery: images to choose among; classes: classes to choose among. counts: right
-  answers of a retrieval, in words. control: a negative control, which must be at chance. skipped: unreadable records
-  left out. priors: scores of answering without a look. report: precision, recall, F1 and support by class. missing:
-  metrics that could not be computed, and why.
+  model. n: examples measured. chance: scores of guessing, under the metrics' names. floor, floor_is: scores of a
+  simpler method (raw pixels, bigrams), and its name. gallery: images to choose among; classes: classes to choose among.
+  counts: right answers of a retrieval, in words. control: a negative control, which must be at chance. skipped:
+  unreadable records left out. priors: scores of answering without a look. report: precision, recall, F1 and support by
+  class. missing: metrics that could not be computed, and why.
   """
 
   floor: Metrics

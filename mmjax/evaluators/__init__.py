@@ -19,6 +19,7 @@ from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.written_answers import WrittenAnswers
+from mmjax.evaluators.written_texts import WrittenTexts
 from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
   "WordAttention",
   "WrittenAnswers",
   "WrittenCaptions",
+  "WrittenTexts",
   "built_in",
   "caption_and_filter",
 ]

@@ -19,6 +19,7 @@ from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.written_answers import WrittenAnswers
+from mmjax.evaluators.written_texts import WrittenTexts
 
 
 def built_in() -> dict[str, Evaluator]:
@@ -36,6 +37,7 @@ def built_in() -> dict[str, Evaluator]:
     "hidden_words": HiddenWords(),
     "next_sentence": NextSentenceAccuracy(),
     "language": LanguageModelling(),
+    "written_texts": WrittenTexts(),
     "hidden_patches": HiddenPatches(),
     "attention": WordAttention(),
   }

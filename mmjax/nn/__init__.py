@@ -2,7 +2,7 @@
 
 from mmjax.nn.attention import MultiHeadAttention, attention
 from mmjax.nn.dense import Dense
-from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d
+from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_1d, sincos_2d
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm, layer_norm, normalize
 from mmjax.nn.pooling import AttentionPool, TanhPool, eos_position, first_position, mean_pool
@@ -29,6 +29,7 @@ __all__ = [
   "layer_norm",
   "mean_pool",
   "normalize",
+  "sincos_1d",
   "sincos_2d",
   "take_token",
 ]

@@ -101,3 +101,25 @@ def sincos_2d(rows: int, columns: int, width: int, *, temperature: float = 10_00
   omega = 1.0 / temperature ** (np.arange(width // 4) / max(1, width // 4 - 1))
   y, x = y.reshape(-1, 1) * omega[None], x.reshape(-1, 1) * omega[None]
   return jnp.asarray(np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1), jnp.float32)
+
+
+def sincos_1d(length: int, width: int) -> Float[Array, "length width"]:
+  """Fixed position embeddings (Vaswani et al. 2017, section 3.5).
+
+  Column 2i is sin(t / 10000^(2i / width)), column 2i + 1 the cosine.
+
+  Args:
+    length: number of positions t = 0, 1, ...
+    width: width of an embedding; must be even.
+  Raises:
+    ValueError: width is odd.
+
+  Example:
+    >>> from mmjax.nn import sincos_1d
+    >>> sincos_1d(3, 4).shape
+    (3, 4)
+  """
+  if width % 2:
+    raise ValueError(f'width={width} must be even for positions="sinusoidal"')
+  angle = np.arange(length)[:, None] / 10_000.0 ** (np.arange(0, width, 2) / width)[None]
+  return jnp.asarray(np.stack([np.sin(angle), np.cos(angle)], axis=2).reshape(length, width), jnp.float32)

@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from mmjax.nn.cache import Cache, empty_cache
+from mmjax.nn.embeddings import sincos_1d
 from mmjax.nn.transformer import TransformerConfig
 
 
@@ -19,13 +20,14 @@ class WordsConfig(TransformerConfig):
   vocab_size: int = 30_524
   """Number of token ids."""
   max_length: int = 64
-  """Longest sequence: the number of learned positions and of positions in a cache."""
+  """Longest sequence: the number of positions, and of positions in a cache."""
   pad_id: int = 0
   """Token id of padding, which comes after the words."""
   eos_id: int = 1
   """Token id of the end of the text. Generation stops there."""
-  positions: Literal["learned", "none"] = "learned"
-  """Position embeddings. With "none", a causal transformer can still learn some of the word order."""
+  positions: Literal["learned", "sinusoidal", "none"] = "learned"
+  """Position embeddings. "sinusoidal": fixed sines and cosines, of size 1 beside the token embeddings (Vaswani et al.
+  2017; use them with scale_embedding). With "none", a causal transformer can still learn some of the word order."""
   scale_embedding: bool = False
   """Initialise token embeddings with variance 1 / width and multiply them by sqrt(width) (Vaswani et al. 2017, 3.4)."""
 
@@ -34,6 +36,8 @@ class WordsConfig(TransformerConfig):
     for name in ("pad_id", "eos_id"):
       if not 0 <= getattr(self, name) < self.vocab_size:
         raise ValueError(f"{name}={getattr(self, name)} must lie in [0, vocab_size={self.vocab_size})")
+    if self.positions == "sinusoidal" and self.width % 2:
+      raise ValueError(f'width={self.width} must be even for positions="sinusoidal"')
 
   def mask(self, ids: Int[Array, "batch length"]) -> Bool[Array, "batch length"]:
     """True for each token that is not padding."""
@@ -55,7 +59,7 @@ class WordsConfig(TransformerConfig):
 
 
 class Words(nn.Module):
-  """Token embeddings and position embeddings. Parameters: token_embedding, position_embedding."""
+  """Token embeddings and position embeddings. Parameters: token_embedding, position_embedding (learned positions)."""
 
   config: WordsConfig
 
@@ -66,6 +70,8 @@ class Words(nn.Module):
     if c.positions == "learned":
       init = nn.initializers.normal(1.0 if c.scale_embedding else 0.01)
       self.places = self.param("position_embedding", init, (c.max_length, c.width), jnp.float32)
+    elif c.positions == "sinusoidal":
+      self.places = sincos_1d(c.max_length, c.width)
 
   def __call__(
     self, ids: Int[Array, "batch length"], start: Int[Array, "batch"] | None = None

@@ -58,7 +58,7 @@ from mmjax.objectives.terms.pair_losses import (
 )
 from mmjax.objectives.terms.patches import MaskedBoth, MaskedPatches
 from mmjax.objectives.terms.sogclr import Sogclr
-from mmjax.objectives.terms.words import Caption, MaskedWords, NextSentence
+from mmjax.objectives.terms.words import Caption, MaskedWords, NextSentence, TargetText
 
 __all__ = [
   "MATCHING_CHANCE",
@@ -93,6 +93,7 @@ __all__ = [
   "Softmax",
   "Sogclr",
   "Supcon",
+  "TargetText",
   "Term",
   "Triplet",
   "Unicl",

@@ -5,7 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mmjax.data import Caption, Column, DataConfig, DataError
+from mmjax.data import (
+  Caption,
+  Column,
+  DataConfig,
+  DataError,
+  Text,
+  TokenizerConfig,
+  evaluation_batches,
+  make_loader,
+  make_tokenizer,
+)
 from mmjax.data.batching import row_shapes
 from mmjax.data.columns.base import make_row
 from mmjax.data.columns.fitting import fit_columns
@@ -48,3 +58,34 @@ def test_two_arrays_of_one_name_are_named_with_their_columns():
     row_shapes(DataConfig(columns=columns), 0)
   with pytest.raises(DataError, match="makes an array 'index', as every data set does"):
     row_shapes(DataConfig(columns={"beats": Signal(array="index")}), 0)
+
+
+STORIES = [{"id": f"story/{n}", "concept": n, "first": f"one {n}", "second": f"two {n}"} for n in range(4)]
+
+
+def test_any_field_is_a_text(tmp_path, caplog):
+  columns = {"text": Text("first"), "target": Text("second")}
+  config = DataConfig(columns=columns, dir=str(tmp_path), tokenizer=TokenizerConfig(vocab_size=300, max_length=2))
+  make_tokenizer(config, STORIES)
+  assert "100% of the texts are longer than --data.tokenizer.max-length 2" in caplog.text
+  config = dataclasses.replace(config, tokenizer=TokenizerConfig(vocab_size=300, max_length=8))
+  words = make_tokenizer(config, STORIES)
+  batch = next(make_loader(config, STORIES, words, image_size=0, batch_size=4))
+  shown = next(evaluation_batches(STORIES, None, words, batch_size=4, columns=columns))
+  for name, field in (("text", "first"), ("target", "second")):
+    expected = words([story[field] for story in STORIES])
+    np.testing.assert_array_equal(shown[name], expected)
+    np.testing.assert_array_equal(batch[name], expected[batch["index"]])
+
+
+@pytest.mark.parametrize("value", [None, " ", 3, ["one"]])
+def test_a_field_that_is_no_text_is_named(value, tmp_path):
+  columns = {"text": Text("told")}
+  config = DataConfig(columns=columns, dir=str(tmp_path), tokenizer=TokenizerConfig(vocab_size=300))
+  records = [{**story, "told": story["first"]} for story in STORIES]
+  records[0]["told"] = value
+  words = make_tokenizer(config, records)
+  with pytest.raises(DataError, match="story/0: .*'told'"):
+    next(evaluation_batches(records, None, words, batch_size=4, columns=columns))
+  with pytest.raises(DataError, match="story/0: .*'told'"):
+    next(make_loader(config, records, words, image_size=0, batch_size=4))

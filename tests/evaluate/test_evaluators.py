@@ -18,6 +18,7 @@ from mmjax.choosing import chosen
 from mmjax.errors import ConfigError
 from mmjax.evaluate import Evaluator, Shared, Table, evaluate, flatten, make_result, measure
 from mmjax.evaluate.evaluator import applying, best_metric, measured
+from mmjax.evaluate.ngrams import Bigrams
 from mmjax.evaluate.results import lower_is_better, table_of
 from mmjax.evaluate.traits import compares
 from mmjax.evaluators import EvaluationConfig, MatchedPairs, WrittenCaptions, built_in
@@ -257,13 +258,17 @@ def test_language_modelling_by_a_model_that_knows_frequencies_alone(directory):
     }
     assert result["chance"] == {"token_loss": pytest.approx(known), "perplexity": pytest.approx(math.exp(known))}
     assert result["heading"] == "Language modelling"
+    seen = Bigrams(_texts(run, "train"), pad_id=run.tokenizer.pad_id, vocab_size=run.tokenizer.vocab_size)
+    bigrams = seen.losses(_texts(run), pad_id=run.tokenizer.pad_id).mean()
+    assert result["floor"] == {"token_loss": pytest.approx(bigrams), "perplexity": pytest.approx(math.exp(bigrams))}
+    assert result["floor_is"] == "a bigram model of the training texts" and bigrams < known
   assert measured(run.experiment) == ["scenes_language/token_loss", "scenes_language/perplexity"]
 
 
-def _texts(run):
+def _texts(run, split="validation"):
   from mmjax.data import make_source
 
-  source = make_source(run.experiment.data, "validation")
+  source = make_source(run.experiment.data, split)
   return run.tokenizer([source[place]["captions"]["name"][0] for place in range(len(source))])
 
 

@@ -52,11 +52,12 @@ def test_train_and_report(script, tmp_path, capsys, monkeypatch):
     ("MLP", "2", 2),
   ]
   (result,) = json.loads((tmp_path / "MLP" / "seed1" / "results.json").read_text())
-  assert result["n"] == 3500 and result["metrics"]["accuracy"] == records[1]["accuracy"][1]
+  assert result["n"] == 3500 and result["metrics"]["vqa_accuracy"] == records[1]["accuracy"][1]
+  assert result["chance"]["vqa_accuracy"] == 0.5
   said = json.loads((tmp_path / "MLP" / "seed1" / "said.json").read_text())
   truth = script.DigitsWords.truth
   right = [p if true else 1 - p for row, trues in zip(said, truth) for p, true in zip(row, trues)]
-  assert sum(right) / 100 == pytest.approx(result["metrics"]["accuracy"], abs=1e-4)
+  assert sum(right) / 100 == pytest.approx(result["metrics"]["vqa_accuracy"], abs=1e-4)
   config = json.loads((tmp_path / "MLP" / "seed1" / "config.json").read_text())["experiment"]
   assert config["model"]["fusion"]["kind"] == "mlp" and config["run"]["seed"] == 1
   lines = [(tmp_path / "late" / f"seed{seed}" / "metrics.jsonl").read_text().splitlines() for seed in (0, 1)]

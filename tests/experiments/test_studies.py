@@ -88,17 +88,23 @@ def test_a_study_s_own_configuration_is_planned(scripts, options, tmp_path, caps
       "| contrast and captions | 16 | 2 |",
     ),
     ("unicl_emoji", f"{EMOJI} --model.embed-dim 8", "| UniCL | 16 | 2 |"),
+    (
+      "digit_reversal",
+      "--data.source.examples 60 --model.encoder-depth 1",
+      "| learned positions | 16 | 2 |",
+    ),
   ],
 )
 def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_path, monkeypatch, capsys):
   monkeypatch.syspath_prepend(str(ROOT / "experiments"))
   module = importlib.import_module(script)
-  towers = [f"--model.{tower}.{field}" for tower in ("image", "text") for field in ("width", "depth", "num-heads")]
-  sizes = [word for pair in zip(towers, ["16", "1", "2"] * 2, strict=True) for word in pair]
+  known = [tower for tower in ("image", "text") if hasattr(module.EXPERIMENT.model, tower)]
+  towers = [f"--model.{tower}.{field}" for tower in known for field in ("width", "depth", "num-heads")]
+  sizes = [word for pair in zip(towers, ["16", "1", "2"] * len(known), strict=True) for word in pair]
   options = [*sizes, *smaller.split(), *TINY[TINY.index("--optimizer.warmup-steps") :], "--data.dir", str(tmp_path)]
   options += ["--run.workdir", str(tmp_path / "run")]
   metrics = {k: v for k, v in module.STUDY.metrics.items() if "text alone" not in k}  # of another variant
-  study = dataclasses.replace(module.STUDY, variants=module.STUDY.variants[:1], metrics=metrics)
+  study = dataclasses.replace(module.STUDY, variants=module.STUDY.variants[:1], metrics=metrics, seeds=1, reports=True)
   assert call(study, module.EXPERIMENT, "train", *options) == 0
   assert shown in capsys.readouterr().out
   (report,) = (tmp_path / "run").glob("*/seed0/report.html")

@@ -24,6 +24,7 @@ from mmjax.models.config import ModelConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
+from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
@@ -36,6 +37,7 @@ READER = TextConfig(**SIZE, causal=False, pool="first", eos_id=1)
 CONFIGS = (
   TwoTowerConfig(image=IMAGE, text=READER, embed_dim=4),
   GptConfig(text=TEXT),
+  Seq2SeqConfig(text=TEXT, encoder_depth=1),
   BlipConfig(image=CLS, text=TEXT, embed_dim=4),
   BlipRetrievalConfig(image=CLS, text=TEXT, embed_dim=4),
   BlipCaptionerConfig(image=CLS, text=TEXT),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmjax.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from mmjax.nn.embeddings import sincos_1d
 from mmjax.nn.words import Words
 from tests.models.decoders import IDS, REAL, TEXT, assert_close, assert_split_equals_whole, larger, stepwise
 
@@ -53,6 +54,21 @@ def test_one_table_reads_writes_and_scores_and_is_scaled_by_the_root_of_the_widt
 def test_cached_logits_are_the_uncached():
   out, read = run(params(), READ, IDS)
   np.testing.assert_allclose(stepwise(MODEL, params(), IDS, read), out, rtol=0, atol=1e-5)
+
+
+def test_sinusoidal_positions_are_fixed_and_counted_in_a_cache():
+  model = Seq2Seq(dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, positions="sinusoidal")))
+  fixed = larger(jax.jit(model.init)(jax.random.key(0), {"text": IDS})["params"])
+  assert set(fixed["words"]) == {"token_embedding"} and set(params()["words"]) - set(fixed["words"]) == {
+    "position_embedding"
+  }
+  out, read = jax.jit(lambda p, r, i: model.apply({"params": p}, r, i, method=_both))(fixed, READ, IDS)
+  np.testing.assert_allclose(stepwise(model, fixed, IDS, read), out, rtol=0, atol=1e-5)
+  embedded = Words(model.config.text).apply({"params": fixed["words"]}, IDS[:1, :2])[0]
+  expected = fixed["words"]["token_embedding"][IDS[0, :2]] * 4 + sincos_1d(2, 16)
+  np.testing.assert_allclose(embedded, expected, rtol=1e-5)
+  with pytest.raises(ValueError, match="width=15 must be even"):
+    dataclasses.replace(CONFIG.text, positions="sinusoidal", width=15, num_heads=1)
 
 
 def test_split_over_eight_devices_it_is_the_same():

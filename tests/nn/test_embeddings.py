@@ -1,12 +1,14 @@
 """Patches, convolutions and positions against numpy and lax.conv."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d, stem_widths, windows
+from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_1d, sincos_2d, stem_widths, windows
 
 IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 8, 3)), jnp.float32)
 
@@ -47,3 +49,13 @@ def test_sincos_positions_by_hand():
   np.testing.assert_allclose(table[5], expected, atol=1e-6)
   with pytest.raises(ValueError, match="width=6 must be divisible by 4"):
     sincos_2d(2, 2, 6)
+
+
+def test_sinusoidal_positions_by_the_formula():
+  table = np.asarray(sincos_1d(50, 6))
+  for t in (0, 1, 7, 49):
+    for i in range(3):
+      angle = t / 10_000 ** (2 * i / 6)
+      np.testing.assert_allclose(table[t, 2 * i : 2 * i + 2], [math.sin(angle), math.cos(angle)], atol=1e-6)
+  with pytest.raises(ValueError, match="width=5 must be even"):
+    sincos_1d(4, 5)

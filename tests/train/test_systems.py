@@ -24,6 +24,7 @@ from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
+from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
@@ -44,6 +45,7 @@ from mmjax.objectives import (
   PairLoss,
   Relevance,
   Softmax,
+  TargetText,
   Unicl,
 )
 from mmjax.parallel.mesh import ParallelConfig, put_batch
@@ -98,6 +100,10 @@ SYSTEMS = {
   "flava": (FlavaConfig(image=IMAGE, text=BERT, fusion_depth=1, embed_dim=8), (MaskedPatches(), MaskedBoth())),
   "vilt": (ViltConfig(PatchesConfig(SIDE, 4), BERT), (Matching(group=2, hard=False), MaskedWords())),
   "gpt": (GptConfig(WORDS), (Caption(image=False),)),
+  "seq2seq": (
+    Seq2SeqConfig(dataclasses.replace(WORDS, scale_embedding=True, positions="sinusoidal"), encoder_depth=1),
+    (TargetText(),),
+  ),
   "two_tower": (
     TwoTowerConfig(
       image=dataclasses.replace(IMAGE, pool="map"),
@@ -151,6 +157,7 @@ def batch() -> dict[str, np.ndarray]:
     "concept": np.arange(ROWS, dtype=np.int32) % 13,
     "group": np.arange(ROWS, dtype=np.int32) % 5,
     "answer_text": ids[::-1, :6],
+    "target": ids[::-1],
     "image2": rng.normal(size=(ROWS, SIDE, SIDE, 3)).astype(np.float32),
   }
 
@@ -176,6 +183,7 @@ def two_steps(of: Experiment, devices: int = 1) -> list[dict[str, float]]:
     ("coca", dict(microbatches=2)),
     ("flava", dict(fsdp=2)),
     ("vqa", dict(fsdp=2)),
+    ("seq2seq", dict(fsdp=2, model=2)),
   ],
 )
 def test_two_steps_do_not_depend_on_the_mesh(system, parallel):
@@ -238,6 +246,7 @@ def test_terms_that_need_what_there_is_not_are_refused():
     ("vqa", ("image", "text"), "answer reads 'answer'"),
     ("bert", ("text", "segment", "next"), "mask-token"),
     ("coca", ("image", "text"), "bos-token"),
+    ("seq2seq", ("image", "text"), "target_text reads 'target'"),
   ],
 )
 def test_what_the_data_lacks_is_named_before_the_first_step(system, features, said):

@@ -1,4 +1,4 @@
-"""Columns of texts as token ids: captions, questions, answers and pairs of sentences."""
+"""Columns of texts as token ids: captions, any text, questions, answers and pairs of sentences."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +52,39 @@ class Caption(TextColumn):
 
   def record(self, item: Any) -> Mapping[str, Any]:
     return {"captions": {"name": [item]}, "id": "the text"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(TextColumn):
+  """Text in any field of a record, int32 [length]."""
+
+  field: str = "text"
+  """Field of the record."""
+
+  def check(self, record: Mapping[str, Any]) -> None:
+    if not isinstance(record.get(self.field), str):
+      raise DataError(
+        f"{record['id']}: a column Text reads the field {self.field!r}, which is no text here; there are "
+        f"{', '.join(sorted(record))}. Name another field, remove the record, or use --data.on-bad-record skip."
+      )
+    check_filled(record, self.field)
+
+  def maker(self, name: str, making: Making) -> Maker:
+    ids = lambda texts: {name: making.memory.ids(texts, making.tokenizer)}
+    return TextMaker(lambda example: example.record[self.field], ids)
+
+  def evaluated(
+    self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating
+  ) -> dict[str, Any]:
+    assert evaluating.tokenizer is not None
+    return {name: evaluating.tokenizer([record[self.field] for record in records])[places]}
+
+  def texts(self, record: Mapping[str, Any]) -> Sequence[str]:
+    text = record.get(self.field)
+    return [text] if isinstance(text, str) else []  # `check` refuses the record
+
+  def record(self, item: Any) -> Mapping[str, Any]:
+    return {self.field: item, "id": "the text"}
 
 
 @dataclasses.dataclass(frozen=True)

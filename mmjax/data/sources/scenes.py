@@ -9,10 +9,12 @@ from mmjax.data.fingerprint import of_records
 from mmjax.data.records import Record, concept_number
 from mmjax.data.sources.base import BUILT_SPLITS, GROUNDED_QUESTION, IMAGE_TEXT, Reading, Source
 
+MOST_DISTRACTORS = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Scenes(Source):
-  """Generated images of coloured shapes on a grid of 4 x 4 places, with questions or captions, see mmjax.data.scenes.
+  """Generated images of coloured shapes, with questions or captions, see mmjax.data.scenes.
 
   Splits: "train", "heldout" (or "validation": scenes that are not in "train"), "all".
   """
@@ -20,7 +22,7 @@ class Scenes(Source):
   text: Literal["question", "caption"] = "question"
   """Text of an image: a question (with its answer and the pixels that it is about), or the caption."""
   size: int = 32
-  """Height and width of the images: a multiple of 4, at least 16."""
+  """Height and width of the images: a multiple of 4, at least 16 (free: 32)."""
   examples: int = 12_000
   """Number of scenes to train on. A sixth as many, all different from these, are held out."""
   questions: tuple[Literal["colour", "row", "column", "shape", "count"], ...] = ("colour", "row")
@@ -29,10 +31,21 @@ class Scenes(Source):
   """Number of the three shapes that a caption names."""
   seed: int = 0
   """Seed of the scenes."""
+  layout: Literal["grid", "free"] = "grid"
+  """grid: shapes of one size in 4 x 4 cells, which do not touch. free: anywhere, in three sizes, over each other; at
+  least half of each is visible."""
+  distractors: int = 0
+  """free: number of further shapes, of two kinds that no question and no caption names. "How many" counts them."""
 
   def __post_init__(self):
-    if self.size % 4 or self.size < 16:
-      raise ValueError(f"data.source.size is {self.size}: it must be a multiple of 4 and at least 16")
+    least = 16 if self.layout == "grid" else 32
+    if self.size % 4 or self.size < least:
+      raise ValueError(f"data.source.size is {self.size}: it must be a multiple of 4 and at least {least}")
+    if not 0 <= self.distractors <= MOST_DISTRACTORS or (self.distractors and self.layout == "grid"):
+      raise ValueError(
+        f"data.source.distractors is {self.distractors}: it must be 0 with layout grid, and 0 to {MOST_DISTRACTORS} "
+        "with layout free"
+      )
     if self.examples < 1:
       raise ValueError(f"data.source.examples is {self.examples}: it must be at least 1")
     if not self.questions or len(set(self.questions)) < len(self.questions):
@@ -83,9 +96,11 @@ def build(directory: str, config: Scenes) -> Any:
   """The TFDS builder of the scenes a configuration describes, its data built if need be."""
   from mmjax.data.scenes_builder import ScenesBuilder, ScenesBuilderConfig
 
-  fields = {name: getattr(config, name) for name in ("size", "examples", "questions", "caption_shapes", "seed")}
+  names = ("size", "examples", "questions", "caption_shapes", "seed", "layout", "distractors")
+  fields = {name: getattr(config, name) for name in names}
   said = f"captions{config.caption_shapes}"
   name = f"{config.size}px_{config.examples}_{'_'.join(config.questions)}_{said}_seed{config.seed}"
+  name += f"_free{config.distractors}" if config.layout == "free" else ""
   settings = ScenesBuilderConfig(name, **fields)
   return built(
     lambda place: ScenesBuilder(data_dir=place, config=settings),

@@ -16,7 +16,9 @@ _SPLITS = {"train": (False,), "heldout": (True,), "validation": (True,), "all": 
 
 @dataclasses.dataclass(frozen=True)
 class Texts(Source):
-  """Texts without images, in pairs, see mmjax.data.text.corpora. They need --data.tokenizer.sep-token.
+  """Texts without images, in pairs, see mmjax.data.text.corpora. Pairs need --data.tokenizer.sep-token.
+
+  The column Text() reads both texts of a pair as one (a language model's), Text("first") and Text("second") each alone.
 
   Splits: "train", "heldout" (or "validation"), "all".
   """
@@ -44,7 +46,7 @@ class Texts(Source):
 
 
 class TextsRecords:
-  """The pairs of a split: `first`, `second` (which really follows) and `others` (which do not).
+  """The pairs of a split: `first`, `second` (which really follows), `others` (which do not), and `text` (the two).
 
   A batch shows the one or the others, half and half, drawn anew in every epoch; evaluation shows half of the
   pairs as they are, always the same ones, and the first of the others for the rest. All texts are held in memory.
@@ -98,4 +100,5 @@ def _corpus_pairs(config: Texts, held_out: bool) -> list[corpora.TextPair]:
 
 def _record(name: str, first: str, second: str, others: tuple[str, ...]) -> Record:
   concept = concept_number(f"{first}\n{second}")
-  return Record(id=name, concept=concept, first=first, second=second, others=list(others))
+  text = f"{first} {second}"
+  return Record(id=name, concept=concept, first=first, second=second, others=list(others), text=text)

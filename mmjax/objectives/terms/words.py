@@ -1,4 +1,4 @@
-"""Loss terms for text: masked language modelling, next sentence prediction and captioning."""
+"""Loss terms for text: masked words, next sentence, captions, and texts that are written from other texts."""
 
 import dataclasses
 import math
@@ -202,6 +202,40 @@ class Caption(ExampleTerm):
     known = forward.encoded.get("text") if self.image else None  # present if another term reads it
     logits = forward.model.decode(ids, image, rng=forward.rng, text=known)
     return {"loss": caption_loss(logits, ids, pad_id=pad_id, label_smoothing=self.label_smoothing, per=self.per)}
+
+  def chance(self, batch_size: int, model: Any) -> float | None:
+    return math.log(model.text.vocab_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetText(ExampleTerm):
+  """Writing of a text from another one: each next word of `target`, given the words before it and the whole `text`
+  (Vaswani et al. 2017)."""
+
+  label_smoothing: float = 0.1
+  """Share of the target that is spread uniformly over the vocabulary (Vaswani et al. 2017, section 5.4)."""
+
+  @property
+  def name(self) -> str:
+    return "target_text"
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("text", "target")
+
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Encodes, Writes)
+
+  @property
+  def special_tokens(self) -> tuple[str, ...]:
+    return ("begin",)
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
+    ids = forward.batch["target"]
+    logits = forward.model.decode(ids, forward.encoded["text"], rng=forward.rng)
+    pad_id = forward.model.config.text.pad_id
+    return {"loss": caption_loss(logits, ids, pad_id=pad_id, label_smoothing=self.label_smoothing, per="token")}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
     return math.log(model.text.vocab_size)

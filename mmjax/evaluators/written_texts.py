@@ -1,0 +1,114 @@
+"""Texts that an encoder-decoder writes from other texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Int
+
+from mmjax.evaluate.captions import bleu
+from mmjax.evaluate.evaluator import Evaluator, Shared
+from mmjax.evaluate.examples import Examples, batches, validation_examples
+from mmjax.evaluate.forward import over_batches, text_tokenizer
+from mmjax.evaluate.matching import other_texts
+from mmjax.evaluate.questions import until_end
+from mmjax.evaluate.results import TEXTS, Metrics, Result
+from mmjax.evaluate.task import make_result
+from mmjax.evaluate.traits import entries, terms
+from mmjax.models.generate import generate
+from mmjax.models.next_word import GenerateConfig
+from mmjax.models.protocols import Encodes, Writes
+
+if TYPE_CHECKING:
+  from mmjax.experiment import Experiment
+  from mmjax.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenTexts(Evaluator):
+  """Texts written from `text`, against `target`: the share that is equal word for word, and BLEU-4 of the corpus.
+
+  Words are what spaces separate. Case does not matter where the tokenizer folds it. Chance is the score of the same
+  texts, each compared with the target of another record.
+  """
+
+  beams: int = 1
+  """Number of beams; 1: the likeliest word each time. Vaswani et al. 2017 use 4."""
+  length_penalty: float = 0.6
+  """With beams, a text's score is log-probability / tokens ** length_penalty."""
+
+  def __post_init__(self) -> None:
+    if self.beams < 1:
+      raise ValueError(f"WrittenTexts.beams is {self.beams}: it must be at least 1")
+
+  def applies(self, experiment: Experiment) -> bool:
+    written = any("target" in term.needs for term in terms(experiment, Encodes, Writes))
+    return {"text", "target"} <= set(entries(experiment.data)) and written
+
+  def metrics(self, experiment: Experiment) -> Sequence[str]:
+    return [f"{experiment.data.source.title}_texts/{name}" for name in ("exact", "bleu4")]
+
+  def run(self, run: Run, shared: Shared) -> list[Result]:
+    examples = shared.once("validation", lambda: validation_examples(run))
+    written, targets = self.write(run, examples), target_texts(run, examples)
+    other = other_texts(np.array([record["concept"] for record in examples.records]))
+    swapped = [targets[place if place >= 0 else own] for own, place in enumerate(other.tolist())]
+    found = text_scores(written, targets), text_scores(written, swapped)
+    title = f"{examples.title}: texts written"
+    return [make_result(run, f"{examples.name}_texts", "translation", title, examples, found, table=TEXTS)]
+
+  def write(self, run: Run, examples: Examples) -> list[str]:
+    """A text for every record, as `folded` spells it."""
+    tokenizer = text_tokenizer(run)
+    penalty = self.length_penalty if self.beams > 1 else 0.0
+    room = GenerateConfig(tokenizer.config.max_length - 1, beams=self.beams, length_penalty=penalty)
+    write = WriteText(int(tokenizer([""])[0, 0]), room)
+    ids = [row for _, part in over_batches(run, write, batches(run, examples), ("text",)) for row in part]
+    said = (tokenizer.decode(row) for row in until_end(np.stack(ids), tokenizer.eos_id))
+    return [folded(text, tokenizer.config.lowercase) for text in said]
+
+
+@dataclasses.dataclass(frozen=True)
+class WriteText:
+  """(model, batch with "text") -> ids of the text that is written from each.
+
+  Attributes:
+    begin: the token that texts begin with.
+    config: how they are generated.
+  """
+
+  begin: int
+  config: GenerateConfig
+
+  def __call__(self, model: Any, batch: Any) -> Int[Array, "batch t"]:
+    read = model.encode(batch)["text"]
+    module, variables = model.unbind()
+    prompt = jnp.full((len(read.mask), 1), self.begin, jnp.int32)
+    return generate(module, variables["params"], prompt, read, config=self.config).ids[:, 1:]
+
+
+def target_texts(run: Run, examples: Examples) -> list[str]:
+  """The whole target of every record, also where the tokenizer would cut it, as `folded` spells it."""
+  from mmjax.data.features import run_columns
+
+  column: Any = run_columns(run.experiment.data)["target"]
+  lowercase = text_tokenizer(run).config.lowercase
+  return [folded(column.texts(record)[0], lowercase) for record in examples.records]
+
+
+def folded(text: str, lowercase: bool) -> str:
+  """One space between words; in lower case and compatibility forms if a tokenizer folds these."""
+  return " ".join((unicodedata.normalize("NFKC", text).lower() if lowercase else text).split())
+
+
+def text_scores(written: Sequence[str], targets: Sequence[str]) -> Metrics:
+  """The share of texts that equal their target, and BLEU-4 over words between spaces."""
+  equal = float(np.mean([text == target for text, target in zip(written, targets, strict=True)]))
+  score = bleu([text.split() for text in written], [[target.split()] for target in targets])["bleu4"]
+  return {"exact": equal, "bleu4": score}
