@@ -4,6 +4,8 @@ Modules, or single tests. What compiles a lot, trains, or starts processes is le
 """
 
 FAST = """
+data/test_caption_files
+data/test_captions
 data/test_class_folders
 data/test_columns
 data/test_concept
@@ -13,6 +15,7 @@ data/test_evaluation_batches
 data/test_feed
 data/test_fingerprint
 data/test_folder_source
+data/test_image_modes
 data/test_images
 data/test_order
 data/test_recaption

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmjax.data.captions import caption_fault, unique
 from mmjax.data.errors import DataError
 from mmjax.data.fingerprint import digest
 from mmjax.data.records import PRIMARY, Record, captions_concept
@@ -94,7 +95,7 @@ def read_json(path: Path, lists: Sequence[str], compact: Callable[[dict], Any]) 
     DataError: the file cannot be read or lacks a field. The message names the file and the position or the field.
   """
   try:
-    fields = json.loads(path.read_bytes(), object_hook=compact)
+    fields = json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: compact(unique(pairs)))
   except (OSError, ValueError, RecursionError) as error:
     raise DataError(f"Cannot read {path}: {error}. It must be the published JSON file; download it again.") from error
   if not isinstance(fields, dict):
@@ -120,10 +121,12 @@ def fault(entry: Any, fields: Mapping[str, type], where: str) -> str | None:
     value = entry.get(name)
     if name not in entry:
       return f"{where} has no field {name!r}."
-    if type(value) is not kind:
-      return f"{where}: the field {name!r} is {value!r:.60}, not {_KINDS[kind]}."
-    if isinstance(value, str) and not value.strip():
-      return f"{where}: the field {name!r} is empty."
+    if kind is str:
+      wrong = caption_fault(value)
+    else:
+      wrong = None if type(value) is kind else f"is {value!r:.60}, not {_KINDS[kind]}"
+    if wrong is not None:
+      return f"{where}: the field {name!r} {wrong}."
   return None
 
 
@@ -133,7 +136,7 @@ def hashed_split(name: str) -> str:
   return "validation" if digest < VALIDATION_FRACTION * 2**64 else "train"
 
 
-_KINDS = {str: "a text", int: "a whole number", list: "a list"}
+_KINDS = {int: "a whole number", list: "a list"}
 
 
 class CaptionedImages:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmjax.data.captions import json_object, read_captions
 from mmjax.data.errors import DataError
 from mmjax.data.features import IMAGE_TEXT, source_features
 from mmjax.data.fingerprint import digest
@@ -78,7 +79,7 @@ def write_captions(path: str | Path, records: Iterable[tuple[int, str, Captions]
 
 def _rows(path: Path, size: int) -> list[tuple[int, str, Captions]]:
   try:
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(f"Cannot read --data.captions-from {path}: {error}. It is written by write_captions.") from error
   rows: dict[int, tuple[int, str, Captions]] = {}
@@ -92,15 +93,16 @@ def _rows(path: Path, size: int) -> list[tuple[int, str, Captions]]:
 
 
 def _row(line: str, where: str) -> tuple[int, str, Captions]:
-  try:
-    row = json.loads(line)
-    index, name, captions = row["index"], row["id"], row["captions"]
-    good = type(index) is int and isinstance(name, str) and bool(captions.get(PRIMARY))
-    good = good and all(isinstance(text, str) for texts in captions.values() for text in texts)
-  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-    raise DataError(f"{where}: {error!r}; a line is {_SHAPE}.") from error
-  if not good:
-    raise DataError(f"{where}: a line is {_SHAPE}.")
+  remedy = f"A line is {_SHAPE}."
+  row = json_object(line, where, remedy)
+  index, name, captions = (row.get(field) for field in ("index", "id", "captions"))
+  if type(index) is not int or not isinstance(name, str) or not isinstance(captions, dict) or not captions.get(PRIMARY):
+    raise DataError(f"{where}: index, id or captions are missing or wrong. {remedy}")
+  for kind, texts in captions.items():
+    if not isinstance(texts, list):
+      raise DataError(f"{where}: the captions of kind {kind!r} are {texts!r:.60}, no list. {remedy}")
+    if texts:
+      captions[kind] = read_captions(texts, f"{where}: the captions of kind {kind!r}:", remedy)
   return index, name, captions
 
 

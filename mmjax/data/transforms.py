@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from mmjax.data.captions import caption_fault
 from mmjax.data.errors import DataError
 from mmjax.data.images import geometry
 from mmjax.data.images.color import WHITE, Color, ColorJitter, ColorMatrix, Normalize, RandomBackground, RandomGreyscale
@@ -200,12 +201,16 @@ def premultiplied(image: Image.Image) -> Image.Image:
 
 
 def check_captions(captions: Mapping[str, Sequence[str]], record: str) -> None:
-  """Raise DataError if a record has no main caption, or if any of its captions is empty."""
+  """Raise DataError if a record has no main caption, or if any of its captions is no text (mmjax.data.captions)."""
   if not captions.get(PRIMARY):
     raise DataError(f"{record}: has no caption. Add one, remove the record, or use --data.on-bad-record skip.")
   for kind, texts in captions.items():
-    if any(not text.strip() for text in texts):
-      raise DataError(f"{record}: the caption of kind {kind!r} is empty. Fill it in, or remove the record.")
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+      fault: str | None = f"is {texts!r:.60}, not a list of texts"
+    else:
+      fault = next((wrong for text in texts if (wrong := caption_fault(text))), None)
+    if fault is not None:
+      raise DataError(f"{record}: the caption of kind {kind!r} {fault}. Correct it, or remove the record.")
 
 
 def binary(mask: Image.Image) -> Float[np.ndarray, "h w"]:

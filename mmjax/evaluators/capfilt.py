@@ -13,6 +13,7 @@ from jaxtyping import Float
 from rich.progress import track
 
 from mmjax.data import make_source
+from mmjax.data.captions import text_fault
 from mmjax.data.recaption import write_captions
 from mmjax.data.records import PRIMARY
 from mmjax.evaluate.examples import Examples
@@ -93,7 +94,7 @@ def _filtered(
 def _candidates(captions: Mapping[str, Sequence[str]], new: str) -> list[tuple[str, str]]:
   """(kind, text) of every caption a picture could have; the written one only if it says anything, and anything new."""
   given = [(kind, text) for kind, texts in captions.items() for text in texts]
-  return list(dict.fromkeys([*given, *([(PRIMARY, new)] if new.strip() else [])]))
+  return list(dict.fromkeys([*given, *([(PRIMARY, new)] if text_fault(new) is None else [])]))
 
 
 def _match(

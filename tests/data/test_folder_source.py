@@ -100,23 +100,23 @@ def test_without_it_a_hash_keeps_one_in_twenty(folder):
       "captions.csv",
       r"captions.csv, line 3: the field 'caption' is empty",
     ),
-    ("image,caption\na.png\n", "captions.csv", r"line 2: the field 'caption' is empty"),
-    ("image,caption\nnone.png,a\n", "captions.csv", r"line 2: there is no picture 'none.png' in "),
-    ("image,caption\n,a\n", "captions.csv", r"line 2: there is no picture ''"),
+    ("image,caption\na.png\n", "captions.csv", r"line 2: 1 fields, and the header has 2"),
+    ("image,caption\nnone.png,a\n", "captions.csv", r"line 2: there is no image 'none.png' in "),
+    ("image,caption\n,a\n", "captions.csv", r"line 2: there is no image ''"),
     (
       "picture,caption\na.png,a\n",
       "captions.csv",
-      r"none of the columns image, .*only picture, caption.*--data.source.image-key",
+      r"none of the columns image, .*only 'picture', 'caption'.*--data.source.image-key",
     ),
     (
       "image,words\na.png,a\n",
       "captions.csv",
-      r"none of the columns caption, text, title.*--data.source.caption-key",
+      r"none of the columns caption, text, title, captions.*--data.source.caption-key",
     ),
-    ("image,caption\n", "captions.csv", r"captions.csv lists no picture of the split 'all'"),
-    ("", "captions.csv", r"captions.csv lists no picture"),
+    ("image,caption\n", "captions.csv", r"captions.csv lists no image of the split 'all'"),
+    ("", "captions.csv", r"line 1: none of the columns image, .*only an empty line"),
     ('{"image": "a.png"\n', "captions.jsonl", r"captions.jsonl, line 1: not JSON"),
-    ("[1]\n", "captions.jsonl", r"line 1: is not a JSON object"),
+    ("[1]\n", "captions.jsonl", r"line 1: JSON, but not an object"),
     ('{"image": "a.png", "caption": []}\n', "captions.jsonl", r"line 1: the field 'caption' is empty"),
     ('{"image": "a.png", "caption": null}\n', "captions.jsonl", r"line 1: the field 'caption' is empty"),
     (
@@ -141,7 +141,7 @@ def test_bad_rows_are_skipped_on_request(folder, caplog):
 def test_bad_encodings_and_folders_are_named(folder, tmp_path):
   with pytest.raises(DataError, match=r"is not a directory"):
     records(tmp_path / "nowhere")
-  with pytest.raises(DataError, match=r"has no captions.csv or captions.jsonl.*columns image and caption"):
+  with pytest.raises(DataError, match=r"has no captions.csv or captions.tsv or .*columns image and caption"):
     records(folder)
   with pytest.raises(DataError, match=r"has no other.csv"):
     records(folder, captions_file="other.csv")

@@ -16,11 +16,11 @@ from array_record.python import array_record_module
 from PIL import Image
 
 from mmjax.data import DataConfig, DataError, Folder, Reading, Shards
+from mmjax.data.caption_files import MAX_LINE
 from mmjax.data.images.decoding import FORMATS, decode
 from mmjax.data.images.photo import open_photo
 from mmjax.data.shards.record import MAX_TEXT_BYTES, decode_record, encode_record
 from mmjax.data.shards.tar_headers import BrokenTar, members
-from mmjax.data.sources.folder import MAX_LINE
 from mmjax.data.sources.shards import ShardRecords
 from tests.data.shard_files import number_of, picture, tar_of
 

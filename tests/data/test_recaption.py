@@ -37,10 +37,22 @@ def test_siblings_are_those_that_are_left(emoji_config, train_source, path):
 @pytest.mark.parametrize(
   "line, message",
   [
-    ("{", r"line 31: JSONDecodeError"),
-    ('{"index": 1}', r"line 31: KeyError\('id'\)"),
-    ('{"index": 1, "id": "a", "captions": {"name": []}}', r"line 31: a line is"),
-    ('{"index": 1, "id": "a", "captions": {"name": [3]}}', r"line 31: a line is"),
+    ("{", r"line 31: not JSON"),
+    ('{"index": 1}', r"line 31: index, id or captions are missing or wrong. A line is"),
+    ('{"index": 1, "id": "a", "captions": {"name": []}}', r"line 31: index, id or captions are missing"),
+    ('{"index": 1, "id": "a", "captions": {"name": [3]}}', r"line 31: the captions of kind 'name': is"),
+    (
+      '{"index": 1, "id": "a", "captions": {"name": "a cat"}}',
+      r"line 31: the captions of kind 'name' are 'a cat', no list",
+    ),
+    (
+      '{"index": 1, "id": "a", "captions": {"name": ["x"], "de": ["a\\u0000b"]}}',
+      r"line 31: the captions of kind 'de': has a NUL character",
+    ),
+    (
+      '{"index": 1, "id": "a", "id": "b", "captions": {"name": ["x"]}}',
+      r"line 31: not JSON .the field 'id' is there twice",
+    ),
     (
       '{"index": 3, "id": "a", "captions": {"name": ["x"]}}',
       r"line 31: index 3 is not one of \d+ records, or is there",

@@ -77,6 +77,14 @@ def test_one_in_twenty_is_held_out_unless_there_are_validation_shards(tmp_path):
   own = with_source(config, validation=(f"{tmp_path}/b/*.tar",), repeats=(2,))
   assert numbers(make_source(own, "train")) == list(range(45))
   assert numbers(make_source(own, "validation")) == [100, 101, 102]
+  (tmp_path / "c.tar").symlink_to(tmp_path / "a" / "00001.tar")
+  for name in (f"{tmp_path}/a/*.tar", f"{tmp_path}/a/../a/00001.tar", f"{tmp_path}/c.tar"):
+    for split in ("train", "validation"):
+      with pytest.raises(DataError, match=r"0000[01].tar is in --data.source.patterns and in --data.source.validation"):
+        make_source(with_source(config, validation=(name,)), split)
+  (tmp_path / "b" / "00000.tar").rename(tmp_path / "b.tar")
+  elsewhere = with_source(config, validation=(f"{tmp_path}/none/*.tar",))
+  assert len(make_source(elsewhere, "train")) == 45, "where the validation shards are not"
 
 
 def test_an_epoch_has_every_record_once_over_all_shards(config):

@@ -222,6 +222,9 @@ def test_settings_that_cannot_work_are_refused(config, source, tokenizer, monkey
     make_loader(without, source, tokenizer, image_size=8, batch_size=4)
   with pytest.raises(DataError, match=r"Cannot read .*none.*Debian"):
     corpora.debian_documents(tmp_path / "none")
+  (tmp_path / "status").write_bytes(b"Package: a\nDescription: b\n caf\xe9\n")
+  with pytest.raises(DataError, match=r"Cannot read .*status.*utf-8"):
+    corpora.debian_documents(tmp_path / "status")
   with pytest.raises(ValueError, match=r"data.source.examples is 0"):
     Texts(examples=0)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data.captions import text_fault
 from mmjax.data.columns.base import Column, Evaluating, Example, Maker, Making, Shapes
 from mmjax.data.errors import DataError
 
@@ -197,12 +198,13 @@ class TextMaker(Maker):
 
 
 def check_filled(record: Mapping[str, Any], field: str) -> None:
-  """Raise DataError if a field of a record is missing, is an empty text, or contains one."""
+  """Raise DataError if a field of a record is missing, or has something other than texts (mmjax.data.captions)."""
   value: Any = record.get(field)
-  texts = [value] if isinstance(value, str) else value
-  if not texts or any(not text.strip() for text in texts):
+  texts = value if isinstance(value, (list, tuple)) else [value]
+  fault = next((wrong for text in texts if (wrong := text_fault(text))), None) if texts else "is empty"
+  if fault is not None:
     raise DataError(
-      f"{record['id']}: the field {field!r} is empty. Fill it in, remove the record, or use --data.on-bad-record skip."
+      f"{record['id']}: the field {field!r} {fault}. Correct it, remove the record, or use --data.on-bad-record skip."
     )
 
 

@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 
 from mmjax.data.errors import DataError
+from mmjax.data.images.modes import to_rgb
 
 ImageLike = bytes | str | os.PathLike | Image.Image | np.ndarray
 
@@ -19,7 +20,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "MPO")
 
 
 def decode(picture: ImageLike, *, record: str = "the image", max_pixels: int = MAX_PIXELS) -> Image.Image:
-  """Decode an image.
+  """Decode an image. It is turned upright, and is the first frame of several (GIF, WebP, APNG, TIFF).
 
   Args:
     picture: encoded bytes, a path, a Pillow image, or a uint8 array [height, width, 3], [height, width, 4] or
@@ -28,16 +29,19 @@ def decode(picture: ImageLike, *, record: str = "the image", max_pixels: int = M
     max_pixels: largest number of pixels. An encoded image whose header claims more is refused before it is decoded.
   Returns: a Pillow image of mode "RGB", or "RGBA" if it has transparency.
   Raises:
-    DataError: the image cannot be read, is not an image, is corrupt or truncated, or is too large.
+    DataError: the image cannot be read, is not an image, is corrupt or truncated, is too large, or is of a kind that
+      cannot be read rightly (mmjax.data.images.modes).
   """
-  if isinstance(picture, Image.Image):
-    return _with_known_mode(picture)
   if isinstance(picture, np.ndarray):
-    return _from_array(picture, record)
-  image = open_image(picture, record=record, max_pixels=max_pixels)
+    image = _from_array(picture, record)
+  elif isinstance(picture, Image.Image):
+    image = picture
+  else:
+    image = open_image(picture, record=record, max_pixels=max_pixels)
   try:
-    image.load()
-    return _with_known_mode(ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO", "TIFF") else image)
+    return to_rgb(image, record)
+  except DataError:
+    raise
   except Exception as error:  # decoders raise many types of exceptions
     raise DataError(f"{record}: the image is corrupt or truncated ({error!r}). Replace or remove it.") from error
 
@@ -78,9 +82,12 @@ def decode_mask(picture: ImageLike, size: tuple[int, int], *, record: str) -> Im
     size: (width, height) of its image.
     record: name of the record in error messages.
   Raises:
-    DataError: the mask cannot be read, or its size is not that of its image.
+    DataError: the mask cannot be read, has transparency, or its size is not that of its image.
   """
-  mask = decode(picture, record=f"{record}, field 'relevance'", max_pixels=size[0] * size[1]).convert("L")
+  mask = decode(picture, record=f"{record}, field 'relevance'", max_pixels=size[0] * size[1])
+  if mask.mode == "RGBA":
+    raise DataError(f"{record}: the field 'relevance' has transparency. Make the mask black and white.")
+  mask = mask.convert("L")
   if mask.size != size:
     raise DataError(
       f"{record}: the field 'relevance' is {mask.width} x {mask.height} pixels, its image {size[0]} x {size[1]}. "
@@ -113,18 +120,10 @@ def _visible_box(image: Image.Image) -> tuple[int, int, int, int] | None:
   return ImageChops.difference(image, Image.new(image.mode, image.size, image.getpixel((0, 0)))).getbbox()
 
 
-def _with_known_mode(image: Image.Image) -> Image.Image:
-  transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-  mode = "RGBA" if transparent else "RGB"
-  if image.mode.startswith("I;16"):  # Pillow clips 16-bit grey to white and does not scale it
-    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-  return image if image.mode == mode else image.convert(mode)
-
-
 def _from_array(array: np.ndarray, record: str) -> Image.Image:
   if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
     raise DataError(
       f"{record}: an array of {array.dtype} {list(array.shape)} is not an image; "
       "give uint8 [height, width, 3] (or 4 with transparency)."
     )
-  return _with_known_mode(Image.fromarray(array))
+  return Image.fromarray(array)

@@ -16,9 +16,9 @@ from jaxtyping import Float, UInt8
 from mmjax.data.errors import DataError
 from mmjax.data.images.decoding import JPEG, decode, open_image
 from mmjax.data.images.geometry import Matrix
+from mmjax.data.images.modes import orientation
 
 SHRINKS = (8, 4, 2, 1)  # the fast factors of libjpeg-turbo
-_ORIENTATION = 0x0112
 _LONGEST = 32_000  # OpenCV cannot warp a side of 2^15 pixels
 
 cv2.setNumThreads(0)  # each worker uses one core; OpenCV's threads would compete with other workers
@@ -64,12 +64,12 @@ def open_photo(data: bytes, *, record: str, max_pixels: int) -> Photo | None:
   image = open_image(data, record=record, max_pixels=max_pixels)
   try:
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
-  except (ValueError, SyntaxError, OSError, KeyError, TypeError, OverflowError):
+    turned = orientation(image) if {"exif", "xmp"} & image.info.keys() else 1
+  except Exception:  # parsers of EXIF raise many types of exceptions
     return None  # Pillow's decoder decides if it can be read
   if (width, height) != image.size or max(image.size) > _LONGEST or space not in ("YCbCr", "Gray", "RGB"):
     return None
-  return Photo(data, record, image.size, orientation if orientation in range(1, 9) else 1)
+  return Photo(data, record, image.size, turned)
 
 
 def decoded(photo: Photo, shrink: int) -> Pixels:

@@ -15,19 +15,18 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from mmjax.data.captions import CAPTION_FIELDS, REMEDY, json_object, read_captions
 from mmjax.data.errors import DataError
 
 MAX_TEXT_BYTES = 1_000_000
 """Largest size of a caption file, and of a record's header."""
-CAPTION_FIELDS = ("caption", "text", "title", "captions")
 _MAGIC = b"mmj1"
 _LENGTH = struct.Struct("<I")
-_REMEDY = "Correct the record, or use --data.on-bad-record skip."
 
 
 def parse_text(data: bytes, place: str) -> list[str]:
-  """Read the caption of a .txt file. Raises DataError if it is not UTF-8, empty or too long."""
-  return _checked([_decoded(data, place)], place)
+  """Read the caption of a .txt file. Raises DataError if it is not a text in UTF-8, or too long."""
+  return read_captions(_decoded(data, place), f"{place}: the caption")
 
 
 def parse_json(data: bytes, place: str, field: str | None = None) -> list[str]:
@@ -41,7 +40,7 @@ def parse_json(data: bytes, place: str, field: str | None = None) -> list[str]:
   Raises:
     DataError: the data are not a JSON object, or it has no caption.
   """
-  return _captions(_object(data, place), place, field)
+  return _captions(json_object(_decoded(data, place), place), place, field)
 
 
 def encode_record(image: bytes, captions: list[str], key: str) -> bytes:
@@ -64,56 +63,27 @@ def decode_record(data: bytes, place: str, field: str | None = None) -> tuple[by
   Raises: DataError: the data are not such a record.
   """
   if data[:4] != _MAGIC or len(data) < 8:
-    raise DataError(f"{place}: not a record of mmjax (python -m mmjax.data shard writes them). {_REMEDY}")
+    raise DataError(f"{place}: not a record of mmjax (python -m mmjax.data shard writes them). {REMEDY}")
   length = _LENGTH.unpack_from(data, 4)[0]
   if length > min(MAX_TEXT_BYTES, len(data) - 8):
-    raise DataError(
-      f"{place}: its header claims {length} bytes of {len(data) - 8}, at most {MAX_TEXT_BYTES}. {_REMEDY}"
-    )
-  fields = _object(data[8 : 8 + length], place)
+    raise DataError(f"{place}: its header claims {length} bytes of {len(data) - 8}, at most {MAX_TEXT_BYTES}. {REMEDY}")
+  fields = json_object(_decoded(data[8 : 8 + length], place), place)
   key = fields.get("key", "")
   return data[8 + length :], _captions(fields, place, field), key if isinstance(key, str) else ""
 
 
 def _decoded(data: bytes, place: str) -> str:
   if len(data) > MAX_TEXT_BYTES:
-    raise DataError(f"{place}: {len(data)} bytes of caption, and the limit is {MAX_TEXT_BYTES}. {_REMEDY}")
+    raise DataError(f"{place}: {len(data)} bytes of caption, and the limit is {MAX_TEXT_BYTES}. {REMEDY}")
   try:
-    return data.decode("utf-8")
+    return data.decode("utf-8-sig")
   except UnicodeDecodeError as error:
-    raise DataError(f"{place}: not UTF-8 ({error}). {_REMEDY}") from error
-
-
-def _object(data: bytes, place: str) -> Mapping[str, Any]:
-  try:
-    fields = json.loads(_decoded(data, place))
-  except DataError:
-    raise
-  except (ValueError, RecursionError) as error:  # ValueError: also for a number with too many digits for Python
-    raise DataError(f"{place}: not JSON ({error}). {_REMEDY}") from error
-  if not isinstance(fields, dict):
-    raise DataError(f"{place}: JSON, but not an object with a field such as caption. {_REMEDY}")
-  return fields
+    raise DataError(f"{place}: not UTF-8 ({error}). {REMEDY}") from error
 
 
 def _captions(fields: Mapping[str, Any], place: str, field: str | None) -> list[str]:
   names = CAPTION_FIELDS if field is None else (field,)
   found = next((name for name in names if name in fields), None)
   if found is None:
-    raise DataError(f"{place}: has no field {' or '.join(names)}. {_REMEDY}")
-  value = fields[found]
-  texts = value if isinstance(value, list) else [value]
-  if not texts or not all(isinstance(text, str) for text in texts):
-    raise DataError(f"{place}: the field {found!r} is neither a text nor a list of texts. {_REMEDY}")
-  return _checked(texts, place)
-
-
-def _checked(texts: list[str], place: str) -> list[str]:
-  texts = [text.strip() for text in texts]
-  if not all(texts):
-    raise DataError(f"{place}: the caption is empty. {_REMEDY}")
-  try:
-    "".join(texts).encode()
-  except UnicodeEncodeError as error:  # one half of a surrogate pair, such as \ud800 in JSON
-    raise DataError(f"{place}: the caption is not Unicode text ({error}). {_REMEDY}") from error
-  return texts
+    raise DataError(f"{place}: has no field {' or '.join(names)}. {REMEDY}")
+  return read_captions(fields[found], f"{place}: the field {found!r}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from mmjax.data.captions import read_captions
 from mmjax.data.errors import DataError
 from mmjax.data.records import PRIMARY, Record
 from mmjax.data.shards.record import encode_record
@@ -67,8 +68,8 @@ def _some(first: tuple[str, Record], rest: Iterator[tuple[str, Record]], size: i
 def _write_tar(path: Path, records: Iterable[tuple[str, Record]]) -> None:
   with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
     for key, record in records:
-      texts = record["captions"][PRIMARY]
-      _add(tar, f"{key}.{extension(record['image'])}", record["image"])
+      texts = _texts(record)
+      _add(tar, f"{key}.{extension(record['image'], record['id'])}", record["image"])
       if len(texts) == 1:
         _add(tar, f"{key}.txt", texts[0].encode())
       else:
@@ -87,15 +88,20 @@ def _write_array_record(path: Path, records: Iterable[tuple[str, Record]]) -> No
   writer: Any = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")  # images are compressed
   add: Callable[[bytes], None] = writer.write
   for key, record in records:
-    add(encode_record(record["image"], record["captions"][PRIMARY], key))
+    add(encode_record(record["image"], _texts(record), key))
   writer.close()
 
 
-def extension(image: bytes) -> str:
+def _texts(record: Record) -> list[str]:
+  """The main captions. Raises DataError where a reader of the shard would."""
+  return read_captions(record["captions"][PRIMARY], f"{record['id']}: the caption")
+
+
+def extension(image: bytes, record: str) -> str:
   """File extension of an encoded image, from its first bytes. Raises DataError if the format is not known."""
   if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
     return "webp"
   found = next((name for magic, name in _MAGIC.items() if image.startswith(magic)), None)
   if found is None:
-    raise DataError("An image in a shard must be JPEG, PNG, WebP, GIF or BMP; this one is not. Convert it.")
+    raise DataError(f"{record}: an image in a shard must be JPEG, PNG, WebP, GIF or BMP; this one is not. Convert it.")
   return found

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmjax.data.annotations import CaptionedImages, Complaints, Images, data_folder, fault, first_of, read_json
+from mmjax.data.captions import clean
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.sources.base import Reading, Source
 
@@ -67,11 +68,9 @@ class CocoRecords(CaptionedImages):
 
 def _compact(entry: dict) -> Any:
   """(image_id, caption) or (id, file_name) of a good entry; any other stays as it is, to be complained of."""
-  for fields in (_CAPTION, _IMAGE):
-    if all(type(entry.get(name)) is kind for name, kind in fields.items()):
-      number, text = (entry[name] for name in fields)
-      return (number, text.strip()) if text.strip() else entry
-  return entry
+  if fault(entry, _CAPTION, "") is None:
+    return entry["image_id"], clean(entry["caption"])
+  return (entry["id"], entry["file_name"]) if fault(entry, _IMAGE, "") is None else entry
 
 
 def _names(images: Sequence[Any], file: str, pictures: Images, complaints: Complaints) -> dict[int, str | None]:
@@ -82,7 +81,11 @@ def _names(images: Sequence[Any], file: str, pictures: Images, complaints: Compl
     if not isinstance(entry, tuple):
       complaints.add(fault(entry, _IMAGE, where) or f"{where} is not as published.")
       continue
-    names[entry[0]] = entry[1] if entry[1] in pictures else None
-    if names[entry[0]] is None:
-      complaints.add(f"{where}: there is no picture {entry[1]!r} in {pictures.folder}.")
+    number, name = entry
+    if number in names and names[number] != name:
+      complaints.add(f"{where}: the id {number} is there twice, with the images {names[number]!r} and {name!r}.")
+      continue
+    names[number] = name if name in pictures else None
+    if names[number] is None:
+      complaints.add(f"{where}: there is no picture {name!r} in {pictures.folder}.")
   return names

@@ -15,6 +15,7 @@ from mmjax.data.annotations import (
   hashed_split,
   read_json,
 )
+from mmjax.data.captions import caption_fault, clean
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.sources.base import Reading, Source
 
@@ -61,9 +62,12 @@ class Flickr30kRecords(CaptionedImages):
     complaints = Complaints(reading)
     entries = _karpathy(file, complaints) if file.name == KARPATHY else _token(file, complaints)
     self._captions: dict[str, list[str]] = {}
+    parts: dict[str, str] = {}
     for where, name, texts, part in entries:
       if name not in self._pictures:
         complaints.add(f"{where}: there is no picture {name!r} in {self._pictures.folder}.")
+      elif parts.setdefault(name, part) != part:
+        complaints.add(f"{where}: the picture {name!r} is in the split {part!r}, and before in {parts[name]!r}.")
       elif split in ("all", part):
         self._captions.setdefault(name, []).extend(texts)
     self._names, self.num_skipped = list(self._captions), complaints.number
@@ -91,20 +95,21 @@ def _karpathy(file: Path, complaints: Complaints) -> Iterator[_Entry]:
 
 def _compact(entry: dict) -> Any:
   """Of a sentence its text; other objects stay as they are."""
-  return entry["raw"].strip() if fault(entry, {"raw": str}, "") is None else entry
+  return clean(entry["raw"]) if fault(entry, {"raw": str}, "") is None else entry
 
 
 def _token(file: Path, complaints: Complaints) -> Iterator[_Entry]:
   try:
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8-sig").split("\n")  # splitlines() also splits at characters of captions
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(f"Cannot read {file}: {error}. It must be the file as published; fetch it again.") from error
   for number, line in enumerate(lines, 1):
     if line.strip():
       where = f"{file}, line {number}"
       key, _, text = line.partition("\t")
-      name, _, place = key.partition("#")
-      if not (name and place.isdigit() and text.strip()):
-        complaints.add(f"{where} is not NAME.jpg#NUMBER, a tab and a caption.")
+      name, _, place = key.rpartition("#")
+      wrong = caption_fault(text)
+      if wrong is not None or not (name and place.isdecimal()):
+        complaints.add(f"{where} is not NAME.jpg#NUMBER, a tab and a caption{f': it {wrong}' if wrong else ''}.")
       else:
-        yield where, name, [text.strip()], hashed_split(name)
+        yield where, name, [clean(text)], hashed_split(name)

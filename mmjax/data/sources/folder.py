@@ -1,45 +1,48 @@
-"""A user's own pictures: a directory, and a CSV or JSONL that says what each picture shows."""
+"""A user's own images: a directory, and a CSV, TSV or JSONL that says what each image shows."""
 
-import csv
 import dataclasses
 import hashlib
-import json
 import logging
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Hashable
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
+from mmjax.data.caption_files import Keys, Row, read_rows
+from mmjax.data.captions import read_captions
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
+from mmjax.data.image_names import Found, find_image
 from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading, Source
 
-CAPTION_FILES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
-IMAGE_COLUMNS = ("image", "file_name", "filename", "filepath")
-CAPTION_COLUMNS = ("caption", "text", "title")
+CAPTION_FILES = ("captions.csv", "captions.tsv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
 SPLITS = ("train", "validation", "all")
+TRAINING = ("train", "training")
+HELD_OUT = ("validation", "valid", "val", "dev", "eval", "test", "testing", "heldout", "held-out", "holdout")
+"""Values of the column `split`, besides TRAINING. All of them are the split "validation"."""
 VALIDATION_FRACTION = 0.05
-MAX_LINE = 1_000_000
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Folder(Source):
-  """A directory of images, and a CSV or JSONL file with their captions.
+  """A directory of images, and a CSV, TSV or JSONL file with their captions.
 
-  Splits: "train", "validation", "all". A column `split` decides where there is one: "train", or anything else for
-  validation. Otherwise a hash of the file name keeps about 5% for validation, always the same images.
+  Splits: "train", "validation", "all". A column `split` decides where there is one: "train", or "validation", "val",
+  "dev", "test" and the like. Otherwise a hash of the file name keeps about 5% for validation, always the same images.
   """
 
   path: str | None = None
   """Directory of the images and the caption file."""
   captions_file: str | None = None
-  """Caption file; default: captions.csv, captions.jsonl, metadata.csv or metadata.jsonl."""
+  """Caption file; default: captions.csv, captions.tsv, captions.jsonl, metadata.csv or metadata.jsonl. A CSV may have
+  semicolons or tabs in place of commas."""
   image_key: str | None = None
   """Column with the file name, relative to `path`; default: image, file_name, filename or filepath."""
   caption_key: str | None = None
-  """Column with the caption; default: caption, text or title. Several rows may caption the same image. In JSONL the
-  value may be a list."""
+  """Column with the caption; default: caption, text, title or captions. Several rows may caption the same image. In
+  JSONL the value may be a list."""
 
   @property
   def title(self) -> str:
@@ -49,11 +52,22 @@ class Folder(Source):
     return FolderRecords(self, split, reading)
 
 
+@dataclasses.dataclass(slots=True)
+class _Image:
+  """An image, and what its rows say of it."""
+
+  path: str
+  name: str
+  captions: list[str]
+  split: str | None
+  place: str
+
+
 class FolderRecords:
   """The images that the caption file lists, one record per image, in the order of the file.
 
   Attributes:
-    num_skipped: rows that were left out (empty caption, missing image), with on_bad_record "skip".
+    num_skipped: rows that were left out (no caption, missing image, wrong form), with on_bad_record "skip".
 
   Raises:
     DataError: naming the file, the row and the column, and what to do.
@@ -61,44 +75,31 @@ class FolderRecords:
 
   def __init__(self, config: Folder, split: str, reading: Reading):
     if config.path is None:
-      raise DataError("--data.source folder needs --data.source.path DIR: a directory with pictures and captions.csv.")
+      raise DataError("--data.source folder needs --data.source.path DIR: a directory with images and captions.csv.")
     if split not in SPLITS:
       raise unknown("split of a folder", split, SPLITS)
     self._directory = Path(config.path).expanduser()
     self.num_skipped, self._max_bytes = 0, reading.max_bytes
     file = _find_captions(self._directory, config.captions_file)
-    captions: dict[str, list[str]] = {}
-    chosen: dict[str, str] = {}
-    for line, row in _rows(file):
-      place = f"{file}, line {line}"
-      image_key = _column(row, config.image_key, IMAGE_COLUMNS, place, "--data.source.image-key")
-      caption_key = _column(row, config.caption_key, CAPTION_COLUMNS, place, "--data.source.caption-key")
-      try:
-        name, texts = self._entry(row, image_key, caption_key, place)
-      except DataError as error:
-        if not reading.skip:
-          raise
-        self.num_skipped += 1
-        log.warning("Skipped a row: %s", error)
-        continue
-      captions.setdefault(name, []).extend(texts)
-      chosen.setdefault(name, _split(name, row))
-    self._names = [name for name in captions if split in ("all", chosen[name])]
-    self._captions = captions
-    if not self._names:
-      raise DataError(f"{file} lists no picture of the split {split!r}. Add rows, or a column `split`.")
+    images, last = self._read(file, Keys(config.image_key, config.caption_key), reading.skip)
+    chosen = [image for image in images if split in ("all", image.split or _hashed_split(image.name))]
+    self._paths, self._captions = [image.path for image in chosen], [image.captions for image in chosen]
+    if not chosen:
+      raise DataError(
+        f"{file} lists no image of the split {split!r}. Add rows, or a column `split`."
+        + (f" The last of {self.num_skipped} skipped rows: {last}" if last else "")
+      )
 
   def __len__(self) -> int:
-    return len(self._names)
+    return len(self._paths)
 
   @property
   def fingerprint(self) -> int:
     """Number that changes with the file names and their order."""
-    return digest(self._names)
+    return digest(os.path.relpath(path, self._directory) for path in self._paths)
 
   def __getitem__(self, index: int) -> Record:
-    name = self._names[index]
-    path = self._directory / name
+    path, texts = Path(self._paths[index]), self._captions[index]
     try:
       size = path.stat().st_size
       if size > self._max_bytes:
@@ -106,40 +107,47 @@ class FolderRecords:
       image = path.read_bytes()
     except OSError as error:
       raise DataError(f"Cannot read {path}: {error.strerror}. Restore it or remove its row.") from error
-    texts = self._captions[name]
     return Record(image=image, captions={PRIMARY: texts}, id=str(path), concept=captions_concept(texts))
 
-  def _entry(self, row: Mapping, image_key: str, caption_key: str, place: str) -> tuple[str, list[str]]:
-    name, value = row[image_key], row[caption_key]
-    texts = [str(text).strip() for text in (value if isinstance(value, list) else [value or ""])]
-    if not texts or not all(texts):
-      raise DataError(
-        f"{place}: the field {caption_key!r} is empty. Fill it in, remove the row, or use --data.on-bad-record skip."
-      )
-    if not name or not _is_file(self._directory / str(name)):
-      raise DataError(
-        f"{place}: there is no picture {str(name)!r} in {self._directory}. "
-        "Correct the row, or use --data.on-bad-record skip."
-      )
-    try:
-      "".join(texts).encode()
-    except UnicodeEncodeError as error:  # half a surrogate pair, written as \\ud800 in JSON
-      raise DataError(f"{place}: the field {caption_key!r} is not Unicode text ({error}). Correct the row.") from error
-    return str(name), texts
+  def _read(self, file: Path, keys: Keys, skip: bool) -> tuple[list[_Image], DataError | None]:
+    """Read all rows. Returns the images, and the last row that was skipped."""
+    images: dict[Hashable, _Image] = {}
+    last: DataError | None = None
+    for row in read_rows(file, keys):
+      try:
+        if isinstance(row, DataError):
+          raise row
+        _add(images, row, find_image(self._directory, row.image, row.place))
+      except DataError as error:
+        if not skip:
+          raise
+        self.num_skipped, last = self.num_skipped + 1, error
+        log.warning("Skipped a row: %s", error)
+    return list(images.values()), last
 
 
-def _is_file(path: Path) -> bool:
-  try:
-    return path.is_file()
-  except (OSError, ValueError):  # no file can have such a name
-    return False
+def _add(images: dict[Hashable, _Image], row: Row, found: Found) -> None:
+  """Add a row to its image. Raises DataError if the row is wrong, or contradicts another one."""
+  texts = read_captions(row.caption, f"{row.place}: the field {row.key!r}", "Correct it, or remove the row.")
+  image = _Image(found.path, found.name, texts, _split(row.split, row.place), row.place)
+  before = images.get(found.identity)
+  other = before or next(iter(images.values()), image)
+  if (image.split is None) != (other.split is None):
+    raise DataError(f"{row.place}: a split is given here or in {other.place}, but not in both. Give it in every row.")
+  if before is None:
+    images[found.identity] = image
+    return
+  if image.split != before.split:
+    raise DataError(f"{row.place}: {row.image!r} is for {image.split}, but for {before.split} in {before.place}.")
+  before.captions.extend(texts)
+  before.name = min(before.name, image.name)  # the order of the rows does not matter to the split
 
 
 def _find_captions(directory: Path, given: str | None) -> Path:
   candidates = [directory / name for name in CAPTION_FILES] if given is None else [directory / given]
   try:
     if not directory.is_dir():
-      raise DataError(f"--data.source.path {directory} is not a directory. Give the one with your pictures.")
+      raise DataError(f"--data.source.path {directory} is not a directory. Give the one with your images.")
     found = [path for path in candidates if path.is_file()]
   except OSError as error:
     raise DataError(f"Cannot read the directory {directory}: {error.strerror}. Check its permissions.") from error
@@ -151,58 +159,16 @@ def _find_captions(directory: Path, given: str | None) -> Path:
   return found[0]
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict]]:
-  """(line number, row) of a CSV with a header, or of a file with a JSON object a line."""
-  try:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-      if file.suffix == ".csv":
-        reader = csv.DictReader(_lines(lines, file))
-        for row in reader:
-          yield reader.line_num, row
-        return
-      for number, line in enumerate(_lines(lines, file), 1):
-        if line.strip():
-          yield number, _object(line, f"{file}, line {number}")
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise DataError(f"Cannot read {file}: {error}. It must be UTF-8 CSV with a header, or JSONL.") from error
+def _split(value: Any, place: str) -> str | None:
+  """Split that a row names. None: it names none."""
+  text = value.strip().casefold() if isinstance(value, str) else value
+  if text in (None, ""):
+    return None
+  if text not in (*TRAINING, *HELD_OUT):
+    raise DataError(f"{place}: the field 'split' is {value!r:.60}. Write {', '.join((*TRAINING, *HELD_OUT))}.")
+  return "train" if text in TRAINING else "validation"
 
 
-def _lines(lines: TextIO, file: Path) -> Iterator[str]:
-  """The lines of a file, none longer than MAX_LINE in memory."""
-  number = 0
-  while line := lines.readline(MAX_LINE + 1):
-    number += 1
-    if len(line) > MAX_LINE:
-      raise DataError(f"{file}, line {number}: longer than {MAX_LINE} characters. No caption is; correct the row.")
-    yield line
-
-
-def _object(line: str, place: str) -> dict:
-  try:
-    row = json.loads(line)
-  except (ValueError, RecursionError) as error:  # ValueError: also a number with more digits than Python reads
-    raise DataError(f"{place}: not JSON ({error}). Each line must be one object.") from error
-  if not isinstance(row, dict):
-    raise DataError(f"{place}: is not a JSON object with fields such as image and caption.")
-  return row
-
-
-def _column(row: Mapping, given: str | None, known: tuple[str, ...], place: str, option: str) -> str:
-  if given is not None:
-    if given not in row:
-      raise DataError(f"{place}: there is no column {given!r}, only {', '.join(map(str, row))}. Check {option}.")
-    return given
-  for name in known:
-    if name in row:
-      return name
-  raise DataError(
-    f"{place}: none of the columns {', '.join(known)} is there, only {', '.join(map(str, row))}. "
-    f"Rename one, or name it with {option} COLUMN."
-  )
-
-
-def _split(name: str, row: Mapping) -> str:
-  if row.get("split"):
-    return "train" if str(row["split"]).strip().lower() in ("train", "training") else "validation"
-  digest = int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:8], "big")
+def _hashed_split(name: str) -> str:
+  digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
   return "validation" if digest < VALIDATION_FRACTION * 2**64 else "train"

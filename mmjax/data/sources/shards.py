@@ -72,6 +72,7 @@ class ShardRecords:
     patterns = config.validation if held_out and config.validation else config.patterns
     weights, repeats = ((), ()) if held_out else (config.weights, config.repeats)
     _check_shares(patterns, weights, repeats)
+    _check_disjoint(config)
     self._split, self._skip = "all" if config.validation else split, reading.skip
     self._index = Path(reading.dir).expanduser() / "shards"
     self._field, self._max_bytes = config.caption_key, reading.max_bytes
@@ -176,6 +177,22 @@ def _check_shares(patterns: Sequence[str], weights: Sequence[float], repeats: Se
       )
     if any(not share > 0 or share == float("inf") for share in shares):
       raise DataError(f"{option} must be above 0. Leave a pattern out of --data.source.patterns instead.")
+
+
+def _check_disjoint(config: Shards) -> None:
+  """Raise DataError if a shard is for training and for validation, also under two names."""
+  try:
+    training, held_out = (
+      {path.resolve() for pattern in patterns for path in expand(pattern)}
+      for patterns in (config.patterns, config.validation)
+    )
+  except DataError:  # the shards of the other split are not on this machine
+    return
+  if both := sorted(training & held_out):
+    raise DataError(
+      f"{both[0]} is in --data.source.patterns and in --data.source.validation, and {len(both) - 1} others are. "
+      "Evaluate on shards that are not trained on, or leave out --data.source.validation."
+    )
 
 
 def _parts(

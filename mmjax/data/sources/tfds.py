@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmjax.data.captions import REMEDY, read_captions
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading, Source
@@ -80,19 +81,24 @@ class TfdsRecords:
     return len(self._data)
 
   def __getitem__(self, index: int) -> Record:
-    example = self._data[index]
-    value = _get(example, self._caption_key)
-    if hasattr(self._label, "int2str"):
-      texts = [self._label.int2str(int(value)).replace("_", " ")]
-    else:
+    example, name = self._data[index], f"{self._name}/{self._split}/{index}"
+    image = _get(example, self._image_key)
+    if not isinstance(image, bytes):
+      raise DataError(
+        f"{name}: {self._image_key!r} is not one encoded image. Choose another with --data.source.image-key."
+      )
+    texts = read_captions(self._texts(_get(example, self._caption_key), name), f"{name}: {self._caption_key!r}")
+    return Record(image=image, captions={PRIMARY: texts}, id=name, concept=captions_concept(texts))
+
+  def _texts(self, value: Any, name: str) -> list[Any]:
+    """The captions of an example, not checked. Raises DataError for a label without a name, and for bytes not UTF-8."""
+    try:
+      if hasattr(self._label, "int2str"):
+        return [self._label.int2str(int(value)).replace("_", " ")]
       values = [value] if isinstance(value, (bytes, str)) else list(value)
-      texts = [text.decode() if isinstance(text, bytes) else str(text) for text in values]
-    return Record(
-      image=_get(example, self._image_key),
-      captions={PRIMARY: texts},
-      id=f"{self._name}/{self._split}/{index}",
-      concept=captions_concept(texts),
-    )
+      return [text.decode() if isinstance(text, bytes) else text for text in values]
+    except (ValueError, TypeError) as error:  # a label of -1 means that there is none
+      raise DataError(f"{name}: {self._caption_key!r} is {value!r:.60}, no caption ({error}). {REMEDY}") from error
 
 
 def _builder(name: str, directory: Path) -> Any:

@@ -1,12 +1,14 @@
 """VQAv2 (Goyal et al. 2017) as published: questions about COCO's pictures, ten annotators' answers to each."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax.data.annotations import Complaints, Images, data_folder, fault, first_of, read_json
+from mmjax.data.captions import clean, text_fault
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
 from mmjax.data.records import Record
@@ -76,7 +78,7 @@ class Vqav2Records:
     self._name = f"COCO_{part}_{{:012d}}.jpg"
     complaints = Complaints(reading)
     answers = _read_answers(annotations, complaints)
-    self._items: list[tuple[_Question, _Answers]] = []
+    items: dict[int, tuple[_Question, _Answers]] = {}
     for place, question in enumerate(read_json(questions, ("questions",), _compact)[0]):
       where = f"{questions}: questions[{place}]"
       if not isinstance(question, _Question):
@@ -86,9 +88,9 @@ class Vqav2Records:
       elif self._name.format(question.picture) not in self._pictures:
         name = self._name.format(question.picture)
         complaints.add(f"{where}: there is no picture {name!r} in {self._pictures.folder}.")
-      else:
-        self._items.append((question, answers[question.number]))
-    self.num_skipped = complaints.number
+      elif items.setdefault(question.number, (question, answers[question.number]))[0] != question:
+        complaints.add(f"{where}: question_id {question.number} is there twice, with other words or another image.")
+    self._items, self.num_skipped = list(items.values()), complaints.number
     if not self._items:
       raise DataError(f"{questions} has no question. Fetch it again.")
 
@@ -121,10 +123,11 @@ class Vqav2Records:
 def _read_answers(file: Path, complaints: Complaints) -> dict[int, _Answers]:
   answers: dict[int, _Answers] = {}
   for place, entry in enumerate(read_json(file, ("annotations",), _compact)[0]):
-    if isinstance(entry, _Answers):
-      answers[entry.number] = entry
-      continue
     where = f"{file}: annotations[{place}]"
+    if isinstance(entry, _Answers):
+      if answers.setdefault(entry.number, entry) != entry:
+        complaints.add(f"{where}: question_id {entry.number} is there twice, with other answers.")
+      continue
     wrong = "its `answers` must be objects with a text `answer`"
     complaints.add(fault(entry, _ANNOTATION, where) or f"{where} (question_id {entry['question_id']}): {wrong}.")
   return answers
@@ -133,12 +136,18 @@ def _read_answers(file: Path, complaints: Complaints) -> dict[int, _Answers]:
 def _compact(entry: dict) -> Any:
   """Keep the used parts of a valid entry. Others stay, to be reported. Innermost objects come first."""
   answer = entry.get("answer")
-  if type(answer) is str and answer.strip():
-    return sys.intern(answer.strip())  # millions of answers, thousands of different ones
+  if type(answer) is str and (text := _answer(answer)) is not None:
+    return text
   if fault(entry, _QUESTION, "") is None:
-    return _Question(entry["question_id"], entry["image_id"], entry["question"].strip())
+    return _Question(entry["question_id"], entry["image_id"], clean(entry["question"]))
   if fault(entry, _ANNOTATION, "") is None and entry["answers"]:
     said = entry["answers"]
     if all(isinstance(answer, str) for answer in said):
-      return _Answers(entry["question_id"], sys.intern(entry["multiple_choice_answer"].strip()), tuple(said))
+      return _Answers(entry["question_id"], sys.intern(clean(entry["multiple_choice_answer"])), tuple(said))
   return entry
+
+
+@functools.lru_cache(maxsize=10_000)
+def _answer(answer: str) -> str | None:
+  """Clean an answer. None: it is no text. There are millions of answers, but only thousands of different ones."""
+  return sys.intern(clean(answer)) if text_fault(answer) is None else None

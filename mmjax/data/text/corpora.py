@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmjax.data.captions import clean, is_blank, text_fault
 from mmjax.data.errors import DataError
 from mmjax.data.splits import has_skin_tone, is_held_out
 
@@ -106,10 +107,10 @@ def debian_documents(status: Path = DPKG_STATUS) -> list[Document]:
     DataError: the file cannot be read, for example because the system is not Debian.
   """
   try:
-    text = status.read_text(encoding="utf-8", errors="replace")
-  except OSError as error:
+    text = status.read_text(encoding="utf-8")
+  except (OSError, UnicodeDecodeError) as error:
     raise DataError(
-      f"Cannot read {status}: {error.strerror}. The corpus debian needs a Debian or Ubuntu system; "
+      f"Cannot read {status}: {error}. The corpus debian needs a Debian or Ubuntu system; "
       "use --data.source.corpus stories, emoji or files."
     ) from error
   return [document for entry in text.split("\n\n") for document in _described(entry)]
@@ -135,7 +136,7 @@ def file_documents(path: Path) -> list[Document]:
   Raises:
     DataError: a file is missing, cannot be read or is not UTF-8. The message names it.
   """
-  files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+  files = sorted(found for found in path.rglob("*") if found.suffix.lower() == ".txt") if path.is_dir() else [path]
   if not files:
     raise DataError(f"{path} has no *.txt. Put text files there: a sentence per line, an empty line between documents.")
   names = [file.name if file == path else str(file.relative_to(path)) for file in files]
@@ -147,8 +148,11 @@ def _paragraphs(file: Path, name: str) -> Iterator[Document]:
     text = file.read_text(encoding="utf-8-sig")
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(f"Cannot read {file}: {error}. It must be a text file in UTF-8.") from error
+  if "\0" in text:
+    raise DataError(f"{file} {text_fault(text)}.")
   for place, paragraph in enumerate(re.split(r"\n\s*\n", text)):
-    sentences = tuple(line.strip() for line in paragraph.splitlines() if line.strip())
+    lines = paragraph.split("\n")  # splitlines() also splits at characters inside of sentences
+    sentences = tuple(clean(line) for line in lines if not is_blank(line))
     if sentences:
       yield Document(f"{name}/{place}", name, sentences)
 

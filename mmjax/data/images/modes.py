@@ -1,0 +1,115 @@
+"""Conversion of an opened image to RGB or RGBA: turned upright, and the first of several frames.
+
+Samples of 16 bits become 8 bits by their upper byte. Colours without a colour space of their own (CMYK) are converted
+without a profile. An image is refused by name if its pixels cannot be known: numbers without a known white, and kinds
+that Pillow reads wrongly.
+"""
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from mmjax.data.errors import DataError
+
+_ORIENTATION = 0x0112  # tag of EXIF
+_TURNED = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+_CONVERTED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+_GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
+_REMEDY = "Convert it to 8 bits RGB, or remove it."
+_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 258, 262, 339  # tags of TIFF
+
+
+def to_rgb(image: Image.Image, record: str) -> Image.Image:
+  """Decode an opened image, turn it upright, and convert it.
+
+  Args:
+    image: the image. Its pixels may be decoded already.
+    record: name of the image in error messages.
+  Returns: a Pillow image of mode "RGB", or "RGBA" if it has transparency.
+  Raises:
+    DataError: the image is of a kind that cannot be read rightly. Decoders raise other errors for corrupt images.
+  """
+  fault = _fault(image)
+  if fault is not None:
+    raise DataError(f"{record}: {fault}. {_REMEDY}")
+  _scale_transparent_grey(image)
+  tags = getattr(image, "tag_v2", {})
+  bits, white_is_zero = tags.get(_BITS, (16,))[0], tags.get(_PHOTOMETRIC) == 0
+  wide = image.mode == "I"  # 16 bits in an image of 32 bits
+  image.load()
+  method = _TURNED.get(orientation(image))
+  image = image if method is None else image.transpose(method)
+  if wide or image.mode in _GREY_16:
+    return _from_grey16(image, bits, white_is_zero)
+  if image.mode == "La":
+    image = image.convert("LA")  # Pillow has no other conversion
+  mode = "RGBA" if image.has_transparency_data else "RGB"
+  return image if image.mode == mode else image.convert(mode)
+
+
+def orientation(image: Image.Image) -> int:
+  """Orientation for display, 1 to 8, in EXIF or XMP. 1: as stored, also if there is none.
+
+  A TIFF is turned by Pillow when it is loaded, and has none afterwards. Raises many types of errors if it is corrupt.
+  """
+  found = image.getexif().get(_ORIENTATION, 1)
+  return int(found) if found in _TURNED else 1
+
+
+def _fault(image: Image.Image) -> str | None:
+  """Reason why the pixels of an image cannot be known. None: they can."""
+  mode, format = image.mode, image.format
+  if 0 in image.size:
+    return f"an image of {image.width} x {image.height} has no pixels"
+  if mode == "F" or (mode == "I" and format not in ("PPM", "PNG")):
+    return f"an image of mode {mode} has numbers of 32 bits, of which none is known to be white"
+  if mode not in (*_CONVERTED, *_GREY_16, "La", "I"):
+    return f"an image of mode {mode} is not supported"
+  if format in ("JPEG", "MPO") and mode == "CMYK" and "adobe" not in image.info:
+    return "a CMYK JPEG without Adobe's marker, so its colours may be inverted"
+  if format == "PNG" and mode == "RGB" and "transparency" in image.info and _raw_mode(image).startswith("RGB;16"):
+    return "a PNG of 16 bits with a transparent colour, which Pillow does not read"
+  if format == "TIFF":
+    return _tiff_fault(image)
+  return None
+
+
+def _tiff_fault(image: Image.Image) -> str | None:
+  tags = getattr(image, "tag_v2", {})
+  if any(kind not in (1, 4) for kind in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1))):
+    return "a TIFF of signed or floating numbers, of which none is known to be white"
+  if tags.get(_SUBFILE, 0) & 5:
+    return "a TIFF whose first page is a preview or a mask, as in raw files of cameras"
+  return None
+
+
+def _raw_mode(image: Image.Image) -> str:
+  """Name of the stored samples. Empty if the image is decoded already."""
+  tiles = getattr(image, "tile", [])
+  arguments = tiles[0][3] if tiles else ""
+  return arguments if isinstance(arguments, str) else str(arguments[0])
+
+
+def _scale_transparent_grey(image: Image.Image) -> None:
+  """Scale the transparent level of a PNG with 2 or 4 bits to 8 bits. Pillow scales the pixels, but not the level."""
+  factor = {"L;2": 85, "L;4": 17}.get(_raw_mode(image)) if image.format == "PNG" else None
+  if factor is not None and "transparency" in image.info:
+    image.info["transparency"] *= factor
+
+
+def _from_grey16(image: Image.Image, bits: int, white_is_zero: bool) -> Image.Image:
+  values = np.asarray(image).astype(np.uint16)
+  grey = (values >> (bits - 8)).astype(np.uint8)
+  grey = 255 - grey if white_is_zero else grey
+  if "transparency" not in image.info:
+    return Image.fromarray(grey).convert("RGB")
+  alpha: UInt8[np.ndarray, "h w"] = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+  return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha))).convert("RGBA")
