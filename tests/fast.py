@@ -6,7 +6,7 @@ Modules, or single tests. What compiles a lot, trains, or starts processes is le
 FAST = """
 data/test_columns data/test_corruption data/test_emoji data/test_evaluation_batches data/test_feed
 data/test_folder_source data/test_images data/test_order data/test_recaption data/test_splits data/test_texts
-data/test_tokenizer data/test_transforms
+data/test_tar_records data/test_tokenizer data/test_transforms
 encoders/test_sizes
 evaluate/test_answers evaluate/test_captions evaluate/test_matching evaluate/test_metrics evaluate/test_report
 evaluate/test_suite evaluate/test_zero_shot
