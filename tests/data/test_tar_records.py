@@ -11,8 +11,10 @@ from PIL import Image
 from mmjax.data import DataError, Reading, Shards
 from mmjax.data.__main__ import main
 from mmjax.data.images.decoding import FORMATS
+from mmjax.data.records import Record
 from mmjax.data.shards import tar_headers, tar_names
 from mmjax.data.shards.tar_index import scan
+from mmjax.data.shards.writer import write_shards
 from tests.data.shard_files import number_of, picture, tar_of
 
 NFC, NFD = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
@@ -144,7 +146,7 @@ def test_what_follows_the_end_and_is_no_tar_is_a_fault(tmp_path):
   data = tar_of(tmp_path / "x.tar", pairs("a", "b")).read_bytes()
   for more, message in (
     (b"x" * 1000, r"after the end-of-archive mark, byte \d+: not a tar header"),
-    (b"x", r"after the end-of-archive mark, byte \d+: 1 bytes, and a header has 512"),
+    (b"x", r"after the end-of-archive mark, byte \d+: it ends within a header"),
     (bytes(2**20), r"byte 4096: \d+ zeros, which no writer puts there: a part of it is missing"),
   ):
     (tmp_path / "x.tar").write_bytes(data + more)
@@ -155,10 +157,17 @@ def test_what_follows_the_end_and_is_no_tar_is_a_fault(tmp_path):
     opened(tmp_path / "x.tar")
 
 
-@pytest.mark.parametrize(("magic", "name"), [(b"\x1f\x8b", "gzip"), (b"(\xb5/\xfd", "Zstandard"), (b"PK\3", "zip")])
-def test_other_files_that_are_named_tar_are_named(tmp_path, magic, name):
-  (tmp_path / "x.tar").write_bytes(magic + bytes(600))
-  with pytest.raises(DataError, match=rf"x.tar, byte 0: not a tar but a file of {name}"):
+@pytest.mark.parametrize(
+  ("data", "message"),
+  [
+    (b"\x1f\x8b" + bytes(600), "a gzip file; uncompress it"), (b"(\xb5/\xfd" + bytes(600), "a Zstandard file"),
+    (b"PK\3\4" + bytes(600), "a zip file"), (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+    (b"<?xml version='1.0'?><Error>", "a page of HTML or XML; download it again"),
+  ],
+)  # fmt: skip
+def test_other_files_that_are_named_tar_are_named(tmp_path, data, message):
+  (tmp_path / "x.tar").write_bytes(data)
+  with pytest.raises(DataError, match=rf"x.tar, byte 0: not a tar but {message}"):
     opened(tmp_path / "x.tar")
 
 
@@ -362,3 +371,14 @@ def test_the_members_of_a_tar_have_no_gap_between_them(tmp_path):
       found = list(tar_headers.members(file.fileno(), path.stat().st_size))
     assert [member.start for member in found] == [0, *(member.end for member in found[:-1])]
     assert found[-1].kind == tar_headers.ZEROS and found[-1].end == path.stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"])
+def test_images_of_all_formats_are_written_and_read(tmp_path, kind):
+  image = picture(1, kind)
+  record = Record(image=image, captions={"name": ["number 1"]}, id="photo 1", concept=1)
+  (path,) = write_shards([record], tmp_path / "data", format="webdataset", per_shard=1)
+  assert opened(path)[0]["image"] == image
+  record = Record(image=b"x" + image, captions={"name": ["number 1"]}, id="photo 1", concept=1)
+  with pytest.raises(DataError, match=r"photo 1: an image in a shard is JPEG.* Convert it"):
+    list(write_shards([record], tmp_path / "more", format="webdataset", per_shard=1))

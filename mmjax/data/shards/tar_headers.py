@@ -32,7 +32,15 @@ _KINDS = {
   b"V": LABEL,
 }
 _TRUNCATED = "it ends without an end-of-archive mark, so it is truncated"
-_OTHER_FILES = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "Zstandard", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK": "zip"}
+_OTHER_FILES = {
+  b"\x1f\x8b": "a gzip file; uncompress it",
+  b"(\xb5/\xfd": "a Zstandard file; uncompress it",
+  b"BZh": "a bzip2 file; uncompress it",
+  b"\xfd7zXZ": "an xz file; uncompress it",
+  b"PK": "a zip file; write its members into a tar",
+  b"version https://git-lfs": "a pointer of Git LFS; run git lfs pull",
+  b"<": "a page of HTML or XML; download it again",
+}
 
 
 class BrokenTar(Exception):
@@ -198,18 +206,24 @@ def _pax(data: bytes) -> dict[bytes, bytes] | None:
 def _size(header: bytes, at: int) -> int:
   """Read the size in a header, in octal digits, or in binary if the first bit is set. The checksum is checked."""
   if len(header) < BLOCK:
-    raise BrokenTar(f"byte {at}: {len(header)} bytes, and a header has {BLOCK}: it is truncated")
-  if at == 0 and (found := next((name for magic, name in _OTHER_FILES.items() if header.startswith(magic)), None)):
-    raise BrokenTar(f"byte 0: not a tar but a file of {found}; uncompress it")
-  given = _octal(header[148:156], at)
+    raise BrokenTar(f"byte {at}: {_other_file(header, at) or 'it ends within a header, so it is truncated'}")
+  given = _octal(header[148:156])
   plain = header[:148] + b" " * 8 + header[156:BLOCK]
   summed = zlib.adler32(plain) & 0xFFFF  # one more than the sum, modulo 65,521; ten times as fast as sum
-  if summed != (given + 1) % 65_521 and given != _signed_sum(plain):
-    raise BrokenTar(f"byte {at}: not a tar header (its checksum is wrong)")
+  if given is None or (summed != (given + 1) % 65_521 and given != _signed_sum(plain)):
+    raise BrokenTar(f"byte {at}: {_other_file(header, at) or 'not a tar header (its checksum is wrong)'}")
   field = header[124:136]
   if field[0] == 0x80:
     return int.from_bytes(field[1:], "big")
-  return _octal(field, at)
+  length = _octal(field)
+  if length is None:
+    raise BrokenTar(f"byte {at}: not a tar header ({field!r} is not a number)")
+  return length
+
+
+def _other_file(header: bytes, at: int) -> str:
+  found = next((name for magic, name in _OTHER_FILES.items() if at == 0 and header.startswith(magic)), "")
+  return found and f"not a tar but {found}"
 
 
 def _signed_sum(data: bytes) -> int:
@@ -217,11 +231,9 @@ def _signed_sum(data: bytes) -> int:
   return sum(data) - 256 * sum(byte > 127 for byte in data)
 
 
-def _octal(field: bytes, at: int) -> int:
+def _octal(field: bytes) -> int | None:
   found = _OCTAL.match(field)
-  if found is None:
-    raise BrokenTar(f"byte {at}: not a tar header ({field!r} is not a number)")
-  return int(found[1] or b"0", 8)
+  return int(found[1] or b"0", 8) if found else None
 
 
 def _after_sparse_map(fd: int, header: bytes, at: int) -> int:

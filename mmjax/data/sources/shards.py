@@ -64,7 +64,7 @@ class ShardRecords:
 
   Attributes:
     patterns, parts: each pattern, and its share of the records.
-    num_skipped: shards and records that were left out (missing, truncated or bad), with on_bad_record "skip".
+    num_skipped: shards, records, and images or captions without a record, left out with on_bad_record "skip".
     account: the members and bytes of all shards, by use.
     fingerprint: a number that depends on the split, the names and sizes of the shards, and their shares.
 
