@@ -20,6 +20,7 @@ data/test_images
 data/test_order
 data/test_recaption
 data/test_splits
+data/test_tar_records
 data/test_texts
 data/test_tokenizer
 data/test_transforms

@@ -14,9 +14,10 @@ from rich.progress import track
 
 from mmjax.data.errors import DataError
 from mmjax.data.images.decoding import decode
+from mmjax.data.shards.tar_samples import Faults
 from mmjax.data.sources.base import Reading
 from mmjax.data.sources.folder import Folder
-from mmjax.data.sources.shards import Shards
+from mmjax.data.sources.shards import ShardRecords, Shards, listed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +57,7 @@ def _open(patterns: Sequence[str], options: Any) -> Any:
   reading = Reading(options.dir, "skip" if options.skip else "error")
   if len(patterns) == 1 and Path(patterns[0]).expanduser().is_dir():
     return Folder(patterns[0]).open("all", reading)
-  return Shards(tuple(patterns)).open("all", reading)
+  return ShardRecords(Shards(tuple(patterns)), "all", reading)
 
 
 class _Records:
@@ -103,8 +104,14 @@ def _inspect(options: Any) -> int:
   if options.read:
     deque(records, maxlen=0)
   read = f", {records.read} of them read and decoded" if options.read else ""
-  refused = ", ".join(f"{n} x {what}" for what, n in sorted(getattr(source, "refused", {}).items())) or "nothing"
-  _say(f"{len(source)} records{read}; {records.skipped} skipped; refused {refused}")
+  account = getattr(source, "account", Faults())
+  _say(f"{len(source)} records{read}; {records.skipped} skipped; refused {listed(account.refused) or 'nothing'}")
+  if account.members:
+    members = {"image or caption of a record": account.taken, "of a fault": account.faulty}
+    _say(f"{account.members} members: {listed({**members, **account.passed, **account.refused})}")
+  if account.bytes:
+    used = ", ".join(f"{number} {use}" for use, number in account.bytes.items() if number)
+    _say(f"{account.bytes.total()} bytes: {used}")
   return 0
 
 

@@ -60,6 +60,14 @@ def test_a_footer_that_is_cut_or_empty_is_refused(tmp_path):
       ArrayRecordFile(tmp_path / "y.array_record")
 
 
+@pytest.mark.parametrize("size", [100, 50_000])
+def test_files_that_were_joined_are_refused(tmp_path, size):
+  parts = [write(tmp_path / f"{n}.array_record", [bytes([n]) * size] * 3, "group_size:1,uncompressed") for n in (1, 2)]
+  (tmp_path / "x.array_record").write_bytes(parts[0].read_bytes() + parts[1].read_bytes())
+  with pytest.raises(ValueError, match="several files in one; read each by itself"):
+    ArrayRecordFile(tmp_path / "x.array_record")
+
+
 def varint(number: int) -> bytes:
   low, rest = number & 127, number >> 7
   return bytes([low | 128]) + varint(rest) if rest else bytes([low])

@@ -59,12 +59,13 @@ def test_what_has_no_place_in_a_tar_is_counted_and_never_read(tmp_path, caplog):
     special("g.png", tarfile.CHRTYPE), special("h.png", tarfile.BLKTYPE), special("i.png", tarfile.FIFOTYPE),
     ("k.png", picture(7)), ("k.pkl", b"x"), ("k.pyd", b"x"), ("k.pth", b"x"), ("k.txt", b"number 7"),
     special("folder", tarfile.DIRTYPE), special("l.png", b"S"),
+    special("m.png", b"Z"),
   ], format=tarfile.GNU_FORMAT)  # fmt: skip
   found = source(path, on_bad_record="skip")
   assert [number_of(found[index]) for index in range(len(found))] == [7]
   assert found.refused == {
     "symbolic link": 1, "hard link": 1, "name that leaves the archive": 5, "character device": 1, "block device": 1,
-    "FIFO": 1, "pickle": 3, "unknown kind of member": 1,
+    "FIFO": 1, "pickle": 3, "sparse member": 1, "unknown kind of member": 1,
   }  # fmt: skip
   assert "3 x pickle" in caplog.text and "never read" in caplog.text
   assert not (tmp_path.parent / "c.png").exists() and not (tmp_path / "d.png").exists()

@@ -75,7 +75,11 @@ def _footer(fd: int) -> tuple[UInt64[np.ndarray, " chunks"], int]:
   if size == 0 or size % _BLOCK:
     raise ValueError(f"{size} bytes, not a multiple of {_BLOCK}: it is truncated")
   postscript, _ = _simple(_content(fd, size - _BLOCK, _BLOCK))
-  values, first = _simple(_content(fd, int(_varints(postscript)[1]), MAX_FOOTER))
+  start = int(_varints(postscript)[1])
+  content = _content(fd, start, MAX_FOOTER)
+  if size - _after(start, _CHUNK.size + len(content)) >= 3 * _BLOCK:  # one has the postscript, and one may be padding
+    raise ValueError("its footer is not at its end, so it is several files in one; read each by itself")
+  values, first = _simple(content)
   entries = _varints(values[first:])  # (tag, number) of three fields: position, bytes, records
   if len(entries) % 6 or (entries.reshape(-1, 6)[:, ::2] != (8, 16, 24)).any():
     raise ValueError("its footer is damaged")

@@ -9,9 +9,12 @@ from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.shards.array_record_file import ArrayRecordFile
 from mmjax.data.shards.open_files import OpenFiles
 from mmjax.data.shards.record import MAX_TEXT_BYTES, decode_record, parse_json, parse_text
-from mmjax.data.shards.tar_headers import BLOCK, header_name, is_header_of
-from mmjax.data.shards.tar_index import Faults, Row, TarIndex
+from mmjax.data.shards.tar_headers import BrokenTar, members
+from mmjax.data.shards.tar_index import TarIndex
+from mmjax.data.shards.tar_names import shown
+from mmjax.data.shards.tar_samples import Faults, Row
 
+MAX_NAME = 4096  # characters of a record's id
 TAR, ARRAY_RECORD = ".tar", (".array_record", ".arrayrecord", ".riegeli")
 
 
@@ -33,7 +36,7 @@ class Shard(Protocol):
 
 
 class TarShard:
-  """A WebDataset tar: members KEY.jpg (png, webp, gif, bmp) and KEY.txt or KEY.json, one key after the other.
+  """A WebDataset tar: members KEY.jpg (or another of IMAGES) and KEY.txt or KEY.json, one key after the other.
 
   Args:
     path: the tar.
@@ -67,20 +70,35 @@ class TarShard:
     place = f"{self.path}:{name}"
     return parse_json(data, place, self._field) if row.json else parse_text(data, place)
 
-  def _member(self, offset: int, size: int) -> tuple[str, bytes]:
-    header = self._read(self.path, BLOCK, offset - BLOCK)
-    if not is_header_of(header, size):
-      raise DataError(f"{self.path}, byte {offset}: it has changed since it was indexed. Start the run again.")
-    return header_name(header), self._read(self.path, size, offset)
+  def _member(self, start: int, size: int) -> tuple[str, bytes]:
+    """Name and content of the member with this size whose headers begin at `start`."""
+    try:
+      member = self._files.use(self.path, lambda fd: next(members(fd, os.fstat(fd).st_size, start)))
+    except OSError as error:
+      raise self._unreadable(self.path, error) from error
+    except BrokenTar as error:
+      raise self._changed(start) from error
+    if member.kind or member.size != size:
+      raise self._changed(start)
+    return shown(member.name, MAX_NAME), self._read(self.path, size, member.offset)
 
   def _read(self, path: Path, size: int, offset: int) -> bytes:
     try:
       data = self._files.use(path, lambda fd: os.pread(fd, size, offset))
     except OSError as error:
-      raise DataError(f"Cannot read {path}: {error}. Restore it, or use --data.on-bad-record skip.") from error
+      raise self._unreadable(path, error) from error
     if len(data) < size:
-      raise DataError(f"{path}, byte {offset}: it has become shorter since it was indexed. Start the run again.")
+      raise self._changed(offset)
     return data
+
+  def _unreadable(self, path: Path, error: OSError) -> DataError:
+    return DataError(f"Cannot read {path}: {error}. Restore it, or use --data.on-bad-record skip.")
+
+  def _changed(self, place: int) -> DataError:
+    return DataError(
+      f"{self.path}, byte {place}: it has changed since it was indexed. Start the run again; should that not help, "
+      f"delete {self._index.path}."
+    )
 
 
 class ArrayRecordShard:
@@ -96,11 +114,13 @@ class ArrayRecordShard:
   def __init__(self, path: Path, files: OpenFiles, field: str | None, max_bytes: int):
     self.path, self.faults = path, Faults()
     self._files, self._field, self._max_bytes = files, field, max_bytes
+    self._count = size = 0
     try:
+      size = path.stat().st_size
       self._count = files.use(path, len)
     except (OSError, RuntimeError, ValueError) as error:  # the library raises any of these
-      self._count = 0
       self.faults.broken = f"{path}: not a complete ArrayRecord file ({_first_line(error)})"
+    self.faults.bytes["not read" if self.faults.broken else "ArrayRecord files"] = size
 
   def __len__(self) -> int:
     return self._count

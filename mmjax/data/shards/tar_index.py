@@ -4,65 +4,20 @@ An index file is one line of JSON (count and faults), followed by rows of 25 byt
 of records.
 """
 
-import dataclasses
 import hashlib
-import io
 import json
 import os
-import struct
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from mmjax.data.errors import DataError
 from mmjax.data.shards.record import MAX_TEXT_BYTES
-from mmjax.data.shards.tar_headers import BrokenTar, Member, members
+from mmjax.data.shards.tar_headers import ZEROS, BrokenTar, members
+from mmjax.data.shards.tar_samples import ROW, Faults, Row, Samples
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
-PICKLES = ("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "joblib", "dill")
-ROW = struct.Struct("<QIQI?")
-_VERSION = 1
-_NAMED = 20  # number of faults of a shard that are described; all are counted
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """Location of a record in a tar.
-
-  Attributes:
-    image, image_size: position and size of the image, in bytes.
-    text, text_size: position and size of the caption.
-    json: True if the caption is JSON.
-  """
-
-  image: int
-  image_size: int
-  text: int
-  text_size: int
-  json: bool
-
-
-@dataclasses.dataclass
-class Faults:
-  """Faults of a shard.
-
-  Attributes:
-    refused: number of members that are never read, by kind, such as "symbolic link".
-    bad: number of records that cannot be used.
-    named: descriptions of the first of these records.
-    broken: the reason if the shard ends early; otherwise empty.
-  """
-
-  refused: Counter[str] = dataclasses.field(default_factory=Counter)
-  bad: int = 0
-  named: list[str] = dataclasses.field(default_factory=list)
-  broken: str = ""
-
-  def add(self, message: str) -> None:
-    """Count a record that cannot be used."""
-    self.bad += 1
-    if len(self.named) < _NAMED:
-      self.named.append(message)
+_VERSION = 2
 
 
 class TarIndex:
@@ -81,7 +36,9 @@ class TarIndex:
     self._start, self._count = len(line), int(found.pop("count"))
     if path.stat().st_size != self._start + self._count * ROW.size:
       raise ValueError("the size of the index is not what its header says")
-    self.faults = Faults(Counter(found.pop("refused")), **found)
+    for name in ("refused", "passed", "bytes"):
+      found[name] = Counter(found[name])
+    self.faults = Faults(**found)
 
   def __len__(self) -> int:
     return self._count
@@ -120,65 +77,47 @@ def tar_index(path: Path, directory: Path, *, json_first: bool, max_bytes: int) 
 
 
 def scan(path: Path, *, json_first: bool, max_bytes: int) -> tuple[bytes, Faults]:
-  """Make the rows of a tar's records, packed and in order, and its faults. Arguments as for `tar_index`."""
-  rows, faults = io.BytesIO(), Faults()
-  sample = _Sample("")
+  """Make the rows of a tar's records, packed and in order, and its faults. Arguments as for `tar_index`.
+
+  A tar in which records are in several places is read twice: to find that there are any, and to name them.
+  """
+  samples = _samples(path, json_first, max_bytes, ())
+  if repeated := samples.repeated():
+    samples = _samples(path, json_first, max_bytes, repeated)
+    samples.name_scattered()
+  return bytes(samples.rows), samples.faults
+
+
+def _samples(path: Path, json_first: bool, max_bytes: int, repeated: Collection[int]) -> Samples:
+  samples = Samples(json_first=json_first, max_bytes=max_bytes, repeated=repeated)
+  contents = zeros = end = 0
   fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # O_NONBLOCK: do not wait for the writer of a FIFO
   try:
-    for member in members(fd, os.fstat(fd).st_size):
-      if member.refused:
-        faults.refused[member.refused] += 1
-        continue
-      key, extension = _key(member.name)
-      if key != sample.key:
-        rows.write(sample.packed(faults, json_first, max_bytes))
-        sample = _Sample(key)
-      if extension in PICKLES:
-        faults.refused["pickle"] += 1
+    size = os.fstat(fd).st_size
+    for member in members(fd, size):
+      samples.add(member)
+      end = member.end
+      if member.kind == ZEROS:
+        zeros += member.size
       else:
-        sample.add(extension, member)
-    rows.write(sample.packed(faults, json_first, max_bytes))
+        contents += member.size
+    samples.close()
   except BrokenTar as error:  # the last record may be incomplete and is not used
-    faults.broken = f"{path}, {error}"
+    samples.drop()
+    samples.faults.broken = f"{path}, {error}"
   finally:
     os.close(fd)
-  return rows.getvalue(), faults
+  _account(samples.faults.bytes, contents=contents, zeros=zeros, end=end, size=size)
+  return samples
 
 
-class _Sample:
-  """Consecutive members of a tar with the same key."""
-
-  def __init__(self, key: str):
-    self.key = key
-    self._found: dict[str, Member] = {}
-
-  def add(self, extension: str, member: Member) -> None:
-    kind = "image" if extension in IMAGES else extension
-    if kind in ("image", "txt", "json"):
-      self._found.setdefault(kind, member)
-
-  def packed(self, faults: Faults, json_first: bool, max_bytes: int) -> bytes:
-    """Make the row. Empty if this is not a record, which is a fault unless it has neither image nor caption."""
-    image = self._found.get("image")
-    texts = [self._found[kind] for kind in ("json", "txt")[:: 1 if json_first else -1] if kind in self._found]
-    if image is None and not texts:
-      return b""
-    if image is None or not texts:
-      faults.add(f"{self.key}: has no {'image' if image is None else 'caption (.txt or .json)'}")
-      return b""
-    text = texts[0]
-    for member, limit in ((image, max_bytes), (text, MAX_TEXT_BYTES)):
-      if not 0 < member.size <= limit:
-        faults.add(f"{member.name}: {member.size} bytes; 1 to {limit} are accepted")
-        return b""
-    return ROW.pack(image.offset, image.size, text.offset, text.size, text.name.lower().endswith(".json"))
-
-
-def _key(name: str) -> tuple[str, str]:
-  """Split a name into WebDataset's key and extension, at the first dot after the last slash."""
-  folder, _, base = name.rpartition("/")
-  stem, _, extension = base.partition(".")
-  return f"{folder}/{stem}", extension.lower()
+def _account(found: Counter[str], *, contents: int, zeros: int, end: int, size: int) -> None:
+  """Complete the number of bytes by use, which has images and captions."""
+  taken = found.total()
+  found["other members"] = contents - taken
+  found["headers and padding"] = end - contents - zeros
+  found["zeros after an archive"] = zeros
+  found["not read"] = size - end
 
 
 def _write(path: Path, rows: bytes, faults: Faults) -> None:

@@ -14,7 +14,10 @@ from mmjax.data.shards.record import encode_record
 
 Format = Literal["webdataset", "arrayrecord"]
 _SUFFIXES: dict[str, str] = {"webdataset": ".tar", "arrayrecord": ".array_record"}
-_MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp"}
+_MAGIC = {
+  **{b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"},
+  **{b"P%d" % number: "pnm" for number in range(1, 7)},
+}
 
 
 def write_shards(records: Iterable[Record], directory: Path, *, format: Format, per_shard: int) -> Iterator[Path]:
@@ -101,7 +104,11 @@ def extension(image: bytes, record: str) -> str:
   """File extension of an encoded image, from its first bytes. Raises DataError if the format is not known."""
   if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
     return "webp"
+  if image[4:12] in (b"ftypavif", b"ftypavis"):
+    return "avif"
   found = next((name for magic, name in _MAGIC.items() if image.startswith(magic)), None)
   if found is None:
-    raise DataError(f"{record}: an image in a shard must be JPEG, PNG, WebP, GIF or BMP; this one is not. Convert it.")
+    raise DataError(
+      f"{record}: an image in a shard is JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or AVIF, and this is none. Convert it."
+    )
   return found

@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import logging
+import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from mmjax.data.records import Part, Record, concept_number
 from mmjax.data.shards.open_files import plain_files
 from mmjax.data.shards.paths import expand
 from mmjax.data.shards.reading import ARRAY_RECORD, TAR, ArrayRecordShard, Shard, TarShard, array_record_files
+from mmjax.data.shards.tar_headers import DIRECTORY, LABEL
 from mmjax.data.shards.tar_index import tar_index
+from mmjax.data.shards.tar_samples import Faults
 from mmjax.data.sources.base import Reading, Source
 
 SPLITS = ("train", "validation", "all")
@@ -45,7 +48,13 @@ class Shards(Source):
   """Field of the caption in JSON; default: caption, text, title or captions."""
 
   def open(self, split: str, reading: Reading) -> "ShardRecords":
-    return ShardRecords(self, split, reading)
+    records = ShardRecords(self, split, reading)
+    for pattern, part in zip(records.patterns, records.parts):
+      if part.size == 0:
+        raise DataError(
+          f"--data.source.patterns {pattern!r} has no record in this split. Check it, or give --data.source.validation."
+        )
+    return records
 
 
 class ShardRecords:
@@ -56,8 +65,9 @@ class ShardRecords:
   file.
 
   Attributes:
-    num_skipped: shards and records that were left out (missing, truncated or bad), with on_bad_record "skip".
-    refused: members of tars that are never read, by what they are.
+    patterns, parts: each pattern, and its share of the records.
+    num_skipped: shards, records, and images or captions without a record, left out with on_bad_record "skip".
+    account: the members and bytes of all shards, by use.
     fingerprint: a number that depends on the split, the names and sizes of the shards, and their shares.
     sample: a number that depends on the captions of a sample of the records.
 
@@ -73,16 +83,18 @@ class ShardRecords:
     weights, repeats = ((), ()) if held_out else (config.weights, config.repeats)
     _check_shares(patterns, weights, repeats)
     _check_disjoint(config)
+    self.patterns = patterns
     self._split, self._skip = "all" if config.validation else split, reading.skip
     self._index = Path(reading.dir).expanduser() / "shards"
     self._field, self._max_bytes = config.caption_key, reading.max_bytes
     self._files, self._readers = plain_files(), array_record_files()
-    self.num_skipped, self.refused = 0, Counter[str]()
+    self.num_skipped, self.account = 0, Faults()
     self.shards: list[Shard] = []
     groups = [self._open(pattern) for pattern in patterns]
+    self._warn_of_passed(patterns)
     sizes = [self._size(len(shard)) for shard in self.shards]
     self._ends = np.cumsum(sizes, dtype=np.int64)
-    self.parts = _parts(patterns, groups, sizes, weights, repeats)
+    self.parts = _parts(groups, sizes, weights, repeats)
     names = [shard.path.name for shard in self.shards]
     self.fingerprint = concept_number(repr((self._split, sizes, names, self.parts)))
 
@@ -96,6 +108,11 @@ class ShardRecords:
   @functools.cached_property
   def sample(self) -> int:
     return sample(self)
+
+  @property
+  def refused(self) -> Counter[str]:
+    """Number of members of tars that are never read, by kind."""
+    return self.account.refused
 
   def captions(self, index: int) -> dict[str, list[str]]:
     """Read the captions of a record. In a tar, the image is not read."""
@@ -126,13 +143,10 @@ class ShardRecords:
     paths = expand(pattern)
     for path in track(paths, f"opening {pattern}", transient=True, disable=len(paths) < 8, console=_console()):
       if not path.is_file():
-        self._fault(f"{path}: there is no such shard")
+        self._fault(f"{path}: there is no such shard. Restore it")
         continue
       shard = self._shard(path)
-      for message in _messages(shard):
-        self._fault(message)
-      self.num_skipped += max(0, shard.faults.bad - len(shard.faults.named))
-      self._note_refused(shard)
+      self._note(shard)
       if len(shard):
         self.shards.append(shard)
     return len(self.shards) - before
@@ -145,24 +159,36 @@ class ShardRecords:
       return ArrayRecordShard(path, self._readers, self._field, self._max_bytes)
     raise DataError(f"{path}: shards are {TAR} or {' or '.join(ARRAY_RECORD)} files. Rename it, or narrow the pattern.")
 
-  def _fault(self, message: str) -> None:
+  def _note(self, shard: Shard) -> None:
+    """Raise or count the faults of a shard."""
+    faults = shard.faults
+    if faults.broken:
+      self._fault(f"{faults.broken} (the {len(shard)} records before are complete). Restore it")
+    command = f"python -m mmjax.data inspect --skip {shlex.quote(str(shard.path))}"
+    more = f" (the first of {faults.bad}, see {command})" if faults.bad > 1 else ""
+    for message in faults.named:
+      self._fault(f"{shard.path}, {message}", more)
+    self.num_skipped += max(0, faults.bad - len(faults.named))
+    self.account.merge(faults)
+    if faults.refused:
+      log.warning("Refused in %s, and never read: %s", shard.path, listed(faults.refused))
+
+  def _fault(self, message: str, more: str = "") -> None:
+    """Raise an error, or count it. The message ends with the remedy."""
     if not self._skip:
-      raise DataError(f"{message}. Restore it, or leave it out with --data.on-bad-record skip.")
+      raise DataError(f"{message}, or leave it out with --data.on-bad-record skip{more}.")
     self.num_skipped += 1
     log.warning("Skipped: %s", message)
 
-  def _note_refused(self, shard: Shard) -> None:
-    if shard.faults.refused:
-      self.refused.update(shard.faults.refused)
-      found = ", ".join(f"{number} x {what}" for what, number in sorted(shard.faults.refused.items()))
-      log.warning("Refused in %s, and never read: %s", shard.path, found)
+  def _warn_of_passed(self, patterns: Sequence[str]) -> None:
+    files = {kind: number for kind, number in self.account.passed.items() if kind not in (DIRECTORY, LABEL)}
+    if files:
+      log.warning("Passed over in %s, as neither image nor caption: %s", ", ".join(patterns), listed(files))
 
 
-def _messages(shard: Shard) -> Iterator[str]:
-  if shard.faults.broken:
-    yield f"{shard.faults.broken} (the {len(shard)} records before are complete)"
-  for message in shard.faults.named:
-    yield f"{shard.path}, {message}"
+def listed(numbers: Mapping[str, int]) -> str:
+  """Text such as "2 x hard link, 1 x pickle"."""
+  return ", ".join(f"{number} x {what}" for what, number in sorted(numbers.items()) if number)
 
 
 def _check_shares(patterns: Sequence[str], weights: Sequence[float], repeats: Sequence[int]) -> None:
@@ -195,17 +221,10 @@ def _check_disjoint(config: Shards) -> None:
     )
 
 
-def _parts(
-  patterns: Sequence[str], groups: Sequence[int], sizes: Sequence[int], weights: Sequence[float], repeats: Sequence[int]
-) -> list[Part]:
+def _parts(groups: Sequence[int], sizes: Sequence[int], weights: Sequence[float], repeats: Sequence[int]) -> list[Part]:
   parts, shard, start = [], 0, 0
   for place, number in enumerate(groups):
     size = sum(sizes[shard : shard + number])
-    if size == 0:
-      raise DataError(
-        f"--data.source.patterns {patterns[place]!r} has no record in this split. Check it, or give "
-        "--data.source.validation."
-      )
     weight = float(weights[place]) if weights else None
     parts.append(Part(start, size, repeats[place] if repeats else 1, weight))
     shard, start = shard + number, start + size
