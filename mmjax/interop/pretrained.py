@@ -13,13 +13,13 @@ import numpy as np
 
 from mmjax.encoders import TextConfig
 from mmjax.errors import ConfigError
-from mmjax.interop import preprocess as pre
 from mmjax.interop.architecture import Architecture, check_writable
 from mmjax.interop.errors import InteropError
-from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Content, Format, find_format
 from mmjax.interop.mapping import Table
 from mmjax.interop.preprocess import Preprocess
+from mmjax.interop.processor import read_preprocess
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.safetensors_file import write_safetensors
 from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten
@@ -52,7 +52,7 @@ class Pretrained:
 
     Raises: InteropError: the model takes no images, or the files ask for an unsupported step.
     """
-    return _read_preprocess(self.source, _image_size(self.model.config))
+    return read_preprocess(self.source, _image_size(self.model.config), _image_size(self.source.config))
 
   @functools.cached_property
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
@@ -215,17 +215,6 @@ def _image_size(config: Any) -> int:
   if image is None:
     raise InteropError(f"{type(config).__name__} takes no images")
   return image.image_size
-
-
-def _read_preprocess(source: Source, size: int) -> Preprocess:
-  default = pre.default_preprocess(size, source.architecture.name)
-  if source.format == "open_clip":
-    return pre.from_open_clip(source.fields.object("preprocess_cfg"), size)
-  for name, part in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-    if (source.folder / name).is_file() and source.format in ("transformers", "mmjax"):
-      fields = read_json(source.folder / name)
-      return pre.from_transformers(fields.object(part) if part else fields, size, default)
-  return default
 
 
 def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any:
