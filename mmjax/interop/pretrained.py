@@ -57,8 +57,11 @@ class Pretrained:
   @functools.cached_property
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
     """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
-    open_clip = self.source.fields.object("model_cfg").object("text_cfg") if self.source.format == "open_clip" else None
-    return load_tokenizer(self.source.folder, _text_length(self.model.config), open_clip=open_clip)
+    open_clip = None
+    if self.source.format in ("open_clip", "openai"):  # OpenAI's files have open_clip's own tokenizer
+      open_clip = self.source.fields.object("model_cfg").object("text_cfg")
+    length, own = _text_length(self.model.config), _text_length(self.source.config)
+    return load_tokenizer(self.source.folder, length, open_clip=open_clip, whole=length != own)
 
 
 def load(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> tuple[nn.Module, Any]:

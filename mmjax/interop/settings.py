@@ -67,3 +67,25 @@ OPEN_CLIP: Mapping[str, str] = {
   **_because("the model's image size decides", "size"),
 }
 """Fields of preprocess_cfg (open_clip)."""
+
+TOKENIZER: Mapping[str, str] = {
+  **_because("names a class or a file", "tokenizer_class processor_class name_or_path tokenizer_file vocab_file"),
+  **_because("names a class or a file", "merges_file special_tokens_map_file fast_tokenizer_files backend is_local"),
+  **_because("names a class or a file", "local_files_only added_tokens_decoder"),
+  **_because("used only to make text of ids", "clean_up_tokenization_spaces errors"),
+  **_because("form of the library's outputs", "model_input_names pad_token_type_id verbose return_token_type_ids"),
+  **_because("used only in chats", "chat_template response_template response_schema chat_control_tokens"),
+  **_because(
+    "settings of an earlier call; padding and truncation are mmjax's", "max_length stride truncation_strategy"
+  ),
+  **_because("settings of an earlier call; padding and truncation are mmjax's", "pad_to_multiple_of"),
+  **_because("not read by the class", "do_basic_tokenize never_split wordpieces_prefix clean_text add_prefix_space"),
+  **_because("not read by the class", "do_lower_case strip_accents tokenize_chinese_chars use_fast from_slow legacy"),
+  **_because("not read by the class", "sp_model_kwargs spaces_between_special_tokens use_default_system_prompt"),
+  **_because("the file's last step decides", "add_bos_token add_eos_token"),
+  **_because("mmjax takes the model's length or the length asked for", "model_max_length max_len"),
+}
+"""Fields of tokenizer_config.json and special_tokens_map.json (transformers)."""
+
+SENTENCE: Mapping[str, str] = {}
+"""Fields of sentence_bert_config.json (sentence-transformers)."""
