@@ -89,3 +89,8 @@ TOKENIZER: Mapping[str, str] = {
 
 SENTENCE: Mapping[str, str] = {}
 """Fields of sentence_bert_config.json (sentence-transformers)."""
+
+POOLING: Mapping[str, str] = {
+  **_because("used only with a prompt", "include_prompt"),
+}
+"""Fields of 1_Pooling/config.json (sentence-transformers)."""
