@@ -16,6 +16,7 @@ from mmjax.interop.npz_file import NpzFile
 from mmjax.interop.open_clip import OPEN_CLIP
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
+from mmjax.interop.resample import Resampling
 from mmjax.interop.safetensors_file import SafetensorsFile
 from mmjax.interop.sentence import read_pooling
 from mmjax.interop.shapes import ModelConfig, depth, flat_shapes
@@ -56,6 +57,7 @@ class Source:
     fields: the configuration file; empty if the format has none.
     config: the mmjax configuration.
     table: mapping of the parameters to the tensors.
+    resampling: filter of image positions for another image size.
   """
 
   path: Path
@@ -66,6 +68,7 @@ class Source:
   fields: Fields
   config: ModelConfig
   table: Table
+  resampling: Resampling = "antialiased"
 
 
 def open_source(path: str | Path) -> Source:
