@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
   convert.add_argument("--to", required=True, choices=names, metavar="FORMAT", help=", ".join(names))
   convert.add_argument("--image-size", type=int, metavar="N", help="resample position embeddings to N x N pixels")
   convert.add_argument("--max-length", type=int, metavar="N", help="resample position embeddings to N tokens")
+  libraries = ["open_clip", "transformers"]
+  filters = "library whose filter resamples positions: open_clip antialiases, transformers does not"
+  convert.add_argument("--positions", choices=libraries, default=libraries[0], help=filters)
   inspect = commands.add_parser("inspect", help="show the architecture and every tensor")
   inspect.add_argument("source", metavar="IN", help="checkpoint: a folder, a .safetensors file or a .npz file")
   return parser
@@ -49,7 +52,12 @@ def _convert(options: Any) -> int:
   from mmjax.interop.convert import convert, size_text
 
   written = convert(
-    options.source, options.target, options.to, image_size=options.image_size, max_length=options.max_length
+    options.source,
+    options.target,
+    options.to,
+    image_size=options.image_size,
+    max_length=options.max_length,
+    positions=options.positions,
   )
   files = ", ".join(sorted(p.name for p in written.parent.iterdir() if p.is_file()))
   Console().print(

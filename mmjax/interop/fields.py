@@ -15,7 +15,8 @@ _MAX_JSON = 10_000_000
 class Fields:
   """A JSON object whose fields are checked when they are read.
 
-  Every getter raises InteropError if the value is wrong, or if the field is missing and has no default.
+  Every getter raises InteropError if the value is wrong, or if the field is missing and has no default. It also notes
+  the field as used, so that `finish` finds the fields that nothing reads.
 
   Args:
     values: the parsed object.
@@ -28,13 +29,35 @@ class Fields:
       raise InteropError(f"{where} is not a JSON object")
     self.values: Mapping[str, Any] = values
     self.where = where
+    self.used: set[str] = set()
+    self.parts: dict[str, Fields] = {}
 
   def __contains__(self, name: str) -> bool:
-    return self.values.get(name) is not None
+    return self.get(name) is not None
+
+  def get(self, name: str, default: Any = None) -> Any:
+    """Value of a field as it stands in the file, unchecked; the default if it is missing."""
+    self.used.add(name)
+    return self.values.get(name, default)
 
   def object(self, name: str) -> "Fields":
     """Nested object, or an empty one if the field is missing."""
-    return Fields(self.values.get(name) or {}, f"{self.where}: {name}")
+    if name not in self.parts:
+      self.parts[name] = Fields(self.get(name) or {}, f"{self.where}: {name}")
+    return self.parts[name]
+
+  def finish(self, without_effect: Mapping[str, str]) -> None:
+    """Raise InteropError for a field that was not read and is not known to have no effect.
+
+    Args:
+      without_effect: names of fields that change no result, and the reason of each. null, {} and [] never have one.
+    """
+    for name, value in self.values.items():
+      if value not in (None, {}, []) and name not in self.used and name not in without_effect:
+        raise InteropError(
+          f"{self.where}: mmjax does not know the field {name!r} (its value is {_short(value)}), so it may change the "
+          "results. Remove it from the file if it does not"
+        )
 
   def integer(self, name: str, default: int | None = None, *, least: int = 1) -> int:
     """Integer from `least` to 2**24."""
@@ -89,7 +112,7 @@ class Fields:
 
   def only(self, name: str, supported: Any, default: Any) -> None:
     """Raise InteropError unless the field has the one value that mmjax supports."""
-    value = self.values.get(name, default)
+    value = self.get(name, default)
     if value != supported:
       raise InteropError(f"{self.where}: {name} is {value!r}; mmjax supports only {supported!r}")
 
@@ -104,12 +127,17 @@ class Fields:
     return InteropError(f"{self.where}: {name} is {self.values.get(name)!r}, but must be {wanted}")
 
   def _get(self, name: str, default: Any) -> Any:
-    value = self.values.get(name)
+    value = self.get(name)
     if value is None:
       value = default
     if value is None:
       raise InteropError(f"{self.where}: the field {name!r} is missing")
     return value
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def read_json(path: Path) -> Fields:

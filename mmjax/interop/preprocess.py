@@ -4,23 +4,33 @@ The settings are read and written as JSON of transformers and of open_clip.
 """
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageOps
 
-from mmjax.data.images.decoding import ImageLike, decode
-from mmjax.interop.fields import Fields
+from mmjax.data.errors import DataError
+from mmjax.data.images.decoding import ImageLike
+from mmjax.interop.colors import Colors, converted, read_image, to_rgb
+from mmjax.interop.errors import InteropError
 
-Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic"]
-Resize = Literal["shortest", "squash", "longest"]
+Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+Resize = Literal["shortest", "squash", "longest", "patches", "none"]
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_HALF = (0.5, 0.5, 0.5)
-_INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-_PIL = {name: Image.Resampling(number) for number, name in _INTERPOLATIONS.items()}
-_KNOWN = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"}
+HALF = (0.5, 0.5, 0.5)
+INTERPOLATIONS: dict[int, Interpolation] = {
+  0: "nearest",
+  1: "lanczos",
+  2: "bilinear",
+  3: "bicubic",
+  4: "box",
+  5: "hamming",
+}
+"""Pillow's numbers of its filters."""
+_PIL = {name: Image.Resampling(number) for number, name in INTERPOLATIONS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +39,18 @@ class Preprocess:
 
   Attributes:
     size: side of the output in pixels.
-    resize: "shortest" (resize the shorter side to `size`, then crop the middle), "squash" (resize both sides), or
-      "longest" (resize the longer side, then pad).
+    resize: "shortest" (resize the shorter side), "squash" (resize both sides), "longest" (resize the longer side, then
+      pad), "patches" (NaFlex: as "squash", but refuse an image that NaFlex gives another shape), or "none".
     interpolation: Pillow's filter. All but "nearest" antialias.
-    mean, std: a colour c between 0 and 1 becomes (c - mean) / std.
+    mean, std: a colour c becomes (c - mean) / std.
     fill: grey level of the padding, from 0 to 255, for "longest".
     odd: rounding of the crop's offset when it is not an integer: "even" rounds half to even (torchvision, open_clip),
       "down" rounds down (transformers).
+    resize_to: side in pixels that the image is resized to before the crop. None: `size`.
+    crop: True: crop the square in the middle. False: refuse an image that is not a square of `size` after resizing.
+    scale: factor from a byte to a colour; usually a colour is between 0 and 1.
+    colors: conversion of images that are not opaque RGB (see mmjax.interop.colors).
+    grid: patches per side of the model, for "patches".
   """
 
   size: int
@@ -45,28 +60,77 @@ class Preprocess:
   std: tuple[float, float, float] = CLIP_STD
   fill: int = 0
   odd: Literal["even", "down"] = "even"
+  resize_to: int | None = None
+  crop: bool = True
+  scale: float = 1 / 255
+  colors: Colors = "drop"
+  grid: int = 0
 
   def __call__(self, picture: ImageLike) -> Float[np.ndarray, "height width 3"]:
     """Preprocess a path, encoded bytes, a Pillow image or a uint8 array.
 
-    Transparency is dropped, as in the other libraries.
+    Raises: DataError: the image cannot be read, or these settings do not make a square of it.
     """
-    image = decode(picture).convert("RGB")
-    pixels = np.asarray(self._resized(image), np.float32) / np.float32(255)
+    image = read_image(picture)
+    image = image if self.colors == "late" else to_rgb(image, self.colors)
+    image = converted(self._cropped(self._resized(image)))
+    pixels = np.asarray(image, np.float32) / np.float32(1 / self.scale)
     return (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
+  def at(self, size: int) -> "Preprocess":
+    """The same preprocessing for a model of another image size."""
+    before = None if self.resize_to is None else round(self.resize_to * size / self.size)
+    return dataclasses.replace(self, size=size, resize_to=before, grid=self.grid * size // self.size)
+
   def _resized(self, image: Image.Image) -> Image.Image:
-    side, filter_ = self.size, _PIL[self.interpolation]
+    side, filter_ = self.resize_to or self.size, _PIL[self.interpolation]
     width, height = image.size
-    if self.resize == "squash":
+    if self.resize == "none":
+      return image
+    if self.resize == "patches":
+      check_naflex(width, height, self.size, self.grid)
+    if self.resize in ("squash", "patches"):
       return image.resize((side, side), filter_)
     if self.resize == "longest":
       ratio = max(width, height) / side
-      return _cut(image.resize((round(width / ratio), round(height / ratio)), filter_), side, self.fill, self.odd)
+      return image.resize((round(width / ratio), round(height / ratio)), filter_)
     short = min(width, height)
     # The longer side is rounded down, as torchvision does.
-    sides = int(side * width / short), int(side * height / short)
-    return _cut(image.resize(sides, filter_), side, self.fill, self.odd)
+    return image.resize((int(side * width / short), int(side * height / short)), filter_)
+
+  def _cropped(self, image: Image.Image) -> Image.Image:
+    if self.crop:
+      return _cut(image, self.size, self.fill, self.odd)
+    if image.size != (self.size, self.size):
+      raise DataError(
+        f"the image is {image.width} x {image.height} pixels after resizing, and the model takes {self.size} x "
+        f"{self.size}. The folder's preprocessing does not crop it (do_center_crop, do_resize). Crop or resize the "
+        "image to a square first"
+      )
+    return image
+
+
+def check_naflex(width: int, height: int, size: int, grid: int) -> None:
+  """Check that NaFlex, which keeps an image's shape, makes a square of patches of it.
+
+  Args:
+    width, height: size of the image in pixels.
+    size: side of the model's images in pixels.
+    grid: patches per side of the model.
+  Raises: DataError: NaFlex makes another shape of it.
+  """
+  patch, low, high = size // grid, 1e-6, 100.0
+  while high - low >= 1e-5:  # their search for the largest scale with at most grid * grid patches
+    scale = (low + high) / 2
+    rows, columns = (max(1, math.ceil(side * scale / patch)) for side in (height, width))
+    low, high = (scale, high) if rows * columns <= grid * grid else (low, scale)
+  rows, columns = (max(1, math.ceil(side * low / patch)) for side in (height, width))
+  if (rows, columns) != (grid, grid):
+    raise DataError(
+      f"the image is {width} x {height} pixels, which the folder's NaFlex processor makes {columns} x {rows} patches "
+      f"of. mmjax reads the model at its square resolution, {grid} x {grid} patches. Crop or resize the image to a "
+      "square first"
+    )
 
 
 def _cut(image: Image.Image, side: int, fill: int, odd: str) -> Image.Image:
@@ -75,84 +139,66 @@ def _cut(image: Image.Image, side: int, fill: int, odd: str) -> Image.Image:
   if width < side or height < side:
     left, top = max(0, (side - width) // 2), max(0, (side - height) // 2)
     right, bottom = max(0, (side - width + 1) // 2), max(0, (side - height + 1) // 2)
-    image = ImageOps.expand(image, (left, top, right, bottom), fill=(fill,) * 3)
+    image = _padded(image, (left, top, right, bottom), fill)
     width, height = image.size
   begin = round if odd == "even" else int
   left, top = begin((width - side) / 2.0), begin((height - side) / 2.0)
   return image.crop((left, top, left + side, top + side))
 
 
-def from_transformers(fields: Fields, size: int, default: Preprocess) -> Preprocess:
-  """Read the preprocessing from preprocessor_config.json.
-
-  Args:
-    fields: the file.
-    size: image size of the model.
-    default: preprocessing of the architecture, used for missing fields.
-  Returns: the preprocessing.
-  Raises: InteropError: the file asks for another size than the model's, or for a step that mmjax does not support.
-  """
-  for name in ("do_resize", "do_rescale", "do_normalize"):
-    fields.only(name, True, True)
-  if "rescale_factor" in fields and abs(fields.number("rescale_factor") - 1 / 255) > 1e-9:
-    raise fields.wrong("rescale_factor", "1 / 255")
-  resize = default.resize
-  if isinstance(fields.values.get("size"), dict):
-    sides = fields.object("size")
-    resize = "shortest" if "shortest_edge" in sides else "squash"
-    short = sides.integer("shortest_edge") if resize == "shortest" else sides.integer("height")
-    if short != size or (resize == "squash" and sides.integer("width") != short):
-      raise fields.wrong("size", f"the model's image size, {size}")
-    if resize == "shortest" and not fields.flag("do_center_crop", True):
-      raise fields.wrong("do_center_crop", "true, because models in mmjax take square images")
-  return dataclasses.replace(
-    default,
-    size=size,
-    resize=resize,
-    odd="down",
-    interpolation=fields.choice(
-      "resample", _INTERPOLATIONS, {v: k for k, v in _INTERPOLATIONS.items()}[default.interpolation]
-    ),
-    mean=fields.colors("image_mean", default.mean),
-    std=fields.colors("image_std", default.std),
-  )
+def _padded(image: Image.Image, border: tuple[int, int, int, int], fill: int) -> Image.Image:
+  """Pad an image of any mode, as torchvision does."""
+  bands = len(image.getbands())
+  padded = ImageOps.expand(image, border, fill=(fill,) * bands if bands > 1 else fill)
+  if image.mode == "P":
+    padded.putpalette(image.getpalette() or [])
+  return padded
 
 
 def to_transformers(p: Preprocess, processor: str) -> dict[str, Any]:
-  """Make the content of preprocessor_config.json. `processor` is the class name of the image processor."""
-  shortest = p.resize == "shortest"
-  square = {"height": p.size, "width": p.size}
+  """Make the content of preprocessor_config.json. `processor` is the class name of the image processor.
+
+  Raises: InteropError: transformers' image processors have no such resizing.
+  """
+  if p.resize == "longest":
+    raise InteropError("transformers' image processors do not resize the longer side and pad (resize_mode 'longest')")
+  if p.resize == "patches":
+    p = dataclasses.replace(p, resize="squash")  # the same for every image that `p` takes
+  side, square = p.resize_to or p.size, {"height": p.size, "width": p.size}
+  crop = p.crop and (p.resize != "squash" or side != p.size)
   return {
     "image_processor_type": processor,
-    "do_resize": True,
-    "size": {"shortest_edge": p.size} if shortest else square,
-    "resample": {name: number for number, name in _INTERPOLATIONS.items()}[p.interpolation],
-    "do_center_crop": shortest,
-    **({"crop_size": square} if shortest else {}),
+    "do_resize": p.resize != "none",
+    "size": {"height": side, "width": side} if p.resize == "squash" else {"shortest_edge": side},
+    "resample": {name: number for number, name in INTERPOLATIONS.items()}[p.interpolation],
+    "do_center_crop": crop,
+    **({"crop_size": square} if crop else {}),
     "do_rescale": True,
-    "rescale_factor": 1 / 255,
+    "rescale_factor": p.scale,
     "do_normalize": True,
     "image_mean": list(p.mean),
     "image_std": list(p.std),
-    "do_convert_rgb": True,
+    "do_convert_rgb": p.colors != "none",
   }
 
 
-def from_open_clip(fields: Fields, size: int) -> Preprocess:
-  """Read the preprocessing from preprocess_cfg. The size is that of the model, as in open_clip itself."""
-  fields.known(_KNOWN)
-  return Preprocess(
-    size=size,
-    resize=fields.choice("resize_mode", {"shortest": "shortest", "squash": "squash", "longest": "longest"}, "shortest"),
-    interpolation=fields.choice("interpolation", {"bicubic": "bicubic", "bilinear": "bilinear"}, "bicubic"),
-    mean=fields.colors("mean", CLIP_MEAN),
-    std=fields.colors("std", CLIP_STD),
-    fill=fields.integer("fill_color", 0, least=0),
-  )
-
-
 def to_open_clip(p: Preprocess) -> dict[str, Any]:
-  """Make the content of preprocess_cfg."""
+  """Make the content of preprocess_cfg.
+
+  Raises: InteropError: open_clip has no such resizing, filter or scale.
+  """
+  if p.resize == "patches":
+    p = dataclasses.replace(p, resize="squash")  # the same for every image that `p` takes
+  held = (
+    ("do_resize false", p.resize != "none"),
+    ("a size before the crop that is not the model's", p.resize_to in (None, p.size)),
+    ("a resizing without a crop", p.crop or p.resize == "squash"),
+    ("another rescale_factor than 1 / 255", abs(p.scale * 255 - 1) < 1e-6),
+    (f"the filter {p.interpolation!r}", p.interpolation in ("bicubic", "bilinear")),
+  )
+  for name, right in held:
+    if not right:
+      raise InteropError(f"open_clip's preprocess_cfg cannot hold this preprocessing: it has {name}")
   return {
     "size": p.size,
     "mode": "RGB",
@@ -170,9 +216,11 @@ def default_preprocess(size: int, kind: str) -> Preprocess:
   CLIP and CoCa resize the shorter side and crop the middle. BLIP squashes the image and has CLIP's colours. The others
   (SigLIP, ViT) squash the image, with colours from -1 to 1. `kind` is the name of the architecture.
   """
-  if kind in ("CLIPModel", "open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
+  if kind in ("open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
+    return Preprocess(size, colors="late")
+  if kind == "CLIPModel":
     return Preprocess(size)
   if kind.startswith("Blip"):
     return Preprocess(size, "squash")
   interpolation: Interpolation = "bicubic" if kind == "SiglipModel" else "bilinear"
-  return Preprocess(size, "squash", interpolation, _HALF, _HALF)
+  return Preprocess(size, "squash", interpolation, HALF, HALF)

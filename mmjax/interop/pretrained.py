@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,13 +13,14 @@ import numpy as np
 
 from mmjax.encoders import TextConfig
 from mmjax.errors import ConfigError
-from mmjax.interop import preprocess as pre
 from mmjax.interop.architecture import Architecture, check_writable
 from mmjax.interop.errors import InteropError
-from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Content, Format, find_format
 from mmjax.interop.mapping import Table
 from mmjax.interop.preprocess import Preprocess
+from mmjax.interop.processor import read_preprocess
+from mmjax.interop.resample import Resampling
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.safetensors_file import write_safetensors
 from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten
@@ -30,6 +31,8 @@ from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.models.comparing import ComparingConfig
 from mmjax.models.config import with_towers
 from mmjax.models.shared_space import SpaceConfig
+
+Positions = Literal["open_clip", "transformers"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +55,25 @@ class Pretrained:
 
     Raises: InteropError: the model takes no images, or the files ask for an unsupported step.
     """
-    return _read_preprocess(self.source, _image_size(self.model.config))
+    return read_preprocess(self.source, _image_size(self.model.config), _image_size(self.source.config))
 
   @functools.cached_property
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
     """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
-    open_clip = self.source.fields.object("model_cfg").object("text_cfg") if self.source.format == "open_clip" else None
-    return load_tokenizer(self.source.folder, _text_length(self.model.config), open_clip=open_clip)
+    open_clip = None
+    if self.source.format in ("open_clip", "openai"):  # OpenAI's files have open_clip's own tokenizer
+      open_clip = self.source.fields.object("model_cfg").object("text_cfg")
+    length, own = _text_length(self.model.config), _text_length(self.source.config)
+    return load_tokenizer(self.source.folder, length, open_clip=open_clip, whole=length != own)
 
 
-def load(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> tuple[nn.Module, Any]:
+def load(
+  path: str | Path,
+  *,
+  image_size: int | None = None,
+  max_length: int | None = None,
+  positions: Positions = "open_clip",
+) -> tuple[nn.Module, Any]:
   """Load weights of another library as a model of mmjax.
 
   Images [b, h, w, 3] must be normalised already. Texts are token ids [b, t]. The outputs [b, d] are float32 and equal
@@ -88,18 +100,34 @@ def load(path: str | Path, *, image_size: int | None = None, max_length: int | N
       a .npz file of big_vision (SigLIP, ViT).
     image_size: new image size; position embeddings are resampled. None: the checkpoint's.
     max_length: new number of text tokens; position embeddings are cut off or interpolated. None: the checkpoint's.
+    positions: library whose filter resamples image positions. open_clip's antialiases. transformers'
+      (interpolate_pos_encoding) does not, and its kernel overshoots more.
   Returns: (model, params).
   Raises:
     InteropError: the checkpoint cannot be read, is of an unknown kind, or its parts do not fit together. The message
       names the tensor or the field.
   """
-  found = load_pretrained(path, image_size=image_size, max_length=max_length)
+  found = load_pretrained(path, image_size=image_size, max_length=max_length, positions=positions)
   return found.model, found.params
 
 
-def load_pretrained(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> Pretrained:
-  """Load a checkpoint with its preprocessing and its tokenizer. Arguments and errors as for `load`."""
+def load_pretrained(
+  path: str | Path,
+  *,
+  image_size: int | None = None,
+  max_length: int | None = None,
+  positions: Positions = "open_clip",
+) -> Pretrained:
+  """Load a checkpoint with its preprocessing and its tokenizer.
+
+  Args:
+    path, image_size, max_length, positions: as for `load`.
+  Raises: InteropError: as for `load`.
+  """
   source = open_source(path)
+  if positions == "transformers":
+    kind: Resampling = "bilinear" if source.architecture.name == "Siglip2Model" else "bicubic"
+    source = dataclasses.replace(source, resampling=kind)
   flat: Mapping[str, Any] = read_all(source)
   config = _resized(source.config, image_size, max_length)
   if config != source.config:
@@ -215,17 +243,6 @@ def _image_size(config: Any) -> int:
   if image is None:
     raise InteropError(f"{type(config).__name__} takes no images")
   return image.image_size
-
-
-def _read_preprocess(source: Source, size: int) -> Preprocess:
-  default = pre.default_preprocess(size, source.architecture.name)
-  if source.format == "open_clip":
-    return pre.from_open_clip(source.fields.object("preprocess_cfg"), size)
-  for name, part in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-    if (source.folder / name).is_file() and source.format in ("transformers", "mmjax"):
-      fields = read_json(source.folder / name)
-      return pre.from_transformers(fields.object(part) if part else fields, size, default)
-  return default
 
 
 def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any:

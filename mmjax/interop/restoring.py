@@ -181,7 +181,8 @@ def _reader(source: Source, path: str, places: list[Place], shape: Shape) -> tup
       f"{list(wanted)}"
     )
   text = isinstance(source.config, TextConfig) or path.startswith(("text/", "words/"))
-  positions = resample_positions(_float32(places[0].read(source.file)), wanted[0], text=text, name=path)
+  found = _float32(places[0].read(source.file))
+  positions = resample_positions(found, wanted[0], text=text, name=path, how=source.resampling)
   return lambda index: positions[index], True
 
 

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 from mmjax.encoders import TextConfig
+from mmjax.interop import settings
+from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import read_json
 
 _MODULES, _POOLING = "modules.json", "1_Pooling"
@@ -17,14 +19,35 @@ def read_pooling(config: TextConfig, folder: Path) -> TextConfig:
   Returns: the new configuration, or `config` if the folder has no such files.
   Raises: InteropError: mmjax does not support the pooling.
   """
-  path = folder / _POOLING / "config.json"
-  if not (folder / _MODULES).is_file() or not path.is_file():
+  if not (folder / _MODULES).is_file():
     return config
+  path = _pooling_file(folder)
   pooling = read_json(path)
-  for name in _OTHERS:
+  for name in (*_OTHERS, "pooling_mode_lasttoken"):
     pooling.only(name, False, False)
   mean = pooling.flag("pooling_mode_mean_tokens", False)
+  if mean == pooling.flag("pooling_mode_cls_token", False):
+    raise InteropError(f"{path}: exactly one of pooling_mode_mean_tokens and pooling_mode_cls_token must be true")
+  pooling.only("word_embedding_dimension", config.width, config.width)
+  pooling.finish(settings.POOLING)
   return dataclasses.replace(config, pool="mean" if mean else "first", tanh_pool=False)
+
+
+def _pooling_file(folder: Path) -> Path:
+  """File with the settings of the pooling. Raises InteropError for modules that mmjax has not."""
+  path = folder / _MODULES
+  try:
+    modules = json.loads(path.read_text(encoding="utf-8"))
+    kinds = [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in modules]
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise InteropError(f"{path} is not a list of modules with type and path: {error!r}") from error
+  names = [name for name, _ in kinds]
+  if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or kinds[0][1]:
+    raise InteropError(
+      f"{path} lists the modules {', '.join(names)}; mmjax reads Transformer (in the folder itself), Pooling and "
+      "Normalize. Its vectors are not unit-norm: divide by their norm where the file lists Normalize"
+    )
+  return folder / kinds[1][1] / "config.json"
 
 
 def write_pooling(config: TextConfig, folder: Path) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from mmjax.interop import settings
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
+from mmjax.interop.tokenizer_files import SPIECE
 
-SPIECE = "spiece.model"
 _SPACE = "▁"  # SentencePiece's sign for a space
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -30,6 +31,7 @@ class SiglipTokenizer:
     special: special tokens. They are split off before any other step.
     unknown, end, pad: the unknown token, the end token and the padding token.
     lower: True if texts are converted to lower case.
+    cut, side: side on which texts are truncated, and on which they are padded: "left" or "right".
   """
 
   model: Any
@@ -39,19 +41,24 @@ class SiglipTokenizer:
   end: str
   pad: str
   lower: bool
+  cut: str = "right"
+  side: str = "right"
 
   def __call__(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
     if isinstance(strings, str):
       raise TypeError("a tokenizer takes a sequence of strings; put a single string in a list")
     pad, rows = self.model.piece_to_id(self.pad), [self._ids(text) for text in strings]
-    padded = [row + [pad] * (self.max_length - len(row)) for row in rows]
+    missing = [[pad] * (self.max_length - len(row)) for row in rows]
+    padded = [more + row if self.side == "left" else row + more for row, more in zip(rows, missing, strict=True)]
     return np.array(padded, np.int32).reshape(-1, self.max_length)
 
   def _ids(self, text: str) -> list[int]:
     pieces = self._pieces(_SPACE + text.replace(_SPACE, " "))
     if len(pieces) > 1 and pieces[0] == _SPACE and pieces[1] in self.special:
       pieces = pieces[1:]
-    ids = [self.model.piece_to_id(piece) for piece in pieces[: self.max_length - 1]]
+    most = self.max_length - 1
+    kept = pieces[max(0, len(pieces) - most) :] if self.cut == "left" else pieces[:most]
+    ids = [self.model.piece_to_id(piece) for piece in kept]
     end = self.model.piece_to_id(self.end)
     return ids if ids and ids[-1] == end else [*ids, end]
 
@@ -98,9 +105,9 @@ def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> Sigl
   for name, supported in (("sp_model_kwargs", {}), ("legacy", True), ("split_special_tokens", False)):
     record.only(name, supported, supported)
   for name in ("additional_special_tokens", "extra_special_tokens"):
-    if record.values.get(name):
+    if record.get(name):
       raise record.wrong(name, "empty, because SigLIP has only the tokens of its spiece.model")
-  record.choice("padding_side", {"right": True}, "right")
+  cut, side = (record.choice(name, {"left": "left", "right": "right"}, "right") for name in _SIDES)
   try:
     data = path.read_bytes()
     model = sentencepiece.SentencePieceProcessor(model_proto=data) if data else None
@@ -119,14 +126,17 @@ def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> Sigl
     if model.id_to_piece(model.piece_to_id(token)) != token:
       raise InteropError(f"{record.where}: the special token {token!r} is not in the vocabulary of {path}")
   unknown, end, pad = names.values()
-  return SiglipTokenizer(model, max_length, special, unknown, end, pad, record.flag("do_lower_case", True))
+  lower = record.flag("do_lower_case", True)
+  record.finish(settings.TOKENIZER)
+  return SiglipTokenizer(model, max_length, special, unknown, end, pad, lower, cut, side)
 
 
+_SIDES = ("truncation_side", "padding_side")
 _SPECIAL = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "</s>"}
 
 
 def _token(record: Fields, name: str, default: str) -> str:
-  token = _content(record.values.get(name) or default)
+  token = _content(record.get(name) or default)
   if not token:
     raise record.wrong(name, "a token")
   return token

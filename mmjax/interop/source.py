@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from mmjax.encoders import TextConfig
+from mmjax.interop import settings
 from mmjax.interop.architecture import Architecture
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
@@ -15,6 +16,7 @@ from mmjax.interop.npz_file import NpzFile
 from mmjax.interop.open_clip import OPEN_CLIP
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
+from mmjax.interop.resample import Resampling
 from mmjax.interop.safetensors_file import SafetensorsFile
 from mmjax.interop.sentence import read_pooling
 from mmjax.interop.shapes import ModelConfig, depth, flat_shapes
@@ -55,6 +57,7 @@ class Source:
     fields: the configuration file; empty if the format has none.
     config: the mmjax configuration.
     table: mapping of the parameters to the tensors.
+    resampling: filter of image positions for another image size.
   """
 
   path: Path
@@ -65,6 +68,7 @@ class Source:
   fields: Fields
   config: ModelConfig
   table: Table
+  resampling: Resampling = "antialiased"
 
 
 def open_source(path: str | Path) -> Source:
@@ -86,6 +90,8 @@ def open_source(path: str | Path) -> Source:
     file = Renamed(file, architecture.renamed)
   model_fields = fields.object("model_cfg") if format_ == "open_clip" else fields
   config = _config(architecture, model_fields, file)
+  if format_ == "transformers":
+    finish_model(fields)
   if isinstance(config, TextConfig) and architecture is BERT:
     config = read_pooling(config, folder)
   _check_depth(config, file)
@@ -94,6 +100,12 @@ def open_source(path: str | Path) -> Source:
   except (ValueError, TypeError, OverflowError) as error:
     raise InteropError(f"{fields.where}: the configuration is not valid: {error}") from error
   return Source(path, folder, format_, architecture, file, fields, config, table)
+
+
+def finish_model(fields: Fields) -> None:
+  """Raise InteropError for a field of transformers' config.json that is neither read nor known to have no effect."""
+  for part in (fields, *fields.parts.values()):
+    part.finish(settings.MODEL)
 
 
 def open_tensors(path: str | Path) -> TensorFile:

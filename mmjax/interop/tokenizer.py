@@ -1,7 +1,6 @@
 """Tokenizer of a published model, with the padding, the length and the text clean-up of its library."""
 
 import dataclasses
-import html
 import json
 import shutil
 from collections.abc import Sequence
@@ -12,29 +11,24 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int32
 
-from mmjax.data.errors import DataError
-from mmjax.data.text.tokenizer import Tokenizer, read_vocabulary
+from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.interop import settings
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
-from mmjax.interop.siglip_tokenizer import SPIECE, SiglipTokenizer, load_siglip_tokenizer
-
-TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-FILES = (
+from mmjax.interop.siglip_tokenizer import SiglipTokenizer, load_siglip_tokenizer
+from mmjax.interop.text_cleaning import cleaned
+from mmjax.interop.tokenizer_classes import DEFAULTS, build, open_clip_engine
+from mmjax.interop.tokenizer_files import (
+  FILES,
+  MERGES,
+  SENTENCE,
+  SPIECE,
   TOKENIZER,
   TOKENIZER_CONFIG,
-  "special_tokens_map.json",
-  "vocab.json",
-  "merges.txt",
-  "vocab.txt",
-  SPIECE,
-  "tokenizer.model",
-  "added_tokens.json",
+  VOCAB,
+  TokenizerFiles,
+  read_tokenizer_files,
 )
-# Classes of transformers that tokenizer.json describes completely. SigLIP's classes also change the text before it.
-_WHOLE = {"CLIPTokenizer", "CLIPTokenizerFast", "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", None}
-_WHOLE |= {"TokenizersBackend"}
-_SIGLIP = ("SiglipTokenizer", "SiglipTokenizerFast")
-_GEMMA = ("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,121 +40,132 @@ class PretrainedTokenizer:
   Attributes:
     engine: tokenizer with truncation and padding enabled.
     max_length: tokens per text.
-    clean: open_clip's clean-up of the text: "lower" (repair it and convert it to lower case), "whitespace" (repair it),
-      "canonicalize" (as "lower", and remove punctuation), or "" (none).
+    clean: clean-up of the texts (see mmjax.interop.text_cleaning).
+    zeroed: a token that is written as 0. None: there is none.
   """
 
   engine: tokenizers.Tokenizer
   max_length: int
   clean: str = ""
+  zeroed: int | None = None
 
   def __call__(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
     if isinstance(strings, str):
       raise TypeError("a tokenizer takes a sequence of strings; put a single string in a list")
-    texts = [_cleaned(text, self.clean) for text in strings]
-    return np.array([encoding.ids for encoding in self.engine.encode_batch(texts)], np.int32).reshape(
-      -1, self.max_length
-    )
+    texts = [cleaned(text, self.clean) for text in strings]
+    ids = np.array([encoding.ids for encoding in self.engine.encode_batch(texts)], np.int32)
+    if self.zeroed is not None:
+      ids[ids == self.zeroed] = 0
+    return ids.reshape(-1, self.max_length)
 
 
 def load_tokenizer(
-  folder: Path, max_length: int, *, open_clip: Fields | None = None
+  folder: Path, max_length: int, *, open_clip: Fields | None = None, whole: bool = False
 ) -> PretrainedTokenizer | SiglipTokenizer:
-  """Load the tokenizer of a folder from tokenizer.json (SigLIP: spiece.model) and tokenizer_config.json.
+  """Load the tokenizer of a folder.
 
   Args:
     folder: folder of the checkpoint.
     max_length: context length of the model.
     open_clip: text_cfg of an open_clip configuration; None for other formats.
+    whole: True if `max_length` was asked for. The files' own limits (model_max_length) then have no effect.
   Returns: the tokenizer.
   Raises: InteropError: the folder has no tokenizer, or a setting is not supported.
   """
-  path, beside = folder / TOKENIZER, folder / TOKENIZER_CONFIG
-  record = read_json(beside) if beside.is_file() else Fields({}, str(path))
-  if record.values.get("tokenizer_class") in _SIGLIP and (folder / SPIECE).is_file():
-    return load_siglip_tokenizer(folder, record, max_length)
-  if not path.is_file():
-    others = [name for name in FILES if (folder / name).is_file()]
+  files = read_tokenizer_files(folder)
+  if open_clip is not None and not open_clip.get("hf_tokenizer_name"):
+    return _open_clip_own(files, max_length, open_clip)
+  if open_clip is not None and not files.has(TOKENIZER) and not files.has(SPIECE):
+    name = open_clip.get("hf_tokenizer_name")
     raise InteropError(
-      f"{folder} has no {TOKENIZER}" + (f" (only {', '.join(others)})" if others else "") + "; with transformers, "
-      "AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes one"
+      f"{folder} has no {TOKENIZER}. Its configuration names the tokenizer {name!r}. With transformers: "
+      f"AutoTokenizer.from_pretrained({name!r}).save_pretrained(folder)"
     )
-  try:
-    engine = read_vocabulary(path)
-  except DataError as error:
-    raise InteropError(str(error)) from error
-  gemma = record.values.get("tokenizer_class") in _GEMMA
-  if gemma:
-    _as_gemma(engine, lowercase=record.values["tokenizer_class"] == "Siglip2Tokenizer" or _is_siglip2(folder))
-  elif record.values.get("tokenizer_class") not in _WHOLE:
-    raise InteropError(
-      f"{record.where}: tokenizer_class is {record.values['tokenizer_class']!r}, which does more than {TOKENIZER}. "
-      "Make the ids with transformers and give them to encode_text"
-    )
-  pad, clean = _pad_token(record, "<pad>" if gemma else "<|endoftext|>"), ""
+  own = max_length if whole or open_clip is not None else min(max_length, _longest(files.record))
+  if files.kind == "SiglipTokenizer" and files.has(SPIECE):
+    if open_clip is not None:
+      raise files.record.wrong("tokenizer_class", "another one: open_clip's clean-up is not supported with it")
+    return load_siglip_tokenizer(folder, files.record, own)
+  engine, clean, zeroed = build(files), _slow_clean(files), None
   if open_clip is not None:
-    clean, native = _open_clip_clean(open_clip)
-    pad = 0 if native else pad
-  pad_id = pad if isinstance(pad, int) else engine.token_to_id(pad)
-  if pad_id is None:
-    raise InteropError(f"{record.where}: the padding token {pad!r} is not in the vocabulary of {path}")
+    clean, zeroed = _open_clip_settings(open_clip, files, engine)
+  pad = _pad_id(files, engine)
+  truncation, padding = files.content.get("truncation") or {}, files.content.get("padding") or {}
+  sides = {"left": "left", "right": "right"}
+  cut = files.record.choice("truncation_side", sides, str(truncation.get("direction", "right")).lower())
+  gemma = "left" if files.kind in ("GemmaTokenizer", "Siglip2Tokenizer") else "right"
+  side = files.record.choice("padding_side", sides, str(padding.get("direction", gemma)).lower())
+  engine.enable_truncation(own if whole else min(own, _sentence_length(folder)), direction=cut)
+  engine.enable_padding(direction=side, pad_id=pad, pad_token=engine.id_to_token(pad) or "", length=own)
+  engine.encode_special_tokens = files.record.flag("split_special_tokens", False)
+  files.record.finish(settings.TOKENIZER)
+  return PretrainedTokenizer(engine, own, clean, zeroed)
+
+
+def _longest(record: Fields) -> int:
+  """Tokens per text that tokenizer_config.json allows. Without a limit it is a huge number."""
+  value = record.get("model_max_length", record.get("max_len"))
+  if value is None:
+    return 2**24
+  if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
+    raise record.wrong("model_max_length", "a number of tokens")
+  return int(min(value, 2**24))
+
+
+def _sentence_length(folder: Path) -> int:
+  """Tokens per text that sentence-transformers allows."""
+  if not (folder / SENTENCE).is_file():
+    return 2**24
+  record = read_json(folder / SENTENCE)
+  record.only("do_lower_case", False, False)
+  length = record.integer("max_seq_length") if "max_seq_length" in record else 2**24
+  record.finish(settings.SENTENCE)
+  return length
+
+
+def _slow_clean(files: TokenizerFiles) -> str:
+  """Clean-up of transformers' slow CLIPTokenizer. A folder names it if it has its files and its version only."""
+  slow = files.kind == "CLIPTokenizer" and files.engine is None and files.has(VOCAB, MERGES)
+  return "repair" if slow and files.version.startswith(("2.", "3.", "4.")) else ""
+
+
+def _open_clip_own(files: TokenizerFiles, max_length: int, text: Fields) -> PretrainedTokenizer:
+  """open_clip's own tokenizer, which reads nothing of tokenizer_config.json."""
+  kwargs = text.object("tokenizer_kwargs")
+  clean = kwargs.choice("clean", _CLEAN, "lower")
+  kwargs.finish({})
+  text.only("tokenizer_mode", None, None)
+  engine = open_clip_engine(files)
   engine.enable_truncation(max_length)
-  side = record.choice("padding_side", {"right": "right", "left": "left"}, "left" if gemma else "right")
-  engine.enable_padding(direction=side, pad_id=pad_id, pad_token=engine.id_to_token(pad_id) or "", length=max_length)
-  engine.encode_special_tokens = record.flag("split_special_tokens", False)
+  engine.enable_padding(pad_id=0, pad_token="!", length=max_length)
   return PretrainedTokenizer(engine, max_length, clean)
 
 
-def _as_gemma(engine: tokenizers.Tokenizer, *, lowercase: bool) -> None:
-  """Set the normalizer and the pre-tokenizer as transformers' Gemma classes do. They ignore those of the file.
-
-  `lowercase`: SigLIP 2's class also converts the text to lower case, as in training.
-  """
-  spaces = tokenizers.normalizers.Replace(" ", "▁")
-  lowered = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), spaces])
-  engine.normalizer = lowered if lowercase else spaces
-  engine.pre_tokenizer = tokenizers.pre_tokenizers.Split(" ", "merged_with_previous")
-
-
-def _is_siglip2(folder: Path) -> bool:
-  """True for a SigLIP 2 model. AutoTokenizer then uses SigLIP 2's tokenizer class, whatever class was saved."""
-  path = folder / "config.json"
-  return path.is_file() and read_json(path).values.get("model_type") == "siglip2"
-
-
-def _open_clip_clean(text: Fields) -> tuple[str, bool]:
-  """Read open_clip's text clean-up. The second result is True for open_clip's own tokenizer, which pads with 0."""
+def _open_clip_settings(text: Fields, files: TokenizerFiles, engine: tokenizers.Tokenizer) -> tuple[str, int | None]:
+  """Read the settings of a tokenizer of transformers in open_clip: its clean-up, and the token that is written as 0."""
   kwargs = text.object("tokenizer_kwargs")
-  kwargs.known({"clean"})
   text.only("tokenizer_mode", None, None)
-  native = "hf_tokenizer_name" not in text
-  choices = {"lower": "lower", "whitespace": "whitespace", "canonicalize": "canonicalize"}
-  return kwargs.choice("clean", choices, "lower" if native else "whitespace"), native
+  clean, zeroed = kwargs.choice("clean", _CLEAN, "whitespace"), None
+  if kwargs.flag("strip_sep_token", False):
+    token = files.token("sep_token", DEFAULTS.get(files.kind, {}).get("sep_token"))
+    zeroed = None if token is None else engine.token_to_id(token.content)
+    if zeroed is None:
+      raise kwargs.wrong("strip_sep_token", "false: the tokenizer has no sep_token")
+  kwargs.finish({})
+  return clean, zeroed
 
 
-def _pad_token(record: Fields, default: str) -> str | int:
-  token = record.values.get("pad_token", default)
-  if isinstance(token, dict):  # an AddedToken
-    token = token.get("content")
-  if not isinstance(token, str):
-    raise record.wrong("pad_token", "a token")
-  return token
+_CLEAN = {"lower": "lower", "whitespace": "whitespace", "canonicalize": "canonicalize"}
 
 
-def _cleaned(text: str, clean: str) -> str:
-  if not clean:
-    return text
-  try:
-    import ftfy
-  except ImportError as error:
-    raise InteropError("open_clip repairs texts with ftfy before tokenizing: pip install 'mmjax[interop]'") from error
-  text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
-  if clean == "canonicalize":
-    import string
-
-    text = text.replace("_", " ").translate(str.maketrans("", "", string.punctuation))
-  text = " ".join(text.split()).strip()
-  return text if clean == "whitespace" else text.lower()
+def _pad_id(files: TokenizerFiles, engine: tokenizers.Tokenizer) -> int:
+  default = DEFAULTS.get(files.kind, {}).get("pad_token") or (files.content.get("padding") or {}).get("pad_token")
+  pad = files.token("pad_token", default)
+  if pad is None:
+    raise InteropError(f"{files.record.where}: pad_token is missing, so texts cannot be padded; add it to the file")
+  found = engine.token_to_id(pad.content)
+  assert found is not None  # it was added to the tokenizer
+  return found
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

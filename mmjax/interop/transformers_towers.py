@@ -103,7 +103,7 @@ def _vit(config: TwoTowerConfig) -> ViTConfig:
 def read_clip(fields: Fields, entries: Entries) -> TwoTowerConfig:
   """Read the configuration of CLIPModel. The tensors are not needed."""
   del entries
-  text, vision = _part(fields, "text_config"), _part(fields, "vision_config")
+  text, vision = (_clip_part(fields, name) for name in ("text_config", "vision_config"))
   vision.only("num_channels", 3, 3)
   eos_id = text.integer("eos_token_id", 49407, least=0)
   return TwoTowerConfig(
@@ -154,13 +154,13 @@ def write_clip(config: Any) -> dict[str, Any]:
 
 def read_siglip(fields: Fields, entries: Entries) -> TwoTowerConfig:
   """Read the configuration of SiglipModel. The tensors are not needed."""
-  vision = _part(fields, "vision_config")
+  vision = fields.object("vision_config")
   return _read_siglip(fields, vision, vision.square("image_size", 224))
 
 
 def read_siglip2(fields: Fields, entries: Entries) -> TwoTowerConfig:
   """Read the configuration of Siglip2Model, at its fixed number of patches. The tensors are not needed."""
-  vision = _part(fields, "vision_config")
+  vision = fields.object("vision_config")
   number, side = vision.integer("num_patches", 256), vision.square("patch_size", 16)
   if math.isqrt(number) ** 2 != number:
     raise vision.wrong("num_patches", "a square number: mmjax reads Siglip2Model at one fixed, square resolution")
@@ -168,7 +168,7 @@ def read_siglip2(fields: Fields, entries: Entries) -> TwoTowerConfig:
 
 
 def _read_siglip(fields: Fields, vision: Fields, image_size: int) -> TwoTowerConfig:
-  text = _part(fields, "text_config")
+  text = fields.object("text_config")
   vision.only("num_channels", 3, 3)
   vision.only("vision_use_head", True, True)
   size = _size(vision, 768, 3072, 12)
@@ -225,11 +225,11 @@ def write_siglip2(config: Any) -> dict[str, Any]:
   return fields | {"architectures": ["Siglip2Model"], "model_type": "siglip2"}
 
 
-def _part(fields: Fields, name: str) -> Fields:
-  """Configuration of one tower. Early files repeat it as text_config_dict, whose values then take precedence."""
-  older = fields.object(f"{name}_dict")
-  part = fields.object(name)
-  return Fields({**part.values, **older.values}, part.where)
+def _clip_part(fields: Fields, name: str) -> Fields:
+  """Configuration of one tower. Early CLIP files also have text_config_dict, which then replaces text_config."""
+  older = f"{name}_dict"
+  fields.get(name)
+  return fields.object(older if older in fields else name)
 
 
 def _size(fields: Fields, width: int, hidden: int, heads: int) -> dict[str, Any]:

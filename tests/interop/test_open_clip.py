@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from mmjax import interop
-from mmjax.interop import preprocess as pre
 from mmjax.interop.fields import Fields
+from mmjax.interop.processor import from_open_clip
 from mmjax.interop.tokenizer import load_tokenizer
 from tests.interop.open_clip_folders import written
 from tests.interop.references import (
@@ -100,7 +100,7 @@ def test_embeddings_logits_and_pictures(case, tmp_path):
 @pytest.mark.parametrize("resize", ["shortest", "squash", "longest"])
 def test_every_way_to_resize(resize):
   cfg = dict(size=24, resize_mode=resize, interpolation="bicubic", fill_color=7)
-  ours = pre.from_open_clip(Fields(cfg, "cfg"), 24)
+  ours = from_open_clip(Fields(cfg, "cfg"), 24)
   theirs = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**cfg), is_train=False)
   for size in ((70, 45), (33, 57), (24, 24), (10, 18)):
     picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (*size, 3)).astype(np.uint8))

@@ -76,6 +76,16 @@ def test_case_is_kept_where_the_files_say_so(folder):
   (folder / "tokenizer_config.json").write_text(json.dumps(record))
 
 
+@pytest.mark.parametrize("sides", [dict(truncation_side="left"), dict(padding_side="left", model_max_length=9)])
+def test_sides_and_length_are_theirs(folder, sides, tmp_path):
+  record = json.loads((folder / "tokenizer_config.json").read_text())
+  (tmp_path / "spiece.model").write_bytes((folder / "spiece.model").read_bytes())
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(record | dict(model_max_length=16) | sides))
+  theirs = transformers.SiglipTokenizer.from_pretrained(tmp_path)
+  expected = theirs([*AWKWARD, *STRANGE], padding="max_length", truncation=True).input_ids
+  assert load_tokenizer(tmp_path, 64)([*AWKWARD, *STRANGE]).tolist() == expected
+
+
 def test_what_is_not_understood_is_refused(folder, tmp_path):
   record = json.loads((folder / "tokenizer_config.json").read_text())
   model = (folder / "spiece.model").read_bytes()

@@ -10,6 +10,9 @@ from einops import rearrange
 from mmjax import interop
 from mmjax.data import TokenizerConfig
 from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
+from mmjax.interop.fields import read_json
+from mmjax.interop.preprocess import to_transformers
+from mmjax.interop.processor import from_transformers
 from mmjax.interop.tokenizer import export_tokenizer, load_tokenizer
 from tests.interop.references import (
   AWKWARD,
@@ -160,17 +163,9 @@ def test_pictures_are_prepared_alike(processor, fields, tmp_path):
   """Within one level of 255, whatever the shape; from the file that their processor writes."""
   theirs = getattr(transformers, processor)(**fields)
   theirs.save_pretrained(tmp_path)
-  from mmjax.interop import preprocess as pre
-  from mmjax.interop.fields import read_json
-
   kind = processor.replace("ImageProcessor", "Model")
-  ours = pre.from_transformers(read_json(tmp_path / "preprocessor_config.json"), 32, pre.default_preprocess(32, kind))
-  assert (
-    pre.from_transformers(
-      interop.fields.Fields(pre.to_transformers(ours, processor), "ours"), 32, pre.default_preprocess(32, kind)
-    )
-    == ours
-  )
+  ours = from_transformers(read_json(tmp_path / "preprocessor_config.json"), 32, kind)
+  assert from_transformers(interop.fields.Fields(to_transformers(ours, processor), "ours"), 32, kind) == ours
   for height, width in ((48, 80), (33, 57), (20, 31), (64, 64)):
     picture = np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
     expected = theirs(picture, return_tensors="np").pixel_values[0].transpose(1, 2, 0)

@@ -1,0 +1,240 @@
+"""Readers of the image preprocessing beside the weights: transformers' image processors and open_clip's settings."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from mmjax.interop import settings
+from mmjax.interop.colors import Colors
+from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.preprocess import CLIP_MEAN, CLIP_STD, HALF, INTERPOLATIONS, Preprocess, Resize, default_preprocess
+from mmjax.interop.source import Source
+
+PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
+_ON_WHITE = (5, 21)  # the version of transformers that began to put transparent images on white
+
+
+@dataclasses.dataclass(frozen=True)
+class _Class:
+  """Defaults of one of transformers' image processors.
+
+  Attributes:
+    size: default of `size`.
+    interpolation: default of `resample`, as Pillow's number.
+    mean, std: defaults of `image_mean` and `image_std`.
+    square: True if a number as `size` is both sides, False if it is the shorter side.
+    crop: default of `do_center_crop`.
+    rgb: default of `do_convert_rgb`.
+  """
+
+  size: dict[str, int]
+  interpolation: int
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+  square: bool = False
+  crop: bool = False
+  rgb: bool = True
+
+
+_NAFLEX = "Siglip2ImageProcessor"
+_CLASSES = {
+  "CLIPImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
+  "SiglipImageProcessor": _Class({"height": 224, "width": 224}, 3, HALF, HALF),
+  "ViTImageProcessor": _Class({"height": 224, "width": 224}, 2, HALF, HALF, square=True, rgb=False),
+  "BlipImageProcessor": _Class({"height": 384, "width": 384}, 3, CLIP_MEAN, CLIP_STD, square=True),
+  _NAFLEX: _Class({}, 2, HALF, HALF, rgb=False),
+}
+_OF_MODEL = {
+  "CLIPModel": "CLIPImageProcessor",
+  "SiglipModel": "SiglipImageProcessor",
+  "Siglip2Model": _NAFLEX,
+  "ViTModel": "ViTImageProcessor",
+  "BlipForImageTextRetrieval": "BlipImageProcessor",
+  "BlipForConditionalGeneration": "BlipImageProcessor",
+}
+
+
+def find_preprocess(folder: Path, form: str) -> Fields | None:
+  """Image processor's settings in a folder, or None if the folder has none.
+
+  Args:
+    folder: folder of the checkpoint.
+    form: format of the checkpoint. Only transformers' and mmjax's have these files.
+  """
+  if form not in ("transformers", "mmjax"):
+    return None
+  if (folder / PROCESSOR_CONFIG).is_file():  # it has precedence, as in transformers
+    both = read_json(folder / PROCESSOR_CONFIG)
+    if "image_processor" in both:
+      both.finish(settings.PROCESSOR)
+      return both.object("image_processor")
+  return read_json(folder / PREPROCESSOR_CONFIG) if (folder / PREPROCESSOR_CONFIG).is_file() else None
+
+
+def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -> Preprocess:
+  """Read the preprocessing from preprocessor_config.json.
+
+  Args:
+    fields: the file.
+    size: image size of the model.
+    kind: name of the architecture. It decides the class of the image processor where the file names none.
+    version: version of transformers that the folder names, or "".
+  Returns: the preprocessing.
+  Raises: InteropError: the file asks for another size than the model's, or for a step that mmjax does not support.
+  """
+  name = _class_name(fields, kind)
+  defaults = _CLASSES[name]
+  fields.only("use_square_size", False, False)
+  if fields.flag("do_pad", False) and "pad_size" in fields:
+    raise fields.wrong("pad_size", "missing: mmjax does not pad images")
+  grid = _grid(fields, size) if name == _NAFLEX else 0
+  resize: Resize = "patches"
+  side: int | None = size
+  if not grid:
+    resize, side = _resize(fields, defaults)
+  crop = fields.flag("do_center_crop", defaults.crop)
+  _check_size(fields, resize, side, size, crop)
+  normalize = fields.flag("do_normalize", True)
+  scale = fields.number("rescale_factor", 1 / 255) if fields.flag("do_rescale", True) else 1.0
+  if not scale:
+    raise fields.wrong("rescale_factor", "a number other than 0")
+  found = Preprocess(
+    size,
+    resize,
+    fields.choice("resample", INTERPOLATIONS, defaults.interpolation),
+    _colors(fields, "image_mean", defaults.mean) if normalize else (0.0, 0.0, 0.0),
+    _colors(fields, "image_std", defaults.std) if normalize else (1.0, 1.0, 1.0),
+    odd="down",
+    resize_to=None if side == size else side,
+    crop=crop or (resize in ("squash", "patches") and side == size),
+    scale=scale,
+    colors=_conversion(fields.flag("do_convert_rgb", defaults.rgb), version),
+    grid=grid,
+  )
+  fields.finish({**settings.PREPROCESSOR, **_unused(normalize)})
+  return found
+
+
+def _class_name(fields: Fields, kind: str) -> str:
+  """Name of the image processor's class, without the suffix of its implementation."""
+  older = fields.text("feature_extractor_type", "").replace("FeatureExtractor", "ImageProcessor")
+  name = fields.text("image_processor_type", older or _OF_MODEL.get(kind, "SiglipImageProcessor"))
+  name = name.removesuffix("Fast").removesuffix("Pil")
+  if name not in _CLASSES:
+    raise fields.wrong("image_processor_type", f"one of {', '.join(_CLASSES)}: mmjax has no other image processors")
+  return name
+
+
+def _resize(fields: Fields, defaults: _Class) -> tuple[Resize, int | None]:
+  """Read the way to resize, and the side in pixels."""
+  size = fields.get("size") or defaults.size
+  square = fields.flag("default_to_square", defaults.square)
+  if isinstance(size, int) and not isinstance(size, bool):
+    size = {"height": size, "width": size} if square else {"shortest_edge": size}
+  elif isinstance(size, list) and len(size) == 2:
+    size = {"height": size[0], "width": size[1]}
+  if not fields.flag("do_resize", True):
+    return "none", None
+  if not isinstance(size, dict) or not all(type(n) is int and 0 < n < 2**24 for n in size.values()):
+    raise fields.wrong("size", "a number of pixels, or an object with shortest_edge, or with height and width")
+  if set(size) == {"shortest_edge"}:
+    return "shortest", size["shortest_edge"]
+  if set(size) == {"height", "width"} and size["height"] == size["width"]:
+    return "squash", size["height"]
+  raise fields.wrong("size", "shortest_edge, or equal height and width: mmjax has no other way to resize")
+
+
+def _grid(fields: Fields, size: int) -> int:
+  """Patches per side of a NaFlex processor, which keeps an image's shape. mmjax has one square resolution."""
+  patch, number = fields.integer("patch_size", 16), fields.integer("max_num_patches", 256)
+  if math.isqrt(number) ** 2 != number or math.isqrt(number) * patch != size:
+    raise fields.wrong("max_num_patches", f"the square number of patches of the model's image size, {size}")
+  fields.only("do_resize", True, True)
+  return math.isqrt(number)
+
+
+def _check_size(fields: Fields, resize: str, side: int | None, size: int, crop: bool) -> None:
+  """Raise InteropError if the preprocessing does not end at the model's image size."""
+  if not crop:
+    if resize != "none" and side != size:
+      raise fields.wrong("size", f"the model's image size, {size}, because the processor does not crop")
+    return
+  cut: Any = fields.get("crop_size") or {"height": 224, "width": 224}
+  if isinstance(cut, dict) and set(cut) == {"height", "width"}:
+    cut = [cut["height"], cut["width"]]
+  if cut not in (size, [size, size]):
+    raise fields.wrong("crop_size", f"the model's image size, {size}")
+
+
+def _colors(fields: Fields, name: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+  """Three numbers, or one for all channels."""
+  value = fields.get(name)
+  if isinstance(value, int | float) and not isinstance(value, bool):
+    found = (float(value),) * 3
+  else:
+    found = fields.colors(name, default)
+  if name.endswith("std") and 0.0 in found:
+    raise fields.wrong(name, "numbers other than 0")
+  return found
+
+
+def _conversion(rgb: bool, version: str) -> Colors:
+  """Conversion to RGB that transformers of a version does. An unknown version is the newest."""
+  if not rgb:
+    return "none"
+  try:
+    major, minor = (int(part) for part in version.split(".")[:2])
+  except ValueError:
+    return "white"
+  return "white" if (major, minor) >= _ON_WHITE else "drop"
+
+
+def _unused(normalize: bool) -> dict[str, str]:
+  """Fields that have no effect because of other fields."""
+  unused = {"crop_size": "used only with do_center_crop", "size": "used only with do_resize"}
+  unused |= {"rescale_factor": "used only with do_rescale", "pad_size": "used only with do_pad"}
+  unused |= {"default_to_square": "used only with a number as size"}
+  return unused if normalize else unused | dict.fromkeys(("image_mean", "image_std"), "used only with do_normalize")
+
+
+def from_open_clip(fields: Fields, size: int) -> Preprocess:
+  """Read the preprocessing from preprocess_cfg. The size is that of the model, as in open_clip itself."""
+  if "mode" in fields:
+    fields.only("mode", "RGB", "RGB")
+  found = Preprocess(
+    size=size,
+    resize=fields.choice("resize_mode", {"shortest": "shortest", "squash": "squash", "longest": "longest"}, "shortest"),
+    # "random" is random only in training.
+    interpolation=fields.choice(
+      "interpolation", {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}, "bicubic"
+    ),
+    mean=_colors(fields, "mean", CLIP_MEAN),
+    std=_colors(fields, "std", CLIP_STD),
+    fill=fields.integer("fill_color", 0, least=0),
+    colors="late",
+  )
+  fields.finish(settings.OPEN_CLIP)
+  return found
+
+
+def read_preprocess(source: Source, size: int, own_size: int) -> Preprocess:
+  """Image preprocessing of a checkpoint, from the files beside the weights or the architecture's default.
+
+  Args:
+    source: the checkpoint.
+    size: image size of the loaded model.
+    own_size: image size of the checkpoint's own configuration, which the files are for.
+  Raises: InteropError: the files ask for another size, or for a step that mmjax does not support.
+  """
+  kind = source.architecture.name
+  if source.format == "open_clip":
+    return from_open_clip(source.fields.object("preprocess_cfg"), size)
+  fields, version = find_preprocess(source.folder, source.format), source.fields.get("transformers_version")
+  version = version if isinstance(version, str) else ""
+  if fields is not None:
+    return from_transformers(fields, own_size, kind, version).at(size)
+  default = default_preprocess(size, kind)
+  if source.format != "transformers":
+    return default
+  return dataclasses.replace(default, odd="down", colors=_conversion(True, version))

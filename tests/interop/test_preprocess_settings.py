@@ -1,0 +1,161 @@
+"""Every field of preprocessor_config.json: the pixels are those of transformers, or the field is refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmjax.data.errors import DataError
+from mmjax.interop import InteropError, settings
+from mmjax.interop.fields import read_json
+from mmjax.interop.processor import from_transformers
+from tests.interop.references import reference
+
+pytestmark = pytest.mark.references
+transformers = reference("transformers")
+open_clip = reference("open_clip")
+
+SIDE = 24
+RNG = np.random.default_rng(0)
+IMAGES = [
+  Image.fromarray(RNG.integers(0, 256, (*shape, 3)).astype(np.uint8))
+  for shape in ((30, 47), (47, 33), (40, 40), (24, 24), (13, 18))
+]
+SQUARE = dict(size={"height": SIDE, "width": SIDE})
+SHORTEST = dict(size={"shortest_edge": SIDE})
+CROPPED = SHORTEST | dict(do_center_crop=True, crop_size={"height": SIDE, "width": SIDE})
+NAFLEX = dict(patch_size=8, max_num_patches=9)
+BASE = {
+  "CLIPImageProcessor": dict(size=SIDE, crop_size=SIDE),
+  "SiglipImageProcessor": SQUARE,
+  "ViTImageProcessor": SQUARE,
+  "BlipImageProcessor": SQUARE,
+  "Siglip2ImageProcessor": NAFLEX,
+}
+# (class, fields, what is said: "" for equal pixels, otherwise a part of the error)
+CASES = [
+  *((name, fields, "") for name, fields in BASE.items()),
+  # The numbers of old files.
+  ("CLIPImageProcessor", dict(size=30, crop_size=SIDE), ""),
+  ("CLIPImageProcessor", dict(size=20, crop_size=SIDE), ""),
+  ("CLIPImageProcessor", dict(size=30, crop_size=[SIDE, SIDE]), ""),
+  ("CLIPImageProcessor", dict(size=[30, 30], crop_size=SIDE), ""),
+  ("CLIPImageProcessor", dict(size={"height": 30, "width": 30}, crop_size=SIDE), ""),
+  ("CLIPImageProcessor", dict(size=30, crop_size=SIDE, default_to_square=True), ""),
+  ("CLIPImageProcessor", dict(size=SIDE, crop_size=SIDE, default_to_square=None), ""),
+  ("ViTImageProcessor", dict(size=SIDE), ""),
+  ("BlipImageProcessor", dict(size=SIDE), ""),
+  ("ViTImageProcessor", dict(size=SIDE, default_to_square=False), ""),
+  ("SiglipImageProcessor", dict(size=SIDE), ""),
+  ("ViTImageProcessor", dict(size=30, do_center_crop=True, crop_size=SIDE), ""),
+  *((name, SHORTEST, "") for name in BASE if name.startswith(("S", "V", "B")) and name != "Siglip2ImageProcessor"),
+  *((name, CROPPED, "") for name in ("SiglipImageProcessor", "ViTImageProcessor", "BlipImageProcessor")),
+  # Steps that are left out.
+  ("CLIPImageProcessor", SHORTEST | dict(do_center_crop=False), ""),
+  ("CLIPImageProcessor", SHORTEST | dict(do_center_crop=False, crop_size=7), ""),
+  ("CLIPImageProcessor", CROPPED | dict(do_resize=False), ""),
+  ("CLIPImageProcessor", CROPPED | dict(do_resize=False, size=99), ""),
+  ("SiglipImageProcessor", SQUARE | dict(do_resize=False), ""),
+  ("SiglipImageProcessor", SQUARE | dict(do_rescale=False), ""),
+  ("SiglipImageProcessor", SQUARE | dict(do_rescale=False, rescale_factor=0.5), ""),
+  ("SiglipImageProcessor", SQUARE | dict(rescale_factor=1 / 127.5), ""),
+  ("SiglipImageProcessor", SQUARE | dict(do_normalize=False), ""),
+  ("SiglipImageProcessor", SQUARE | dict(do_normalize=False, image_std=[0, 0, 0]), ""),
+  ("SiglipImageProcessor", SQUARE | dict(do_normalize=False, do_rescale=False), ""),
+  ("Siglip2ImageProcessor", NAFLEX | dict(do_resize=False), "do_resize"),
+  # Colours.
+  ("ViTImageProcessor", SQUARE | dict(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]), ""),
+  ("ViTImageProcessor", SQUARE | dict(image_mean=0.25, image_std=2), ""),
+  ("ViTImageProcessor", SQUARE | dict(image_std=[0.1, 0, 0.1]), "image_std"),
+  ("ViTImageProcessor", SQUARE | dict(image_mean=[0.1, 0.2]), "image_mean"),
+  *(("CLIPImageProcessor", CROPPED | dict(resample=n), "") for n in range(6)),
+  ("SiglipImageProcessor", SQUARE | dict(resample=0), ""),
+  ("SiglipImageProcessor", SQUARE | dict(resample=6), "resample"),
+  ("SiglipImageProcessor", SQUARE | dict(resample="bicubic"), "resample"),
+  # Padding: images of one size stay as they are.
+  ("BlipImageProcessor", SQUARE | dict(do_pad=True, size_divisor=32), ""),
+  ("BlipImageProcessor", SQUARE | dict(do_pad=True, pad_size={"height": 32, "width": 32}), "pad_size"),
+  ("BlipImageProcessor", SQUARE | dict(do_pad=False, pad_size={"height": 32, "width": 32}), ""),
+  # What no size of the model can come from.
+  ("CLIPImageProcessor", dict(size=SIDE, crop_size=16), "crop_size"),
+  ("CLIPImageProcessor", dict(size=SIDE), "crop_size"),
+  ("CLIPImageProcessor", dict(size=SIDE, crop_size={"shortest_edge": SIDE}), "crop_size"),
+  ("CLIPImageProcessor", dict(size=30, crop_size=SIDE, do_center_crop=False), "size"),
+  ("SiglipImageProcessor", {}, "size"),
+  ("SiglipImageProcessor", dict(size={"height": SIDE, "width": 30}), "size"),
+  ("SiglipImageProcessor", dict(size={"shortest_edge": SIDE, "longest_edge": 40}), "size"),
+  ("SiglipImageProcessor", dict(size={"longest_edge": SIDE}), "size"),
+  ("SiglipImageProcessor", dict(size={"max_height": SIDE, "max_width": SIDE}), "size"),
+  ("SiglipImageProcessor", dict(size="24"), "size"),
+  ("CLIPImageProcessor", dict(size=SIDE, crop_size=SIDE, use_square_size=True), "use_square_size"),
+  ("Siglip2ImageProcessor", dict(patch_size=8, max_num_patches=16), "max_num_patches"),
+  ("Siglip2ImageProcessor", dict(patch_size=8, max_num_patches=10), "max_num_patches"),
+  # Other classes, code of one's own, fields that nobody knows.
+  ("ConvNextImageProcessor", SQUARE, "image_processor_type"),
+  ("SiglipImageProcessor", SQUARE | dict(do_flip_channel_order=True), "do_flip_channel_order"),
+  ("SiglipImageProcessor", SQUARE | dict(auto_map={"AutoImageProcessor": "x.Y"}), "auto_map"),
+  ("SiglipImageProcessor", SQUARE | dict(do_resize="yes"), "do_resize"),
+]
+
+
+def read(folder, name, fields, kind="SiglipModel"):
+  (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": name, **fields}))
+  return from_transformers(read_json(folder / "preprocessor_config.json"), SIDE, kind, transformers.__version__)
+
+
+def theirs(folder, image):
+  """Pixels of the reference, or None where it gives another size than the model's.
+
+  Its two forms resize with small differences and pad odd borders on other sides: Pillow's for the one, torchvision's,
+  which is the default, for the other.
+  """
+  resizes = json.loads((folder / "preprocessor_config.json").read_text()).get("do_resize", True)
+  processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil" if resizes else "torchvision")
+  out = processor(image, return_tensors="np")
+  pixels = np.asarray(out["pixel_values"][0], np.float32)
+  if "spatial_shapes" in out:
+    rows, columns = out["spatial_shapes"][0]
+    if (rows, columns) != (3, 3):
+      return None
+    return pixels.reshape(3, 3, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(SIDE, SIDE, 3)
+  return pixels.transpose(1, 2, 0) if pixels.shape[-2:] == (SIDE, SIDE) else None
+
+
+def assert_same_pixels(ours, folder):
+  compared = 0
+  for image in IMAGES:
+    expected = theirs(folder, image)
+    if expected is None:
+      with pytest.raises(DataError, match="Crop or resize the image to a square first"):
+        ours(image)
+      continue
+    difference = np.abs(ours(image) - expected) * np.array(ours.std) / ours.scale
+    assert difference.max() <= 1e-3, (image.size, difference.max())  # of the 255 levels
+    compared += 1
+  assert compared
+
+
+@pytest.mark.parametrize(("name", "fields", "said"), CASES)
+def test_equal_or_refused_by_name(name, fields, said, tmp_path):
+  if said:
+    with pytest.raises(InteropError, match=f"preprocessor_config.json.*{said}"):
+      read(tmp_path, name, fields)
+    return
+  assert_same_pixels(read(tmp_path, name, fields), tmp_path)
+
+
+VALUES = {
+  "data_format": "channels_first",
+  "input_data_format": "channels_last",
+  "return_tensors": "np",
+  "device": "cpu",
+}
+VALUES |= {"processor_class": "CLIPProcessor", "model_input_names": ["pixel_values"], "disable_grouping": True}
+VALUES |= {"_valid_processor_keys": ["images"], "transformers_version": "4.40.0", "_commit_hash": "0"}
+
+
+@pytest.mark.parametrize("name", settings.PREPROCESSOR)
+def test_a_field_without_effect_has_none(name, tmp_path):
+  fields = CROPPED | {name: VALUES.get(name, 3)}
+  assert_same_pixels(read(tmp_path, "CLIPImageProcessor", fields), tmp_path)
