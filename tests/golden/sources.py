@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from mmjax.data import (
+  ClassFolders,
   Coco,
   DataConfig,
   EasyVqa,
@@ -100,6 +101,12 @@ def shards_(folder: Path, kind: str = "webdataset", **settings: Any) -> dict[str
   return dict(source=Shards((one, two), validation=(held_out,), **settings))
 
 
+def class_folders_(folder: Path) -> dict[str, Any]:
+  for number in range(30):
+    write(folder / ("red", "green_2", "blue")[number % 3] / f"{number}.jpg", picture(number, "JPEG"))
+  return dict(source=ClassFolders(str(folder)), dir=str(folder.parent / "cache"))
+
+
 def coco_(folder: Path) -> dict[str, Any]:
   for part, numbers in (("train", range(10)), ("val", range(10, 13))):
     for number in numbers:
@@ -180,6 +187,7 @@ CASES = {
   "easy_vqa": lambda folder, emoji: dict(source=EasyVqa()),
   "texts": lambda folder, emoji: dict(source=Texts(examples=60), tokenizer=PAIRS),
   "texts, files": lambda folder, emoji: texts_files(folder),
+  "class_folders": lambda folder, emoji: class_folders_(folder / "images"),
   "coco": lambda folder, emoji: coco_(folder),
   "vqav2": lambda folder, emoji: vqav2_(folder),
   "flickr30k": lambda folder, emoji: flickr30k_(folder),

@@ -14,6 +14,8 @@ import pytest
 
 from mmjax.catalogue import KINDS
 from mmjax.data import DataConfig, Source, eval_transform, evaluation_batches, make_loader, make_source, make_tokenizer
+from mmjax.data.columns.fitting import fit_columns
+from mmjax.data.features import run_columns
 from mmjax.kinds import of_base, option_name
 from tests.golden.sources import CASES, config_of
 from tests.golden.values import check, digest, read
@@ -25,7 +27,8 @@ def batches(config: DataConfig) -> dict[str, Any]:
   """What stands for the entries of three training batches and of the first evaluation batch."""
   source, held_out = (make_source(config, split) for split in ("train", "validation"))
   tokenizer = make_tokenizer(config, source)
-  loader = make_loader(config, source, tokenizer, image_size=SIDE, batch_size=ROWS, seed=5)
+  fitted = fit_columns(run_columns(config, source), source)
+  loader = make_loader(config, source, tokenizer, image_size=SIDE, batch_size=ROWS, seed=5, fitted=fitted)
   training = list(itertools.islice(loader, 3))
   loader.close()
   evaluation = next(evaluation_batches(held_out, eval_transform(config, SIDE), tokenizer, batch_size=ROWS))
