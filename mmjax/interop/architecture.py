@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from mmjax.encoders import ResNetConfig, TextConfig
@@ -58,7 +58,7 @@ def check_writable(ours: ModelConfig, back: ModelConfig, name: str) -> None:
     name: name of the architecture, for the error message.
   Raises: InteropError: fields differ. The message names all of them.
   """
-  lost = list(_differences(canonical(ours), canonical(back), "model"))
+  lost = list(differences(canonical(ours), canonical(back), "model"))
   if lost:
     wanted = "; ".join(f"{path} is {mine!r}, but {name} supports only {theirs!r}" for path, mine, theirs in lost)
     raise InteropError(f'{name} cannot hold this model: {wanted}. Use format="mmjax", which holds every model')
@@ -101,14 +101,15 @@ def _canonical_text(config: TextConfig) -> TextConfig:
   return config if config.pool.startswith("eos") else dataclasses.replace(config, eos_id=0)
 
 
-def _differences(mine: Any, theirs: Any, path: str) -> Any:
+def differences(mine: Any, theirs: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+  """Find the fields in which two configurations differ: (path, value in `mine`, value in `theirs`)."""
   if type(mine) is not type(theirs):
     yield path, type(mine).__name__, type(theirs).__name__
     return
   for field in dataclasses.fields(mine):
     a, b = getattr(mine, field.name), getattr(theirs, field.name)
     if dataclasses.is_dataclass(a):
-      yield from _differences(a, b, f"{path}.{field.name}")
+      yield from differences(a, b, f"{path}.{field.name}")
     elif a != b:
       yield f"{path}.{field.name}", a, b
 

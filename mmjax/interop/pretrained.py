@@ -19,8 +19,8 @@ from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.formats import Content, Format, find_format
 from mmjax.interop.mapping import Table
-from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.restoring import make_array, plan_restore, read_all
+from mmjax.interop.run_image import PREPROCESS, ImageTransform, transform_from_json
 from mmjax.interop.safetensors_file import write_safetensors
 from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
@@ -47,12 +47,12 @@ class Pretrained:
   source: Source
 
   @functools.cached_property
-  def preprocess(self) -> Preprocess:
+  def preprocess(self) -> ImageTransform:
     """Image preprocessing for encode_image, from the files beside the weights or the architecture's default.
 
     Raises: InteropError: the model takes no images, or the files ask for an unsupported step.
     """
-    return _read_preprocess(self.source, _image_size(self.model.config))
+    return read_preprocess(self.source, _image_size(self.model.config))
 
   @functools.cached_property
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
@@ -118,7 +118,7 @@ def save(
   path: str | Path,
   format: str = "transformers",
   *,
-  preprocess: Preprocess | None = None,
+  preprocess: ImageTransform | None = None,
 ) -> Path:
   """Write weights and configuration in an external format. `load` reads the same values back, bit for bit.
 
@@ -217,7 +217,16 @@ def _image_size(config: Any) -> int:
   return image.image_size
 
 
-def _read_preprocess(source: Source, size: int) -> Preprocess:
+def read_preprocess(source: Source, size: int) -> ImageTransform:
+  """Read the image preprocessing beside the weights, or the architecture's default.
+
+  Args:
+    source: the checkpoint.
+    size: side of the images that the model takes.
+  Raises: InteropError: the files ask for an unsupported step.
+  """
+  if source.format == "mmjax" and PREPROCESS in source.fields:
+    return transform_from_json(source.fields.object(PREPROCESS), size)
   default = pre.default_preprocess(size, source.architecture.name)
   if source.format == "open_clip":
     return pre.from_open_clip(source.fields.object("preprocess_cfg"), size)
