@@ -12,7 +12,7 @@ evaluate/test_answers evaluate/test_captions evaluate/test_matching evaluate/tes
 evaluate/test_suite evaluate/test_zero_shot
 fusion/test_reference
 golden/test_batches golden/test_configs
-interop/test_bad_input
+interop/test_bad_input interop/test_finding
 models/test_counting
 nn/test_attention nn/test_dense nn/test_mlp nn/test_norm nn/test_stochastic
 objectives/test_balance objectives/test_matching objectives/test_momentum objectives/test_terms objectives/test_variants

@@ -110,9 +110,9 @@ def _write_transformers(folder: Path, content: Content) -> None:
 
 def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = None) -> None:
   """Write config.json and preprocessor_config.json, as transformers reads them."""
+  from mmjax.interop.finding import CONFIG
   from mmjax.interop.preprocess import to_transformers
   from mmjax.interop.run_image import nearest_preprocess
-  from mmjax.interop.source import CONFIG
 
   _write_json(folder / CONFIG, content.fields | (more or {}))
   if content.preprocess is not None:
@@ -145,16 +145,16 @@ def _open_clip(config: Any) -> Architecture:
 
 
 def _write_open_clip(folder: Path, content: Content) -> None:
+  from mmjax.interop.finding import OPEN_CLIP_CONFIG
   from mmjax.interop.preprocess import to_open_clip
   from mmjax.interop.run_image import nearest_preprocess
-  from mmjax.interop.source import OPEN_CLIP_CONFIG
 
   preprocess = {} if content.preprocess is None else to_open_clip(nearest_preprocess(content.preprocess))
   _write_json(folder / OPEN_CLIP_CONFIG, {"model_cfg": content.fields, "preprocess_cfg": preprocess})
 
 
 def _name_open_clip_tokenizer(folder: Path, fields: dict[str, Any]) -> None:
-  from mmjax.interop.source import OPEN_CLIP_CONFIG
+  from mmjax.interop.finding import OPEN_CLIP_CONFIG
 
   path = folder / OPEN_CLIP_CONFIG
   record = json.loads(path.read_text(encoding="utf-8"))

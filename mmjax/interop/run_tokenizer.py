@@ -16,8 +16,9 @@ from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.files import write_atomically
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.finding import CONFIG, OPEN_CLIP_CONFIG
 from mmjax.interop.shapes import text_tower
-from mmjax.interop.source import CONFIG, OPEN_CLIP_CONFIG, open_source
+from mmjax.interop.source import open_source
 from mmjax.interop.tokenizer import FILES, TOKENIZER_CONFIG, load_tokenizer
 
 _RECORD = "checkpoint_tokenizer.json"
