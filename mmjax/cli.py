@@ -248,10 +248,14 @@ def _export(call: Call) -> int:
   workdir = parse("export", dataclasses.replace(call, arguments=rest)).run.workdir
   find_format(mine.to)
   with started():
-    from mmjax.interop.export import export_run
+    from mmjax.interop.export import export_run, notes
     from mmjax.loading import load_run
 
-    folder = export_run(load_run(workdir, kinds=call.kinds), mine.to, mine.out)
+    run = load_run(workdir, kinds=call.kinds)
+    folder = export_run(run, mine.to, mine.out)
+    said = notes(run, find_format(mine.to), folder)
+  for note in said:
+    Console().print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
   Console().print(f"exported: {folder}", highlight=False, soft_wrap=True)
   return 0
 

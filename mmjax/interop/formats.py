@@ -162,6 +162,13 @@ def _name_open_clip_tokenizer(folder: Path, fields: dict[str, Any]) -> None:
   _write_json(path, record)
 
 
+def _name_native_tokenizer(folder: Path, fields: dict[str, Any]) -> None:
+  from mmjax.interop.finding import CONFIG
+
+  record = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+  _write_json(folder / CONFIG, record | fields)
+
+
 def _openai(config: Any) -> Architecture:
   from mmjax.interop.openai import OPENAI
 
@@ -220,6 +227,6 @@ FORMATS: tuple[Format, ...] = (
   ),
   Format("openai", _openai, _write_nothing, alone=True),
   Format("big_vision", _big_vision, _write_nothing, weights="model.npz", alone=True),
-  Format("mmjax", _native, _write_native),
+  Format("mmjax", _native, _write_native, name_tokenizer=_name_native_tokenizer),
 )
 """The formats that `save` and `export` write."""

@@ -24,7 +24,7 @@ from mmjax.interop.run_image import PREPROCESS, ImageTransform, transform_from_j
 from mmjax.interop.safetensors_file import write_safetensors
 from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
-from mmjax.interop.source import Source, open_source
+from mmjax.interop.source import Source, open_source, tokenizer_fields
 from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.models.comparing import ComparingConfig
@@ -57,8 +57,8 @@ class Pretrained:
   @functools.cached_property
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
     """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
-    open_clip = self.source.fields.object("model_cfg").object("text_cfg") if self.source.format == "open_clip" else None
-    return load_tokenizer(self.source.folder, _text_length(self.model.config), open_clip=open_clip)
+    length, fields = _text_length(self.model.config), tokenizer_fields(self.source)
+    return load_tokenizer(self.source.folder, length, open_clip=fields)
 
 
 def load(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> tuple[nn.Module, Any]:
@@ -154,12 +154,11 @@ def save(
 
 def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[str, Any], Table]:
   """Make the external configuration and the mapping table. Raises InteropError if a field of `config` is lost."""
-  fields, shapes = architecture.write(config), flat_shapes(config)
-  rules = architecture.rules(config)
-  entries = {n: Entry(s, np.dtype(np.float32)) for n, s in Table(rules, shapes, partial=True).their_shapes.items()}
+  fields = architecture.write(config)
   try:
-    back = architecture.read(Fields(fields, architecture.name), entries)
+    back = _read_back(architecture, config)
   except (KeyError, IndexError, ValueError) as error:
+    _check_nearest(architecture, config)
     raise InteropError(
       f'{architecture.name} cannot hold this model ({error}). Use format="mmjax", which holds every model'
     ) from error
@@ -167,11 +166,29 @@ def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[s
     back = dataclasses.replace(back, pool="mean")  # written to sentence-transformers' files instead
   check_writable(config, back, architecture.name)
   try:
-    return fields, Table(rules, shapes)
+    return fields, Table(architecture.rules(config), flat_shapes(config))
   except ConfigError as error:
     raise InteropError(
       f'{architecture.name} cannot hold this model: {error}. Use format="mmjax", which holds every model'
     ) from error
+
+
+def _read_back(architecture: Architecture, config: ModelConfig) -> ModelConfig:
+  """Read the configuration from the external one that is written for it, and from the tensors that it would have."""
+  table = Table(architecture.rules(config), flat_shapes(config), partial=True)
+  entries = {name: Entry(shape, np.dtype(np.float32)) for name, shape in table.their_shapes.items()}
+  return architecture.read(Fields(architecture.write(config), architecture.name), entries)
+
+
+def _check_nearest(architecture: Architecture, config: ModelConfig) -> None:
+  """Raise InteropError that names the fields which an architecture lacks, if the nearest model that it has is known."""
+  if architecture.nearest is None:
+    return
+  try:
+    back = _read_back(architecture, architecture.nearest(config))
+  except (KeyError, IndexError, ValueError):
+    return
+  check_writable(config, back, architecture.name)
 
 
 def _effective(config: ModelConfig, flat: dict[str, Any]) -> dict[str, Any]:

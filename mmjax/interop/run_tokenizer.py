@@ -18,7 +18,7 @@ from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.finding import CONFIG, OPEN_CLIP_CONFIG
 from mmjax.interop.shapes import text_tower
-from mmjax.interop.source import open_source
+from mmjax.interop.source import open_source, tokenizer_fields
 from mmjax.interop.tokenizer import FILES, TOKENIZER_CONFIG, load_tokenizer
 
 _RECORD = "checkpoint_tokenizer.json"
@@ -43,7 +43,7 @@ class CheckpointTokenizer(Tokenizer):
 
   def __init__(self, folder: Path, config: TokenizerConfig, *, open_clip: Fields | None, vocab_size: int):
     self.folder, self.config, self.answers = folder, config, ()
-    self._open_clip, self._vocab_size = open_clip, vocab_size
+    self.open_clip, self._vocab_size = open_clip, vocab_size
     self._found: Any = load_tokenizer(folder, config.max_length, open_clip=open_clip)
     begin, self.eos_id, self.pad_id = _special_ids(self._found, folder)
     self.begin_id = self.bos_id = begin
@@ -71,6 +71,12 @@ class CheckpointTokenizer(Tokenizer):
       mask_token=None if self.mask_id is None else self._name(self.mask_id),
     )
 
+  @property
+  def is_siglip2(self) -> bool:
+    """True for the tokenizer of a SigLIP 2 model."""
+    path = self.folder / CONFIG
+    return path.is_file() and read_json(path).values.get("model_type") == "siglip2"
+
   def __call__(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
     """Ids of each string, as the other library makes them with padding and truncation."""
     return self._found(strings)
@@ -86,7 +92,7 @@ class CheckpointTokenizer(Tokenizer):
     directory.mkdir(parents=True, exist_ok=True)
     for name, data in self._files().items():
       write_atomically(directory / name, data)
-    text = None if self._open_clip is None else dict(self._open_clip.values)
+    text = None if self.open_clip is None else dict(self.open_clip.values)
     record = {"config": dataclasses.asdict(self.config), "vocab_size": self.vocab_size, "open_clip": text}
     write_atomically(directory / _RECORD, json.dumps(record | {"sha256": self._digests()}, indent=2))
 
@@ -151,8 +157,7 @@ def checkpoint_tokenizer(config: TokenizerConfig) -> CheckpointTokenizer:
   size = getattr(text_tower(source.config), "vocab_size", None)
   if size is None:
     raise InteropError(f"{source.path}: {type(source.config).__name__} takes no texts")
-  text = source.fields.object("model_cfg").object("text_cfg") if source.format == "open_clip" else None
-  return CheckpointTokenizer(source.folder, config, open_clip=text, vocab_size=size)
+  return CheckpointTokenizer(source.folder, config, open_clip=tokenizer_fields(source), vocab_size=size)
 
 
 def load_saved(directory: str | Path) -> Tokenizer:

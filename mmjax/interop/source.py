@@ -41,6 +41,8 @@ TRANSFORMERS: Mapping[str, Architecture] = {
   "bert": BERT,
 }
 _MAX_DEPTH = 1_000
+TEXT_CFG = "open_clip_text_cfg"
+"""Entry of config.json in mmjax's own format."""
 _PREFIX = r"^((module|_orig_mod)\.)+"  # of DistributedDataParallel, and of torch.compile
 _LATER = {
   "blip_text_model": "BlipTextModel",
@@ -105,6 +107,13 @@ def open_source(path: str | Path) -> Source:
   except (ValueError, TypeError, OverflowError) as error:
     raise InteropError(f"{fields.where}: the configuration is not valid: {error}") from error
   return Source(path, folder, format_, architecture, file, fields, config, table)
+
+
+def tokenizer_fields(source: Source) -> Fields | None:
+  """text_cfg of open_clip, which also describes the tokenizer. mmjax's own format keeps it. None for other sources."""
+  if source.format == "open_clip":
+    return source.fields.object("model_cfg").object("text_cfg")
+  return source.fields.object(TEXT_CFG) if source.format == "mmjax" and TEXT_CFG in source.fields else None
 
 
 def open_tensors(path: str | Path) -> TensorFile:
