@@ -164,6 +164,7 @@ class ViT(nn.Module):
       x = jnp.concatenate([cls, x], axis=1)
     return self._pool(*Transformer(c, name="transformer")(x, rng=fold_in(rng, 1)))
 
+  @nn.jit
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
     """Image embeddings of an image encoder without a text encoder: the pooled vectors, in float32."""
     return self(images).pooled.astype(jnp.float32)

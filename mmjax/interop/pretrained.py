@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ from mmjax.interop.mapping import Table
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.run_image import PREPROCESS, ImageTransform, transform_from_json
 from mmjax.interop.safetensors_file import write_safetensors
-from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten
+from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten, with_dtype
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.source import Source, open_source, tokenizer_fields
 from mmjax.interop.tensors import Entry
@@ -31,6 +31,8 @@ from mmjax.models.comparing import ComparingConfig
 from mmjax.models.config import with_towers
 from mmjax.models.shared_space import SpaceConfig
 
+Dtype = Literal["float32", "bfloat16"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -38,7 +40,7 @@ class Pretrained:
 
   Attributes:
     model: linen module with the methods described in `load`.
-    params: its parameters, in float32.
+    params: its parameters.
     source: the files that were read.
   """
 
@@ -61,7 +63,9 @@ class Pretrained:
     return load_tokenizer(self.source.folder, length, open_clip=fields)
 
 
-def load(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> tuple[nn.Module, Any]:
+def load(
+  path: str | Path, *, image_size: int | None = None, max_length: int | None = None, dtype: Dtype = "float32"
+) -> tuple[nn.Module, Any]:
   """Load weights of another library as a model of mmjax.
 
   Images [b, h, w, 3] must be normalised already. Texts are token ids [b, t]. The outputs [b, d] are float32 and equal
@@ -88,28 +92,37 @@ def load(path: str | Path, *, image_size: int | None = None, max_length: int | N
       a .npz file of big_vision (SigLIP, ViT).
     image_size: new image size; position embeddings are resampled. None: the checkpoint's.
     max_length: new number of text tokens; position embeddings are cut off or interpolated. None: the checkpoint's.
+    dtype: dtype of the matrices and of the computation. "bfloat16" takes half of the memory. Biases, gains, the logit
+      scale and the embeddings stay in float32.
   Returns: (model, params).
   Raises:
     InteropError: the checkpoint cannot be read, is of an unknown kind, or its parts do not fit together. The message
       names the tensor or the field.
   """
-  found = load_pretrained(path, image_size=image_size, max_length=max_length)
+  found = load_pretrained(path, image_size=image_size, max_length=max_length, dtype=dtype)
   return found.model, found.params
 
 
-def load_pretrained(path: str | Path, *, image_size: int | None = None, max_length: int | None = None) -> Pretrained:
-  """Load a checkpoint with its preprocessing and its tokenizer. Arguments and errors as for `load`."""
+def load_pretrained(
+  path: str | Path, *, image_size: int | None = None, max_length: int | None = None, dtype: Dtype = "float32"
+) -> Pretrained:
+  """Load a checkpoint with its preprocessing and its tokenizer. Arguments as for `load`, and the same errors.
+
+  Tensors are read one after the other, so that little more than the parameters is in memory.
+  """
+  if dtype not in get_args(Dtype):
+    raise InteropError(f"dtype is {dtype!r}, but must be one of {', '.join(map(repr, get_args(Dtype)))}")
   source = open_source(path)
-  flat: Mapping[str, Any] = read_all(source)
+  flat: Mapping[str, Any] = read_all(source, dtype)
   config = _resized(source.config, image_size, max_length)
   if config != source.config:
     shapes = flat_shapes(config)
     plan = plan_restore(source, shapes)
     flat = {
-      name: flat[name] if flat[name].shape == shape else make_array(plan.readers[name], shape)
+      name: flat[name] if flat[name].shape == shape else make_array(plan.readers[name], shape, dtype=dtype)
       for name, shape in shapes.items()
     }
-  return Pretrained(config.build(), unflatten(flat), source)
+  return Pretrained(with_dtype(config, dtype).build(), unflatten(flat), source)
 
 
 def save(
