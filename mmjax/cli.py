@@ -176,6 +176,27 @@ def parse(command: str, call: Call) -> Experiment:
     _fail(str(error))
 
 
+def begun(command: str, call: Call, experiment: Experiment) -> Experiment:
+  """The experiment of a command line that names a checkpoint (pretrained.path) to begin from.
+
+  The checkpoint's model, tokenizer and image preprocessing replace those of the script. The options are then parsed
+  again, on top of them.
+
+  Args:
+    command: name of the command.
+    call: the call of the script.
+    experiment: result of `parse`.
+  """
+  path = experiment.pretrained.path
+  if path is None or path == call.experiment.pretrained.path:
+    return experiment
+  from mmjax.train.adopt import adopted
+  from mmjax.train.fit import fit_here
+
+  script = dataclasses.replace(call.experiment, pretrained=experiment.pretrained)
+  return fit_here(parse(command, dataclasses.replace(call, experiment=adopted(script))), call.experiment)
+
+
 @contextlib.contextmanager
 def started() -> Iterator[None]:
   """Context that sets up logging, the memory allocator, the compiler and, for several processes, their group."""
@@ -195,6 +216,7 @@ def _train(call: Call) -> int:
   with started():  # slow imports (data, checkpoints, figures) are below, after the check of the options
     from mmjax.train.loop import train
 
+    experiment = begun("train", call, experiment)
     outcome = train(experiment, call.core, call.kinds)
     return outcome.exit_status or _evaluate(outcome.run) or _report(outcome.run)
 
@@ -226,10 +248,14 @@ def _export(call: Call) -> int:
   workdir = parse("export", dataclasses.replace(call, arguments=rest)).run.workdir
   find_format(mine.to)
   with started():
-    from mmjax.interop.export import export_run
+    from mmjax.interop.export import export_run, notes
     from mmjax.loading import load_run
 
-    folder = export_run(load_run(workdir, kinds=call.kinds), mine.to, mine.out)
+    run = load_run(workdir, kinds=call.kinds)
+    folder = export_run(run, mine.to, mine.out)
+    said = notes(run, find_format(mine.to), folder)
+  for note in said:
+    Console().print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
   Console().print(f"exported: {folder}", highlight=False, soft_wrap=True)
   return 0
 

@@ -8,11 +8,13 @@ import jax
 
 from mmjax.data.columns.fitting import load_columns
 from mmjax.data.features import run_columns
-from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.experiment import read_experiment
+from mmjax.interop.run_image import read_image
+from mmjax.interop.run_tokenizer import load_saved
 from mmjax.kinds import Kind
+from mmjax.models.config import image_size
 from mmjax.parallel.mesh import make_mesh
-from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, TOKENIZER, Run
+from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, PREPROCESS, TOKENIZER, Run
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.setup import parameter_plan
 
@@ -40,5 +42,6 @@ def load_run(workdir: str | Path, *, step: int | None = None, kinds: Sequence[ty
   folder = workdir / TOKENIZER
   columns = [column for each in experiment.by_stream().values() for column in run_columns(each.data).values()]
   texts = any(column.tokenizes for column in columns)
-  tokenizer = Tokenizer.load(folder) if texts or folder.exists() else None
-  return Run(experiment, workdir, model, params, tokenizer, mesh, step, load_columns(workdir / COLUMNS))
+  tokenizer = load_saved(folder) if texts or folder.exists() else None
+  image = read_image(workdir / PREPROCESS, image_size(experiment.model))
+  return Run(experiment, workdir, model, params, tokenizer, mesh, step, load_columns(workdir / COLUMNS), image)

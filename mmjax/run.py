@@ -25,6 +25,7 @@ from mmjax.nn.norm import normalize
 from mmjax.parallel.mesh import batch_sharding, batch_shards, put_rows, replicated
 
 CONFIG, CHECKPOINTS, TOKENIZER, COLUMNS = "config.json", "checkpoints", "tokenizer", "columns.json"
+PREPROCESS = "preprocess.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Run:
     mesh: devices that encode. Batches are split over its batch axes.
     step: number of optimiser steps of the parameters.
     fitted: values that columns learned from the training data, by column name.
+    image: transform of images in evaluation. None: that of `experiment.data`.
   """
 
   experiment: Experiment
@@ -51,6 +53,7 @@ class Run:
   mesh: Mesh
   step: int
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  image: Any = None
 
   def by_stream(self) -> "dict[str, Run]":
     """One run per data stream, as if the stream were the only data. That of data.source has the name ""."""
@@ -61,7 +64,7 @@ class Run:
 
   def preprocess(self, image: Any) -> Float[np.ndarray, "height width 3"]:
     """Resize and normalise an image as in evaluation. It is a path, encoded bytes, a PIL image or a uint8 array."""
-    return self._transform(image)
+    return self.transform(image)
 
   def encode_image(self, images: Sequence[Any] | Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n dim"]:
     """Compute unit-norm embeddings of images. They are inputs of `preprocess`, or one preprocessed float32 array."""
@@ -92,8 +95,7 @@ class Run:
       known = ", ".join(name for _, name in runs)
       raise UserError(f"the run in {self.workdir} has no column {column!r}; it has {known}")
     kind = run_columns(run.experiment.data)[column]
-    image = self._transform if image_size(self.experiment.model) else None
-    evaluating = Evaluating(image, self.tokenizer, lambda record: record["captions"]["name"][0], run.fitted)
+    evaluating = Evaluating(self.transform, self.tokenizer, lambda record: record["captions"]["name"][0], run.fitted)
     records = [kind.record(item) for item in items]
     rows = kind.evaluated(column, records, np.arange(len(items)), evaluating)[column] if records else []
     return self._encode(_EncodeColumn(column), len(items), rows.__getitem__)
@@ -104,8 +106,12 @@ class Run:
     return LazyRows(places, (side, side, 3), lambda wanted: [self.preprocess(images[place]) for place in wanted])
 
   @functools.cached_property
-  def _transform(self) -> Any:
-    return eval_transform(self.experiment.data, image_size(self.experiment.model))
+  def transform(self) -> Any:
+    """Transform of images in evaluation. None for a model without images."""
+    side = image_size(self.experiment.model)
+    if not side or self.image is not None:
+      return self.image
+    return eval_transform(self.experiment.data, side)
 
   def _encode(
     self, method: str | Callable[..., Any], total: int, take: Callable[[np.ndarray], Any]

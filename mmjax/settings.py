@@ -117,8 +117,13 @@ class PretrainedConfig:
   """Published weights to initialise from, instead of random ones."""
 
   path: str | None = None
-  """Folder or file that mmjax.interop.load reads (transformers, open_clip, big_vision, ...). None: random weights."""
+  """Folder or file that mmjax.interop.load reads (transformers, open_clip, big_vision, ...). None: random weights. On
+  the command line, it also replaces the script's model, tokenizer and image preprocessing by those of the checkpoint.
+  """
   into: Literal["", "image", "text"] = ""
   """Tower to initialise. Empty: the whole model."""
   take: tuple[str, ...] = (".*",)
   """Regular expressions of the parameter paths to load. Other parameters are initialised at random."""
+  allow: tuple[str, ...] = ()
+  """Settings that may differ from the checkpoint's, such as model.image.num_heads; "model", "tokenizer" and
+  "preprocess" keep all of the run's own. Any other difference that changes results is an error."""

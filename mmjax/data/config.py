@@ -57,6 +57,9 @@ class DataConfig:
   """Subtracted from the colours (0 to 1)."""
   std: tuple[float, float, float] = (0.5, 0.5, 0.5)
   """Colours are divided by it after the mean is gone."""
+  preprocess: str | None = None
+  """Folder of a checkpoint whose image preprocessing evaluation uses. None: the middle square, resized (bilinear), on
+  white."""
   columns: Mapping[str, Column] = dataclasses.field(default_factory=dict, hash=False)
   """Arrays of a batch by name, and what each is made of; empty: those of the source."""
   streams: Mapping[str, Stream] = dataclasses.field(default_factory=dict, hash=False)

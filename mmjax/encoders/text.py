@@ -129,6 +129,7 @@ class TextTransformer(nn.Module):
       pooled = TanhPool(c.dtype, name="tanh_pool")(pooled)
     return Encoded(tokens, mask, pooled)
 
+  @nn.jit
   def encode_text(
     self, ids: Int[Array, "batch length"], types: Int[Array, "batch length"] | None = None
   ) -> Float[Array, "batch dim"]:

@@ -170,6 +170,7 @@ class ViT(nn.Module):
     transformer = Transformer(c, last_norm=not c.norm_after_pool, name="transformer")
     return self._pool(*transformer(x, rng=fold_in(rng, 1)))
 
+  @nn.jit
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
     """Image embeddings of an image encoder without a text encoder: the pooled vectors, in float32."""
     return self(images).pooled.astype(jnp.float32)

@@ -12,7 +12,6 @@ import numpy as np
 from mmjax.data.config import DataConfig
 from mmjax.data.sources.base import columns_of_features
 from mmjax.evaluate.traits import entries, has_emoji
-from mmjax.models.config import image_size
 
 if TYPE_CHECKING:
   from mmjax.evaluate.evaluator import Shared
@@ -88,15 +87,14 @@ def training_questions(data: DataConfig) -> tuple[list[str], list[list[str]]]:
 
 def batches(run: Run, examples: Examples) -> Iterator[dict[str, np.ndarray]]:
   """Evaluation batches, as many rows in each as evaluation.batch_size says and the devices divide."""
-  from mmjax.data import eval_transform, evaluation_batches
+  from mmjax.data import evaluation_batches
 
-  data, side = run.experiment.data, image_size(run.experiment.model)
-  transform = eval_transform(data, side) if side else None
+  data = run.experiment.data
   own = examples.features == data.source.features
   columns = data.columns or (data.source.columns if own else columns_of_features(examples.features))
   return evaluation_batches(
     examples,
-    transform,
+    run.transform,
     run.tokenizer,
     batch_size=run.batch_size(len(examples)),
     columns=columns,

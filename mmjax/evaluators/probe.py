@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmjax.configs import to_json
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, spread, validation_examples
 from mmjax.evaluate.forward import over_batches
@@ -109,8 +110,6 @@ class Probe(Evaluator):
     return features
 
   def _path(self, run: Run, split: str, examples: Examples) -> Path:
-    from mmjax.experiment import to_json
-
     fields = {"data": to_json(run.experiment.data), "step": run.step, "tower": self.tower, "label": self.label}
     fields |= {"examples": len(examples), "fingerprint": getattr(examples.records, "fingerprint", None)}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]

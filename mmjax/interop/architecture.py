@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from mmjax.encoders import ResNetConfig, TextConfig
@@ -39,6 +39,8 @@ class Architecture:
     rules: makes the mapping of parameters to tensors for a configuration.
     ignored: regular expressions of tensors that are not read, such as buffers.
     renamed: (regular expression, replacement) pairs, applied to the tensor names of a file before the mapping.
+    nearest: changes a configuration to one whose tensors this architecture has, to name what it cannot hold. None: any
+      configuration can be read back.
   """
 
   name: str
@@ -47,6 +49,7 @@ class Architecture:
   rules: Callable[[Any], tuple[Rule, ...]]
   ignored: tuple[str, ...] = ()
   renamed: tuple[tuple[str, str], ...] = ()
+  nearest: Callable[[Any], Any] | None = None
 
 
 def check_writable(ours: ModelConfig, back: ModelConfig, name: str) -> None:
@@ -58,10 +61,64 @@ def check_writable(ours: ModelConfig, back: ModelConfig, name: str) -> None:
     name: name of the architecture, for the error message.
   Raises: InteropError: fields differ. The message names all of them.
   """
-  lost = list(_differences(canonical(ours), canonical(back), "model"))
+  lost = list(_lost(ours, back))
   if lost:
-    wanted = "; ".join(f"{path} is {mine!r}, but {name} supports only {theirs!r}" for path, mine, theirs in lost)
-    raise InteropError(f'{name} cannot hold this model: {wanted}. Use format="mmjax", which holds every model')
+    said = "; ".join(
+      f"{path} is {mine!r}{_meaning(path)}, but {name} has only {theirs!r}" for path, mine, theirs in lost
+    )
+    options = " ".join(_option(path, theirs) for path, _, theirs in lost)
+    raise InteropError(
+      f'{name} cannot hold this model: {said}. A model trained with these settings fits: {options}. Use format="mmjax" '
+      "(--to mmjax), which holds every model"
+    )
+
+
+# Words of the other libraries for settings of mmjax.
+_MEANINGS = {
+  "input_norm": "pre_layrnorm, ln_pre",
+  "pool": "the pooled token",
+  "stem": "patch_embedding, conv1",
+  "stem_bias": "patch_embedding.bias",
+  "class_position": "position_embedding of the class token",
+  "causal": "the causal attention mask",
+  "mask_padding": "the attention mask of padding",
+  "activation": "hidden_act",
+  "norm_epsilon": "layer_norm_eps",
+  "embed_dim": "projection_dim",
+  "image_projection": "visual_projection, visual.proj",
+  "text_projection": "text_projection",
+  "init_logit_bias": "logit_bias",
+  "qk_norm": "norms of queries and keys",
+  "norm": "post-norm blocks",
+  "positions": "position_embedding",
+  "tanh_pool": "pooler",
+  "token_types": "token_type_embeddings",
+}
+_FOLLOWS = {"eos_id": "pool", "pad_id": "mask_padding"}
+"""Settings that matter only with a value of another one, which is then named alone."""
+
+
+def _lost(ours: Any, back: Any) -> Iterator[tuple[str, Any, Any]]:
+  """Settings that a format cannot hold, with their own values."""
+  raw = {path: (mine, theirs) for path, mine, theirs in differences(ours, back, "model")}
+  found = list(differences(canonical(ours), canonical(back), "model"))
+  names = {path for path, _, _ in found}
+  for path, mine, theirs in found:
+    parent, _, name = path.rpartition(".")
+    if f"{parent}.{_FOLLOWS.get(name)}" not in names:
+      yield path, *raw.get(path, (mine, theirs))
+
+
+def _meaning(path: str) -> str:
+  words = _MEANINGS.get(path.rpartition(".")[2])
+  return f" ({words})" if words else ""
+
+
+def _option(path: str, value: Any) -> str:
+  parent, dot, name = path.replace("_", "-").rpartition(".")
+  if isinstance(value, bool):
+    return f"--{parent}{dot}{'' if value else 'no-'}{name}"
+  return f"--{parent}{dot}{name} {value}"
 
 
 # Initial values and limits of the scale and the bias. `save` writes the clipped scale and bias as parameters, so these
@@ -101,16 +158,27 @@ def _canonical_text(config: TextConfig) -> TextConfig:
   return config if config.pool.startswith("eos") else dataclasses.replace(config, eos_id=0)
 
 
-def _differences(mine: Any, theirs: Any, path: str) -> Any:
+def differences(mine: Any, theirs: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+  """Find the fields in which two configurations differ: (path, value in `mine`, value in `theirs`)."""
   if type(mine) is not type(theirs):
     yield path, type(mine).__name__, type(theirs).__name__
     return
   for field in dataclasses.fields(mine):
     a, b = getattr(mine, field.name), getattr(theirs, field.name)
     if dataclasses.is_dataclass(a):
-      yield from _differences(a, b, f"{path}.{field.name}")
+      yield from differences(a, b, f"{path}.{field.name}")
     elif a != b:
       yield f"{path}.{field.name}", a, b
+
+
+def changed_towers(config: Any, image: Mapping[str, Any], **fields: Any) -> Any:
+  """Change fields of a two-tower model and of its image tower, if they are a ViT's; for `Architecture.nearest`.
+
+  Another model is returned unchanged.
+  """
+  if not isinstance(getattr(config, "image", None), ViTConfig) or not hasattr(config, "image_projection"):
+    return config
+  return dataclasses.replace(config, image=dataclasses.replace(config.image, **image), **fields)
 
 
 def sides(image_size: int, patch_size: int) -> dict[str, Any]:

@@ -7,12 +7,11 @@ import math
 from typing import Any, Literal
 
 from mmjax.encoders import TextConfig, ViTConfig
-from mmjax.interop.architecture import Architecture, Entries, wrong_kind
+from mmjax.interop.architecture import Architecture, Entries, changed_towers, wrong_kind
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, under
 from mmjax.models import TwoTowerConfig
-from mmjax.nn.transformer import TransformerConfig
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -163,9 +162,14 @@ def write(config: Any) -> dict[str, Any]:
 
   Raises: InteropError: the model is neither a ViT nor a two-tower model.
   """
-  if isinstance(config, TransformerConfig | TwoTowerConfig) and not isinstance(config, TextConfig):
-    return {}
-  raise wrong_kind("big_vision", "a vision transformer, alone or beside a text transformer", config)
+  known = "a vision transformer, alone or beside a text transformer"
+  if isinstance(config, TwoTowerConfig):
+    for tower, kind in ((config.image, ViTConfig), (config.text, TextConfig)):
+      if not isinstance(tower, kind):
+        raise wrong_kind("big_vision", known, tower)
+  elif not isinstance(config, ViTConfig):
+    raise wrong_kind("big_vision", known, config)
+  return {}
 
 
 def rules(config: Any) -> tuple[Rule, ...]:
@@ -175,5 +179,11 @@ def rules(config: Any) -> tuple[Rule, ...]:
 
 # The classifier head of a single ViT and the optimiser state are not read.
 BIG_VISION = Architecture(
-  "big_vision", read, write, rules, (r"^params/head/", r"^opt/"), renamed=((r"^(?!params/|opt/)", "params/"),)
+  "big_vision",
+  read,
+  write,
+  rules,
+  (r"^params/head/", r"^opt/"),
+  renamed=((r"^(?!params/|opt/)", "params/"),),
+  nearest=lambda config: changed_towers(config, dict(stem="patch", class_position=False)),
 )

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.interop.errors import InteropError
-from mmjax.interop.formats import find_format
+from mmjax.interop.fields import Fields
+from mmjax.interop.formats import Format, find_format
 from mmjax.interop.pretrained import Positions, load_pretrained, save
 from mmjax.interop.shapes import ModelConfig, image_tower, text_tower
-from mmjax.interop.source import Source
+from mmjax.interop.source import TEXT_CFG, tokenizer_fields
 from mmjax.interop.tensors import TensorFile
 from mmjax.interop.tokenizer import TOKENIZER, copy_tokenizer
 
@@ -42,23 +43,33 @@ def convert(
   written = save(found.model, found.params, target, format, preprocess=preprocess)
   folder = written.parent
   copy_tokenizer(found.source.folder, folder)
-  name_tokenizer = find_format(format).name_tokenizer
-  if name_tokenizer:
-    name_tokenizer(folder, _tokenizer_fields(folder, found.source, config))
+  siglip2 = found.source.fields.values.get("model_type") == "siglip2"
+  name_tokenizer(find_format(format), folder, tokenizer_fields(found.source), config, siglip2=siglip2)
   return written
 
 
-def _tokenizer_fields(folder: Path, source: Source, config: ModelConfig) -> dict[str, Any]:
-  """Make the fields that tell open_clip which tokenizer to use.
+def name_tokenizer(form: Format, folder: Path, text: Fields | None, config: ModelConfig, *, siglip2: bool) -> None:
+  """Write which tokenizer the files in a folder are, if the format has fields for it.
 
   Without a name, open_clip uses its own CLIP tokenizer. A name in an open_clip source is kept. Otherwise, if the folder
   has a tokenizer.json and the vocabulary does not have CLIP's size, the name is the folder itself.
+
+  Args:
+    form: the format of the folder.
+    folder: folder with the configuration and the tokenizer's files.
+    text: text_cfg of open_clip that describes the tokenizer. None for a tokenizer of another library.
+    config: configuration of the model.
+    siglip2: True for the tokenizer of a SigLIP 2 model, which also converts texts to lower case.
   """
-  text = source.fields.object("model_cfg").object("text_cfg")
-  is_clip = getattr(text_tower(config), "vocab_size", 0) == 49408
-  if source.format != "open_clip" and (folder / TOKENIZER).is_file() and not is_clip:
-    return {"hf_tokenizer_name": str(folder)}
-  return {n: v for n, v in text.values.items() if n in ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")}
+  if form.name_tokenizer is None:
+    return
+  names = ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")
+  fields = {} if text is None else {n: v for n, v in text.values.items() if n in names}
+  if form.name == "mmjax":
+    fields = ({} if text is None else {TEXT_CFG: fields}) | ({"model_type": "siglip2"} if siglip2 else {})
+  elif text is None and (folder / TOKENIZER).is_file() and getattr(text_tower(config), "vocab_size", 0) != 49408:
+    fields = {"hf_tokenizer_name": str(folder)}
+  form.name_tokenizer(folder, fields)
 
 
 def rows(file: TensorFile, ours: dict[str, list[str]]) -> list[tuple[str, str, str, str, str]]:

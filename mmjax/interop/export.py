@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+from mmjax.data.transforms import EvalImage
 from mmjax.encoders import ViTConfig
 from mmjax.interop.card import model_card
+from mmjax.interop.convert import name_tokenizer
 from mmjax.interop.formats import Format, find_format
-from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.pretrained import save
-from mmjax.interop.tokenizer import export_tokenizer
-from mmjax.models.config import image_size
+from mmjax.interop.run_image import nearest_preprocess
+from mmjax.interop.run_tokenizer import CheckpointTokenizer
+from mmjax.interop.tokenizer import copy_tokenizer, export_tokenizer
 from mmjax.run import CONFIG, Run
 
 
@@ -25,34 +27,64 @@ def export_run(run: Run, format: str, folder: Path | None = None) -> Path:
   """
   form = find_format(format)
   folder = run.workdir / "export" / format if folder is None else folder
-  data, side = run.experiment.data, image_size(run.experiment.model)
-  preprocess = Preprocess(side, "shortest", "bilinear", data.mean, data.std) if side else None
   params = {name: part for name, part in run.params.items() if name != "balance"}  # "balance": weights of loss terms
-  save(run.model, params, folder, format, preprocess=preprocess)
-  if run.tokenizer is not None:
-    export_tokenizer(run.tokenizer, folder)
-  if form.name_tokenizer:
-    form.name_tokenizer(folder, {"hf_tokenizer_name": str(folder), "tokenizer_kwargs": {"clean": "whitespace"}})
+  save(run.model, params, folder, format, preprocess=run.transform)
+  _write_tokenizer(run, form, folder)
   config = json.loads((run.workdir / CONFIG).read_text(encoding="utf-8"))
   results = run.workdir / "results.json"
   found = json.loads(results.read_text(encoding="utf-8")) if results.exists() else []
-  card = model_card(run.workdir.resolve().name, form, str(folder), config, found, _notes(run, form))
+  card = model_card(run.workdir.resolve().name, form, str(folder), config, found, notes(run, form, folder))
   (folder / "README.md").write_text(card, encoding="utf-8")
   return folder
 
 
-def _notes(run: Run, form: Format) -> list[str]:
-  """List the differences between the preprocessing of mmjax and of the other library."""
-  if not image_size(run.experiment.model):
-    return []
-  notes = [
-    "mmjax evaluates transparent images on white. Other libraries drop the transparency: put them on white first."
-  ]
-  notes.append("mmjax crops an image to its middle square before resizing. Other libraries crop after resizing.")
-  if run.experiment.data.trim:
-    notes.append("mmjax cut off empty margins (data.trim). Other libraries do not: cut them off first.")
-  notes.extend(form.notes)
+def _write_tokenizer(run: Run, form: Format, folder: Path) -> None:
+  """Write the files of the tokenizer, and the fields that name it."""
+  tokenizer = run.tokenizer
+  if isinstance(tokenizer, CheckpointTokenizer):
+    copy_tokenizer(tokenizer.folder, folder)
+    name_tokenizer(form, folder, tokenizer.open_clip, run.experiment.model, siglip2=tokenizer.is_siglip2)
+    return
+  if tokenizer is not None:
+    export_tokenizer(tokenizer, folder)
+  if form.name_tokenizer and form.name != "mmjax":
+    form.name_tokenizer(folder, {"hf_tokenizer_name": str(folder), "tokenizer_kwargs": {"clean": "whitespace"}})
+
+
+def notes(run: Run, form: Format, folder: Path) -> list[str]:
+  """List what a format cannot hold of a run: the differences between mmjax and the other library, and the remedies."""
+  found = [] if form.name == "mmjax" else [*_image_notes(run, form, folder), *form.notes]
   image = getattr(run.experiment.model, "image", None)
   if isinstance(image, ViTConfig) and image.patch_dropout:
-    notes.append("Training dropped patches at random. The exported model does not.")
-  return notes
+    found.append("Training dropped patches at random. The exported model does not.")
+  return found
+
+
+def _image_notes(run: Run, form: Format, folder: Path) -> list[str]:
+  transform = run.transform
+  if transform is None:
+    return []
+  p, found = nearest_preprocess(transform), []
+  if form.alone:
+    found.append(
+      f"{form.library if form.library != 'mmjax' else form.name} has no file for preprocessing: images of {p.size} "
+      f"pixels, mean {p.mean}, std {p.std} (data.mean, data.std)."
+    )
+  if isinstance(transform, EvalImage):
+    found += [
+      "Transparent images are put on white in mmjax. Other libraries drop the transparency (transformers 5 puts them "
+      "on white too): put them on white first.",
+      "mmjax crops an image to its middle square before resizing (bilinear). Other libraries crop after resizing "
+      "(do_center_crop; resize_mode shortest), so the pixels of images that are not square differ a little.",
+    ]
+    if not form.alone:
+      found.append(
+        f"To train and evaluate with the preprocessing that is written here, set --data.preprocess {folder} (and "
+        "--data.no-trim): then there is no difference."
+      )
+  if getattr(transform, "trim", False):
+    found.append(
+      "mmjax cut off empty margins (data.trim). Other libraries do not: cut them off first, or train with "
+      "--data.no-trim."
+    )
+  return found

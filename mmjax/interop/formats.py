@@ -15,7 +15,7 @@ from mmjax.interop.errors import InteropError
 # Architectures import encoders and models. They are imported in the functions, so that --help can list the formats.
 if TYPE_CHECKING:
   from mmjax.interop.architecture import Architecture
-  from mmjax.interop.preprocess import Preprocess
+  from mmjax.interop.run_image import ImageTransform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Content:
     config: configuration of the model.
     fields: external configuration.
     tensors: external tensors by name.
-    preprocess: image preprocessing; None: it is not written.
+    preprocess: image preprocessing; None: it is not written. Formats of other libraries get the nearest one they have.
   """
 
   architecture: Architecture
   config: Any
   fields: dict[str, Any]
   tensors: dict[str, np.ndarray]
-  preprocess: Preprocess | None
+  preprocess: ImageTransform | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +110,14 @@ def _write_transformers(folder: Path, content: Content) -> None:
 
 def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = None) -> None:
   """Write config.json and preprocessor_config.json, as transformers reads them."""
+  from mmjax.interop.finding import CONFIG
   from mmjax.interop.preprocess import to_transformers
-  from mmjax.interop.source import CONFIG
+  from mmjax.interop.run_image import nearest_preprocess
 
   _write_json(folder / CONFIG, content.fields | (more or {}))
   if content.preprocess is not None:
-    record = to_transformers(content.preprocess, _PROCESSORS.get(content.architecture.name, "SiglipImageProcessor"))
+    p = nearest_preprocess(content.preprocess)
+    record = to_transformers(p, _PROCESSORS.get(content.architecture.name, "SiglipImageProcessor"))
     _write_json(folder / "preprocessor_config.json", record)
 
 
@@ -143,20 +145,28 @@ def _open_clip(config: Any) -> Architecture:
 
 
 def _write_open_clip(folder: Path, content: Content) -> None:
+  from mmjax.interop.finding import OPEN_CLIP_CONFIG
   from mmjax.interop.preprocess import to_open_clip
-  from mmjax.interop.source import OPEN_CLIP_CONFIG
+  from mmjax.interop.run_image import nearest_preprocess
 
-  preprocess = {} if content.preprocess is None else to_open_clip(content.preprocess)
+  preprocess = {} if content.preprocess is None else to_open_clip(nearest_preprocess(content.preprocess))
   _write_json(folder / OPEN_CLIP_CONFIG, {"model_cfg": content.fields, "preprocess_cfg": preprocess})
 
 
 def _name_open_clip_tokenizer(folder: Path, fields: dict[str, Any]) -> None:
-  from mmjax.interop.source import OPEN_CLIP_CONFIG
+  from mmjax.interop.finding import OPEN_CLIP_CONFIG
 
   path = folder / OPEN_CLIP_CONFIG
   record = json.loads(path.read_text(encoding="utf-8"))
   record["model_cfg"]["text_cfg"] |= fields
   _write_json(path, record)
+
+
+def _name_native_tokenizer(folder: Path, fields: dict[str, Any]) -> None:
+  from mmjax.interop.finding import CONFIG
+
+  record = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+  _write_json(folder / CONFIG, record | fields)
 
 
 def _openai(config: Any) -> Architecture:
@@ -175,6 +185,14 @@ def _native(config: Any) -> Architecture:
   from mmjax.interop.native import NATIVE
 
   return NATIVE
+
+
+def _write_native(folder: Path, content: Content) -> None:
+  """Write config.json with all of the preprocessing."""
+  from mmjax.interop.run_image import PREPROCESS, transform_to_json
+
+  p = content.preprocess
+  _write_config(folder, content, {} if p is None else {PREPROCESS: transform_to_json(p)})
 
 
 def _write_nothing(folder: Path, content: Content) -> None:
@@ -209,6 +227,6 @@ FORMATS: tuple[Format, ...] = (
   ),
   Format("openai", _openai, _write_nothing, alone=True),
   Format("big_vision", _big_vision, _write_nothing, weights="model.npz", alone=True),
-  Format("mmjax", _native, _write_config),
+  Format("mmjax", _native, _write_native, name_tokenizer=_name_native_tokenizer),
 )
 """The formats that `save` and `export` write."""

@@ -197,7 +197,9 @@ def check(file: TensorFile, table: Table, ignored: Sequence[str]) -> None:
   """
   missing = [name for name in table.their_shapes if name not in file.entries]
   if missing:
-    raise InteropError(f"{file.path} has no tensor {_some(missing)}, which its configuration asks for")
+    raise InteropError(
+      f"{file.path} has no tensor {_some(missing)}, which its configuration asks for{_with_prefix(file, missing[0])}"
+    )
   for name, shape in table.their_shapes.items():
     found = file.entries[name]
     if found.shape != shape:
@@ -218,6 +220,14 @@ def surplus_names(file: TensorFile, table: Table, ignored: Sequence[str]) -> lis
   """Names of external tensors that are neither in the table nor ignored."""
   known = set(table.their_shapes)
   return [n for n in file.entries if n not in known and not any(re.search(pattern, n) for pattern in ignored)]
+
+
+def _with_prefix(file: TensorFile, name: str) -> str:
+  """Hint for a tensor that the file has with a prefix."""
+  for found in file.entries:
+    if found.endswith(f".{name}"):
+      return f". It has {found!r}: remove the prefix {found.removesuffix(name)!r} from the names of its tensors"
+  return ""
 
 
 def _some(names: list[str]) -> str:

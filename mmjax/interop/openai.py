@@ -1,10 +1,11 @@
 """Mapping of OpenAI's CLIP. Its files have no configuration. Its tensor names are those of open_clip."""
 
+import dataclasses
 import math
 from typing import Any
 
 from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
-from mmjax.interop.architecture import Architecture, Entries, wrong_kind
+from mmjax.interop.architecture import Architecture, Entries, changed_towers, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.open_clip import rules
 from mmjax.interop.open_clip_towers import BUFFERS
@@ -81,7 +82,19 @@ def write(config: Any) -> dict[str, Any]:
   """
   if not isinstance(config, TwoTowerConfig):
     raise wrong_kind("OpenAI's CLIP", "an image tower beside a text transformer", config)
+  for tower, kinds in ((config.image, ViTConfig | ResNetConfig), (config.text, TextConfig)):
+    if not isinstance(tower, kinds):
+      raise wrong_kind("OpenAI's CLIP", "a ViT or a ResNet beside a text transformer", tower)
   return {}
 
 
-OPENAI = Architecture("OpenAI's CLIP", read, write, rules, BUFFERS)
+def nearest(config: TwoTowerConfig) -> TwoTowerConfig:
+  """Change a model to one with the tensors of OpenAI's CLIP."""
+  if isinstance(config.image, ResNetConfig):
+    resnet = dataclasses.replace(config.image, output_dim=config.embed_dim)
+    return dataclasses.replace(config, image=resnet, image_projection="none", text_projection="linear")
+  image = dict(stem="patch", pool="cls", class_position=True)
+  return changed_towers(config, image, image_projection="linear", text_projection="linear")
+
+
+OPENAI = Architecture("OpenAI's CLIP", read, write, rules, BUFFERS, nearest=nearest)

@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -18,14 +18,14 @@ from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Content, Format, find_format
 from mmjax.interop.mapping import Table
-from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.processor import read_preprocess
 from mmjax.interop.resample import Resampling
 from mmjax.interop.restoring import make_array, plan_restore, read_all
+from mmjax.interop.run_image import PREPROCESS, ImageTransform, transform_from_json
 from mmjax.interop.safetensors_file import write_safetensors
-from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten
+from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten, with_dtype
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
-from mmjax.interop.source import Source, open_source
+from mmjax.interop.source import Source, open_source, tokenizer_fields
 from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.models.comparing import ComparingConfig
@@ -33,6 +33,7 @@ from mmjax.models.config import with_towers
 from mmjax.models.shared_space import SpaceConfig
 
 Positions = Literal["open_clip", "transformers"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Pretrained:
 
   Attributes:
     model: linen module with the methods described in `load`.
-    params: its parameters, in float32.
+    params: its parameters.
     source: the files that were read.
   """
 
@@ -50,21 +51,19 @@ class Pretrained:
   source: Source
 
   @functools.cached_property
-  def preprocess(self) -> Preprocess:
+  def preprocess(self) -> ImageTransform:
     """Image preprocessing for encode_image, from the files beside the weights or the architecture's default.
 
     Raises: InteropError: the model takes no images, or the files ask for an unsupported step.
     """
-    return read_preprocess(self.source, _image_size(self.model.config), _image_size(self.source.config))
+    return read_transform(self.source, _image_size(self.model.config))
 
   @functools.cached_property
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
     """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
-    open_clip = None
-    if self.source.format in ("open_clip", "openai"):  # OpenAI's files have open_clip's own tokenizer
-      open_clip = self.source.fields.object("model_cfg").object("text_cfg")
     length, own = _text_length(self.model.config), _text_length(self.source.config)
-    return load_tokenizer(self.source.folder, length, open_clip=open_clip, whole=length != own)
+    fields = tokenizer_fields(self.source)
+    return load_tokenizer(self.source.folder, length, open_clip=fields, whole=length != own)
 
 
 def load(
@@ -73,6 +72,7 @@ def load(
   image_size: int | None = None,
   max_length: int | None = None,
   positions: Positions = "open_clip",
+  dtype: Dtype = "float32",
 ) -> tuple[nn.Module, Any]:
   """Load weights of another library as a model of mmjax.
 
@@ -102,12 +102,14 @@ def load(
     max_length: new number of text tokens; position embeddings are cut off or interpolated. None: the checkpoint's.
     positions: library whose filter resamples image positions. open_clip's antialiases. transformers'
       (interpolate_pos_encoding) does not, and its kernel overshoots more.
+    dtype: dtype of the matrices and of the computation. "bfloat16" takes half of the memory. Biases, gains, the logit
+      scale and the embeddings stay in float32.
   Returns: (model, params).
   Raises:
     InteropError: the checkpoint cannot be read, is of an unknown kind, or its parts do not fit together. The message
       names the tensor or the field.
   """
-  found = load_pretrained(path, image_size=image_size, max_length=max_length, positions=positions)
+  found = load_pretrained(path, image_size=image_size, max_length=max_length, positions=positions, dtype=dtype)
   return found.model, found.params
 
 
@@ -117,27 +119,32 @@ def load_pretrained(
   image_size: int | None = None,
   max_length: int | None = None,
   positions: Positions = "open_clip",
+  dtype: Dtype = "float32",
 ) -> Pretrained:
   """Load a checkpoint with its preprocessing and its tokenizer.
 
+  Tensors are read one after the other, so that little more than the parameters is in memory.
+
   Args:
-    path, image_size, max_length, positions: as for `load`.
+    path, image_size, max_length, positions, dtype: as for `load`.
   Raises: InteropError: as for `load`.
   """
+  if dtype not in get_args(Dtype):
+    raise InteropError(f"dtype is {dtype!r}, but must be one of {', '.join(map(repr, get_args(Dtype)))}")
   source = open_source(path)
   if positions == "transformers":
     kind: Resampling = "bilinear" if source.architecture.name == "Siglip2Model" else "bicubic"
     source = dataclasses.replace(source, resampling=kind)
-  flat: Mapping[str, Any] = read_all(source)
+  flat: Mapping[str, Any] = read_all(source, dtype)
   config = _resized(source.config, image_size, max_length)
   if config != source.config:
     shapes = flat_shapes(config)
     plan = plan_restore(source, shapes)
     flat = {
-      name: flat[name] if flat[name].shape == shape else make_array(plan.readers[name], shape)
+      name: flat[name] if flat[name].shape == shape else make_array(plan.readers[name], shape, dtype=dtype)
       for name, shape in shapes.items()
     }
-  return Pretrained(config.build(), unflatten(flat), source)
+  return Pretrained(with_dtype(config, dtype).build(), unflatten(flat), source)
 
 
 def save(
@@ -146,7 +153,7 @@ def save(
   path: str | Path,
   format: str = "transformers",
   *,
-  preprocess: Preprocess | None = None,
+  preprocess: ImageTransform | None = None,
 ) -> Path:
   """Write weights and configuration in an external format. `load` reads the same values back, bit for bit.
 
@@ -182,12 +189,11 @@ def save(
 
 def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[str, Any], Table]:
   """Make the external configuration and the mapping table. Raises InteropError if a field of `config` is lost."""
-  fields, shapes = architecture.write(config), flat_shapes(config)
-  rules = architecture.rules(config)
-  entries = {n: Entry(s, np.dtype(np.float32)) for n, s in Table(rules, shapes, partial=True).their_shapes.items()}
+  fields = architecture.write(config)
   try:
-    back = architecture.read(Fields(fields, architecture.name), entries)
+    back = _read_back(architecture, config)
   except (KeyError, IndexError, ValueError) as error:
+    _check_nearest(architecture, config)
     raise InteropError(
       f'{architecture.name} cannot hold this model ({error}). Use format="mmjax", which holds every model'
     ) from error
@@ -195,11 +201,29 @@ def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[s
     back = dataclasses.replace(back, pool="mean")  # written to sentence-transformers' files instead
   check_writable(config, back, architecture.name)
   try:
-    return fields, Table(rules, shapes)
+    return fields, Table(architecture.rules(config), flat_shapes(config))
   except ConfigError as error:
     raise InteropError(
       f'{architecture.name} cannot hold this model: {error}. Use format="mmjax", which holds every model'
     ) from error
+
+
+def _read_back(architecture: Architecture, config: ModelConfig) -> ModelConfig:
+  """Read the configuration from the external one that is written for it, and from the tensors that it would have."""
+  table = Table(architecture.rules(config), flat_shapes(config), partial=True)
+  entries = {name: Entry(shape, np.dtype(np.float32)) for name, shape in table.their_shapes.items()}
+  return architecture.read(Fields(architecture.write(config), architecture.name), entries)
+
+
+def _check_nearest(architecture: Architecture, config: ModelConfig) -> None:
+  """Raise InteropError that names the fields which an architecture lacks, if the nearest model that it has is known."""
+  if architecture.nearest is None:
+    return
+  try:
+    back = _read_back(architecture, architecture.nearest(config))
+  except (KeyError, IndexError, ValueError):
+    return
+  check_writable(config, back, architecture.name)
 
 
 def _effective(config: ModelConfig, flat: dict[str, Any]) -> dict[str, Any]:
@@ -243,6 +267,19 @@ def _image_size(config: Any) -> int:
   if image is None:
     raise InteropError(f"{type(config).__name__} takes no images")
   return image.image_size
+
+
+def read_transform(source: Source, size: int) -> ImageTransform:
+  """Read the image preprocessing of a checkpoint, or the architecture's default.
+
+  Args:
+    source: the checkpoint.
+    size: side of the images that the model takes.
+  Raises: InteropError: the files ask for an unsupported step.
+  """
+  if source.format == "mmjax" and PREPROCESS in source.fields:
+    return transform_from_json(source.fields.object(PREPROCESS), size)
+  return read_preprocess(source, size, _image_size(source.config))
 
 
 def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any:

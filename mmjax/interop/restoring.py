@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mmjax.encoders import TextConfig
@@ -121,24 +122,29 @@ def restore(
   return unflatten(result), plan.report
 
 
-def make_array(read: Read, shape: Shape, sharding: Any = None) -> jax.Array:
-  """Make a float32 array, of which each device reads only its piece.
+def make_array(read: Read, shape: Shape, sharding: Any = None, dtype: str = "float32") -> jax.Array:
+  """Make an array, of which each device reads only its piece.
 
   Args:
     read: reads a piece.
     shape: shape of the whole array.
     sharding: sharding of the array. None: the first device.
+    dtype: dtype of matrices. Vectors and scalars (biases, gains, the logit scale) are always float32.
   """
   if sharding is None:
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return jax.make_array_from_callback(shape, sharding, read)
+  wanted = np.dtype(jnp.dtype(dtype) if len(shape) > 1 else np.float32)
+  return jax.make_array_from_callback(shape, sharding, lambda index: _cast(read(index), wanted))
 
 
-def read_all(source: Source) -> dict[str, jax.Array]:
-  """Read all parameters, by path. Raises InteropError if a tensor is missing, surplus, or of another shape or dtype."""
+def read_all(source: Source, dtype: str = "float32") -> dict[str, jax.Array]:
+  """Read all parameters, by path, one after the other. `dtype` is that of `make_array`.
+
+  Raises: InteropError: a tensor is missing, surplus, or of another shape or dtype.
+  """
   check(source.file, source.table, source.architecture.ignored)
   return {
-    path: make_array(_reader(source, path, [place], place.shape)[0], place.shape)
+    path: make_array(_reader(source, path, [place], place.shape)[0], place.shape, dtype=dtype)
     for path, place in source.table.places.items()
   }
 
@@ -173,8 +179,8 @@ def _reader(source: Source, path: str, places: list[Place], shape: Shape) -> tup
     _check_shape(source, place)
   if all(place.shape == wanted for place in places):
     if not stacked:
-      return lambda index: _float32(places[0].read(source.file)[index]), False
-    return lambda index: np.stack([_float32(p.read(source.file)[index[1:]]) for p in places[index[0]]]), False
+      return lambda index: _numbers(places[0].read(source.file)[index]), False
+    return lambda index: np.stack([_numbers(p.read(source.file)[index[1:]]) for p in places[index[0]]]), False
   if not path.endswith("position_embedding") or places[0].shape[1:] != wanted[1:]:
     raise InteropError(
       f"{source.path}: {places[0].theirs!r} gives {path!r} the shape {list(places[0].shape)}, but the model has "
@@ -195,13 +201,20 @@ def _check_shape(source: Source, place: Place) -> None:
 
 
 def _float32(tensor: np.ndarray) -> np.ndarray:
-  """Copy a tensor to float32.
+  """Copy a tensor to float32."""
+  return _cast(_numbers(tensor), np.dtype(np.float32))
 
-  It must be a copy, because JAX may keep the array and the file stays mapped. NumPy does not know bfloat16: in a .npz
-  file it has the dtype V2.
-  """
-  if tensor.dtype.kind == "V":
+
+def _numbers(tensor: np.ndarray) -> np.ndarray:
+  """View a tensor as numbers. NumPy does not know bfloat16: in a .npz file it has the dtype V2."""
+  if tensor.dtype.kind == "V" and tensor.dtype.name != "bfloat16":
     import ml_dtypes
 
-    tensor = tensor.view(ml_dtypes.bfloat16)
-  return np.array(tensor, np.float32, order="C")
+    return tensor.view(ml_dtypes.bfloat16)
+  return tensor
+
+
+def _cast(tensor: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  """Copy a tensor to a dtype. JAX may keep the array, so it must not be a view of the file, which stays mapped."""
+  own = tensor.flags.owndata and tensor.flags.c_contiguous and tensor.dtype == dtype
+  return tensor if own else np.array(tensor, dtype, order="C")

@@ -35,6 +35,8 @@ _REMEDY = "download or export the file again"
 class SafetensorsFile:
   """Tensors of a .safetensors file, by name. The file is mapped into memory, and a tensor is a view of it.
 
+  Only the tensor that was read last stays in memory.
+
   Args:
     path: the file.
 
@@ -53,6 +55,7 @@ class SafetensorsFile:
     if len(header) > _MAX_TENSORS:
       raise InteropError(f"{path}: its header describes {len(header)} tensors; more than {_MAX_TENSORS} are refused")
     self._start = 8 + length
+    self._last = ""
     self.metadata: Mapping[str, Any] = header.pop("__metadata__", None) or {}
     self._offsets: dict[str, int] = {}
     self.entries: dict[str, Entry] = {}
@@ -67,10 +70,18 @@ class SafetensorsFile:
     """Tensor `name`, as a view of the file."""
     entry = self.entries[name]
     count = math.prod(entry.shape)
+    if name != self._last:
+      self._release()
+      self._last = name
     if count == 0:
       return np.zeros(entry.shape, entry.dtype)
     flat = np.frombuffer(self._bytes, entry.dtype, count, self._start + self._offsets[name])
     return flat.reshape(entry.shape)
+
+  def _release(self) -> None:
+    """Take the file out of memory. Views of it stay valid: they read the file again."""
+    if isinstance(self._bytes, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+      self._bytes.madvise(mmap.MADV_DONTNEED)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

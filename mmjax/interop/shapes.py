@@ -14,7 +14,6 @@ from mmjax.encoders import ResNetConfig, ViTConfig
 from mmjax.encoders.config import TowerConfig
 from mmjax.models.config import ModelConfig as SystemConfig
 from mmjax.models.config import towers
-from mmjax.nn.transformer import TransformerConfig
 
 ModelConfig = SystemConfig | TowerConfig
 Flat = dict[str, Any]
@@ -59,15 +58,24 @@ def stacked_paths(path: str) -> tuple[str, int | None]:
 
 def with_scan(config: Any, scan: bool) -> Any:
   """Set `scan` in all towers of a configuration. It changes no output."""
+  return _everywhere(config, "scan", scan)
+
+
+def with_dtype(config: Any, dtype: str) -> Any:
+  """Set the compute dtype in all towers of a configuration."""
+  return _everywhere(config, "dtype", dtype)
+
+
+def _everywhere(config: Any, name: str, new: Any) -> Any:
+  """Set a field in all towers of a configuration that have it."""
   values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-  changes = {name: with_scan(value, scan) for name, value in values.items() if dataclasses.is_dataclass(value)}
+  changes = {one: _everywhere(value, name, new) for one, value in values.items() if dataclasses.is_dataclass(value)}
   changes |= {
-    name: {one: with_scan(tower, scan) for one, tower in value.items()}
-    for name, value in values.items()
+    one: {key: _everywhere(tower, name, new) for key, tower in value.items()}
+    for one, value in values.items()
     if isinstance(value, Mapping)
   }
-  if isinstance(config, TransformerConfig):
-    changes["scan"] = scan
+  changes |= {name: new} if name in values else {}
   return dataclasses.replace(config, **changes) if changes else config
 
 

@@ -1,8 +1,9 @@
 """Detection of a checkpoint: its files, its architecture and its mmjax configuration."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mmjax.encoders import TextConfig
 from mmjax.interop import settings
@@ -10,6 +11,15 @@ from mmjax.interop.architecture import Architecture
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.finding import (
+  CONFIG,
+  OPEN_CLIP_CONFIG,
+  OPEN_CLIP_WEIGHTS,
+  check_weights,
+  existing,
+  inside,
+  weights_in,
+)
 from mmjax.interop.mapping import Table
 from mmjax.interop.native import NATIVE
 from mmjax.interop.npz_file import NpzFile
@@ -32,16 +42,19 @@ TRANSFORMERS: Mapping[str, Architecture] = {
   "vit": VIT,
   "bert": BERT,
 }
-OPEN_CLIP_CONFIG, CONFIG, WEIGHTS, INDEX = (
-  "open_clip_config.json",
-  "config.json",
-  "model.safetensors",
-  "model.safetensors.index.json",
-)
-_OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _MAX_DEPTH = 1_000
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_LATER = {"blip_text_model": "BlipTextModel", "blip_vision_model": "BlipVisionModel", "flava": "FlavaModel"}
+TEXT_CFG = "open_clip_text_cfg"
+"""Entry of config.json in mmjax's own format."""
+_PREFIX = r"^((module|_orig_mod)\.)+"  # of DistributedDataParallel, and of torch.compile
+_LATER = {
+  "blip_text_model": "BlipTextModel",
+  "blip_vision_model": "BlipVisionModel",
+  "clip_text_model": "CLIPTextModel",
+  "clip_vision_model": "CLIPVisionModel",
+  "siglip_text_model": "SiglipTextModel",
+  "siglip_vision_model": "SiglipVisionModel",
+  "flava": "FlavaModel",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +93,9 @@ def open_source(path: str | Path) -> Source:
     InteropError: there is no checkpoint, it is a pickle, a file is damaged, or the architecture or a setting is not
       supported.
   """
-  path = _existing(path)
+  path = existing(path)
   folder = path if path.is_dir() else path.parent
-  format_, file, fields = _open_folder(path) if path.is_dir() else _open_file(path)
+  format_, file, fields = _opened(weights_in(path) if path.is_dir() else path)
   architecture = _architecture(format_, fields, file)
   if architecture is BIG_VISION:
     file = Unstacked(file, "encoderblock/", "encoderblock_{}/")
@@ -108,63 +121,60 @@ def finish_model(fields: Fields) -> None:
     part.finish(settings.MODEL)
 
 
+def tokenizer_fields(source: Source) -> Fields | None:
+  """text_cfg of open_clip, which also describes the tokenizer. mmjax's own format keeps it. None for other sources."""
+  if source.format in ("open_clip", "openai"):  # OpenAI's files have open_clip's own tokenizer
+    return source.fields.object("model_cfg").object("text_cfg")
+  return source.fields.object(TEXT_CFG) if source.format == "mmjax" and TEXT_CFG in source.fields else None
+
+
 def open_tensors(path: str | Path) -> TensorFile:
   """Open the tensors of a checkpoint of any architecture. Raises InteropError if there are none."""
-  path = _existing(path)
-  if path.is_dir():
-    return _open_folder(path)[1]
-  if path.suffix in _PICKLES:
-    raise _refused(path)
-  return NpzFile(path) if path.suffix == ".npz" else SafetensorsFile(path)
+  path = existing(path)
+  return _tensors(weights_in(path) if path.is_dir() else path)
 
 
-def _existing(path: str | Path) -> Path:
-  path = Path(path).expanduser()
-  if not path.exists():
-    raise InteropError(f"{path} does not exist: give a folder with weights, a .safetensors or a .npz file")
-  return path
-
-
-def _open_folder(folder: Path) -> tuple[str, TensorFile, Fields]:
-  has_config, has_open_clip = (folder / CONFIG).exists(), (folder / OPEN_CLIP_CONFIG).exists()
-  if has_open_clip:
-    names = _OPEN_CLIP_WEIGHTS if has_config else (*_OPEN_CLIP_WEIGHTS, WEIGHTS)
-    for name in names:
-      if (folder / name).exists():
-        return "open_clip", SafetensorsFile(folder / name), read_json(folder / OPEN_CLIP_CONFIG)
-  if has_config and (folder / INDEX).exists() and not (folder / WEIGHTS).exists():
-    return _with_config(_shards(folder), read_json(folder / CONFIG))
-  if has_config and (folder / WEIGHTS).exists():
-    return _with_config(SafetensorsFile(folder / WEIGHTS), read_json(folder / CONFIG))
-  single = sorted([*folder.glob("*.npz"), *folder.glob("*.safetensors")])
-  if len(single) == 1:
-    return _open_file(single[0])
-  pickles = sorted(p for p in folder.iterdir() if p.suffix in _PICKLES)
-  if pickles:
-    raise _refused(pickles[0])
-  raise InteropError(
-    f"{folder} holds no weights. It needs {CONFIG} with {WEIGHTS}, {OPEN_CLIP_CONFIG} with {_OPEN_CLIP_WEIGHTS[0]}, "
-    f"or one .safetensors or .npz file ({len(single)} found)"
-  )
-
-
-def _open_file(path: Path) -> tuple[str, TensorFile, Fields]:
-  if path.suffix in _PICKLES:
-    raise _refused(path)
+def _opened(path: Path) -> tuple[str, TensorFile, Fields]:
+  """Open a file with weights: (format, tensors, configuration beside it)."""
+  file = _tensors(path)
+  config, open_clip = path.parent / CONFIG, path.parent / OPEN_CLIP_CONFIG
+  nothing = Fields({}, str(path))
   if path.suffix == ".npz":
-    return "big_vision", NpzFile(path), Fields({}, str(path))
-  if path.suffix != ".safetensors":
-    raise InteropError(f"{path} is neither a .safetensors nor a .npz file")
-  file = SafetensorsFile(path)
-  if (path.parent / OPEN_CLIP_CONFIG).exists() and "visual.conv1.weight" in file.entries:
-    return "open_clip", file, read_json(path.parent / OPEN_CLIP_CONFIG)
-  if (path.parent / CONFIG).exists() and path.name == WEIGHTS:
-    return _with_config(file, read_json(path.parent / CONFIG))
-  if "visual.conv1.weight" in file.entries and "text_projection" in file.entries:
-    return "openai", file, Fields({}, str(path))
+    return "big_vision", file, nothing
+  if "visual.conv1.weight" in file.entries or "text.token_embedding.weight" in file.entries:
+    return _open_clip(path, file)
+  if config.exists():
+    return _with_config(file, read_json(config))
+  if open_clip.exists():
+    return "open_clip", file, read_json(open_clip)
   raise InteropError(
-    f"{path} does not have the tensors of OpenAI's CLIP, and there is no {CONFIG} or {OPEN_CLIP_CONFIG} for it"
+    f"{path} does not have the tensors of OpenAI's CLIP, and there is no {CONFIG} or {OPEN_CLIP_CONFIG} beside it: put "
+    "the one that it was published with there"
   )
+
+
+def _open_clip(path: Path, file: TensorFile) -> tuple[str, TensorFile, Fields]:
+  """Open a file with the tensor names of OpenAI's CLIP, which open_clip also has."""
+  beside = path.parent / OPEN_CLIP_CONFIG
+  if beside.exists():
+    return "open_clip", file, read_json(beside)
+  if path.name in OPEN_CLIP_WEIGHTS or "text_projection" not in file.entries:
+    raise InteropError(
+      f"{path} has the tensors of open_clip, which do not tell its activation and its heads: put the "
+      f"{OPEN_CLIP_CONFIG} that it was published with beside it"
+    )
+  return "openai", file, Fields({}, str(path))
+
+
+def _tensors(path: Path) -> TensorFile:
+  """Open the tensors of a file, or of the files that an index names. A prefix that PyTorch adds is removed."""
+  if path.name.endswith(".json") and ".safetensors.index." in path.name:
+    file: TensorFile = _shards(path)
+  else:
+    check_weights(path)
+    file = NpzFile(path) if path.suffix == ".npz" else SafetensorsFile(path)
+  wrapped = bool(file.entries) and all(re.match(_PREFIX, name) for name in file.entries)
+  return Renamed(file, ((_PREFIX, ""),)) if wrapped else file
 
 
 def _with_config(file: TensorFile, fields: Fields) -> tuple[str, TensorFile, Fields]:
@@ -186,7 +196,9 @@ def _architecture(format_: str, fields: Fields, file: TensorFile) -> Architectur
     return blip_kind(file.entries, fields.where)
   if kind in _LATER:
     raise InteropError(f"{fields.where}: model_type {kind!r} is {_LATER[kind]}, which mmjax has no model for yet")
-  return fields.choice("model_type", TRANSFORMERS)
+  if kind not in TRANSFORMERS:
+    raise fields.wrong("model_type", f"one of {', '.join(map(repr, sorted([*TRANSFORMERS, 'blip'])))}")
+  return TRANSFORMERS[kind]
 
 
 def _config(architecture: Architecture, fields: Fields, file: TensorFile) -> ModelConfig:
@@ -212,35 +224,12 @@ def _check_depth(config: ModelConfig, file: TensorFile) -> None:
     raise InteropError(f"{file.path}: its configuration claims {claimed} layers; more than {_MAX_DEPTH} are refused")
 
 
-def _shards(folder: Path) -> Shards:
-  index = read_json(folder / INDEX)
-  names = sorted({str(name) for name in index.object("weight_map").values.values()})
+def _shards(index: Path) -> Shards:
+  """Open the files that an index names."""
+  names = sorted({str(name) for name in read_json(index).object("weight_map").values.values()})
   if not names:
-    raise InteropError(f"{folder / INDEX}: weight_map names no files")
-  return Shards(folder, [SafetensorsFile(inside(folder, name, f"{folder / INDEX}: weight_map")) for name in names])
-
-
-def inside(folder: Path, name: str, where: str) -> Path:
-  """Path of a file that a JSON file names.
-
-  Args:
-    folder: folder that must contain the file, directly or in a subfolder.
-    name: name of the file.
-    where: place of the name, for error messages.
-  Raises: InteropError: the name leads out of the folder, or there is no such file.
-  """
-  pure = PurePosixPath(name)
-  if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
-    raise InteropError(f"{where} names the file {name!r}, which leads out of the folder {folder}")
-  if not (folder / pure).is_file():
-    raise InteropError(f"{where} names the file {name!r}, which is not in {folder}")
-  return folder / pure
-
-
-def _refused(path: Path) -> InteropError:
-  return InteropError(
-    f"{path} is refused: a {path.suffix} file is a pickle, which runs code when it is opened. If you trust it and "
-    'have PyTorch, convert it once: python -c "import torch; from safetensors.torch import save_file; '
-    f"w = torch.load('{path.name}', map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
-    "save_file({k: v.clone().contiguous() for k, v in w.items()}, 'model.safetensors')\""
-  )
+    raise InteropError(f"{index}: weight_map names no files")
+  paths = [inside(index.parent, name, f"{index}: weight_map") for name in names]
+  for path in paths:
+    check_weights(path)
+  return Shards(index.parent, [SafetensorsFile(path) for path in paths])

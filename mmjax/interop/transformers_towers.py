@@ -4,7 +4,15 @@ import math
 from typing import Any
 
 from mmjax.encoders import TextConfig, ViTConfig
-from mmjax.interop.architecture import ACTIVATIONS, THEIR_ACTIVATIONS, Architecture, Entries, sides, wrong_kind
+from mmjax.interop.architecture import (
+  ACTIVATIONS,
+  THEIR_ACTIVATIONS,
+  Architecture,
+  Entries,
+  changed_towers,
+  sides,
+  wrong_kind,
+)
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
@@ -225,6 +233,13 @@ def write_siglip2(config: Any) -> dict[str, Any]:
   return fields | {"architectures": ["Siglip2Model"], "model_type": "siglip2"}
 
 
+def nearest_siglip(config: TwoTowerConfig) -> TwoTowerConfig:
+  """Change a model to one with the tensors of SiglipModel."""
+  projections: dict[str, Any] = dict(image_projection="none", text_projection="affine")
+  width = config.image.pooled_width if config.image_projection == "none" else _vit(config).width
+  return changed_towers(config, dict(stem="patch", pool="map", class_position=False), embed_dim=width, **projections)
+
+
 def _clip_part(fields: Fields, name: str) -> Fields:
   """Configuration of one tower. Early CLIP files also have text_config_dict, which then replaces text_config."""
   older = f"{name}_dict"
@@ -274,5 +289,5 @@ def _write_text(c: TextConfig) -> dict[str, Any]:
 
 
 CLIP = Architecture("CLIPModel", read_clip, write_clip, clip_rules, _IGNORED)
-SIGLIP = Architecture("SiglipModel", read_siglip, write_siglip, siglip_rules, _IGNORED)
-SIGLIP2 = Architecture("Siglip2Model", read_siglip2, write_siglip2, siglip2_rules, _IGNORED)
+SIGLIP = Architecture("SiglipModel", read_siglip, write_siglip, siglip_rules, _IGNORED, nearest=nearest_siglip)
+SIGLIP2 = Architecture("Siglip2Model", read_siglip2, write_siglip2, siglip2_rules, _IGNORED, nearest=nearest_siglip)

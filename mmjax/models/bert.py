@@ -64,6 +64,7 @@ class Bert(nn.Module):
     """Logits of next-sentence prediction in float32. Column 1: the second segment follows the first."""
     return self.next_projection(pooled.astype(jnp.float32))
 
+  @nn.jit
   def encode_text(
     self, ids: Int[Array, "batch length"], types: Int[Array, "batch length"] | None = None
   ) -> Float[Array, "batch dim"]:

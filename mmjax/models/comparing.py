@@ -56,11 +56,13 @@ class Comparing(nn.Module):
     projections = {"image": self.image_projection, "text": self.text_projection}
     return {name: normalize(projections[name](e.pooled.astype(jnp.float32))) for name, e in encoded.items()}
 
+  @nn.jit
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
     """Unit-norm float32 embeddings of normalised images."""
     model: Any = self
     return self.project(model.encode({"image": images}))["image"]
 
+  @nn.jit
   def encode_text(self, ids: Int[Array, "batch length"]) -> Float[Array, "batch dim"]:
     """Unit-norm float32 embeddings of token ids."""
     model: Any = self

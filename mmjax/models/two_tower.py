@@ -54,12 +54,14 @@ class TwoTower(SharedSpace):
 
   config: TwoTowerConfig
 
+  @nn.jit
   def encode_image(
     self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None
   ) -> Float[Array, "batch dim"]:
     """Compute embeddings of normalised images. They are float32 and not unit-norm."""
     return self.embedding("image", self.image(images, rng=rng))
 
+  @nn.jit
   def encode_text(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Float[Array, "batch dim"]:
     """Compute embeddings of texts from token ids. They are float32 and not unit-norm."""
     return self.embedding("text", self.text(ids, rng=rng))

@@ -23,11 +23,13 @@ class Made:
     workdir: folder of the run.
     tokenizer: tokenizer of its texts. None for a run without text.
     fitted: values that columns learned from the training data, by column name.
+    image: transform of images in evaluation. None: that of the experiment's data settings.
   """
 
   workdir: Path
   tokenizer: Tokenizer | None
   fitted: Mapping[str, Any]
+  image: Any = None
 
 
 def as_run(training: Training, made: Made, state: TrainState) -> Run:
@@ -41,6 +43,7 @@ def as_run(training: Training, made: Made, state: TrainState) -> Run:
     mesh=training.mesh,
     step=int(state.step),
     fitted=made.fitted,
+    image=made.image,
   )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import optax
 
-from mmjax.data import DataError, Loader, Records, Tokenizer, make_loader, make_source, make_tokenizer
+from mmjax.data import DataError, Loader, Records, Tokenizer, make_loader, make_source
 from mmjax.data.columns.fitting import fit_columns, load_columns, of_stream, save_columns, stream_column
 from mmjax.data.features import run_columns
 from mmjax.data.feed import device_prefetch
@@ -18,10 +18,12 @@ from mmjax.data.streams import Streams, stream_seed
 from mmjax.errors import CheckpointError, UserError
 from mmjax.evaluate.evaluator import best_metric
 from mmjax.experiment import Experiment
+from mmjax.interop.run_image import write_image
 from mmjax.kinds import Kind
 from mmjax.models.config import image_size, with_vocabulary
 from mmjax.parallel.mesh import put_batch
-from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, TOKENIZER, Run
+from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, PREPROCESS, TOKENIZER, Run
+from mmjax.train.adopt import check_agreement, run_image, run_tokenizer, with_checkpoint
 from mmjax.train.checkpoint import Checkpoints, Restored
 from mmjax.train.evaluator import Made, as_run
 from mmjax.train.interrupt import graceful_interrupt
@@ -65,9 +67,10 @@ def train(
     UserError: the configuration, the data or a checkpoint is wrong, or the run stopped because of its numerics
       (NotFiniteError, LossSpikeError).
   """
+  experiment = with_checkpoint(experiment)
   check_model(experiment)
   sources = {name: make_source(each.data, "train") for name, each in experiment.by_stream().items()}
-  tokenizer = run_tokenizer(experiment, sources)
+  tokenizer = streams_tokenizer(experiment, sources)
   learnt = learn_columns(experiment, sources)
   sizes = {name: len(source) for name, source in sources.items()}
   experiment = fitted(experiment, tokenizer, num_records=sizes, learnt=learnt)
@@ -76,11 +79,14 @@ def train(
   experiment = with_best_metric(experiment)
   training = (made_by or prepare)(experiment, core, kinds=kinds)
   check_tokenizers(training.step.teachers, tokenizer)
+  image = run_image(experiment.data, image_size(experiment.model))
   workdir = make_workdir(experiment.run.workdir)
   loader = make_loaders(experiment, sources, tokenizer, learnt)
   checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last, planned=experiment.saves_after)
   feed = device_prefetch(loader, lambda batch: put_batch(batch, training.mesh))
   with contextlib.closing(checkpoints), feed:  # also after an error, a running save is finished
+    if checkpoints.latest_step is None and experiment.pretrained.path is not None:
+      check_agreement(experiment, tokenizer, image)
     start = _start(experiment, training, checkpoints)
     if start.data:
       _check_data(workdir, tokenizer, learnt)
@@ -90,20 +96,22 @@ def train(
       save_columns(learnt, workdir / COLUMNS)
       if tokenizer is not None:
         tokenizer.save(workdir / TOKENIZER)
+      if image is not None and experiment.data.preprocess is not None:
+        write_image(image, workdir / PREPROCESS)
     with graceful_interrupt() as interrupt:
-      made = Made(workdir, tokenizer, learnt)
+      made = Made(workdir, tokenizer, learnt, image)
       state = Session(training, made, checkpoints, feed, interrupt, start).run()
   return Outcome(as_run(training, made, state), interrupt.exit_status)
 
 
-def run_tokenizer(experiment: Experiment, sources: Mapping[str, Records]) -> Tokenizer | None:
+def streams_tokenizer(experiment: Experiment, sources: Mapping[str, Records]) -> Tokenizer | None:
   """The tokenizer of a run, for the texts of all streams. None if no stream has a text column."""
   texts = [
     (each.data, sources[name])
     for name, each in experiment.by_stream().items()
     if any(column.tokenizes for column in run_columns(each.data, sources[name]).values())
   ]
-  return make_tokenizer(*texts[0], more=texts[1:]) if texts else None
+  return run_tokenizer(*texts[0], more=texts[1:]) if texts else None
 
 
 def learn_columns(experiment: Experiment, sources: Mapping[str, Records]) -> dict[str, Any]:

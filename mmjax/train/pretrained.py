@@ -1,18 +1,19 @@
 """Initial state from published weights. They are read into their shards, and only the rest is made at random."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from rich.console import Console
 
-from mmjax.experiment import PretrainedConfig
+from mmjax.experiment import Experiment
 from mmjax.parallel.rules import parameter_path
 from mmjax.train.state import TrainState
 
 
 def pretrained_state(
-  fresh: Callable[[], TrainState], config: PretrainedConfig, shapes: TrainState, shardings: TrainState
+  fresh: Callable[[], TrainState], experiment: Experiment, shapes: TrainState, shardings: TrainState
 ) -> TrainState:
   """Make the state before the first step, with the parameters of a checkpoint and their moving average.
 
@@ -21,16 +22,23 @@ def pretrained_state(
 
   Args:
     fresh: function that makes the random state. Only the parts that are not read are compiled.
-    config: the checkpoint and its settings.
+    experiment: the run; `pretrained` names the checkpoint.
     shapes, shardings: shapes and shardings of the whole state.
-  Raises: mmjax.interop.InteropError: the checkpoint cannot be read, or does not fit.
+  Raises:
+    mmjax.interop.InteropError: the checkpoint cannot be read, or does not fit.
+    ConfigError: a setting of the model differs from the checkpoint's and would change results.
   """
-  from mmjax.interop.restoring import make_array, plan_restore  # not needed by other runs
+  from mmjax.interop.agreement import model_differences, refuse  # not needed by other runs
+  from mmjax.interop.restoring import make_array, plan_restore
   from mmjax.interop.source import open_source
 
+  config = experiment.pretrained
   assert config.path is not None
   sizes = {name: leaf.shape for name, leaf in _flat(shapes.params).items()}
-  plan = plan_restore(open_source(config.path), sizes, take=config.take, into=config.into)
+  source = open_source(config.path)
+  taken = [path for path in sizes if any(re.search(expression, path) for expression in config.take)]
+  refuse(config.path, list(model_differences(experiment.model, source, config.into, taken)), config.allow)
+  plan = plan_restore(source, sizes, take=config.take, into=config.into)
   Console(quiet=jax.process_index() != 0).print(
     f"{config.path}: {_summary(plan.report)}", highlight=False, soft_wrap=True
   )

@@ -24,7 +24,7 @@ from mmjax.models.config import image_size, towers
 from mmjax.models.protocols import missing
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.shared_space import tower_of
-from mmjax.objectives.terms.base import BatchTerm, ExampleTerm
+from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Term
 from mmjax.parallel.mesh import (
   Placement,
   batch_shards,
@@ -73,7 +73,7 @@ class Training:
     seed = self.experiment.run.seed
     if self.experiment.pretrained.path is not None:
       fresh = functools.partial(_state, self.experiment, self.model, self.optimizer, seed)
-      return pretrained_state(fresh, self.experiment.pretrained, self.shapes, self.shardings)
+      return pretrained_state(fresh, self.experiment, self.shapes, self.shardings)
     return self.fresh(jnp.uint32(seed))
 
 
@@ -149,7 +149,31 @@ def check_needs(experiment: Experiment, records: Any, tokenizer: Tokenizer | Non
       token, remedy = tokens[name]
       if token is None:
         raise ConfigError(f"the objective {term.name} {remedy}")
+  if tokenizer is not None and tokenizer.pad_id == tokenizer.eos_id:
+    _check_padding(experiment)
   _check_towers(experiment, entries)
+
+
+def _check_padding(experiment: Experiment) -> None:
+  """Raise ConfigError if the end token, which is also the padding, would be hidden or never be learned."""
+  reasons = [
+    f"--model.{name}.mask-padding is on"
+    for name, tower in towers(experiment.model).items()
+    if hasattr(tower, "vocab_size") and getattr(tower, "mask_padding", True)
+  ]
+  reasons += [
+    f"the objective {term.name} tells padding by this id" for term in experiment.objectives if _by_token(term)
+  ]
+  if reasons:
+    raise ConfigError(
+      f"--data.tokenizer.pad-token {experiment.data.tokenizer.pad_token!r} is also the end token, which would be "
+      f"hidden with the padding: {reasons[0]}. Name another token of the vocabulary."
+    )
+
+
+def _by_token(term: Term) -> bool:
+  """True for a term that may look at single tokens of a text."""
+  return not isinstance(term, BatchTerm) and "text" in term.needs
 
 
 def _check_towers(experiment: Experiment, entries: Shapes) -> None:
@@ -174,11 +198,14 @@ def check_tokenizers(teachers: Teachers, tokenizer: Tokenizer | None) -> None:
   """Raise ConfigError if a frozen teacher has another tokenizer, so that the same ids are other words."""
   if tokenizer is None:
     return
+  from mmjax.interop.run_tokenizer import load_saved  # here, so that other runs need none of it
+
   modules: Mapping[str, Any] = teachers.modules
   for path, module in modules.items():
     folder = Path(path).expanduser() / TOKENIZER
+    saved = load_saved(folder) if folder.is_dir() else None
     known = {getattr(tower, "vocab_size", tokenizer.vocab_size) for tower in towers(module.config).values()}
-    if (folder.is_dir() and not tokenizer.same_ids(Tokenizer.load(folder))) or known - {tokenizer.vocab_size}:
+    if (saved is not None and not tokenizer.same_ids(saved)) or known - {tokenizer.vocab_size}:
       raise ConfigError(
         f"the teacher {path} has another tokenizer than this run: train on the same data with the same data.tokenizer, "
         f"or set --data.tokenizer.path to the teacher's tokenizer.json"

@@ -137,7 +137,7 @@ def test_texts_that_lose_their_end_are_reported(tmp_path, caplog, max_length, sh
   "change, message",
   [
     ({"eos_token": "</s>"}, r"no token '</s>'. Set --data.tokenizer.eos-token"),
-    ({"pad_token": "<eos>"}, r"--data.tokenizer.pad-token '<eos>' is also the end"),
+    ({"bos_token": "<pad>"}, r"--data.tokenizer.pad-token '<pad>' is also another special"),
     ({"max_length": 1}, r"--data.tokenizer.max-length 1 leaves no room"),
   ],
 )

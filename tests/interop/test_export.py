@@ -13,7 +13,10 @@ from mmjax.cli import main
 from mmjax.data import TokenizerConfig
 from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
 from mmjax.encoders import TextConfig, ViTConfig
-from mmjax.interop.export import export_run
+from mmjax.interop.convert import convert
+from mmjax.interop.export import export_run, notes
+from mmjax.interop.formats import find_format
+from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.shapes import flat_shapes, unflatten
 from mmjax.models import TwoTowerConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
@@ -131,6 +134,55 @@ def test_open_clip_opens_what_export_writes(run):
     assert_alike(ours.encode_image([picture]), model.encode_image(preprocess(picture)[None]).numpy())
 
 
+def test_all_of_the_preprocessing_travels(run, tmp_path):
+  """White under transparency, margins cut off: bit for bit, also through a copy; other formats say what is lost."""
+  _, ours = run
+  data = dataclasses.replace(ours.experiment.data, trim=True, mean=(0.1, 0.2, 0.3))
+  trimmed = dataclasses.replace(ours, experiment=dataclasses.replace(ours.experiment, data=data))
+  first = export_run(trimmed, "mmjax", tmp_path / "first")
+  convert(first, tmp_path / "second", "mmjax")
+  pixels = np.random.default_rng(1).integers(0, 256, (30, 44, 4)).astype(np.uint8)
+  pixels[:6, :, 3] = 0  # an empty margin
+  for folder in (first, tmp_path / "second"):
+    np.testing.assert_array_equal(interop.load_pretrained(folder).preprocess(pixels), trimmed.preprocess(pixels))
+  assert interop.load_pretrained(first, image_size=24).preprocess(pixels).shape == (24, 24, 3)
+  assert not notes(trimmed, find_format("mmjax"), first)
+  for name, words in (("transformers", "--data.preprocess"), ("openai", "no file for preprocessing")):
+    said = " ".join(notes(trimmed, find_format(name), tmp_path))
+    assert "on white" in said and "middle square" in said and "--data.no-trim" in said and words in said
+
+
+def test_preprocessing_of_other_libraries_travels(tmp_path):
+  """Every field of Preprocess, through mmjax's own format."""
+  shapes = flat_shapes(CLIP)
+  params = unflatten({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+  theirs = Preprocess(16, "longest", "lanczos", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), fill=7, odd="down")
+  interop.save(CLIP.build(), params, tmp_path, format="mmjax", preprocess=theirs)
+  assert interop.load_pretrained(tmp_path).preprocess == theirs
+  config = json.loads((tmp_path / "config.json").read_text())
+  config["preprocess"]["fil"] = config["preprocess"].pop("fill")
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  with pytest.raises(interop.InteropError, match="preprocess.*fil"):
+    _ = interop.load_pretrained(tmp_path).preprocess
+
+
+@pytest.mark.references
+def test_a_tokenizer_of_open_clip_travels(run, tmp_path):
+  """Its clean-up and its padding are in open_clip's configuration, which mmjax's own format keeps."""
+  reference("ftfy")
+  _, ours = run
+  first = export_run(ours, "open_clip", tmp_path / "first")
+  config = json.loads((first / "open_clip_config.json").read_text())
+  del config["model_cfg"]["text_cfg"]["hf_tokenizer_name"]
+  config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "canonicalize"}
+  (first / "open_clip_config.json").write_text(json.dumps(config))
+  convert(first, tmp_path / "second", "mmjax")
+  before, after = (interop.load_pretrained(tmp_path / name).tokenizer for name in ("first", "second"))
+  texts = ["A cat &amp; a dog!", "x"]
+  np.testing.assert_array_equal(after(texts), before(texts))
+  assert after.clean == "canonicalize"
+
+
 def exported(run, model, format_, folder):
   """The folder with another model of the same run's in it, and its parameters."""
   rng, shapes = np.random.default_rng(0), flat_shapes(model)
@@ -152,7 +204,7 @@ def test_flava_is_not_exported_as_if_it_were_its_two_towers(run, tmp_path):
   reader = TextConfig(**TOWER, vocab_size=64, max_length=8, eos_id=63, causal=False, pool="first")
   model = FlavaConfig(image=CLIP.image, text=reader, embed_dim=8, fusion_depth=1)
   for format_, theirs in (("transformers", "CLIPModel"), ("open_clip", "open_clip's CLIP")):
-    with pytest.raises(interop.InteropError, match=f"'FlavaConfig', but {theirs} supports only 'TwoTowerConfig'"):
+    with pytest.raises(interop.InteropError, match=f"'FlavaConfig', but {theirs} has only 'TwoTowerConfig'"):
       exported(run[1], model, format_, tmp_path)
 
 
@@ -177,6 +229,6 @@ def test_what_cannot_be_exported_is_said(run, capsys):
   experiment, _ = run
   assert call(experiment, "export", "--to", "big_vision") == 2
   said = " ".join(capsys.readouterr().err.split())
-  assert "model.image.input_norm is True, but big_vision supports only False" in said
+  assert "model.image.input_norm is True (pre_layrnorm, ln_pre), but big_vision has only False" in said
   assert call(experiment, "export", "--to", "onnx") == 2
   assert "unknown format 'onnx'; formats are transformers" in " ".join(capsys.readouterr().err.split())

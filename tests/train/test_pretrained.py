@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax import interop
+from mmjax.errors import UserError
 from mmjax.experiment import PretrainedConfig
 from mmjax.interop.shapes import flat_shapes, flatten, unflatten
 from mmjax.train.setup import prepare
@@ -38,12 +39,13 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
   params = unflatten({name: np.zeros(shape, np.float32) for name, shape in flat_shapes(config).items()})
   interop.save(config.build(), params, tmp_path, format="mmjax")
   for pretrained, said in (
-    (PretrainedConfig(str(tmp_path), "text"), "the model has"),
+    (PretrainedConfig(str(tmp_path), "text"), "model.text.width is 16, the checkpoint's is 8"),
+    (PretrainedConfig(str(tmp_path), "text", allow=("model.text.width",)), "the model has"),
     (PretrainedConfig(str(tmp_path), "image", ("token",)), "none of its parameters"),
     (PretrainedConfig(str(tmp_path / "no"), "text"), "does not exist"),
   ):
     experiment = dataclasses.replace(tiny.EXPERIMENT, pretrained=pretrained)
-    with pytest.raises(interop.InteropError, match=said):
+    with pytest.raises(UserError, match=said):
       prepare(
         dataclasses.replace(experiment, parallel=dataclasses.replace(experiment.parallel, fsdp=8))
       ).initial_state()

@@ -30,7 +30,7 @@ from mmjax.plan.build import batch_arguments
 from mmjax.plan.model_flops import model_flops
 from mmjax.report import write_report
 from mmjax.settings import OptimizerConfig
-from mmjax.train.loop import make_loaders, run_tokenizer, train
+from mmjax.train.loop import make_loaders, streams_tokenizer, train
 from mmjax.train.loss import make_loss
 from mmjax.train.setup import prepare
 from mmjax.train.step import batch_keys
@@ -168,7 +168,7 @@ def test_a_run_with_streams_trains_stops_resumes_is_evaluated_and_loaded(tmp_pat
 def test_a_run_with_streams_resumes_to_the_bit(tmp_path):
   experiment = dataclasses.replace(streaming(), data=dataclasses.replace(streaming().data, dir=str(tmp_path)))
   sources = {name: make_source(each.data, "train") for name, each in experiment.by_stream().items()}
-  tokenizer = run_tokenizer(experiment, sources)
+  tokenizer = streams_tokenizer(experiment, sources)
   one, two = (make_loaders(experiment, sources, tokenizer, {}) for _ in range(2))
   assert isinstance(one, Streams) and tokenizer.vocab_size == 384
   batches = [next(one) for _ in range(3)]

@@ -8,7 +8,8 @@ class TokenizerConfig:
   """Tokenizer settings. They are saved with the data set's tokenizer and beside every checkpoint."""
 
   path: str | None = None
-  """A tokenizer.json to use; without it a byte-level BPE is trained on the data's captions at first use."""
+  """A tokenizer.json, or the folder of a checkpoint, whose tokenizer then makes the same ids as in its own library.
+  None: a byte-level BPE is trained on the data's captions at first use."""
   vocab_size: int = 8192
   """Size of the vocabulary to train, special tokens included (ignored with `path`)."""
   max_length: int = 24

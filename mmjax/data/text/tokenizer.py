@@ -37,8 +37,8 @@ class Tokenizer:
     special_ids: ids of all special tokens. They are never masked or predicted as words.
 
   Raises:
-    DataError: the vocabulary lacks a special token, the padding token is also another special token, or a length is too
-      short or too long.
+    DataError: the vocabulary lacks a special token, the padding token is also a special token other than the end token,
+      or a length is too short or too long.
   """
 
   def __init__(self, engine: tokenizers.Tokenizer, config: TokenizerConfig, answers: Sequence[str] = ()):
@@ -51,10 +51,10 @@ class Tokenizer:
     self.mask_id = _optional_id(engine, config.mask_token, "mask_token")
     others = (self.eos_id, self.bos_id, self.cls_id, self.sep_id, self.mask_id)
     self.special_ids = tuple(sorted({self.pad_id, *(token for token in others if token is not None)}))
-    if self.pad_id in others:
+    if self.pad_id in others[1:]:
       raise DataError(
-        f"--data.tokenizer.pad-token {config.pad_token!r} is also the end token or another special one, so padding "
-        "would hide it. Name another token of the vocabulary."
+        f"--data.tokenizer.pad-token {config.pad_token!r} is also another special token, so padding would hide it. "
+        "Name another token of the vocabulary."
       )
     self.begin_id = self.bos_id if self.cls_id is None else self.cls_id
     self._begin = [] if self.begin_id is None else [self.begin_id]
