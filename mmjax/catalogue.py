@@ -3,7 +3,7 @@
 A class that a script defines is not listed here. Pass it to `mmjax.cli.main` and `mmjax.load_run` as `kinds=(Mine,)`.
 """
 
-from mmjax.data.columns import text
+from mmjax.data.columns import answer, text
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
 from mmjax.data.sources.coco import Coco
@@ -62,7 +62,8 @@ KINDS: tuple[type[Kind], ...] = (
   Flickr30k,
   # columns
   Image,
-  text.Answer,
+  answer.Answer,
+  answer.Weight,
   text.Caption,
   text.Question,
   text.SentencePair,
@@ -98,6 +99,8 @@ KINDS: tuple[type[Kind], ...] = (
   patches.MaskedBoth,
   patches.MaskedPatches,
   answers.Answer,
+  answers.AnswerRanking,
+  answers.AnswerScores,
   answers.AnswerText,
   answers.Relevance,
   # pairwise losses

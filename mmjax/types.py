@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float
 #   next         int32   [batch], of a pair: 1 where the second text really follows the first
 #   answer       int32   [batch], the answer's class, -1 where it is none
 #   answer_text  int32   [batch, answer length], token ids of the answer
+#   answer_scores      float32 [batch, answers], soft score of every answer (columns.answer.Answer.scores)
+#   answer_candidates  int32   [batch, candidates, answer length], token ids; the answer comes first
 #   relevance    float32 [batch, height, width], 1 on the pixels that the question is about
 #   group        int32   [batch], equal numbers are of one class (emoji)
 #   image2, text2        another view of the same (data.views = 2)

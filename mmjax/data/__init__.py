@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
+  from mmjax.data.columns.answer import Answer, Weight
   from mmjax.data.columns.base import Column
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
-  from mmjax.data.columns.text import Answer, Caption, Question, SentencePair
+  from mmjax.data.columns.text import Caption, Question, SentencePair
   from mmjax.data.config import DataConfig
   from mmjax.data.digits_words import DigitsWords
   from mmjax.data.errors import DataError
@@ -42,10 +43,11 @@ else:
   __getattr__, __dir__ = lazy_names(
     __name__,
     {
+      "columns.answer": ["Answer", "Weight"],
       "columns.base": ["Column"],
       "columns.label": ["Label"],
       "columns.image": ["Image"],
-      "columns.text": ["Answer", "Caption", "Question", "SentencePair"],
+      "columns.text": ["Caption", "Question", "SentencePair"],
       "config": ["DataConfig"],
       "images.config": ["AugmentationConfig"],
       "text.config": ["TokenizerConfig"],
@@ -109,6 +111,7 @@ __all__ = [
   "Tokenizer",
   "TokenizerConfig",
   "Vqav2",
+  "Weight",
   "concept_number",
   "device_prefetch",
   "eval_transform",

@@ -35,7 +35,7 @@ from mmjax.objectives.losses.smoothed import align_loss
 from mmjax.objectives.losses.variants import dcl_loss, focal_loss, sogclr_loss
 from mmjax.objectives.pairwise.engine import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
 from mmjax.objectives.pairwise.similarity import pair_similarity, similarity
-from mmjax.objectives.terms.answers import Answer, AnswerText, Relevance
+from mmjax.objectives.terms.answers import Answer, AnswerRanking, AnswerScores, AnswerText, Relevance
 from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores, Term, Whole
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.distillation import Distillation
@@ -62,6 +62,8 @@ __all__ = [
   "MATCHING_CHANCE",
   "Align",
   "Answer",
+  "AnswerRanking",
+  "AnswerScores",
   "AnswerText",
   "BatchTerm",
   "Caption",

@@ -29,6 +29,8 @@ from mmjax.models.vqa import VqaConfig
 from mmjax.nn.words import WordsConfig
 from mmjax.objectives import (
   Answer,
+  AnswerRanking,
+  AnswerScores,
   AnswerText,
   Caption,
   Contrastive,
@@ -112,6 +114,10 @@ SYSTEMS = {
     (AnswerText(),),
   ),
 }
+SYSTEMS["vqa_soft"] = (
+  SYSTEMS["vqa_writer"][0],
+  (AnswerScores(weights="agreement"), AnswerRanking(), AnswerText(weights="agreement")),
+)
 
 
 def experiment(system: str, **fields) -> Experiment:
@@ -141,7 +147,10 @@ def batch() -> dict[str, np.ndarray]:
     "concept": np.arange(ROWS, dtype=np.int32) % 13,
     "group": np.arange(ROWS, dtype=np.int32) % 5,
     "answer_text": ids[::-1, :6],
+    "answer_candidates": np.stack([ids[::-1, :6], ids[:, :6]], 1),
+    "agreement": (np.arange(ROWS) % 4).astype(np.float32) / 3,
     "image2": rng.normal(size=(ROWS, SIDE, SIDE, 3)).astype(np.float32),
+    "answer_scores": rng.integers(0, 4, (ROWS, 5)).astype(np.float32) / 3,
   }
 
 
@@ -165,6 +174,7 @@ def two_steps(of: Experiment, devices: int = 1) -> list[dict[str, float]]:
     ("coca", dict(microbatches=2)),
     ("flava", dict(fsdp=2)),
     ("vqa", dict(fsdp=2)),
+    ("vqa_soft", dict(microbatches=2)),
   ],
 )
 def test_two_steps_do_not_depend_on_the_mesh(system, parallel):

@@ -1,4 +1,4 @@
-"""Columns of texts as token ids: captions, questions, answers and pairs of sentences."""
+"""Columns of texts as token ids: captions, questions and pairs of sentences."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -79,30 +79,6 @@ class Question(TextColumn):
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer(TextColumn):
-  """Field `answer` of a record: its class, int32 [] (-1: unknown), and as NAME_text its token ids, int32 [length]."""
-
-  def arrays(self, name: str, making: Making) -> Shapes:
-    return {name: ((), np.int32), f"{name}_text": ((making.data.tokenizer.answer_length,), np.int32)}
-
-  def check(self, record: Mapping[str, Any]) -> None:
-    check_filled(record, "answer")
-    check_filled(record, "answers")
-
-  def maker(self, name: str, making: Making) -> Maker:
-    return TextMaker(lambda example: example.record["answer"], lambda texts: _answers(name, texts, making.tokenizer))
-
-  def evaluated(
-    self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating
-  ) -> dict[str, Any]:
-    rows = _answers(name, [record["answer"] for record in records], evaluating.tokenizer)
-    return {array: values[places] for array, values in rows.items()}
-
-  def texts(self, record: Mapping[str, Any]) -> Sequence[str]:
-    return [record["answer"]]
-
-
-@dataclasses.dataclass(frozen=True)
 class SentencePair(TextColumn):
   """Pair of texts in one row, int32 [length], with the arrays `segment` (int32 [length]) and `next` (int32 []).
 
@@ -171,10 +147,6 @@ def check_filled(record: Mapping[str, Any], field: str) -> None:
     raise DataError(
       f"{record['id']}: the field {field!r} is empty. Fill it in, remove the record, or use --data.on-bad-record skip."
     )
-
-
-def _answers(name: str, texts: Sequence[str], tokenizer: Any) -> dict[str, np.ndarray]:
-  return {name: tokenizer.answer_ids(texts), f"{name}_text": tokenizer.answer_text(texts)}
 
 
 def _pair(record: Mapping[str, Any], is_next: bool, point: float) -> tuple[str, str]:
