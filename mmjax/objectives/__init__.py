@@ -23,7 +23,7 @@ from mmjax.objectives.losses.masked_words import (
   masked_word_loss,
   take_positions,
 )
-from mmjax.objectives.losses.matching import MATCHING_CHANCE, Negatives, hard_negatives, matching_loss
+from mmjax.objectives.losses.matching import MATCHING_CHANCE, Negatives, global_negatives, hard_negatives, matching_loss
 from mmjax.objectives.losses.momentum import Queue, enqueue, momentum_update
 from mmjax.objectives.losses.momentum_contrast import momentum_contrast_loss
 from mmjax.objectives.losses.next_sentence import next_sentence_loss
@@ -115,6 +115,7 @@ __all__ = [
   "enqueue",
   "fit_codebook",
   "focal_loss",
+  "global_negatives",
   "hard_negatives",
   "hinge_loss",
   "image_text",

@@ -185,6 +185,18 @@ def test_two_steps_do_not_depend_on_the_mesh(system, parallel):
     assert left == pytest.approx(right, rel=2e-5, abs=2e-6)
 
 
+@pytest.mark.parametrize(
+  ("among", "devices", "parallel"),
+  [("global", 4, dict(fsdp=2, microbatches=2)), ("device", 1, dict(microbatches=2))],
+)
+def test_negatives_from_the_whole_batch_do_not_depend_on_devices_and_microbatches(among, devices, parallel):
+  with_term = lambda term, **fields: dataclasses.replace(experiment("albef", **fields), objectives=(term,))
+  one = two_steps(with_term(Matching(group=ROWS)))  # one group on one device: the same candidates and draws
+  other = two_steps(with_term(Matching(among=among), parallel=ParallelConfig(**parallel)), devices)
+  for left, right in zip(one, other, strict=True):
+    assert left == {name: pytest.approx(right[name], rel=2e-5, abs=2e-6) for name in left}
+
+
 @pytest.mark.parametrize(("system", "balance"), [*((name, "fixed") for name in SYSTEMS), ("bert", "uncertainty")])
 def test_two_steps_are_the_golden_ones(system, balance):
   fields = {} if balance == "fixed" else {"balance": balance}

@@ -1,33 +1,57 @@
 """Image-text matching term."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Int
+from jaxtyping import Float, Int, Key
 
 from mmjax.models.protocols import Compares, Encodes, Fuses, Matches
-from mmjax.objectives.losses.matching import MATCHING_CHANCE, Negatives, hard_negatives, matching_loss
-from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores, joint
+from mmjax.objectives.losses.matching import (
+  MATCHING_CHANCE,
+  Negatives,
+  global_negatives,
+  hard_negatives,
+  matching_loss,
+)
+from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores, Whole, joint
+from mmjax.objectives.terms.sharded import over_shards
+from mmjax.parallel.ring import take_rows
 from mmjax.types import Encoded
 
 
+class Partners(NamedTuple):
+  """Encodings of the wrong partners of every example.
+
+  Attributes:
+    image: another image for the text of each example.
+    text: another text for the image of each example.
+    weight: 0 if there is none (the example is then its own partner), otherwise 1.
+  """
+
+  image: Encoded
+  text: Encoded
+  weight: Float[Array, "batch"]
+
+
 @dataclasses.dataclass(frozen=True)
-class Matching(ExampleTerm):
-  """Image-text matching: a pair, and two wrong pairs made from it (Li et al. 2021, ALBEF, eq. 4)."""
+class WrongPairs(ExampleTerm):
+  """Base class of terms that compare pairs with wrong pairs of the same batch."""
 
   group: int = 16
-  """Number of consecutive rows that are negatives of each other. They are in one microbatch on one device."""
+  """Number of consecutive rows that are negatives of each other, if `among` is "group". They are in one microbatch on
+  one device."""
   hard: bool = True
   """Sample negatives from softmax(similarity). False: uniformly."""
   mask_same_concept: bool = True
   """Exclude negatives with the same meaning (equal batch["concept"])."""
-
-  @property
-  def name(self) -> str:
-    return "matching"
+  among: Literal["group", "device", "global"] = "group"
+  """Rows that are negatives of an example: those of its group, of the batch of its device (ALBEF and BLIP: of its GPU),
+  or of the global batch. "global" does not depend on the number of devices. Neither depends on microbatches. Both hold
+  the encoded tokens of the batch of a device in memory."""
 
   @property
   def needs(self) -> tuple[str, ...]:
@@ -39,41 +63,75 @@ class Matching(ExampleTerm):
 
   @property
   def together(self) -> int:
-    return self.group
+    return self.group if self.among == "group" else 1
 
-  def over_rows(self, forward: Forward, taught: Any) -> Scores:
-    model, encoded = forward.model, forward.encoded
-    negatives = self._negatives(forward)
-    images = _concatenated(_rows(encoded["image"], negatives.image), encoded["image"])
-    texts = _concatenated(encoded["text"], _rows(encoded["text"], negatives.text))
-    keys = [forward.keys(f"{self.name} {side}") for side in ("image", "text")]
-    rng = None if forward.rng is None else jnp.concatenate(keys)
-    positive = model.match_logits(joint(forward.fused))
-    wrong = model.match_logits(joint(model.fuse(images, texts, rng=rng))).reshape(2, -1, 2)
-    weights = jnp.broadcast_to(negatives.weight, wrong.shape[:2])
-    right = jnp.concatenate([positive[None, :, 1] > positive[None, :, 0], wrong[..., 0] > wrong[..., 1]])
-    return {
-      "loss": matching_loss(positive, wrong, negative_weight=weights),
-      "accuracy": (right.astype(jnp.float32).mean(0), negatives.weight),
-    }
+  @property
+  def fetches(self) -> bool:
+    return self.among != "group"
 
-  def chance(self, batch_size: int, model: Any) -> float | None:
-    return MATCHING_CHANCE
+  def fetch(self, whole: Whole, encoded: Mapping[str, Encoded], keys: Key[Array, "batch"]) -> Partners:
+    """Get partners from the device or from the global batch."""
+    axes = whole.axes if self.among == "global" else None
 
-  def _negatives(self, forward: Forward) -> Negatives:
+    def local(rows: Any, concept: Array, encoded: Any, keys: Array, scale: Array) -> tuple[Array, Partners]:
+      image, text = rows or _zeros(concept)
+      concepts = concept if self.mask_same_concept else None
+      drawn = global_negatives(image, text, keys, logit_scale=scale, concept=concepts, axis_name=axes)
+      image, text = (take_rows(encoded[side], getattr(drawn, side), axes) for side in ("image", "text"))
+      return jnp.zeros(()), Partners(image, text, drawn.weight)
+
+    embeddings = tuple(whole.embeddings[name] for name in ("image", "text")) if self.hard else ()
+    rows = (embeddings, whole.batch["concept"], {name: encoded[name] for name in ("image", "text")}, keys)
+    return over_shards(local, whole, rows, (whole.logit_scale,), by_row=True)[1]
+
+  def partners(self, forward: Forward, fetched: Any) -> Partners:
+    """Partners of the rows, from `fetch` or from the groups."""
+    if self.fetches:
+      return fetched
+    drawn = self._within_groups(forward)
+    rows = lambda side, numbers: jax.tree.map(lambda leaf: leaf[numbers], forward.encoded[side])
+    return Partners(rows("image", drawn.image), rows("text", drawn.text), drawn.weight)
+
+  def _within_groups(self, forward: Forward) -> Negatives:
     if self.hard:
       embeddings = forward.model.project({name: forward.encoded[name] for name in ("image", "text")})
       image, text, scale = embeddings["image"], embeddings["text"], forward.model.logit_scale()
     else:
-      image = text = jnp.zeros((len(forward.batch["concept"]), 1), jnp.float32)
-      scale = jnp.zeros(())
+      (image, text), scale = _zeros(forward.batch["concept"]), jnp.zeros(())
     concept = forward.batch["concept"] if self.mask_same_concept else None
     return hard_negatives(image, text, forward.keys(self.name), logit_scale=scale, group=self.group, concept=concept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching(WrongPairs):
+  """Image-text matching: a pair, and two wrong pairs made from it (Li et al. 2021, ALBEF, eq. 4)."""
+
+  @property
+  def name(self) -> str:
+    return "matching"
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
+    model, encoded, partners = forward.model, forward.encoded, self.partners(forward, taught)
+    images, texts = (_concatenated(partners.image, encoded["image"]), _concatenated(encoded["text"], partners.text))
+    keys = [forward.keys(f"{self.name} {side}") for side in ("image", "text")]
+    rng = None if forward.rng is None else jnp.concatenate(keys)
+    positive = model.match_logits(joint(forward.fused))
+    wrong = model.match_logits(joint(model.fuse(images, texts, rng=rng))).reshape(2, -1, 2)
+    weights = jnp.broadcast_to(partners.weight, wrong.shape[:2])
+    right = jnp.concatenate([positive[None, :, 1] > positive[None, :, 0], wrong[..., 0] > wrong[..., 1]])
+    return {
+      "loss": matching_loss(positive, wrong, negative_weight=weights),
+      "accuracy": (right.astype(jnp.float32).mean(0), partners.weight),
+    }
+
+  def chance(self, batch_size: int, model: Any) -> float | None:
+    return MATCHING_CHANCE
 
 
 def _concatenated(one: Encoded, two: Encoded) -> Encoded:
   return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), one, two)
 
 
-def _rows(encoded: Encoded, rows: Int[Array, "batch"]) -> Encoded:
-  return jax.tree.map(lambda leaf: leaf[rows], encoded)
+def _zeros(concept: Int[Array, "batch"]) -> tuple[Float[Array, "batch 1"], Float[Array, "batch 1"]]:
+  """Embeddings that are all equal."""
+  return jnp.zeros((len(concept), 1), jnp.float32), jnp.zeros((len(concept), 1), jnp.float32)
