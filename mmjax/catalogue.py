@@ -93,6 +93,7 @@ KINDS: tuple[type[Kind], ...] = (
   momentum.MomentumContrastive,
   sogclr.Sogclr,
   matching.Matching,
+  matching.SwappedMatching,
   words.Caption,
   words.MaskedWords,
   words.NextSentence,

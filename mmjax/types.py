@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 # two; of the others those that its source fills (mmjax.data.features). Keys:
 #   image        float32 [batch, height, width, 3], normalised
 #   text         int32   [batch, length], token ids, padded with the pad id: of a caption, a question, or a pair
+#   text_words   int32   [batch, length], number of the word of each token, -1 for none (columns.text.Caption.words)
 #   segment      int32   [batch, length], of a pair: 0 in the first text, 1 in the second
 #   next         int32   [batch], of a pair: 1 where the second text really follows the first
 #   answer       int32   [batch], the answer's class, -1 where it is none

@@ -34,7 +34,7 @@ def entries(data: DataConfig) -> tuple[str, ...]:
 
 def captioned(data: DataConfig) -> bool:
   """True if the data is images with captions, and not questions or texts alone."""
-  return entries(data) == IMAGE_TEXT
+  return (tuple(data.columns) or data.source.features) == IMAGE_TEXT
 
 
 def corrupted(data: DataConfig) -> bool:

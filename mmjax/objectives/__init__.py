@@ -1,5 +1,6 @@
 """Losses: pure functions of model outputs."""
 
+from mmjax.objectives.losses.alignment import transport_plan, word_patch_distance
 from mmjax.objectives.losses.answering import (
   answer_class_loss,
   answer_log_likelihood,
@@ -39,7 +40,7 @@ from mmjax.objectives.terms.answers import Answer, AnswerRanking, AnswerScores, 
 from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores, Term, Whole
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.distillation import Distillation
-from mmjax.objectives.terms.matching import Matching
+from mmjax.objectives.terms.matching import Matching, SwappedMatching
 from mmjax.objectives.terms.momentum import MomentumContrastive
 from mmjax.objectives.terms.pair_losses import (
   Align,
@@ -92,6 +93,7 @@ __all__ = [
   "Softmax",
   "Sogclr",
   "Supcon",
+  "SwappedMatching",
   "Term",
   "Triplet",
   "Unicl",
@@ -147,9 +149,11 @@ __all__ = [
   "supcon_views_loss",
   "take_positions",
   "text_log_likelihood",
+  "transport_plan",
   "triplet_loss",
   "uncertainty_weighted",
   "unicl_loss",
   "unpatchify",
   "weighted",
+  "word_patch_distance",
 ]

@@ -44,6 +44,7 @@ from mmjax.objectives import (
   PairLoss,
   Relevance,
   Softmax,
+  SwappedMatching,
   Unicl,
 )
 from mmjax.parallel.mesh import ParallelConfig, put_batch
@@ -114,6 +115,10 @@ SYSTEMS = {
     (AnswerText(),),
   ),
 }
+SYSTEMS["vilt_paper"] = (
+  ViltConfig(PatchesConfig(SIDE, 4), BERT, image_class_token=True),
+  (SwappedMatching(among="global"), MaskedWords(whole_words=True)),
+)
 SYSTEMS["vqa_soft"] = (
   SYSTEMS["vqa_writer"][0],
   (AnswerScores(weights="agreement"), AnswerRanking(), AnswerText(weights="agreement")),
@@ -147,6 +152,7 @@ def batch() -> dict[str, np.ndarray]:
     "concept": np.arange(ROWS, dtype=np.int32) % 13,
     "group": np.arange(ROWS, dtype=np.int32) % 5,
     "answer_text": ids[::-1, :6],
+    "text_words": np.where(ids < 4, -1, np.arange(LENGTH, dtype=np.int32) // 2).astype(np.int32),
     "answer_candidates": np.stack([ids[::-1, :6], ids[:, :6]], 1),
     "agreement": (np.arange(ROWS) % 4).astype(np.float32) / 3,
     "image2": rng.normal(size=(ROWS, SIDE, SIDE, 3)).astype(np.float32),
@@ -175,6 +181,7 @@ def two_steps(of: Experiment, devices: int = 1) -> list[dict[str, float]]:
     ("flava", dict(fsdp=2)),
     ("vqa", dict(fsdp=2)),
     ("vqa_soft", dict(microbatches=2)),
+    ("vilt_paper", dict(fsdp=2)),
   ],
 )
 def test_two_steps_do_not_depend_on_the_mesh(system, parallel):

@@ -29,6 +29,13 @@ class TextColumn(Column):
 class Caption(TextColumn):
   """One of the `captions` of a record, int32 [length]: sampled by the weights in data; in evaluation, the main one."""
 
+  words: bool = False
+  """Add NAME_words, int32 [length]: number of the word that each token is part of. -1: none (special tokens)."""
+
+  def arrays(self, name: str, making: Making) -> Shapes:
+    ids = super().arrays(name, making)
+    return ids | ({f"{name}_words": ids[name]} if self.words else {})
+
   def check(self, record: Mapping[str, Any]) -> None:
     from mmjax.data.transforms import check_captions
 
@@ -38,17 +45,22 @@ class Caption(TextColumn):
     from mmjax.data.transforms import caption_transform
 
     sample = caption_transform(making.data)
-    ids = lambda texts: {name: making.memory.ids(texts, making.tokenizer)}
+    ids = lambda texts: {name: making.memory.ids(texts, making.tokenizer), **self._words(name, texts, making.tokenizer)}
     return TextMaker(lambda example: sample(example.record["captions"], example.rng), ids)
 
   def evaluated(
     self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating
   ) -> dict[str, Any]:
     assert evaluating.tokenizer is not None
-    return {name: evaluating.tokenizer([evaluating.caption(record) for record in records])[places]}
+    texts = [evaluating.caption(record) for record in records]
+    rows = {name: evaluating.tokenizer(texts), **self._words(name, texts, evaluating.tokenizer)}
+    return {array: values[places] for array, values in rows.items()}
 
   def texts(self, record: Mapping[str, Any]) -> Sequence[str]:
     return [text for texts in record["captions"].values() for text in texts]
+
+  def _words(self, name: str, texts: Sequence[str], tokenizer: Any) -> dict[str, np.ndarray]:
+    return {f"{name}_words": tokenizer.word_numbers(texts)} if self.words else {}
 
   def record(self, item: Any) -> Mapping[str, Any]:
     return {"captions": {"name": [item]}, "id": "the text"}

@@ -1,6 +1,7 @@
-"""Image-text matching term."""
+"""Image-text matching terms."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, Key
 
+from mmjax.errors import ConfigError
 from mmjax.models.protocols import Compares, Encodes, Fuses, Matches
+from mmjax.objectives.losses.alignment import word_patch_distance
 from mmjax.objectives.losses.matching import (
   MATCHING_CHANCE,
   Negatives,
@@ -17,6 +20,7 @@ from mmjax.objectives.losses.matching import (
   hard_negatives,
   matching_loss,
 )
+from mmjax.objectives.losses.per_example import cross_entropy
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores, Whole, joint
 from mmjax.objectives.terms.sharded import over_shards
 from mmjax.parallel.ring import take_rows
@@ -27,13 +31,11 @@ class Partners(NamedTuple):
   """Encodings of the wrong partners of every example.
 
   Attributes:
-    image: another image for the text of each example.
-    text: another text for the image of each example.
+    encoded: by "image", another image for the text of each example. By "text", another text for its image.
     weight: 0 if there is none (the example is then its own partner), otherwise 1.
   """
 
-  image: Encoded
-  text: Encoded
+  encoded: dict[str, Encoded]
   weight: Float[Array, "batch"]
 
 
@@ -52,6 +54,11 @@ class WrongPairs(ExampleTerm):
   """Rows that are negatives of an example: those of its group, of the batch of its device (ALBEF and BLIP: of its GPU),
   or of the global batch. "global" does not depend on the number of devices. Neither depends on microbatches. Both hold
   the encoded tokens of the batch of a device in memory."""
+
+  @property
+  def sides(self) -> tuple[str, ...]:
+    """Sides of an example that get wrong partners."""
+    return ("image", "text")
 
   @property
   def needs(self) -> tuple[str, ...]:
@@ -77,11 +84,11 @@ class WrongPairs(ExampleTerm):
       image, text = rows or _zeros(concept)
       concepts = concept if self.mask_same_concept else None
       drawn = global_negatives(image, text, keys, logit_scale=scale, concept=concepts, axis_name=axes)
-      image, text = (take_rows(encoded[side], getattr(drawn, side), axes) for side in ("image", "text"))
-      return jnp.zeros(()), Partners(image, text, drawn.weight)
+      found = {side: take_rows(encoded[side], getattr(drawn, side), axes) for side in self.sides}
+      return jnp.zeros(()), Partners(found, drawn.weight)
 
     embeddings = tuple(whole.embeddings[name] for name in ("image", "text")) if self.hard else ()
-    rows = (embeddings, whole.batch["concept"], {name: encoded[name] for name in ("image", "text")}, keys)
+    rows = (embeddings, whole.batch["concept"], {side: encoded[side] for side in self.sides}, keys)
     return over_shards(local, whole, rows, (whole.logit_scale,), by_row=True)[1]
 
   def partners(self, forward: Forward, fetched: Any) -> Partners:
@@ -89,8 +96,8 @@ class WrongPairs(ExampleTerm):
     if self.fetches:
       return fetched
     drawn = self._within_groups(forward)
-    rows = lambda side, numbers: jax.tree.map(lambda leaf: leaf[numbers], forward.encoded[side])
-    return Partners(rows("image", drawn.image), rows("text", drawn.text), drawn.weight)
+    rows = lambda side: jax.tree.map(lambda leaf: leaf[getattr(drawn, side)], forward.encoded[side])
+    return Partners({side: rows(side) for side in self.sides}, drawn.weight)
 
   def _within_groups(self, forward: Forward) -> Negatives:
     if self.hard:
@@ -112,7 +119,8 @@ class Matching(WrongPairs):
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     model, encoded, partners = forward.model, forward.encoded, self.partners(forward, taught)
-    images, texts = (_concatenated(partners.image, encoded["image"]), _concatenated(encoded["text"], partners.text))
+    images = _concatenated(partners.encoded["image"], encoded["image"])
+    texts = _concatenated(encoded["text"], partners.encoded["text"])
     keys = [forward.keys(f"{self.name} {side}") for side in ("image", "text")]
     rng = None if forward.rng is None else jnp.concatenate(keys)
     positive = model.match_logits(joint(forward.fused))
@@ -126,6 +134,75 @@ class Matching(WrongPairs):
 
   def chance(self, batch_size: int, model: Any) -> float | None:
     return MATCHING_CHANCE
+
+
+@dataclasses.dataclass(frozen=True)
+class SwappedMatching(WrongPairs):
+  """Image-text matching of one pair per example, whose image is swapped at random for another one, and alignment of
+  words and patches (Kim et al. 2021, ViLT, section 3.2).
+
+  The fused words and patches of matching pairs are drawn together, and those of swapped pairs apart, by an approximate
+  Wasserstein distance. Its mean over matching pairs is logged as `distance`.
+  """
+
+  hard: bool = False
+  """Sample other images from softmax(similarity). False: uniformly (ViLT)."""
+  rate: float = 0.5
+  """Probability that the image is swapped."""
+  alignment: float = 0.1
+  """Weight of the distance. 0: no alignment."""
+  beta: float = 0.5
+  """Step size of the approximate transport (IPOT)."""
+  iterations: int = 50
+  """Iterations of the approximate transport."""
+
+  @property
+  def name(self) -> str:
+    return "swapped_matching"
+
+  @property
+  def sides(self) -> tuple[str, ...]:
+    return ("image",)
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
+    model, encoded, partners = forward.model, forward.encoded, self.partners(forward, taught)
+    lucky = jax.vmap(jax.random.bernoulli, in_axes=(0, None))(forward.keys(f"{self.name} swap"), self.rate)
+    swapped = lucky & (partners.weight > 0)
+    choose = lambda other, own: jnp.where(swapped.reshape(-1, *[1] * (own.ndim - 1)), other, own)
+    images = jax.tree.map(choose, partners.encoded["image"], encoded["image"])
+    rng = None if forward.rng is None else forward.keys(f"{self.name} fusion")
+    fused = model.fuse(images, encoded["text"], rng=rng)
+    logits, one = model.match_logits(joint(fused)), jnp.ones(len(swapped), jnp.float32)
+    right = (jnp.argmax(logits, -1) == jnp.where(swapped, 0, 1)).astype(jnp.float32)
+    loss = cross_entropy(logits, jnp.where(swapped, 0, 1))
+    scores: dict[str, Any] = {"accuracy": (right, one)}
+    if self.alignment:
+      distance = self._distance(forward, fused)
+      loss = loss + self.alignment * jnp.where(swapped, -distance, distance)
+      scores["distance"] = (distance, (~swapped).astype(jnp.float32))
+    return {"loss": (loss, one), **scores}
+
+  def chance(self, batch_size: int, model: Any) -> float | None:
+    return None if self.alignment or self.rate != 0.5 else math.log(2)
+
+  def _distance(self, forward: Forward, fused: Mapping[str, Encoded]) -> Float[Array, "batch"]:
+    """Distance between words (without special tokens) and patches (without a class token), after the fusion."""
+    if not {"image", "text"} <= set(fused):
+      raise ConfigError(
+        f"the objective {self.name} aligns words and patches, and the fusion of {type(forward.model).__name__} has "
+        f"tokens of {', '.join(fused)} only: set --objectives.N.alignment 0"
+      )
+    text, image, config = fused["text"], fused["image"], forward.model.config
+    ids, patches = forward.batch["text"], config.image.grid**2
+    special = jnp.asarray((config.text.pad_id, config.text.eos_id, *config.text.special_ids), jnp.int32)
+    return word_patch_distance(
+      text.tokens,
+      image.tokens[:, -patches:],
+      word_mask=text.mask & ~jnp.isin(ids, special),
+      patch_mask=image.mask[:, -patches:],
+      beta=self.beta,
+      iterations=self.iterations,
+    )
 
 
 def _concatenated(one: Encoded, two: Encoded) -> Encoded:
