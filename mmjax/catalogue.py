@@ -103,6 +103,7 @@ KINDS: tuple[type[Kind], ...] = (
   answers.AnswerRanking,
   answers.AnswerScores,
   answers.AnswerText,
+  answers.ModalityAnswer,
   answers.Relevance,
   # pairwise losses
   Softmax,

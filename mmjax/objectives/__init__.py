@@ -36,7 +36,7 @@ from mmjax.objectives.losses.smoothed import align_loss
 from mmjax.objectives.losses.variants import dcl_loss, focal_loss, sogclr_loss
 from mmjax.objectives.pairwise.engine import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
 from mmjax.objectives.pairwise.similarity import pair_similarity, similarity
-from mmjax.objectives.terms.answers import Answer, AnswerRanking, AnswerScores, AnswerText, Relevance
+from mmjax.objectives.terms.answers import Answer, AnswerRanking, AnswerScores, AnswerText, ModalityAnswer, Relevance
 from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores, Term, Whole
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.distillation import Distillation
@@ -80,6 +80,7 @@ __all__ = [
   "MaskedPatches",
   "MaskedWords",
   "Matching",
+  "ModalityAnswer",
   "MomentumContrastive",
   "Negatives",
   "NextSentence",

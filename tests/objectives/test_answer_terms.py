@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import ConfigError
-from mmjax.objectives import Answer, AnswerRanking, AnswerScores, AnswerText, Forward, Relevance
+from mmjax.objectives import Answer, AnswerRanking, AnswerScores, AnswerText, Forward, ModalityAnswer, Relevance
 from mmjax.objectives.terms.answers import QuestionTerm
 from mmjax.types import Encoded
 from tests.objectives.per_example import cross_entropy, keys, normal
@@ -37,6 +37,9 @@ class Model:
 
   def answer_logits(self, pooled):
     return LOGITS[pooled[:, 0].astype(int)]
+
+  def modality_logits(self, fused):
+    return {"image": (LOGITS, jnp.ones(ROWS, bool))}
 
   def relevance_logits(self, tokens):
     return jnp.zeros((len(tokens), 2, 2))
@@ -96,6 +99,7 @@ def test_ranking_is_a_softmax_over_the_likelihoods_of_candidates():
     (AnswerScores, {"answer_scores": SCORES}),
     (AnswerText, {"answer_text": CANDIDATES[:, 0]}),
     (AnswerRanking, {"answer_candidates": CANDIDATES}),
+    (ModalityAnswer, {"answer": np.asarray([1, 2, -1], np.int32)}),
     (Relevance, {"relevance": np.ones((ROWS, 2, 2), np.float32)}),
   ],
 )

@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from mmjax.errors import ConfigError
-from mmjax.models.protocols import Answers, Encodes, Fuses, Grounds, Writes
+from mmjax.models.protocols import Answers, AnswersByModality, Encodes, Fuses, Grounds, Writes
 from mmjax.objectives.losses.answering import (
   answer_class_loss,
   answer_log_likelihood,
@@ -68,6 +68,40 @@ class Answer(QuestionTerm):
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     logits, answer = forward.model.answer_logits(joint(forward.fused)), forward.batch["answer"]
     right = (jnp.argmax(logits, axis=-1) == answer).astype(jnp.float32)
+    loss = answer_class_loss(logits, answer, self.question_weights(forward))
+    return {"loss": loss, "accuracy": (right, jnp.ones_like(right))}
+
+  def chance(self, batch_size: int, model: Any) -> float | None:
+    return math.log(model.num_answers)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModalityAnswer(QuestionTerm):
+  """Answer from one modality alone, by its own classifier of a late fusion (Nagrani et al. 2021, section 3.4).
+
+  The loss of late fusion is the sum of one such term per modality, each with its weight. List `Answer` beside them to
+  train the average of the classifiers too. An example without the modality has no loss.
+  """
+
+  modality: Literal["image", "text"] = "image"
+  """The modality. No parameter of the other one gets a gradient."""
+
+  @property
+  def name(self) -> str:
+    return f"answer_{self.modality}_alone"
+
+  @property
+  def reads_of_batch(self) -> tuple[str, ...]:
+    return ("image", "text", "answer")
+
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Encodes, Fuses, Answers, AnswersByModality)
+
+  def over_rows(self, forward: Forward, taught: Any) -> Scores:
+    logits, present = forward.model.modality_logits(forward.fused)[self.modality]
+    answer = jnp.where(present, forward.batch["answer"], -1)
+    right = (jnp.argmax(logits, axis=-1) == forward.batch["answer"]).astype(jnp.float32)
     loss = answer_class_loss(logits, answer, self.question_weights(forward))
     return {"loss": loss, "accuracy": (right, jnp.ones_like(right))}
 
