@@ -4,6 +4,7 @@ A class that a script defines is not listed here. Pass it to `mmjax.cli.main` an
 """
 
 from mmjax.data.columns import answer, text
+from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
 from mmjax.data.sources.coco import Coco
@@ -68,6 +69,7 @@ KINDS: tuple[type[Kind], ...] = (
   text.Question,
   text.SentencePair,
   Label,
+  PatchCodes,
   # towers
   ViTConfig,
   ResNetConfig,

@@ -21,7 +21,7 @@ parallel/test_distributed parallel/test_mesh parallel/test_rules
 plan/test_cache plan/test_derive plan/test_hlo plan/test_hlo_bytes plan/test_schedules plan/test_search
 plan/test_topologies
 scripts/test_environment scripts/test_launch scripts/test_packaging scripts/test_supply_chain
-train/test_metrics train/test_optimizer train/test_schedule train/test_watch
+train/test_codebook train/test_metrics train/test_optimizer train/test_schedule train/test_watch
 train/test_step::test_the_first_loss_is_the_dense_one
 test_commands test_imports test_kinds test_no_pickle
 """.split()

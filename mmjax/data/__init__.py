@@ -7,6 +7,7 @@ from mmjax.lazy import lazy_names
 if TYPE_CHECKING:
   from mmjax.data.columns.answer import Answer, Weight
   from mmjax.data.columns.base import Column
+  from mmjax.data.columns.codes import PatchCodes
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
   from mmjax.data.columns.text import Caption, Question, SentencePair
@@ -45,6 +46,7 @@ else:
     {
       "columns.answer": ["Answer", "Weight"],
       "columns.base": ["Column"],
+      "columns.codes": ["PatchCodes"],
       "columns.label": ["Label"],
       "columns.image": ["Image"],
       "columns.text": ["Caption", "Question", "SentencePair"],
@@ -98,6 +100,7 @@ __all__ = [
   "Image",
   "Label",
   "Loader",
+  "PatchCodes",
   "Question",
   "Reading",
   "Record",

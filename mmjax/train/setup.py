@@ -183,7 +183,7 @@ def check_tokenizers(teachers: Teachers, tokenizer: Tokenizer | None) -> None:
 
 
 def check_model(experiment: Experiment) -> None:
-  """Raise ConfigError if the model lacks a method that an objective needs. The message names both."""
+  """Raise ConfigError if the model lacks a method that an objective needs, or their settings do not fit."""
   model = experiment.model.build()
   for term in experiment.objectives:
     lacking = [name for protocol in term.asks for name in missing(type(model), protocol)]
@@ -193,6 +193,7 @@ def check_model(experiment: Experiment) -> None:
         f"{type(experiment.model).__name__} (--model {option_name(type(experiment.model))}) does not have: choose "
         "another model, or remove the objective"
       )
+    term.check(experiment.model, experiment.data.columns or experiment.data.source.columns)
 
 
 def check_moves(experiment: Experiment, params: Params) -> None:

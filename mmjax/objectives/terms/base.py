@@ -88,6 +88,14 @@ class Term(Kind):
     """
     return None
 
+  def check(self, model: Any, columns: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the settings do not fit the model or the data. Called before the first step.
+
+    Args:
+      model: configuration of the model.
+      columns: columns of the data, by name.
+    """
+
   def fitted(self, *, num_records: int) -> "Term":
     """Return the term with its settings for training data of this many records. Called before the first step."""
     return self
