@@ -3,8 +3,9 @@
 A class that a script defines is not listed here. Pass it to `mmjax.cli.main` and `mmjax.load_run` as `kinds=(Mine,)`.
 """
 
-from mmjax.data.columns import text
+from mmjax.data.columns import answer, text
 from mmjax.data.columns.class_label import ClassLabel
+from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
 from mmjax.data.sources.class_folders import ClassFolders
@@ -78,13 +79,15 @@ KINDS: tuple[type[Kind], ...] = (
   Flickr30k,
   # columns
   Image,
-  text.Answer,
+  answer.Answer,
+  answer.Weight,
   text.Caption,
   text.Question,
   text.SentencePair,
   text.Text,
   ClassLabel,
   Label,
+  PatchCodes,
   # towers
   ViTConfig,
   ResNetConfig,
@@ -112,6 +115,7 @@ KINDS: tuple[type[Kind], ...] = (
   momentum.MomentumContrastive,
   sogclr.Sogclr,
   matching.Matching,
+  matching.SwappedMatching,
   words.Caption,
   words.MaskedWords,
   words.NextSentence,
@@ -119,7 +123,10 @@ KINDS: tuple[type[Kind], ...] = (
   patches.MaskedBoth,
   patches.MaskedPatches,
   answers.Answer,
+  answers.AnswerRanking,
+  answers.AnswerScores,
   answers.AnswerText,
+  answers.ModalityAnswer,
   answers.Relevance,
   classify.Classify,
   # pairwise losses

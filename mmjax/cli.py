@@ -1,4 +1,4 @@
-"""Command line of experiment scripts: train, evaluate, report, export, plan."""
+"""Command line of experiment scripts: train, evaluate, report, export, plan, codebook."""
 
 from __future__ import annotations
 
@@ -230,6 +230,16 @@ def _load_and(command: str, run: Callable[[Run], int], call: Call) -> int:
     return run(load_run(workdir, kinds=call.kinds))
 
 
+def _codebook(call: Call) -> int:
+  experiment = parse("codebook", call)
+  with started():
+    from mmjax.train.codebook import write_codebook
+
+    path = write_codebook(experiment)
+  Console().print(f"codebook: {path}", highlight=False, soft_wrap=True)
+  return 0
+
+
 def _plan(call: Call) -> int:
   from mmjax.plan.command import run
 
@@ -298,6 +308,7 @@ COMMANDS: tuple[Command, ...] = (
     "predict memory, speed and cost on a machine that need not be present (--topology v5e:16x16; plan --help)",
     _plan,
   ),
+  Command("codebook", "fit the codebook of a masked_patches objective to the training images", _codebook),
 )
 """The commands of experiment scripts. The first one is the default."""
 

@@ -10,11 +10,14 @@ from jaxtyping import Bool, Float
 # two; of the others those that its source fills (mmjax.data.features). Keys:
 #   image        float32 [batch, height, width, 3], normalised
 #   text         int32   [batch, length], token ids, padded with the pad id: of a caption, a question, or a pair
+#   text_words   int32   [batch, length], number of the word of each token, -1 for none (columns.text.Caption.words)
 #   segment      int32   [batch, length], of a pair: 0 in the first text, 1 in the second
 #   next         int32   [batch], of a pair: 1 where the second text really follows the first
 #   target       int32   [batch, length], token ids of the text that is written from `text`
 #   answer       int32   [batch], the answer's class, -1 where it is none
 #   answer_text  int32   [batch, answer length], token ids of the answer
+#   answer_scores      float32 [batch, answers], soft score of every answer (columns.answer.Answer.scores)
+#   answer_candidates  int32   [batch, candidates, answer length], token ids; the answer comes first
 #   relevance    float32 [batch, height, width], 1 on the pixels that the question is about
 #   group        int32   [batch], equal numbers are of one class (emoji)
 #   image2, text2        another view of the same (data.views = 2)

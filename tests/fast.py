@@ -4,6 +4,7 @@ Modules, or single tests. What compiles a lot, trains, or starts processes is le
 """
 
 FAST = """
+data/test_answer_column
 data/test_caption_files
 data/test_captions
 data/test_class_folders
@@ -45,6 +46,8 @@ nn/test_dense
 nn/test_mlp
 nn/test_norm
 nn/test_stochastic
+objectives/test_alignment
+objectives/test_answer_terms
 objectives/test_balance
 objectives/test_matching
 objectives/test_momentum
@@ -68,6 +71,7 @@ test_commands
 test_imports
 test_kinds
 test_no_pickle
+train/test_codebook
 train/test_metrics
 train/test_optimizer
 train/test_schedule

@@ -33,4 +33,6 @@ def test_help_and_errors_list_every_command(capsys):
   shown = capsys.readouterr().out
   assert all(f"{command.name} " in shown for command in COMMANDS) and "count the steps" in shown
   assert status("cuont") == 2
-  assert "commands are train, evaluate, report, export, plan, count" in " ".join(capsys.readouterr().err.split())
+  assert "commands are train, evaluate, report, export, plan, codebook, count" in " ".join(
+    capsys.readouterr().err.split()
+  )

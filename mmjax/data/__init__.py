@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
+  from mmjax.data.columns.answer import Answer, Weight
   from mmjax.data.columns.base import Column
   from mmjax.data.columns.class_label import ClassLabel
+  from mmjax.data.columns.codes import PatchCodes
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
-  from mmjax.data.columns.text import Answer, Caption, Question, SentencePair, Text
+  from mmjax.data.columns.text import Caption, Question, SentencePair, Text
   from mmjax.data.config import DataConfig, Stream
   from mmjax.data.digits_words import DigitsWords
   from mmjax.data.errors import DataError
@@ -44,11 +46,13 @@ else:
   __getattr__, __dir__ = lazy_names(
     __name__,
     {
+      "columns.answer": ["Answer", "Weight"],
       "columns.base": ["Column"],
+      "columns.codes": ["PatchCodes"],
       "columns.label": ["Label"],
       "columns.class_label": ["ClassLabel"],
       "columns.image": ["Image"],
-      "columns.text": ["Answer", "Caption", "Question", "SentencePair", "Text"],
+      "columns.text": ["Caption", "Question", "SentencePair", "Text"],
       "config": ["DataConfig", "Stream"],
       "images.config": ["AugmentationConfig"],
       "text.config": ["TokenizerConfig"],
@@ -102,6 +106,7 @@ __all__ = [
   "Image",
   "Label",
   "Loader",
+  "PatchCodes",
   "Question",
   "Reading",
   "Record",
@@ -117,6 +122,7 @@ __all__ = [
   "Tokenizer",
   "TokenizerConfig",
   "Vqav2",
+  "Weight",
   "captions_concept",
   "concept_number",
   "device_prefetch",

@@ -12,7 +12,8 @@ from typing import Any
 
 import tokenizers
 
-from mmjax.data.columns.text import Answer, Text, TextColumn
+from mmjax.data.columns.answer import Answer
+from mmjax.data.columns.text import Text, TextColumn
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
 from mmjax.data.features import run_columns

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmjax.evaluate.answer_text import normalize_answer, tidy
+from mmjax.data.text.answer_text import normalize_answer, tidy
 from mmjax.evaluate.metrics import TIE, ranks
 
 # With fewer people's answers than this, nobody could reach "three others gave it", and one equal answer is enough.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mmjax.data.columns.base import Making
 from mmjax.data.sources.base import IMAGE_TEXT
 from mmjax.data.sources.emoji import Emoji
 from mmjax.kinds import option_name
@@ -26,12 +27,14 @@ def source_name(data: DataConfig) -> str:
 
 def entries(data: DataConfig) -> tuple[str, ...]:
   """Names of the arrays that the data fills in a batch."""
-  return tuple(data.columns) if data.columns else data.source.features
+  if not data.columns:
+    return data.source.features
+  return tuple(array for name, column in data.columns.items() for array in column.arrays(name, Making(data)))
 
 
 def captioned(data: DataConfig) -> bool:
   """True if the data is images with captions, and not questions or texts alone."""
-  return entries(data) == IMAGE_TEXT
+  return (tuple(data.columns) or data.source.features) == IMAGE_TEXT
 
 
 def corrupted(data: DataConfig) -> bool:

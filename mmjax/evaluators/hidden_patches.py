@@ -41,15 +41,16 @@ class HiddenPatches(Evaluator):
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     term, name = self._term(experiment), shown_name(experiment.data)
-    names = ("patch_loss", "code_accuracy") if term is not None and term.codebook else ("patch_loss",)
+    names = ("patch_loss", "code_accuracy") if term is not None and term.discrete else ("patch_loss",)
     return [f"{name}_patches/{metric}" for metric in names]
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples, term = shown_examples(run, shared), self._term(run.experiment)
     if term is None:
       return []
-    answers = (found for _, found in over_batches(run, Guess(term), batches(run, examples), ("image", "index")))
-    found = code_scores(answers) if term.codebook else pixel_scores(answers)
+    names = (*term.needs, "index")
+    answers = (found for _, found in over_batches(run, Guess(term), batches(run, examples), names))
+    found = code_scores(answers) if term.discrete else pixel_scores(answers)
     title = f"{examples.title}: hidden patches"
     return [make_result(run, f"{examples.name}_patches", "hidden_patches", title, examples, found, table=PATCHES)]
 
@@ -76,11 +77,11 @@ class Guess:
     an image "sum" [batch, pixels] and "squares" [batch, pixels] of the truth.
     """
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(0), batch["index"])
-    forward = Forward(model, {"image": batch["image"]}, keys, jnp.zeros((), jnp.int32), (), training=False)
+    forward = Forward(model, batch, keys, jnp.zeros((), jnp.int32), (), training=False)
     image, hidden = hide_patches(forward, self.term.rate, self.term.blocks)
     said = model.patch_logits(image.tokens[:, -hidden.shape[1] :], fused=False)
     truth = self.term.truth(forward)
-    if self.term.codebook:
+    if self.term.discrete:
       right = jnp.argmax(said, -1) == truth
       return {"hidden": hidden, "loss": cross_entropy(said, truth), "right": right, "code": truth}
     truth = truth.astype(jnp.float32)

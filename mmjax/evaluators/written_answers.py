@@ -29,7 +29,7 @@ class WrittenAnswers(Evaluator):
   """The answer that the decoder writes, and the true answer's rank among all answers (if those are few)."""
 
   def applies(self, experiment: Experiment) -> bool:
-    written = any("answer_text" in term.needs for term in terms(experiment, Writes))
+    written = any({"answer_text", "answer_candidates"} & {*term.needs} for term in terms(experiment, Writes))
     return "answer_text" in entries(experiment.data) and written
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:

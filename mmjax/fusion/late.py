@@ -1,13 +1,21 @@
 """Late fusion: an output per modality, averaged."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
 
+from mmjax.errors import ConfigError
 from mmjax.fusion.tokens import present
 from mmjax.nn.dense import Dense
 from mmjax.nn.pooling import mean_pool
 from mmjax.nn.stochastic import Rngs
 from mmjax.types import Encoded
+
+Decision = tuple[Float[Array, "batch width"], Bool[Array, "batch"]]
+"""(output of the head of a modality, in float32; True where the example has the modality)."""
 
 
 class Late(nn.Module):
@@ -35,3 +43,18 @@ class Late(nn.Module):
     ]
     tokens, mask = jnp.stack(answers, axis=1), present(encoded)
     return Encoded(tokens, mask, mean_pool(tokens, mask))
+
+
+def decisions(fused: Encoded, names: Sequence[str], kind: str) -> dict[str, Decision]:
+  """Outputs of the single modalities, by name, for a loss on each of them.
+
+  Args:
+    fused: result of `Late`.
+    names: names of the modalities, in the order in which they were fused.
+    kind: kind of the fusion.
+  Raises:
+    ConfigError: it is not "late".
+  """
+  if kind != "late":
+    raise ConfigError(f'fusion.kind="{kind}" has no classifier for each modality: set fusion.kind="late"')
+  return {name: (fused.tokens[:, i].astype(jnp.float32), fused.mask[:, i]) for i, name in enumerate(names)}

@@ -1,7 +1,7 @@
 """CoCa: a captioner whose first part is CLIP's text encoder (Yu et al. 2022)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -33,6 +33,10 @@ class CocaConfig(ComparingConfig):
   """Blocks of the multimodal decoder, which reads the image."""
   caption_queries: int = 256
   """Learned queries whose outputs the multimodal decoder reads. One further query gives the image embedding."""
+  poolers: Literal["joint", "parallel", "cascade"] = "joint"
+  """Attention of the queries. "joint": one pooler for all queries. "parallel": a captioning pooler and a contrastive
+  pooler, which both read the image tokens (the paper's figure 2). "cascade": the contrastive pooler reads the outputs
+  of the captioning pooler (section 4.4 and table 8f; the form of the paper's models)."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -48,14 +52,20 @@ class CocaConfig(ComparingConfig):
 
 
 class Coca(Comparing):
-  """CoCa. Parameters: image, pool (the queries), words, class_token, unimodal, multimodal, projections, logit_scale."""
+  """CoCa.
+
+  Parameters: image, pool (the queries), contrastive_pool (unless poolers="joint"), words, class_token, unimodal,
+  multimodal, projections, logit_scale.
+  """
 
   config: CocaConfig
 
   def setup(self) -> None:
     c = self.config
     self.image = ViT(c.image)
-    self.pool = QueryPool(c.text, c.caption_queries + 1)
+    joint = c.poolers == "joint"
+    self.pool = QueryPool(c.text, c.caption_queries + 1 if joint else c.caption_queries)
+    self.contrastive_pool = None if joint else QueryPool(c.text, 1)
     self.words = Words(c.text)
     self.class_token = self.param("class_token", nn.initializers.normal(0.02), (1, c.text.width), jnp.float32)
     self.unimodal = Decoder(c.text)
@@ -70,12 +80,21 @@ class Coca(Comparing):
     """
     encoded = {}
     if "image" in batch:
-      queries = self.pool(self.image(batch["image"], rng=fold_in(rng, 0)).tokens, None)
-      tokens = queries[:, :-1]
-      encoded["image"] = Encoded(tokens, jnp.ones(tokens.shape[:2], bool), queries[:, -1])
+      tokens, pooled = self._pooled(self.image(batch["image"], rng=fold_in(rng, 0)).tokens)
+      encoded["image"] = Encoded(tokens, jnp.ones(tokens.shape[:2], bool), pooled)
     if "text" in batch:
       encoded["text"] = self.encode_words(batch["text"], rng=rng)
     return encoded
+
+  def _pooled(
+    self, patches: Float[Array, "batch patches image_width"]
+  ) -> tuple[Float[Array, "batch queries width"], Float[Array, "batch width"]]:
+    """Outputs of the caption queries, and of the contrastive query."""
+    outputs = self.pool(patches, None)
+    if self.contrastive_pool is None:
+      return outputs[:, :-1], outputs[:, -1]
+    read = outputs if self.config.poolers == "cascade" else patches
+    return outputs, self.contrastive_pool(read, None)[:, 0]
 
   def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded:
     """Applies the unimodal decoder. The class token comes last, so that it reads every word and no word reads it."""

@@ -32,7 +32,8 @@ class FlavaConfig(TwoTowerConfig):
   fusion_depth: int = 6
   """Blocks of the multimodal encoder. Its other fields are those of the text encoder."""
   num_codes: int = 0
-  """Size of a visual codebook, for discrete targets of hidden patches (FLAVA: dVAE, 8192); 0: pixels as targets."""
+  """Size of a visual codebook, for discrete targets of hidden patches (FLAVA: dVAE, 8192). 0: pixels as targets.
+  `MaskedPatches.codebook` or `MaskedPatches.codes` gives the targets."""
 
   def __post_init__(self) -> None:
     super().__post_init__()

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from mmjax.encoders.vit import ViT, ViTConfig
 from mmjax.fusion.config import FusionConfig, make_fusion
+from mmjax.fusion.late import Decision, decisions
 from mmjax.models.config import ModelConfig
 from mmjax.nn.dense import Dense
 from mmjax.nn.embeddings import PatchEmbed
@@ -74,6 +75,10 @@ class PairModel(nn.Module):
     """Scores of the answers, in float32."""
     pooled = pooled.astype(jnp.float32)
     return pooled if self.config.fusion.kind == "late" else self.answer_projection(pooled)
+
+  def modality_logits(self, fused: dict[str, Encoded]) -> dict[str, Decision]:
+    """Scores of the answers from each modality alone, for late fusion."""
+    return decisions(fused["joint"], ("text", "image"), self.config.fusion.kind)
 
   def __call__(self, batch: Batch) -> Float[Array, "batch answers"]:
     """Scores of the answers for a batch."""

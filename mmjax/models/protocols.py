@@ -121,6 +121,19 @@ class Classifies(Protocol):
   def class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch classes"]: ...
 
 
+class AnswersByModality(Protocol):
+  """Classifies the answer from each modality alone (late fusion)."""
+
+  def modality_logits(
+    self, fused: dict[str, Encoded]
+  ) -> dict[str, tuple[Float[Array, "batch answers"], Bool[Array, "batch"]]]:
+    """Get (scores of the answers, True where the example has the modality), by modality, from the result of `fuse`.
+
+    Raises ConfigError if the fusion has no head per modality.
+    """
+    ...
+
+
 class Grounds(Protocol):
   """Predicts the pixels that are relevant to a question."""
 

@@ -53,6 +53,9 @@ class ViltConfig(ModelConfig):
   pair.
   """
 
+  image_class_token: bool = False
+  """Put a class token before the patches, with a position of its own (the paper's v_class, eq. 1)."""
+
   def __post_init__(self) -> None:
     if self.text.causal:
       raise ValueError("every token of the transformer reads all others: set text.causal=False")
@@ -69,8 +72,8 @@ class ViltConfig(ModelConfig):
 class Vilt(nn.Module):
   """ViLT.
 
-  Parameters: patches (patch embedding), image/text position embeddings, token_embedding, stream (the transformer, with
-  modality embeddings), tanh_pool, match_projection, word_head.
+  Parameters: patches (patch embedding), image_class_token (if chosen), image/text position embeddings,
+  token_embedding, stream (the transformer, with modality embeddings), tanh_pool, match_projection, word_head.
   """
 
   config: ViltConfig
@@ -80,7 +83,11 @@ class Vilt(nn.Module):
     c, t = self.config, self.config.text
     normal = nn.initializers.normal
     self.patches = PatchEmbed(t.width, c.image.patch_size, t.dtype)
-    self.places = self.param("image_position_embedding", normal(0.02), (c.image.grid**2, t.width), jnp.float32)
+    self.first = (
+      self.param("image_class_token", normal(0.02), (1, t.width), jnp.float32) if c.image_class_token else None
+    )
+    places = c.image.grid**2 + c.image_class_token
+    self.places = self.param("image_position_embedding", normal(0.02), (places, t.width), jnp.float32)
     self.words = self.param("token_embedding", normal(0.02), (t.vocab_size, t.width), jnp.float32)
     self.positions = self.param("text_position_embedding", normal(0.02), (t.max_length, t.width), jnp.float32)
     self.stream = EarlyFusion(c.stream)
@@ -93,6 +100,9 @@ class Vilt(nn.Module):
     encoded = {}
     if "image" in batch:
       tokens = rearrange(self.patches(batch["image"]), "b y x d -> b (y x) d")
+      if self.first is not None:
+        first = jnp.broadcast_to(self.first[None].astype(tokens.dtype), (len(tokens), 1, tokens.shape[2]))
+        tokens = jnp.concatenate([first, tokens], axis=1)
       tokens = tokens + self.places[None].astype(tokens.dtype)
       encoded["image"] = Encoded(tokens, jnp.ones(tokens.shape[:2], bool), tokens[:, 0])
     if "text" in batch:

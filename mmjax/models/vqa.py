@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 from mmjax.fusion.config import FusionConfig, make_fusion
+from mmjax.fusion.late import Decision, decisions
 from mmjax.fusion.tokens import split
 from mmjax.models.config import ModelConfig
 from mmjax.nn.cache import Cache
@@ -115,6 +116,10 @@ class Vqa(nn.Module):
     """Scores of the answers in float32. With late fusion, the joint vector already contains the scores."""
     pooled = pooled.astype(jnp.float32)
     return pooled if self.config.fusion.kind == "late" else self.answer_projection(pooled)
+
+  def modality_logits(self, fused: dict[str, Encoded]) -> dict[str, Decision]:
+    """Scores of the answers from each modality alone, for late fusion. `answer_logits` has their average."""
+    return decisions(fused["text"], ("text", "image"), self.config.fusion.kind)
 
   def relevance_logits(self, tokens: Float[Array, "batch places dim"]) -> Float[Array, "batch height width"]:
     """Logits in float32 of the probability that the question is about a pixel.

@@ -1,5 +1,6 @@
 """Losses: pure functions of model outputs."""
 
+from mmjax.objectives.losses.alignment import transport_plan, word_patch_distance
 from mmjax.objectives.losses.answering import (
   answer_class_loss,
   answer_log_likelihood,
@@ -23,7 +24,7 @@ from mmjax.objectives.losses.masked_words import (
   masked_word_loss,
   take_positions,
 )
-from mmjax.objectives.losses.matching import MATCHING_CHANCE, Negatives, hard_negatives, matching_loss
+from mmjax.objectives.losses.matching import MATCHING_CHANCE, Negatives, global_negatives, hard_negatives, matching_loss
 from mmjax.objectives.losses.mixing import cutmix, mixup
 from mmjax.objectives.losses.momentum import Queue, enqueue, momentum_update
 from mmjax.objectives.losses.momentum_contrast import momentum_contrast_loss
@@ -36,12 +37,12 @@ from mmjax.objectives.losses.smoothed import align_loss
 from mmjax.objectives.losses.variants import dcl_loss, focal_loss, sogclr_loss
 from mmjax.objectives.pairwise.engine import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
 from mmjax.objectives.pairwise.similarity import pair_similarity, similarity
-from mmjax.objectives.terms.answers import Answer, AnswerText, Relevance
+from mmjax.objectives.terms.answers import Answer, AnswerRanking, AnswerScores, AnswerText, ModalityAnswer, Relevance
 from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores, Term, Whole
 from mmjax.objectives.terms.classify import Classify
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.distillation import Distillation
-from mmjax.objectives.terms.matching import Matching
+from mmjax.objectives.terms.matching import Matching, SwappedMatching
 from mmjax.objectives.terms.momentum import MomentumContrastive
 from mmjax.objectives.terms.pair_losses import (
   Align,
@@ -64,6 +65,8 @@ __all__ = [
   "MATCHING_CHANCE",
   "Align",
   "Answer",
+  "AnswerRanking",
+  "AnswerScores",
   "AnswerText",
   "BatchTerm",
   "Caption",
@@ -80,6 +83,7 @@ __all__ = [
   "MaskedPatches",
   "MaskedWords",
   "Matching",
+  "ModalityAnswer",
   "MomentumContrastive",
   "Negatives",
   "NextSentence",
@@ -93,6 +97,7 @@ __all__ = [
   "Softmax",
   "Sogclr",
   "Supcon",
+  "SwappedMatching",
   "TargetText",
   "Term",
   "Triplet",
@@ -118,6 +123,7 @@ __all__ = [
   "enqueue",
   "fit_codebook",
   "focal_loss",
+  "global_negatives",
   "hard_negatives",
   "hinge_loss",
   "image_text",
@@ -150,9 +156,11 @@ __all__ = [
   "supcon_views_loss",
   "take_positions",
   "text_log_likelihood",
+  "transport_plan",
   "triplet_loss",
   "uncertainty_weighted",
   "unicl_loss",
   "unpatchify",
   "weighted",
+  "word_patch_distance",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Int
 
 PyTree = Any
 AxisName = str | tuple[str, ...] | None
@@ -102,6 +103,41 @@ def ring(
     return resident, parts
   (resident, _, parts), _ = jax.lax.scan(hop, (resident, guests, starts), None, length=size)
   return resident, [_shift(part, step, axis_name) for part, step in zip(parts, steps)]
+
+
+def take_rows(tree: PyTree, rows: Int[Array, "wanted"], axis_name: AxisName) -> PyTree:
+  """Rows of the global batch, from the devices that hold them. Their gradient returns to these devices.
+
+  The blocks of all devices pass by on a ring, so a device holds at most two of them. Blocks are not kept for the
+  gradient.
+
+  Args:
+    tree: arrays [local rows, ...], a block of the global batch on every device.
+    rows: numbers of the wanted rows in the global batch.
+    axis_name: mesh axes of the batch, inside shard_map. None: the arrays are the whole batch.
+  """
+  if axis_name is None:
+    return jax.tree.map(lambda leaf: leaf[rows], tree)
+  size = jax.tree.leaves(tree)[0].shape[0]
+  first = vary(jnp.full((size,), jax.lax.axis_index(axis_name) * size, jnp.int32), _axes(axis_name))
+
+  def visit(found: PyTree, guest: tuple[PyTree, Array]) -> tuple[PyTree, dict]:
+    block, start = guest
+    place = rows - start[0]
+    here = (place >= 0) & (place < size)
+    take = lambda leaf, old: jnp.where(
+      here.reshape(-1, *[1] * (leaf.ndim - 1)), leaf[jnp.clip(place, 0, size - 1)], old
+    )
+    return jax.tree.map(take, block, found), {}
+
+  nothing = jax.tree.map(lambda leaf: jnp.zeros((len(rows), *leaf.shape[1:]), leaf.dtype), tree)
+  nothing = vary(nothing, varying_axes(tree) or _axes(axis_name))
+  merge: Merge = lambda one, _: one
+  return ring(visit, nothing, [(tree, first)], [1], [{}], merge=merge, axis_name=axis_name)[0]
+
+
+def _axes(axis_name: AxisName) -> tuple[str, ...]:
+  return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
 
 
 def vary(tree: PyTree, axes: tuple[str, ...]) -> PyTree:

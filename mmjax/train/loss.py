@@ -12,8 +12,9 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float
 
+from mmjax.models.protocols import Compares
 from mmjax.objectives.losses.balance import uncertainty_weighted
-from mmjax.objectives.terms.base import AVERAGE, BatchTerm, ExampleTerm, Forward, Term, Whole, weighted_mean
+from mmjax.objectives.terms.base import AVERAGE, BatchTerm, ExampleTerm, Forward, Term, Whole, named_keys, weighted_mean
 from mmjax.parallel.mesh import BATCH_AXES
 from mmjax.parallel.microbatch import microbatch
 from mmjax.parallel.rules import match_rules
@@ -77,6 +78,7 @@ def _of_stream(
   together = math.lcm(*(o.together for o in objectives if isinstance(o, ExampleTerm)))
   mapped = lambda fn: over_rows(fn, mesh, microbatches, together)
   students = [(terms, mapped(_student(model, terms))) for terms in _by_reach(objectives)]
+  paired = {o.key: mapped(_paired(model, o)) for o in _fetching(objectives)}
   modules = {AVERAGE: model, **teachers}
   taught_by = {o.teacher: modules[o.teacher] for o in objectives if o.teacher is not None}
   teach = {
@@ -94,15 +96,16 @@ def _of_stream(
     for terms, forward in students:
       moved = _reached(params, terms[0].moves)
       mine = {o.key: lessons[o.key] for o in terms if o.key in lessons}
-      embeddings, scores = forward((moved, state.step), (rows, keys, mine))
+      embeddings, scores, encoded = forward((moved, state.step), (rows, keys, mine))
       metrics |= _means(scores)
-      compared = [o for o in terms if isinstance(o, BatchTerm)]
-      if compared:
+      scale = bias = jnp.zeros(())
+      if embeddings:
         scale, bias = _ask(model, moved, "logit_scale"), _ask(model, moved, "logit_bias")
         metrics |= {"logit_scale": scale, "logit_bias": bias}
-      for term in compared:
+
+      def whole(term: Term, embeddings: Any = embeddings, scale: Array = scale, bias: Array = bias) -> Whole:
         name = term.teacher
-        whole = Whole(
+        return Whole(
           embeddings=embeddings,
           taught={} if name is None else said[name][0],
           batch=batch,
@@ -114,9 +117,15 @@ def _of_stream(
           mesh=mesh,
           axes=BATCH_AXES,
         )
-        value, kept = term.over_batch(whole)
-        metrics[term.key] = value + metrics[term.key] if term.key in metrics else value
-        memory |= {} if kept is None else {term.key: kept}
+
+      for later in _fetching(terms):
+        fetched = later.fetch(whole(later), encoded, named_keys(keys, later.name))
+        metrics |= _means({later.key: paired[later.key]((moved, state.step), (rows, keys, encoded, fetched))})
+      for term in terms:
+        if isinstance(term, BatchTerm):
+          value, kept = term.over_batch(whole(term))
+          metrics[term.key] = value + metrics[term.key] if term.key in metrics else value
+          memory |= {} if kept is None else {term.key: kept}
     return metrics, memory
 
   return terms_of
@@ -174,26 +183,50 @@ def _between(terms: Sequence[Term]) -> set[str]:
   return {name for term in terms if isinstance(term, BatchTerm) for name in term.between}
 
 
+def _fetching(terms: Sequence[Term]) -> list[ExampleTerm]:
+  """Terms that read encodings of other rows of the global batch."""
+  return [term for term in terms if isinstance(term, ExampleTerm) and term.fetches]
+
+
 def _encoded(terms: Sequence[Term]) -> tuple[str, ...]:
   """Names of the arrays that the towers encode for some terms."""
   return tuple(sorted(_between(terms) | {n for term in terms if isinstance(term, ExampleTerm) for n in term.reads}))
 
 
 def _embeddings(module: Any, forward: Forward, terms: Sequence[Term]) -> dict[str, Array]:
-  names = sorted(_between(terms))
+  found = {name for term in _fetching(terms) if Compares in term.asks for name in term.reads}
+  names = sorted(_between(terms) | found)
   return module.project({name: forward.encoded[name] for name in names}) if names else {}
 
 
 def _student(model: nn.Module, terms: Sequence[Term]) -> Callable[[Any, Any], Any]:
-  """((params, step), (batch, keys, lessons)) -> (unit-norm embeddings by name, scores by term)."""
-  over = [term for term in terms if isinstance(term, ExampleTerm)]
+  """((params, step), (batch, keys, lessons)) -> (unit-norm embeddings by name, scores by term, encodings by name).
+
+  Terms that fetch have no scores yet. The encodings are those that they read.
+  """
+  later = _fetching(terms)
+  over = [term for term in terms if isinstance(term, ExampleTerm) and term not in later]
+  kept = sorted({name for term in later for name in term.reads})
 
   def speak(module: Any, step: Array, batch: Batch, keys: Array, lessons: Mapping[str, Any]) -> Any:
     forward = Forward(module, batch, keys, step, _encoded(terms), training=True)
-    embeddings = _embeddings(module, forward, terms)
-    return embeddings, {o.key: {k: tuple(v) for k, v in o.over_rows(forward, lessons.get(o.key)).items()} for o in over}
+    scores = {o.key: _scores(o, forward, lessons.get(o.key)) for o in over}
+    return _embeddings(module, forward, terms), scores, {name: forward.encoded[name] for name in kept}
 
   return lambda whole, rows: model.apply({"params": whole[0]}, whole[1], *rows, method=speak)
+
+
+def _paired(model: nn.Module, term: ExampleTerm) -> Callable[[Any, Any], Any]:
+  """((params, step), (batch, keys, encodings by name, fetched encodings)) -> scores of a term that fetches."""
+
+  def speak(module: Any, step: Array, batch: Batch, keys: Array, encoded: dict[str, Any], fetched: Any) -> Any:
+    return _scores(term, Forward(module, batch, keys, step, (), training=True, encoded=encoded), fetched)
+
+  return lambda whole, rows: model.apply({"params": whole[0]}, whole[1], *rows, method=speak)
+
+
+def _scores(term: ExampleTerm, forward: Forward, taught: Any) -> dict[str, tuple[Array, Array]]:
+  return {name: (values, weights) for name, (values, weights) in term.over_rows(forward, taught).items()}
 
 
 def _teacher(model: nn.Module, pupils: Sequence[Term]) -> Callable[[Any, Any], Any]:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from mmjax.data.batching import row_shapes
 from mmjax.data.columns.base import Shapes
+from mmjax.data.features import run_columns
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
@@ -213,7 +214,7 @@ def check_tokenizers(teachers: Teachers, tokenizer: Tokenizer | None) -> None:
 
 
 def check_model(experiment: Experiment) -> None:
-  """Raise ConfigError if the model lacks a method that an objective needs. The message names both."""
+  """Raise ConfigError if the model lacks a method that an objective needs, or their settings do not fit."""
   model = experiment.model.build()
   for term in experiment.objectives:
     lacking = [name for protocol in term.asks for name in missing(type(model), protocol)]
@@ -223,6 +224,7 @@ def check_model(experiment: Experiment) -> None:
         f"{type(experiment.model).__name__} (--model {option_name(type(experiment.model))}) does not have: choose "
         "another model, or remove the objective"
       )
+    term.check(experiment.model, run_columns(experiment.data.of_stream(term.stream)))
 
 
 def check_moves(experiment: Experiment, params: Params) -> None:

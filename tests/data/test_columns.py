@@ -11,14 +11,16 @@ from mmjax.data import (
   DataConfig,
   DataError,
   Text,
+  Tokenizer,
   TokenizerConfig,
   evaluation_batches,
   make_loader,
   make_tokenizer,
 )
-from mmjax.data.batching import row_shapes
-from mmjax.data.columns.base import make_row
+from mmjax.data.batching import Batcher, row_shapes
+from mmjax.data.columns.base import Evaluating, make_row
 from mmjax.data.columns.fitting import fit_columns
+from mmjax.data.text.tokenizer import train_vocabulary
 
 RECORDS = [{"id": "beat/0", "signal": [1.0, 2.0], "rate": 60}]
 
@@ -50,6 +52,21 @@ def test_columns_make_what_they_learnt_into_rows():
   learnt = fit_columns({"signal": Signal()}, RECORDS)
   assert learnt == {"signal": 1.5}
   np.testing.assert_array_equal(make_row("signal", Signal(), RECORDS[0], None, learnt["signal"]), [-0.5, 0.5])
+
+
+def test_captions_come_with_the_numbers_of_their_words():
+  settings = TokenizerConfig(vocab_size=300, max_length=10)
+  tokenizer = Tokenizer(train_vocabulary(["a cat"], settings), settings)
+  texts = ["a purple cat", "a cat, asleep"]
+  records = [{"id": str(n), "concept": n, "captions": {"name": [text]}} for n, text in enumerate(texts)]
+  column, places = Caption(words=True), np.arange(2)
+  config = DataConfig(columns={"text": column}, tokenizer=settings)
+  assert row_shapes(config, 0)["text_words"] == ((10,), np.int32)
+  trained = Batcher(config, records, tokenizer, 0, seed=0)(np.zeros(2, int), places).batch
+  shown = column.evaluated("text", records, places, Evaluating(None, tokenizer, lambda r: r["captions"]["name"][0]))
+  for batch in (trained, shown):
+    np.testing.assert_array_equal(batch["text_words"], tokenizer.word_numbers(texts))
+    np.testing.assert_array_equal(batch["text"], tokenizer(texts))
 
 
 def test_two_arrays_of_one_name_are_named_with_their_columns():

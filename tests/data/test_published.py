@@ -9,18 +9,22 @@ import pytest
 from PIL import Image
 
 from mmjax.data import (
+  Answer,
   Coco,
   DataConfig,
   DataError,
   Flickr30k,
+  Question,
   TokenizerConfig,
   Vqav2,
+  Weight,
   eval_transform,
   evaluation_batches,
   make_loader,
   make_source,
   make_tokenizer,
 )
+from mmjax.data.columns.image import Image as ImageColumn
 from tests.data.changed import with_source
 
 SOURCES = {"coco": Coco, "vqav2": Vqav2, "flickr30k": Flickr30k}
@@ -128,6 +132,23 @@ def test_vqav2(tmp_path):
   reds = batch["image"][:, 4, 4, 0]
   assert reds[0] == reds[1] < reds[2]
   assert "relevance" not in batch and batch["answer_text"].shape == (3, 8)
+
+
+def test_vqav2_batches_hold_the_scores_of_all_ten_answers(tmp_path):
+  vqa(tmp_path)
+  columns = {"image": ImageColumn(), "text": Question(), "answer": Answer(scores=True), "agreement": Weight()}
+  settings = config("vqav2", tmp_path, columns=columns)
+  train = make_source(settings, "train")
+  tokenizer = make_tokenizer(settings, train)
+  assert tokenizer.answers == ("no", "yes")
+  want = {0: [1, 1], 1: [0, 1], 2: [1, 1]}  # seven and three of ten; ten of ten; seven and three
+  loader = make_loader(settings, train, tokenizer, image_size=8, batch_size=4)
+  evaluation = next(evaluation_batches(train, eval_transform(settings, 8), tokenizer, batch_size=4, columns=columns))
+  for batch in (next(loader), evaluation):
+    assert batch["answer_scores"].dtype == np.float32
+    assert batch["answer_scores"].tolist() == [want[index] for index in batch["index"].tolist()]
+    np.testing.assert_allclose(batch["agreement"], [{1: 1.0}.get(i, 0.7) for i in batch["index"].tolist()], rtol=1e-6)
+  loader.close()
 
 
 def test_flickr30k_with_karpathys_splits(tmp_path):

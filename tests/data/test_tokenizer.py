@@ -257,3 +257,25 @@ def test_special_tokens_that_cannot_work_are_refused(special, change, use, messa
 
 def test_answer_classes_are_the_most_frequent_answers():
   assert most_frequent({"b": 2, "c": 1, "a": 2, "d": 9}, 3) == ("d", "a", "b"), "ties in alphabetical order"
+
+
+def test_tokens_are_numbered_by_their_words(special):
+  texts = ["waving hand", "hand's-on", "", "waving " * 30]
+  numbers, ids = special.word_numbers(texts), special(texts)
+  assert numbers.shape == ids.shape and numbers.dtype == np.int32
+  for row, words in zip(ids, numbers):
+    real = ~np.isin(row, special.special_ids)
+    np.testing.assert_array_equal(words >= 0, real)
+    assert (np.diff(words[real]) >= 0).all()
+  first = [special.decode(ids[0][numbers[0] == word]).strip() for word in (0, 1)]
+  assert first == ["waving", "hand"] and numbers[0].max() == 1
+  assert numbers[1].max() > 0, "punctuation is a word of its own"
+
+
+def test_a_tokenizer_without_words_is_refused():
+  engine = tokenizers.Tokenizer(tokenizers.models.BPE())
+  alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+  trainer = tokenizers.trainers.BpeTrainer(special_tokens=["<pad>", "<eos>"], initial_alphabet=[*alphabet, " "])
+  engine.train_from_iterator(["a b c d"], trainer)
+  with pytest.raises(DataError, match="does not split texts into words"):
+    Tokenizer(engine, TokenizerConfig()).word_numbers(["a b"])

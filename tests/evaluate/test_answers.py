@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mmjax.evaluate.answer_text import normalize_answer
+from mmjax.data.text.answer_text import normalize_answer
 from mmjax.evaluate.answers import answer_ranks, prior_accuracy, ranking, vqa_accuracy, vqa_score
 
 

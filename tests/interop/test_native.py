@@ -42,6 +42,7 @@ CONFIGS = (
   BlipRetrievalConfig(image=CLS, text=TEXT, embed_dim=4),
   BlipCaptionerConfig(image=CLS, text=TEXT),
   CocaConfig(image=IMAGE, text=TEXT, multimodal_depth=3, caption_queries=2, embed_dim=4),
+  CocaConfig(image=IMAGE, text=TEXT, multimodal_depth=1, caption_queries=2, embed_dim=4, poolers="cascade"),
   OpenClipCocaConfig(
     image=dataclasses.replace(IMAGE, pool="queries", pool_queries=2, pool_width=4, pool_heads=2),
     text=TEXT,

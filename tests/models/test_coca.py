@@ -1,5 +1,6 @@
 """CoCa: what the words and the class token can and cannot see, and a unimodal half that runs once."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from mmjax.encoders import ViTConfig
+from mmjax.encoders.vit import ViT
 from mmjax.models.coca import Coca, CocaConfig
 from mmjax.models.generate import generate
 from mmjax.models.next_word import GenerateConfig
+from mmjax.nn.pooling import QueryPool
 from tests.models.decoders import (
   BATCH,
   IDS,
@@ -90,6 +93,39 @@ def test_captions_read_the_caption_queries_and_comparison_reads_the_other():
 
   assert used(1.0, 0.0) == [False, False, False, True]
   assert used(0.0, 1.0) == [True, True, True, False]
+
+
+@pytest.mark.parametrize("poolers", ["parallel", "cascade"])
+def test_the_contrastive_pooler_reads_patches_or_what_the_captioning_pooler_gives(poolers):
+  config = dataclasses.replace(CONFIG, poolers=poolers)
+  model = Coca(config)
+  params = larger(jax.jit(model.init)(jax.random.key(1), BATCH)["params"])
+  assert params["pool"]["probe"].shape == (3, TEXT.width) and params["contrastive_pool"]["probe"].shape == (
+    1,
+    TEXT.width,
+  )
+
+  def pool(params, name, count, tokens):
+    return QueryPool(TEXT, count).apply({"params": params[name]}, tokens, None)
+
+  def by_hand(params):
+    patches = ViT(IMAGE).apply({"params": params["image"]}, BATCH["image"]).tokens
+    captions = pool(params, "pool", 3, patches)
+    return captions, pool(params, "contrastive_pool", 1, captions if poolers == "cascade" else patches)[:, 0]
+
+  def encode(params):
+    encoded = model.apply({"params": params}, {"image": BATCH["image"]}, method="encode")["image"]
+    return encoded.tokens, encoded.pooled
+
+  @jax.jit
+  def run(params):
+    total = lambda which: lambda params: (encode(params)[which] ** 3).sum()
+    return encode(params), by_hand(params), [jax.grad(total(which))(params) for which in (0, 1)]
+
+  got, want, gradients = run(params)
+  assert_close(got, want)
+  used = [[bool(jnp.abs(g[name]["probe"]).max() > 0) for name in ("pool", "contrastive_pool")] for g in gradients]
+  assert used == [[True, False], [poolers == "cascade", True]]
 
 
 def test_the_unimodal_half_is_reused():

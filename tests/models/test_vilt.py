@@ -38,6 +38,25 @@ def test_embeddings_read_nothing_and_the_stream_reads_both():
   assert (joint.moved(out["words"], pictures["words"])[:3] > 1e-4).all()
 
 
+def test_an_image_class_token_comes_first_and_has_its_own_position():
+  config = dataclasses.replace(CONFIG, image_class_token=True)
+  params = joint.params(config)
+  assert params["image_class_token"].shape == (1, 8) and params["image_position_embedding"].shape == (5, 8)
+
+  def tokens(params, config):
+    return config.build().apply({"params": params}, joint.BATCH, method="encode")["image"].tokens
+
+  with_class = tokens(params, config)
+  expected = params["image_class_token"][0] + params["image_position_embedding"][0]
+  np.testing.assert_allclose(with_class[:, 0], np.broadcast_to(expected, (4, 8)), rtol=1e-6)
+  patches = {**params, "image_position_embedding": params["image_position_embedding"][1:]}
+  del patches["image_class_token"]
+  np.testing.assert_allclose(with_class[:, 1:], tokens(patches, CONFIG), rtol=1e-6)
+  moved = {**params, "image_class_token": -params["image_class_token"]}
+  out, other = joint.run(params, joint.BATCH, config), joint.run(moved, joint.BATCH, config)
+  assert (joint.moved(out["match"], other["match"]) > 1e-4).all(), "the words read it"
+
+
 def test_padding_and_others_change_nothing():
   joint.assert_padding_and_others_change_nothing(CONFIG, ["words"])
 

@@ -1,6 +1,7 @@
 """VQA: what each fusion lets the heads know, controls that see one modality, written answers."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,14 @@ import pytest
 
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
+from mmjax.errors import ConfigError
 from mmjax.fusion.config import FusionConfig
 from mmjax.models.generate import generate
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.vqa import Vqa, VqaConfig, VqaWriter
+from mmjax.objectives import Answer, Forward, ModalityAnswer
 from tests.models import joint_models as joint
+from tests.objectives.per_example import cross_entropy
 
 CONFIG = VqaConfig(
   image=ViTConfig(image_size=8, patch_size=4, width=8, depth=1, num_heads=2, mlp_dim=8, pool="mean"),
@@ -61,6 +65,54 @@ def test_late_fusion_adds_up():
     own, other = out(config)["answer"][:2], out(config, image=swapped)["answer"][:2]
     gap = float(jnp.abs(own.sum(0) - other.sum(0)).max())
     assert (gap < 1e-5) == adds, (config.fusion.kind, gap)
+
+
+@functools.cache
+def losses(config):
+  """jitted: params -> {term: (losses, weights, gradient of their sum)} of every loss of a late fusion."""
+  batch = {**joint.BATCH, "answer": jnp.asarray([1, 4, 0, 2], jnp.int32)}
+  rng = jax.random.split(jax.random.key(0), 4)
+
+  def scored(params, term):
+    def speak(module):
+      given = Forward(module, batch, rng, jnp.int32(0), ("image", "text"), training=False)
+      return term.over_rows(given, None)["loss"]
+
+    return config.build().apply({"params": params}, method=speak)
+
+  def gradient(params, term):
+    total, pull = jax.vjp(lambda p: scored(p, term).losses, params)
+    return *scored(params, term), pull(jnp.ones_like(total))[0]
+
+  return jax.jit(lambda params: {t.name: gradient(params, t) for t in (Answer(), *EACH)})
+
+
+EACH = (ModalityAnswer(modality="image"), ModalityAnswer(modality="text"))
+
+
+def test_late_fusion_has_a_loss_per_modality_beside_the_fused_one():
+  params = joint.params(LATE)
+  found = losses(LATE)(params)
+  encoded = jax.jit(lambda p: LATE.build().apply({"params": p}, joint.BATCH, method="encode"))(params)
+  answer, heads, alone = np.asarray([1, 4, 0, 2]), params["fusion"], {}
+  for place, name in enumerate(("text", "image")):
+    head = heads[f"input_{place}_projection"]
+    alone[name] = np.asarray(encoded[name].pooled @ head["kernel"] + head["bias"][None], np.float64)
+    of, weights, gradient = found[f"answer_{name}_alone"]
+    counted = np.asarray([1, 1, 1, name == "image"])  # the last question is padding only
+    np.testing.assert_allclose(of, cross_entropy(alone[name], answer) * counted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(weights, counted)
+    other = "image" if name == "text" else "text"
+    moved = lambda tree: any(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(tree))
+    assert moved(gradient[name]) and not moved(gradient[other]), "an expert of one modality"
+    assert not moved(gradient["fusion"][f"input_{1 - place}_projection"])
+  mean = (alone["text"] + alone["image"]) / 2
+  np.testing.assert_allclose(found["answer"][0][:3], cross_entropy(mean, answer)[:3], rtol=1e-4)
+
+
+def test_a_fusion_without_a_head_per_modality_is_refused_by_the_term():
+  with pytest.raises(ConfigError, match='fusion.kind="merged_attention" has no classifier for each modality'):
+    losses(CONFIG)(joint.params(CONFIG))
 
 
 def test_mask_logits_lie_on_their_patch():

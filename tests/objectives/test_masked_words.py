@@ -57,6 +57,24 @@ def test_a_text_with_a_word_has_one_chosen_if_asked_and_an_empty_one_has_none():
   assert 0 < rarely.sum() < 25
 
 
+def test_whole_words_are_hidden_with_all_their_tokens():
+  words = jnp.asarray([[-1, 0, 0, 1, 2, 2, 2, 3, -1, -1]] * 3000, jnp.int32)
+  ids = jnp.asarray([[CLS, 4, 5, 6, 7, 8, 9, 10, SEP, PAD]] * 3000, jnp.int32)
+  mask = jax.jit(lambda rng: mask_tokens(ids, rng, words=words, rate=0.3, at_least_one=False, **OPTIONS))
+  masked, chosen = (np.asarray(x) for x in mask(keys(3000)))
+  for word in range(4):
+    own = chosen[:, np.asarray(words[0]) == word]
+    assert (own.all(1) == own.any(1)).all() and own.all(1).mean() == pytest.approx(0.3, abs=0.03)
+  assert abs(np.corrcoef(chosen[:, 1], chosen[:, 3])[0, 1]) < 0.07, "words are chosen independently"
+  assert not chosen[:, [0, 8, 9]].any()
+  long = masked[chosen[:, 4]][:, 4:7]
+  assert ((long == MASK).sum(1) == 2).any(), "each token has its own fate"
+  _, once = mask_tokens(ids[:50], keys(50), words=words[:50], rate=0.0, **OPTIONS)
+  assert {tuple(row) for row in np.asarray(once)[:, 1:8].astype(int).tolist()} <= {
+    (1, 1, 0, 0, 0, 0, 0), (0, 0, 1, 0, 0, 0, 0), (0, 0, 0, 1, 1, 1, 0), (0, 0, 0, 0, 0, 0, 1)
+  }  # fmt: skip
+
+
 def test_a_vocabulary_without_words_or_without_a_mask_token_is_refused():
   with pytest.raises(ValueError, match="mask_id=-1 must lie in .* the tokenizer needs a mask token"):
     mask_tokens(jnp.zeros((1, 2), jnp.int32), keys(1), **OPTIONS | {"mask_id": -1})

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
-from mmjax.objectives import MATCHING_CHANCE, hard_negatives, matching_loss, next_sentence_loss
+from mmjax.objectives import MATCHING_CHANCE, global_negatives, hard_negatives, matching_loss, next_sentence_loss
+from mmjax.parallel.mesh import ParallelConfig, make_mesh
+from mmjax.parallel.ring import take_rows
 from tests.objectives import dense
 from tests.objectives.per_example import assert_finite, cross_entropy, keys, normal
 
@@ -50,6 +53,41 @@ def test_an_examples_negatives_depend_on_its_group_and_key_alone():
   assert alone.weight[0] == 0 and alone.image[0] == alone.text[0] == 0
   with pytest.raises(ValueError, match="group=3 must divide the 8 rows"):
     hard_negatives(x, y, rng, logit_scale=1.0, group=3)
+
+
+@pytest.mark.parametrize("concept", [None, CONCEPT])
+def test_negatives_of_the_global_batch_are_those_of_one_group_on_any_number_of_devices(concept):
+  x, y, rng = dense.unit(B, 6, 0), dense.unit(B, 6, 1), keys(B)
+  want = jax.jit(functools.partial(hard_negatives, logit_scale=4.0, group=B))(x, y, rng, concept=concept)
+  mesh, split = make_mesh(ParallelConfig(data=2, fsdp=4)), PartitionSpec(("data", "fsdp"))
+  draw = lambda axes: (
+    lambda x, y, rng, *of: global_negatives(x, y, rng, logit_scale=4.0, concept=of[0] if of else None, axis_name=axes)
+  )
+  mapped = jax.shard_map(draw(("data", "fsdp")), mesh=mesh, in_specs=split, out_specs=split)
+  given = (x, y, rng) if concept is None else (x, y, rng, concept)
+  for got in (jax.jit(mapped)(*given), jax.jit(draw(None))(*given)):
+    for one, other in zip(got, want, strict=True):
+      np.testing.assert_array_equal(one, other)
+  assert (np.asarray(want.text[:GROUP]) >= GROUP).any(), "beyond the neighbours"
+
+
+@pytest.mark.parametrize("axes", [None, "data", ("data", "fsdp")])
+def test_rows_come_from_the_devices_that_hold_them_and_gradients_go_back(axes):
+  tree = {"a": normal(16, 3), "b": jnp.arange(16, dtype=jnp.int32)}
+  wanted, weights = jnp.asarray([15, 0, 3, 3, 9, 1, 8, 15], jnp.int32), normal(8, 3, seed=1)
+  take = lambda tree, wanted: take_rows(tree, wanted, axes)
+  if axes is not None:
+    config = ParallelConfig(data=8) if axes == "data" else ParallelConfig(data=2, fsdp=4)
+    split = PartitionSpec(axes)
+    local = take
+    take = lambda *args: jax.shard_map(local, mesh=make_mesh(config), in_specs=split, out_specs=split)(*args)
+  got = jax.jit(take)(tree, wanted)
+  np.testing.assert_array_equal(got["a"], tree["a"][wanted])
+  np.testing.assert_array_equal(got["b"], wanted)
+  back = jax.jit(jax.grad(lambda a: (take({"a": a, "b": tree["b"]}, wanted)["a"] * weights).sum()))(tree["a"])
+  expected = np.zeros((16, 3), np.float32)
+  np.add.at(expected, np.asarray(wanted), np.asarray(weights))
+  np.testing.assert_allclose(back, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_the_loss_is_the_mean_over_an_examples_pairs():

@@ -31,6 +31,8 @@ from mmjax.models.vqa import VqaConfig
 from mmjax.nn.words import WordsConfig
 from mmjax.objectives import (
   Answer,
+  AnswerRanking,
+  AnswerScores,
   AnswerText,
   Caption,
   Classify,
@@ -45,6 +47,7 @@ from mmjax.objectives import (
   PairLoss,
   Relevance,
   Softmax,
+  SwappedMatching,
   TargetText,
   Unicl,
 )
@@ -128,6 +131,14 @@ SYSTEMS = {
     (AnswerText(),),
   ),
 }
+SYSTEMS["vilt_paper"] = (
+  ViltConfig(PatchesConfig(SIDE, 4), BERT, image_class_token=True),
+  (SwappedMatching(among="global"), MaskedWords(whole_words=True)),
+)
+SYSTEMS["vqa_soft"] = (
+  SYSTEMS["vqa_writer"][0],
+  (AnswerScores(weights="agreement"), AnswerRanking(), AnswerText(weights="agreement")),
+)
 
 
 def experiment(system: str, **fields) -> Experiment:
@@ -158,7 +169,11 @@ def batch() -> dict[str, np.ndarray]:
     "group": np.arange(ROWS, dtype=np.int32) % 5,
     "answer_text": ids[::-1, :6],
     "target": ids[::-1],
+    "text_words": np.where(ids < 4, -1, np.arange(LENGTH, dtype=np.int32) // 2).astype(np.int32),
+    "answer_candidates": np.stack([ids[::-1, :6], ids[:, :6]], 1),
+    "agreement": (np.arange(ROWS) % 4).astype(np.float32) / 3,
     "image2": rng.normal(size=(ROWS, SIDE, SIDE, 3)).astype(np.float32),
+    "answer_scores": rng.integers(0, 4, (ROWS, 5)).astype(np.float32) / 3,
   }
 
 
@@ -184,6 +199,8 @@ def two_steps(of: Experiment, devices: int = 1) -> list[dict[str, float]]:
     ("flava", dict(fsdp=2)),
     ("vqa", dict(fsdp=2)),
     ("seq2seq", dict(fsdp=2, model=2)),
+    ("vqa_soft", dict(microbatches=2)),
+    ("vilt_paper", dict(fsdp=2)),
   ],
 )
 def test_two_steps_do_not_depend_on_the_mesh(system, parallel):
@@ -192,6 +209,18 @@ def test_two_steps_do_not_depend_on_the_mesh(system, parallel):
   other = two_steps(experiment(system, parallel=ParallelConfig(**parallel)), 8)
   for left, right in zip(one, other, strict=True):
     assert left == pytest.approx(right, rel=2e-5, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+  ("among", "devices", "parallel"),
+  [("global", 4, dict(fsdp=2, microbatches=2)), ("device", 1, dict(microbatches=2))],
+)
+def test_negatives_from_the_whole_batch_do_not_depend_on_devices_and_microbatches(among, devices, parallel):
+  with_term = lambda term, **fields: dataclasses.replace(experiment("albef", **fields), objectives=(term,))
+  one = two_steps(with_term(Matching(group=ROWS)))  # one group on one device: the same candidates and draws
+  other = two_steps(with_term(Matching(among=among), parallel=ParallelConfig(**parallel)), devices)
+  for left, right in zip(one, other, strict=True):
+    assert left == {name: pytest.approx(right[name], rel=2e-5, abs=2e-6) for name in left}
 
 
 @pytest.mark.parametrize(("system", "balance"), [*((name, "fixed") for name in SYSTEMS), ("bert", "uncertainty")])

@@ -1,4 +1,4 @@
-"""Columns of texts as token ids: captions, any text, questions, answers and pairs of sentences."""
+"""Columns of texts as token ids: captions, any text, questions and pairs of sentences."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +30,13 @@ class TextColumn(Column):
 class Caption(TextColumn):
   """One of the `captions` of a record, int32 [length]: sampled by the weights in data; in evaluation, the main one."""
 
+  words: bool = False
+  """Add NAME_words, int32 [length]: number of the word that each token is part of. -1: none (special tokens)."""
+
+  def arrays(self, name: str, making: Making) -> Shapes:
+    ids = super().arrays(name, making)
+    return ids | ({f"{name}_words": ids[name]} if self.words else {})
+
   def check(self, record: Mapping[str, Any]) -> None:
     from mmjax.data.transforms import check_captions
 
@@ -39,17 +46,22 @@ class Caption(TextColumn):
     from mmjax.data.transforms import caption_transform
 
     sample = caption_transform(making.data)
-    ids = lambda texts: {name: making.memory.ids(texts, making.tokenizer)}
+    ids = lambda texts: {name: making.memory.ids(texts, making.tokenizer), **self._words(name, texts, making.tokenizer)}
     return TextMaker(lambda example: sample(example.record["captions"], example.rng), ids)
 
   def evaluated(
     self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating
   ) -> dict[str, Any]:
     assert evaluating.tokenizer is not None
-    return {name: evaluating.tokenizer([evaluating.caption(record) for record in records])[places]}
+    texts = [evaluating.caption(record) for record in records]
+    rows = {name: evaluating.tokenizer(texts), **self._words(name, texts, evaluating.tokenizer)}
+    return {array: values[places] for array, values in rows.items()}
 
   def texts(self, record: Mapping[str, Any]) -> Sequence[str]:
     return [text for texts in record["captions"].values() for text in texts]
+
+  def _words(self, name: str, texts: Sequence[str], tokenizer: Any) -> dict[str, np.ndarray]:
+    return {f"{name}_words": tokenizer.word_numbers(texts)} if self.words else {}
 
   def record(self, item: Any) -> Mapping[str, Any]:
     return {"captions": {"name": [item]}, "id": "the text"}
@@ -110,30 +122,6 @@ class Question(TextColumn):
 
   def record(self, item: Any) -> Mapping[str, Any]:
     return {"question": item, "id": "the question"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer(TextColumn):
-  """Field `answer` of a record: its class, int32 [] (-1: unknown), and as NAME_text its token ids, int32 [length]."""
-
-  def arrays(self, name: str, making: Making) -> Shapes:
-    return {name: ((), np.int32), f"{name}_text": ((making.data.tokenizer.answer_length,), np.int32)}
-
-  def check(self, record: Mapping[str, Any]) -> None:
-    check_filled(record, "answer")
-    check_filled(record, "answers")
-
-  def maker(self, name: str, making: Making) -> Maker:
-    return TextMaker(lambda example: example.record["answer"], lambda texts: _answers(name, texts, making.tokenizer))
-
-  def evaluated(
-    self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating
-  ) -> dict[str, Any]:
-    rows = _answers(name, [record["answer"] for record in records], evaluating.tokenizer)
-    return {array: values[places] for array, values in rows.items()}
-
-  def texts(self, record: Mapping[str, Any]) -> Sequence[str]:
-    return [record["answer"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,10 +194,6 @@ def check_filled(record: Mapping[str, Any], field: str) -> None:
     raise DataError(
       f"{record['id']}: the field {field!r} {fault}. Correct it, remove the record, or use --data.on-bad-record skip."
     )
-
-
-def _answers(name: str, texts: Sequence[str], tokenizer: Any) -> dict[str, np.ndarray]:
-  return {name: tokenizer.answer_ids(texts), f"{name}_text": tokenizer.answer_text(texts)}
 
 
 def _pair(record: Mapping[str, Any], is_next: bool, point: float) -> tuple[str, str]:

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from mmjax.data.columns.answer import Answer
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.image import Image
-from mmjax.data.columns.text import Answer, Caption, Question, SentencePair
+from mmjax.data.columns.text import Caption, Question, SentencePair
 from mmjax.data.records import Records
 from mmjax.kinds import Kind, option_name
 

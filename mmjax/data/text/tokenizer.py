@@ -84,6 +84,24 @@ class Tokenizer:
     rows = [[*self._begin, *words[: self._room], self.eos_id] for words in self._words(strings)]
     return self._padded(rows, self.config.max_length)
 
+  def word_numbers(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
+    """Number of the word that each token of `self(strings)` is part of, counted from 0. -1 for special tokens.
+
+    Raises:
+      DataError: the tokenizer does not split texts into words before it makes tokens.
+    """
+    with refusing("The tokenizer cannot encode these texts"):
+      encoded = self._engine.encode_batch(["a b", *self._shortened(strings)], add_special_tokens=False)
+    words = [encoding.word_ids for encoding in encoded]
+    if len(set(words[0])) < 2:
+      raise DataError(
+        "The tokenizer does not split texts into words, so whole words cannot be masked. Use one with a pre-tokenizer, "
+        "or turn whole_words off."
+      )
+    begin = [-1] * len(self._begin)
+    rows = [[*begin, *(-1 if word is None else word for word in row[: self._room])] for row in words[1:]]
+    return self._padded(rows, self.config.max_length, -1)
+
   def share_cut(self, strings: Sequence[str]) -> float:
     """Share of the strings that are truncated to max_length."""
     return float(np.mean([len(words) > self._room for words in self._words(strings)])) if strings else 0.0
@@ -132,14 +150,18 @@ class Tokenizer:
     return self._padded(rows, self.config.answer_length)
 
   def _words(self, strings: Sequence[str]) -> list[list[int]]:
-    """Ids without special tokens. Only the beginning of a very long text is encoded.
+    """Ids without special tokens."""
+    texts = self._shortened(strings)
+    with refusing("The tokenizer cannot encode these texts"):
+      return [encoding.ids for encoding in self._engine.encode_batch_fast(texts, add_special_tokens=False)]
+
+  def _shortened(self, strings: Sequence[str]) -> list[str]:
+    """The beginnings of very long texts.
 
     Encoding 1 MB of text takes 100 MB of memory. The limit of 256 characters per token never matters in practice.
     """
     longest = 4096 + 256 * max(self.config.max_length, self.config.answer_length)
-    texts = [text[:longest] for text in strings]
-    with refusing("The tokenizer cannot encode these texts"):
-      return [encoding.ids for encoding in self._engine.encode_batch_fast(texts, add_special_tokens=False)]
+    return [text[:longest] for text in strings]
 
   def _padded(self, rows: Sequence[Sequence[int]], length: int, fill: int | None = None) -> Int32[np.ndarray, "n t"]:
     ids = np.full((len(rows), length), self.pad_id if fill is None else fill, np.int32)

@@ -19,6 +19,7 @@ def mask_tokens(
   special_ids: tuple[int, ...] = (),
   rate: float = 0.15,
   at_least_one: bool = True,
+  words: Int[Array, "batch length"] | None = None,
 ) -> tuple[Int[Array, "batch length"], Bool[Array, "batch length"]]:
   """Chooses words to predict. 80% of them become [MASK], 10% become another word, 10% stay unchanged.
 
@@ -32,6 +33,8 @@ def mask_tokens(
     rate: probability that a word is chosen.
     at_least_one: if True, choose at least one word of each text that has any. Short captions need this: without it, a
       fraction exp(-0.16 n) of the texts with n words has nothing to predict (at a rate of 0.15).
+    words: number of the word that each token is part of, -1 for a token of no word. Words are then chosen as a whole,
+      with all of their tokens (whole-word masking). Each token is replaced independently. None: tokens are chosen.
   Returns: (ids after the replacement, True for chosen words).
   Raises:
     ValueError: mask_id is not an id, or there is no word to draw from.
@@ -39,23 +42,29 @@ def mask_tokens(
   if not 0 <= mask_id < vocab_size:
     raise ValueError(f"mask_id={mask_id} must lie in [0, vocab_size={vocab_size}): the tokenizer needs a mask token")
   kept = np.asarray([*special_ids, pad_id, mask_id], np.int32)
-  words = np.setdiff1d(np.arange(vocab_size, dtype=np.int32), kept)
-  if not len(words):
+  drawable = np.setdiff1d(np.arange(vocab_size, dtype=np.int32), kept)
+  if not len(drawable):
     raise ValueError(f"vocab_size={vocab_size} leaves no word other than the special ids {sorted(set(kept.tolist()))}")
   maskable = ~jnp.isin(ids, jnp.asarray(kept))
+  firsts = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape) if words is None else _firsts(words)
 
-  def one(key: Array, ids: Array, maskable: Array) -> tuple[Array, Array]:
+  def one(key: Array, ids: Array, maskable: Array, first: Array) -> tuple[Array, Array]:
     choose, change, word = jax.random.split(key, 3)
-    luck = jnp.where(maskable, jax.random.uniform(choose, ids.shape), 2.0)
+    luck = jnp.where(maskable, jax.random.uniform(choose, ids.shape)[first], 2.0)
     chosen = luck < rate
     if at_least_one:
       chosen |= maskable & (luck == luck.min())
     fate = jax.random.uniform(change, ids.shape)
-    drawn = jnp.asarray(words)[jax.random.randint(word, ids.shape, 0, len(words))].astype(ids.dtype)
+    drawn = jnp.asarray(drawable)[jax.random.randint(word, ids.shape, 0, len(drawable))].astype(ids.dtype)
     changed = jnp.where(fate < 0.8, jnp.asarray(mask_id, ids.dtype), jnp.where(fate < 0.9, drawn, ids))
     return jnp.where(chosen, changed, ids), chosen
 
-  return jax.vmap(one)(rng, ids, maskable)
+  return jax.vmap(one)(rng, ids, maskable, firsts)
+
+
+def _firsts(words: Int[Array, "batch length"]) -> Int[Array, "batch length"]:
+  """Position of the first token of each token's word."""
+  return jnp.argmax(words[:, :, None] == words[:, None], axis=2).astype(jnp.int32)
 
 
 def choose_positions(

@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
 from mmjax.objectives.losses.per_example import ExampleLosses, cross_entropy
+from mmjax.parallel.ring import AxisName
 
 # Loss of a matching head with a constant output, with one positive to two negatives: H(1/3) nats. A loss that stays at
 # 0.6365 means that only the fraction of positives was learned.
@@ -53,28 +54,93 @@ def hard_negatives(
   size = image.shape[0]
   if size % group:
     raise ValueError(f"group={group} must divide the {size} rows of the local batch or microbatch")
-  split = lambda x: rearrange(jax.lax.stop_gradient(x), "(n g) ... -> n g ...", g=group)
-  scale = jax.lax.stop_gradient(jnp.asarray(logit_scale, jnp.float32))
-  logits = scale * jnp.einsum("nid,njd->nij", split(image.astype(jnp.float32)), split(text.astype(jnp.float32)))
-  wrong = jnp.broadcast_to(~jnp.eye(group, dtype=bool)[None], logits.shape)
-  if concept is not None:
-    number = split(concept)
-    wrong = wrong & (number[:, :, None] != number[:, None, :])
-  logits = jnp.where(wrong, logits, -jnp.inf)  # image i, text j
+  split = lambda x: rearrange(x, "(n g) ... -> n g ...", g=group)
+  number = None if concept is None else split(concept)
+  logits = _logits(split(image), split(text), logit_scale)  # image i, text j
+  wrong = _others(jnp.broadcast_to(jnp.eye(group, dtype=bool), logits.shape), number, number)
   found = rearrange(wrong.any(2), "n g -> (n g)")  # `wrong` is symmetric
-  keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-  draw = lambda pattern, stream: _draw(rearrange(logits, pattern), keys(rng, stream), found)
+  logits, first = jnp.where(wrong, logits, -jnp.inf), jnp.arange(size, dtype=jnp.int32) // group * group
+  draw = lambda pattern, stream: _draw(rearrange(logits, pattern), rng, stream, found, first)
   return Negatives(draw("n i j -> (n j) i", 0), draw("n i j -> (n i) j", 1), found.astype(jnp.float32))
 
 
+def global_negatives(
+  image: Float[Array, "batch dim"],
+  text: Float[Array, "batch dim"],
+  rng: Key[Array, "batch"],
+  *,
+  logit_scale: float | Float[Array, ""],
+  concept: Int[Array, "batch"] | None = None,
+  axis_name: AxisName,
+) -> Negatives:
+  """Draws negatives as `hard_negatives` does, with all rows of the global batch as candidates.
+
+  The embeddings of all devices are gathered. The draws of a row depend on its key and on the global batch only, not on
+  the number of devices. `take_rows` fetches the rows.
+
+  Args:
+    image: unit-norm image embeddings of the local rows, which get no gradient.
+    text: unit-norm text embeddings of the local rows, which get no gradient.
+    rng: one key per local row.
+    logit_scale: see `hard_negatives`.
+    concept: see `hard_negatives`.
+    axis_name: mesh axes of the batch, inside shard_map. None: the arrays are the whole batch.
+  Returns: numbers of rows in the global batch.
+  """
+  size = image.shape[0]
+  everywhere = lambda x: x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+  images, texts = everywhere(jax.lax.stop_gradient(image)), everywhere(jax.lax.stop_gradient(text))
+  start = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
+  here, first = start + jnp.arange(size, dtype=jnp.int32), jnp.zeros(size, jnp.int32)
+  own = here[:, None] == jnp.arange(len(images), dtype=jnp.int32)[None]
+  wrong = _others(own, concept, None if concept is None else everywhere(concept))
+  found = wrong.any(1)
+  draw = lambda logits, stream: _draw(jnp.where(wrong, logits, -jnp.inf), rng, stream, found, first, here)
+  return Negatives(
+    draw(_logits(text, images, logit_scale), 0), draw(_logits(image, texts, logit_scale), 1), found.astype(jnp.float32)
+  )
+
+
+def _logits(
+  rows: Float[Array, "*groups rows dim"], columns: Float[Array, "*groups columns dim"], scale: float | Float[Array, ""]
+) -> Float[Array, "*groups rows columns"]:
+  rows, columns = (jax.lax.stop_gradient(x).astype(jnp.float32) for x in (rows, columns))
+  return jax.lax.stop_gradient(jnp.asarray(scale, jnp.float32)) * jnp.einsum("...id,...jd->...ij", rows, columns)
+
+
+def _others(
+  own: Bool[Array, "*groups rows columns"],
+  concept: Int[Array, "*groups rows"] | None,
+  concepts: Int[Array, "*groups columns"] | None,
+) -> Bool[Array, "*groups rows columns"]:
+  """True for pairs of rows that are not the same, and do not mean the same."""
+  if concept is None or concepts is None:
+    return ~own
+  return ~own & (concept[..., :, None] != concepts[..., None, :])
+
+
 def _draw(
-  logits: Float[Array, "batch group"], rng: Key[Array, "batch"], found: Bool[Array, "batch"]
+  logits: Float[Array, "batch candidates"],
+  rng: Key[Array, "batch"],
+  stream: int,
+  found: Bool[Array, "batch"],
+  first: Int[Array, "batch"],
+  here: Int[Array, "batch"] | None = None,
 ) -> Int[Array, "batch"]:
-  """Draws a row of the batch for each example from the softmax over its group; its own row if there is no candidate."""
-  size, group = logits.shape
-  here = jnp.arange(size, dtype=jnp.int32)
-  picked = jax.vmap(jax.random.categorical)(rng, jnp.where(found[:, None], logits, 0.0)).astype(jnp.int32)
-  return jnp.where(found, here // group * group + picked, here)
+  """Draws a candidate for each row from the softmax.
+
+  Args:
+    logits: -inf for rows that are no candidates.
+    rng: one key per row.
+    stream: number of the random stream.
+    found: True for rows with at least one candidate.
+    first: number of the first candidate of each row.
+    here: number of each row, which is returned if there is no candidate. None: its place.
+  """
+  here = jnp.arange(len(logits), dtype=jnp.int32) if here is None else here
+  keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(rng, stream)
+  picked = jax.vmap(jax.random.categorical)(keys, jnp.where(found[:, None], logits, 0.0)).astype(jnp.int32)
+  return jnp.where(found, first + picked, here)
 
 
 def matching_loss(

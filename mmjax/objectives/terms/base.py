@@ -100,6 +100,14 @@ class Term(Kind):
     """
     return None
 
+  def check(self, model: Any, columns: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the settings do not fit the model or the data. Called before the first step.
+
+    Args:
+      model: configuration of the model.
+      columns: columns of the data, by name.
+    """
+
   def fitted(self, *, num_records: int, learnt: Mapping[str, Any]) -> "Term":
     """Return the term with the settings that depend on its training data. Called before the first step.
 
@@ -128,12 +136,28 @@ class ExampleTerm(Term):
     """Number of consecutive rows that must be in one microbatch on one device."""
     return 1
 
+  @property
+  def fetches(self) -> bool:
+    """True if the term reads encodings of other rows, from anywhere in the global batch. `over_rows` then runs after
+    all rows are encoded, and gets the result of `fetch`."""
+    return False
+
+  def fetch(self, whole: "Whole", encoded: Mapping[str, Encoded], keys: Key[Array, "batch"]) -> Any:
+    """Get encodings of other rows: a pytree of arrays [global batch, ...]. Called for terms with `fetches`.
+
+    Args:
+      whole: the global batch. It has embeddings if the term asks for `Compares`.
+      encoded: encodings of the global batch, by the names in `reads`.
+      keys: one key per row, of this term.
+    """
+    raise NotImplementedError
+
   def over_rows(self, forward: "Forward", taught: Any) -> Scores:
     """Compute the scores of the rows of `forward.batch`.
 
     Args:
       forward: outputs of the model for the rows.
-      taught: result of `teach` for the same rows. None without a teacher.
+      taught: result of `teach`, or of `fetch`, for the same rows. None for a term without both.
     """
     raise NotImplementedError
 
@@ -205,6 +229,7 @@ class Forward:
     step: number of optimiser steps taken.
     names: names of the arrays that `encoded` encodes.
     training: True to use dropout and other randomness in the model.
+    encoded: encodings of the rows, if they are already known.
 
   Attributes:
     model: the model, bound to its parameters.
@@ -222,11 +247,14 @@ class Forward:
     names: tuple[str, ...],
     *,
     training: bool,
+    encoded: dict[str, Encoded] | None = None,
   ):
     self.model, self.batch, self.step = model, batch, step
     self.rng = keys if training else None
     self._keys, self._names = keys, names
     self._kept: dict[Any, Any] = {}
+    if encoded is not None:
+      self.encoded = encoded
 
   @functools.cached_property
   def encoded(self) -> dict[str, Encoded]:
@@ -240,13 +268,18 @@ class Forward:
 
   def keys(self, name: str) -> Key[Array, "batch"]:
     """Make one key per row from a name. The keys do not depend on other terms."""
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(self._keys, 1000 + zlib.crc32(name.encode()) % 2**30)
+    return named_keys(self._keys, name)
 
   def once(self, key: Any, compute: Callable[[], Any]) -> Any:
     """Return the result of `compute`. It is computed once per `key`, so that terms can share it."""
     if key not in self._kept:
       self._kept[key] = compute()
     return self._kept[key]
+
+
+def named_keys(keys: Key[Array, "batch"], name: str) -> Key[Array, "batch"]:
+  """Make one key per row from a name, by the keys of the rows."""
+  return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1000 + zlib.crc32(name.encode()) % 2**30)
 
 
 def joint(fused: dict[str, Encoded]) -> Float[Array, "batch width"]:

@@ -1,6 +1,8 @@
 """Loss terms for masked image modelling and masked multimodal modelling."""
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -8,6 +10,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from mmjax.data.columns.codes import PatchCodes
+from mmjax.errors import ConfigError
 from mmjax.models.protocols import Fuses, GuessesPatches, GuessesWords
 from mmjax.nn.stochastic import fold_in
 from mmjax.objectives.losses.codebook import nearest_code
@@ -32,8 +36,38 @@ class MaskedPatches(ExampleTerm):
   target: Literal["normalized", "pixels"] = "normalized"
   """Target of a model without visual codes: pixels, normalised per patch (MAE) or unchanged."""
   codebook: str = ""
-  """An .npy file of codes [codes, patch^2 * 3] (mmjax.objectives.losses.codebook), for a model with num_codes. The
-  target of a patch is then its nearest code."""
+  """An .npy file of codes [num_codes, patch^2 * 3], for a model with num_codes. The target of a patch is then its
+  nearest code. The command `codebook` of a script fits the file to the training images, by k-means."""
+  codes: str = ""
+  """Array of the batch with the codes of any image tokenizer, int32 [batch, patches], such as that of a column
+  `PatchCodes`, for a model with num_codes. They are then the targets."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.codebook and self.codes:
+      raise ValueError(f"{self.name} has targets from a codebook and from codes={self.codes!r}: set one of them")
+
+  @property
+  def discrete(self) -> bool:
+    """True if the targets are codes. False: pixels."""
+    return bool(self.codebook or self.codes)
+
+  def check(self, model: Any, columns: Mapping[str, Any]) -> None:
+    number = getattr(model, "num_codes", 0)
+    if self.discrete != bool(number):
+      raise ConfigError(
+        f"the objective {self.name} predicts {'codes' if self.discrete else 'pixels'}, and the model has num_codes "
+        f"{number}: set --model.num-codes to the size of the codebook (0: pixels), and for codes `codebook` or `codes` "
+        "of the objective"
+      )
+    if self.codebook:
+      read_codebook(self.codebook, pixels=3 * model.image.patch_size**2, codes=number)
+    column = columns.get(self.codes)
+    if isinstance(column, PatchCodes) and (column.patches, column.num_codes) != (model.image.grid**2, number):
+      raise ConfigError(
+        f"the column {self.codes!r} has {column.patches} codes of {column.num_codes} per image, and the model predicts "
+        f"{model.image.grid**2} of {number}: make the settings of --data.columns.{self.codes} and of the model equal"
+      )
 
   @property
   def name(self) -> str:
@@ -41,7 +75,7 @@ class MaskedPatches(ExampleTerm):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return ("image",)
+    return ("image", self.codes) if self.codes else ("image",)
 
   @property
   def reads(self) -> tuple[str, ...]:
@@ -66,13 +100,21 @@ class MaskedPatches(ExampleTerm):
     """
     said = forward.model.patch_logits(image.tokens[:, -hidden.shape[1] :], fused=fused)
     truth = self.truth(forward)
-    return masked_code_loss(said, truth, hidden) if self.codebook else masked_pixel_loss(said, truth, hidden)
+    return masked_code_loss(said, truth, hidden) if self.discrete else masked_pixel_loss(said, truth, hidden)
 
   def truth(self, forward: Forward) -> Int[Array, "batch patches"] | Float[Array, "batch patches pixels"]:
-    """Make the targets of all patches: codes if there is a codebook, else pixels."""
+    """Make the targets of all patches: codes if there is a codebook or a tokenizer, else pixels."""
     patches = patchify(forward.batch["image"], forward.model.config.image.patch_size)
+    if self.codes:
+      codes = forward.batch[self.codes]
+      if codes.shape != patches.shape[:2]:
+        raise ConfigError(
+          f"the array {self.codes!r} has {codes.shape[1:]} codes per image, and the model {patches.shape[1]} patches: "
+          "use the tokenizer at the model's grid of patches"
+        )
+      return codes
     if self.codebook:
-      return nearest_code(patches, read_codebook(self.codebook))
+      return nearest_code(patches, read_codebook(self.codebook, pixels=patches.shape[2]))
     return normalize_patches(patches) if self.target == "normalized" else patches
 
 
@@ -92,7 +134,7 @@ class MaskedBoth(MaskedPatches):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return ("image", "text")
+    return (*super().needs, "text")
 
   @property
   def asks(self) -> tuple[type, ...]:
@@ -132,6 +174,29 @@ def hide_patches(forward: Forward, rate: float, blocks: bool) -> tuple[Encoded, 
   return forward.once(("hidden patches", rate, blocks), compute)
 
 
-def read_codebook(path: str) -> Float[Array, "codes pixels"]:
-  """Read the codes of an .npy file. Files with pickled objects are errors."""
-  return jnp.asarray(np.load(path, allow_pickle=False), jnp.float32)
+def read_codebook(path: str, *, pixels: int, codes: int | None = None) -> Float[Array, "codes pixels"]:
+  """Read the codes of an .npy file.
+
+  Args:
+    path: the file.
+    pixels: number of values per patch.
+    codes: number of codes that the model predicts. None: any number.
+  Raises:
+    ConfigError: the file cannot be read (pickled objects are not), or does not fit. The message names it.
+  """
+  try:
+    found = np.load(Path(path).expanduser(), allow_pickle=False)
+  except (OSError, ValueError, EOFError) as error:
+    raise ConfigError(
+      f"cannot read the codebook {path}: {error}; fit one with the command `codebook` of the script"
+    ) from error
+  numbers = isinstance(found, np.ndarray) and found.dtype.kind in "fiu"
+  if not numbers or found.ndim != 2 or not np.isfinite(found).all():
+    raise ConfigError(f"the codebook {path} must be one array of finite numbers [codes, pixels]")
+  if found.shape != (len(found) if codes is None else codes, pixels) or not len(found):
+    raise ConfigError(
+      f"the codebook {path} has {found.shape[0]} codes of {found.shape[1]} values, and the model predicts "
+      f"{'codes' if codes is None else f'{codes} codes'} of patches with {pixels} values (patch_size^2 * 3): set "
+      "--model.num-codes and the patch size to those of the codebook, or fit another with the command `codebook`"
+    )
+  return jnp.asarray(found, jnp.float32)

@@ -39,13 +39,14 @@ class Hidden(NamedTuple):
   ids: Int[Array, "batch most"]
 
 
-def hide_words(forward: Forward, rate: float, segments: bool) -> Hidden:
+def hide_words(forward: Forward, rate: float, segments: bool, *, whole: bool = False) -> Hidden:
   """Mask words of the texts, and encode them with `encode_words`. Terms with the same settings share the result.
 
   Args:
     forward: outputs of the model.
     rate: share of masked words.
     segments: True if the texts are pairs of sentences, and the model reads their segments.
+    whole: mask whole words.
   """
 
   def compute() -> Hidden:
@@ -58,6 +59,7 @@ def hide_words(forward: Forward, rate: float, segments: bool) -> Hidden:
       pad_id=text.pad_id,
       special_ids=text.special_ids,
       rate=rate,
+      words=forward.batch["text_words"] if whole else None,
     )
     most = min(ids.shape[1], max(1, math.ceil(2 * rate * ids.shape[1])))
     positions, chosen = choose_positions(chosen, most)
@@ -65,7 +67,7 @@ def hide_words(forward: Forward, rate: float, segments: bool) -> Hidden:
     encoded = forward.model.encode_words(masked, rng=forward.rng, **segment)
     return Hidden(encoded, positions, chosen, take_positions(ids, positions))
 
-  return forward.once(("hidden words", rate, segments), compute)
+  return forward.once(("hidden words", rate, segments, whole), compute)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,8 @@ class MaskedWords(ExampleTerm):
   """Share of masked words. 80% of them become the mask token, 10% another word, and 10% stay unchanged."""
   segments: bool = False
   """True if the text is a pair of sentences, and the model reads their segments."""
+  whole_words: bool = False
+  """Mask all tokens of a word together (ViLT, section 3.3). A column `Caption(words=True)` numbers the words."""
   alpha: tuple[tuple[int, float], ...] = ()
   """(step, share) points. The predictions of the moving average are this share of the target (ALBEF: 0 to .4 in one
   epoch). Empty: no teacher."""
@@ -88,7 +92,7 @@ class MaskedWords(ExampleTerm):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return ("image",) * self.image + ("text",) + ("segment",) * self.segments
+    return ("image",) * self.image + ("text",) + ("segment",) * self.segments + ("text_words",) * self.whole_words
 
   @property
   def reads(self) -> tuple[str, ...]:
@@ -122,7 +126,7 @@ class MaskedWords(ExampleTerm):
     return math.log(model.text.vocab_size)
 
   def _guess(self, forward: Forward) -> tuple[Float[Array, "batch most vocab"], Hidden]:
-    hidden = hide_words(forward, self.rate, self.segments)
+    hidden = hide_words(forward, self.rate, self.segments, whole=self.whole_words)
     text = hidden.text
     if self.image:
       text = forward.model.fuse(forward.encoded["image"], text, rng=forward.rng)["text"]
