@@ -48,11 +48,14 @@ class Pairs:
     if not len(images):
       return np.zeros(0, np.float32)
     pick = lambda encoded, places: jax.tree.map(lambda leaf: leaf[places], encoded)
-    take = lambda places: (pick(self._image, images[places]), pick(self._text, self.texts.row[texts[places]]))
+    take = lambda places: {
+      "image": pick(self._image, images[places]),
+      "text": pick(self._text, self.texts.row[texts[places]]),
+    }
     return gathered(over_rows(self.run, match_logit, len(images), take))
 
 
-def match_logit(model: Any, pair: tuple[Encoded, Encoded]) -> Float[Array, "batch"]:
+def match_logit(model: Any, pair: dict[str, Encoded]) -> Float[Array, "batch"]:
   """The logit of belonging together minus the other."""
-  logits = model.match_logits(joint(model.fuse(*pair)))
+  logits = model.match_logits(joint(model.fuse(pair)))
   return logits[:, 1] - logits[:, 0]

@@ -89,7 +89,7 @@ def until_end(ids: Int[np.ndarray, "n t"], eos_id: int) -> Iterator[Int[np.ndarr
 
 def _fused(model: Any, batch: Any) -> dict[str, Encoded]:
   encoded = model.encode(batch)
-  return model.fuse(encoded["image"], encoded["text"])
+  return model.fuse(encoded)
 
 
 def num_answers(experiment: Experiment) -> int:

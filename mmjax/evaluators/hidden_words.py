@@ -138,7 +138,7 @@ def hide(
 def with_image(model: Any, batch: Any) -> Int[Array, "batch most"]:
   """The likeliest word at each place, given picture and text."""
   image, text = model.encode({"image": batch["image"]})["image"], model.encode_words(batch["hidden"])
-  return _likeliest(model, model.fuse(image, text)["text"].tokens, batch)
+  return _likeliest(model, model.fuse({"image": image, "text": text})["text"].tokens, batch)
 
 
 def from_text(model: Any, batch: Any) -> Int[Array, "batch most"]:

@@ -4,6 +4,7 @@ Two encoders are trained by a contrastive loss. A text transformer with cross-at
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -79,8 +80,9 @@ class Albef(Comparing):
     """Encodes token ids, some of which an objective may have hidden."""
     return self.text(ids, rng=fold_in(rng, 1))
 
-  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
+  def fuse(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> dict[str, Encoded]:
     """Fused text tokens, which have read the image tokens. `pooled` is the first of them and represents the pair."""
+    image, text = encoded["image"], encoded["text"]
     return {"text": self.fusion(text, image, rng=fold_in(rng, 2))}
 
   def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:
@@ -97,6 +99,6 @@ class Albef(Comparing):
   def __call__(self, batch: Batch) -> dict[str, Array]:
     """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
-    fused = self.fuse(encoded["image"], encoded["text"])["text"]
+    fused = self.fuse(encoded)["text"]
     heads = {"match": self.match_logits(fused.pooled), "words": self.word_logits(fused.tokens)}
     return self.project(encoded) | heads

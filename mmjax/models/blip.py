@@ -1,6 +1,7 @@
 """BLIP: one text transformer that embeds texts, matches them with images, and generates them (Li et al. 2022)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -70,8 +71,9 @@ class Blip(Comparing):
     tokens, _ = self.text(self._begin(words, _UNIMODAL), mask, causal=False, rng=fold_in(rng, 1))
     return Encoded(words, mask, tokens[:, 0])
 
-  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
+  def fuse(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> dict[str, Encoded]:
     """Grounded mode: {"text": text tokens that have read the image}. `pooled` is the first token."""
+    image, text = encoded["image"], encoded["text"]
     x = self._begin(text.tokens, _GROUNDED)
     tokens, _ = self.text(x, text.mask, image, causal=False, rng=fold_in(rng, 2))
     return {"text": Encoded(tokens, text.mask, tokens[:, 0])}
@@ -121,7 +123,7 @@ class Blip(Comparing):
   def __call__(self, batch: Batch) -> dict[str, Array]:
     """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
-    fused = self.fuse(encoded["image"], encoded["text"])
+    fused = self.fuse(encoded)
     logits = self.decode(batch["text"], encoded["image"])
     return self.project(encoded) | {"match": self.match_logits(fused["text"].pooled), "words": logits}
 

@@ -1,6 +1,7 @@
 """BLIP in the form of transformers' published models: one for retrieval and matching, and one for captions."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -67,8 +68,9 @@ class BlipRetrieval(Comparing):
       encoded["text"] = Encoded(words, mask, tokens[:, 0])
     return encoded
 
-  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
+  def fuse(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> dict[str, Encoded]:
     """Grounded mode: {"text": text tokens that have read the image}. `pooled` is the first token."""
+    image, text = encoded["image"], encoded["text"]
     tokens, _ = self.text(text.tokens, text.mask, image, causal=False, rng=fold_in(rng, 2))
     return {"text": Encoded(tokens, text.mask, tokens[:, 0])}
 
@@ -83,7 +85,7 @@ class BlipRetrieval(Comparing):
   def __call__(self, batch: Batch) -> dict[str, Array]:
     """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
-    fused = self.fuse(encoded["image"], encoded["text"])
+    fused = self.fuse(encoded)
     return self.project(encoded) | {"match": self.match_logits(fused["text"].pooled)}
 
 

@@ -1,6 +1,7 @@
 """FLAVA: image, text and multimodal encoders, each with masked modelling (Singh et al. 2022)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -88,8 +89,9 @@ class Flava(TwoTower):
     tower: Any = self.image  # a vision transformer, see FlavaConfig
     return tower(images, rng=fold_in(rng, 0), hidden=hidden)
 
-  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
+  def fuse(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> dict[str, Encoded]:
     """Fused tokens of text and image, which attend to each other. `pooled` is the multimodal encoder's class token."""
+    image, text = encoded["image"], encoded["text"]
     fused = self.fusion(image, text, rng=rng)
     patches, words = split(fused, (image, text))
     return {"text": words, "image": patches}
@@ -120,7 +122,7 @@ class Flava(TwoTower):
     encoded = self.encode(batch)
     nothing = jnp.zeros((len(batch["image"]), self.config.image.grid**2), bool)
     image, text = self.encode_patches(batch["image"], nothing), encoded["text"]
-    fused = self.fuse(image, text)
+    fused = self.fuse({"image": image, "text": text})
     return self.project(encoded) | {
       "match": self.match_logits(fused["text"].pooled),
       "words": self.word_logits(text.tokens, fused=False),

@@ -1,6 +1,7 @@
 """Minimal model of two modalities: an image, a word, a fusion of any kind, and a classifier of answers."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 import flax.linen as nn
@@ -67,8 +68,9 @@ class PairModel(nn.Module):
     shown = {name: jnp.zeros_like(x) if name == self.config.blind else x for name, x in batch.items()}
     return {"image": self.image(shown["image"], rng=rng), "text": self.text(shown["text"])}
 
-  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
+  def fuse(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> dict[str, Encoded]:
     """Fuses image and word. The word comes first, so that with cross-attention the word reads the image."""
+    image, text = encoded["image"], encoded["text"]
     return {"joint": self.fusion(text, image, rng=rng)}
 
   def answer_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch answers"]:
@@ -83,7 +85,7 @@ class PairModel(nn.Module):
   def __call__(self, batch: Batch) -> Float[Array, "batch answers"]:
     """Scores of the answers for a batch."""
     encoded = self.encode({name: batch[name] for name in ("image", "text")})
-    return self.answer_logits(self.fuse(encoded["image"], encoded["text"])["joint"].pooled)
+    return self.answer_logits(self.fuse(encoded)["joint"].pooled)
 
 
 class Patches(nn.Module):

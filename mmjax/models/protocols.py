@@ -33,9 +33,14 @@ class Compares(Protocol):
 
 
 class Fuses(Protocol):
-  """Fuses image and text, so that each can attend to the other."""
+  """Fuses modalities, so that each can attend to the others."""
 
-  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]: ...
+  def fuse(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> dict[str, Encoded]:
+    """Fuse the encodings that the model reads, by name. Others are ignored.
+
+    Returns: fused encodings, by name. The pooled vector of the first one stands for all.
+    """
+    ...
 
 
 class Matches(Protocol):

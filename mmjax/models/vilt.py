@@ -1,6 +1,7 @@
 """ViLT: one transformer over words and patches, without separate encoders (Kim et al. 2021)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -118,8 +119,9 @@ class Vilt(nn.Module):
     tokens = (jnp.take(self.words, ids, axis=0) + self.positions[None, : ids.shape[1]]).astype(c.dtype)
     return Encoded(tokens, ids != c.pad_id, tokens[:, 0])
 
-  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
+  def fuse(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> dict[str, Encoded]:
     """Applies the transformer to words and patches together. `pooled` is computed from the first token of the text."""
+    image, text = encoded["image"], encoded["text"]
     fused = self.stream(text, image, rng=rng)
     fused = Encoded(fused.tokens, fused.mask, self.tanh_pool(fused.pooled))
     return dict(zip(("text", "image"), split(fused, (text, image)), strict=True))
@@ -138,5 +140,5 @@ class Vilt(nn.Module):
   def __call__(self, batch: Batch) -> dict[str, Any]:
     """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
-    text = self.fuse(encoded["image"], encoded["text"])["text"]
+    text = self.fuse(encoded)["text"]
     return {"match": self.match_logits(text.pooled), "words": self.word_logits(text.tokens)}

@@ -1,6 +1,7 @@
 """Visual question answering: two encoders, a fusion, and heads for answers and for the relevant pixels."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -99,12 +100,13 @@ class Vqa(nn.Module):
     encoded = {"image": self.image(batch["image"], rng=fold_in(rng, 0))} if "image" in batch else {}
     return encoded | ({"text": self.text(batch["text"], rng=fold_in(rng, 1))} if "text" in batch else {})
 
-  def fuse(self, image: Encoded, text: Encoded, *, rng: Rngs = None) -> dict[str, Encoded]:
+  def fuse(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> dict[str, Encoded]:
     """Fuses image and question. The result has an entry for each modality that the fusion reads.
 
     If the fusion returns no image tokens (it pools, or only the question reads), "image" holds the image encoder's
     tokens.
     """
+    image, text = encoded["image"], encoded["text"]
     c = self.config
     seen = {name: e for name, e in (("text", text), ("image", image)) if c.sees in ("both", name)}
     fused = self.fusion(*seen.values(), rng=rng)
@@ -133,7 +135,7 @@ class Vqa(nn.Module):
   def __call__(self, batch: Batch) -> dict[str, Array]:
     """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
-    fused = self.fuse(encoded["image"], encoded["text"])
+    fused = self.fuse(encoded)
     answers = self.answer_logits(next(iter(fused.values())).pooled)
     masks = {"relevance": self.relevance_logits(fused["image"].tokens)} if "image" in fused else {}
     return {"answer": answers, **masks}
@@ -179,5 +181,5 @@ class VqaWriter(Vqa):
   def __call__(self, batch: Batch) -> dict[str, Array]:
     """Runs every part of the model once, for `init`."""
     encoded = self.encode(batch)
-    question = self.fuse(encoded["image"], encoded["text"])["text"]
+    question = self.fuse(encoded)["text"]
     return super().__call__(batch) | {"words": self.decode(batch["text"], question)}

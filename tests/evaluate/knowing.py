@@ -73,8 +73,9 @@ class Knowing(nn.Module):
     place = self.get_variable("params", "place")
     return {name: e.pooled @ place for name, e in encoded.items()}
 
-  def fuse(self, image, text, *, rng=None):
+  def fuse(self, encoded, *, rng=None):
     """Of a question about a picture, the row where both stand; of hidden words, what the picture's text says."""
+    image, text = encoded["image"], encoded["text"]
     if text.tokens.shape[-1] == 1:
       words = image.pooled @ self.get_variable("params", "text").astype(jnp.float32)
       return {"text": Encoded(words[:, :, None], text.mask, words)}

@@ -69,7 +69,7 @@ def assert_round_trip(kind, model, params, tmp_path, capsys):
 
 def matched(model, batch):
   encoded = model.encode(batch)
-  return model.match_logits(model.fuse(encoded["image"], encoded["text"])["text"].pooled)
+  return model.match_logits(model.fuse(encoded)["text"].pooled)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -84,7 +84,8 @@ def test_a_hidden_word_moves_no_logit():
   @jax.jit
   def say(ids):
     def both(model):
-      tokens = model.fuse(model.encode({"image": BATCH["image"][:2]})["image"], model.encode_words(ids))["text"].tokens
+      image = model.encode({"image": BATCH["image"][:2]})
+      tokens = model.fuse({**image, "text": model.encode_words(ids)})["text"].tokens
       return model.word_logits(tokens), model.word_logits(take_positions(tokens, positions))
 
     return Albef(CONFIG).apply({"params": params()}, method=both)

@@ -36,7 +36,7 @@ def everything(model, batch):
   encoded = model.encode(batch)
   image, text = encoded["image"], encoded["text"]
   others = rows(text, jnp.roll(jnp.arange(len(text.mask)), 1))
-  true, false = model.fuse(image, text), model.fuse(image, others)
+  true, false = model.fuse({"image": image, "text": text}), model.fuse({"image": image, "text": others})
   match = [model.match_logits(f["text"].pooled) for f in (true, false)]
   words = model.decode(batch["text"], image)
   return {**model.project(encoded), "match": match, "words": words, "grounded": true["text"].tokens, "read": image}

@@ -60,7 +60,8 @@ def test_hidden_patches_leak_nothing():
   def guess(images, hidden):
     def both(bound):
       image, text = bound.encode_patches(images, hidden), bound.encode_words(joint.TEXT)
-      return bound.patch_logits(image.tokens, fused=False), bound.patch_logits(bound.fuse(image, text)["image"].tokens)
+      fused = bound.fuse({"image": image, "text": text})["image"]
+      return bound.patch_logits(image.tokens, fused=False), bound.patch_logits(fused.tokens)
 
     return model.apply(values, method=both)
 

@@ -139,7 +139,7 @@ def test_the_writer_reads_picture_and_question():
   def write(batch):
     def question(bound):
       encoded = bound.encode(batch)
-      return bound.fuse(encoded["image"], encoded["text"])["text"]
+      return bound.fuse(encoded)["text"]
 
     context = model.apply({"params": values}, method=question)
     prompt = jnp.full((4, 1), joint.CLS, jnp.int32)

@@ -86,7 +86,8 @@ class Model:
     image=types.SimpleNamespace(grid=2), text=types.SimpleNamespace(pad_id=0, eos_id=1, special_ids=(0, 1, 2))
   )
 
-  def fuse(self, image, text, *, rng):
+  def fuse(self, encoded, *, rng):
+    image, text = encoded["image"], encoded["text"]
     self.shown = np.asarray(image.pooled[:, 0].astype(int))
     return {"text": Encoded(text.tokens, text.mask, jnp.concatenate([image.pooled, text.pooled], 1)), "image": image}
 

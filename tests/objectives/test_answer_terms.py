@@ -32,8 +32,8 @@ class Model:
   def encode(self, batch, *, rng):
     return {name: encoded(batch["index"]) for name in batch}
 
-  def fuse(self, image, text, *, rng):
-    return {"text": text, "image": image}
+  def fuse(self, encoded, *, rng):
+    return {"text": encoded["text"], "image": encoded["image"]}
 
   def answer_logits(self, pooled):
     return LOGITS[pooled[:, 0].astype(int)]

@@ -263,8 +263,8 @@ class Forward:
 
   @functools.cached_property
   def fused(self) -> dict[str, Encoded]:
-    """Image and text after the fusion."""
-    return self.model.fuse(self.encoded["image"], self.encoded["text"], rng=fold_in(self.rng, _FUSION))
+    """Encodings after the fusion, by name."""
+    return self.model.fuse(self.encoded, rng=fold_in(self.rng, _FUSION))
 
   def keys(self, name: str) -> Key[Array, "batch"]:
     """Make one key per row from a name. The keys do not depend on other terms."""

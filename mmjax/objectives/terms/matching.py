@@ -124,7 +124,7 @@ class Matching(WrongPairs):
     keys = [forward.keys(f"{self.name} {side}") for side in ("image", "text")]
     rng = None if forward.rng is None else jnp.concatenate(keys)
     positive = model.match_logits(joint(forward.fused))
-    wrong = model.match_logits(joint(model.fuse(images, texts, rng=rng))).reshape(2, -1, 2)
+    wrong = model.match_logits(joint(model.fuse({"image": images, "text": texts}, rng=rng))).reshape(2, -1, 2)
     weights = jnp.broadcast_to(partners.weight, wrong.shape[:2])
     right = jnp.concatenate([positive[None, :, 1] > positive[None, :, 0], wrong[..., 0] > wrong[..., 1]])
     return {
@@ -171,7 +171,7 @@ class SwappedMatching(WrongPairs):
     choose = lambda other, own: jnp.where(swapped.reshape(-1, *[1] * (own.ndim - 1)), other, own)
     images = jax.tree.map(choose, partners.encoded["image"], encoded["image"])
     rng = None if forward.rng is None else forward.keys(f"{self.name} fusion")
-    fused = model.fuse(images, encoded["text"], rng=rng)
+    fused = model.fuse({"image": images, "text": encoded["text"]}, rng=rng)
     logits, one = model.match_logits(joint(fused)), jnp.ones(len(swapped), jnp.float32)
     right = (jnp.argmax(logits, -1) == jnp.where(swapped, 0, 1)).astype(jnp.float32)
     loss = cross_entropy(logits, jnp.where(swapped, 0, 1))

@@ -147,7 +147,7 @@ class MaskedBoth(MaskedPatches):
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     image, hidden = hide_patches(forward, self.rate, self.blocks)
     words = hide_words(forward, self.word_rate, segments=False)
-    fused = forward.model.fuse(image, words.text, rng=fold_in(forward.rng, 998))
+    fused = forward.model.fuse({"image": image, "text": words.text}, rng=fold_in(forward.rng, 998))
     said = forward.model.word_logits(take_positions(fused["text"].tokens, words.positions))
     text = masked_word_loss(said, words.ids, words.chosen)
     patches = self.guess(forward, fused["image"], hidden, fused=True)

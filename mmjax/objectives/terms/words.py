@@ -129,7 +129,7 @@ class MaskedWords(ExampleTerm):
     hidden = hide_words(forward, self.rate, self.segments, whole=self.whole_words)
     text = hidden.text
     if self.image:
-      text = forward.model.fuse(forward.encoded["image"], text, rng=forward.rng)["text"]
+      text = forward.model.fuse({"image": forward.encoded["image"], "text": text}, rng=forward.rng)["text"]
     return forward.model.word_logits(take_positions(text.tokens, hidden.positions), fused=self.image), hidden
 
 
