@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import LEARNT_FROM, batches, shown_examples, shown_name, spread
 from mmjax.evaluate.forward import over_batches, text_tokenizer
@@ -40,6 +41,9 @@ class LanguageModelling(Evaluator):
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     return [f"{shown_name(experiment.data)}_language/{name}" for name in ("token_loss", "perplexity")]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = shown_examples(run, shared)

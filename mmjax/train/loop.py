@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +23,7 @@ from mmjax.models.config import image_size, with_vocabulary
 from mmjax.parallel.mesh import put_batch
 from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, TOKENIZER, Run
 from mmjax.train.checkpoint import Checkpoints, Restored
-from mmjax.train.evaluator import Made, as_run
+from mmjax.train.evaluator import Made, as_run, check_begun
 from mmjax.train.interrupt import graceful_interrupt
 from mmjax.train.numerics import LossSpikeError, NotFiniteError
 from mmjax.train.provenance import write_config
@@ -53,6 +53,7 @@ def train(
   core: optax.GradientTransformation | None = None,
   kinds: tuple[type[Kind], ...] = (),
   made_by: Callable[..., Training] | None = None,
+  checks: Sequence[Callable[[Run], None]] = (),
 ) -> Outcome:
   """Train until experiment.run.steps. If the workdir has checkpoints, resume from the newest.
 
@@ -61,6 +62,8 @@ def train(
     core: optax transformation that replaces optimizer.algorithm.
     kinds: the classes that the script defines, as in mmjax.cli.main.
     made_by: function called instead of mmjax.train.setup.prepare, so that runs can share compiled programs.
+    checks: functions that are called with the run before its first step, whose parameters are shapes then. They raise
+      an error if what follows the training would fail, such as mmjax.evaluate.check_ready.
   Raises:
     UserError: the configuration, the data or a checkpoint is wrong, or the run stopped because of its numerics
       (NotFiniteError, LossSpikeError).
@@ -80,6 +83,8 @@ def train(
   loader = make_loaders(experiment, sources, tokenizer, learnt)
   checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last, planned=experiment.saves_after)
   feed = device_prefetch(loader, lambda batch: put_batch(batch, training.mesh))
+  made = Made(workdir, tokenizer, learnt)
+  check_begun(training, made, checks, step=checkpoints.latest_step or 0)
   with contextlib.closing(checkpoints), feed:  # also after an error, a running save is finished
     start = _start(experiment, training, checkpoints)
     if start.data:
@@ -91,7 +96,6 @@ def train(
       if tokenizer is not None:
         tokenizer.save(workdir / TOKENIZER)
     with graceful_interrupt() as interrupt:
-      made = Made(workdir, tokenizer, learnt)
       state = Session(training, made, checkpoints, feed, interrupt, start).run()
   return Outcome(as_run(training, made, state), interrupt.exit_status)
 
