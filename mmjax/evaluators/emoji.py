@@ -11,6 +11,7 @@ import numpy as np
 
 from mmjax.data.errors import DataError
 from mmjax.evaluate.evaluator import Evaluator, Shared
+from mmjax.evaluate.forward import text_tokenizer
 from mmjax.evaluate.metrics import classification_names, recall_names
 from mmjax.evaluate.results import MEAN_RECALL, RETRIEVAL, ZERO_SHOT, Result
 from mmjax.evaluate.retrieval import image_retrieval, image_text_retrieval
@@ -64,6 +65,7 @@ class EmojiSuite(Evaluator):
   def check(self, run: Run, shared: Shared) -> None:
     from mmjax.evaluate.emoji import EmojiRecords
 
+    text_tokenizer(run)  # raises UserError for a run without text
     found = len(EmojiRecords(run.experiment.data).first)
     if found < 2:
       raise DataError(

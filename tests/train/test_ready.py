@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from mmjax import cli
-from mmjax.data import ClassFolders, Emoji, Folder, TokenizerConfig, Vqav2
+from mmjax.data import ClassFolders, Emoji, Flickr30k, Folder, Shards, Texts, TokenizerConfig, Vqav2
+from mmjax.data.splits import is_held_out
 from mmjax.data.text.tokenizer import train_vocabulary
 from mmjax.errors import UserError
 from mmjax.evaluate import Shared, check_ready, evaluate
 from mmjax.evaluators import HiddenWords, Probe
-from mmjax.objectives import Answer, Caption, Contrastive, MaskedWords, Matching
+from mmjax.objectives import Answer, Caption, Classify, Contrastive, MaskedWords, Matching, NextSentence
 from mmjax.parallel.mesh import ParallelConfig, make_mesh
 from mmjax.report import check_report
 from mmjax.run import Run
@@ -86,6 +87,54 @@ def test_the_command_line_checks_it(tmp_path, capsys):
   told = capsys.readouterr().err
   assert ended.value.code == 2 and "The evaluator retrieval would fail after the training" in told
   assert "--evaluation.evaluators" in told and not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def few_flickr(tmp_path):
+  sources.flickr30k_(tmp_path)
+  (tmp_path / "dataset_flickr30k.json").unlink()
+  (tmp_path / "results_20130124.token").write_text("".join(f"{n}.jpg#0\tan image {n}\n" for n in range(12)))
+  return Flickr30k(str(tmp_path))
+
+
+def small_shards(tmp_path):
+  one = sources.shards_(tmp_path)["source"].patterns[0]
+  return Shards((one,))
+
+
+def tfds_without_test(tmp_path):
+  return dataclasses.replace(sources.tfds_(tmp_path)["source"], validation_split="val")
+
+
+def few_texts(tmp_path):
+  for number in [n for n in range(9) if not is_held_out(f"text {n}.txt/0")][:3]:
+    (tmp_path / f"{number}.txt").write_text(f"it is {number}\nso it is {number}\n")
+  return Texts(corpus="files", path=str(tmp_path))
+
+
+def classes_for_training(tmp_path):
+  for name in "ab":
+    sources.write(tmp_path / "train" / name / "1.png", sources.picture(ord(name)))
+  return ClassFolders(str(tmp_path))
+
+
+WORDS = (MaskedWords(image=False), NextSentence())
+NO_SPLIT = {
+  "flickr30k": (few_flickr, MASKED, "retrieval would fail .*has no picture of the split 'validation'"),
+  "shards": (small_shards, MASKED, "retrieval would fail .*has no record in this split.*--data.source.validation"),
+  "tfds": (tfds_without_test, MASKED, "retrieval would fail .*Unknown split of golden_pictures 'val'"),
+  "texts": (few_texts, WORDS, "hidden_words would fail .*no pair in the split 'validation': add documents"),
+  "class_folders": (classes_for_training, (Classify(),), "classes would fail .*has no folder for validation"),
+}
+"""Scenes, easy_vqa and the emoji are built with their validation splits. COCO is above, VQAv2 below."""
+
+
+@pytest.mark.parametrize("name", NO_SPLIT)
+def test_every_source_is_opened_before_the_first_step(name, tmp_path):
+  make, objectives, message = NO_SPLIT[name]
+  config = run_of(tmp_path, make(tmp_path), objectives, data={"tokenizer": sources.PAIRS})
+  loop.make_source(config.data, "train")  # which is there
+  with pytest.raises(ValueError, match=message):
+    checked(config)
 
 
 def ready(config, tokenizer=None, step=0, fitted=None):
@@ -167,6 +216,19 @@ def test_words_to_hide(evaluator, message, tmp_path):
     return checked(config)
   with pytest.raises(UserError, match=message):
     checked(config)
+
+
+def test_matching_needs_two_concepts_where_it_is_the_metric(tmp_path, caplog):
+  source = folder(tmp_path, ["photo"] * 6, ["train"] * 3 + ["val"] * 3)
+  named = {"best_metric": f"{tmp_path}_itm_random/itm_auc"}
+  for evaluation in ({}, named):
+    config = run_of(tmp_path, source, (Matching(hard=False, group=2),), evaluation=evaluation)
+    if not evaluation:
+      checked(config)
+      assert "has one concept only: matching will give no results" in caplog.text
+      continue
+    with pytest.raises(ValueError, match="matching would fail .*has one concept only"):
+      checked(config)
 
 
 def test_too_few_emoji(data_dir, tmp_path):
