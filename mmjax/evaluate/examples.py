@@ -11,7 +11,7 @@ import numpy as np
 
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
-from mmjax.data.records import text_reader
+from mmjax.data.records import Records, text_reader
 from mmjax.data.sources.base import columns_of_features
 from mmjax.evaluate.checked import readable
 from mmjax.evaluate.traits import entries, has_emoji
@@ -87,17 +87,23 @@ def validation_examples(run: Run) -> Examples:
 @functools.lru_cache(maxsize=2)
 def training_questions(data: DataConfig) -> tuple[list[str], list[list[str]]]:
   """(questions, everybody's answers) of the training split, or of an even sample of it."""
+  _, records = training_records(data)
+  return [record["question"] for record in records], [list(record["answers"]) for record in records]
+
+
+def training_records(data: DataConfig) -> tuple[Records, list[Any]]:
+  """(the training split, its records or an even sample of them, without images where these need not be read)."""
   from mmjax.data import make_source
 
-  source = make_source(data, "train")
-  records = []
+  source, records = make_source(data, "train"), []
+  read = text_reader(source)
   for place in spread(len(source), LEARNT_FROM):
     try:
-      records.append(text_reader(source)(place))
+      records.append(read(place))
     except DataError:
       if data.on_bad_record != "skip":
         raise
-  return [record["question"] for record in records], [list(record["answers"]) for record in records]
+  return source, records
 
 
 def example_columns(data: DataConfig, features: tuple[str, ...]) -> Mapping[str, Column]:

@@ -46,7 +46,7 @@ class AnswerAccuracy(Evaluator):
     examples, batches = checked_examples(run, shared)
     if all((batch["answer"][batch["valid"]] < 0).all() for batch in batches):
       raise DataError(
-        f"no answer of {examples.title} is one of the {len(text_tokenizer(run).answers)} training answers. Raise "
+        f"no answer of {examples.title} is one of the {len(answer_names(run))} training answers. Raise "
         "--data.num-answers, or correct the split."
       )
 

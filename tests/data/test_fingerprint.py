@@ -26,7 +26,7 @@ def reversed_shards(kind):
   """The first shard anew, its ten records in the opposite order under the same keys."""
 
   def apply(folder, data):
-    records = [dict(image=picture(n, size=(24, 16)), captions={"name": [sentence(n)]}) for n in range(9, -1, -1)]
+    records = [dict(image=picture(n, size=(24, 16)), captions={"name": [sentence(n)]}, id="") for n in range(9, -1, -1)]
     (written,) = write_shards(records, folder / "new", format=kind, per_shard=10)
     shutil.move(written, folder / "a" / written.name)
     return data

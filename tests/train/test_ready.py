@@ -65,7 +65,7 @@ def vqa_without_annotations(tmp_path):
 
 
 MISSING = {
-  "six images": (six, r"retrieval would fail after the training: .*no picture of the split 'validation'.*split"),
+  "six images": (six, r"retrieval would fail after the training: .*no image of the split 'validation'.*split"),
   "coco": (coco_without_validation, r"retrieval would fail .* has no val2017 or images/val2017"),
 }
 
@@ -119,7 +119,7 @@ def classes_for_training(tmp_path):
 
 WORDS = (MaskedWords(image=False), NextSentence())
 NO_SPLIT = {
-  "flickr30k": (few_flickr, MASKED, "retrieval would fail .*has no picture of the split 'validation'"),
+  "flickr30k": (few_flickr, MASKED, "retrieval would fail .*has no (picture|image) of the split 'validation'"),
   "shards": (small_shards, MASKED, "retrieval would fail .*has no record in this split.*--data.source.validation"),
   "tfds": (tfds_without_test, MASKED, "retrieval would fail .*Unknown split of golden_pictures 'val'"),
   "texts": (few_texts, WORDS, "hidden_words would fail .*no pair in the split 'validation': add documents"),
@@ -167,7 +167,7 @@ def test_a_damaged_validation_image_is_named_before_the_first_step(broken, tmp_p
   with pytest.raises(ValueError, match=r"8\.png"):
     checked(run_of(tmp_path, broken))
   checked(run_of(tmp_path, broken), step=5)  # a resumed run need not decode all again
-  with pytest.raises(ValueError, match=r"captions.jsonl, line 8: there is no picture"):
+  with pytest.raises(ValueError, match=r"captions.jsonl, line 8: there is no image"):
     (tmp_path / "7.png").unlink()
     checked(run_of(tmp_path, broken))
 
@@ -277,7 +277,7 @@ def test_a_run_that_cannot_be_evaluated_any_more_has_a_report(tmp_path, words):
   run = loop.train(run_of(tmp_path, source, data=words)).run
   for number in range(8, 12):
     (tmp_path / f"{number}.png").unlink()
-  with pytest.raises(UserError, match=r"no picture '8.png'.*The training is complete.*report.html.*evaluate"):
+  with pytest.raises(UserError, match=r"no image '8.png'.*The training is complete.*report.html.*evaluate"):
     cli._measure_and_report(run)
   assert "There is no results.json" in (tmp_path / "run" / "report.html").read_text()
 
