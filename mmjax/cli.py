@@ -214,11 +214,27 @@ def started() -> Iterator[None]:
 def _train(call: Call) -> int:
   experiment = parse("train", call)
   with started():  # slow imports (data, checkpoints, figures) are below, after the check of the options
+    from mmjax.evaluate import check_ready
+    from mmjax.report import check_report
     from mmjax.train.loop import train
 
     experiment = begun("train", call, experiment)
-    outcome = train(experiment, call.core, call.kinds)
-    return outcome.exit_status or _evaluate(outcome.run) or _report(outcome.run)
+    outcome = train(experiment, call.core, call.kinds, checks=(check_ready, check_report))
+    return outcome.exit_status or _measure_and_report(outcome.run)
+
+
+def _measure_and_report(run: Run) -> int:
+  """Evaluate a trained run and write its report; where the data cannot be read any more, the report without results."""
+  from mmjax.report import write_report
+
+  try:
+    return _evaluate(run) or _report(run)
+  except (UserError, DataError) as error:
+    path = write_report(run.workdir)
+    raise UserError(
+      f"{error} The training is complete, and saved in {run.workdir}; {path} shows it without results. Mend this, then "
+      "run the commands evaluate and report."
+    ) from error
 
 
 def _load_and(command: str, run: Callable[[Run], int], call: Call) -> int:

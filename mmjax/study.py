@@ -164,8 +164,8 @@ def _train(study: Study, member: Member, programs: Callable[..., Any] | None) ->
   """Train and evaluate one run. Does nothing if it is finished and evaluated."""
   import jax
 
-  from mmjax.evaluate import measure
-  from mmjax.report import write_report
+  from mmjax.evaluate import check_ready, measure
+  from mmjax.report import check_report, write_report
   from mmjax.train.loop import train
 
   experiment = member.experiment
@@ -174,7 +174,7 @@ def _train(study: Study, member: Member, programs: Callable[..., Any] | None) ->
     return 0
   if member.variant.prepare is not None:
     member.variant.prepare(experiment)
-  outcome = train(experiment, kinds=study.kinds, made_by=programs)
+  outcome = train(experiment, kinds=study.kinds, made_by=programs, checks=(check_ready, check_report))
   if outcome.exit_status:
     return outcome.exit_status
   measure(outcome.run)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
+  from mmjax.evaluate.checked import check_ready, checked_examples
   from mmjax.evaluate.evaluator import Evaluator, Shared
   from mmjax.evaluate.examples import batches, validation_examples
   from mmjax.evaluate.forward import over_batches, over_rows
@@ -15,6 +16,7 @@ else:
   __getattr__, __dir__ = lazy_names(
     __name__,
     {
+      "checked": ["check_ready", "checked_examples"],
       "evaluator": ["Evaluator", "Shared"],
       "examples": ["batches", "validation_examples"],
       "forward": ["over_batches", "over_rows"],
@@ -30,6 +32,8 @@ __all__ = [
   "Shared",
   "Table",
   "batches",
+  "check_ready",
+  "checked_examples",
   "evaluate",
   "flatten",
   "make_result",

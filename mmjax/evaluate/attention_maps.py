@@ -43,6 +43,29 @@ def attention_maps(model: nn.Module, params: Any, batch: Batch, score: Score, *,
     score: (bound model, batch) -> (scores [batch], number of image tokens, number of text tokens).
     patches: how many of the image's tokens, the last ones, are patches.
   """
+  found = _explainer(model, score, patches)(params, batch)
+  if not found:
+    return None
+  attention, relevance = (np.concatenate([np.asarray(pair[i]) for pair in found]) for i in (0, 1))
+  return AttentionMaps(attention, relevance)
+
+
+def num_layers(model: nn.Module, params: Any, batch: Batch, score: Score, *, patches: int) -> int:
+  """Number of layers of the maps.
+
+  Args:
+    model: the model.
+    params: shapes of its parameters.
+    batch: shapes of images and texts.
+    score: as for `attention_maps`.
+    patches: how many of the image's tokens, the last ones, are patches.
+  """
+  found = jax.eval_shape(_explainer(model, score, patches), params, batch)
+  return sum(own.shape[0] for own, _ in found)
+
+
+def _explainer(model: nn.Module, score: Score, patches: int) -> Callable[[Any, Batch], Any]:
+  """(params, batch) -> [(attention, relevance) of the layers of every attention in which words read patches]."""
 
   @jax.jit
   def explain(params: Any, batch: Batch) -> Any:
@@ -63,11 +86,7 @@ def attention_maps(model: nn.Module, params: Any, batch: Batch, score: Score, *,
     found = [_words_over_patches(*layer, lengths, order, patches) for layer in _layers(weights, gradients)]
     return [maps for maps in found if maps is not None]
 
-  found = explain(params, batch)
-  if not found:
-    return None
-  attention, relevance = (np.concatenate([np.asarray(pair[i]) for pair in found]) for i in (0, 1))
-  return AttentionMaps(attention, relevance)
+  return explain
 
 
 def _layers(weights: Any, gradients: Any) -> list[tuple[bool, Array, Array]]:

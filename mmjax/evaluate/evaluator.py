@@ -50,6 +50,15 @@ class Evaluator(Kind):
     """
     return ()
 
+  def check(self, run: Run, shared: Shared) -> None:
+    """Open and check what `run` and `sections` will need, such as the validation split. Called before the first step.
+
+    Args:
+      run: the run before its first step. Its parameters are shapes.
+      shared: work that the evaluators share.
+    Raises: DataError, UserError: something is missing or wrong. The message names it, and the remedy.
+    """
+
   def run(self, run: Run, shared: Shared) -> list[Result]:
     """The results of a run. `make_result` makes one.
 

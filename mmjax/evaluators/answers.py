@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmjax.data.errors import DataError
 from mmjax.evaluate.answers import answer_ranks, ranking, ranking_names
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import batches, shown_examples
 from mmjax.evaluate.forward import over_batches
@@ -39,6 +41,14 @@ class AnswerAccuracy(Evaluator):
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     names = ["vqa_accuracy", *ranking_names(num_answers(experiment))]
     return [f"{experiment.data.source.title}/{name}" for name in names]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    examples, batches = checked_examples(run, shared)
+    if all((batch["answer"][batch["valid"]] < 0).all() for batch in batches):
+      raise DataError(
+        f"no answer of {examples.title} is one of the {len(answer_names(run))} training answers. Raise "
+        "--data.num-answers, or correct the split."
+      )
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = shown_examples(run, shared)

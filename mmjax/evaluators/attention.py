@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import jax
+
+from mmjax.errors import UserError
+from mmjax.evaluate.attention_maps import num_layers
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import shown_examples
 from mmjax.evaluate.explained import answer_score, match_score, words_score
@@ -33,6 +38,18 @@ class WordAttention(Evaluator):
 
   def applies(self, experiment: Experiment) -> bool:
     return {"image", "text"} <= set(entries(experiment.data)) and self._score(experiment) is not None
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
+    found, layer = self._score(run.experiment), self.attention_layer
+    if found is None or layer is None:
+      return
+    model: Any = run.experiment.model
+    example, patches = model.example(1), model.image.grid**2
+    shapes: Any = {name: jax.ShapeDtypeStruct(example[name].shape, example[name].dtype) for name in ("image", "text")}
+    number = num_layers(run.model, run.params, shapes, found[0], patches=patches)
+    if number and not -number <= layer < number:
+      raise UserError(f"attention_layer={layer}: words read patches in {number} layers, 0 to {number - 1}")
 
   def sections(self, run: Run, shared: Shared) -> list[Section]:
     from mmjax.report.showcase import attention

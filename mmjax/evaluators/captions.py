@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Int
 
 from mmjax.evaluate.captions import CAPTION_SCORES, caption_scores, caption_words
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.coco_captions import java_metrics, java_scores
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import shown_examples, shown_name
@@ -51,6 +52,9 @@ class WrittenCaptions(Evaluator):
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     names = [*CAPTION_SCORES, "exact", *(java_metrics() if self.java_metrics else ())]
     return [f"{shown_name(experiment.data)}_captions/{name}" for name in names]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     from mmjax.data.records import PRIMARY

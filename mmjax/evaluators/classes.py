@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, shown_examples, shown_name
 from mmjax.evaluate.forward import over_batches
@@ -49,6 +50,9 @@ class ClassAccuracy(Evaluator):
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     model: Any = experiment.model
     return [f"{shown_name(experiment.data)}_classes/{name}" for name in classification_names(model.num_classes)]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples, names, truth, logits = shared.once("classes", lambda: guesses(run, shared))

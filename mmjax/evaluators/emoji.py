@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mmjax.data.errors import DataError
 from mmjax.evaluate.evaluator import Evaluator, Shared
+from mmjax.evaluate.forward import text_tokenizer
 from mmjax.evaluate.metrics import classification_names, recall_names
 from mmjax.evaluate.results import MEAN_RECALL, RETRIEVAL, ZERO_SHOT, Result
 from mmjax.evaluate.retrieval import image_retrieval, image_text_retrieval
@@ -59,6 +61,17 @@ class EmojiSuite(Evaluator):
     for task in class_tasks(emoji, self.min_class_size):
       names |= {f"emoji_{task.field}s_by_{how}": classification_names(len(task.classes)) for how in ("name", "members")}
     return [MEAN_RECALL, *(f"{dataset}/{metric}" for dataset, metrics in names.items() for metric in metrics)]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    from mmjax.evaluate.emoji import EmojiRecords
+
+    text_tokenizer(run)  # raises UserError for a run without text
+    found = len(EmojiRecords(run.experiment.data).first)
+    if found < 2:
+      raise DataError(
+        f"{found} emoji of these groups without flags and skin tones are by all artists, and retrieval chooses among "
+        "two at least. Raise --data.source.limit, or add groups."
+      )
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     emoji = embedded(run, shared)

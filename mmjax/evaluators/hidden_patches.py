@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import batches, shown_examples, shown_name
 from mmjax.evaluate.forward import over_batches
@@ -43,6 +44,9 @@ class HiddenPatches(Evaluator):
     term, name = self._term(experiment), shown_name(experiment.data)
     names = ("patch_loss", "code_accuracy") if term is not None and term.discrete else ("patch_loss",)
     return [f"{name}_patches/{metric}" for metric in names]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples, term = shown_examples(run, shared), self._term(run.experiment)

@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Bool, Int
 
 from mmjax.errors import UserError
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, shown_examples, shown_name
 from mmjax.evaluate.forward import over_batches, text_tokenizer
@@ -47,6 +48,13 @@ class HiddenWords(Evaluator):
     name = shown_name(experiment.data)
     return [f"{name}_masked{suffix}/masked_word_accuracy" for suffix in self._ways(experiment)]
 
+  def check(self, run: Run, shared: Shared) -> None:
+    examples, batches = checked_examples(run, shared)
+    tokenizer, words = text_tokenizer(run), self.masked_word_ids(run)
+    shown = [batch["text"] for batch in batches]
+    if not any((~np.isin(ids, tokenizer.special_ids) if words is None else np.isin(ids, words)).any() for ids in shown):
+      raise _no_word(examples)
+
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples, ways, results = shown_examples(run, shared), self._ways(run.experiment), []
     if "" in ways:
@@ -74,7 +82,7 @@ class HiddenWords(Evaluator):
       truth.append(ids[batch["counted"]])
     found, known = np.concatenate(right), np.concatenate(truth)
     if not len(known):
-      raise UserError(f"no text of {examples.title} has a word of masked_words: name others, or none")
+      raise _no_word(examples)
     prior = np.max(np.unique(known, return_counts=True)[1]) / len(known)
     scores: Metrics = {"masked_word_accuracy": float(found.mean())}
     chance: Metrics = {"masked_word_accuracy": float(prior)}
@@ -104,6 +112,10 @@ class HiddenWords(Evaluator):
     if broken:
       raise UserError(f"masked_words: {', '.join(broken)} is not one token of this vocabulary; name others")
     return np.array([found[0] for found in ids])
+
+
+def _no_word(examples: Examples) -> UserError:
+  return UserError(f"no text of {examples.title} has a word of masked_words: name others, or none")
 
 
 def hide(

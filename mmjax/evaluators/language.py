@@ -11,8 +11,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
-from mmjax.evaluate.examples import LEARNT_FROM, batches, shown_examples, shown_name, spread
+from mmjax.evaluate.examples import batches, shown_examples, shown_name, training_records
 from mmjax.evaluate.forward import over_batches, text_tokenizer
 from mmjax.evaluate.ngrams import Bigrams
 from mmjax.evaluate.results import LANGUAGE, Metrics, Result
@@ -40,6 +41,9 @@ class LanguageModelling(Evaluator):
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     return [f"{shown_name(experiment.data)}_language/{name}" for name in ("token_loss", "perplexity")]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = shown_examples(run, shared)
@@ -75,12 +79,10 @@ def bigram_loss(run: Run, ids: Int[np.ndarray, "n t"]) -> float:
 
 def training_ids(run: Run) -> Int[np.ndarray, "n t"]:
   """Token ids of the training texts as evaluation shows them: main captions, and pairs of sentences half and half."""
-  from mmjax.data import evaluation_batches, make_source
+  from mmjax.data import evaluation_batches
   from mmjax.data.features import run_columns
 
-  source = make_source(run.experiment.data, "train")
-  read = getattr(source, "without_image", source.__getitem__)
-  records = [read(place) for place in spread(len(source), LEARNT_FROM)]
+  source, records = training_records(run.experiment.data)
   columns = {"text": run_columns(run.experiment.data, source)["text"]}
   found = evaluation_batches(records, None, run.tokenizer, batch_size=len(records), columns=columns)
   return np.concatenate([batch["text"][batch["valid"]] for batch in found])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
 
+from mmjax.data.errors import DataError
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import shown_examples, shown_name
 from mmjax.evaluate.matching import hardest_texts, match_scores, other_texts
@@ -24,6 +27,9 @@ from mmjax.models.protocols import Matches
 if TYPE_CHECKING:
   from mmjax.experiment import Experiment
   from mmjax.run import Run
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,13 @@ class MatchedPairs(Evaluator):
       both = [*recall_names("image_retrieval"), *recall_names("text_retrieval")]
       names += [f"{name}_reranked/{metric}" for metric in both]
     return names
+
+  def check(self, run: Run, shared: Shared) -> None:
+    examples, _ = checked_examples(run, shared)
+    if len({int(record["concept"]) for record in examples.records}) < 2:
+      if run.experiment.evaluation.best_metric in self.metrics(run.experiment):
+        raise DataError(f"{examples.title} has one concept only, so that matching cannot be measured. Add images.")
+      log.warning("%s has one concept only: matching will give no results.", examples.title)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = shown_examples(run, shared)

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Int
 
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import batches, shown_examples, shown_name
 from mmjax.evaluate.forward import over_batches
@@ -33,6 +34,9 @@ class NextSentenceAccuracy(Evaluator):
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     return [f"{shown_name(experiment.data)}_next/next_accuracy"]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = shown_examples(run, shared)

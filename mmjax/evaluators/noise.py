@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmjax.data.sources.base import IMAGE_TEXT
+from mmjax.evaluate.checked import decode_all, readable
 from mmjax.evaluate.evaluator import Evaluator, Shared
-from mmjax.evaluate.examples import Examples, spread
+from mmjax.evaluate.examples import Examples, example_columns, spread
 from mmjax.evaluate.matching import match_scores
 from mmjax.evaluate.pairs import Pairs
 from mmjax.evaluate.results import MATCHING, Result
@@ -21,6 +24,9 @@ from mmjax.models.protocols import Matches
 if TYPE_CHECKING:
   from mmjax.experiment import Experiment
   from mmjax.run import Run
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +43,30 @@ class CaptionNoise(Evaluator):
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     return [f"{source_name(experiment.data)}_noisy/{metric}" for metric in ITM]
 
+  def check(self, run: Run, shared: Shared) -> None:
+    data = run.experiment.data
+    examples, right = self._noisy(run)
+    if right.all() or not right.any():
+      log.warning("%s: noise will give no results.", examples.title)
+    if run.step == 0 and data.on_bad_record == "error":
+      decode_all(examples.records, example_columns(data, IMAGE_TEXT), data)
+
   def run(self, run: Run, shared: Shared) -> list[Result]:
+    examples, right = self._noisy(run)
+    if right.all() or not right.any():
+      return []
+    pairs = Pairs(run, examples)
+    found = match_scores(pairs.match(np.arange(len(examples)), pairs.texts.first), right)
+    return [make_result(run, examples.name, "image_text_matching", examples.title, examples, found, table=MATCHING)]
+
+  def _noisy(self, run: Run) -> tuple[Examples, np.ndarray]:
+    """A sample of the training records, and which of them have their right captions."""
     from mmjax.data import make_source
 
     data = run.experiment.data
     source: Any = make_source(data, "train")  # a CorruptedSource, since data.corrupt_captions is set
     places = spread(len(source), run.experiment.evaluation.max_examples)
+    records, places = readable(source.__getitem__, places, example_columns(data, IMAGE_TEXT), data)
     right = ~source.corrupted[places]
-    if right.all() or not right.any():
-      return []
-    records = [source[place] for place in places]
     title = f"Training captions, {1 - right.mean():.0%} wrong"
-    examples = Examples(f"{source_name(data)}_noisy", title, records, ())
-    pairs = Pairs(run, examples)
-    found = match_scores(pairs.match(np.arange(len(records)), pairs.texts.first), right)
-    return [make_result(run, examples.name, "image_text_matching", title, examples, found, table=MATCHING)]
+    return Examples(f"{source_name(data)}_noisy", title, records, ()), right

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmjax.configs import to_json
+from mmjax.data.errors import DataError
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, spread, validation_examples
 from mmjax.evaluate.forward import over_batches
@@ -63,6 +65,11 @@ class Probe(Evaluator):
     name, kinds = experiment.data.source.title, ("acc1", "mean_per_class_recall")
     probes = ["linear", "neighbours", *(f"{shots}_shot" for shots in self.shots)]
     return [f"{name}_{probe}/{kind}" for probe in probes for kind in kinds]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
+    if self.label in run.fitted and len(run.fitted[self.label]["classes"]) < 2:
+      raise DataError("the training data has one class only, and a probe tells two at least apart. Add images.")
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = validation_examples(run)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import batches, shown_examples
 from mmjax.evaluate.forward import over_batches
@@ -32,6 +33,9 @@ class RelevantPixels(Evaluator):
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     return [f"{experiment.data.source.title}_relevance/miou"]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = shown_examples(run, shared)

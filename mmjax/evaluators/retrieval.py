@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmjax.data.errors import DataError
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, shown_examples
 from mmjax.evaluate.metrics import recall_names
@@ -15,7 +17,6 @@ from mmjax.evaluate.results import MEAN_RECALL, RETRIEVAL, Result
 from mmjax.evaluate.retrieval import Embedded, Texts, counted, image_text_retrieval
 from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import captioned, compares, has_emoji
-from mmjax.parallel.mesh import anywhere
 
 if TYPE_CHECKING:
   from mmjax.experiment import Experiment
@@ -34,6 +35,11 @@ class ImageTextRetrieval(Evaluator):
     name = experiment.data.source.title
     both = [*recall_names("image_retrieval"), *recall_names("text_retrieval")]
     return [MEAN_RECALL, *(f"{name}/{metric}" for metric in both)]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    examples, _ = checked_examples(run, shared)
+    if len(examples) < 2:
+      raise DataError(f"{examples.title} has one image only, and retrieval chooses among two at least. Add images.")
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     captions, name = embedded(run, shared), run.experiment.data.source.title
@@ -77,15 +83,10 @@ class Captioned:
   def __init__(self, run: Run, examples: Examples):
     from mmjax.evaluate.images import Images
 
-    records = examples.records
-    pictures = Images(records, run.experiment.data)
-    rows = run.encode_image(pictures)
-    bad = anywhere(np.isin(np.arange(len(records)), list(pictures.bad)))  # a process knows of those that it decoded
-    good = np.flatnonzero(~bad)
-    self.skipped = int(bad.sum())
-    self.records = [records[place] for place in good.tolist()]
+    self.records, self.skipped = list(examples.records), examples.skipped
+    rows = run.encode_image(Images(self.records, run.experiment.data))
     texts = Texts.of(self.records)
     image_ids, text_ids, self.counts = counted(self.records, texts, run.experiment.evaluation.counts)
     self.captions = texts.captions
-    self.images = Embedded(rows[good], image_ids)
+    self.images = Embedded(rows, image_ids)
     self.texts = Embedded(run.encode_text(texts.distinct)[texts.row], text_ids)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmjax.evaluate.answers import answer_ranks, ranking, ranking_names
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import batches, shown_examples
 from mmjax.evaluate.forward import over_batches, text_tokenizer
@@ -36,6 +37,9 @@ class WrittenAnswers(Evaluator):
     candidates = num_answers(experiment)
     names = ["vqa_accuracy", *(ranking_names(candidates) if 0 < candidates <= MOST_CANDIDATES else [])]
     return [f"{experiment.data.source.title}_written/{name}" for name in names]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples, names = shown_examples(run, shared), text_tokenizer(run).answers

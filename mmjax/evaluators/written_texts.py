@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Int
 
 from mmjax.evaluate.captions import bleu
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, validation_examples
 from mmjax.evaluate.forward import over_batches, text_tokenizer
@@ -53,6 +54,9 @@ class WrittenTexts(Evaluator):
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     return [f"{experiment.data.source.title}_texts/{name}" for name in ("exact", "bleu4")]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = shared.once("validation", lambda: validation_examples(run))

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool
 
 from mmjax.errors import ConfigError
 from mmjax.parallel.rules import Rules, match_rules
@@ -137,16 +136,6 @@ def put_rows(rows: Any, sharding: NamedSharding) -> jax.Array:
     return taken[key]
 
   return jax.make_array_from_callback(rows.shape, sharding, part)
-
-
-def anywhere(flags: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-  """Elementwise "or" of the flags of all processes. Every process of the group must call it."""
-  if jax.process_count() == 1:
-    return flags
-  from jax.experimental import multihost_utils
-
-  everywhere: np.ndarray = np.asarray(multihost_utils.process_allgather(flags))
-  return np.any(everywhere, axis=0)
 
 
 def largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

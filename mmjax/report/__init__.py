@@ -8,7 +8,7 @@ if TYPE_CHECKING:
   from mmjax.report.comparison import write_comparison
   from mmjax.report.figures import line_chart, scatter_chart
   from mmjax.report.page import Section
-  from mmjax.report.report import write_report
+  from mmjax.report.report import check_report, write_report
   from mmjax.report.table import print_table
 else:
   __getattr__, __dir__ = lazy_names(
@@ -17,9 +17,17 @@ else:
       "comparison": ["write_comparison"],
       "figures": ["line_chart", "scatter_chart"],
       "page": ["Section"],
-      "report": ["write_report"],
+      "report": ["check_report", "write_report"],
       "table": ["print_table"],
     },
   )
 
-__all__ = ["Section", "line_chart", "print_table", "scatter_chart", "write_comparison", "write_report"]
+__all__ = [
+  "Section",
+  "check_report",
+  "line_chart",
+  "print_table",
+  "scatter_chart",
+  "write_comparison",
+  "write_report",
+]

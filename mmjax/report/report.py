@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -56,6 +57,18 @@ def write_report(workdir: str | Path, run: Run | None = None) -> Path:
   if jax.process_index() == 0:  # the others have embedded their share
     write_atomically(path, html)
   return path
+
+
+def check_report(run: Run) -> None:
+  """Check that results and report of a run can be drawn and written. Raises UserError, which names what is wrong."""
+  workdir = run.workdir.expanduser()
+  for path in (workdir / "results.json", workdir / "report.html"):
+    if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+      raise UserError(f"{path} cannot be written: delete it, or choose another --run.workdir")
+  try:
+    line_chart([("loss", [0, 1], [1.0, 0.5])], ylabel="loss")
+  except (ImportError, OSError, RuntimeError, ValueError) as error:
+    raise UserError(f"the figures of the report cannot be drawn by matplotlib: {error}. Install it again") from error
 
 
 def _metrics(path: Path) -> tuple[list[dict[str, Any]], History]:

@@ -1,13 +1,13 @@
 """Evaluations during training: their steps, their results and the best of them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmjax.data import Tokenizer
 from mmjax.errors import UserError
-from mmjax.evaluate import evaluate, flatten
+from mmjax.evaluate import check_ready, evaluate, flatten
 from mmjax.evaluate.results import lower_is_better
 from mmjax.run import Run
 from mmjax.train.metrics import Writer, read_evaluations
@@ -45,6 +45,22 @@ def as_run(training: Training, made: Made, state: TrainState) -> Run:
     fitted=made.fitted,
     image=made.image,
   )
+
+
+def check_begun(training: Training, made: Made, checks: Sequence[Callable[[Run], None]], step: int) -> None:
+  """Call checks with the run before its first step. A run that evaluates while it trains is always checked.
+
+  Args:
+    training: the run.
+    made: its workdir, tokenizer and columns.
+    checks: functions that raise an error if something is not as the run needs it.
+    step: step that the run goes on from.
+  """
+  fields = made.workdir, training.model, training.shapes.params, made.tokenizer, training.mesh, step
+  run = Run(training.experiment, *fields, made.fitted, made.image)
+  due = [check_ready] if training.experiment.evaluation.every and check_ready not in checks else []
+  for check in [*due, *checks]:
+    check(run)
 
 
 class Evaluations:

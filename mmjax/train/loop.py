@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,7 @@ from mmjax.parallel.mesh import put_batch
 from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, PREPROCESS, TOKENIZER, Run
 from mmjax.train.adopt import check_agreement, run_image, run_tokenizer, with_checkpoint
 from mmjax.train.checkpoint import Checkpoints, Restored
-from mmjax.train.evaluator import Made, as_run
+from mmjax.train.evaluator import Made, as_run, check_begun
 from mmjax.train.interrupt import graceful_interrupt
 from mmjax.train.numerics import LossSpikeError, NotFiniteError
 from mmjax.train.provenance import write_config
@@ -55,6 +55,7 @@ def train(
   core: optax.GradientTransformation | None = None,
   kinds: tuple[type[Kind], ...] = (),
   made_by: Callable[..., Training] | None = None,
+  checks: Sequence[Callable[[Run], None]] = (),
 ) -> Outcome:
   """Train until experiment.run.steps. If the workdir has checkpoints, resume from the newest.
 
@@ -63,6 +64,8 @@ def train(
     core: optax transformation that replaces optimizer.algorithm.
     kinds: the classes that the script defines, as in mmjax.cli.main.
     made_by: function called instead of mmjax.train.setup.prepare, so that runs can share compiled programs.
+    checks: functions that are called with the run before its first step, whose parameters are shapes then. They raise
+      an error if what follows the training would fail, such as mmjax.evaluate.check_ready.
   Raises:
     UserError: the configuration, the data or a checkpoint is wrong, or the run stopped because of its numerics
       (NotFiniteError, LossSpikeError).
@@ -84,6 +87,8 @@ def train(
   loader = make_loaders(experiment, sources, tokenizer, learnt)
   checkpoints = Checkpoints(workdir / CHECKPOINTS, keep_last=experiment.run.keep_last, planned=experiment.saves_after)
   feed = device_prefetch(loader, lambda batch: put_batch(batch, training.mesh))
+  made = Made(workdir, tokenizer, learnt, image)
+  check_begun(training, made, checks, step=checkpoints.latest_step or 0)
   with contextlib.closing(checkpoints), feed:  # also after an error, a running save is finished
     if checkpoints.latest_step is None and experiment.pretrained.path is not None:
       check_agreement(experiment, tokenizer, image)
@@ -99,7 +104,6 @@ def train(
       if image is not None and experiment.data.preprocess is not None:
         write_image(image, workdir / PREPROCESS)
     with graceful_interrupt() as interrupt:
-      made = Made(workdir, tokenizer, learnt, image)
       state = Session(training, made, checkpoints, feed, interrupt, start).run()
   return Outcome(as_run(training, made, state), interrupt.exit_status)
 

@@ -16,7 +16,7 @@ import pytest
 from mmjax.catalogue import KINDS
 from mmjax.choosing import chosen
 from mmjax.errors import ConfigError
-from mmjax.evaluate import Evaluator, Shared, Table, evaluate, flatten, make_result, measure
+from mmjax.evaluate import Evaluator, Shared, Table, check_ready, evaluate, flatten, make_result, measure
 from mmjax.evaluate.evaluator import applying, best_metric, measured
 from mmjax.evaluate.ngrams import Bigrams
 from mmjax.evaluate.results import lower_is_better, table_of
@@ -78,6 +78,13 @@ def test_what_is_measured_is_known_before(name, directory):
   assert sorted(names) == sorted(flatten(evaluate(run))) and len(names) == len(set(names))
   assert best_metric(run.experiment) == names[0]
   assert (names[0] == "mean_recall@1") == compares(run.experiment)
+
+
+@pytest.mark.parametrize("name", ["questions", "captions", "matching alone", "masked both", "noise"])
+def test_what_can_be_measured_passes_the_checks_before(name, directory):
+  run = RUNS[name](directory)
+  for step in (0, 7):
+    check_ready(dataclasses.replace(run, step=step, params={}))
 
 
 def test_an_unknown_best_metric_is_answered_with_the_list_and_the_nearest_name(directory):

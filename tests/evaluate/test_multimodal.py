@@ -17,7 +17,7 @@ from mmjax.data.text.tokenizer import train_vocabulary
 from mmjax.errors import UserError
 from mmjax.evaluate import Shared, evaluate, flatten
 from mmjax.evaluate.examples import Examples
-from mmjax.evaluators import HiddenWords, NextSentenceAccuracy, WrittenCaptions, captions
+from mmjax.evaluators import HiddenWords, NextSentenceAccuracy, WordAttention, WrittenCaptions, captions
 from mmjax.evaluators.hidden_words import hide
 from mmjax.objectives import Answer, AnswerText, Caption, MaskedWords, Matching, NextSentence, Relevance
 from mmjax.report import print_table
@@ -112,6 +112,16 @@ def test_what_java_scores_is_added_and_what_it_cannot_is_said(shown, monkeypatch
   assert result["metrics"]["meteor"] == result["chance"]["meteor"] == 0.5 and result["missing"] == {
     "spice": "no models"
   }
+
+
+def test_a_layer_that_is_not_there_is_told_by_shapes_alone(untrained):
+  run, _ = untrained
+  begun = dataclasses.replace(run, params=jax.eval_shape(lambda: run.params))
+  shared = Shared()
+  for layer in (None, 0, -1):
+    WordAttention(attention_layer=layer).check(begun, shared)
+  with pytest.raises(UserError, match="attention_layer=1: words read patches in 1 layers, 0 to 0"):
+    WordAttention(attention_layer=1).check(begun, shared)
 
 
 def test_an_untrained_model_scores_the_same_on_one_device_in_other_batches(untrained):

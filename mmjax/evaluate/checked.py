@@ -1,0 +1,127 @@
+"""Checks before the first step, so that no run trains to its end and then cannot be evaluated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from mmjax.data.columns.image import RELEVANCE, Image
+from mmjax.data.errors import DataError
+from mmjax.evaluate.evaluator import Shared, applying
+
+if TYPE_CHECKING:
+  from mmjax.data.columns.base import Column
+  from mmjax.data.config import DataConfig
+  from mmjax.evaluate.examples import Examples
+  from mmjax.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def check_ready(run: Run) -> None:
+  """Open and check what the evaluators of a run will need.
+
+  Args:
+    run: the run before its first step. Its parameters are shapes.
+  Raises: DataError, UserError: something is missing or wrong; the message names it, the evaluator, and the remedy.
+  """
+  for each in run.by_stream().values():
+    shared = Shared()
+    for evaluator in applying(each.experiment):
+      try:
+        evaluator.check(each, shared)
+      except DataError as error:
+        names = [name for name, one in each.experiment.evaluation.evaluators.items() if one is evaluator]
+        raise DataError(
+          f"The evaluator {names[0]} would fail after the training: {error} To train without it, name the evaluators "
+          "to keep: --evaluation.evaluators NAME=KIND ..."
+        ) from error
+
+
+def checked_examples(run: Run, shared: Shared) -> tuple[Examples, list[dict[str, np.ndarray]]]:
+  """The examples that evaluators show, and their batches without images, after a look at every record and image.
+
+  Images are decoded if the run is at its beginning, by each process its share.
+  """
+  from mmjax.evaluate.examples import batches, example_columns, shown_examples
+  from mmjax.evaluate.traits import has_emoji
+
+  def compute() -> tuple[Examples, list[dict[str, np.ndarray]]]:
+    examples, data = shown_examples(run, shared), run.experiment.data
+    if not has_emoji(data) and data.on_bad_record == "error" and run.step == 0:  # "skip" has decoded them already
+      mine = examples.records[jax.process_index() :: jax.process_count()]
+      decode_all(mine, example_columns(data, examples.features), data)
+    arrays = lambda batch: {name: rows for name, rows in batch.items() if isinstance(rows, np.ndarray)}
+    return examples, [arrays(batch) for batch in batches(run, examples)]
+
+  return shared.once("checked", compute)
+
+
+def readable(
+  read: Callable[[int], Any], places: Iterable[int], columns: Mapping[str, Column], data: DataConfig
+) -> tuple[list[Any], list[int]]:
+  """Read the records at some places. With data.on_bad_record "skip", bad records and images are left out and logged.
+
+  Args:
+    read: function from a place to the record.
+    places: the places.
+    columns: columns of the run, which check the records.
+    data: settings of the data.
+  Returns: (records, their places).
+  Raises: DataError: a record is bad, or no record is good.
+  """
+  good: list[tuple[Any, int]] = []
+  for place in places:
+    try:
+      record = read(place)
+      for column in columns.values():
+        column.check(record)
+      good.append((record, place))
+    except DataError as error:
+      if data.on_bad_record != "skip":
+        raise
+      log.warning("Skipped a record of the evaluation: %s", error)
+  if data.on_bad_record == "skip":
+    faults = decode_all([record for record, _ in good], columns, data)
+    good = [entry for entry, fault in zip(good, faults, strict=True) if fault is None]
+  if not good:
+    raise DataError("No record of the evaluation is good: see the log.")
+  return [record for record, _ in good], [place for _, place in good]
+
+
+def decode_all(records: Sequence[Any], columns: Mapping[str, Column], data: DataConfig) -> list[DataError | None]:
+  """Decode the images of records, in threads. Returns the fault of each, or None; these are raised or logged.
+
+  Args:
+    records: the records.
+    columns: columns of the run, which tell the images.
+    data: settings of the data. With on_bad_record "error", the first fault is raised.
+  """
+  images = [column for column in columns.values() if isinstance(column, Image)]
+  if not images:
+    return [None] * len(records)
+  masks = any(column.relevance for column in images)
+  with ThreadPoolExecutor() as threads:
+    faults = list(threads.map(lambda record: _fault(record, masks, data), records))
+  for fault in filter(None, faults):
+    if data.on_bad_record != "skip":
+      raise fault
+    log.warning("Skipped a record of the evaluation: %s", fault)
+  return faults
+
+
+def _fault(record: Mapping[str, Any], mask: bool, data: DataConfig) -> DataError | None:
+  from mmjax.data.images.decoding import decode, decode_mask
+
+  try:
+    size = decode(record["image"], record=record["id"], max_pixels=data.max_pixels).size
+    if mask:
+      decode_mask(record[RELEVANCE], size, record=record["id"])
+  except DataError as error:
+    return error
+  return None
