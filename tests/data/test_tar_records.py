@@ -79,6 +79,16 @@ def test_other_members_of_a_sample_do_not_end_a_record(tmp_path):
   assert numbers(tmp_path / "x.tar", "skip") == [0]
 
 
+@pytest.mark.parametrize("caption", ["a.png.txt", "a.caption.txt", "A.txt", "texts/a.txt", "a_.txt", "a.png.json"])
+def test_captions_with_other_names_are_named_and_so_is_the_image(tmp_path, caption):
+  path = tar_of(tmp_path / "x.tar", [("a.png", picture(0)), (caption, b"{}"), *pair(2, "b")])
+  with pytest.raises(DataError, match=r"x.tar, a: has no caption .* rename .*the first of 2"):
+    opened(path)
+  _, faults = scan(path, json_first=False, max_bytes=10**6)
+  assert any(message.startswith(f"{caption[: caption.rindex('.')]}: has no image") for message in faults.named)
+  assert faults.bad == 2 and numbers(path, "skip") == [2]
+
+
 def test_files_that_a_mac_adds_are_passed_over(tmp_path, caplog):
   members = [
     member
