@@ -79,6 +79,16 @@ def test_other_members_of_a_sample_do_not_end_a_record(tmp_path):
   assert numbers(tmp_path / "x.tar", "skip") == [0]
 
 
+@pytest.mark.parametrize("caption", ["a.png.txt", "a.caption.txt", "A.txt", "texts/a.txt", "a_.txt", "a.png.json"])
+def test_captions_with_other_names_are_named_and_so_is_the_image(tmp_path, caption):
+  path = tar_of(tmp_path / "x.tar", [("a.png", picture(0)), (caption, b"{}"), *pair(2, "b")])
+  with pytest.raises(DataError, match=r"x.tar, a: has no caption .* rename .*the first of 2"):
+    opened(path)
+  _, faults = scan(path, json_first=False, max_bytes=10**6)
+  assert any(message.startswith(f"{caption[: caption.rindex('.')]}: has no image") for message in faults.named)
+  assert faults.bad == 2 and numbers(path, "skip") == [2]
+
+
 def test_files_that_a_mac_adds_are_passed_over(tmp_path, caplog):
   members = [
     member
@@ -207,7 +217,7 @@ def test_a_sparse_member_is_refused_and_the_rest_is_read(tmp_path, maps):
 
 def test_a_sparse_member_of_a_pax_tar_is_refused_by_its_name(tmp_path):
   member = special("GNUSparseFile.7/b.png", tarfile.REGTYPE)
-  member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.name": "d/b.png", "GNU.sparse.realsize": "9"}
+  member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.name": "d/b.png", "path": "GNUSparseFile.7/b.png"}
   path = tar_of(tmp_path / "x.tar", [*pairs("a"), member, ("d/b.txt", b"number 1")], format=tarfile.PAX_FORMAT)
   assert "d/b.png: sparse member" in fault(path)
 
@@ -255,6 +265,15 @@ def test_a_damaged_extended_header_is_a_fault(tmp_path):
   (solaris := bytearray(data))[156:157] = b"X"
   (tmp_path / "x.tar").write_bytes(checked(solaris[:512]) + solaris[512:])
   assert numbers(tmp_path / "x.tar") == [0]
+
+
+def test_sizes_that_only_the_extended_header_has_are_read(tmp_path):
+  path = tmp_path / "x.tar"
+  with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+    for name, data in pairs("a", "b"):
+      member = special(name, tarfile.REGTYPE, pax_headers={"size": str(len(data))})
+      tar.fileobj.write(member.tobuf(tarfile.PAX_FORMAT) + data.ljust(512, b"\0"))
+  assert numbers(path) == [0, 1]
 
 
 def test_directories_labels_and_sizes_of_what_has_no_content_are_passed_over(tmp_path):

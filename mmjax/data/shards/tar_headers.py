@@ -168,15 +168,14 @@ def _extended(before: _Extension, kind: bytes, data: bytes | None) -> _Extension
   fields = _pax(data)
   if fields is None:
     return dataclasses.replace(before, refused="damaged extended header")
-  for key, value in fields.items():
-    if key in (b"path", b"GNU.sparse.name"):
-      before = dataclasses.replace(before, name=value.decode("utf-8", "surrogateescape"))
-    elif key == b"size" and re.fullmatch(rb"\d{1,18}", value):
-      before = dataclasses.replace(before, size=int(value))
-    elif key == b"size":
-      before = dataclasses.replace(before, refused="impossible size")
-    if key.startswith(b"GNU.sparse."):
-      before = dataclasses.replace(before, refused="sparse member")
+  name, size = fields.get(b"GNU.sparse.name", fields.get(b"path")), fields.get(b"size")
+  if name is not None:
+    before = dataclasses.replace(before, name=name.decode("utf-8", "surrogateescape"))
+  if size is not None:
+    possible = re.fullmatch(rb"\d{1,18}", size)
+    before = dataclasses.replace(before, **{"size": int(size)} if possible else {"refused": "impossible size"})
+  if any(key.startswith(b"GNU.sparse.") for key in fields):
+    before = dataclasses.replace(before, refused="sparse member")
   return before
 
 
@@ -185,20 +184,21 @@ def _global(before: _Extension, data: bytes | None, at: int) -> _Extension:
   fields = None if data is None else _pax(data)
   if fields is None:
     raise BrokenTar(f"byte {at}: a global header that is damaged, or over {MAX_EXTENSION} bytes")
-  for key in fields:
-    if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
-      raise BrokenTar(f"byte {at}: a global header sets {key.decode()!r} of all members after it, which is not read")
+  if fields:
+    name = min(fields).decode("ascii", "backslashreplace")
+    raise BrokenTar(f"byte {at}: a global header sets {name!r} of all members after it, which is not read")
   return before
 
 
 def _pax(data: bytes) -> dict[bytes, bytes] | None:
-  """Fields of a pax header, lines of `length key=value`; None if it is damaged."""
+  """Names and sizes in a pax header, lines of `length key=value`; None if it is damaged."""
   fields, at = {}, 0
   while found := _PAX.match(data, at):
     end = at + int(found[1])
     if end <= found.end() or end > len(data) or data[end - 1 : end] != b"\n":
       return None
-    fields[found[2]] = data[found.end() : end - 1]
+    if found[2] in (b"path", b"size") or found[2].startswith(b"GNU.sparse."):
+      fields[found[2]] = data[found.end() : end - 1]
     at = end
   return None if data[at:].strip(b"\0") else fields
 

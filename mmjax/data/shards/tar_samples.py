@@ -206,9 +206,9 @@ class Samples:
         listed = _listed([part.member for part in found])
         return f"{shown(record)}: has {len(found)} {kind}: {listed}. Keep one, or rename the others"
     if not images:
-      return f"{shown(record)}: has no image ({shown(record)}.jpg, .png or the like). Add it, or remove the caption"
+      return f"{shown(record)}: has no image (.jpg, .png or the like, after the same name). Add, rename or remove one"
     if not texts:
-      return f"{shown(record)}: has no caption (.txt or .json, after the same name). Add it, or remove the image"
+      return f"{shown(record)}: has no caption (.txt or .json, after the same name). Add, rename or remove one"
     for part, limit in ((images[0], self._limit), (texts[0], MAX_TEXT_BYTES)):
       if not 0 < part.member.size <= limit:
         remedy = "Shrink it" if part.member.size else "Restore it"

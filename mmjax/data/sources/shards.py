@@ -183,7 +183,7 @@ class ShardRecords:
   def _warn_of_passed(self, patterns: Sequence[str]) -> None:
     files = {kind: number for kind, number in self.account.passed.items() if kind not in (DIRECTORY, LABEL)}
     if files:
-      log.warning("Passed over in %s, as neither image nor caption: %s", ", ".join(patterns), listed(files))
+      log.warning("Passed over in %s: %s", ", ".join(patterns), listed(files))
 
 
 def listed(numbers: Mapping[str, int]) -> str:
