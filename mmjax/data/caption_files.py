@@ -99,19 +99,24 @@ def _separated(lines: Iterator[str], file: Path, keys: Keys) -> Iterator[Row | D
       continue
     if values is None:
       return
-    place = f"{file}, line {line}"
-    image, caption = (values[column] if column < len(values) else "" for column in columns)
-    if len(values) not in (0, len(names)):
-      yield DataError(
-        f"{place}: {len(values)} fields, and the header has {len(names)}. Put a text that contains {delimiter!r} "
-        "between double quotes."
-      )
-    elif any(text.startswith(" ") and text.lstrip().startswith('"') for text in (image, caption)):
-      yield DataError(
-        f"{place}: a space before a double quote, which makes the quote part of the text. Remove the space."
-      )
-    elif values:
-      yield Row(place, image, caption, names[columns[1]], values[names.index(SPLIT)] if SPLIT in names else None)
+    if values:  # not an empty line
+      yield _row(values, names, columns, f"{file}, line {line}", delimiter)
+
+
+def _row(
+  values: Sequence[str], names: Sequence[str], columns: Sequence[int], place: str, delimiter: str
+) -> Row | DataError:
+  if len(values) != len(names):
+    return DataError(
+      f"{place}: {len(values)} fields, and the header has {len(names)}. Put a text that contains {delimiter!r} "
+      "between double quotes."
+    )
+  image, caption = (values[column] for column in columns)
+  if any(text.startswith(" ") and text.lstrip().startswith('"') for text in (image, caption)):
+    return DataError(
+      f"{place}: a space before a double quote, which makes the quote part of the text. Remove the space."
+    )
+  return Row(place, image, caption, names[columns[1]], values[names.index(SPLIT)] if SPLIT in names else None)
 
 
 def _header(line: str, file: Path, keys: Keys) -> tuple[list[str], str]:

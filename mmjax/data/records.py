@@ -8,7 +8,7 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | `id` | str | the name of the record in errors and reports |
 | `concept` | int | records with equal numbers mean the same thing; a non-negative int32, see below |
 | `image` | bytes | an encoded image file |
-| `captions` | {str: [str]} | captions by kind; "name" is the main kind, which every captioned record has |
+| `captions` | {str: [str]} | captions by kind, see mmjax.data.captions; "name" is the main kind, which all have |
 | `picture` | int | records with equal numbers have the same image (absent: each record has its own) |
 | `question` | str | a question about the image |
 | `answer` | str | the main answer |

@@ -45,8 +45,7 @@ def to_rgb(image: Image.Image, record: str) -> Image.Image:
   bits, white_is_zero = tags.get(_BITS, (16,))[0], tags.get(_PHOTOMETRIC) == 0
   wide = image.mode == "I"  # 16 bits in an image of 32 bits
   image.load()
-  method = _TURNED.get(orientation(image))
-  image = image if method is None else image.transpose(method)
+  image = _upright(image, record)
   if wide or image.mode in _GREY_16:
     return _from_grey16(image, bits, white_is_zero)
   if image.mode == "La":
@@ -62,6 +61,16 @@ def orientation(image: Image.Image) -> int:
   """
   found = image.getexif().get(_ORIENTATION, 1)
   return int(found) if found in _TURNED else 1
+
+
+def _upright(image: Image.Image, record: str) -> Image.Image:
+  try:
+    method = _TURNED.get(orientation(image))
+  except Exception as error:
+    raise DataError(
+      f"{record}: its EXIF cannot be read ({error!r:.99}), so the orientation is unknown. Remove the EXIF or the image."
+    ) from error
+  return image if method is None else image.transpose(method)
 
 
 def _fault(image: Image.Image) -> str | None:

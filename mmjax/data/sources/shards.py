@@ -82,7 +82,7 @@ class ShardRecords:
     patterns = config.validation if held_out and config.validation else config.patterns
     weights, repeats = ((), ()) if held_out else (config.weights, config.repeats)
     _check_shares(patterns, weights, repeats)
-    _check_disjoint(config)
+    _warn_of_shared(config)
     self.patterns = patterns
     self._split, self._skip = "all" if config.validation else split, reading.skip
     self._index = Path(reading.dir).expanduser() / "shards"
@@ -205,8 +205,10 @@ def _check_shares(patterns: Sequence[str], weights: Sequence[float], repeats: Se
       raise DataError(f"{option} must be above 0. Leave a pattern out of --data.source.patterns instead.")
 
 
-def _check_disjoint(config: Shards) -> None:
-  """Raise DataError if a shard is for training and for validation, also under two names."""
+def _warn_of_shared(config: Shards) -> None:
+  """Log a warning if a shard is for training and for validation, also under two names."""
+  if not config.validation:
+    return
   try:
     training, held_out = (
       {path.resolve() for pattern in patterns for path in expand(pattern)}
@@ -215,9 +217,11 @@ def _check_disjoint(config: Shards) -> None:
   except DataError:  # the shards of the other split are not on this machine
     return
   if both := sorted(training & held_out):
-    raise DataError(
-      f"{both[0]} is in --data.source.patterns and in --data.source.validation, and {len(both) - 1} others are. "
-      "Evaluate on shards that are not trained on, or leave out --data.source.validation."
+    log.warning(
+      "%d shards are in --data.source.patterns and in --data.source.validation, so training sees what evaluation sees: "
+      "%s. Give other shards, or leave out --data.source.validation.",
+      len(both),
+      ", ".join(map(str, both[:5])),
     )
 
 
