@@ -88,7 +88,13 @@ def run(
   Returns: the exit status: 0 if the step fits, 3 if it does not.
   Raises: ConfigError: an option is wrong. TopologyError, PlanError: as for `mmjax.plan.plan`.
   """
-  options, experiment = _parse(experiment, description, arguments, kinds)
+  options, wanted = _parse(experiment, description, arguments, kinds)
+  if wanted.pretrained.path not in (None, experiment.pretrained.path):  # as in training: the checkpoint's model
+    from mmjax.train.adopt import adopted
+
+    begun = dataclasses.replace(experiment, pretrained=wanted.pretrained)
+    options, wanted = _parse(adopted(begun, say=False), description, arguments, kinds)
+  experiment = wanted
   script = None if core is None and not kinds else _script()
   parallel, notes = fit_mesh(experiment.parallel, parse_topology(options.topology))
   experiment = dataclasses.replace(experiment, parallel=parallel)

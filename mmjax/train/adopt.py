@@ -35,12 +35,13 @@ _IMAGE = ("mean", "std", "trim", "preprocess")
 """Settings of `data` that prepare images."""
 
 
-def adopted(experiment: Experiment, *, unnamed: Experiment | None = None) -> Experiment:
+def adopted(experiment: Experiment, *, unnamed: Experiment | None = None, say: bool = True) -> Experiment:
   """Replace the parts of an experiment that a checkpoint brings along: model, tokenizer and image preprocessing.
 
   Args:
     experiment: a run with pretrained.path.
     unnamed: only parts that are equal to those of this experiment are replaced. None: all.
+    say: print what is replaced.
   Returns: the experiment. Settings that only training uses are kept.
   Raises: InteropError: the checkpoint or its tokenizer cannot be read, or its tower does not fit.
   """
@@ -56,7 +57,7 @@ def adopted(experiment: Experiment, *, unnamed: Experiment | None = None) -> Exp
   if _brings(source, config, "image", "preprocess") and all(getattr(data, n) == getattr(other.data, n) for n in _IMAGE):
     data = _with_preprocess(data, source, image_size(model))
   new = dataclasses.replace(experiment, model=model, data=data)
-  if new != experiment:
+  if say and new != experiment:
     _say(experiment, new)
   return new
 

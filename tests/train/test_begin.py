@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mmjax import interop, load_run
+from mmjax.cli import main
 from mmjax.data import DataConfig, DataError, Folder, TokenizerConfig
 from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
 from mmjax.encoders import TextConfig, ViTConfig
@@ -89,6 +90,20 @@ def test_model_tokenizer_and_preprocessing_are_the_checkpoints(published, capsys
   np.testing.assert_array_equal(picture(pixels), PREPROCESS(pixels))
   assert (experiment.data.mean, experiment.data.std) == (PREPROCESS.mean, PREPROCESS.std)
   check_agreement(experiment, tokenizer, picture)
+
+
+def test_the_plan_is_that_of_the_checkpoints_model(published, monkeypatch):
+  planned = []
+
+  def plan(experiment, *_, **__):
+    planned.append(experiment.model)
+    raise SystemExit(0)
+
+  monkeypatch.setattr("mmjax.plan.command.plan", plan)
+  line = f"--topology cpu:1 --pretrained.path {published} --model.text.depth 3"
+  with pytest.raises(SystemExit):
+    main(tiny.EXPERIMENT, arguments=["plan", *line.split()])
+  assert (planned[0].text.num_heads, planned[0].text.depth) == (4, 3)
 
 
 def test_only_defaults_are_replaced_in_python(published):
