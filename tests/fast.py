@@ -38,6 +38,7 @@ fusion/test_reference
 golden/test_batches
 golden/test_configs
 interop/test_bad_input
+interop/test_sentence
 models/test_counting
 nn/test_attention
 nn/test_dense
