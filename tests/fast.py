@@ -40,6 +40,7 @@ golden/test_batches
 golden/test_configs
 interop/test_bad_input
 interop/test_finding
+interop/test_sentence
 models/test_counting
 nn/test_attention
 nn/test_dense

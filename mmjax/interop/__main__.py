@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
   libraries = ["open_clip", "transformers"]
   filters = "library whose filter resamples positions: open_clip antialiases, transformers does not"
   convert.add_argument("--positions", choices=libraries, default=libraries[0], help=filters)
-  inspect = commands.add_parser("inspect", help="show the architecture and every tensor")
+  inspect = commands.add_parser(
+    "inspect", help="show the architecture, every tensor, and the use of every file and field"
+  )
   inspect.add_argument("source", metavar="IN", help="checkpoint: a folder, a .safetensors file or a .npz file")
   return parser
 
@@ -85,6 +87,8 @@ def _inspect(path: str) -> int:
       ours.setdefault(place.theirs, []).append(name)
     console.print(f"{source.architecture.name}, format {source.format}", style="bold", highlight=False)
     console.print(_escaped(source.config), highlight=False, soft_wrap=True)
+    if source.path.is_dir():
+      _print_beside(console, source)
     check(source.file, source.table, source.architecture.ignored)
   except UserError as error:
     problem = error
@@ -97,6 +101,18 @@ def _inspect(path: str) -> int:
   if problem is not None:
     raise problem
   return 0
+
+
+def _print_beside(console: Console, source: Any) -> None:
+  from mmjax.interop.inspection import beside
+
+  found = beside(source)
+  table = Table("file", Column("use", overflow="fold"), Column("fields", overflow="fold"))
+  for use in found.uses:
+    table.add_row(*map(_escaped, use))
+  console.print(table)
+  for note in found.notes:
+    console.print(_escaped(note), highlight=False, soft_wrap=True)
 
 
 def _escaped(value: object) -> str:

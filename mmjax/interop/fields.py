@@ -59,6 +59,18 @@ class Fields:
           "results. Remove it from the file if it does not"
         )
 
+  def account(self, without_effect: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names of the fields by their use: "used", "without effect: REASON", or "not read"."""
+    found: dict[str, list[str]] = {}
+    for name, value in self.values.items():
+      use = "without effect: no value" if value in (None, {}, []) else "not read"
+      if name in without_effect:
+        use = f"without effect: {without_effect[name]}"
+      if name in self.used and value not in (None, {}, []):
+        use = "used"
+      found.setdefault(use, []).append(name if isinstance(value, dict) else f"{name} = {_short(value)}")
+    return found
+
   def integer(self, name: str, default: int | None = None, *, least: int = 1) -> int:
     """Integer from `least` to 2**24."""
     value = self._get(name, default)

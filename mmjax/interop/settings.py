@@ -94,3 +94,17 @@ POOLING: Mapping[str, str] = {
   **_because("used only with a prompt", "include_prompt"),
 }
 """Fields of 1_Pooling/config.json (sentence-transformers)."""
+
+OPEN_CLIP_MODEL: Mapping[str, str] = {
+  **_because("used only in training", "patch_dropout timm_drop timm_drop_path"),
+  **_because("form of the library's outputs", "output_tokens"),
+  **_because("used only with attentional_pool", "attn_pooler_queries attn_pooler_heads"),
+  **_because("arrangement of the tensors' names", "custom_text"),
+  **_because("used only with timm_model_name", "timm_model_pretrained timm_pool timm_proj timm_proj_bias"),
+  **_because("used only with hf_model_name", "hf_model_pretrained hf_proj_type hf_pooler_type"),
+  **_because("not used by open_clip", "dim_head n_queries"),
+  **_because("the first half of the text stack decides", "vocab_size eos_id"),
+  **_because("read with the tokenizer", "hf_tokenizer_name tokenizer_mode tokenizer_kwargs"),
+  **_because("used only in generation", "pad_id"),
+}
+"""Fields of model_cfg and of its parts (open_clip)."""

@@ -72,7 +72,19 @@ def load_tokenizer(
   Returns: the tokenizer.
   Raises: InteropError: the folder has no tokenizer, or a setting is not supported.
   """
-  files = read_tokenizer_files(folder)
+  return make_tokenizer(read_tokenizer_files(folder), max_length, open_clip=open_clip, whole=whole)
+
+
+def make_tokenizer(
+  files: TokenizerFiles, max_length: int, *, open_clip: Fields | None = None, whole: bool = False
+) -> PretrainedTokenizer | SiglipTokenizer:
+  """Make a tokenizer from its files. Arguments and errors as for `load_tokenizer`.
+
+  Args:
+    files: the tokenizer's files.
+    max_length, open_clip, whole: as for `load_tokenizer`.
+  """
+  folder = files.folder
   if open_clip is not None and not open_clip.get("hf_tokenizer_name"):
     return _open_clip_own(files, max_length, open_clip)
   if open_clip is not None and not files.has(TOKENIZER) and not files.has(SPIECE):

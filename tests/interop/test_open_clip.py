@@ -40,6 +40,12 @@ CASES = {
     init_logit_bias=-10.0,
     custom_text=True,
   ),
+  "vit, settings without effect": dict(
+    vision_cfg=VISION
+    | dict(timm_model_pretrained=True, timm_pool="x", timm_proj="mlp", timm_proj_bias=True, timm_drop=0.5)
+    | dict(timm_drop_path=0.5, patch_dropout=0.5, attn_pooler_queries=3, attn_pooler_heads=7),
+    text_cfg=TEXT | dict(hf_model_pretrained=False, hf_proj_type="x", hf_pooler_type="x"),
+  ),
   "mean over patches": dict(vision_cfg=VISION | dict(pool_type="avg"), text_cfg=TEXT),
   "mean over patches, no pre-norm, quick gelu": dict(
     vision_cfg=VISION | dict(pool_type="avg", no_ln_pre=True, norm_kwargs={"eps": 1e-3}),
@@ -105,6 +111,32 @@ def test_every_way_to_resize(resize):
   for size in ((70, 45), (33, 57), (24, 24), (10, 18)):
     picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (*size, 3)).astype(np.uint8))
     np.testing.assert_allclose(ours(picture), theirs(picture).numpy().transpose(1, 2, 0), atol=1e-5, err_msg=str(size))
+
+
+@pytest.mark.parametrize(
+  ("changes", "said"),
+  [
+    (dict(interpolation="random"), ""),
+    (dict(mean=0.25, std=0.5), ""),
+    (dict(mean=None, interpolation=None, fill_color=None, size=99), ""),
+    (dict(mode="L"), "mode is 'L'"),
+    (dict(resize_mode="crop"), "resize_mode is 'crop'"),
+    (dict(interpolation="nearest"), "interpolation is 'nearest'"),
+    (dict(std=[1, 0, 1]), "std"),
+    (dict(crop_pct=0.9), "crop_pct"),
+  ],
+)
+def test_every_setting_of_images(changes, said):
+  if said:
+    with pytest.raises(interop.InteropError, match=f"cfg.*{said}"):
+      from_open_clip(Fields(changes, "cfg"), 24)
+    return
+  transform = open_clip.transform
+  cfg = transform.merge_preprocess_dict(transform.PreprocessCfg(), changes | dict(size=24))  # the model's size decides
+  theirs = transform.image_transform_v2(transform.PreprocessCfg(**cfg), is_train=False)
+  picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (70, 45, 3)).astype(np.uint8))
+  ours = from_open_clip(Fields(changes, "cfg"), 24)
+  np.testing.assert_allclose(ours(picture), theirs(picture).numpy().transpose(1, 2, 0), atol=1e-5)
 
 
 def test_openai_names(tmp_path):

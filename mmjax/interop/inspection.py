@@ -1,0 +1,161 @@
+"""Use of the files in a checkpoint's folder, and of their fields: what `python -m mmjax.interop inspect` says."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmjax.interop import settings
+from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields
+from mmjax.interop.processor import (
+  PREPROCESSOR_CONFIG,
+  PROCESSOR_CONFIG,
+  find_preprocess,
+  from_transformers,
+  read_preprocess,
+)
+from mmjax.interop.shapes import image_tower, text_tower
+from mmjax.interop.source import Source
+from mmjax.interop.tokenizer import make_tokenizer
+from mmjax.interop.tokenizer_files import FILES, SENTENCE, TokenizerFiles, read_tokenizer_files
+
+_SLOW = (
+  "CLIPTokenizer is transformers' fast tokenizer. open_clip and transformers' slow CLIPTokenizer repair texts with "
+  "ftfy first: control characters, full-width letters, mojibake and a final sigma get other ids there"
+)
+_UNREAD = {
+  ".md": "a page for people",
+  ".bin": "a pickle; the .safetensors file is read",
+  ".pt": "a pickle",
+  ".pth": "a pickle",
+  ".ckpt": "a pickle",
+  ".msgpack": "weights for Flax; the .safetensors file is read",
+  ".h5": "weights for TensorFlow; the .safetensors file is read",
+  ".onnx": "weights for ONNX; the .safetensors file is read",
+}
+_UNREAD_NAMES = {
+  "generation_config.json": "settings of text generation",
+  "config_sentence_transformers.json": "versions and prompts",
+  "data_config.json": "data of the training",
+  PREPROCESSOR_CONFIG: f"{PROCESSOR_CONFIG} has precedence, or the format has no such file",
+}
+
+
+class Use(NamedTuple):
+  """Use of some fields of a file, or of a whole file.
+
+  Attributes:
+    place: file, and the object in it.
+    use: "used", "without effect: REASON" or "not read: REASON".
+    fields: the fields and their values; empty for a whole file.
+  """
+
+  place: str
+  use: str
+  fields: str
+
+
+class Beside(NamedTuple):
+  """Files beside the weights.
+
+  Attributes:
+    uses: use of each file and of its fields.
+    notes: image preprocessing, tokenizer, and known differences, one sentence each.
+  """
+
+  uses: list[Use]
+  notes: list[str]
+
+
+def beside(source: Source) -> Beside:
+  """Read all files beside the weights, and list the use of each. What is refused is in the notes."""
+  uses, notes, read = list[Use](), list[str](), {Path(source.fields.where).name, source.file.path.name}
+  tower = image_tower(source.config)
+  if tower is not None:
+    notes.append(_attempt("images", lambda: read_preprocess(source, tower.image_size, tower.image_size)))
+    found = find_preprocess(source.folder, source.format)
+    if found is not None:
+      read.add(Path(found.where.split(": ")[0]).name)
+      _attempt("", lambda: from_transformers(found, tower.image_size, source.architecture.name))
+      uses += _object_uses(found, source.folder, settings.PREPROCESSOR)
+  if getattr(text_tower(source.config), "max_length", None) is not None:
+    more, files, said = _tokenizer(source)
+    uses += more
+    read |= files
+    notes += said
+  # The last of all, because the other readers read fields of it too.
+  uses = [*_object_uses(source.fields, source.folder, _table(source), deep=source.format != "mmjax"), *uses]
+  return Beside([*uses, *_file_uses(source, read, {use.place.split(":")[0].split(" ")[0] for use in uses})], notes)
+
+
+def _table(source: Source) -> Mapping[str, str]:
+  return {**settings.OPEN_CLIP_MODEL, **settings.OPEN_CLIP} if source.format == "open_clip" else settings.MODEL
+
+
+def _tokenizer(source: Source) -> tuple[list[Use], set[str], list[str]]:
+  """Use of the tokenizer's files, their names, and what is to be said of the tokenizer."""
+  open_clip = None
+  if source.format in ("open_clip", "openai"):
+    open_clip = source.fields.object("model_cfg").object("text_cfg")
+  length: Any = getattr(text_tower(source.config), "max_length", None)
+  try:
+    files = read_tokenizer_files(source.folder)
+  except InteropError as error:
+    return [], set(), [f"texts: refused: {error}"]
+  own = open_clip is not None and not open_clip.get("hf_tokenizer_name")
+  notes = [_attempt("texts", lambda: _described(files, make_tokenizer(files, length, open_clip=open_clip), own))]
+  if files.kind == "CLIPTokenizer" and not own and "repair" not in notes[0]:
+    notes.append(_SLOW)
+  if own or not files.record.values:
+    return [], {name for name in FILES if own and files.has(name)}, notes
+  return list(_object_uses(files.record, source.folder, settings.TOKENIZER)), _read_files(files), notes
+
+
+def _described(files: TokenizerFiles, tokenizer: Any, own: bool) -> str:
+  kind = "open_clip's own tokenizer" if own else files.kind or "tokenizer.json as it stands"
+  clean = f", texts cleaned up ({tokenizer.clean})" if getattr(tokenizer, "clean", "") else ""
+  length = tokenizer.max_length
+  cut = tokenizer.engine.truncation["max_length"] if hasattr(tokenizer, "engine") else length
+  return f"{kind}, {length} tokens{clean}" + (f", texts cut at {cut} tokens" if cut < length else "")
+
+
+def _read_files(files: TokenizerFiles) -> set[str]:
+  """Names of the tokenizer files that are read."""
+  if files.kind == "SiglipTokenizer":
+    return {"spiece.model", "tokenizer_config.json"}
+  names = {"tokenizer_config.json", SENTENCE}
+  names |= {"tokenizer.json"} if files.engine is not None else {"vocab.json", "merges.txt", "vocab.txt"}
+  if "with special_tokens_map.json" in files.record.where:
+    names |= {"special_tokens_map.json", "added_tokens.json"}
+  return names
+
+
+def _object_uses(fields: Fields, folder: Path, table: Mapping[str, str], *, deep: bool = True) -> Iterator[Use]:
+  place = fields.where.removeprefix(f"{folder}/")
+  for use, names in sorted(fields.account(table).items(), key=lambda item: (item[0] != "used", item[0])):
+    yield Use(place, use, ", ".join(names))
+  for part in fields.parts.values() if deep else ():
+    if part.values:
+      yield from _object_uses(part, folder, table)
+
+
+def _file_uses(source: Source, read: set[str], listed: set[str]) -> Iterator[Use]:
+  """Use of the files whose fields are not listed. `read`: names of those that are used."""
+  split = source.file.path.is_dir()
+  for path in sorted(source.folder.iterdir()):
+    if path.name in listed:
+      continue
+    weights = path.suffix == ".safetensors" or ".safetensors.index" in path.name
+    if path.name in read or path.name in ("modules.json", "1_Pooling") or (weights and split):
+      yield Use(path.name, "used", "")
+    else:
+      reason = _UNREAD_NAMES.get(path.name) or _UNREAD.get(path.suffix) or ("other weights" if weights else "")
+      reason = "the tokenizer is made from other files" if path.name in FILES else reason
+      yield Use(path.name, f"not read: {reason}" if reason else "not read", "")
+
+
+def _attempt(name: str, read: Callable[[], Any]) -> str:
+  try:
+    return f"{name}: {read()}"
+  except InteropError as error:
+    return f"{name}: refused: {error}"
