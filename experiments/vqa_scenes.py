@@ -1,25 +1,37 @@
-"""Questions about pictures, answered with the pixels they are about; and what is left without one of the two.
+"""Questions about images, answered with the pixels they are about; and what is left without one of the two.
 
-Antol et al. 2015 (VQA): a question about a picture is worth asking if neither the question alone nor the picture alone
-answers it. The scenes (mmjax.data.scenes) are made so: three coloured shapes on a grid, questions about the colour or
-the row of one of them, every answer as frequent as every other. A joint transformer over patches and words (merged
-attention) has to answer, and to mark the pixels in question (binary cross-entropy on patch tokens). Controls: late
-fusion, which adds the opinions of two towers; the same model that sees the picture only, or the question only.
+Antol et al. 2015 (VQA): a question about an image is worth asking if neither the question alone nor the image alone
+answers it. The scenes (mmjax.data.scenes) are made so: coloured shapes, questions about the colour or the row of one of
+them, every answer as frequent as every other. In the layout "free" the shapes lie across patches, have three sizes,
+hide each other in part, and two of five are distractors. A joint transformer over patches and words (merged attention)
+has to answer, and to mark the pixels in question (binary cross-entropy on patch tokens). Controls: late fusion, which
+adds the opinions of two towers; the same model that sees the image only, or the question only.
 
-2,000 held-out scenes, seed 0, 2026-11-22, answer accuracy and mean intersection over union of the masks; all four runs
-took 454 s on the clock, beside another experiment on two cores:
+2,000 held-out scenes of the layout "free", seed 0, 2026-11-30 (2,000 steps, 182 s of processor time), answer accuracy
+and mean intersection over union of the masks:
+
+    joint transformer                            .362    .042
+    the commonest answer to each question        .210    .053 (the best constant mask)
+
+**So the harder scenes are not learnt in 2,000 steps:** the accuracy is above the best guess from the question (.42 to
+.48 of the colours are right, .08 to .50 of the rows), the masks are not above theirs. On training scenes the accuracy
+rises to .47 and still rises at the end: 12,000 scenes begin to be learnt by heart. A convolutional stem
+(--model.image.stem conv) had the same training losses for 1,050 steps. Longer runs, more scenes and patches of 4 pixels
+were not tried, and the controls were not run on these scenes.
+
+The grid (--data.source.layout grid --data.source.distractors 0 --run.steps 1200), where a cell is a patch, is easy;
+2026-11-22, seed 0, all four runs in 454 s on the clock, beside another experiment on two cores:
 
     joint transformer    1.000    1.000
     late fusion           .505
-    picture only          .247
+    image only            .247
     question only         .208
     chance                .210     .036
 
-The joint transformer stands at .6 to .7 until about step 650, where it finds out which shape is meant. 1,500 steps give
-the same numbers to .004. At 800 steps, with four heads in place of two, it had .963 and 1.000; with --objectives.1.kind
-squared .788 and 1.000, with --objectives.1.kind absolute .624 and .142. So cross-entropy is the error to mark pixels
-with, for the answers too. A patch is as large as a place of the grid here: with patches of 4 pixels everything takes
-three to four times as long.
+There the joint transformer stands at .6 to .7 until about step 650, where it finds out which shape is meant. 1,500
+steps gave the same numbers to .004. At 800 steps, with four heads in place of two, it had .963 and 1.000; with
+--objectives.1.kind squared .788 and 1.000, with --objectives.1.kind absolute .624 and .142. So cross-entropy is the
+error to mark pixels with, for the answers too. With patches of 4 pixels everything took three to four times as long.
 """
 
 import dataclasses
@@ -39,7 +51,7 @@ TOWER: Any = dict(width=64, depth=1, num_heads=2, mlp_dim=128)
 
 EXPERIMENT = Experiment(
   data=DataConfig(
-    source=Scenes(questions=("colour", "row")),
+    source=Scenes(questions=("colour", "row"), layout="free", distractors=2),
     tokenizer=TokenizerConfig(vocab_size=400, max_length=16),  # words are whole, and questions not cut off
     # Nothing may change colours or places: they are what is asked for.
     augmentation=AugmentationConfig(
@@ -53,7 +65,7 @@ EXPERIMENT = Experiment(
   ),
   objectives=(Answer(), Relevance()),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01),
-  run=RunConfig(workdir=Path("runs/vqa_scenes"), steps=1200, batch_size=64),
+  run=RunConfig(workdir=Path("runs/vqa_scenes"), steps=2000, batch_size=64),
 )
 
 
@@ -78,7 +90,7 @@ STUDY = Study(
   variants=(
     Variant("joint transformer", joint),
     Variant("late fusion", late),
-    Variant("picture only", seeing_only("image")),
+    Variant("image only", seeing_only("image")),
     Variant("question only", seeing_only("text")),
   ),
   metrics={"answer accuracy": "scenes/vqa_accuracy", "mask mIoU": "scenes_relevance/miou"},

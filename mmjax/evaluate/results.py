@@ -22,12 +22,14 @@ CLASSES = Table("classes", "Classification")
 ANSWERS = Table("answers", "Answers to questions")
 MASKS = Table("masks", "Relevant pixels")
 MATCHING = Table("matching", "Do picture and text belong together?")
+BOOTSTRAPPED = Table("bootstrapped", "Captions after CapFilt")
 CAPTIONS = Table("captions", "Captions")
 WORDS = Table("words", "Hidden words, next sentences")
 LANGUAGE = Table("language", "Language modelling")
 TEXTS = Table("texts", "Texts written from texts")
 PATCHES = Table("patches", "Hidden patches")
-TABLES = (RETRIEVAL, ZERO_SHOT, CLASSES, ANSWERS, MASKS, MATCHING, CAPTIONS, WORDS, LANGUAGE, TEXTS, PATCHES)
+_SEEN = (RETRIEVAL, ZERO_SHOT, CLASSES, ANSWERS, MASKS, MATCHING, BOOTSTRAPPED)
+TABLES = (*_SEEN, CAPTIONS, WORDS, LANGUAGE, TEXTS, PATCHES)
 """The tables of the evaluators that come with mmjax, in the order of a report. Other tables come after them."""
 
 

@@ -55,10 +55,10 @@ def make_result(
 
 
 def describe(model: Any) -> str:
-  """One word for the network: kind, width x depth; of an image tower, patch and picture size too."""
-  tower, text = getattr(model, "image", None), getattr(model, "text", None)
-  if tower is not None:
-    kind = type(tower).__name__.removesuffix("Config")
-    return f"{kind}-{tower.width}x{tower.depth}-p{tower.patch_size}-{tower.image_size}px"
-  kind = type(model).__name__.removesuffix("Config")
-  return kind if text is None else f"{kind}-{text.width}x{text.depth}"
+  """One word for the network: kind, width x depth, patch size, image size, as far as it has them."""
+  image, text = getattr(model, "image", None), getattr(model, "text", None)
+  tower: Any = image if hasattr(image, "width") else text  # ViLT's patches have no width of their own
+  kind = type(model if tower is text else tower).__name__.removesuffix("Config")
+  size = "" if tower is None else f"-{tower.width}" + (f"x{tower.depth}" if hasattr(tower, "depth") else "")
+  fields = (("patch_size", "-p{}"), ("image_size", "-{}px"))
+  return kind + size + "".join(form.format(getattr(image, name)) for name, form in fields if hasattr(image, name))

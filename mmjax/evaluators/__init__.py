@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluators.answers import AnswerAccuracy
 from mmjax.evaluators.attention import WordAttention
+from mmjax.evaluators.bootstrapped import CapFilt
 from mmjax.evaluators.captions import WrittenCaptions
 from mmjax.evaluators.classes import ClassAccuracy
 from mmjax.evaluators.config import EvaluationConfig, built_in
@@ -29,6 +30,7 @@ else:
 
 __all__ = [
   "AnswerAccuracy",
+  "CapFilt",
   "CaptionNoise",
   "ClassAccuracy",
   "EmojiSuite",

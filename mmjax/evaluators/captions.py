@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -82,45 +83,64 @@ class WrittenCaptions(Evaluator):
 
     return [captions(run, shown_examples(run, shared), lambda pictures: self.write(run, pictures))]
 
-  def write(self, run: Run, pictures: Any) -> list[str]:
-    """A caption for every picture (anything Run.preprocess takes), by beam search."""
-    take = lambda places: {"image": run.shown(pictures, places)}
-    parts = over_rows(run, WriteCaptions.of(run, self.beams), len(pictures), take)
-    tokenizer = text_tokenizer(run)
-    return [tokenizer.decode(row).strip() for ids in parts for row in until_end(ids, tokenizer.eos_id)]
+  def write(self, run: Run, images: Any) -> list[str]:
+    """A caption for every image (anything Run.preprocess takes), by beam search."""
+    return written(run, images, WriteCaptions.of(run, beams=self.beams), np.arange(len(images)))
 
 
-def caption_writer(run: Run) -> WrittenCaptions:
-  """The first evaluator of captions in a run's configuration; one with default settings where there is none."""
-  evaluators = run.experiment.evaluation.evaluators.values()
-  return next((each for each in evaluators if isinstance(each, WrittenCaptions)), WrittenCaptions())
+def written(run: Run, images: Any, write: WriteCaptions, numbers: Int[np.ndarray, " n"]) -> list[str]:
+  """A caption for every image.
+
+  Args:
+    run: a model with a caption decoder.
+    images: anything that Run.preprocess takes.
+    write: the method of generation.
+    numbers: one per image. A sampled caption depends on its image, its number and the seed alone.
+  """
+  take = lambda places: {"image": run.shown(images, places), "number": numbers[places].astype(np.int32)}
+  tokenizer = text_tokenizer(run)
+  parts = over_rows(run, write, len(images), take)
+  return [tokenizer.decode(row).strip() for ids in parts for row in until_end(ids, tokenizer.eos_id)]
 
 
 @dataclasses.dataclass(frozen=True)
 class WriteCaptions:
-  """(model, batch with "image") -> ids of a caption for each.
+  """(model, batch with "image" and "number") -> ids of a caption for each.
 
   Attributes:
     begin: the token that texts begin with.
     config: how captions are generated.
+    seed: of sampled captions.
   """
 
   begin: int
   config: GenerateConfig
+  seed: int = 0
 
   @classmethod
-  def of(cls, run: Run, beams: int) -> WriteCaptions:
-    """With the begin token and the length of a run's tokenizer."""
+  def of(cls, run: Run, *, beams: int, top_p: float | None = None, seed: int = 0) -> WriteCaptions:
+    """With the begin token and the length of a run's tokenizer.
+
+    Args:
+      run: the run.
+      beams: number of beams; 1: no beam search.
+      top_p: with one beam, sample from the nucleus of this probability; None: take the likeliest word.
+      seed: of sampled captions.
+    """
     tokenizer = text_tokenizer(run)
-    room = tokenizer.config.max_length - 1
-    config = GenerateConfig(max_new_tokens=room, beams=beams, length_penalty=1.0 if beams > 1 else 0.0)
-    return cls(int(tokenizer([""])[0, 0]), config)
+    config = GenerateConfig(tokenizer.config.max_length - 1)
+    if beams > 1:
+      config = dataclasses.replace(config, beams=beams, length_penalty=1.0)
+    elif top_p is not None:
+      config = dataclasses.replace(config, temperature=1.0, top_p=top_p)
+    return cls(int(tokenizer([""])[0, 0]), config, seed)
 
   def __call__(self, model: Any, batch: Any) -> Int[Array, "batch t"]:
-    picture = model.encode(batch)["image"]
+    image = model.encode({"image": batch["image"]})["image"]
     module, variables = model.unbind()
-    prompt = jnp.full((len(picture.mask), 1), self.begin, jnp.int32)
-    return generate(module, variables["params"], prompt, picture, config=self.config).ids[:, 1:]
+    prompt = jnp.full((len(image.mask), 1), self.begin, jnp.int32)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(self.seed), batch["number"])
+    return generate(module, variables["params"], prompt, image, config=self.config, keys=keys).ids[:, 1:]
 
 
 def _scores(captions: list[str], references: list[list[str]]) -> Metrics:

@@ -7,6 +7,7 @@ from typing import Literal
 from mmjax.evaluate.evaluator import Evaluator
 from mmjax.evaluators.answers import AnswerAccuracy
 from mmjax.evaluators.attention import WordAttention
+from mmjax.evaluators.bootstrapped import CapFilt
 from mmjax.evaluators.captions import WrittenCaptions
 from mmjax.evaluators.classes import ClassAccuracy
 from mmjax.evaluators.emoji import EmojiSuite
@@ -33,6 +34,7 @@ def built_in() -> dict[str, Evaluator]:
     "relevance": RelevantPixels(),
     "matching": MatchedPairs(),
     "noise": CaptionNoise(),
+    "capfilt": CapFilt(),
     "captions": WrittenCaptions(),
     "hidden_words": HiddenWords(),
     "next_sentence": NextSentenceAccuracy(),

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from mmjax.evaluate.captions import bleu
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
-from mmjax.evaluate.examples import Examples, batches, validation_examples
+from mmjax.evaluate.examples import Examples, batches, shown_examples, shown_name
 from mmjax.evaluate.forward import over_batches, text_tokenizer
 from mmjax.evaluate.matching import other_texts
 from mmjax.evaluate.questions import until_end
@@ -53,13 +53,13 @@ class WrittenTexts(Evaluator):
     return {"text", "target"} <= set(entries(experiment.data)) and written
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
-    return [f"{experiment.data.source.title}_texts/{name}" for name in ("exact", "bleu4")]
+    return [f"{shown_name(experiment.data)}_texts/{name}" for name in ("exact", "bleu4")]
 
   def check(self, run: Run, shared: Shared) -> None:
     checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
-    examples = shared.once("validation", lambda: validation_examples(run))
+    examples = shown_examples(run, shared)
     written, targets = self.write(run, examples), target_texts(run, examples)
     other = other_texts(np.array([record["concept"] for record in examples.records]))
     swapped = [targets[place if place >= 0 else own] for own, place in enumerate(other.tolist())]

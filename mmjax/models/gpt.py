@@ -7,6 +7,7 @@ import flax.linen as nn
 from jax import Array
 from jaxtyping import Float, Int
 
+from mmjax.errors import ConfigError
 from mmjax.models.config import ModelConfig
 from mmjax.nn.cache import Cache
 from mmjax.nn.decoder import Decoder
@@ -64,8 +65,12 @@ class Gpt(nn.Module):
       cache: from `empty_cache` or from the previous call; None: no cache.
       text: ignored; the decoder embeds the words itself.
     Returns: logits. With a cache, (logits, updated cache).
+    Raises:
+      ConfigError: there is a context.
     """
     del text  # the decoder embeds the words itself
+    if context is not None:
+      raise ConfigError("a GPT reads no other text and no image: use Caption(image=False), or the model seq2_seq")
     x = self.words(ids, None if cache is None else cache.length)
     tokens, cache = self.decoder(x, causal=True, rng=rng, cache=cache)
     logits = self.words.logits(tokens)

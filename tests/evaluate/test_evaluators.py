@@ -15,17 +15,20 @@ import pytest
 
 from mmjax.catalogue import KINDS
 from mmjax.choosing import chosen
+from mmjax.encoders import ResNetConfig, ViTConfig
 from mmjax.errors import ConfigError
 from mmjax.evaluate import Evaluator, Shared, Table, check_ready, evaluate, flatten, make_result, measure
 from mmjax.evaluate.evaluator import applying, best_metric, measured
 from mmjax.evaluate.ngrams import Bigrams
 from mmjax.evaluate.results import lower_is_better, table_of
+from mmjax.evaluate.task import describe
 from mmjax.evaluate.traits import compares
 from mmjax.evaluators import EvaluationConfig, MatchedPairs, WrittenCaptions, built_in
 from mmjax.evaluators.hidden_patches import Guess, code_scores, pixel_scores
 from mmjax.evaluators.language import entropy
 from mmjax.experiment import Experiment, from_json, to_json
 from mmjax.kinds import of_base
+from mmjax.models import GptConfig, SharedSpaceConfig, TwoTowerConfig, ViltConfig
 from mmjax.objectives import Answer, AnswerText, Caption, MaskedBoth, MaskedPatches, MaskedWords, Matching, Relevance
 from mmjax.objectives.losses.patches import normalize_patches, patchify
 from mmjax.report import Section, print_table, write_report
@@ -345,3 +348,17 @@ def test_pixel_scores_do_not_depend_on_the_batches():
   for first, second in zip(one, two, strict=True):
     assert first == pytest.approx(second, rel=1e-12)
   assert one[1]["patch_loss"] == pytest.approx(truth[hidden].var(0).mean())
+
+
+@pytest.mark.parametrize(
+  ("model", "said"),
+  [
+    (TwoTowerConfig(image=ViTConfig(width=16, depth=2, num_heads=2, image_size=32, patch_size=8)), "ViT-16x2-p8-32px"),
+    (TwoTowerConfig(image=ResNetConfig(image_size=64)), "ResNet-64-64px"),
+    (ViltConfig(), "Vilt-768x12-p32-384px"),
+    (GptConfig(), "Gpt-768x12"),
+    (SharedSpaceConfig(), "SharedSpace"),
+  ],
+)
+def test_every_network_has_a_word(model, said):
+  assert describe(model) == said

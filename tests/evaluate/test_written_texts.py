@@ -76,7 +76,7 @@ def run(tmp_path_factory):
   data = DataConfig(source=Turned(), dir=str(tmp_path_factory.mktemp("data")), tokenizer=tokenizer)
   tokenizer, records = make_tokenizer(data), make_source(data, "validation")
   experiment = fitted(
-    KnowingExperiment(data, (TargetText(),), evaluation_config(batch_size=8)), tokenizer, num_records=8
+    KnowingExperiment(data, (TargetText(),), evaluation_config(batch_size=8)), tokenizer, num_records={"": 8}
   )
   ids = [tuple(map(tuple, tokenizer([r[field] for r in records]).tolist())) for field in ("said", "turned")]
   mesh = make_mesh(ParallelConfig(), jax.devices()[:1])

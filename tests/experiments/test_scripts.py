@@ -37,6 +37,8 @@ STEP_BY_STEP = ("clip_emoji", "vqa_easy")
 OPTIONS = {
   "albef_emoji": [*TINY, *"--model.fusion-depth 1 --objectives.0.queue-size 24 --objectives.1.group 2".split()],
   "bert_text": [*TEXT, *RUN, *"--data.source.examples 60 --data.tokenizer.vocab-size 384".split()],
+  "gpt_text": [*TEXT, *RUN, *"--data.source.examples 60 --data.tokenizer.vocab-size 384".split()],
+  "vilt_scenes": [*TEXT, *RUN, *"--data.source.examples 60 --objectives.0.group 2".split()],
   "vqa_easy": [*IMAGE, *TEXT, *FUSION, *RUN, *"--evaluation.max-examples 60".split()],
 }
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import ConfigError
 from mmjax.models.gpt import Gpt, GptConfig
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.nn.words import WordsConfig
@@ -49,6 +50,13 @@ def test_cached_logits_are_the_uncached():
     logits, cache = step(ids, cache)
     parts.append(logits)
   np.testing.assert_allclose(jnp.concatenate(parts, 1), decode(params(), IDS), rtol=0, atol=1e-5)
+
+
+def test_a_context_is_refused():
+  """The term TargetText would otherwise train it without its input."""
+  encoded = jax.eval_shape(lambda p: MODEL.apply({"params": p}, {"text": IDS}, method="encode"), params())["text"]
+  with pytest.raises(ConfigError, match="a GPT reads no other text and no image"):
+    jax.eval_shape(lambda p, e: MODEL.apply({"params": p}, IDS, e, method="decode"), params(), encoded)
 
 
 def test_encode_pools_the_end_token():
