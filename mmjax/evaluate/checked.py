@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from mmjax.data.columns.image import RELEVANCE, Image
 from mmjax.data.errors import DataError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
   from mmjax.evaluate.examples import Examples
   from mmjax.run import Run
 
+_FEW = 500  # images that are decoded without a progress bar
 log = logging.getLogger(__name__)
 
 
@@ -107,7 +110,9 @@ def decode_all(records: Sequence[Any], columns: Mapping[str, Column], data: Data
     return [None] * len(records)
   masks = any(column.relevance for column in images)
   with ThreadPoolExecutor() as threads:
-    faults = list(threads.map(lambda record: _fault(record, masks, data), records))
+    found = threads.map(lambda record: _fault(record, masks, data), records)
+    few, size = len(records) < _FEW, len(records)
+    faults = list(track(found, "checking images", size, transient=True, disable=few, console=Console(stderr=True)))
   for fault in filter(None, faults):
     if data.on_bad_record != "skip":
       raise fault
