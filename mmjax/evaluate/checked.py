@@ -14,6 +14,7 @@ from rich.progress import track
 
 from mmjax.data.columns.image import RELEVANCE, Image
 from mmjax.data.errors import DataError
+from mmjax.data.sources.base import IMAGE_TEXT
 from mmjax.evaluate.evaluator import Shared, applying
 
 if TYPE_CHECKING:
@@ -63,6 +64,23 @@ def checked_examples(run: Run, shared: Shared) -> tuple[Examples, list[dict[str,
     return examples, [arrays(batch) for batch in batches(run, examples)]
 
   return shared.once("checked", compute)
+
+
+def training_sample(run: Run) -> tuple[Any, list[Any], list[int]]:
+  """(the training split, at most evaluation.max_examples of its records evenly spread over it, their places).
+
+  Their images are decoded as in `checked_examples` if the run is at its beginning.
+  """
+  from mmjax.data import make_source
+  from mmjax.evaluate.examples import example_columns, spread
+
+  data = run.experiment.data
+  source, columns = make_source(data, "train"), example_columns(data, IMAGE_TEXT)
+  places = spread(len(source), run.experiment.evaluation.max_examples)
+  records, places = readable(source.__getitem__, places, columns, data)
+  if data.on_bad_record == "error" and run.step == 0:
+    decode_all(records[jax.process_index() :: jax.process_count()], columns, data)
+  return source, records, places
 
 
 def readable(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmjax.evaluate.captions import caption_words
+from mmjax.evaluate.checked import training_sample
 from mmjax.evaluate.evaluator import Evaluator, Shared
-from mmjax.evaluate.examples import spread
 from mmjax.evaluate.results import BOOTSTRAPPED, Result
 from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import captioned, corrupted, source_name, terms
@@ -53,15 +53,18 @@ class CapFilt(Evaluator):
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     return [f"{source_name(experiment.data)}_capfilt/{metric}" for metric in ("right_captions", "images_left")]
 
+  def check(self, run: Run, shared: Shared) -> None:
+    training_sample(run)
+
   def run(self, run: Run, shared: Shared) -> list[Result]:
     from mmjax.data import make_source
     from mmjax.data.records import PRIMARY
     from mmjax.evaluators.capfilt import Bootstrap, judge_captions
 
     data = run.experiment.data
-    source, clean = (make_source(d, "train") for d in (data, dataclasses.replace(data, corrupt_captions=0.0)))
-    places = spread(len(source), run.experiment.evaluation.max_examples)
-    records, true = [source[place] for place in places], [clean[place]["captions"][PRIMARY] for place in places]
+    clean = make_source(dataclasses.replace(data, corrupt_captions=0.0), "train")
+    _, records, places = training_sample(run)
+    true = [clean[place]["captions"][PRIMARY] for place in places]
     judged = [
       [(is_right(caption.text, known), caption.kept) for caption in captions if caption.kind == PRIMARY]
       for captions, known in zip(judge_captions(Bootstrap(run, run, self), records, places), true, strict=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmjax.data.sources.base import IMAGE_TEXT
-from mmjax.evaluate.checked import decode_all, readable
+from mmjax.evaluate.checked import training_sample
 from mmjax.evaluate.evaluator import Evaluator, Shared
-from mmjax.evaluate.examples import Examples, example_columns, spread
+from mmjax.evaluate.examples import Examples
 from mmjax.evaluate.matching import match_scores
 from mmjax.evaluate.pairs import Pairs
 from mmjax.evaluate.results import MATCHING, Result
@@ -44,12 +43,9 @@ class CaptionNoise(Evaluator):
     return [f"{source_name(experiment.data)}_noisy/{metric}" for metric in ITM]
 
   def check(self, run: Run, shared: Shared) -> None:
-    data = run.experiment.data
     examples, right = self._noisy(run)
     if right.all() or not right.any():
       log.warning("%s: noise will give no results.", examples.title)
-    if run.step == 0 and data.on_bad_record == "error":
-      decode_all(examples.records, example_columns(data, IMAGE_TEXT), data)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples, right = self._noisy(run)
@@ -61,12 +57,7 @@ class CaptionNoise(Evaluator):
 
   def _noisy(self, run: Run) -> tuple[Examples, np.ndarray]:
     """A sample of the training records, and which of them have their right captions."""
-    from mmjax.data import make_source
-
-    data = run.experiment.data
-    source: Any = make_source(data, "train")  # a CorruptedSource, since data.corrupt_captions is set
-    places = spread(len(source), run.experiment.evaluation.max_examples)
-    records, places = readable(source.__getitem__, places, example_columns(data, IMAGE_TEXT), data)
+    source, records, places = training_sample(run)  # a CorruptedSource, since data.corrupt_captions is set
     right = ~source.corrupted[places]
     title = f"Training captions, {1 - right.mean():.0%} wrong"
-    return Examples(f"{source_name(data)}_noisy", title, records, ()), right
+    return Examples(f"{source_name(run.experiment.data)}_noisy", title, records, ()), right

@@ -90,6 +90,10 @@ def test_what_can_be_measured_passes_the_checks_before(name, directory):
     check_ready(dataclasses.replace(run, step=step, params={}))
 
 
+def test_every_evaluator_that_comes_with_mmjax_checks_what_it_needs():
+  assert all(kind.check is not Evaluator.check for kind in of_base(Evaluator, KINDS))
+
+
 def test_an_unknown_best_metric_is_answered_with_the_list_and_the_nearest_name(directory):
   run = knowing(directory, "question", (Answer(), Relevance()))
   said = lambda name: dataclasses.replace(
