@@ -14,7 +14,7 @@ fusion/test_reference
 golden/test_batches golden/test_configs
 interop/test_bad_input
 models/test_counting
-nn/test_attention nn/test_dense nn/test_mlp nn/test_norm nn/test_stochastic
+nn/test_attention nn/test_channel_norm nn/test_dense nn/test_mlp nn/test_norm nn/test_stochastic
 objectives/test_balance objectives/test_matching objectives/test_momentum objectives/test_terms objectives/test_variants
 parallel/test_distributed parallel/test_mesh parallel/test_rules
 plan/test_cache plan/test_derive plan/test_hlo plan/test_hlo_bytes plan/test_schedules plan/test_search

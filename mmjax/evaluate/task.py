@@ -55,10 +55,12 @@ def make_result(
 
 
 def describe(model: Any) -> str:
-  """One word for the network: kind, width x depth; of an image tower, patch and picture size too."""
+  """One word for the network: kind, width x depth; of an image tower, the sizes of patch and image too."""
   tower, text = getattr(model, "image", None), getattr(model, "text", None)
   if tower is not None:
     kind = type(tower).__name__.removesuffix("Config")
+    if not hasattr(tower, "patch_size"):  # no transformer, such as a ResNet
+      return f"{kind}-{tower.width}-{tower.image_size}px"
     return f"{kind}-{tower.width}x{tower.depth}-p{tower.patch_size}-{tower.image_size}px"
   kind = type(model).__name__.removesuffix("Config")
   return kind if text is None else f"{kind}-{text.width}x{text.depth}"

@@ -88,6 +88,9 @@ def canonical(config: Any) -> Any:
     if config.pool != "queries":
       config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
     return config
+  if isinstance(config, ResNetConfig):
+    norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
+    return dataclasses.replace(config, norm=norm, dtype="float32")
   return _canonical_text(config) if isinstance(config, TextConfig) else config
 
 

@@ -12,6 +12,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float
 
+from mmjax.nn.channel_norm import STATISTICS
 from mmjax.objectives.losses.balance import uncertainty_weighted
 from mmjax.objectives.terms.base import AVERAGE, BatchTerm, ExampleTerm, Forward, Term, Whole, weighted_mean
 from mmjax.parallel.mesh import BATCH_AXES
@@ -22,7 +23,8 @@ from mmjax.train.state import Params, TrainState
 from mmjax.types import Batch
 
 Metrics = dict[str, Array]
-Loss = Callable[[Params, TrainState, Batch, Array, Mapping[str, Params]], tuple[Float[Array, ""], tuple[Metrics, Any]]]
+Aux = tuple[Metrics, Any, Mapping[str, Any]]
+Loss = Callable[[Params, TrainState, Batch, Array, Mapping[str, Params]], tuple[Float[Array, ""], Aux]]
 
 
 def make_loss(
@@ -33,7 +35,8 @@ def make_loss(
   microbatches: int,
   teachers: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> Loss:
-  """Make the loss function: loss(params, state, batch, keys, frozen) -> (loss, (metrics, memory of the terms)).
+  """Make the loss function: loss(params, state, batch, keys, frozen) -> (loss, (metrics, memory of the terms,
+  statistics of batch norm)).
 
   The loss reads the step, the moving average (a teacher) and the memory of the terms from the state. `keys` has one key
   per row. `frozen` has the parameters of the frozen teachers by name.
@@ -59,10 +62,12 @@ def make_loss(
     lessons = {term: lesson for _, by_term in said.values() for term, lesson in by_term.items()}
     metrics: Metrics = {}
     memory: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
     for terms, forward in students:
       moved = _reached(params, terms[0].moves)
       mine = {o.name: lessons[o.name] for o in terms if o.name in lessons}
-      embeddings, scores = forward((moved, state.step), (rows, keys, mine))
+      (embeddings, scores), seen = forward((moved, state.step), (rows, keys, mine))
+      statistics |= seen
       metrics |= _means(scores)
       compared = [o for o in terms if isinstance(o, BatchTerm)]
       if compared:
@@ -85,7 +90,7 @@ def make_loss(
         value, kept = term.over_batch(whole)
         metrics[term.name] = value + metrics[term.name] if term.name in metrics else value
         memory |= {} if kept is None else {term.name: kept}
-    return _total(objectives, metrics, params, state.step), (metrics, memory or None)
+    return _total(objectives, metrics, params, state.step), (metrics, memory or None, statistics)
 
   return loss_fn
 
@@ -153,7 +158,7 @@ def _embeddings(module: Any, forward: Forward, terms: Sequence[Term]) -> dict[st
 
 
 def _student(model: nn.Module, terms: Sequence[Term]) -> Callable[[Any, Any], Any]:
-  """((params, step), (batch, keys, lessons)) -> (unit-norm embeddings by name, scores by term)."""
+  """((params, step), (batch, keys, lessons)) -> ((unit-norm embeddings by name, scores by term), statistics)."""
   over = [term for term in terms if isinstance(term, ExampleTerm)]
 
   def speak(module: Any, step: Array, batch: Batch, keys: Array, lessons: Mapping[str, Any]) -> Any:
@@ -163,7 +168,11 @@ def _student(model: nn.Module, terms: Sequence[Term]) -> Callable[[Any, Any], An
       o.name: {k: tuple(v) for k, v in o.over_rows(forward, lessons.get(o.name)).items()} for o in over
     }
 
-  return lambda whole, rows: model.apply({"params": whole[0]}, whole[1], *rows, method=speak)
+  def student(whole: Any, rows: Any) -> Any:
+    said, seen = model.apply({"params": whole[0]}, whole[1], *rows, method=speak, mutable=[STATISTICS])
+    return said, seen.get(STATISTICS, {})
+
+  return student
 
 
 def _teacher(model: nn.Module, pupils: Sequence[Term]) -> Callable[[Any, Any], Any]:
