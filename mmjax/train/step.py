@@ -93,7 +93,7 @@ def make_step(
     grad_norm = jnp.sqrt(squares.sum())
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    params = moved_statistics(params, seen, trainable(config, params))
+    params = model.config.clamped(moved_statistics(params, seen, trainable(config, params)))
     ema = None if state.ema is None else update_ema(state.ema, params, config.ema_decay, state.step)
     stepped = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema, memory=memory)
     applied, recent, verdict = judge(numerics, loss, grad_norm, state.recent_losses)
