@@ -80,7 +80,7 @@ def canonical(config: Any) -> Any:
     return dataclasses.replace(config, **towers, **unlearned)
   if isinstance(config, TransformerConfig):
     defaults = TransformerConfig()
-    same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention")}
+    same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention", "init_scheme")}
     config = dataclasses.replace(config, mlp_dim=config.hidden, **same)
   if isinstance(config, ViTConfig):
     remainder = config.drop_remainder and config.image_size % config.patch_size != 0
