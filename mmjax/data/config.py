@@ -41,6 +41,11 @@ class DataConfig:
   """Subtracted from the colours (0 to 1)."""
   std: tuple[float, float, float] = (0.5, 0.5, 0.5)
   """Colours are divided by it after the mean is gone."""
+  interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+  """Filter that resizes images in evaluation (CLIP: bicubic). It is antialiased. Masks are always bilinear."""
+  square: Literal["crop", "squash"] = "crop"
+  """Evaluation, and training with a crop_scale of 1 1, take the middle square of an image (CLIP) or squash the whole
+  image into a square (SigLIP)."""
   columns: Mapping[str, Column] = dataclasses.field(default_factory=dict, hash=False)
   """Arrays of a batch by name, and what each is made of; empty: those of the source."""
   views: Literal[1, 2] = 1
