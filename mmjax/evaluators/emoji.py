@@ -23,8 +23,6 @@ if TYPE_CHECKING:
   from mmjax.report.page import Section
   from mmjax.run import Run
 
-_PUBLISHED = "0.201 R@1 in the published measurement, with another drawing of Noto"
-
 
 @dataclasses.dataclass(frozen=True)
 class EmojiSuite(Evaluator):
@@ -110,7 +108,7 @@ def vendor_hold_out(run: Run, emoji: Emoji) -> Iterator[Result]:
     name, images = emoji.title(vendor), emoji.images[vendor]
     for target in emoji.targets(vendor):
       floor, how = vendor_floor(run.experiment.data, vendor, target)
-      more = {"floor": floor, "floor_is": f"{how} ({_PUBLISHED})" if target == "twemoji" else how}
+      more = {"floor": floor, "floor_is": how}
       found = image_retrieval(images, emoji.images[target])
       yield make_result(
         run, f"emoji_{vendor}_to_{target}", "image_retrieval", f"{name} to {ARTISTS[target]}", images, found,
