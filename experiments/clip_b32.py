@@ -3,7 +3,8 @@
 The paper reports 63.2% zero-shot on ImageNet (table 11). Its hyper-parameters (tables 18 to 20): AdamW,
 learning rate 5e-4, b1 0.9, b2 0.98, epsilon 1e-6, weight decay 0.2 (not on gains and biases), 2,000 steps of
 warm-up, cosine decay, temperature from 0.07 and clipped at 100; a random square crop is the only
-augmentation.
+augmentation. It names no gradient clipping, so there is none. tests/experiments/paper_table.py has every value
+beside its source.
 
 What cannot be run here: the pairs are not public, and neither is such a machine here. Point it at pictures of
 your own with `--data.source.path DIR` (or `--data.source tfds --data.source.name ...`); their captions get a
@@ -28,7 +29,7 @@ from mmjax.train import OptimizerConfig
 EXPERIMENT = Experiment(
   data=DataConfig(
     source=Folder(),
-    tokenizer=TokenizerConfig(vocab_size=49_408, max_length=77),
+    tokenizer=TokenizerConfig(vocab_size=49_408, max_length=77, bos_token="<bos>"),
     augmentation=AugmentationConfig(
       crop_scale=(0.9, 1.0),
       crop_ratio=(1.0, 1.0),
@@ -40,6 +41,7 @@ EXPERIMENT = Experiment(
     ),
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
+    interpolation="bicubic",
     workers=8,
   ),
   model=TwoTowerConfig(
@@ -58,7 +60,15 @@ EXPERIMENT = Experiment(
   ),
   objectives=(Contrastive(),),
   parallel=ParallelConfig(fsdp=16),
-  optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=2000, b2=0.98, epsilon=1e-6, weight_decay=0.2),
+  optimizer=OptimizerConfig(
+    learning_rate=5e-4,
+    warmup_steps=2000,
+    b2=0.98,
+    epsilon=1e-6,
+    weight_decay=0.2,
+    weight_decay_rules=(("(kernel|embedding|class_token|class_position)$", 1.0), (".*", 0.0)),
+    clip_norm=0.0,
+  ),
   run=RunConfig(workdir=Path("runs/clip_b32"), batch_size=32_768, steps=390_625, save_every=2000, log_every=50),
 )
 

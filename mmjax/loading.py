@@ -19,13 +19,16 @@ from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.setup import parameter_plan
 
 
-def load_run(workdir: str | Path, *, step: int | None = None, kinds: Sequence[type[Kind]] = ()) -> Run:
+def load_run(
+  workdir: str | Path, *, step: int | None = None, kinds: Sequence[type[Kind]] = (), average: bool | None = None
+) -> Run:
   """Load a trained run from its workdir.
 
   Args:
     workdir: folder with config.json and checkpoints.
     step: step of the checkpoint. None: the newest one.
     kinds: the classes that the run's script defines, as in mmjax.cli.main.
+    average: True for the moving average of the parameters, if the run kept one. None: evaluation.average of the run.
   Raises:
     FileNotFoundError: the folder is not the workdir of a run.
     mmjax.errors.CheckpointError: there is no checkpoint, or none of this step.
@@ -37,7 +40,8 @@ def load_run(workdir: str | Path, *, step: int | None = None, kinds: Sequence[ty
   mesh = make_mesh(dataclasses.replace(experiment.parallel, data=1, fsdp=len(jax.devices()), model=1))
   model, shapes, shardings = parameter_plan(experiment, mesh)
   checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
-  params, step = checkpoints.restore_params(shapes, shardings, step)
+  average = experiment.evaluation.average if average is None else average
+  params, step = checkpoints.restore_params(shapes, shardings, step, average=average)
   checkpoints.close()
   folder = workdir / TOKENIZER
   columns = [column for each in experiment.by_stream().values() for column in run_columns(each.data).values()]

@@ -36,7 +36,8 @@ class Run:
     experiment: configuration of the run.
     workdir: folder of the run.
     model: the linen module.
-    params: parameters of the model. If the run kept a moving average, these are the averages.
+    params: parameters of the model. If the run kept a moving average, these are the averages (see
+      evaluation.average).
     tokenizer: converts strings to token ids as in training (padding, EOS, case and length). None for a run without
       text.
     mesh: devices that encode. Batches are split over its batch axes.

@@ -33,7 +33,8 @@ class OptimizerConfig:
   clip_norm: float = 1.0
   """Largest global gradient norm. Larger gradients are scaled down to it. 0: no clipping."""
   ema_decay: float = 0.0
-  """Decay of the moving average of the parameters, which evaluation then uses. 0: no moving average."""
+  """Decay of the moving average of the parameters, which evaluation then uses (evaluation.average). 0: no moving
+  average."""
   learning_rate_rules: tuple[tuple[str, float], ...] = ((".*", 1.0),)
   """(regular expression of parameter paths, multiplier of the learning rate) pairs. The first match counts."""
   weight_decay_rules: tuple[tuple[str, float], ...] = (

@@ -52,7 +52,8 @@ def upgraded(fields: Any) -> Any:
 
 
 def upgraded_model(fields: dict[str, Any]) -> dict[str, Any]:
-  """Convert the JSON of a model: add the classes of the towers to a two-tower model."""
+  """Convert the JSON of a model: add the classes of the towers to a two-tower model, and the norm to a ResNet."""
+  fields = _with_norm(fields)
   if fields.get(TAG) != "TwoTowerConfig" or not isinstance(fields.get("image"), dict):
     return fields
   image = fields["image"]
@@ -62,6 +63,12 @@ def upgraded_model(fields: dict[str, Any]) -> dict[str, Any]:
     for name, default in (("image", kind), ("text", "TextConfig"))
     if isinstance(tower := fields.get(name), dict)
   }
+
+
+def _with_norm(fields: dict[str, Any]) -> dict[str, Any]:
+  """A model, or a tower, in which every ResNet names its norm. Before it could be chosen it was frozen."""
+  new = {name: _with_norm(value) if isinstance(value, dict) else value for name, value in fields.items()}
+  return {"norm": "frozen", **new} if {"layers", "output_dim"} <= new.keys() else new
 
 
 def _data(fields: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ interop/test_finding
 interop/test_sentence
 models/test_counting
 nn/test_attention
+nn/test_channel_norm
 nn/test_dense
 nn/test_mlp
 nn/test_norm

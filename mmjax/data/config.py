@@ -60,6 +60,11 @@ class DataConfig:
   preprocess: str | None = None
   """Folder of a checkpoint whose image preprocessing evaluation uses. None: the middle square, resized (bilinear), on
   white."""
+  interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+  """Filter that resizes images in evaluation (CLIP: bicubic). It is antialiased. Masks are always bilinear."""
+  square: Literal["crop", "squash"] = "crop"
+  """Evaluation, and training with a crop_scale of 1 1, take the middle square of an image (CLIP) or squash the whole
+  image into a square (SigLIP)."""
   columns: Mapping[str, Column] = dataclasses.field(default_factory=dict, hash=False)
   """Arrays of a batch by name, and what each is made of; empty: those of the source."""
   streams: Mapping[str, Stream] = dataclasses.field(default_factory=dict, hash=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,9 @@ from mmjax.data.records import PRIMARY
 if TYPE_CHECKING:
   from mmjax.data.config import DataConfig  # it has columns, whose makers use these transforms
   from mmjax.data.images.photo import Photo  # it imports OpenCV, which data without JPEGs does not need
+
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 class ExampleRng:
@@ -136,12 +139,17 @@ class TrainImage:
 
 @dataclass(frozen=True)
 class EvalImage:
-  """Fixed transform of an image for evaluation and `load_run`: crop the middle square, resize it, put it on white."""
+  """Fixed transform of an image for evaluation and `load_run`: crop the middle square, resize it, put it on white.
+
+  With `squash`, the whole image is resized to a square.
+  """
 
   size: int
   normalize: Normalize
   max_pixels: int
   trim: bool = False
+  interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+  squash: bool = False
 
   def __call__(self, picture: ImageLike, *, record: str = "the image") -> Float[np.ndarray, "h w 3"]:
     """Transform encoded bytes, a path, a Pillow image or uint8 [h, w, 3] to normalised float32 [size, size, 3].
@@ -151,14 +159,15 @@ class EvalImage:
     """
     image = decode(picture, record=record, max_pixels=self.max_pixels)
     image = premultiplied(trimmed(image) if self.trim else image)
-    box = geometry.center_box(*image.size)
-    pixels = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+    pixels = image.resize((self.size, self.size), _FILTERS[self.interpolation], box=self._box(image))
     return self.normalize(np.asarray(pixels), WHITE)
 
   def mask(self, mask: Image.Image) -> Float[np.ndarray, "h w"]:
     """Transform a mask of mode "L" in the same way as its image. The result is 1 where it is white, and 0 elsewhere."""
-    box = geometry.center_box(*mask.size)
-    return binary(mask.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
+    return binary(mask.resize((self.size, self.size), Image.Resampling.BILINEAR, box=self._box(mask)))
+
+  def _box(self, image: Image.Image) -> tuple[float, float, float, float]:
+    return (0, 0, *image.size) if self.squash else geometry.center_box(*image.size)
 
 
 @dataclass(frozen=True)
@@ -229,7 +238,7 @@ def train_transform(config: "DataConfig", image_size: int) -> TrainImage:
   return TrainImage(
     size=image_size,
     normalize=Normalize(config.mean, config.std),
-    crop=geometry.RandomResizedCrop(settings.crop_scale, settings.crop_ratio),
+    crop=geometry.RandomResizedCrop(settings.crop_scale, settings.crop_ratio, config.square == "squash"),
     geometry=tuple(shapes),
     colors=_colors(settings),
     background=RandomBackground(settings.background),
@@ -239,7 +248,14 @@ def train_transform(config: "DataConfig", image_size: int) -> TrainImage:
 
 def eval_transform(config: "DataConfig", image_size: int) -> EvalImage:
   """Make the fixed transform of a configuration."""
-  return EvalImage(image_size, Normalize(config.mean, config.std), config.max_pixels, config.trim)
+  return EvalImage(
+    image_size,
+    Normalize(config.mean, config.std),
+    config.max_pixels,
+    config.trim,
+    config.interpolation,
+    config.square == "squash",
+  )
 
 
 def caption_transform(config: "DataConfig") -> SampleCaption:

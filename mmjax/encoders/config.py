@@ -14,6 +14,11 @@ class TowerConfig(Kind):
     """Width of the one vector per example."""
     raise NotImplementedError
 
+  @property
+  def batch_statistics(self) -> bool:
+    """True if the result for an example depends on the other examples of a training batch (batch norm)."""
+    return False
+
   def flops(self) -> int:
     """Forward FLOPs for one example, by formula: what is dropped in training counts, and so does padding."""
     raise NotImplementedError

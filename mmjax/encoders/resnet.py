@@ -4,7 +4,6 @@ import dataclasses
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from einops import rearrange, reduce
 from jax import Array
@@ -12,6 +11,7 @@ from jaxtyping import Float
 
 from mmjax.encoders.config import TowerConfig
 from mmjax.nn.attention import attention
+from mmjax.nn.channel_norm import ChannelNorm, ChannelNormKind
 from mmjax.nn.dense import Dense
 from mmjax.nn.stochastic import Rngs
 from mmjax.types import Encoded
@@ -33,6 +33,11 @@ class ResNetConfig(TowerConfig):
   """Number of heads of the attention pooling; must divide 32 * width."""
   output_dim: int = 1024
   """Width of the pooled vector, which the last linear layer of the pooling outputs."""
+  norm: ChannelNormKind = "group"
+  """Normalisation after each convolution. "group": group norm (Wu and He 2018), for any batch. "batch": batch norm with
+  the statistics of the global batch in training, and their running averages in evaluation (CLIP's training); it needs
+  parallel.microbatches=1. "frozen": batch norm with the statistics of published weights, which never change.
+  """
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Compute dtype. Parameters and the softmax stay in float32."""
 
@@ -61,6 +66,11 @@ class ResNetConfig(TowerConfig):
     """Width of the pooled vector."""
     return self.output_dim
 
+  @property
+  def batch_statistics(self) -> bool:
+    """True if the result for an example depends on the other examples of a training batch."""
+    return self.norm == "batch"
+
   def flops(self) -> int:
     side, half = self.image_size // 2, self.width // 2
     total = 2 * side**2 * 9 * (3 * half + half**2 + half * self.width)
@@ -80,25 +90,6 @@ class ResNetConfig(TowerConfig):
 
   def build(self) -> nn.Module:
     return ResNet(self)
-
-
-class FrozenBatchNorm(nn.Module):
-  """(x - mean) / sqrt(var + 1e-5) * scale + bias, with all four as parameters and fixed statistics.
-
-  `mean` and `var` come from loaded weights and get no gradient. Statistics of the batch would make examples depend on
-  each other, and would change a "frozen" tower.
-  """
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
-    channels = (x.shape[-1],)
-    zeros, ones = nn.initializers.zeros, nn.initializers.ones
-    scale, bias = self.param("scale", ones, channels), self.param("bias", zeros, channels)
-    mean, var = (jax.lax.stop_gradient(self.param(*p, channels)) for p in (("mean", zeros), ("var", ones)))
-    factor = scale * jax.lax.rsqrt(var + 1e-5)
-    axes = (0, 1, 2)
-    y = (x.astype(jnp.float32) - jnp.expand_dims(mean, axes)) * jnp.expand_dims(factor, axes)
-    return (y + jnp.expand_dims(bias, axes)).astype(x.dtype)
 
 
 def _conv(features: int, size: int, name: str, dtype: str, stride: int = 1) -> nn.Conv:
@@ -124,21 +115,28 @@ class Bottleneck(nn.Module):
   Attributes:
     width: inner width; the output is `EXPANSION` times as wide.
     stride: factor by which the block reduces the sides.
+    norm: normalisation.
     dtype: compute dtype.
   """
 
   width: int
   stride: int
+  norm: ChannelNormKind
   dtype: str
 
   @nn.compact
-  def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns features"]:
+  def __call__(
+    self, x: Float[Array, "batch height width channels"], *, training: bool
+  ) -> Float[Array, "batch rows columns features"]:
     features = self.width * EXPANSION
-    y = nn.relu(FrozenBatchNorm(name="norm_1")(_conv(self.width, 1, "conv_1", self.dtype)(x)))
-    y = nn.relu(FrozenBatchNorm(name="norm_2")(_conv(self.width, 3, "conv_2", self.dtype)(y)))
-    y = FrozenBatchNorm(name="norm_3")(_conv(features, 1, "conv_3", self.dtype)(_shrink(y, self.stride)))
+    norm = lambda name, y, **init: ChannelNorm(self.norm, name=name, **init)(y, training=training)
+    y = nn.relu(norm("norm_1", _conv(self.width, 1, "conv_1", self.dtype)(x)))
+    y = nn.relu(norm("norm_2", _conv(self.width, 3, "conv_2", self.dtype)(y)))
+    # The last scale is initially 0, so that a block is the identity at first (Goyal et al. 2017; CLIP's code).
+    y = _conv(features, 1, "conv_3", self.dtype)(_shrink(y, self.stride))
+    y = norm("norm_3", y, scale_init=nn.initializers.zeros)
     if self.stride > 1 or x.shape[-1] != features:
-      x = FrozenBatchNorm(name="norm_skip")(_conv(features, 1, "conv_skip", self.dtype)(_shrink(x, self.stride)))
+      x = norm("norm_skip", _conv(features, 1, "conv_skip", self.dtype)(_shrink(x, self.stride)))
     return nn.relu(x + y)
 
 
@@ -175,20 +173,26 @@ class ResNet(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None) -> Encoded:
-    """Encodes images. `rng` is ignored: the network has no randomness."""
-    del rng  # the network has no randomness
-    c = self.config
+    """Encodes images.
+
+    Args:
+      images: normalised images.
+      rng: one key per example in training; None: evaluation. The network has no randomness: this only selects the
+        statistics of norm="batch".
+    """
+    c, training = self.config, rng is not None
     if images.shape[1:3] != (c.image_size, c.image_size):
       raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
     x = images.astype(c.dtype)
     for i, features in enumerate((c.width // 2, c.width // 2, c.width), 1):
       x = _conv(features, 3, f"conv_{i}", c.dtype, stride=2 if i == 1 else 1)(x)
-      x = nn.relu(FrozenBatchNorm(name=f"norm_{i}")(x))
+      x = nn.relu(ChannelNorm(c.norm, name=f"norm_{i}")(x, training=training))
     x = _shrink(x, 2)
     for stage, blocks in enumerate(c.layers, 1):
       for block in range(blocks):
         stride = 2 if stage > 1 and block == 0 else 1
-        x = Bottleneck(c.width * 2 ** (stage - 1), stride, c.dtype, name=f"stage_{stage}_block_{block}")(x)
+        name = f"stage_{stage}_block_{block}"
+        x = Bottleneck(c.width * 2 ** (stage - 1), stride, c.norm, c.dtype, name=name)(x, training=training)
     tokens = rearrange(x, "b y x d -> b (y x) d")
     pooled = AttentionPool2d(c, name="attention_pool")(tokens)
     return Encoded(tokens, jnp.ones(tokens.shape[:2], bool), pooled)

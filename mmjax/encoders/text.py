@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from mmjax.encoders.config import TowerConfig
 from mmjax.nn.flops import attention_pool_flops, transformer_flops
+from mmjax.nn.initial import embedding_init
 from mmjax.nn.pooling import AttentionPool, TanhPool, eos_position, first_position, mean_pool
 from mmjax.nn.stochastic import Rngs
 from mmjax.nn.transformer import Transformer, TransformerConfig
@@ -112,12 +113,13 @@ class TextTransformer(nn.Module):
     if length > c.max_length:
       raise ValueError(f"text has {length} tokens, more than max_length={c.max_length}")
     # CLIP's standard deviations: 0.02 for tokens, 0.01 for positions.
-    embedding = self.param("token_embedding", nn.initializers.normal(0.02), (c.vocab_size, c.width), jnp.float32)
-    positions = self.param("position_embedding", nn.initializers.normal(0.01), (c.max_length, c.width), jnp.float32)
+    token_init, place_init = (embedding_init(c.init_scheme, deviation, c.width) for deviation in (0.02, 0.01))
+    embedding = self.param("token_embedding", token_init, (c.vocab_size, c.width), jnp.float32)
+    positions = self.param("position_embedding", place_init, (c.max_length, c.width), jnp.float32)
     mask = ids != c.pad_id if c.mask_padding else jnp.ones(ids.shape, bool)
     x = jnp.take(embedding, ids, axis=0) + positions[None, :length]
     if c.token_types:
-      table = self.param("token_type_embedding", nn.initializers.normal(0.02), (c.token_types, c.width), jnp.float32)
+      table = self.param("token_type_embedding", token_init, (c.token_types, c.width), jnp.float32)
       x = x + jnp.take(table, jnp.zeros_like(ids) if types is None else types, axis=0)
     readable = mask if c.mask_padding else None
     tokens, pooled = Transformer(c, causal=c.causal, name="transformer")(x, readable, rng=rng, pick=_pick(c, ids))
@@ -126,7 +128,7 @@ class TextTransformer(nn.Module):
     elif c.pool == "mean":
       pooled = mean_pool(tokens, mask)
     if c.tanh_pool:
-      pooled = TanhPool(c.dtype, name="tanh_pool")(pooled)
+      pooled = TanhPool(c.dtype, c.init_scheme, name="tanh_pool")(pooled)
     return Encoded(tokens, mask, pooled)
 
   @nn.jit

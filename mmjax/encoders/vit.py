@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from mmjax.encoders.config import TowerConfig
 from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d, stem_widths
 from mmjax.nn.flops import attention_pool_flops, query_pool_flops, transformer_flops
+from mmjax.nn.initial import embedding_init
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.pooling import AttentionPool, QueryPool, TanhPool, mean_pool
 from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
@@ -162,9 +163,10 @@ class ViT(nn.Module):
     x = self._embed(images, hidden)
     x = drop_patches(x, rate=c.patch_dropout, rng=fold_in(rng, 0))
     if c.has_class_token:
-      cls = self.param("class_token", nn.initializers.normal(c.width**-0.5), (1, c.width), jnp.float32)
+      init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
+      cls = self.param("class_token", init, (1, c.width), jnp.float32)
       if c.class_position:
-        cls = cls + self.param("class_position", nn.initializers.normal(c.width**-0.5), (1, c.width), jnp.float32)
+        cls = cls + self.param("class_position", init, (1, c.width), jnp.float32)
       cls = jnp.broadcast_to(cls[None].astype(x.dtype), (x.shape[0], 1, c.width))
       x = jnp.concatenate([cls, x], axis=1)
     transformer = Transformer(c, last_norm=not c.norm_after_pool, name="transformer")
@@ -195,7 +197,7 @@ class ViT(nn.Module):
     if c.norm_after_pool:
       pooled = LayerNorm(c.norm_epsilon, name="norm")(pooled)
     if c.tanh_pool:
-      pooled = TanhPool(c.dtype, name="tanh_pool")(pooled)
+      pooled = TanhPool(c.dtype, c.init_scheme, name="tanh_pool")(pooled)
     return Encoded(tokens, mask, pooled)
 
   def _embed(self, images: Float[Array, "batch height width 3"], hidden: Array | None) -> Float[Array, "batch p dim"]:
@@ -213,12 +215,12 @@ class ViT(nn.Module):
     if c.positions == "sincos2d":
       positions = sincos_2d(c.grid, c.grid, c.width)
     else:
-      init = nn.initializers.normal(c.width**-0.5)
+      init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
       positions = self.param("position_embedding", init, (c.grid**2, c.width), jnp.float32)
     return x + positions[None].astype(x.dtype)
 
 
 def _query_config(c: ViTConfig) -> TransformerConfig:
   """Configuration of the attention of pool="queries"."""
-  names = ("norm_epsilon", "qk_norm", "dtype", "attention")
+  names = ("norm_epsilon", "qk_norm", "dtype", "attention", "init_scheme")
   return TransformerConfig(width=c.pool_width, num_heads=c.pool_heads, **{name: getattr(c, name) for name in names})

@@ -51,6 +51,9 @@ class EvaluationConfig:
 
   every: int = 0
   """Steps between evaluations while training; 0 evaluates at the end only."""
+  average: bool = True
+  """Evaluate, load and export the moving average of the parameters, if the run keeps one (optimizer.ema_decay). False:
+  the parameters of the last step."""
   batch_size: int = 256
   """Examples encoded at a time, over all devices."""
   best_metric: str | None = None

@@ -137,7 +137,7 @@ def canonical(config: Any) -> Any:
     return dataclasses.replace(config, **towers, **unlearned)
   if isinstance(config, TransformerConfig):
     defaults = TransformerConfig()
-    same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention")}
+    same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention", "init_scheme")}
     config = dataclasses.replace(config, mlp_dim=config.hidden, **same)
   if isinstance(config, ViTConfig):
     remainder = config.drop_remainder and config.image_size % config.patch_size != 0
@@ -145,6 +145,9 @@ def canonical(config: Any) -> Any:
     if config.pool != "queries":
       config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
     return config
+  if isinstance(config, ResNetConfig):
+    norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
+    return dataclasses.replace(config, norm=norm, dtype="float32")
   return _canonical_text(config) if isinstance(config, TextConfig) else config
 
 

@@ -171,6 +171,7 @@ def _read_resnet(vision: Fields, embed_dim: int) -> ResNetConfig:
     width=width,
     num_heads=width * 32 // vision.integer("head_width", 64),
     output_dim=embed_dim,
+    norm="frozen",
   )
 
 

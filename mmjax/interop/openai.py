@@ -67,6 +67,7 @@ def _resnet(shape: dict[str, tuple[int, ...]], embed_dim: int) -> ResNetConfig:
     width=width,
     num_heads=width * 32 // 64,
     output_dim=embed_dim,
+    norm="frozen",
   )
 
 

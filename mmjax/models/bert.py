@@ -21,7 +21,7 @@ from mmjax.types import Batch, Encoded
 class BertConfig(ModelConfig):
   """A text encoder with BERT's two heads. Raises ValueError if the encoder is causal."""
 
-  text: TextConfig = bert_config()
+  text: TextConfig = bert_config(init_scheme="bert")
   """The text encoder. With token_types=2 it distinguishes two segments."""
 
   def __post_init__(self) -> None:

@@ -25,13 +25,16 @@ class ComparingConfig(ModelConfig):
   init_logit_scale: float = 1 / 0.07
   """Initial value of the learned factor of the similarities."""
   max_logit_scale: float = 100.0
-  """Upper limit of the learned factor."""
+  """Upper limit of the learned factor. The parameter is clamped to it after each step; inf: no limit."""
 
   def __post_init__(self) -> None:
     if not 0.0 < self.init_logit_scale <= self.max_logit_scale:
       raise ValueError(
         f"init_logit_scale={self.init_logit_scale} must lie in (0, max_logit_scale={self.max_logit_scale}]"
       )
+
+  def clamped(self, params: Any) -> Any:
+    return clamped_scale(params, self.max_logit_scale)
 
 
 class Comparing(nn.Module):
@@ -77,11 +80,16 @@ class Comparing(nn.Module):
     return jnp.zeros((), jnp.float32)
 
 
+def clamped_scale(params: Any, limit: float) -> Any:
+  """Parameters of a model in which exp(logit_scale) is at most `limit`."""
+  return {**params, "logit_scale": jnp.minimum(params["logit_scale"], math.log(limit))}
+
+
 def clipped_scale(log_scale: Float[Array, ""], limit: float) -> Float[Array, ""]:
   """exp(log_scale), at most `limit`.
 
-  At the limit the gradient is that of exp there, not 0, as if the parameter were clamped after each step (CLIP, section
-  2.5). A scale that has reached the limit can therefore decrease again.
+  The trainer clamps the parameter after each step (CLIP, section 2.5). This limit is for parameters that come from
+  elsewhere. At the limit the gradient is that of exp there, not 0, so that the scale can decrease again.
   """
   clamped = log_scale + jax.lax.stop_gradient(jnp.minimum(log_scale, math.log(limit)) - log_scale)
   return jnp.exp(clamped)

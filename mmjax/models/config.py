@@ -36,6 +36,10 @@ class ModelConfig(Kind):
     image = {"image": jnp.zeros((batch_size, side, side, 3), jnp.float32)} if side else {}
     return image | {"text": jnp.zeros((batch_size, fields.text.max_length), jnp.int32)}
 
+  def clamped(self, params: Any) -> Any:
+    """Bring parameters that have limits back into them. The trainer calls it after each update."""
+    return params
+
 
 def init_params(model: Any, key: Array) -> Any:
   """Make random parameters of a model, a linen module with a ModelConfig."""

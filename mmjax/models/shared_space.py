@@ -15,7 +15,7 @@ from jaxtyping import Float
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
-from mmjax.models.comparing import clipped_bias, clipped_scale
+from mmjax.models.comparing import clamped_scale, clipped_bias, clipped_scale
 from mmjax.models.config import ModelConfig
 from mmjax.nn.dense import Dense
 from mmjax.nn.norm import normalize
@@ -41,11 +41,13 @@ class SpaceConfig(ModelConfig):
   init_logit_scale: float = 1 / 0.07
   """Initial value of the learned factor of the similarities (CLIP: 1 / 0.07; SigLIP: 10)."""
   max_logit_scale: float = 100.0
-  """Largest value of the learned scale. It is clipped (CLIP, section 2.5)."""
+  """Largest value of the learned scale. The parameter is clamped to it after each step (CLIP, section 2.5). inf: no
+  limit, as for the sigmoid loss in SigLIP."""
   init_logit_bias: float | None = None
   """Initial value of a learned bias of the logits (SigLIP: -10). None: no bias."""
   max_logit_bias: float = 100.0
-  """Largest absolute value of the learned bias. It is clipped."""
+  """Largest absolute value of the learned bias. The parameter is clamped to it after each step. inf: no limit, as in
+  SigLIP."""
 
   def __post_init__(self) -> None:
     if not 0.0 < self.init_logit_scale <= self.max_logit_scale:
@@ -67,6 +69,12 @@ class SpaceConfig(ModelConfig):
   def members(self) -> dict[str, Member]:
     """Towers and their projections, by name."""
     raise NotImplementedError
+
+  def clamped(self, params: Any) -> Any:
+    params = clamped_scale(params, self.max_logit_scale)
+    if self.init_logit_bias is None:
+      return params
+    return {**params, "logit_bias": jnp.clip(params["logit_bias"], -self.max_logit_bias, self.max_logit_bias)}
 
   def example(self, batch_size: int) -> dict[str, Array]:
     return {name: member.tower.example(batch_size) for name, member in self.members.items()}

@@ -17,6 +17,7 @@ from mmjax.fusion.tokens import split
 from mmjax.models.config import ModelConfig
 from mmjax.nn.dense import Dense
 from mmjax.nn.embeddings import PatchEmbed
+from mmjax.nn.initial import embedding_init
 from mmjax.nn.pooling import TanhPool
 from mmjax.nn.stochastic import Rngs
 from mmjax.nn.transformer import TransformerConfig
@@ -82,17 +83,15 @@ class Vilt(nn.Module):
 
   def setup(self) -> None:
     c, t = self.config, self.config.text
-    normal = nn.initializers.normal
+    normal, embedding = nn.initializers.normal, embedding_init(t.init_scheme, 0.02, t.width)
     self.patches = PatchEmbed(t.width, c.image.patch_size, t.dtype)
-    self.first = (
-      self.param("image_class_token", normal(0.02), (1, t.width), jnp.float32) if c.image_class_token else None
-    )
+    self.first = self.param("image_class_token", embedding, (1, t.width), jnp.float32) if c.image_class_token else None
     places = c.image.grid**2 + c.image_class_token
-    self.places = self.param("image_position_embedding", normal(0.02), (places, t.width), jnp.float32)
-    self.words = self.param("token_embedding", normal(0.02), (t.vocab_size, t.width), jnp.float32)
-    self.positions = self.param("text_position_embedding", normal(0.02), (t.max_length, t.width), jnp.float32)
+    self.places = self.param("image_position_embedding", embedding, (places, t.width), jnp.float32)
+    self.words = self.param("token_embedding", embedding, (t.vocab_size, t.width), jnp.float32)
+    self.positions = self.param("text_position_embedding", embedding, (t.max_length, t.width), jnp.float32)
     self.stream = EarlyFusion(c.stream)
-    self.tanh_pool = TanhPool(t.dtype)
+    self.tanh_pool = TanhPool(t.dtype, t.init_scheme)
     self.match_projection = Dense(2, normal(0.02))
     self.word_head = WordHead(t.norm_epsilon, t.dtype)
 

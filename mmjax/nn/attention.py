@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float
 
 from mmjax.nn.dense import Dense, DenseParameters, Initializer, matmul
+from mmjax.nn.initial import InitScheme, kernel_init
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.tpu import ROWS, on_tpu
 
@@ -218,6 +219,7 @@ class Projections(nn.Module):
     dtype: compute dtype.
     implementation: see `attention`.
     epsilon: added to the variance in the norms of queries and keys.
+    init_scheme: initialiser of the other projections (see `TransformerConfig.init_scheme`).
   """
 
   num_heads: int
@@ -226,6 +228,7 @@ class Projections(nn.Module):
   dtype: str
   implementation: Implementation
   epsilon: float
+  init_scheme: InitScheme = "clip"
 
   @nn.nowrap
   def _project(
@@ -233,7 +236,7 @@ class Projections(nn.Module):
   ) -> Float[Array, "batch length heads dim"]:
     if width % self.num_heads:
       raise ValueError(f"width {width} is not divisible by num_heads {self.num_heads}")
-    init = nn.initializers.normal(tokens.shape[-1] ** -0.5)  # CLIP's attn_std
+    init = kernel_init(self.init_scheme, tokens.shape[-1] ** -0.5)  # CLIP's attn_std
     projected = Dense(width, init, dtype=self.dtype, name=name)(tokens)
     heads = rearrange(projected, "(b l) (h d) -> b l h d", b=batch, h=self.num_heads)
     if self.qk_norm and name != "value":
@@ -298,7 +301,7 @@ class MultiHeadAttention(Projections):
   ) -> tuple[Float[Array, "tokens 3*width"], Float[Array, "3*width"]]:
     """Queries, keys and values from one matrix product, which reads the tokens once, and their bias, not yet added."""
     width = tokens.shape[-1]
-    init = nn.initializers.normal(width**-0.5)
+    init = kernel_init(self.init_scheme, width**-0.5)
     parameters = [DenseParameters(width, init, name=name)(width) for name in ("query", "key", "value")]
     kernel, bias = (jnp.concatenate(parts, axis=-1) for parts in zip(*parameters, strict=True))
     return matmul(tokens, kernel, jnp.dtype(self.dtype)), bias

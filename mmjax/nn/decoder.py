@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 
 from mmjax.nn.attention import MultiHeadAttention
 from mmjax.nn.cache import Cache, CachedAttention, KeyValue, LayerMemory
+from mmjax.nn.dense import Initializer
+from mmjax.nn.initial import kernel_init
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
@@ -84,7 +86,7 @@ class DecoderBlock(nn.Module):
       return (x if c.norm == "pre" else norm(x)), remembered
 
     def think(x: Tokens, name: str, stream: int, norm: str) -> Tokens:
-      mlp = MLP(c.hidden, c.activation, self._out_init(), c.dtype, name=name)
+      mlp = MLP(c.hidden, c.activation, self._out_init(), c.dtype, c.init_scheme, name=name)
       return add(x, norm, stream, lambda y: (mlp(y), None))[0]
 
     known = None if memory is None else memory.context
@@ -118,12 +120,13 @@ class DecoderBlock(nn.Module):
   def _fields(self) -> dict[str, Any]:
     c = self.config
     fields = dict(num_heads=c.num_heads, qk_norm=c.qk_norm, dtype=c.dtype, implementation=c.attention)
-    return fields | dict(out_init=self._out_init(), epsilon=c.norm_epsilon)
+    return fields | dict(out_init=self._out_init(), epsilon=c.norm_epsilon, init_scheme=c.init_scheme)
 
   @nn.nowrap
-  def _out_init(self) -> nn.initializers.Initializer:
+  def _out_init(self) -> Initializer:
     # As in `Block`, projections into the residual stream have smaller initial weights in a deeper network (GPT-2).
-    return nn.initializers.normal(self.config.width**-0.5 * (2 * self.config.depth) ** -0.5)
+    c = self.config
+    return kernel_init(c.init_scheme, c.width**-0.5 * (2 * c.depth) ** -0.5)
 
 
 class Decoder(nn.Module):

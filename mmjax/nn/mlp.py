@@ -9,6 +9,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from mmjax.nn.dense import Dense, Initializer
+from mmjax.nn.initial import InitScheme, kernel_init
 
 ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
@@ -64,16 +65,18 @@ class MLP(nn.Module):
     activation: a key of `ACTIVATIONS`.
     down_init: initialiser of the second layer.
     dtype: compute dtype.
+    init_scheme: initialiser of the first layer (see `TransformerConfig.init_scheme`).
   """
 
   hidden: int
   activation: str
   down_init: Initializer
   dtype: str
+  init_scheme: InitScheme = "clip"
 
   @nn.compact
   def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
     width = x.shape[-1]
-    up_init = nn.initializers.normal((2 * width) ** -0.5)  # CLIP's fc_std
+    up_init = kernel_init(self.init_scheme, (2 * width) ** -0.5)  # CLIP's fc_std
     hidden = Dense(self.hidden, up_init, dtype=self.dtype, keep_as="hidden", name="up")(x)
     return Dense(width, self.down_init, dtype=self.dtype, name="down")(ACTIVATIONS[self.activation](hidden))

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmjax.nn.attention import MultiHeadAttention
 from mmjax.nn.dense import Dense
+from mmjax.nn.initial import InitScheme, embedding_init, kernel_init
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.transformer import TransformerConfig
@@ -41,11 +42,13 @@ class TanhPool(nn.Module):
   """Linear layer and tanh on a pooled vector (BERT's pooler, Devlin et al. 2019)."""
 
   dtype: str
+  init_scheme: InitScheme = "clip"
 
   @nn.compact
   def __call__(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch width"]:
     width = pooled.shape[-1]
-    return jnp.tanh(Dense(width, nn.initializers.normal(width**-0.5), dtype=self.dtype, name="dense")(pooled))
+    init = kernel_init(self.init_scheme, width**-0.5)
+    return jnp.tanh(Dense(width, init, dtype=self.dtype, name="dense")(pooled))
 
 
 class AttentionPool(nn.Module):
@@ -60,7 +63,7 @@ class AttentionPool(nn.Module):
     c = self.config
     probe = self.param("probe", nn.initializers.xavier_uniform(), (1, c.width), jnp.float32)
     query = jnp.broadcast_to(probe[None].astype(c.dtype), (tokens.shape[0], 1, c.width))
-    init = nn.initializers.normal(c.width**-0.5)
+    init = kernel_init(c.init_scheme, c.width**-0.5)
     attend = MultiHeadAttention(
       num_heads=c.num_heads,
       qk_norm=c.qk_norm,
@@ -68,10 +71,11 @@ class AttentionPool(nn.Module):
       dtype=c.dtype,
       implementation=c.attention,
       epsilon=c.norm_epsilon,
+      init_scheme=c.init_scheme,
       name="attention",
     )
     x = attend(query, tokens, mask=mask)
-    mlp = MLP(c.hidden, c.activation, init, c.dtype, name="mlp")
+    mlp = MLP(c.hidden, c.activation, init, c.dtype, c.init_scheme, name="mlp")
     return (x + mlp(LayerNorm(c.norm_epsilon, name="norm")(x)))[:, 0]
 
 
@@ -95,17 +99,19 @@ class QueryPool(nn.Module):
     self, tokens: Float[Array, "batch length token_width"], mask: Bool[Array, "batch length"] | None
   ) -> Float[Array, "batch count width"]:
     c = self.config
-    probe = self.param("probe", nn.initializers.normal(c.width**-0.5), (self.count, c.width), jnp.float32)
+    init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
+    probe = self.param("probe", init, (self.count, c.width), jnp.float32)
     if self.query_norm:
       probe = LayerNorm(c.norm_epsilon, name="query_norm")(probe)
     query = jnp.broadcast_to(probe[None].astype(c.dtype), (tokens.shape[0], self.count, c.width))
     attend = MultiHeadAttention(
       num_heads=c.num_heads,
       qk_norm=c.qk_norm,
-      out_init=nn.initializers.normal(c.width**-0.5),
+      out_init=kernel_init(c.init_scheme, c.width**-0.5),
       dtype=c.dtype,
       implementation=c.attention,
       epsilon=c.norm_epsilon,
+      init_scheme=c.init_scheme,
       name="attention",
     )
     return LayerNorm(c.norm_epsilon, name="norm")(attend(query, tokens, mask=mask))

@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from mmjax.nn.attention import MultiHeadAttention, may_have_kernel, padding
+from mmjax.nn.initial import InitScheme, kernel_init
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
@@ -57,6 +58,10 @@ class TransformerConfig:
   """Compute dtype. Parameters, statistics and the softmax stay in float32."""
   attention: Literal["auto", "xla", "cudnn"] = "auto"
   """Implementation of attention; "cudnn" is flash attention on NVIDIA GPUs."""
+  init_scheme: InitScheme = "clip"
+  """Initial weights. "clip": normal, with deviations from width and depth (the code of CLIP's text tower). "xavier":
+  Xavier uniform kernels, embeddings of deviation 1 / sqrt(width) (big_vision, SigLIP). "bert": normal with deviation
+  0.02, truncated at two deviations (Devlin et al. 2019, BERT's code)."""
 
   def __post_init__(self) -> None:
     if self.depth < 1:
@@ -124,7 +129,7 @@ class Block(nn.Module):
     c = self.config
     batch = (x if context is None else context).shape[0] // self.length
     # Projections that write into the residual stream have smaller initial weights in a deeper network (GPT-2, CLIP).
-    out_init = nn.initializers.normal(c.width**-0.5 * (2 * c.depth) ** -0.5)
+    out_init = kernel_init(c.init_scheme, c.width**-0.5 * (2 * c.depth) ** -0.5)
     rate = c.drop_path * layer.astype(jnp.float32) / max(1, c.depth - 1)
 
     def branch(y: Array, stream: int) -> Array:
@@ -137,9 +142,10 @@ class Block(nn.Module):
       dtype=c.dtype,
       implementation=c.attention,
       epsilon=c.norm_epsilon,
+      init_scheme=c.init_scheme,
       name="attention",
     )
-    mlp = MLP(c.hidden, c.activation, out_init, c.dtype, name="mlp")
+    mlp = MLP(c.hidden, c.activation, out_init, c.dtype, c.init_scheme, name="mlp")
     norm1, norm2 = LayerNorm(c.norm_epsilon, name="norm1"), LayerNorm(c.norm_epsilon, name="norm2")
     rng = fold_in(rng, layer)
     causal = self.causal and context is None

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmjax.nn.cache import Cache, empty_cache
 from mmjax.nn.embeddings import sincos_1d
+from mmjax.nn.initial import embedding_init
 from mmjax.nn.transformer import TransformerConfig
 
 
@@ -33,6 +34,10 @@ class WordsConfig(TransformerConfig):
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    if self.scale_embedding and self.init_scheme != "clip":
+      raise ValueError(
+        f'scale_embedding has its own initial embeddings: init_scheme="{self.init_scheme}" must be "clip"'
+      )
     for name in ("pad_id", "eos_id"):
       if not 0 <= getattr(self, name) < self.vocab_size:
         raise ValueError(f"{name}={getattr(self, name)} must lie in [0, vocab_size={self.vocab_size})")
@@ -66,9 +71,10 @@ class Words(nn.Module):
   def setup(self) -> None:
     c = self.config
     deviation = c.width**-0.5 if c.scale_embedding else 0.02
-    self.table = self.param("token_embedding", nn.initializers.normal(deviation), (c.vocab_size, c.width), jnp.float32)
+    init = embedding_init(c.init_scheme, deviation, c.width)
+    self.table = self.param("token_embedding", init, (c.vocab_size, c.width), jnp.float32)
     if c.positions == "learned":
-      init = nn.initializers.normal(1.0 if c.scale_embedding else 0.01)
+      init = embedding_init(c.init_scheme, 1.0 if c.scale_embedding else 0.01, c.width)
       self.places = self.param("position_embedding", init, (c.max_length, c.width), jnp.float32)
     elif c.positions == "sinusoidal":
       self.places = sincos_1d(c.max_length, c.width)

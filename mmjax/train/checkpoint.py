@@ -100,19 +100,22 @@ class Checkpoints:
         step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(dict(data)))
       )
 
-  def restore_params(self, shapes: Params, shardings: Params, step: int | None = None) -> tuple[Params, int]:
-    """Read only the parameters for evaluation. If the run kept a moving average, these are the averages.
+  def restore_params(
+    self, shapes: Params, shardings: Params, step: int | None = None, *, average: bool = True
+  ) -> tuple[Params, int]:
+    """Read only the parameters for evaluation.
 
     Args:
       shapes: shapes of the parameters.
       shardings: shardings of the parameters.
       step: step of the checkpoint. None: the newest intact one.
+      average: True for the moving average of the parameters, if the run kept one.
     Returns: (parameters, number of their optimiser steps).
     Raises: CheckpointError: as for restore, but the optimiser of the run does not matter.
     """
     step = self._intact(step)
     tree = self._manager.item_metadata(step).state.tree
-    name = "ema" if tree.get("ema") is not None else "params"
+    name = "ema" if average and tree.get("ema") is not None else "params"
     self._check_same(step, {name: shapes}, {name: tree.get(name)}, "model")
     return self._read(step, {name: shapes}, {name: shardings})[name], step
 

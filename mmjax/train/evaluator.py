@@ -38,7 +38,7 @@ def as_run(training: Training, made: Made, state: TrainState) -> Run:
     experiment=training.experiment,
     workdir=made.workdir,
     model=training.model,
-    params=state.evaluation_params,
+    params=state.params if state.ema is None or not training.experiment.evaluation.average else state.ema,
     tokenizer=made.tokenizer,
     mesh=training.mesh,
     step=int(state.step),

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float
 
 from mmjax.models.protocols import Compares
+from mmjax.nn.channel_norm import STATISTICS
 from mmjax.objectives.losses.balance import uncertainty_weighted
 from mmjax.objectives.terms.base import AVERAGE, BatchTerm, ExampleTerm, Forward, Term, Whole, named_keys, weighted_mean
 from mmjax.parallel.mesh import BATCH_AXES
@@ -23,7 +24,8 @@ from mmjax.train.state import Params, TrainState
 from mmjax.types import Batch
 
 Metrics = dict[str, Array]
-Loss = Callable[[Params, TrainState, Batch, Array, Mapping[str, Params]], tuple[Float[Array, ""], tuple[Metrics, Any]]]
+Aux = tuple[Metrics, Any, Mapping[str, Any]]
+Loss = Callable[[Params, TrainState, Batch, Array, Mapping[str, Params]], tuple[Float[Array, ""], Aux]]
 
 
 def make_loss(
@@ -34,7 +36,8 @@ def make_loss(
   microbatches: int,
   teachers: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> Loss:
-  """Make the loss function: loss(params, state, batch, keys, frozen) -> (loss, (metrics, memory of the terms)).
+  """Make the loss function: loss(params, state, batch, keys, frozen) -> (loss, (metrics, memory of the terms,
+  statistics of batch norm)).
 
   The terms of a stream share one forward pass over its rows. The loss reads the step, the moving average (a teacher)
   and the memory of the terms from the state. `keys` has one key per row, and is by stream if the batch is. `frozen` has
@@ -52,11 +55,13 @@ def make_loss(
   def loss_fn(params: Params, state: TrainState, batch: Batch, keys: Any, frozen: Mapping[str, Params]) -> Any:
     metrics: Metrics = {}
     memory: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
     for stream, terms_of in by_stream.items():
-      found, kept = terms_of(params, state, stream_rows(batch, stream), stream_rows(keys, stream), frozen)
+      found, kept, seen = terms_of(params, state, stream_rows(batch, stream), stream_rows(keys, stream), frozen)
       metrics |= found
       memory |= kept
-    return _total(objectives, metrics, params, state.step), (metrics, memory or None)
+      statistics = _joined(statistics, seen)
+    return _total(objectives, metrics, params, state.step), (metrics, memory or None, statistics)
 
   return loss_fn
 
@@ -73,8 +78,8 @@ def has_streams(batch: Any) -> bool:
 
 def _of_stream(
   model: nn.Module, objectives: Sequence[Term], mesh: Mesh, microbatches: int, teachers: Mapping[str, nn.Module]
-) -> Callable[..., tuple[Metrics, dict[str, Any]]]:
-  """(params, state, rows, keys, frozen) -> (metrics of the terms of one stream, memory of these terms)."""
+) -> Callable[..., tuple[Metrics, dict[str, Any], dict[str, Any]]]:
+  """(params, state, rows, keys, frozen) -> (metrics of one stream's terms, their memory, statistics of batch norm)."""
   together = math.lcm(*(o.together for o in objectives if isinstance(o, ExampleTerm)))
   mapped = lambda fn: over_rows(fn, mesh, microbatches, together)
   students = [(terms, mapped(_student(model, terms))) for terms in _by_reach(objectives)]
@@ -93,10 +98,12 @@ def _of_stream(
     lessons = {term: lesson for _, by_term in said.values() for term, lesson in by_term.items()}
     metrics: Metrics = {}
     memory: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
     for terms, forward in students:
       moved = _reached(params, terms[0].moves)
       mine = {o.key: lessons[o.key] for o in terms if o.key in lessons}
-      embeddings, scores, encoded = forward((moved, state.step), (rows, keys, mine))
+      (embeddings, scores, encoded), seen = forward((moved, state.step), (rows, keys, mine))
+      statistics |= seen
       metrics |= _means(scores)
       scale = bias = jnp.zeros(())
       if embeddings:
@@ -126,9 +133,19 @@ def _of_stream(
           value, kept = term.over_batch(whole(term))
           metrics[term.key] = value + metrics[term.key] if term.key in metrics else value
           memory |= {} if kept is None else {term.key: kept}
-    return metrics, memory
+    return metrics, memory, statistics
 
   return terms_of
+
+
+def _joined(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
+  """The statistics of two streams, side by side: rows of arrays, in nested dictionaries."""
+  both = {}
+  for name in (*one, *(name for name in two if name not in one)):
+    parts = [each[name] for each in (one, two) if name in each]
+    joined = _joined if isinstance(parts[0], Mapping) else lambda a, b: jnp.concatenate([a, b])
+    both[name] = parts[0] if len(parts) == 1 else joined(*parts)
+  return both
 
 
 def _by_reach(objectives: Sequence[Term]) -> list[list[Term]]:
@@ -200,9 +217,9 @@ def _embeddings(module: Any, forward: Forward, terms: Sequence[Term]) -> dict[st
 
 
 def _student(model: nn.Module, terms: Sequence[Term]) -> Callable[[Any, Any], Any]:
-  """((params, step), (batch, keys, lessons)) -> (unit-norm embeddings by name, scores by term, encodings by name).
+  """((params, step), (batch, keys, lessons)) -> ((embeddings, scores by term, encodings by name), statistics).
 
-  Terms that fetch have no scores yet. The encodings are those that they read.
+  Embeddings are unit-norm, by name. Terms that fetch have no scores yet. The encodings are those that they read.
   """
   later = _fetching(terms)
   over = [term for term in terms if isinstance(term, ExampleTerm) and term not in later]
@@ -213,7 +230,11 @@ def _student(model: nn.Module, terms: Sequence[Term]) -> Callable[[Any, Any], An
     scores = {o.key: _scores(o, forward, lessons.get(o.key)) for o in over}
     return _embeddings(module, forward, terms), scores, {name: forward.encoded[name] for name in kept}
 
-  return lambda whole, rows: model.apply({"params": whole[0]}, whole[1], *rows, method=speak)
+  def student(whole: Any, rows: Any) -> Any:
+    said, seen = model.apply({"params": whole[0]}, whole[1], *rows, method=speak, mutable=[STATISTICS])
+    return said, seen.get(STATISTICS, {})
+
+  return student
 
 
 def _paired(model: nn.Module, term: ExampleTerm) -> Callable[[Any, Any], Any]:

@@ -72,6 +72,7 @@ class Training:
   def initial_state(self) -> TrainState:
     """Make the state before the first step, at random or from pretrained weights, in its shards."""
     seed = self.experiment.run.seed
+    check_frozen_norms(self.experiment)
     if self.experiment.pretrained.path is not None:
       fresh = functools.partial(_state, self.experiment, self.model, self.optimizer, seed)
       return pretrained_state(fresh, self.experiment, self.shapes, self.shardings)
@@ -240,13 +241,30 @@ def check_moves(experiment: Experiment, params: Params) -> None:
 
 
 def check_together(experiment: Experiment, mesh: Mesh) -> None:
-  """Raise ConfigError if rows that a term needs together do not fit in one microbatch of a device."""
+  """Raise ConfigError if rows that a term or a tower needs together do not fit in one microbatch of a device."""
+  for name, tower in towers(experiment.model).items():
+    if getattr(tower, "batch_statistics", False) and experiment.parallel.microbatches > 1:
+      raise ConfigError(
+        f"model.{name} normalises with the statistics of the global batch, of which a microbatch sees only a part: set "
+        f"--parallel.microbatches 1, or --model.{name}.norm group"
+      )
   rows = experiment.run.batch_size // batch_shards(mesh) // experiment.parallel.microbatches
   for term in experiment.objectives:
     if isinstance(term, ExampleTerm) and rows % term.together:
       raise ConfigError(
         f"the objective {term.name} looks at {term.together} rows together, but a microbatch of one device has {rows}: "
         "choose a batch size, microbatches or a group that fit each other"
+      )
+
+
+def check_frozen_norms(experiment: Experiment) -> None:
+  """Raise ConfigError if a new run would train a tower from scratch whose norms keep the statistics of a checkpoint."""
+  given = experiment.pretrained
+  for name, tower in towers(experiment.model).items():
+    if getattr(tower, "norm", None) == "frozen" and (given.path is None or given.into not in ("", name)):
+      raise ConfigError(
+        f"model.{name}.norm is 'frozen', which is for published weights, and this tower has none: set "
+        f"--pretrained.path, or --model.{name}.norm group or batch"
       )
 
 

@@ -38,11 +38,6 @@ class TrainState(flax.struct.PyTreeNode):
   memory: Any = None
   recent_losses: Any = None
 
-  @property
-  def evaluation_params(self) -> Params:
-    """The moving average, or the parameters if there is none."""
-    return self.params if self.ema is None else self.ema
-
 
 def init_state(
   init_params: Callable[[Array], Params],

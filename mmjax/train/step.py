@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,11 +12,12 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float, Key
 
+from mmjax.nn.channel_norm import moved_statistics
 from mmjax.objectives.terms.base import Term
 from mmjax.parallel.mesh import batch_sharding, replicated
 from mmjax.parallel.rules import parameter_path
 from mmjax.settings import NumericsConfig, OptimizerConfig
-from mmjax.train.loss import has_streams, make_loss
+from mmjax.train.loss import Aux, has_streams, make_loss
 from mmjax.train.numerics import judge
 from mmjax.train.optimizer import learning_rate, trainable, update_ema
 from mmjax.train.state import Params, TrainState
@@ -48,7 +48,7 @@ class Step:
 
 
 def make_step(
-  model: nn.Module,
+  model: Any,
   objectives: Sequence[Term],
   optimizer: optax.GradientTransformation,
   config: OptimizerConfig,
@@ -67,7 +67,7 @@ def make_step(
   unless numerics.on_spike is "log".
 
   Args:
-    model: a linen module with the methods that the objectives ask for.
+    model: a linen module with the methods that the objectives ask for; its `config` is a ModelConfig.
     objectives: the weighted terms of the loss.
     optimizer: the optimiser, from make_optimizer.
     config: settings of the optimiser (freezing, moving average, learning rate for the log).
@@ -81,19 +81,20 @@ def make_step(
   schedule = learning_rate(config, steps)
   loss_of = make_loss(model, objectives, mesh=mesh, microbatches=microbatches, teachers=teachers.modules)
 
-  def loss_fn(
-    params: Params, state: TrainState, batch: Batch, frozen: Any
-  ) -> tuple[Float[Array, ""], tuple[Metrics, Any]]:
+  def loss_fn(params: Params, state: TrainState, batch: Batch, frozen: Any) -> tuple[Float[Array, ""], Aux]:
     params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params))
     return loss_of(params, state, batch, batch_keys(state.rng, state.step, batch), frozen)
 
   def step(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
-    (loss, (metrics, memory)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch, frozen)
+    (loss, (metrics, memory, seen)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+      state.params, state, batch, frozen
+    )
     grads = jax.lax.with_sharding_constraint(grads, shardings.params)  # each device keeps its own shard
     squares = jnp.stack([jnp.square(g).sum() for g in jax.tree.leaves(grads)])
     grad_norm = jnp.sqrt(squares.sum())
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    params = model.config.clamped(moved_statistics(params, seen, trainable(config, params)))
     ema = None if state.ema is None else update_ema(state.ema, params, config.ema_decay, state.step)
     stepped = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema, memory=memory)
     applied, recent, verdict = judge(numerics, loss, grad_norm, state.recent_losses)

@@ -171,6 +171,25 @@ def test_centre_crop_of_a_wide_picture():
   assert center_box(30, 10) == (10, 0, 20, 10)
 
 
+@pytest.mark.parametrize(("interpolation", "number"), [("bilinear", 2), ("bicubic", 3)])
+@pytest.mark.parametrize(("square", "box"), [("crop", (10, 0, 70, 60)), ("squash", (0, 0, 80, 60))])
+def test_evaluation_resizes_as_the_settings_say(interpolation, number, square, box):
+  array = np.random.default_rng(3).integers(0, 256, (60, 80, 3), np.uint8)
+  config = DataConfig(mean=(0, 0, 0), std=(1, 1, 1), interpolation=interpolation, square=square)
+  shown = eval_transform(config, 24)(array)
+  expected = Image.fromarray(array).resize((24, 24), Image.Resampling(number), box=box)  # Pillow antialiases
+  np.testing.assert_allclose(shown * 255, np.asarray(expected), atol=1e-3)
+  white = np.zeros((60, 80), np.uint8)
+  white[:, :6] = 255  # outside the middle square
+  assert eval_transform(config, 24).mask(Image.fromarray(white)).any() == (square == "squash")
+
+
+def test_squashed_images_are_whole_in_training_too():
+  config = DataConfig(augmentation=STILL, square="squash")
+  train = train_transform(config, 24)(picture(RGBA[:18]), ExampleRng(0)(0, 0))
+  np.testing.assert_allclose(train, eval_transform(config, 24)(RGBA[:18]), atol=2.5 / 128)  # two roundings
+
+
 def test_cutout_greys_a_square():
   image = np.ones((20, 20, 3), np.float32)
   Cutout(1.0)(image, np.random.default_rng(0))

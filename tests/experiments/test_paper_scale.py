@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import math
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import jax
 import numpy as np
 import pytest
 
+from mmjax.catalogue import KINDS
 from mmjax.experiment import Experiment
 from mmjax.models.config import init_params
 from mmjax.models.two_tower import TwoTower
 from mmjax.parallel.mesh import put_batch
 from mmjax.plan.build import batch_arguments
+from mmjax.train.optimizer import make_optimizer
 from mmjax.train.setup import prepare
 from tests.experiments.paper_scale import PAPER_SCALE, shrunk
+from tests.experiments.paper_table import DEFAULTS, OURS, TABLE
 
 SIZES = {"width", "depth", "num_heads", "mlp_dim", "image_size", "patch_size", "vocab_size", "max_length", "eos_id"}
 ROOT = Path(__file__).parents[2]
@@ -49,6 +53,44 @@ def test_has_the_published_size(script):
   millions, batch_size = PAPER_SCALE[script.__name__]
   assert count / 1e6 == pytest.approx(millions, rel=1e-3)
   assert experiment.run.batch_size == batch_size
+
+
+@pytest.mark.parametrize("script", PAPER_SCALE, indirect=True)
+def test_every_value_is_its_source_s(script):
+  rows = TABLE[script.__name__]
+  found = {field: operator.attrgetter(field)(script.EXPERIMENT) for field in rows}
+  assert found == {field: value for field, (value, _) in rows.items()}
+
+
+@pytest.mark.parametrize("script", PAPER_SCALE, indirect=True)
+def test_every_field_of_a_recipe_is_in_the_table(script):
+  experiment = script.EXPERIMENT
+  parts = ("optimizer", "data.augmentation", "model.image", "model.text")
+  fields = {f"{part}.{f.name}" for part in parts for f in dataclasses.fields(operator.attrgetter(part)(experiment))}
+  fields |= {f"model.{f.name}" for f in dataclasses.fields(experiment.model)} - {"model.image", "model.text"}
+  fields |= {"run.batch_size", "run.steps", *(f"data.{name}" for name in ("mean", "std", "interpolation", "square"))}
+  fields |= {f"data.tokenizer.{name}" for name in ("vocab_size", "max_length", "lowercase", "bos_token")}
+  assert fields - TABLE[script.__name__].keys() - OURS.keys() == set()
+
+
+@pytest.mark.parametrize("field", DEFAULTS)
+def test_defaults_that_are_a_paper_s(field):
+  kind, _, rest = field.partition(".")
+  (found,) = (each for each in KINDS if each.__name__ == kind)
+  assert operator.attrgetter(rest)(found()) == DEFAULTS[field][0]
+
+
+def test_weight_decay_and_learning_rate_move_a_kernel_as_big_vision_s_do(monkeypatch):
+  # big_vision, optax.py: chain(scale_by_adam, scale(lr), add_decayed_weights(wd, kernels), scale(schedule), scale(-1)).
+  monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+  config = importlib.import_module("siglip_b16").EXPERIMENT.optimizer
+  config = dataclasses.replace(config, schedule="constant", warmup_steps=0)
+  params = {"up": {"kernel": np.full((2, 3), 2.0, np.float32)}, "token_embedding": np.full(3, 2.0, np.float32)}
+  gradient = jax.tree.map(lambda p: np.zeros_like(p), params)
+  optimizer = make_optimizer(config, params, 10)
+  update, _ = optimizer.update(gradient, optimizer.init(params), params)
+  np.testing.assert_allclose(update["up"]["kernel"], -1e-4 * 2.0, rtol=1e-5)
+  assert not np.any(update["token_embedding"])
 
 
 @pytest.fixture(scope="module")

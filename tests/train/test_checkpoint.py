@@ -93,9 +93,11 @@ def test_parameters_are_read_whatever_the_optimiser_was(tmp_path, training):
   checkpoints.save(1, state, {})
   lion = training_on(1, experiment(optimizer=dict(algorithm="lion", ema_decay=0.0)))
   params, step = checkpoints.restore_params(lion.shapes.params, lion.shardings.params)
+  latest, _ = checkpoints.restore_params(lion.shapes.params, lion.shardings.params, average=False)
   checkpoints.close()
   assert step == 1
   equal(params, state.ema)
+  equal(latest, state.params)
 
 
 def test_parameters_of_another_model_are_refused(tmp_path, training):

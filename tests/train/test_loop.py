@@ -67,6 +67,15 @@ def test_a_scripts_own_optimiser_is_the_one_that_trains(tmp_path, run_of):
   chex.assert_trees_all_close(outcome.run.params, begun.params, rtol=1e-6)  # a run holds the averages
 
 
+def test_the_moving_average_is_evaluated_and_loaded_by_choice(tmp_path, run_of):
+  config = run_of(tmp_path, run=dict(steps=2))
+  outcome = loop.train(dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, average=False)))
+  loaded, average = mmjax.load_run(tmp_path), mmjax.load_run(tmp_path, average=True)
+  chex.assert_trees_all_equal(jax.device_get(loaded.params), jax.device_get(outcome.run.params))
+  scales = [float(params["logit_scale"]) for params in (loaded.params, average.params)]
+  assert scales[0] != scales[1]
+
+
 def test_an_interrupted_run_goes_on_to_the_same_bits(whole, tmp_path, run_of, monkeypatch):
   outcome, workdir = whole
   interrupted = run_of(tmp_path)

@@ -1,6 +1,7 @@
 """One step is the same on any mesh, in any number of microbatches; and what it does with NaN, freezing, EMA."""
 
 import dataclasses
+import math
 import re
 
 import jax
@@ -14,8 +15,10 @@ from mmjax.parallel.mesh import put_batch
 from mmjax.train.step import example_keys, first_bad_parameter
 from tests.golden import values
 from tests.tiny import experiment, host_batch, training_on
+from tests.train.test_systems import SYSTEMS
 
 STEPS = 20
+SAME_VIEWS = (Contrastive(between=("image", "image2")),)
 
 
 def losses(devices: int, **parallel) -> np.ndarray:
@@ -116,6 +119,33 @@ def test_frozen_towers_do_not_move_and_averages_follow():
   kernel = lambda tree: tree["image_projection"]["kernel"]
   assert not np.array_equal(kernel(params), kernel(start))
   np.testing.assert_allclose(kernel(ema), kernel(start) + 0.9 * (kernel(params) - kernel(start)), rtol=1e-5, atol=1e-7)
+
+
+def test_the_scale_is_clamped_after_every_step():
+  # Two views that are one image: the loss falls for ever as the scale grows, by about 1 in its logarithm each step.
+  optimizer = dict(learning_rate=1.0, warmup_steps=0, schedule="constant", frozen=("^(?!logit_scale$)",))
+  model = dict(image=_without_patch_dropout())
+  training = training_on(1, dataclasses.replace(experiment(optimizer=optimizer, model=model), objectives=SAME_VIEWS))
+  batch = put_batch(host_batch() | {"image2": host_batch()["image"]}, training.mesh)
+  state, scales = training.initial_state(), []
+  for _ in range(50):
+    state, metrics = training.step(state, batch)
+    scales.append(float(state.params["logit_scale"]))
+  assert max(scales) == pytest.approx(math.log(100), rel=1e-6) and scales[-1] == max(scales)
+  assert float(metrics["logit_scale"]) == pytest.approx(100, rel=1e-5)
+  assert float(state.ema["logit_scale"]) <= max(scales)
+
+
+@pytest.mark.parametrize("name", ["albef", "blip", "coca", "flava", "two_tower"])
+def test_every_model_with_a_scale_clamps_it(name):
+  config, _ = SYSTEMS[name]
+  wild = {"logit_scale": jnp.float32(50.0), "logit_bias": jnp.float32(-500.0), "image": {}}
+  clamped = config.clamped(wild)
+  assert float(clamped["logit_scale"]) == pytest.approx(math.log(config.max_logit_scale))
+  assert float(clamped["logit_bias"]) == (-config.max_logit_bias if name == "two_tower" else -500.0)
+  assert clamped["image"] is wild["image"]
+  free = dataclasses.replace(config, max_logit_scale=math.inf)
+  assert float(free.clamped(wild)["logit_scale"]) == 50.0
 
 
 def test_objectives_are_weighted_and_logged_separately():

@@ -28,17 +28,19 @@ class RandomResizedCrop:
   """A random crop of the image (Szegedy et al. 2015).
 
   `scale` is the range of the crop's share of the image area, and `ratio` is the range of width / height. A scale of
-  (1, 1) turns the randomness off: the crop is then the middle square, as in evaluation.
+  (1, 1) turns the randomness off: the crop is then the middle square, or the whole image with `squash`, as in
+  evaluation.
   """
 
   scale: tuple[float, float] = (0.6, 1.0)
   ratio: tuple[float, float] = (0.8, 1.25)
+  squash: bool = False
 
   def box(self, width: int, height: int, rng: np.random.Generator) -> Matrix:
     """Draw a crop, as a matrix from the output to pixels. A side that is longer than the image is shortened."""
     draws = rng.random(4).tolist()
     if self.scale[0] == self.scale[1] == 1:
-      left, top, right, bottom = center_box(width, height)
+      left, top, right, bottom = (0, 0, width, height) if self.squash else center_box(width, height)
       return box_matrix(left, top, right - left, bottom - top)
     area = width * height * (self.scale[0] + draws[0] * (self.scale[1] - self.scale[0]))
     low, high = math.log(self.ratio[0]), math.log(self.ratio[1])

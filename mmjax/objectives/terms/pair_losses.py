@@ -62,7 +62,10 @@ class Softmax(PairLoss):
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid(PairLoss):
-  """Binary cross-entropy of every pair (Zhai et al. 2023, SigLIP). Set model.init_logit_bias."""
+  """Binary cross-entropy of every pair (Zhai et al. 2023, SigLIP). Set model.init_logit_bias.
+
+  The paper clamps neither scale nor bias: set model.max_logit_scale and model.max_logit_bias to inf for its recipe.
+  """
 
   needs_bias: ClassVar[bool] = True
 
