@@ -1,12 +1,20 @@
 """VQA accuracy and its normalisation against values worked out by hand from the official rules."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
+from mmjax.data import Answer, Caption, DataConfig, Question
+from mmjax.data.columns.image import Image
 from mmjax.data.text.answer_text import normalize_answer
 from mmjax.evaluate.answers import answer_ranks, prior_accuracy, ranking, vqa_accuracy, vqa_score
+from mmjax.evaluate.traits import captioned, entries
+from mmjax.evaluators import AnswerAccuracy, WrittenAnswers
+from mmjax.models import VqaConfig
+from mmjax.objectives import AnswerRanking, AnswerScores, AnswerText
+from tests.tiny import EXPERIMENT
 
 
 @pytest.mark.parametrize(
@@ -83,3 +91,15 @@ def test_ranking_by_hand_and_chance_by_simulation():
   metrics, chance = ranking(random, 9)
   for name, value in metrics.items():
     assert value == pytest.approx(chance[name], abs=0.012)  # three standard errors
+
+
+def test_columns_of_a_run_s_own_fill_the_entries_that_evaluators_look_for():
+  asked = DataConfig(columns={"image": Image(relevance=True), "text": Question(), "answer": Answer(scores=True)})
+  assert {"image", "relevance", "text", "answer", "answer_text", "answer_scores"} == set(entries(asked))
+  said = DataConfig(columns={"image": Image(), "text": Caption(words=True)})
+  assert entries(said) == ("image", "text", "text_words") and captioned(said) and not captioned(asked)
+  experiment = dataclasses.replace(EXPERIMENT, data=asked, model=VqaConfig(decoder_depth=1))
+  for term in (AnswerText(), AnswerRanking()):
+    assert WrittenAnswers().applies(dataclasses.replace(experiment, objectives=(term,)))
+  assert not WrittenAnswers().applies(dataclasses.replace(experiment, objectives=(AnswerScores(),)))
+  assert AnswerAccuracy().applies(dataclasses.replace(experiment, objectives=(AnswerScores(),)))

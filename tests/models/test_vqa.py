@@ -84,7 +84,7 @@ def losses(config):
     total, pull = jax.vjp(lambda p: scored(p, term).losses, params)
     return *scored(params, term), pull(jnp.ones_like(total))[0]
 
-  return jax.jit(lambda params: {t.name: gradient(params, t) for t in (Answer(), *EACH)})
+  return jax.jit(lambda params: {t.name: gradient(params, t) for t in (Answer(), ModalityAnswer(), *EACH)})
 
 
 EACH = (ModalityAnswer(modality="image"), ModalityAnswer(modality="text"))
@@ -106,6 +106,9 @@ def test_late_fusion_has_a_loss_per_modality_beside_the_fused_one():
     moved = lambda tree: any(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(tree))
     assert moved(gradient[name]) and not moved(gradient[other]), "an expert of one modality"
     assert not moved(gradient["fusion"][f"input_{1 - place}_projection"])
+  both, weights, _ = found["answer_each_alone"]
+  np.testing.assert_allclose(both, found["answer_image_alone"][0] + found["answer_text_alone"][0], rtol=1e-6)
+  np.testing.assert_array_equal(weights, 1)
   mean = (alone["text"] + alone["image"]) / 2
   np.testing.assert_allclose(found["answer"][0][:3], cross_entropy(mean, answer)[:3], rtol=1e-4)
 

@@ -39,7 +39,7 @@ class Model:
     return LOGITS[pooled[:, 0].astype(int)]
 
   def modality_logits(self, fused):
-    return {"image": (LOGITS, jnp.ones(ROWS, bool))}
+    return {"image": (LOGITS, jnp.ones(ROWS, bool)), "text": (LOGITS[::-1], jnp.asarray([False, True, True]))}
 
   def relevance_logits(self, tokens):
     return jnp.zeros((len(tokens), 2, 2))
@@ -90,6 +90,15 @@ def test_ranking_is_a_softmax_over_the_likelihoods_of_candidates():
   want = [*cross_entropy(said[:2], [0, 0]), 0.0]  # the last question has one candidate: padding is none
   np.testing.assert_allclose(found["loss"].losses, want, rtol=1e-5, atol=1e-6)
   assert found["accuracy"][0].tolist() == [float(said[0, 0] > said[0, 1]), float(said[1, 0] > said[1, 1]), 1.0]
+
+
+def test_each_modality_answers_alone_and_their_losses_add_up():  # the first example has no text
+  answer = np.asarray([1, 2, -1], np.int32)
+  found = ModalityAnswer().over_rows(forward(answer=answer), None)
+  image, text = cross_entropy(LOGITS[:2], answer[:2]), cross_entropy(LOGITS[::-1][:2], answer[:2])
+  np.testing.assert_allclose(found["loss"].losses[:2], [image[0], image[1] + text[1]], rtol=1e-5)
+  for name, weights in (("loss", [1, 1, 0]), ("image", [1, 1, 0]), ("text", [0, 1, 0])):
+    np.testing.assert_array_equal(found[name].weights, weights)
 
 
 @pytest.mark.parametrize(

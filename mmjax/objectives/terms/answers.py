@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mmjax.errors import ConfigError
 from mmjax.models.protocols import Answers, AnswersByModality, Encodes, Fuses, Grounds, Writes
@@ -19,7 +19,7 @@ from mmjax.objectives.losses.answering import (
   answer_score_loss,
 )
 from mmjax.objectives.losses.captioning import caption_loss
-from mmjax.objectives.losses.per_example import weighted
+from mmjax.objectives.losses.per_example import ExampleLosses, weighted
 from mmjax.objectives.losses.relevance import relevance_loss
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores, joint
 
@@ -77,14 +77,15 @@ class Answer(QuestionTerm):
 
 @dataclasses.dataclass(frozen=True)
 class ModalityAnswer(QuestionTerm):
-  """Answer from one modality alone, by its own classifier of a late fusion (Nagrani et al. 2021, section 3.4).
+  """Answer from each modality alone, by its own classifier of a late fusion (Nagrani et al. 2021, section 3.4).
 
-  The loss of late fusion is the sum of one such term per modality, each with its weight. List `Answer` beside them to
-  train the average of the classifiers too. An example without the modality has no loss.
+  The loss is the sum over the modalities, which are logged as well. A classifier, and the encoder below it, learns from
+  its own loss only. List `Answer` beside this term to train the average of the classifiers too, and one term per
+  modality to weight them differently. An example without a modality has no loss for it.
   """
 
-  modality: Literal["image", "text"] = "image"
-  """The modality. No parameter of the other one gets a gradient."""
+  modality: Literal["each", "image", "text"] = "each"
+  """The modality. each: all of them."""
 
   @property
   def name(self) -> str:
@@ -99,14 +100,28 @@ class ModalityAnswer(QuestionTerm):
     return (Encodes, Fuses, Answers, AnswersByModality)
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
-    logits, present = forward.model.modality_logits(forward.fused)[self.modality]
-    answer = jnp.where(present, forward.batch["answer"], -1)
-    right = (jnp.argmax(logits, axis=-1) == forward.batch["answer"]).astype(jnp.float32)
-    loss = answer_class_loss(logits, answer, self.question_weights(forward))
-    return {"loss": loss, "accuracy": (right, jnp.ones_like(right))}
+    found = forward.model.modality_logits(forward.fused)
+    if self.modality != "each":
+      loss, accuracy = self._alone(forward, *found[self.modality])
+      return {"loss": loss, "accuracy": accuracy}
+    scores: dict[str, Any] = {}
+    for name, (logits, present) in found.items():
+      scores[name], scores[f"{name}_accuracy"] = self._alone(forward, logits, present)
+    known = (forward.batch["answer"] >= 0).astype(jnp.float32)
+    total = jnp.stack([scores[name].losses for name in found]).sum(0)  # 0 for an absent modality
+    return {"loss": weighted(ExampleLosses(total, known), self.question_weights(forward)), **scores}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
-    return math.log(model.num_answers)
+    return None if self.modality == "each" else math.log(model.num_answers)
+
+  def _alone(
+    self, forward: Forward, logits: Float[Array, "batch answers"], present: Bool[Array, "batch"]
+  ) -> tuple[ExampleLosses, tuple[Array, Array]]:
+    """(loss, accuracy and its weights) of one classifier."""
+    answer = forward.batch["answer"]
+    loss = answer_class_loss(logits, jnp.where(present, answer, -1), self.question_weights(forward))
+    right = (jnp.argmax(logits, axis=-1) == answer).astype(jnp.float32)
+    return loss, (right, jnp.ones_like(right))
 
 
 @dataclasses.dataclass(frozen=True)
