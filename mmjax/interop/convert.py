@@ -1,5 +1,6 @@
 """Conversion of a checkpoint to another format, and a listing of its tensors."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,18 @@ def convert(
   written = save(found.model, found.params, target, format, preprocess=preprocess)
   folder = written.parent
   copy_tokenizer(found.source.folder, folder)
-  siglip2 = found.source.fields.values.get("model_type") == "siglip2"
-  name_tokenizer(find_format(format), folder, tokenizer_fields(found.source), config, siglip2=siglip2)
+  fields = found.source.fields.values
+  name_tokenizer(find_format(format), folder, tokenizer_fields(found.source), config, fields)
   return written
 
 
-def name_tokenizer(form: Format, folder: Path, text: Fields | None, config: ModelConfig, *, siglip2: bool) -> None:
+# Fields of config.json by which transformers chooses the tokenizer.
+_CHOOSING = ("model_type", "tokenizer_class", "transformers_version")
+
+
+def name_tokenizer(
+  form: Format, folder: Path, text: Fields | None, config: ModelConfig, theirs: Mapping[str, Any]
+) -> None:
   """Write which tokenizer the files in a folder are, if the format has fields for it.
 
   Without a name, open_clip uses its own CLIP tokenizer. A name in an open_clip source is kept. Otherwise, if the folder
@@ -59,14 +66,15 @@ def name_tokenizer(form: Format, folder: Path, text: Fields | None, config: Mode
     folder: folder with the configuration and the tokenizer's files.
     text: text_cfg of open_clip that describes the tokenizer. None for a tokenizer of another library.
     config: configuration of the model.
-    siglip2: True for the tokenizer of a SigLIP 2 model, which also converts texts to lower case.
+    theirs: fields of the config.json that the tokenizer was published with.
   """
   if form.name_tokenizer is None:
     return
   names = ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")
   fields = {} if text is None else {n: v for n, v in text.values.items() if n in names}
   if form.name == "mmjax":
-    fields = ({} if text is None else {TEXT_CFG: fields}) | ({"model_type": "siglip2"} if siglip2 else {})
+    fields = {} if text is None else {TEXT_CFG: fields}
+    fields |= {name: theirs[name] for name in _CHOOSING if name in theirs}
   elif text is None and (folder / TOKENIZER).is_file() and getattr(text_tower(config), "vocab_size", 0) != 49408:
     fields = {"hf_tokenizer_name": str(folder)}
   form.name_tokenizer(folder, fields)

@@ -43,7 +43,7 @@ def _write_tokenizer(run: Run, form: Format, folder: Path) -> None:
   tokenizer = run.tokenizer
   if isinstance(tokenizer, CheckpointTokenizer):
     copy_tokenizer(tokenizer.folder, folder)
-    name_tokenizer(form, folder, tokenizer.open_clip, run.experiment.model, siglip2=tokenizer.is_siglip2)
+    name_tokenizer(form, folder, tokenizer.open_clip, run.experiment.model, tokenizer.published)
     return
   if tokenizer is not None:
     export_tokenizer(tokenizer, folder)

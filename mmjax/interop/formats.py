@@ -189,10 +189,11 @@ def _native(config: Any) -> Architecture:
 
 def _write_native(folder: Path, content: Content) -> None:
   """Write config.json with all of the preprocessing."""
+  from mmjax.interop.finding import CONFIG
   from mmjax.interop.run_image import PREPROCESS, transform_to_json
 
   p = content.preprocess
-  _write_config(folder, content, {} if p is None else {PREPROCESS: transform_to_json(p)})
+  _write_json(folder / CONFIG, content.fields | ({} if p is None else {PREPROCESS: transform_to_json(p)}))
 
 
 def _write_nothing(folder: Path, content: Content) -> None:

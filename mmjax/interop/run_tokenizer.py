@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxtyping import Int32
 
 from mmjax.data.errors import DataError
 from mmjax.data.text.config import TokenizerConfig
-from mmjax.data.text.tokenizer import Tokenizer
+from mmjax.data.text.tokenizer import Tokenizer, refusing
 from mmjax.files import write_atomically
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
@@ -72,10 +72,10 @@ class CheckpointTokenizer(Tokenizer):
     )
 
   @property
-  def is_siglip2(self) -> bool:
-    """True for the tokenizer of a SigLIP 2 model."""
+  def published(self) -> Mapping[str, Any]:
+    """Fields of the config.json that the tokenizer was published with."""
     path = self.folder / CONFIG
-    return path.is_file() and read_json(path).values.get("model_type") == "siglip2"
+    return read_json(path).values if path.is_file() else {}
 
   def __call__(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
     """Ids of each string, as the other library makes them with padding and truncation."""
@@ -90,16 +90,16 @@ class CheckpointTokenizer(Tokenizer):
     """Copy the files of the tokenizer, with a record that `load_saved` reads."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    for name, data in self._files().items():
+    for name, data in _files(self.folder).items():
       write_atomically(directory / name, data)
     text = None if self.open_clip is None else dict(self.open_clip.values)
     record = {"config": dataclasses.asdict(self.config), "vocab_size": self.vocab_size, "open_clip": text}
-    write_atomically(directory / _RECORD, json.dumps(record | {"sha256": self._digests()}, indent=2))
+    write_atomically(directory / _RECORD, json.dumps(record | {"sha256": _digests(self.folder)}, indent=2))
 
   def same_ids(self, other: Tokenizer) -> bool:
     """True if both are the same files with the same length."""
-    mine = (self.config.max_length, self._digests())
-    return isinstance(other, CheckpointTokenizer) and mine == (other.config.max_length, other._digests())
+    mine = (self.config.max_length, _digests(self.folder))
+    return isinstance(other, CheckpointTokenizer) and mine == (other.config.max_length, _digests(other.folder))
 
   def check_saved(self, directory: str | Path) -> None:
     """Raise DataError if the tokenizer saved in a folder is another one."""
@@ -114,12 +114,6 @@ class CheckpointTokenizer(Tokenizer):
       f"The tokenizer of the checkpoint {self.folder} makes captions only, no pairs of texts and no answers: set "
       "--data.tokenizer.path to its tokenizer.json, and name its special tokens."
     )
-
-  def _files(self) -> dict[str, bytes]:
-    return {name: (self.folder / name).read_bytes() for name in _COPIED if (self.folder / name).is_file()}
-
-  def _digests(self) -> dict[str, str]:
-    return {name: hashlib.sha256(data).hexdigest() for name, data in self._files().items()}
 
   def _mask_id(self) -> int | None:
     path = self.folder / TOKENIZER_CONFIG
@@ -170,14 +164,23 @@ def load_saved(directory: str | Path) -> Tokenizer:
     return Tokenizer.load(directory)
   try:
     record = read_json(directory / _RECORD)
+    if _digests(directory) != record.values.get("sha256"):
+      raise DataError(
+        f"The files in {directory} are not those that {_RECORD} was saved with. Restore them from the run."
+      )
     config = TokenizerConfig(**record.object("config").values)
     open_clip = record.object("open_clip") if "open_clip" in record else None
-    found = CheckpointTokenizer(directory, config, open_clip=open_clip, vocab_size=record.integer("vocab_size"))
+    return CheckpointTokenizer(directory, config, open_clip=open_clip, vocab_size=record.integer("vocab_size"))
   except (InteropError, TypeError) as error:
     raise DataError(f"Cannot read the tokenizer in {directory}: {error}. Was it saved with the run?") from error
-  if found._digests() != record.values.get("sha256"):
-    raise DataError(f"The files in {directory} are not those that {_RECORD} was saved with. Restore them from the run.")
-  return found
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+  return {name: (folder / name).read_bytes() for name in _COPIED if (folder / name).is_file()}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+  return {name: hashlib.sha256(data).hexdigest() for name, data in _files(folder).items()}
 
 
 def _special_ids(tokenizer: Any, folder: Path) -> tuple[int | None, int, int]:
@@ -185,7 +188,8 @@ def _special_ids(tokenizer: Any, folder: Path) -> tuple[int | None, int, int]:
 
   A text is `[begin] words end pad pad ...`. Without an end token, the end is the padding.
   """
-  empty, word = tokenizer(["", "a"]).tolist()
+  with refusing(f"The tokenizer of {folder} cannot be used"):
+    empty, word = tokenizer(["", "a"]).tolist()
   pad = empty[-1]
   while empty and empty[-1] == pad:
     empty.pop()

@@ -27,7 +27,7 @@ def fit_here(experiment: Experiment, script: Experiment) -> Experiment:
     parallel = dataclasses.replace(parallel, data=-1, fsdp=math.gcd(parallel.fsdp, devices), model=1)
     changes.append(f"parallel.fsdp {parallel.fsdp} (was {script.parallel.fsdp}): there are {devices} devices")
   if run.batch_size == script.run.batch_size:
-    records = len(make_source(experiment.data, "train"))
+    records = sum(len(make_source(each.data, "train")) for each in experiment.by_stream().values())
     step = devices // max(1, parallel.model) * parallel.microbatches
     size = max(step, records // step * step)
     if size < run.batch_size:

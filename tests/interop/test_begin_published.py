@@ -53,7 +53,7 @@ def test_ids_and_pixels_are_those_of_transformers(clip):
   assert tokenizer.pad_id == tokenizer.eos_id == theirs.pad_token_id == 49407
   pixels = transformers.CLIPImageProcessor.from_pretrained(clip)(PICTURE, return_tensors="np").pixel_values
   assert np.abs(image(PICTURE) - pixels[0].transpose(1, 2, 0)).max() * 0.27 <= 1.01 / 255
-  run = fitted(experiment, tokenizer, num_records=4)
+  run = fitted(experiment, tokenizer, num_records={"": 4})
   check_needs(run, None, tokenizer)
   check_agreement(run, tokenizer, image)
   assert (run.model.text.vocab_size, run.model.text.eos_id) == (49408, 49407)
@@ -101,7 +101,7 @@ def test_siglip_brings_its_sentencepiece_model(tmp_path):
     assert (one.pad_id, one.eos_id, one.begin_id) == (1, 1, None)
   pixels = processor(PICTURE, return_tensors="np").pixel_values[0].transpose(1, 2, 0)
   assert np.abs(image(PICTURE) - pixels).max() * 0.5 <= 1.01 / 255
-  run = fitted(experiment, tokenizer, num_records=4)
+  run = fitted(experiment, tokenizer, num_records={"": 4})
   check_needs(dataclasses.replace(run, objectives=(Contrastive(loss=Sigmoid()),)), None, tokenizer)
   check_agreement(run, tokenizer, image)
 
@@ -125,4 +125,4 @@ def test_open_clip_brings_its_clean_up_and_its_padding(clip, tmp_path):
     np.testing.assert_array_equal(one(texts), ids)
   assert (tokenizer.pad_id, tokenizer.eos_id) == (0, 49407)
   assert np.abs(image(PICTURE) - transform(PICTURE).numpy().transpose(1, 2, 0)).max() < 1e-5
-  check_agreement(fitted(experiment, tokenizer, num_records=4), tokenizer, image)
+  check_agreement(fitted(experiment, tokenizer, num_records={"": 4}), tokenizer, image)

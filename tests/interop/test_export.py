@@ -166,6 +166,19 @@ def test_preprocessing_of_other_libraries_travels(tmp_path):
     _ = interop.load_pretrained(tmp_path).preprocess
 
 
+def test_what_chooses_a_tokenizer_travels(run, tmp_path):
+  """transformers chooses the class by config.json, where tokenizer_config.json names none."""
+  _, ours = run
+  first = export_run(ours, "transformers", tmp_path / "first")
+  config = json.loads((first / "config.json").read_text())
+  (first / "config.json").write_text(json.dumps(config | {"transformers_version": "4.57.0"}))
+  convert(convert(first, tmp_path / "second", "mmjax").parent, tmp_path / "third", "mmjax")
+  native = json.loads((tmp_path / "third" / "config.json").read_text())
+  assert (native["model_type"], native["transformers_version"]) == ("clip", "4.57.0") and native["mmjax_model"]
+  before, after = (interop.load_pretrained(tmp_path / name).tokenizer for name in ("first", "third"))
+  np.testing.assert_array_equal(after(STRINGS), before(STRINGS))
+
+
 @pytest.mark.references
 def test_a_tokenizer_of_open_clip_travels(run, tmp_path):
   """Its clean-up and its padding are in open_clip's configuration, which mmjax's own format keeps."""

@@ -221,7 +221,7 @@ def test_the_saved_tokenizer_is_checked(published, tmp_path):
   assert again.same_ids(tokenizer) and again.vocab_size == tokenizer.vocab_size
   tokenizer.check_saved(tmp_path)
   (tmp_path / "tokenizer_config.json").write_text("{}")
-  with pytest.raises(DataError, match="tokenizer"):
+  with pytest.raises(DataError, match="are not those that checkpoint_tokenizer.json was saved with"):
     load_saved(tmp_path)
 
 
