@@ -80,7 +80,9 @@ TOKENIZER: Mapping[str, str] = {
   ),
   **_because("settings of an earlier call; padding and truncation are mmjax's", "pad_to_multiple_of"),
   **_because("not read by the class", "do_basic_tokenize never_split wordpieces_prefix clean_text add_prefix_space"),
-  **_because("not read by the class", "do_lower_case strip_accents tokenize_chinese_chars use_fast from_slow legacy"),
+  **_because(
+    "not read by the class", "do_lower_case strip_accents tokenize_chinese_chars use_fast from_slow legacy unk_id"
+  ),
   **_because("not read by the class", "sp_model_kwargs spaces_between_special_tokens use_default_system_prompt"),
   **_because("the file's last step decides", "add_bos_token add_eos_token"),
   **_because("mmjax takes the model's length or the length asked for", "model_max_length max_len"),

@@ -1,9 +1,10 @@
 """Tokenizers as transformers' classes and open_clip build them. Each takes only the vocabulary from the files."""
 
+import base64
 import functools
 import gzip
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -18,11 +19,13 @@ _BERT_DEFAULTS = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD
 _BERT_DEFAULTS |= {"mask_token": "[MASK]"}
 _GEMMA_DEFAULTS = {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
 _GEMMA_DEFAULTS |= {"mask_token": "<mask>"}
+_T5_DEFAULTS = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
 DEFAULTS: Mapping[str, Mapping[str, str]] = {
   "CLIPTokenizer": _CLIP_DEFAULTS,
   "BertTokenizer": _BERT_DEFAULTS,
   "GemmaTokenizer": _GEMMA_DEFAULTS,
   "Siglip2Tokenizer": _GEMMA_DEFAULTS,
+  "T5Tokenizer": _T5_DEFAULTS,
 }
 """Special tokens of each class where the files name none."""
 
@@ -119,6 +122,32 @@ def _gemma(files: TokenizerFiles, *, lowercase: bool) -> tokenizers.Tokenizer:
   return _with_tokens(engine, files, _GEMMA_DEFAULTS)
 
 
+def _t5(files: TokenizerFiles) -> tokenizers.Tokenizer:
+  """T5's class: SigLIP's tokenizer in open_clip. Of tokenizer.json it takes the vocabulary and the characters' map."""
+  model, normalizer = files.content.get("model") or {}, files.content.get("normalizer") or {}
+  if model.get("type") != "Unigram" or files.engine is None:
+    raise _missing(files)
+  try:
+    engine = tokenizers.Tokenizer(models.Unigram([(piece, score) for piece, score in model["vocab"]], unk_id=2))
+    for step in normalizer.get("normalizers", [normalizer]):
+      if step.get("precompiled_charsmap"):
+        engine.normalizer = normalizers.Precompiled(base64.b64decode(step["precompiled_charsmap"]))
+        break
+  except Exception as error:  # the tokenizers library raises plain Exception
+    raise InteropError(f"{files.folder / TOKENIZER}: its vocabulary cannot be read: {error}") from error
+  spaces = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True)
+  engine.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaces])
+  number = files.record.integer("extra_ids", 100, least=0)
+  named = any(name in files.record.values for name in ("additional_special_tokens", "extra_special_tokens"))
+  _with_tokens(engine, files, _T5_DEFAULTS, [] if named else [f"<extra_id_{n}>" for n in range(number)])
+  if _required(files, "eos_token", _T5_DEFAULTS) != "</s>":
+    raise files.record.wrong("eos_token", "'</s>', which T5's class writes")
+  engine.post_processor = processors.TemplateProcessing(
+    single=["$A", "</s>"], special_tokens=[("</s>", _id(engine, "</s>"))]
+  )
+  return engine
+
+
 def open_clip_engine(files: TokenizerFiles) -> tokenizers.Tokenizer:
   """open_clip's own tokenizer (SimpleTokenizer), from CLIP's vocabulary.
 
@@ -175,15 +204,22 @@ def _split(pattern: str, *, again: bool = True) -> pre_tokenizers.PreTokenizer:
 
 
 def _with_tokens(
-  engine: tokenizers.Tokenizer, files: TokenizerFiles, defaults: Mapping[str, str]
+  engine: tokenizers.Tokenizer, files: TokenizerFiles, defaults: Mapping[str, str], more: Sequence[str] = ()
 ) -> tokenizers.Tokenizer:
-  """Add the tokens that the files add, in the order in which transformers adds them."""
+  """Add the tokens that the files add, in the order in which transformers adds them.
+
+  Args:
+    engine: the tokenizer.
+    files: the files.
+    defaults: special tokens of the class where the files name none.
+    more: special tokens that the class itself adds last.
+  """
   engine_tokens = engine.get_added_tokens_decoder().values()
   known = {repr(token) for token in engine_tokens}
   adding = [token for token in files.added() if repr(token) not in known]
   have = {token.content for token in (*engine_tokens, *adding)}
   named = [token for name in NAMED if (token := files.token(name, defaults.get(name))) is not None]
-  for token in (*named, *files.extra()):
+  for token in (*named, *files.extra(), *(tokenizers.AddedToken(text, special=True) for text in more)):
     if token.content not in have:
       have.add(token.content)
       adding.append(token)
@@ -222,4 +258,5 @@ _BUILDERS: Mapping[str, Callable[[TokenizerFiles], tokenizers.Tokenizer]] = {
   "BertTokenizer": _bert,
   "GemmaTokenizer": functools.partial(_gemma, lowercase=False),
   "Siglip2Tokenizer": functools.partial(_gemma, lowercase=True),
+  "T5Tokenizer": _t5,
 }
