@@ -78,12 +78,12 @@ CLEAN, TUNE = 10, 100  # every tenth image is captioned by hand; steps of fine-t
 
 def workdir(experiment: Any, name: str) -> Path:
   """The workdir of another variant with the same seed. `experiment` is that of the study."""
-  return experiment.run.workdir / name / f"seed{experiment.run.seed}"
+  return experiment.run.workdir.expanduser() / name / f"seed{experiment.run.seed}"
 
 
 def on_captions(experiment: Any, name: str) -> Any:
   """Trained on the captions of a file in the workdir, in place of the noisy ones."""
-  path = str(experiment.run.workdir / f"{name}{experiment.run.seed}.jsonl")
+  path = str(experiment.run.workdir.expanduser() / f"{name}{experiment.run.seed}.jsonl")
   return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, captions_from=path))
 
 
@@ -105,19 +105,28 @@ def tuned(*objectives: Any) -> Any:
   return change
 
 
+def is_there(experiment: Any) -> bool:
+  """True if the file of captions is there, as when a run is resumed."""
+  return Path(experiment.data.captions_from).exists()
+
+
 def caption_by_hand(experiment: Any) -> None:
   """The clean captions, and the noisy run's weights to begin with."""
+  if is_there(experiment):
+    return
   from mmjax import load_run
-  from mmjax.interop.export import export_run
+  from mmjax.interop import export_run
 
+  export_run(load_run(Path(experiment.pretrained.path).parents[1]), "mmjax")
   source = make_source(dataclasses.replace(experiment.data, captions_from=None), "train")
   rows = ((index, source[index]["id"], source[index]["captions"]) for index in range(0, len(source), CLEAN))
   write_captions(experiment.data.captions_from, rows)
-  export_run(load_run(Path(experiment.pretrained.path).parents[1]), "mmjax")
 
 
 def mix(experiment: Any) -> None:
   """The noisy captions, but of every tenth image the clean ones: what CapFilt has to work with."""
+  if is_there(experiment):
+    return
   noisy = dataclasses.replace(experiment.data, captions_from=None)
   given, clean = (make_source(data, "train") for data in (noisy, dataclasses.replace(noisy, corrupt_captions=0.0)))
   best = ((clean if index % CLEAN == 0 else given)[index] for index in range(len(given)))
@@ -126,11 +135,13 @@ def mix(experiment: Any) -> None:
 
 def mend(experiment: Any) -> None:
   """CapFilt by the captioner and the filter, on the noisy captions with a tenth of clean ones."""
+  if is_there(experiment):
+    return
   from mmjax import load_run
   from mmjax.evaluate import Shared
   from mmjax.evaluators import CaptionNoise, caption_and_filter
 
-  runs = experiment.run.workdir.parents[1]
+  runs = experiment.run.workdir.expanduser().parents[1]
   captioner, judge = (load_run(runs / name / experiment.run.workdir.name) for name in ("captioner", "filter"))
   mixed, noisy = (
     dataclasses.replace(experiment.data, captions_from=path)

@@ -10,6 +10,7 @@ from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
   from mmjax.interop.errors import InteropError
+  from mmjax.interop.export import export_run
   from mmjax.interop.formats import FORMATS
   from mmjax.interop.preprocess import Preprocess
   from mmjax.interop.pretrained import Pretrained, load, load_pretrained, save
@@ -21,6 +22,7 @@ else:
     __name__,
     {
       "errors": ["InteropError"],
+      "export": ["export_run"],
       "formats": ["FORMATS"],
       "preprocess": ["Preprocess"],
       "pretrained": ["Pretrained", "load", "load_pretrained", "save"],
@@ -38,6 +40,7 @@ __all__ = [
   "PretrainedTokenizer",
   "Report",
   "SiglipTokenizer",
+  "export_run",
   "load",
   "load_pretrained",
   "restore",
