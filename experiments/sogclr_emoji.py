@@ -4,6 +4,17 @@ Yuan et al. 2022 (SogCLR): the gradient of the softmax loss is biased where the 
 estimated from the batch alone. A moving average of each example's own denominator, kept from epoch to epoch, takes the
 bias away; FastCLIP (Wei et al. 2024) lets the batch's share of it (gamma) fall during training. The claim to check: at
 batch 32, SogCLR beats CLIP, and comes close to CLIP at batch 256. All see the same number of examples.
+
+Mean and standard deviation of three seeds, 48,000 examples, 2026-11-30 (chance .025):
+
+                                      text to unseen artist, R@10    unseen artist to text, R@10
+    CLIP, batch 32                    .584 ± .041                    .574 ± .023
+    SogCLR, batch 32, gamma to 0.2    .539 ± .038                    .536 ± .031
+    CLIP, batch 256                   .609 ± .025                    .602 ± .019
+
+So the claim is not reproduced here. CLIP loses little by the small batch, and SogCLR is about one standard deviation
+below it. The data has about 400 concepts, so that a batch of 32 holds a twelfth of them. Other values of gamma and other
+learning rates were not tried.
 """
 
 import dataclasses
