@@ -13,8 +13,8 @@ Mean and standard deviation of three seeds, 48,000 examples, 2026-11-30 (chance 
     CLIP, batch 256                   .609 ± .025                    .602 ± .019
 
 So the claim is not reproduced here. CLIP loses little by the small batch, and SogCLR is about one standard deviation
-below it. The data has about 400 concepts, so that a batch of 32 holds a twelfth of them. Other values of gamma and other
-learning rates were not tried.
+below it. The data has about 400 concepts, so that a batch of 32 holds a twelfth of them. Other values of gamma and
+other learning rates were not tried.
 """
 
 import dataclasses
