@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 from mmjax.interop import settings
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
+from mmjax.interop.pretrained import read_transform
 from mmjax.interop.processor import (
   PREPROCESSOR_CONFIG,
   PROCESSOR_CONFIG,
   find_preprocess,
   from_transformers,
-  read_preprocess,
 )
+from mmjax.interop.run_image import PREPROCESS
 from mmjax.interop.shapes import image_tower, text_tower
-from mmjax.interop.source import Source
+from mmjax.interop.source import Source, tokenizer_fields
 from mmjax.interop.tokenizer import make_tokenizer
 from mmjax.interop.tokenizer_files import FILES, SENTENCE, TokenizerFiles, read_tokenizer_files
 
@@ -72,9 +73,9 @@ def beside(source: Source) -> Beside:
   uses, notes, read = list[Use](), list[str](), {Path(source.fields.where).name, source.file.path.name}
   tower = image_tower(source.config)
   if tower is not None:
-    notes.append(_attempt("images", lambda: read_preprocess(source, tower.image_size, tower.image_size)))
+    notes.append(_attempt("images", lambda: read_transform(source, tower.image_size)))
     found = find_preprocess(source.folder, source.format)
-    if found is not None:
+    if found is not None and PREPROCESS not in source.fields:
       read.add(Path(found.where.split(": ")[0]).name)
       _attempt("", lambda: from_transformers(found, tower.image_size, source.architecture.name))
       uses += _object_uses(found, source.folder, settings.PREPROCESSOR)
@@ -94,9 +95,7 @@ def _table(source: Source) -> Mapping[str, str]:
 
 def _tokenizer(source: Source) -> tuple[list[Use], set[str], list[str]]:
   """Use of the tokenizer's files, their names, and what is to be said of the tokenizer."""
-  open_clip = None
-  if source.format in ("open_clip", "openai"):
-    open_clip = source.fields.object("model_cfg").object("text_cfg")
+  open_clip = tokenizer_fields(source)
   length: Any = getattr(text_tower(source.config), "max_length", None)
   try:
     files = read_tokenizer_files(source.folder)

@@ -30,6 +30,7 @@ INTERPOLATIONS: dict[int, Interpolation] = {
   5: "hamming",
 }
 """Pillow's numbers of its filters."""
+_REMEDY = 'Use the format "mmjax", which holds every preprocessing'
 _PIL = {name: Image.Resampling(number) for number, name in INTERPOLATIONS.items()}
 
 
@@ -161,7 +162,9 @@ def to_transformers(p: Preprocess, processor: str) -> dict[str, Any]:
   Raises: InteropError: transformers' image processors have no such resizing.
   """
   if p.resize == "longest":
-    raise InteropError("transformers' image processors do not resize the longer side and pad (resize_mode 'longest')")
+    raise InteropError(
+      f"transformers' image processors cannot resize the longer side and pad (resize_mode 'longest'). {_REMEDY}"
+    )
   if p.resize == "patches":
     p = dataclasses.replace(p, resize="squash")  # the same for every image that `p` takes
   side, square = p.resize_to or p.size, {"height": p.size, "width": p.size}
@@ -198,7 +201,7 @@ def to_open_clip(p: Preprocess) -> dict[str, Any]:
   )
   for name, right in held:
     if not right:
-      raise InteropError(f"open_clip's preprocess_cfg cannot hold this preprocessing: it has {name}")
+      raise InteropError(f"open_clip's preprocess_cfg cannot hold this preprocessing: it has {name}. {_REMEDY}")
   return {
     "size": p.size,
     "mode": "RGB",

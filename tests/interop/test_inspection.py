@@ -68,3 +68,19 @@ def test_the_command_prints_it_and_names_what_is_refused(folder, capsys):
     "texts: Pre",
   ):
     assert words in shown, words
+
+
+@pytest.mark.parametrize("form", ["open_clip", "mmjax"])
+def test_other_formats(folder, form, tmp_path, capsys):
+  if form == "open_clip":  # which cannot resize to 10 and cut out 8
+    assert main(["convert", str(folder), str(tmp_path / "x"), "--to", form]) == 2
+    assert 'before the crop that is not the model\'s. Use the format "mmjax"' in capsys.readouterr().err
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR | {"size": 8}))
+  assert main(["convert", str(folder), str(tmp_path), "--to", form]) == 0
+  assert main(["inspect", str(tmp_path)]) == 0
+  capsys.readouterr()
+  found = beside(open_source(tmp_path))
+  assert not [use for use in found.uses if use.use == "not read" and use.fields]
+  config = {"open_clip": "open_clip_config.json", "mmjax": "config.json"}[form]
+  assert (config, "used") in {use[:2] for use in found.uses}
+  assert [note.split(": ")[0] for note in found.notes] == ["images", "texts"]

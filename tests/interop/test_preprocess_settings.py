@@ -1,5 +1,6 @@
 """Every field of preprocessor_config.json: the pixels are those of transformers, or the field is refused by name."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,8 @@ from PIL import Image
 
 from mmjax.data.errors import DataError
 from mmjax.interop import InteropError, settings
-from mmjax.interop.fields import read_json
+from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.preprocess import Preprocess, to_open_clip, to_transformers
 from mmjax.interop.processor import from_transformers
 from tests.interop.references import reference
 
@@ -142,7 +144,29 @@ def test_equal_or_refused_by_name(name, fields, said, tmp_path):
     with pytest.raises(InteropError, match=f"preprocessor_config.json.*{said}"):
       read(tmp_path, name, fields)
     return
-  assert_same_pixels(read(tmp_path, name, fields), tmp_path)
+  ours = read(tmp_path, name, fields)
+  assert_same_pixels(ours, tmp_path)
+  if ours.resize != "patches":  # written as "squash", which is the same for every image that it takes
+    written = Fields(to_transformers(ours, name), "written")
+    assert from_transformers(written, SIDE, "", transformers.__version__) == ours
+
+
+@pytest.mark.parametrize(
+  ("changes", "said"),
+  [
+    (dict(resize="none"), "do_resize"),
+    (dict(resize_to=9), "a size before the crop"),
+    (dict(crop=False), "a resizing without a crop"),
+    (dict(scale=1.0), "rescale_factor"),
+    (dict(interpolation="box"), "'box'"),
+  ],
+)
+def test_what_open_clip_cannot_hold_is_named(changes, said):
+  with pytest.raises(InteropError, match=f"open_clip's preprocess_cfg cannot hold .*{said}.*mmjax"):
+    to_open_clip(dataclasses.replace(Preprocess(8), **changes))
+  if said == "do_resize":
+    with pytest.raises(InteropError, match="transformers' image processors cannot resize the longer side"):
+      to_transformers(Preprocess(8, "longest"), "CLIPImageProcessor")
 
 
 VALUES = {
