@@ -55,6 +55,9 @@ def test_the_options_that_are_named_make_it_fit(case, format_, tmp_path):
       return
     except InteropError as error:
       said = str(error)
+      if "timm, which has none of this size" in said:  # open_clip has SigLIP's image tower in timm's sizes alone
+        assert (case, format_) == ("SigLIP", "open_clip")
+        return
       assert "(--to mmjax)" in said and "has only" in said, said
       options = re.search(r"with these settings fits: (.*)\. Use format", said)[1].split()
       named += options
