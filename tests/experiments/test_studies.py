@@ -81,7 +81,7 @@ def test_a_study_s_own_configuration_is_planned(scripts, options, tmp_path, caps
     (
       "mmm_scenes",
       "--data.source.examples 60 --model.fusion-depth 1 --model.embed-dim 8",
-      "| picture and text | 16 | 2 |",
+      "| image and text | 16 | 2 |",
     ),
     (
       "coca_emoji",
