@@ -24,7 +24,7 @@ from mmjax import cli
 from mmjax.data import DataError
 from mmjax.data.feed import Feed
 from mmjax.data.images.decoding import decode
-from mmjax.evaluate import pictures
+from mmjax.evaluate import images
 from mmjax.train import loop
 from tests.tiny import EXPERIMENT
 
@@ -115,6 +115,6 @@ if __name__ == "__main__":
   make_loader = loop.make_loader
   loop.make_loader = lambda config, source, *a, **k: make_loader(config, Asked(source), *a, **k)
   loop.device_prefetch = HurtFeed
-  pictures.decode = decoded
+  images.decode = decoded
   cli._report = lambda run: 0  # seconds of drawing, and tested elsewhere
   cli.main(EXPERIMENT)
