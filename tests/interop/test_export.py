@@ -181,12 +181,14 @@ def test_what_chooses_a_tokenizer_travels(run, tmp_path):
 
 @pytest.mark.references
 def test_a_tokenizer_of_open_clip_travels(run, tmp_path):
-  """Its clean-up and its padding are in open_clip's configuration, which mmjax's own format keeps."""
+  """Its clean-up is in open_clip's configuration, which mmjax's own format keeps.
+
+  Without a name there, open_clip takes CLIP's vocabulary, whatever is in the folder. Another one is refused.
+  """
   reference("ftfy")
   _, ours = run
   first = export_run(ours, "open_clip", tmp_path / "first")
   config = json.loads((first / "open_clip_config.json").read_text())
-  del config["model_cfg"]["text_cfg"]["hf_tokenizer_name"]
   config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "canonicalize"}
   (first / "open_clip_config.json").write_text(json.dumps(config))
   convert(first, tmp_path / "second", "mmjax")
@@ -194,6 +196,10 @@ def test_a_tokenizer_of_open_clip_travels(run, tmp_path):
   texts = ["A cat &amp; a dog!", "x"]
   np.testing.assert_array_equal(after(texts), before(texts))
   assert after.clean == "canonicalize"
+  del config["model_cfg"]["text_cfg"]["hf_tokenizer_name"]
+  (first / "open_clip_config.json").write_text(json.dumps(config))
+  with pytest.raises(interop.InteropError, match="its vocabulary is not CLIP's"):
+    _ = interop.load_pretrained(first).tokenizer
 
 
 def exported(run, model, format_, folder):
