@@ -18,6 +18,8 @@ from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, PretrainedConfig
 from mmjax.interop.agreement import model_differences, refuse
+from mmjax.interop.export import export_run, notes
+from mmjax.interop.formats import find_format
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.run_tokenizer import load_saved
 from mmjax.interop.shapes import flat_shapes, unflatten
@@ -269,3 +271,8 @@ def test_the_papers_script_begins_from_a_checkpoint_by_its_path_alone(published,
       jax.jit(found.model.apply, static_argnames="method")({"params": found.params}, inputs, method=method)
     )
     np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs, axis=-1, keepdims=True), atol=1e-5)
+  for format_ in ("mmjax", "transformers"):  # and so does what is exported
+    again = interop.load_pretrained(export_run(run, format_))
+    np.testing.assert_array_equal(again.tokenizer(STRINGS), found.tokenizer(STRINGS))
+    np.testing.assert_array_equal(again.preprocess(path), found.preprocess(path))
+    assert not notes(run, find_format(format_), tmp_path)
