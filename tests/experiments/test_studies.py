@@ -113,6 +113,17 @@ def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_pat
   assert linked in (tmp_path / "run" / "comparison.html").read_text()
 
 
+def test_residual_networks_are_trained_and_evaluated(options, tmp_path, monkeypatch, capsys):
+  monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+  script = importlib.import_module("resnet_emoji")
+  monkeypatch.setattr(script, "TOWER", dataclasses.replace(script.TOWER, width=2, num_heads=2, output_dim=8))
+  study = dataclasses.replace(script.STUDY, variants=script.STUDY.variants[2:])
+  assert call(study, script.EXPERIMENT, "train", *options, "--run.workdir", str(tmp_path)) == 0
+  assert "| ResNet, batch norm | 16 | 2 |" in capsys.readouterr().out
+  (result, *_) = json.loads((tmp_path / "ResNet_batch_norm" / "seed0" / "results.json").read_text())
+  assert result["model"] == "ResNet-2-32px"
+
+
 def test_the_second_round_of_blip_is_trained_on_what_captioner_and_filter_keep(options, tmp_path, monkeypatch, capsys):
   monkeypatch.syspath_prepend(str(ROOT / "experiments"))
   script = importlib.import_module("blip_emoji")

@@ -155,7 +155,7 @@ def test_words_and_patches_of_matching_pairs_are_drawn_together_and_of_others_ap
 
 def test_a_fusion_without_image_tokens_has_nothing_to_align():
   given = forward(np.arange(ROWS))
-  given.model.fuse = lambda image, text, rng: {"text": text}
+  given.model.fuse = lambda encoded, rng: {"text": encoded["text"]}
   given.model.match_logits = lambda pooled: jnp.zeros((ROWS, 2))
   with pytest.raises(ConfigError, match=r"the fusion of Model has tokens of text only: set --objectives.N.alignment 0"):
     SwappedMatching(group=8).over_rows(given, None)
