@@ -18,6 +18,7 @@ from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
@@ -57,6 +58,7 @@ CONFIGS = (
   AlbefConfig(image=CLS, text=bert_config(**SIZE, norm="pre", input_norm=False, token_types=0, tanh_pool=False)),
   BertConfig(text=bert_config(**SIZE)),
   PairConfig(image=IMAGE, fusion=FusionConfig(width=12, depth=1, num_heads=2)),
+  ClassifierConfig(towers={"image": IMAGE, "text": READER}, num_classes=3),
   SharedSpaceConfig(towers={"image": IMAGE, "text": READER}, embed_dim=4, init_logit_bias=-1.0),
 )
 
