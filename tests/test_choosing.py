@@ -12,7 +12,10 @@ from mmjax.experiment import Experiment
   "option, message",
   [
     ("--data.limit", "no such option; use --data.source.limit, a setting of --data.source emoji"),
-    ("--data.path=X", "--data.path: .* use --data.source.path, a setting of --data.source folder, texts, coco, "),
+    (
+      "--data.path=X",
+      "--data.path: .* use --data.source.path, a setting of --data.source class_folders, folder, texts, ",
+    ),
     ("--data.no-skin-tones", "use --data.source.no-skin-tones, a setting of --data.source emoji"),
     ("--data.scenes.caption-shapes", "use --data.source.caption-shapes, a setting of --data.source scenes"),
     ("--data.source.caption-shapes", "emoji has no 'caption_shapes'; choose --data.source scenes"),

@@ -93,7 +93,7 @@ def write(config: TwoTowerConfig) -> dict[str, Any]:
   if name is None:
     raise InteropError(
       f"open_clip takes image towers with MAP pooling or a bias in their projection from timm, which has none of this "
-      f'size; it has {", ".join(TOWERS)}. Use format="mmjax", which holds every model'
+      f'size; it has {", ".join(TOWERS)}. Use format="mmjax" (--to mmjax), which holds every model'
     )
   pool, projection = ("map", "none") if config.image.pool == "map" else ("token", None)
   cfg = {"image_size": config.image.image_size, "timm_model_name": name, "timm_model_pretrained": False}

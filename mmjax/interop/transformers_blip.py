@@ -94,6 +94,7 @@ def read_captioner(fields: Fields, entries: Entries) -> BlipCaptionerConfig:
   """Read the configuration of BlipForConditionalGeneration. The tensors are not needed."""
   del entries
   fields.only("tie_word_embeddings", True, True)
+  fields.get("image_text_hidden_size")  # width of retrieval's heads, which a captioner lacks
   begin = fields.object("text_config").integer("bos_token_id", 30522, least=0)
   return BlipCaptionerConfig(_read_image(fields), _read_text(fields), begin)
 

@@ -115,12 +115,13 @@ def run(
 
 def _script() -> Path:
   """The script that runs. Raises ConfigError if there is none, such as in a notebook or `python -c`."""
-  if not hasattr(sys.modules["__main__"], "__file__"):
+  path = Path(sys.argv[0])
+  if not path.is_file() or path.stem == "ipykernel_launcher":
     raise ConfigError(
       "plan runs the script again in the planning process, for the classes and the optimiser that it defines, and this "
       "is no script: write the experiment to a .py file that calls mmjax.cli.main, and run that"
     )
-  return Path(sys.argv[0])
+  return path
 
 
 def _parse(

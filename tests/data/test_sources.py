@@ -13,6 +13,7 @@ import mmjax
 from mmjax.catalogue import KINDS
 from mmjax.cli import Call, parse
 from mmjax.data import (
+  ClassFolders,
   Coco,
   DataError,
   EasyVqa,
@@ -55,7 +56,9 @@ def test_an_unknown_source_is_answered_with_the_list_and_the_nearest(capsys):
     parsed("--data.source", "fodler")
   said = capsys.readouterr().err
   assert end.value.code == 2 and "--data.source: unknown source 'fodler'. Did you mean 'folder'?" in said
-  assert "There are: emoji, tfds, folder, shards, scenes, easy_vqa, texts, coco, vqav2, flickr30k." in said
+  assert (
+    "There are: emoji, tfds, class_folders, folder, shards, scenes, easy_vqa, texts, coco, vqav2, flickr30k." in said
+  )
 
 
 @pytest.mark.parametrize("kind", of_base(Source, KINDS))
@@ -118,7 +121,8 @@ def test_settings_of_older_versions_are_read(source):
 
 
 def test_older_settings_of_every_source_are_tested():
-  assert [type(source) for source in READ] == of_base(Source, KINDS)
+  newer = {ClassFolders}
+  assert [type(source) for source in READ] == [kind for kind in of_base(Source, KINDS) if kind not in newer]
 
 
 def test_a_wrong_field_of_an_older_version_is_named():

@@ -39,13 +39,21 @@ def quick_compilations():
 
 @pytest.mark.usefixtures("quick_compilations")
 def test_a_deep_one_from_scratch_keeps_its_scale_and_tells_images_apart():
-  config = ResNetConfig(image_size=32, layers=(3, 4, 6, 3), width=4, num_heads=4, output_dim=6)
-  images = IMAGES[:, :32, :32]
+  config = ResNetConfig(image_size=32, layers=(3, 4, 6, 3), width=16, num_heads=4, output_dim=6)
+  y, x = np.mgrid[:32, :32] / 31  # images of noise would look alike to any network
+  images = (
+    2
+    * np.stack(
+      [np.stack(channels, -1) for channels in ((y, x, y * x), (np.sin(6 * y), 1 - x, x), (x > 0.5, y > 0.5, y))]
+    )
+    - 1
+  )
+  images = images.astype(np.float32)
   out = jax.jit(lambda: ResNet(config).init_with_output(jax.random.key(0), images)[0])()
   # With norms frozen at mean 0 and variance 1, the size grew to 200 and the cosines to 0.999.
   assert 0.3 < np.sqrt(np.square(out.tokens).mean()) < 5.0
   unit = out.pooled / np.linalg.norm(out.pooled, axis=1, keepdims=True)
-  assert np.max(unit @ unit.T - 2 * np.eye(len(unit))) < 0.99
+  assert np.max(unit @ unit.T - 2 * np.eye(len(unit))) < 0.96
 
 
 def test_flops_are_what_the_compiler_counts():

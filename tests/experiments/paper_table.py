@@ -229,7 +229,7 @@ OURS = {
     f"model.image.{field}": "off as in the sources, or of no effect"
     for field in (
       *("drop_remainder", "pool_queries", "pool_width", "pool_heads", "positions", "stem", "patch_dropout"),
-      "class_position",
+      *("class_position", "norm_after_pool"),
     )
   },
   **{

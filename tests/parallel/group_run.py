@@ -36,6 +36,7 @@ class Asked:
 
   def __init__(self, source):
     self._source, self._file = source, workdir() / f"asked-{jax.process_index()}.txt"
+    self.fingerprint = source.fingerprint
 
   def __len__(self):
     return len(self._source)

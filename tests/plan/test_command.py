@@ -106,16 +106,19 @@ def test_a_price_file_without_the_chip_names_it(call, capsys, tmp_path):
   assert "no price for v5e" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_script_with_its_own_optimiser_is_run_again_to_plan(call):
+def test_a_script_with_its_own_optimiser_is_run_again_to_plan(call, monkeypatch):
+  monkeypatch.setattr(sys, "argv", [__file__])
   assert call(1, "--topology", "v5e:4x4", core=object()) == 0
   assert call(1, "--topology", "v5e:4x4") == 0
   assert [asked[4] for asked in call.asked] == [Path(sys.argv[0]), None]
 
 
-def test_a_notebook_is_told_that_plan_needs_a_script(call, capsys, monkeypatch):
-  monkeypatch.delattr(sys.modules["__main__"], "__file__")
-  assert call(1, "--topology", "v5e:4x4", core=object()) == 2
-  assert "this is no script: write the experiment to a .py file" in " ".join(capsys.readouterr().err.split())
+def test_a_notebook_is_told_that_plan_needs_a_script(call, capsys, monkeypatch, tmp_path):
+  for first in ("-c", str(tmp_path / "ipykernel_launcher.py")):
+    (tmp_path / "ipykernel_launcher.py").touch()
+    monkeypatch.setattr(sys, "argv", [first])
+    assert call(1, "--topology", "v5e:4x4", core=object()) == 2
+    assert "this is no script: write the experiment to a .py file" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_folder_that_cannot_be_written_costs_the_picture_only(call, capsys, tmp_path):

@@ -145,7 +145,7 @@ def ready(config, tokenizer=None, step=0, fitted=None):
 
 def checked(config, **fields):
   source = loop.make_source(config.data, "train")
-  return check_ready(ready(config, loop.run_tokenizer(config, {"": source}), **fields))
+  return check_ready(ready(config, loop.streams_tokenizer(config, {"": source}), **fields))
 
 
 def test_one_image_is_too_few_for_retrieval(tmp_path):

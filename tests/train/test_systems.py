@@ -194,7 +194,7 @@ def two_steps(of: Experiment, devices: int = 1) -> list[dict[str, float]]:
     ("albef", dict(fsdp=2)),
     ("bert", dict(fsdp=2)),
     ("blip", dict(fsdp=2, model=2)),
-    ("classifier", dict(microbatches=2)),
+    ("classifier", dict(fsdp=2)),
     ("coca", dict(microbatches=2)),
     ("flava", dict(fsdp=2)),
     ("vqa", dict(fsdp=2)),
