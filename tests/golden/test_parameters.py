@@ -9,7 +9,7 @@ from tests.golden.values import check
 from tests.interop.test_native import CONFIGS
 from tests.train.test_systems import SYSTEMS
 
-_SYSTEMS = [model for name, (model, _) in SYSTEMS.items() if name != "vilt_paper"]  # it has one parameter more than ViLT
+_SYSTEMS = [model for name, (model, _) in SYSTEMS.items() if name != "vilt_paper"]  # it has one more than ViLT
 MODELS = {type(model).__name__: model for model in (*CONFIGS, *_SYSTEMS)}
 
 
