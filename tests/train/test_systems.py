@@ -192,12 +192,9 @@ def two_steps(of: Experiment, devices: int = 1) -> list[dict[str, float]]:
   ("system", "parallel"),
   [
     ("albef", dict(fsdp=2)),
-    ("bert", dict(fsdp=2)),
     ("blip", dict(fsdp=2, model=2)),
     ("classifier", dict(fsdp=2)),
     ("coca", dict(microbatches=2)),
-    ("flava", dict(fsdp=2)),
-    ("vqa", dict(fsdp=2)),
     ("seq2seq", dict(fsdp=2, model=2)),
     ("vqa_soft", dict(microbatches=2)),
     ("vilt_paper", dict(fsdp=2)),
