@@ -14,8 +14,8 @@ Noto is the unseen artist (n = 405). Seed 0, 2026-11-30, 7 minutes on 2 cores:
     chance                                .002                 .002    .025
 
 So a small ResNet is trained from scratch, best by batch norm, and stays below the ViT: by 4 points at R@10 and by 14 at
-R@1. One seed; other learning rates were not tried. With groups of one channel, which remove the mean colour of an image,
-group norm had .133, .094 and .395.
+R@1. One seed; other learning rates were not tried. With groups of one channel, which remove the mean colour of an
+image, group norm had .133, .094 and .395.
 """
 
 import dataclasses
