@@ -117,7 +117,7 @@ def test_residual_networks_are_trained_and_evaluated(options, tmp_path, monkeypa
   monkeypatch.syspath_prepend(str(ROOT / "experiments"))
   script = importlib.import_module("resnet_emoji")
   monkeypatch.setattr(script, "TOWER", dataclasses.replace(script.TOWER, width=2, num_heads=2, output_dim=8))
-  study = dataclasses.replace(script.STUDY, variants=script.STUDY.variants[2:])
+  study = dataclasses.replace(script.STUDY, variants=script.STUDY.variants[2:3])
   assert call(study, script.EXPERIMENT, "train", *options, "--run.workdir", str(tmp_path)) == 0
   assert "| ResNet, batch norm | 16 | 2 |" in capsys.readouterr().out
   (result, *_) = json.loads((tmp_path / "ResNet_batch_norm" / "seed0" / "results.json").read_text())
