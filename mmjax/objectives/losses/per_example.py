@@ -54,6 +54,12 @@ def class_loss(logits: Float[Array, "batch classes"], labels: Int[Array, "batch"
   return ExampleLosses(jnp.where(known, cross_entropy(logits, labels), 0.0), known.astype(jnp.float32))
 
 
+def correct(logits: Float[Array, "batch classes"], labels: Int[Array, "batch"]) -> ExampleLosses:
+  """Accuracy of each example: 1 if its label has the largest score (of equal ones, the first). All weights are 1."""
+  right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+  return ExampleLosses(right, jnp.ones_like(right))
+
+
 def weighted(loss: ExampleLosses, weights: Float[Array, "batch"] | None) -> ExampleLosses:
   """Multiplies the weights of the examples by `weights` (None: by 1). The losses stay."""
   return loss if weights is None else ExampleLosses(loss.losses, loss.weights * weights.astype(jnp.float32))

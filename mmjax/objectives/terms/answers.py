@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from mmjax.objectives.losses.answering import (
   answer_score_loss,
 )
 from mmjax.objectives.losses.captioning import caption_loss
-from mmjax.objectives.losses.per_example import ExampleLosses, weighted
+from mmjax.objectives.losses.per_example import ExampleLosses, correct, weighted
 from mmjax.objectives.losses.relevance import relevance_loss
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores, joint
 
@@ -32,14 +32,12 @@ class QuestionTerm(ExampleTerm):
   """Name of the array in the batch with the weight of every question, such as that of a column `Weight`. Empty: all
   questions have weight 1."""
 
-  @property
-  def reads_of_batch(self) -> tuple[str, ...]:
-    """Names of the arrays in a batch that the term reads, without the weights."""
-    raise NotImplementedError
+  target: ClassVar[str]
+  """Name of the array in the batch with the truth."""
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return self.reads_of_batch + ((self.weights,) if self.weights else ())
+    return ("image", "text", self.target) + ((self.weights,) if self.weights else ())
 
   def question_weights(self, forward: Forward) -> Float[Array, "batch"] | None:
     """Weights of the questions. None if all are 1."""
@@ -53,13 +51,11 @@ class Answer(QuestionTerm):
   An answer that is not in the vocabulary of answers (-1) has no loss and counts as wrong.
   """
 
+  target = "answer"
+
   @property
   def name(self) -> str:
     return "answer"
-
-  @property
-  def reads_of_batch(self) -> tuple[str, ...]:
-    return ("image", "text", "answer")
 
   @property
   def asks(self) -> tuple[type, ...]:
@@ -67,9 +63,8 @@ class Answer(QuestionTerm):
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     logits, answer = forward.model.answer_logits(joint(forward.fused)), forward.batch["answer"]
-    right = (jnp.argmax(logits, axis=-1) == answer).astype(jnp.float32)
     loss = answer_class_loss(logits, answer, self.question_weights(forward))
-    return {"loss": loss, "accuracy": (right, jnp.ones_like(right))}
+    return {"loss": loss, "accuracy": correct(logits, answer)}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
     return math.log(model.num_answers)
@@ -87,13 +82,11 @@ class ModalityAnswer(QuestionTerm):
   modality: Literal["each", "image", "text"] = "each"
   """The modality. each: all of them."""
 
+  target = "answer"
+
   @property
   def name(self) -> str:
     return f"answer_{self.modality}_alone"
-
-  @property
-  def reads_of_batch(self) -> tuple[str, ...]:
-    return ("image", "text", "answer")
 
   @property
   def asks(self) -> tuple[type, ...]:
@@ -116,12 +109,11 @@ class ModalityAnswer(QuestionTerm):
 
   def _alone(
     self, forward: Forward, logits: Float[Array, "batch answers"], present: Bool[Array, "batch"]
-  ) -> tuple[ExampleLosses, tuple[Array, Array]]:
-    """(loss, accuracy and its weights) of one classifier."""
+  ) -> tuple[ExampleLosses, ExampleLosses]:
+    """(loss, accuracy) of one classifier."""
     answer = forward.batch["answer"]
     loss = answer_class_loss(logits, jnp.where(present, answer, -1), self.question_weights(forward))
-    right = (jnp.argmax(logits, axis=-1) == answer).astype(jnp.float32)
-    return loss, (right, jnp.ones_like(right))
+    return loss, correct(logits, answer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,13 +124,11 @@ class AnswerScores(QuestionTerm):
   A column `Answer(scores=True)` makes the scores. `accuracy` is the score of the answer that the model prefers.
   """
 
+  target = "answer_scores"
+
   @property
   def name(self) -> str:
     return "answer_scores"
-
-  @property
-  def reads_of_batch(self) -> tuple[str, ...]:
-    return ("image", "text", "answer_scores")
 
   @property
   def asks(self) -> tuple[type, ...]:
@@ -164,13 +154,11 @@ class AnswerText(QuestionTerm):
   """Visual question answering as text generation, by a decoder that reads image and question (Li et al. 2022, BLIP,
   section 4.3)."""
 
+  target = "answer_text"
+
   @property
   def name(self) -> str:
     return "answer_text"
-
-  @property
-  def reads_of_batch(self) -> tuple[str, ...]:
-    return ("image", "text", "answer_text")
 
   @property
   def asks(self) -> tuple[type, ...]:
@@ -198,13 +186,11 @@ class AnswerRanking(QuestionTerm):
   A column `Answer(candidates=k)` makes the candidates. The first one is the answer.
   """
 
+  target = "answer_candidates"
+
   @property
   def name(self) -> str:
     return "answer_ranking"
-
-  @property
-  def reads_of_batch(self) -> tuple[str, ...]:
-    return ("image", "text", "answer_candidates")
 
   @property
   def asks(self) -> tuple[type, ...]:
@@ -222,9 +208,8 @@ class AnswerRanking(QuestionTerm):
     said = answer_log_likelihood(rearrange(logits, "(b k) t v -> b k t v", k=number), ids, pad_id=pad_id)
     present = (ids != pad_id).any(2)  # a row of padding is no candidate; -inf everywhere would be NaN
     said, answer = jnp.where(present, said, -1e30), jnp.where(present[:, 0], 0, -1)
-    right = (jnp.argmax(said, axis=1) == answer).astype(jnp.float32)
     loss = answer_ranking_loss(said, answer, self.question_weights(forward))
-    return {"loss": loss, "accuracy": (right, jnp.ones_like(right))}
+    return {"loss": loss, "accuracy": correct(said, answer)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,13 +219,11 @@ class Relevance(QuestionTerm):
   kind: Literal["bce", "squared", "absolute"] = "bce"
   """Loss per pixel. Squared and absolute error are for comparison: they fail if few pixels are relevant."""
 
+  target = "relevance"
+
   @property
   def name(self) -> str:
     return "relevance"
-
-  @property
-  def reads_of_batch(self) -> tuple[str, ...]:
-    return ("image", "text", "relevance")
 
   @property
   def asks(self) -> tuple[type, ...]:

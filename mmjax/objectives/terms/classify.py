@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from mmjax.errors import ConfigError
 from mmjax.models.protocols import Classifies, Encodes
 from mmjax.objectives.losses.mixing import Mixed, cutmix, mixup, partners
-from mmjax.objectives.losses.per_example import ExampleLosses, cross_entropy
+from mmjax.objectives.losses.per_example import ExampleLosses, correct, cross_entropy
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores
 
 
@@ -96,8 +96,7 @@ class Classify(ExampleTerm):
       rows = {name: forward.batch[name] for name in self.inputs} | {"image": mixed.images}
       logits = forward.model.class_logits(forward.model.encode(rows, rng=forward.rng))
       loss = _blended(self._loss(logits, labels), self._loss(logits, partners(labels, self.group)), mixed.share)
-    right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
-    return {"loss": loss, "accuracy": (right, jnp.ones_like(right))}
+    return {"loss": loss, "accuracy": correct(logits, labels)}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
     return math.log(model.num_classes)

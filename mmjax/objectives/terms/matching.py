@@ -20,7 +20,7 @@ from mmjax.objectives.losses.matching import (
   hard_negatives,
   matching_loss,
 )
-from mmjax.objectives.losses.per_example import cross_entropy
+from mmjax.objectives.losses.per_example import correct, cross_entropy
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores, Whole, joint
 from mmjax.objectives.terms.sharded import over_shards
 from mmjax.parallel.ring import take_rows
@@ -172,15 +172,14 @@ class SwappedMatching(WrongPairs):
     images = jax.tree.map(choose, partners.encoded["image"], encoded["image"])
     rng = None if forward.rng is None else forward.keys(f"{self.name} fusion")
     fused = model.fuse({"image": images, "text": encoded["text"]}, rng=rng)
-    logits, one = model.match_logits(joint(fused)), jnp.ones(len(swapped), jnp.float32)
-    right = (jnp.argmax(logits, -1) == jnp.where(swapped, 0, 1)).astype(jnp.float32)
-    loss = cross_entropy(logits, jnp.where(swapped, 0, 1))
-    scores: dict[str, Any] = {"accuracy": (right, one)}
+    logits, truth = model.match_logits(joint(fused)), jnp.where(swapped, 0, 1)
+    loss = cross_entropy(logits, truth)
+    scores: dict[str, Any] = {"accuracy": correct(logits, truth)}
     if self.alignment:
       distance = self._distance(forward, fused)
       loss = loss + self.alignment * jnp.where(swapped, -distance, distance)
       scores["distance"] = (distance, (~swapped).astype(jnp.float32))
-    return {"loss": (loss, one), **scores}
+    return {"loss": (loss, jnp.ones_like(loss)), **scores}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
     return None if self.alignment or self.rate != 0.5 else math.log(2)

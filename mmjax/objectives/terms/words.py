@@ -19,6 +19,7 @@ from mmjax.objectives.losses.masked_words import (
   take_positions,
 )
 from mmjax.objectives.losses.next_sentence import next_sentence_loss
+from mmjax.objectives.losses.per_example import correct
 from mmjax.objectives.terms.base import AVERAGE, ExampleTerm, Forward, Scores
 from mmjax.types import Encoded
 
@@ -162,8 +163,7 @@ class NextSentence(ExampleTerm):
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     logits, follows = forward.model.next_logits(hide_words(forward, self.rate, True).text.pooled), forward.batch["next"]
-    right = (jnp.argmax(logits, -1) == follows).astype(jnp.float32)
-    return {"loss": next_sentence_loss(logits, follows), "accuracy": (right, jnp.ones_like(right))}
+    return {"loss": next_sentence_loss(logits, follows), "accuracy": correct(logits, follows)}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
     return math.log(2)
