@@ -9,6 +9,8 @@ from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
+from mmjax.data.fingerprint import digest
+from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, Record, concept_number
 from mmjax.data.sources.base import Reading, Source
 
@@ -88,13 +90,8 @@ class ClassRecords:
     return len(self._images)
 
   def __getitem__(self, index: int) -> Record:
-    record, path = self.without_image(index), self._images[index][0]
-    try:
-      if (size := path.stat().st_size) > self._max_bytes:
-        raise DataError(f"{path}: {size} bytes; up to {self._max_bytes} are accepted. Shrink it, or move it away.")
-      record["image"] = path.read_bytes()
-    except OSError as error:
-      raise DataError(f"Cannot read {path}: {error.strerror}. Restore it, or move it away.") from error
+    record = self.without_image(index)
+    record["image"] = read_image_file(self._images[index][0], self._max_bytes, otherwise="move it away")
     return record
 
   def without_image(self, index: int) -> Record:
@@ -105,5 +102,5 @@ class ClassRecords:
 
   @property
   def fingerprint(self) -> int:
-    """A number that changes with the images and their order."""
-    return concept_number("\0".join(str(path.relative_to(self._root)) for path, _ in self._images))
+    """Number that changes with the file names and their order."""
+    return digest(str(path.relative_to(self._root)) for path, _ in self._images)

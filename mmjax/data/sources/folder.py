@@ -13,6 +13,7 @@ from mmjax.data.captions import read_captions
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
 from mmjax.data.image_names import Found, find_image
+from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading, Source
 
@@ -100,13 +101,7 @@ class FolderRecords:
 
   def __getitem__(self, index: int) -> Record:
     path, texts = Path(self._paths[index]), self._captions[index]
-    try:
-      size = path.stat().st_size
-      if size > self._max_bytes:
-        raise DataError(f"{path}: {size} bytes; up to {self._max_bytes} are accepted. Shrink it, or remove its row.")
-      image = path.read_bytes()
-    except OSError as error:
-      raise DataError(f"Cannot read {path}: {error.strerror}. Restore it or remove its row.") from error
+    image = read_image_file(path, self._max_bytes, otherwise="remove its row")
     return Record(image=image, captions={PRIMARY: texts}, id=str(path), concept=captions_concept(texts))
 
   def _read(self, file: Path, keys: Keys, skip: bool) -> tuple[list[_Image], DataError | None]:
