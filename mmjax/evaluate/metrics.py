@@ -102,6 +102,11 @@ def classification_names(num_classes: int) -> list[str]:
   return list(chance_classification(num_classes))
 
 
+def commonest_share(labels: Ids) -> float:
+  """Accuracy of giving every example the commonest class of the examples."""
+  return float(np.max(np.unique(labels, return_counts=True)[1]) / len(labels))
+
+
 def chance_classification(num_classes: int) -> dict[str, float]:
   """The expected scores of a uniform guess."""
   values = {"acc1": 1 / num_classes, "mean_per_class_recall": 1 / num_classes}

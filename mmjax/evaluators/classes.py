@@ -16,7 +16,7 @@ from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, shown_examples, shown_name
 from mmjax.evaluate.forward import over_batches
 from mmjax.evaluate.matching import class_report
-from mmjax.evaluate.metrics import chance_classification, classification, classification_names
+from mmjax.evaluate.metrics import chance_classification, classification, classification_names, commonest_share
 from mmjax.evaluate.results import CLASSES, Result
 from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import terms
@@ -56,8 +56,7 @@ class ClassAccuracy(Evaluator):
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples, names, truth, logits = shared.once("classes", lambda: guesses(run, shared))
-    commonest = max(Counter(truth.tolist()).values()) / len(truth)
-    chance = chance_classification(len(names)) | {"acc1": commonest}
+    chance = chance_classification(len(names)) | {"acc1": commonest_share(truth)}
     return [
       make_result(
         run, f"{examples.name}_classes", "classification", f"{examples.title}: classes", examples,

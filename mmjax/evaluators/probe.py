@@ -17,6 +17,7 @@ from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, spread, validation_examples
 from mmjax.evaluate.forward import over_batches
+from mmjax.evaluate.metrics import commonest_share
 from mmjax.evaluate.probe import (
   Features,
   accuracy,
@@ -95,11 +96,11 @@ class Probe(Evaluator):
   def _result(
     self, run: Run, examples: Examples, name: str, title: str, test: Features, found: dict[str, float]
   ) -> Result:
-    commonest = np.unique(test.labels, return_counts=True)[1]
-    chance = {"acc1": float(np.max(commonest) / len(test.labels)), "mean_per_class_recall": 1 / len(commonest)}
+    classes = len(np.unique(test.labels))
+    chance = {"acc1": commonest_share(test.labels), "mean_per_class_recall": 1 / classes}
     title = f"{examples.title}: {title}"
     return make_result(
-      run, f"{examples.name}_{name}", "probe", title, test.labels, (found, chance), table=PROBES, classes=len(commonest)
+      run, f"{examples.name}_{name}", "probe", title, test.labels, (found, chance), table=PROBES, classes=classes
     )
 
   def _features(self, run: Run, split: str) -> Features:
