@@ -103,3 +103,14 @@ def test_what_is_no_directory_is_named(tmp_path):
     ClassFolders().open("train", Reading())
   with pytest.raises(DataError, match="has no images of this split"):
     ClassFolders(path=str(tmp_path)).open("train", Reading())
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+  source = paint(tmp_path, "a/1.png", "b/2.png")
+
+  def unreadable(path):
+    raise PermissionError(13, "Permission denied")
+
+  monkeypatch.setattr("pathlib.Path.read_bytes", unreadable)
+  with pytest.raises(DataError, match=r"Cannot read .*1.png: Permission denied. Restore it or move it away"):
+    source.open("train", Reading())
