@@ -85,7 +85,8 @@ class Probe(Evaluator):
     ]  # fmt: skip
     for shots in self.shots:
       found, spread_of = mean_and_deviation([self._few(train, test, shots, seed) for seed in range(self.draws)])
-      title = f"{shots} examples per class, ± {spread_of['acc1']:.3f} of {self.draws} draws"
+      number = f"{shots} example{'s' * (shots != 1)} per class"
+      title = f"{number}, acc1 ± {spread_of['acc1']:.3f} over {self.draws} draws"
       results.append(self._result(run, examples, f"{shots}_shot", title, test, found))
     return results
 
