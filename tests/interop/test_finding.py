@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -241,7 +242,7 @@ def followed(error: InteropError, folder) -> None:
   """Run the command at the end of a message, in the folder that it names."""
   command = shlex.split(str(error).split("convert it once, in ")[1].split(": ", 1)[1])
   assert command[:2] == ["python", "-c"] and str(folder) in str(error)
-  subprocess.run(command, cwd=folder, check=True)
+  subprocess.run([sys.executable, *command[1:]], cwd=folder, check=True)  # `python` may be another one here
 
 
 def saved(kind, weights, folder):

@@ -131,6 +131,15 @@ def test_slurms_warning_reaches_the_tasks(tmp_path):
   assert "scontrol requeue 7" in calls.read_text()
 
 
+def test_slurms_warning_in_the_first_moment_of_a_step_reaches_it(tmp_path):
+  # Bash runs this before each command of the script: the signal comes with the first one after the step has begun.
+  first = """trap '[ -z "${!:-}" ] || [ -n "$sent" ] || { sent=1; kill -USR1 $$; }' DEBUG; sent="""
+  step = "srun() { trap 'exit 143' TERM; for i in {1..50}; do sleep 0.1; done; }"
+  (tmp_path / "first.sh").write_text(f"{step}\nscontrol() {{ :; }}\n{first}\n")
+  job, _ = shell(tmp_path, "slurm.sbatch", "a.py", SLURM_JOB_ID="7", BASH_ENV=str(tmp_path / "first.sh"))
+  assert "saved and stopped with status 143" in job.communicate(timeout=30)[0] and job.returncode == 143
+
+
 def test_a_tpu_slice_is_started_again_until_it_ends(tmp_path):
   stand_in(tmp_path, "gcloud", f"[[ $* != *exec* ]] || [ $(grep -c exec {tmp_path}/calls) -ge 3 ] || exit 75")
   run = ("run", "a.py", "train", "--run.workdir", "/mnt/a b")
