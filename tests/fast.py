@@ -54,11 +54,11 @@ objectives/test_balance
 objectives/test_matching
 objectives/test_momentum
 objectives/test_terms
-objectives/test_variants
+objectives/test_reweighted
 parallel/test_distributed
 parallel/test_mesh
 parallel/test_rules
-plan/test_cache
+plan/test_compiler_cache
 plan/test_derive
 plan/test_hlo
 plan/test_hlo_bytes
@@ -74,9 +74,9 @@ test_imports
 test_kinds
 test_no_pickle
 train/test_codebook
-train/test_metrics
+train/test_writers
 train/test_optimizer
 train/test_schedule
 train/test_step::test_the_first_loss_is_the_dense_one
-train/test_watch
+train/test_health
 """.split()

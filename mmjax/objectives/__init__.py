@@ -33,8 +33,8 @@ from mmjax.objectives.losses.patch_masks import block_patches, random_patches
 from mmjax.objectives.losses.patches import normalize_patches, patchify, unpatchify
 from mmjax.objectives.losses.per_example import ExampleLosses, class_loss, cross_entropy, mean_where, weighted
 from mmjax.objectives.losses.relevance import relevance_loss
+from mmjax.objectives.losses.reweighted import dcl_loss, focal_loss, sogclr_loss
 from mmjax.objectives.losses.smoothed import align_loss
-from mmjax.objectives.losses.variants import dcl_loss, focal_loss, sogclr_loss
 from mmjax.objectives.pairwise.engine import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
 from mmjax.objectives.pairwise.similarity import pair_similarity, similarity
 from mmjax.objectives.terms.answers import Answer, AnswerRanking, AnswerScores, AnswerText, ModalityAnswer, Relevance
@@ -42,6 +42,7 @@ from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores,
 from mmjax.objectives.terms.classify import Classify
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.distillation import Distillation
+from mmjax.objectives.terms.language import Caption, MaskedWords, NextSentence, TargetText
 from mmjax.objectives.terms.matching import Matching, SwappedMatching
 from mmjax.objectives.terms.momentum import MomentumContrastive
 from mmjax.objectives.terms.pair_losses import (
@@ -59,7 +60,6 @@ from mmjax.objectives.terms.pair_losses import (
 )
 from mmjax.objectives.terms.patches import MaskedBoth, MaskedPatches
 from mmjax.objectives.terms.sogclr import Sogclr
-from mmjax.objectives.terms.words import Caption, MaskedWords, NextSentence, TargetText
 
 __all__ = [
   "MATCHING_CHANCE",

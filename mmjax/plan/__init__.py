@@ -7,7 +7,7 @@ from mmjax.lazy import lazy_names
 if TYPE_CHECKING:
   from mmjax.plan.api import plan
   from mmjax.plan.compilers import PlanError
-  from mmjax.plan.record import Change, Link, Memory, Plan
+  from mmjax.plan.result import Change, Link, Memory, Plan
   from mmjax.plan.search import Search, find
   from mmjax.plan.topologies import TopologyError, known_topologies
 else:
@@ -16,7 +16,7 @@ else:
     {
       "api": ["plan"],
       "compilers": ["PlanError"],
-      "record": ["Change", "Link", "Memory", "Plan"],
+      "result": ["Change", "Link", "Memory", "Plan"],
       "search": ["Search", "find"],
       "topologies": ["TopologyError", "known_topologies"],
     },

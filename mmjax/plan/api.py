@@ -9,10 +9,10 @@ from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, to_json
 from mmjax.models.config import with_vocabulary
 from mmjax.parallel.mesh import ParallelConfig
-from mmjax.plan.cache import Cache
+from mmjax.plan.compiler_cache import CompilerCache
 from mmjax.plan.derive import derive
 from mmjax.plan.process import compile_elsewhere
-from mmjax.plan.record import Plan
+from mmjax.plan.result import Plan
 from mmjax.plan.topologies import Topology, parse_topology
 
 
@@ -45,7 +45,7 @@ def plan(
   """
   machine = parse_topology(topology)
   experiment, notes = as_planned(experiment, machine)
-  cache = Cache(Path(experiment.data.dir) / "plan")
+  cache = CompilerCache(Path(experiment.data.dir) / "plan")
   facts = None if fresh else cache.read(experiment, machine, script)
   cached = facts is not None
   if facts is None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from mmjax.experiment import Experiment
-from mmjax.plan.record import Change, Plan
+from mmjax.plan.result import Change, Plan
 from mmjax.plan.topologies import Topology, known_topologies, parse_topology
 from mmjax.plan.variants import (
   REMAT,

@@ -22,7 +22,7 @@ from mmjax.kinds import Kind, check
 from mmjax.plan.api import fit_mesh, plan
 from mmjax.plan.changes import cheapest_changes
 from mmjax.plan.hardware import CHIPS
-from mmjax.plan.record import Plan
+from mmjax.plan.result import Plan
 from mmjax.plan.search import Goal, Search, find
 from mmjax.plan.topologies import parse_topology
 

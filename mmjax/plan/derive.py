@@ -5,7 +5,7 @@ import dataclasses
 from mmjax.experiment import Experiment
 from mmjax.plan.facts import Facts, Traffic
 from mmjax.plan.hardware import Hardware
-from mmjax.plan.record import Link, Memory, Plan
+from mmjax.plan.result import Link, Memory, Plan
 from mmjax.plan.topologies import Topology
 from mmjax.plan.variants import TOWERS, tower_remat
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmjax.plan.hardware import GIB, Hardware
-from mmjax.plan.record import Plan
+from mmjax.plan.result import Plan
 from mmjax.plan.table import size, verdict
 
 # Okabe and Ito's colour-blind-safe palette.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
-from mmjax.plan.record import Plan
+from mmjax.plan.result import Plan
 from mmjax.plan.topologies import Topology, parse_topology
 from mmjax.plan.variants import (
   REMAT,

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mmjax.plan.record import Change, Plan
+from mmjax.plan.result import Change, Plan
 from mmjax.plan.search import Search
 
 Row = tuple[str, str, str]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
   from mmjax.report.figures import line_chart, scatter_chart
   from mmjax.report.page import Section
   from mmjax.report.report import check_report, write_report
-  from mmjax.report.table import print_table
+  from mmjax.report.terminal import print_table
 else:
   __getattr__, __dir__ = lazy_names(
     __name__,

@@ -20,7 +20,7 @@ from mmjax.report.figures import Curve, column, line_chart, training_charts
 from mmjax.report.page import Section, card, missing, page
 from mmjax.report.read import read_json
 from mmjax.report.rows import Cell, Row, counting, rows, short, tables
-from mmjax.report.table import beside, number
+from mmjax.report.terminal import beside, number
 
 if TYPE_CHECKING:
   from mmjax.run import Run

@@ -25,7 +25,7 @@ from mmjax.parallel.mesh import put_batch
 from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, PREPROCESS, TOKENIZER, Run
 from mmjax.train.adopt import check_agreement, run_image, run_tokenizer, with_checkpoint
 from mmjax.train.checkpoint import Checkpoints, Restored
-from mmjax.train.evaluator import Made, as_run, check_begun
+from mmjax.train.evaluations import Made, as_run, check_begun
 from mmjax.train.interrupt import graceful_interrupt
 from mmjax.train.numerics import LossSpikeError, NotFiniteError
 from mmjax.train.provenance import write_config

@@ -14,16 +14,16 @@ from mmjax.run import CHECKPOINTS
 from mmjax.train.checkpoint import Checkpoints, Restored
 from mmjax.train.clock import Clock
 from mmjax.train.diagnosis import event, sentence, stopped
-from mmjax.train.evaluator import Evaluations, Made
+from mmjax.train.evaluations import Evaluations, Made
+from mmjax.train.health import HealthWatch, single_rows
 from mmjax.train.interrupt import Interrupt, Interrupted
 from mmjax.train.loss import stream_rows
-from mmjax.train.metrics import EVENTS, Fanout, Lines, Writer, make_writers
 from mmjax.train.numerics import Policy, no_losses
 from mmjax.train.progress import TrainingProgress
 from mmjax.train.setup import Training
 from mmjax.train.state import TrainState
 from mmjax.train.step import Metrics
-from mmjax.train.watch import Watch, single_rows
+from mmjax.train.writers import EVENTS, Fanout, Lines, Writer, make_writers
 from mmjax.types import Batch
 
 
@@ -79,7 +79,7 @@ class Session:
     with TrainingProgress(run.steps, start=self._start, quiet=not self._first) as self._progress:
       warmup = self._experiment.optimizer.warmup_steps
       workers = self._experiment.data.workers
-      self._watch = Watch(self._warn, patience=500 + warmup, workers=workers, early=100 + warmup)
+      self._watch = HealthWatch(self._warn, patience=500 + warmup, workers=workers, early=100 + warmup)
       self._greet()
       self._evaluate(self._state)  # if the run was killed between a save and its evaluation
       state = self._train(self._state)

@@ -39,10 +39,10 @@ from mmjax.run import TOKENIZER
 from mmjax.train.numerics import no_losses
 from mmjax.train.optimizer import make_optimizer
 from mmjax.train.parameters import initial_params
-from mmjax.train.pretrained import pretrained_state
 from mmjax.train.state import Params, TrainState, init_state, state_shardings
 from mmjax.train.step import Step, make_step
 from mmjax.train.teachers import Teachers, make_teachers
+from mmjax.train.warm_start import pretrained_state
 
 
 @dataclasses.dataclass(frozen=True)

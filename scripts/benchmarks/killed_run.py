@@ -28,7 +28,7 @@ from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.parallel.mesh import ParallelConfig
 from mmjax.settings import OptimizerConfig
 from mmjax.train import loop
-from mmjax.train.evaluator import Evaluations
+from mmjax.train.evaluations import Evaluations
 from mmjax.train.session import Session
 from mmjax.train.setup import prepare
 

@@ -34,7 +34,7 @@ from mmjax.objectives.losses.patches import normalize_patches, patchify
 from mmjax.report import Section, print_table, write_report
 from mmjax.report.report import _lead, _metrics, _results
 from mmjax.report.rows import rows
-from mmjax.report.table import plain
+from mmjax.report.terminal import plain
 from mmjax.types import Encoded
 
 sys.path.insert(0, str(Path(__file__).parent))

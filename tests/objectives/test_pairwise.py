@@ -13,8 +13,8 @@ from mmjax.objectives.losses.contrastive import CLIP, SIGLIP
 from mmjax.objectives.losses.distillation import DISTILL
 from mmjax.objectives.losses.labelled import SUPCON, UNICL
 from mmjax.objectives.losses.margin import HINGE, SEMI_HARD, TRIPLET
+from mmjax.objectives.losses.reweighted import DCL, FOCAL
 from mmjax.objectives.losses.smoothed import ALIGN
-from mmjax.objectives.losses.variants import DCL, FOCAL
 from tests.objectives import dense
 
 N, D = 12, 6

@@ -21,7 +21,7 @@ from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.nn.words import WordsConfig
 from mmjax.objectives import Caption, Contrastive, MaskedPatches
 from mmjax.report import write_report
-from mmjax.train import evaluator, loop
+from mmjax.train import evaluations, loop
 
 SIZE = dict(width=16, depth=1, num_heads=2, mlp_dim=32)
 IMAGE = ViTConfig(image_size=16, patch_size=8, pool="cls", **SIZE)
@@ -75,8 +75,8 @@ def test_a_run_is_evaluated_by_what_it_measures(make, headline, heading, data_di
 
 def test_of_losses_the_lowest_is_the_best(data_dir, tmp_path, monkeypatch):
   losses = iter([1.0, 3.0, 2.0])
-  monkeypatch.setattr(evaluator, "evaluate", lambda run: {"texts_language/token_loss": next(losses)})
-  monkeypatch.setattr(evaluator, "flatten", lambda numbers: numbers)
+  monkeypatch.setattr(evaluations, "evaluate", lambda run: {"texts_language/token_loss": next(losses)})
+  monkeypatch.setattr(evaluations, "flatten", lambda numbers: numbers)
   experiment = tiny(gpt(data_dir), tmp_path)
   loop.train(dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, steps=3)))
   assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [1, 3]

@@ -19,7 +19,7 @@ import mmjax
 from mmjax.data import DataError, Tokenizer
 from mmjax.data.text.tokenizer import train_vocabulary
 from mmjax.errors import CheckpointError, UserError
-from mmjax.train import evaluator, loop, session
+from mmjax.train import evaluations, loop, session
 from mmjax.train.numerics import NotFiniteError
 from tests.tiny import experiment
 
@@ -191,12 +191,12 @@ def test_sigterm_while_waiting_for_data_or_evaluating_stops_at_once_and_the_eval
 
   began = time.monotonic()
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(evaluator, "evaluate", slow)
+    patch.setattr(evaluations, "evaluate", slow)
     outcome = loop.train(config)
   assert (outcome.exit_status, outcome.run.step) == (128 + signal.SIGTERM, 3)
   assert not any("eval" in record for record in log(tmp_path))
-  monkeypatch.setattr(evaluator, "evaluate", lambda run: {"mean_recall@1": float(run.step)})
-  monkeypatch.setattr(evaluator, "flatten", lambda numbers: numbers)
+  monkeypatch.setattr(evaluations, "evaluate", lambda run: {"mean_recall@1": float(run.step)})
+  monkeypatch.setattr(evaluations, "flatten", lambda numbers: numbers)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(session.Feed, "__next__", slow)
     outcome = loop.train(config)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmjax.run import CHECKPOINTS
-from mmjax.train import evaluator, loop, session
+from mmjax.train import evaluations, loop, session
 from mmjax.train.checkpoint import Checkpoints
 from tests.tiny import experiment
 from tests.train.shared import prepared
@@ -96,8 +96,8 @@ def quick_evaluation():
     return {"mean_recall@1": float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(jax.device_get(run.params))))}
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(evaluator, "evaluate", measure)
-    patch.setattr(evaluator, "flatten", lambda numbers: numbers)
+    patch.setattr(evaluations, "evaluate", measure)
+    patch.setattr(evaluations, "flatten", lambda numbers: numbers)
     yield
 
 
@@ -182,7 +182,7 @@ def test_a_stopped_run_leaves_the_same_checkpoints_as_one_that_nobody_stopped(wh
 def test_the_best_checkpoint_is_remembered_over_a_restart(tmp_path, config, monkeypatch):
   """Evaluation gets worse; the best one's step stays on the disk, though the newest one alone is kept."""
   scores = iter([0.9, 0.5, 0.4])
-  monkeypatch.setattr(evaluator, "evaluate", lambda run: {"mean_recall@1": next(scores)})
+  monkeypatch.setattr(evaluations, "evaluate", lambda run: {"mean_recall@1": next(scores)})
   short = config(tmp_path)
   short = dataclasses.replace(
     short,

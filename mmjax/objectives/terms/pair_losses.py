@@ -8,8 +8,8 @@ from mmjax.kinds import Kind, option_name
 from mmjax.objectives.losses.contrastive import clip_loss, siglip_loss
 from mmjax.objectives.losses.labelled import supcon_views_loss, unicl_loss
 from mmjax.objectives.losses.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
+from mmjax.objectives.losses.reweighted import dcl_loss, focal_loss
 from mmjax.objectives.losses.smoothed import align_loss
-from mmjax.objectives.losses.variants import dcl_loss, focal_loss
 
 
 class PairLoss(Kind):

@@ -21,7 +21,7 @@ from mmjax.objectives.losses.patch_masks import block_patches, random_patches
 from mmjax.objectives.losses.patches import normalize_patches, patchify
 from mmjax.objectives.losses.per_example import ExampleLosses
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores
-from mmjax.objectives.terms.words import hide_words, share
+from mmjax.objectives.terms.language import hide_words, share
 from mmjax.types import Encoded
 
 

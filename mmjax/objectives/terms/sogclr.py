@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from mmjax.errors import ConfigError
 from mmjax.objectives.losses.balance import piecewise_linear
-from mmjax.objectives.losses.variants import sogclr_loss
+from mmjax.objectives.losses.reweighted import sogclr_loss
 from mmjax.objectives.terms.base import BatchTerm, Whole
 from mmjax.objectives.terms.sharded import over_shards
 

@@ -25,7 +25,7 @@ _FOLDERS = ("nn", "encoders", "fusion", "models", "objectives", "parallel", "tra
 _VARIABLES = ("LIBTPU_INIT_ARGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
 
 
-class Cache:
+class CompilerCache:
   """Facts on disk. The key is the experiment, the machine, the sources of mmjax and the versions of the packages."""
 
   def __init__(self, folder: Path):

@@ -15,7 +15,7 @@ NEARLY_ZERO = 0.01
 """Share of the chance level below which a loss is nearly 0."""
 
 
-class Watch:
+class HealthWatch:
   """Observes the metrics of a run, and warns. The same warning appears at most once in `silence` steps.
 
   Args:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mmjax.plan import cache as module
-from mmjax.plan.cache import Cache
+from mmjax.plan import compiler_cache as module
+from mmjax.plan.compiler_cache import CompilerCache
 from mmjax.plan.topologies import parse_topology
 from tests.plan.test_derive import FACTS
 from tests.tiny import EXPERIMENT, experiment
@@ -16,7 +16,7 @@ V5E = parse_topology("v5e:4x4")
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
   monkeypatch.setattr(module, "_sources", lambda: "these")
-  cache = Cache(tmp_path / "plan")
+  cache = CompilerCache(tmp_path / "plan")
   cache.write(EXPERIMENT, V5E, FACTS)
   return cache
 
@@ -66,5 +66,5 @@ def test_a_broken_file_or_folder_costs_a_compilation_and_nothing_else(cache, tmp
   assert cache.read(EXPERIMENT, V5E) is None
   blocked = tmp_path / "file"
   blocked.write_text("")
-  Cache(blocked).write(EXPERIMENT, V5E, FACTS)
-  assert Cache(blocked / "plan").read(EXPERIMENT, V5E) is None
+  CompilerCache(blocked).write(EXPERIMENT, V5E, FACTS)
+  assert CompilerCache(blocked / "plan").read(EXPERIMENT, V5E) is None

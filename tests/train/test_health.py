@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmjax.objectives import Caption, Contrastive, Matching, MomentumContrastive, Supcon, Unicl
-from mmjax.train.watch import Watch, single_rows
+from mmjax.train.health import HealthWatch, single_rows
 from tests.tiny import experiment
 
 
@@ -18,7 +18,7 @@ def said():
 
 @pytest.fixture
 def watch(said):
-  return Watch(lambda kind, step, message: said.append(message), patience=50, waits=3, silence=200, workers=2)
+  return HealthWatch(lambda kind, step, message: said.append(message), patience=50, waits=3, silence=200, workers=2)
 
 
 def numbers(loss=1.0, share=0.0, **more):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.train.metrics import Fanout, JsonLines, WeightsAndBiases, read_evaluations
+from mmjax.train.writers import Fanout, JsonLines, WeightsAndBiases, read_evaluations
 
 
 def lines(path):

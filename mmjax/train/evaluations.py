@@ -10,9 +10,9 @@ from mmjax.errors import UserError
 from mmjax.evaluate import check_ready, evaluate, flatten
 from mmjax.evaluate.results import lower_is_better
 from mmjax.run import Run
-from mmjax.train.metrics import Writer, read_evaluations
 from mmjax.train.setup import Training
 from mmjax.train.state import TrainState
+from mmjax.train.writers import Writer, read_evaluations
 
 
 @dataclasses.dataclass(frozen=True)
