@@ -69,7 +69,8 @@ class DataConfig:
   """Arrays of a batch by name, and what each is made of; empty: those of the source."""
   streams: Mapping[str, Stream] = dataclasses.field(default_factory=dict, hash=False)
   """Further sources of the run, by name (multi-task training). Terms with `stream` NAME read the rows of stream NAME,
-  other terms those of `source`. Streams share the tokenizer, the augmentation and the settings of the loader."""
+  other terms those of `source`. Streams share the tokenizer, the settings of the loader and, for columns that
+  have none of their own, the augmentation."""
   views: Literal[1, 2] = 1
   """2: rows also have `text2` and `image2`, another artist's picture of the same (or this one again)."""
   workers: int = 0

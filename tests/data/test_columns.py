@@ -1,15 +1,19 @@
 """Columns of a script's own: what does not fit the records, or each other, is named."""
 
 import dataclasses
+import io
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from mmjax.data import (
+  AugmentationConfig,
   Caption,
   Column,
   DataConfig,
   DataError,
+  Image,
   Text,
   Tokenizer,
   TokenizerConfig,
@@ -52,6 +56,21 @@ def test_columns_make_what_they_learnt_into_rows():
   learnt = fit_columns({"signal": Signal()}, RECORDS)
   assert learnt == {"signal": 1.5}
   np.testing.assert_array_equal(make_row("signal", Signal(), RECORDS[0], None, learnt["signal"]), [-0.5, 0.5])
+
+
+def test_an_image_column_may_have_an_augmentation_of_its_own():
+  colors = dict(brightness=0, contrast=0, saturation=0, hue=0, greyscale=0)
+  still = AugmentationConfig(crop_scale=(1, 1), rotation=0, flip=0, **colors)
+  ramp = np.broadcast_to(np.arange(0, 256, 16, dtype=np.uint8), (16, 16))
+  file = io.BytesIO()
+  PIL.Image.fromarray(ramp).save(file, "PNG")
+  columns = {"image": Image(), "view": Image(augmentation=dataclasses.replace(still, flip=1))}
+  rows = Batcher(
+    DataConfig(columns=columns, augmentation=still), [{"id": "a", "concept": 0, "image": file.getvalue()}], None, 16, 0
+  )
+  batch = rows(np.zeros(1, int), np.zeros(1, int)).batch
+  np.testing.assert_allclose(batch["image"][0, 0, :, 0], ramp[0] / 127.5 - 1, atol=1e-6)
+  np.testing.assert_allclose(batch["view"], batch["image"][:, :, ::-1], atol=1e-6)
 
 
 def test_captions_come_with_the_numbers_of_their_words():

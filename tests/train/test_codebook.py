@@ -11,6 +11,7 @@ import pytest
 from mmjax.cli import main
 from mmjax.data import Caption, DataConfig, DataError, PatchCodes, make_loader, make_source
 from mmjax.data.batching import Batcher
+from mmjax.data.columns.base import Making
 from mmjax.data.columns.image import Image
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.vit import ViTConfig
@@ -113,6 +114,17 @@ def codes_of(codes, **augmentation):
   if prepared.error:
     raise DataError(prepared.error)
   return prepared.batch["codes"]
+
+
+def test_the_augmentation_of_the_image_that_has_the_codes_is_the_one_that_counts():
+  """A second, augmented view beside it moves no pixel of the first one."""
+  codes, moving, shapes = PatchCodes(patches=4, num_codes=5), DataConfig().augmentation, Making(DataConfig(), 16)
+  columns = {"image": Image(augmentation=still()), "view": Image(augmentation=moving), "codes": codes}
+  codes.maker("codes", dataclasses.replace(shapes, data=DataConfig(columns=columns)))
+  columns["image"] = Image(augmentation=moving)
+  settings = DataConfig(columns=columns, augmentation=still())
+  with pytest.raises(DataError, match="and data.columns.image.augmentation.crop_scale moves their pixels"):
+    codes.maker("codes", dataclasses.replace(shapes, data=settings))
 
 
 def test_codes_of_any_tokenizer_are_taken_as_they_are():

@@ -26,16 +26,20 @@ class PatchCodes(Column):
   """Number of codes per image, that of the patches of the model."""
   num_codes: int = 8192
   """Size of the codebook of the tokenizer. Codes are 0 to num_codes - 1."""
+  image: str = "image"
+  """Name of the column of the image that the codes describe."""
 
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((self.patches,), np.int32)}
 
   def maker(self, name: str, making: Making) -> Maker:
-    augmentation = making.data.augmentation
+    own = getattr(making.data.columns.get(self.image), "augmentation", None)
+    augmentation, setting = (own, f"columns.{self.image}.") if own else (making.data.augmentation, "")
     moved = [field for field, still in _MOVES.items() if getattr(augmentation, field) != still]
     if moved or making.data.trim:
+      field = f"{setting}augmentation.{moved[0]}" if moved else "trim"
       raise DataError(
-        f"The column {name!r} has codes of whole images, and data.{f'augmentation.{moved[0]}' if moved else 'trim'} "
+        f"The column {name!r} has codes of whole images, and data.{field} "
         "moves their pixels. Set crop_scale 1 1, rotation 0, shear 0, flip 0 and --data.no-trim."
       )
     return super().maker(name, making)

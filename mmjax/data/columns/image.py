@@ -8,6 +8,7 @@ import numpy as np
 
 from mmjax.data.columns.base import Column, Evaluating, Maker, Making, Shapes
 from mmjax.data.errors import DataError
+from mmjax.data.images.config import AugmentationConfig
 from mmjax.data.lazy_rows import LazyRows
 
 RELEVANCE = "relevance"
@@ -21,6 +22,8 @@ class Image(Column):
   """Use another image of the same thing (emoji of another vendor) if the source has one."""
   relevance: bool = False
   """Add the array `relevance`, float32 [height, width]: 1 for the pixels that are relevant to the question."""
+  augmentation: AugmentationConfig | None = None
+  """Random changes of the training images of this column. None: those of data.augmentation."""
 
   def arrays(self, name: str, making: Making) -> Shapes:
     side = making.image_size
@@ -33,7 +36,8 @@ class Image(Column):
     from mmjax.data.columns.image_maker import ImageMaker
     from mmjax.data.transforms import train_transform
 
-    return ImageMaker(self, name, making, train_transform(making.data, making.image_size))
+    data = dataclasses.replace(making.data, augmentation=self.augmentation or making.data.augmentation)
+    return ImageMaker(self, name, making, train_transform(data, making.image_size))
 
   def evaluated(
     self, name: str, records: Sequence[Mapping[str, Any]], places: np.ndarray, evaluating: Evaluating
