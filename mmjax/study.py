@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from mmjax.cli import Call, Command, answer_planner, answered, parse, split_command, started
+from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind
 
@@ -115,7 +116,10 @@ def members(study: Study, experiment: Experiment) -> list[Member]:
   runs = []
   for seed in range(experiment.run.seed, experiment.run.seed + study.seeds):
     for variant in study.variants:
-      changed = variant.change(experiment)
+      try:
+        changed = variant.change(experiment)
+      except ValueError as error:  # from the check of a field
+        raise ConfigError(f"the variant {variant.name!r} of this study cannot have these settings: {error}") from None
       workdir = experiment.run.workdir / _folder(variant.name) / f"seed{seed}"
       run = dataclasses.replace(changed.run, workdir=workdir, seed=seed)
       runs.append(Member(variant, dataclasses.replace(changed, run=run)))

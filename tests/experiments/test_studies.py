@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mmjax.errors import ConfigError
 from mmjax.evaluators import CapFilt, EvaluationConfig
 from mmjax.evaluators.capfilt import Judged
 from mmjax.study import Variant, main, members
@@ -200,3 +201,10 @@ def test_folders_of_variants_are_plain_names(scripts):
   study = dataclasses.replace(script.STUDY, variants=(Variant("a (b/c) ../d", lambda e: e),))
   one, _ = members(study, script.EXPERIMENT)
   assert one.experiment.run.workdir.parts[-2:] == ("a_b_c_d", "seed0")
+
+
+def test_a_variant_that_the_settings_do_not_fit_is_named():
+  script = importlib.import_module("experiments.vqa_scenes")
+  model = dataclasses.replace(script.EXPERIMENT.model, decoder_depth=2)
+  with pytest.raises(ConfigError, match="the variant 'image only' .*: the decoder reads the fused question"):
+    members(script.STUDY, dataclasses.replace(script.EXPERIMENT, model=model))
