@@ -1,6 +1,7 @@
 """Any TFDS data set that has been prepared."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -70,6 +71,17 @@ def test_texts_become_captions(config, key, texts):
 def test_splits_may_be_sliced(directory):
   source = Tfds("tiny_pictures", caption_key="label").open("train[:2]", Reading(directory))
   assert len(source) == 2
+
+
+@pytest.mark.parametrize(("train", "validation"), [("train[:2]", "train[1:]"), ("train", "train[50%:]")])
+@pytest.mark.parametrize("opened", ["train", "validation"])
+def test_slices_that_share_examples_are_refused(config, train, validation, opened):
+  slices = with_source(config, train_split=train, validation_split=validation)
+  with pytest.raises(DataError, match=f"{re.escape(repr(validation))} share 1 examples"):
+    make_source(slices, opened)
+  apart = with_source(config, train_split="train[:2]", validation_split="train[2:]")
+  assert [len(make_source(apart, split)) for split in ("train", "validation")] == [2, 1]
+  assert len(make_source(with_source(config, validation_split="train"), "validation")) == 3
 
 
 @pytest.mark.parametrize(

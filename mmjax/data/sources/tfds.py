@@ -28,7 +28,7 @@ class Tfds(Source):
   train_split: str = "train"
   """Split to train on, in TFDS's notation ("train[:90%]")."""
   validation_split: str = "test"
-  """Split to evaluate on."""
+  """Split to evaluate on. It must not share examples with `train_split`, unless it is the same."""
 
   @property
   def title(self) -> str:
@@ -44,7 +44,8 @@ class TfdsRecords:
   The data directory of the reading is tried before TFDS's own default.
 
   Raises:
-    DataError: unknown or unprepared data set, unknown split or feature, a file format without random access.
+    DataError: unknown or unprepared data set, unknown split or feature, a file format without random access, slices for
+      training and validation that share examples.
   """
 
   def __init__(self, config: Tfds, split: str, reading: Reading):
@@ -76,6 +77,8 @@ class TfdsRecords:
         f"{name} in {builder.data_dir} cannot be read at random: {error}. "
         "Prepare it again with download_and_prepare(file_format='array_record')."
       ) from error
+    if split in (config.train_split, config.validation_split):
+      _check_apart(builder, config)
 
   def __len__(self) -> int:
     return len(self._data)
@@ -99,6 +102,24 @@ class TfdsRecords:
       return [text.decode() if isinstance(text, bytes) else text for text in values]
     except (ValueError, TypeError) as error:  # a label of -1 means that there is none
       raise DataError(f"{name}: {self._caption_key!r} is {value!r:.60}, no caption ({error}). {REMEDY}") from error
+
+
+def _check_apart(builder: Any, config: Tfds) -> None:
+  """Check that no example is in both splits. Training on what is evaluated on purpose names the same split twice."""
+  train, validation = config.train_split, config.validation_split
+  try:
+    places = [builder.info.splits[split].file_instructions for split in (train, validation)]
+  except (KeyError, ValueError):  # the other split is not there; it is named when it is opened
+    return
+  shared = 0
+  for one in places[0]:
+    for two in (two for two in places[1] if two.filename == one.filename):
+      shared += max(0, min(one.skip + one.take, two.skip + two.take) - max(one.skip, two.skip))
+  if shared and train != validation:
+    raise DataError(
+      f"{config.name}: the splits {train!r} and {validation!r} share {shared:,} examples, so evaluation would be on "
+      "what was trained on. Choose --data.source.train-split and --data.source.validation-split apart."
+    )
 
 
 def _builder(name: str, directory: Path) -> Any:
