@@ -17,6 +17,8 @@ ChannelNormKind = Literal["group", "batch", "frozen"]
 
 STATISTICS = "statistics"
 """Collection in which batch norm leaves the mean and variance of a training batch, under its parameters' names."""
+AVERAGES = "(^|/)(mean|var)$"
+"""Expression of the paths of the running averages, which are parameters without a gradient."""
 
 _EPSILON = 1e-5
 _GROUP = 16  # channels of a group (Wu and He 2018, table 3). With groups of one, colours would be lost in the stem

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from mmjax.errors import ConfigError
+from mmjax.nn.channel_norm import AVERAGES
 from mmjax.objectives.losses.momentum import momentum_update
 from mmjax.parallel.rules import match_rules
 from mmjax.settings import OptimizerConfig
@@ -43,7 +44,8 @@ def make_optimizer(
     steps: number of optimiser steps of the whole run.
     core: optax transformation that replaces `config.algorithm`, such as `optax.scale_by_adopt()`.
   """
-  decay = match_rules(config.weight_decay_rules, params, purpose="weight decay")
+  # Statistics of the data are no weights: a rule such as ".*" does not mean them.
+  decay = match_rules(((AVERAGES, 0.0), *config.weight_decay_rules), params, purpose="weight decay")
   rate = match_rules(config.learning_rate_rules, params, purpose="learning rate")
   trained = trainable(config, params)
   train = optax.chain(

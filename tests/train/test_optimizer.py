@@ -51,6 +51,16 @@ def test_biases_are_not_decayed():
   close(with_decay["image"]["kernel"], without["image"]["kernel"] - 0.1 * 0.5 * PARAMS["image"]["kernel"])
 
 
+def test_no_rule_decays_running_averages():
+  params = {"norm": {name: jnp.ones(3) for name in ("mean", "var", "scale")}}
+  config = dataclasses.replace(PLAIN, weight_decay=0.5, weight_decay_rules=((".*", 1.0),))
+  optimizer = make_optimizer(config, params, steps=1)
+  updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+  assert {name: bool(update.any()) for name, update in updates["norm"].items()} == dict(
+    mean=False, var=False, scale=True
+  )
+
+
 def test_learning_rate_multipliers():
   config = dataclasses.replace(PLAIN, learning_rate_rules=(("^text/", 0.25), (".*", 1.0)))
   slow, plain = updated(config)[0], updated(PLAIN)[0]
