@@ -144,6 +144,8 @@ def canonical(config: Any) -> Any:
     config = dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)
     if config.pool != "queries":
       config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
+    if config.stem != "mbconv":
+      config = dataclasses.replace(config, stem_width=64)
     return config
   if isinstance(config, ResNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
