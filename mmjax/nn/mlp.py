@@ -54,7 +54,7 @@ def _quick_gelu(x: Array) -> tuple[Array, Array]:
 gelu = _pointwise(_gelu)  # x Phi(x), with the normal distribution function Phi (Hendrycks and Gimpel 2016)
 gelu_tanh = _pointwise(_gelu_tanh)  # the tanh approximation of GELU, used by big_vision and SigLIP
 quick_gelu = _pointwise(_quick_gelu)  # x sigmoid(1.702 x), used by OpenAI's CLIP weights
-ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu, "relu": jax.nn.relu}
 
 
 class MLP(nn.Module):
@@ -66,6 +66,7 @@ class MLP(nn.Module):
     down_init: initialiser of the second layer.
     dtype: compute dtype.
     init_scheme: initialiser of the first layer (see `TransformerConfig.init_scheme`).
+    use_bias: if True, the layers have biases.
   """
 
   hidden: int
@@ -73,10 +74,12 @@ class MLP(nn.Module):
   down_init: Initializer
   dtype: str
   init_scheme: InitScheme = "clip"
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
     width = x.shape[-1]
     up_init = kernel_init(self.init_scheme, (2 * width) ** -0.5)  # CLIP's fc_std
-    hidden = Dense(self.hidden, up_init, dtype=self.dtype, keep_as="hidden", name="up")(x)
-    return Dense(width, self.down_init, dtype=self.dtype, name="down")(ACTIVATIONS[self.activation](hidden))
+    hidden = Dense(self.hidden, up_init, use_bias=self.use_bias, dtype=self.dtype, keep_as="hidden", name="up")(x)
+    down = Dense(width, self.down_init, use_bias=self.use_bias, dtype=self.dtype, name="down")
+    return down(ACTIVATIONS[self.activation](hidden))
