@@ -4,12 +4,15 @@ from mmjax.encoders.bert import bert_config
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
+from mmjax.encoders.swin import Swin, SwinConfig
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 
 __all__ = [
   "ResNet",
   "ResNetConfig",
+  "Swin",
+  "SwinConfig",
   "TextConfig",
   "TextTransformer",
   "TowerConfig",
