@@ -42,6 +42,8 @@ class TransformerConfig:
   is SwiGLU with activation="silu" and GeGLU with "gelu"."""
   mlp_norm: bool = False
   """Normalise the hidden layer of a block's MLP before its last linear layer (sub-LN, Wang et al. 2022; EVA02)."""
+  mlp_input_norm: bool = False
+  """Normalise the input of a block's MLP, after the norm that every pre-norm branch begins with (ViTamin)."""
   norm_epsilon: float = 1e-6
   """Added to the variance in every layer norm."""
   norm: Literal["pre", "post", "branch"] = "pre"
@@ -106,8 +108,8 @@ def take_token(
 
 def block_mlp(c: TransformerConfig, down_init: Initializer, name: str) -> MLP:
   """MLP of a block."""
-  epsilon = c.norm_epsilon if c.mlp_norm else None
-  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, c.mlp_gated, epsilon, name=name)
+  norms = (c.norm_epsilon if wanted else None for wanted in (c.mlp_norm, c.mlp_input_norm))
+  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, c.mlp_gated, *norms, name=name)
 
 
 def block_attention(c: TransformerConfig, out_init: Initializer) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def _numpy_block(p, x, mask, causal, c=CONFIG):
   out = norm(out, p["attention"]["norm"]) if c.attention_norm else out
   x = x + scaled(after(linear(out, p["attention"]["out"]), p["norm1"]), "scale1")
   h, mlp = before(x, p["norm2"]), p["mlp"]
+  h = norm(h, mlp["input_norm"]) if c.mlp_input_norm else h
   hidden = gelu(linear(h, mlp["gate"])) * linear(h, mlp["up"]) if c.mlp_gated else gelu(linear(h, mlp["up"]))
   hidden = norm(hidden, mlp["norm"]) if c.mlp_norm else hidden
   return x + scaled(after(linear(hidden, mlp["down"]), p["norm2"]), "scale2")
@@ -83,7 +84,7 @@ def _numpy_block(p, x, mask, causal, c=CONFIG):
   [
     (False, {}),
     (True, {}),
-    (False, {"mlp_gated": True, "layer_scale": 0.1}),
+    (False, {"mlp_gated": True, "mlp_input_norm": True, "layer_scale": 0.1}),
     (False, {"mlp_gated": True, "mlp_norm": True, "norm": "branch"}),
     (False, {"attention_bias": "query_value", "attention_norm": True}),
     (False, {"attention_bias": "none"}),
