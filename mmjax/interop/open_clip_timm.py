@@ -5,11 +5,14 @@ import re
 from typing import Any, Literal
 
 from mmjax.encoders import ViTConfig
+from mmjax.encoders.config import TowerConfig
+from mmjax.interop import timm_convnext
 from mmjax.interop.architecture import sides
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches
 from mmjax.models import TwoTowerConfig
+from mmjax.models.shared_space import Projection
 
 _SIZES = {
   "base": dict(width=768, depth=12, num_heads=12, mlp_dim=3072),
@@ -46,7 +49,7 @@ TOWERS: dict[str, ViTConfig] = {
 """The towers of timm that mmjax reads, by their names there."""
 
 _KNOWN = {"timm_model_name", "timm_model_pretrained", "timm_pool", "timm_proj", "timm_drop", "timm_drop_path"}
-_KNOWN |= {"image_size", "patch_dropout"}
+_KNOWN |= {"image_size", "patch_dropout", "timm_proj_bias"}
 
 
 def is_timm(config: TwoTowerConfig) -> bool:
@@ -57,7 +60,7 @@ def is_timm(config: TwoTowerConfig) -> bool:
   return isinstance(config.image, ViTConfig) and (config.image.pool == "map" or config.image_projection == "affine")
 
 
-def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Literal["none", "affine"]]:
+def read(vision: Fields, embed_dim: int) -> tuple[TowerConfig, Projection]:
   """Read the image tower from a vision_cfg with timm_model_name.
 
   Args:
@@ -67,11 +70,12 @@ def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Literal["none", "af
   Raises: InteropError: mmjax does not read this tower, or this setting of it.
   """
   name = vision.text("timm_model_name")
-  if name not in TOWERS:
-    raise InteropError(
-      f"{vision.where}: timm_model_name is {name!r}; of timm's image towers, mmjax reads {', '.join(TOWERS)}"
-    )
+  if name not in (*TOWERS, *timm_convnext.TOWERS):
+    known = ", ".join((*TOWERS, *timm_convnext.TOWERS))
+    raise InteropError(f"{vision.where}: timm_model_name is {name!r}; of timm's image towers, mmjax reads {known}")
   vision.known(_KNOWN)
+  if name in timm_convnext.TOWERS:
+    return timm_convnext.read(vision, embed_dim)
   tower = TOWERS[name]
   vision.only("image_size", tower.image_size, tower.image_size)
   vision.only("timm_pool", {"map": "map", "cls": "token"}[tower.pool], "avg")
