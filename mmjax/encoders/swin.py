@@ -30,7 +30,7 @@ class SwinConfig(TowerConfig):
   """Side of a patch in pixels."""
   width: int = 96
   """Width of the tokens of the first stage. Each further stage has twice the width and half the sides."""
-  depths: tuple[int, ...] = (2, 2, 6, 2)
+  layers: tuple[int, ...] = (2, 2, 6, 2)
   """Number of blocks of each stage. Every second block shifts its windows."""
   num_heads: tuple[int, ...] = (3, 6, 12, 24)
   """Number of attention heads of each stage."""
@@ -54,12 +54,12 @@ class SwinConfig(TowerConfig):
   """Initial weights of the blocks (see `TransformerConfig.init_scheme`)."""
 
   def __post_init__(self) -> None:
-    if not self.depths or min(self.depths) < 1 or len(self.depths) != len(self.num_heads):
-      raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} must have a positive number per stage")
-    if self.image_size % (self.patch_size * 2 ** (len(self.depths) - 1)):
-      factor = self.patch_size * 2 ** (len(self.depths) - 1)
+    if not self.layers or min(self.layers) < 1 or len(self.layers) != len(self.num_heads):
+      raise ValueError(f"layers={self.layers} and num_heads={self.num_heads} must have a positive number per stage")
+    if self.image_size % (self.patch_size * 2 ** (len(self.layers) - 1)):
+      factor = self.patch_size * 2 ** (len(self.layers) - 1)
       raise ValueError(f"image_size={self.image_size} must be divisible by {factor}, the pixels of a last token's side")
-    for stage in range(len(self.depths)):
+    for stage in range(len(self.layers)):
       self.block(stage)
       if self.side(stage) % self.window(stage):
         raise ValueError(
@@ -70,12 +70,12 @@ class SwinConfig(TowerConfig):
   @property
   def pooled_width(self) -> int:
     """Width of the pooled vector."""
-    return self.width * 2 ** (len(self.depths) - 1)
+    return self.width * 2 ** (len(self.layers) - 1)
 
   @property
   def grid(self) -> int:
     """Tokens along one side of the last map."""
-    return self.side(len(self.depths) - 1)
+    return self.side(len(self.layers) - 1)
 
   def side(self, stage: int) -> int:
     """Tokens along one side of the map of a stage, counted from 0."""
@@ -91,7 +91,7 @@ class SwinConfig(TowerConfig):
     width = self.width * 2**stage
     return TransformerConfig(
       width=width,
-      depth=sum(self.depths),
+      depth=sum(self.layers),
       num_heads=self.num_heads[stage],
       mlp_dim=int(self.mlp_ratio * width),
       **{name: getattr(self, name) for name in names},
@@ -99,9 +99,9 @@ class SwinConfig(TowerConfig):
 
   def flops(self) -> int:
     total = 2 * self.side(0) ** 2 * 3 * self.patch_size**2 * self.width
-    for stage, depth in enumerate(self.depths):
+    for stage, blocks in enumerate(self.layers):
       c, places = self.block(stage), self.side(stage) ** 2
-      total += depth * 2 * places * (4 * c.width**2 + 2 * c.width * c.hidden + 2 * self.window(stage) ** 2 * c.width)
+      total += blocks * 2 * places * (4 * c.width**2 + 2 * c.width * c.hidden + 2 * self.window(stage) ** 2 * c.width)
       total += 2 * places * 2 * c.width * c.width if stage else 0  # merging: 4 (width / 2) to width
     return total
 
@@ -120,7 +120,7 @@ class Swin(nn.Module):
   Example:
     >>> import jax, jax.numpy as jnp
     >>> from mmjax.encoders import Swin, SwinConfig
-    >>> config = SwinConfig(image_size=16, patch_size=2, width=8, depths=(1, 1), num_heads=(2, 4), window_size=4)
+    >>> config = SwinConfig(image_size=16, patch_size=2, width=8, layers=(1, 1), num_heads=(2, 4), window_size=4)
     >>> encoded, variables = Swin(config).init_with_output(jax.random.key(0), jnp.zeros((2, 16, 16, 3)))
     >>> encoded.tokens.shape, encoded.pooled.shape
     ((2, 16, 16), (2, 16))
@@ -145,12 +145,12 @@ class Swin(nn.Module):
     x = LayerNorm(c.norm_epsilon, name="stem_norm")(x)
     make = rematerialised(WindowBlock, c.remat, scan=False)
     number = 0
-    for stage, depth in enumerate(c.depths):
+    for stage, blocks in enumerate(c.layers):
       if stage:
         x = PatchMerging(c.dtype, c.norm_epsilon, name=f"merge_{stage + 1}")(x)
       window = c.window(stage)
       shift = window // 2 if window < c.side(stage) else 0
-      for block in range(depth):
+      for block in range(blocks):
         name = f"stage_{stage + 1}_block_{block}"
         x = make(c.block(stage), window, shift * (block % 2), name=name)(x, rng, jnp.asarray(number))
         number += 1

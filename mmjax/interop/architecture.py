@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from mmjax.encoders import ConvNeXtConfig, ResNetConfig, TextConfig
+from mmjax.encoders import ConvNeXtConfig, ResNetConfig, SwinConfig, TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -133,7 +133,7 @@ def canonical(config: Any) -> Any:
 
   Two configurations that are equal afterwards compute the same embeddings.
   """
-  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig):
+  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig | SwinConfig):
     towers = {name: canonical(getattr(config, name)) for name in ("image", "text") if hasattr(config, name)}
     unlearned = {name: value for name, value in _START.items() if getattr(config, name, None) is not None}
     return dataclasses.replace(config, **towers, **unlearned)
@@ -157,7 +157,12 @@ def canonical(config: Any) -> Any:
     scale = None if config.layer_scale is None else 1.0
     pool = config.norm_epsilon if config.pool_epsilon is None else config.pool_epsilon
     return dataclasses.replace(config, layer_scale=scale, pool_epsilon=pool, drop_path=0.0, dtype="float32")
+  if isinstance(config, SwinConfig):
+    return dataclasses.replace(config, **{name: getattr(SwinConfig, name) for name in _ONLY_TRAINING})
   return _canonical_text(config) if isinstance(config, TextConfig) else config
+
+
+_ONLY_TRAINING = ("drop_path", "remat", "dtype", "attention", "init_scheme")
 
 
 def _canonical_map(config: ViTConfig) -> ViTConfig:

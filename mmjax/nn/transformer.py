@@ -195,7 +195,7 @@ class Block(nn.Module):
     layer: Array,
     context: Float[Array, "batch*k width"] | None = None,
     rotations: tuple[Rotation, Rotation] | None = None,
-    bias: Float[Array, "#batch heads q k"] | None = None,
+    bias: Float[Array, "#rows heads q k"] | None = None,
   ) -> Float[Array, "batch*length width"]:
     """Applies the block.
 
