@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from mmjax.encoders import ConvNeXtConfig, ResNetConfig, TextConfig
+from mmjax.encoders import ConvNeXtConfig, FastViTConfig, ResNetConfig, TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -133,7 +133,7 @@ def canonical(config: Any) -> Any:
 
   Two configurations that are equal afterwards compute the same embeddings.
   """
-  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig):
+  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig | FastViTConfig):
     towers = {name: canonical(getattr(config, name)) for name in ("image", "text") if hasattr(config, name)}
     unlearned = {name: value for name, value in _START.items() if getattr(config, name, None) is not None}
     return dataclasses.replace(config, **towers, **unlearned)
@@ -150,9 +150,10 @@ def canonical(config: Any) -> Any:
     if config.stem != "mbconv":
       config = dataclasses.replace(config, stem_width=64)
     return config
-  if isinstance(config, ResNetConfig):
+  if isinstance(config, ResNetConfig | FastViTConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
-    return dataclasses.replace(config, norm=norm, dtype="float32")
+    drop = {} if isinstance(config, ResNetConfig) else {"drop_path": 0.0}
+    return dataclasses.replace(config, norm=norm, dtype="float32", **drop)
   if isinstance(config, ConvNeXtConfig):
     scale = None if config.layer_scale is None else 1.0
     pool = config.norm_epsilon if config.pool_epsilon is None else config.pool_epsilon

@@ -3,9 +3,9 @@
 import math
 from typing import Any, Literal
 
-from mmjax.encoders import ConvNeXtConfig, ResNetConfig, TextConfig, ViTConfig
+from mmjax.encoders import ConvNeXtConfig, FastViTConfig, ResNetConfig, TextConfig, ViTConfig
 from mmjax.encoders.config import TowerConfig
-from mmjax.interop import open_clip_timm, timm_convnext
+from mmjax.interop import open_clip_timm, timm_convnext, timm_fastvit
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, under
@@ -34,6 +34,8 @@ def _image_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
   """Mapping rules of the image tower and of its projection."""
   if isinstance(config.image, ConvNeXtConfig):
     return timm_convnext.rules(config)
+  if isinstance(config.image, FastViTConfig):
+    return timm_fastvit.rules(config)
   assert isinstance(config.image, ViTConfig | ResNetConfig)
   timm = open_clip_timm.is_timm(config)
   return joined(
@@ -83,8 +85,9 @@ def write(config: Any) -> dict[str, Any]:
   """Write model_cfg. Raises InteropError if the model is not a two-tower model."""
   if not isinstance(config, TwoTowerConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config)
-  if not isinstance(config.image, ViTConfig | ResNetConfig | ConvNeXtConfig):
-    raise wrong_kind("open_clip's CLIP", "a ViT, a ResNet or a ConvNeXt beside a text transformer", config.image)
+  if not isinstance(config.image, ViTConfig | ResNetConfig | ConvNeXtConfig | FastViTConfig):
+    known = "a ViT, a ResNet, a ConvNeXt or a FastViT beside a text transformer"
+    raise wrong_kind("open_clip's CLIP", known, config.image)
   if not isinstance(config.text, TextConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config.text)
   fields: dict[str, Any] = {
@@ -105,6 +108,8 @@ def _write_image(config: TwoTowerConfig) -> dict[str, Any]:
   """Write vision_cfg."""
   if isinstance(config.image, ConvNeXtConfig):
     return timm_convnext.write(config)
+  if isinstance(config.image, FastViTConfig):
+    return timm_fastvit.write(config)
   assert isinstance(config.image, ViTConfig | ResNetConfig)
   return open_clip_timm.write(config) if open_clip_timm.is_timm(config) else write_image(config.image)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from mmjax.encoders import ViTConfig
 from mmjax.encoders.config import TowerConfig
-from mmjax.interop import timm_convnext
+from mmjax.interop import timm_convnext, timm_fastvit
 from mmjax.interop.architecture import sides
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -70,12 +70,16 @@ def read(vision: Fields, embed_dim: int) -> tuple[TowerConfig, Projection]:
   Raises: InteropError: mmjax does not read this tower, or this setting of it.
   """
   name = vision.text("timm_model_name")
-  if name not in (*TOWERS, *timm_convnext.TOWERS):
-    known = ", ".join((*TOWERS, *timm_convnext.TOWERS))
-    raise InteropError(f"{vision.where}: timm_model_name is {name!r}; of timm's image towers, mmjax reads {known}")
+  known = (*TOWERS, *timm_convnext.TOWERS, *timm_fastvit.TOWERS)
+  if name not in known:
+    raise InteropError(
+      f"{vision.where}: timm_model_name is {name!r}; of timm's image towers, mmjax reads {', '.join(known)}"
+    )
   vision.known(_KNOWN)
   if name in timm_convnext.TOWERS:
     return timm_convnext.read(vision, embed_dim)
+  if name in timm_fastvit.TOWERS:
+    return timm_fastvit.read(vision, embed_dim)
   tower = TOWERS[name]
   vision.only("image_size", tower.image_size, tower.image_size)
   vision.only("timm_pool", {"map": "map", "cls": "token"}[tower.pool], "avg")

@@ -15,9 +15,7 @@ from tests.tiny import experiment, host_batch, training_on
 
 SMALL = ConvNeXtConfig(image_size=64, layers=(1, 1, 1, 1), width=8, layer_scale=0.5, drop_path=0.9)
 IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((4, 64, 64, 3)), jnp.float32)
-RUN = dict(
-  model=dict(image=ConvNeXtConfig(image_size=16, patch_size=2, layers=(1, 1, 1, 1), width=4, drop_path=0.3))
-)
+RUN = dict(model=dict(image=ConvNeXtConfig(image_size=16, patch_size=2, layers=(1, 1, 1, 1), width=4, drop_path=0.3)))
 
 
 def test_stochastic_depth_depends_on_the_example_alone():
