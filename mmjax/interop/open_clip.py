@@ -40,7 +40,7 @@ def _image_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
   timm = open_clip_timm.is_timm(config)
   return joined(
     under("image/", "visual.", open_clip_timm.rules(config.image) if timm else image_rules(config.image)),
-    linear("^image_projection", "visual.trunk.head") if timm else (Rule("^image_projection/kernel$", "visual.proj"),),
+    open_clip_timm.projection_rules(config) if timm else (Rule("^image_projection/kernel$", "visual.proj"),),
   )
 
 

@@ -1,4 +1,4 @@
-"""Image towers that open_clip takes from timm: SigLIP's vision transformers, and CLIP's ViT-L/14 in timm's names."""
+"""Image towers that open_clip takes from timm: SigLIP's, CLIP's ViT-L/14 in timm's names, and ViTamin's."""
 
 import dataclasses
 import re
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from mmjax.encoders import ViTConfig
 from mmjax.encoders.config import TowerConfig
-from mmjax.interop import timm_convnext, timm_fastvit
+from mmjax.interop import timm_convnext, timm_fastvit, timm_vitamin
 from mmjax.interop.architecture import sides
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -45,6 +45,7 @@ TOWERS: dict[str, ViTConfig] = {
   "vit_large_patch14_clip_224": ViTConfig(
     pool="cls", input_norm=True, class_position=True, stem_bias=False, norm_epsilon=1e-5, **_CLIP_L
   ),
+  **timm_vitamin.TOWERS,
 }
 """The towers of timm that mmjax reads, by their names there."""
 
@@ -55,9 +56,11 @@ _KNOWN |= {"image_size", "patch_dropout", "timm_proj_bias"}
 def is_timm(config: TwoTowerConfig) -> bool:
   """True for a model whose image tower open_clip takes from timm.
 
-  open_clip's own towers have no MAP pooling, and no bias in the projection of the image.
+  open_clip's own towers have no MAP pooling, no convolutions, and no bias in the projection of the image.
   """
-  return isinstance(config.image, ViTConfig) and (config.image.pool == "map" or config.image_projection == "affine")
+  if not isinstance(config.image, ViTConfig):
+    return False
+  return config.image.pool == "map" or config.image.stem == "mbconv" or config.image_projection == "affine"
 
 
 def read(vision: Fields, embed_dim: int) -> tuple[TowerConfig, Projection]:
@@ -81,7 +84,13 @@ def read(vision: Fields, embed_dim: int) -> tuple[TowerConfig, Projection]:
   if name in timm_fastvit.TOWERS:
     return timm_fastvit.read(vision, embed_dim)
   tower = TOWERS[name]
+  if tower.positions == "none":  # it takes images of any size, and open_clip resizes them to image_size
+    tower = dataclasses.replace(tower, image_size=vision.square("image_size", 224))
   vision.only("image_size", tower.image_size, tower.image_size)
+  if tower.stem == "mbconv":
+    vision.choice("timm_pool", {"": True, "avg": True}, "avg")  # "": timm's own choice, the average
+    vision.only("timm_proj", "linear", "linear")
+    return tower, "linear"
   vision.only("timm_pool", {"map": "map", "cls": "token"}[tower.pool], "avg")
   if tower.pool == "map":
     vision.only("timm_proj", "none", "linear")
@@ -100,21 +109,25 @@ def write(config: TwoTowerConfig) -> dict[str, Any]:
   name = next((name for name, tower in TOWERS.items() if _size(tower) == mine), None)
   if name is None:
     raise InteropError(
-      f"open_clip takes image towers with MAP pooling or a bias in their projection from timm, which has none of this "
-      f'size; it has {", ".join(TOWERS)}. Use format="mmjax" (--to mmjax), which holds every model'
+      "open_clip takes image towers with MAP pooling, convolutions or a bias in their projection from timm, which has "
+      f'none of this size; it has {", ".join(TOWERS)}. Use format="mmjax" (--to mmjax), which holds every model'
     )
   pool, projection = ("map", "none") if config.image.pool == "map" else ("token", None)
+  if config.image.stem == "mbconv":
+    pool, projection = "", "linear"
   cfg = {"image_size": config.image.image_size, "timm_model_name": name, "timm_model_pretrained": False}
   return cfg | {"timm_pool": pool, "timm_proj": projection}
 
 
 def _size(c: ViTConfig) -> tuple[Any, ...]:
-  names = ("image_size", "patch_size", "width", "depth", "num_heads", "hidden", "activation", "pool")
+  names = ("image_size", "patch_size", "width", "depth", "num_heads", "hidden", "activation", "pool", "stem")
   return tuple(getattr(c, name) for name in names)
 
 
 def rules(c: Any) -> tuple[Rule, ...]:
   """Mapping rules of a tower (a ViTConfig) to the tensors under "visual."."""
+  if c.stem == "mbconv":
+    return timm_vitamin.RULES
   block = (r"transformer/block_(\d+)/", r"trunk.blocks.\1.")
   attention = (
     *(linear(f"attention/{name}", "attn.qkv", part) for part, name in enumerate(("query", "key", "value"))),
@@ -134,6 +147,13 @@ def rules(c: Any) -> tuple[Rule, ...]:
     norm("transformer/norm", "trunk.norm"),
   )
   return joined(tower, _MAP if c.pool == "map" else _CLASS_TOKEN)
+
+
+def projection_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  """Mapping rules of the projection of the image."""
+  if config.image_projection == "affine":
+    return linear("^image_projection", "visual.trunk.head")
+  return (Rule("^image_projection/kernel$", "visual.head.proj.weight", "o i -> i o"),)
 
 
 _POSITIONS = "trunk.pos_embed"
