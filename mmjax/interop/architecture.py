@@ -147,6 +147,8 @@ def canonical(config: Any) -> Any:
     config = dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)
     if config.pool != "queries":
       config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
+    if config.stem != "mobileclip" or config.stem_norm == "batch":
+      config = dataclasses.replace(config, stem_norm="frozen" if config.stem == "mobileclip" else "group")
     if config.stem != "mbconv":
       config = dataclasses.replace(config, stem_width=64)
     return _canonical_rotary(_canonical_map(config))

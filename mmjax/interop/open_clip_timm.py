@@ -10,7 +10,7 @@ from mmjax.interop import timm_convnext, timm_fastvit, timm_vitamin
 from mmjax.interop.architecture import sides
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
-from mmjax.interop.mapping import Rule, joined, linear, norm, patches
+from mmjax.interop.mapping import Rule, batch_norm, joined, linear, norm, patches
 from mmjax.models import TwoTowerConfig
 from mmjax.models.shared_space import Projection
 
@@ -44,6 +44,9 @@ TOWERS: dict[str, ViTConfig] = {
   **{name: _siglip(name) for name in _SIGLIP},
   "vit_large_patch14_clip_224": ViTConfig(
     pool="cls", input_norm=True, class_position=True, stem_bias=False, norm_epsilon=1e-5, **_CLIP_L
+  ),
+  "vit_base_mci_224": ViTConfig(
+    pool="cls", stem="mobileclip", stem_norm="frozen", norm_epsilon=1e-6, **_SIZES["base"], **sides(224, 16)
   ),
   **timm_vitamin.TOWERS,
 }
@@ -142,7 +145,7 @@ def rules(c: Any) -> tuple[Rule, ...]:
   )
   tower = joined(
     (dataclasses.replace(rule, ours=block[0] + rule.ours, theirs=block[1] + rule.theirs) for rule in blocks),
-    patches("stem/projection", "trunk.patch_embed.proj", c.patch_size),
+    _NESTED_STEM if c.stem == "mobileclip" else patches("stem/projection", "trunk.patch_embed.proj", c.patch_size),
     norm("transformer/input_norm", "trunk.norm_pre"),
     norm("transformer/norm", "trunk.norm"),
   )
@@ -156,6 +159,13 @@ def projection_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
   return (Rule("^image_projection/kernel$", "visual.head.proj.weight", "o i -> i o"),)
 
 
+_BACKBONE = "trunk.patch_embed.backbone"
+_NESTED_STEM = joined(
+  patches("stem/conv_0", f"{_BACKBONE}.0.conv", 4),
+  patches("stem/conv_1", f"{_BACKBONE}.1.conv", 2),
+  batch_norm(r"stem/norm_(\d)", rf"{_BACKBONE}.\1.bn"),
+  patches("stem/projection", f"{_BACKBONE}.2.conv", 2),
+)
 _POSITIONS = "trunk.pos_embed"
 _CLASS_TOKEN = (
   Rule("class_token$", "trunk.cls_token", "1 1 d -> 1 d"),

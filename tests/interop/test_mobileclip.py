@@ -1,9 +1,10 @@
-"""open_clip's MobileCLIP with a FastViT of timm, at reduced size: the same embeddings, both ways."""
+"""open_clip's MobileCLIP, with towers of timm at reduced size: the same embeddings, both ways."""
 
 import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmjax import interop
 from mmjax.encoders import FastViTConfig
@@ -16,47 +17,57 @@ from tests.interop.references import IMAGES, assert_close, assert_same_params, a
 pytestmark = pytest.mark.references
 open_clip = reference("open_clip")
 import timm  # noqa: E402
+import timm.models.vision_transformer_hybrid as hybrid  # noqa: E402
 import torch  # noqa: E402
 
 TEXT = dict(context_length=9, vocab_size=50, width=12, heads=2, layers=1, no_causal_mask=True)
+VIT = "vit_base_mci_224"
 SMALL = {"fastvit_mci0": ((1, 2, 1, 1), 8), "fastvit_mci3": ((1, 1, 1, 1, 1), 4)}
 
 
 @pytest.fixture
 def reduced(monkeypatch):
   """timm's networks and ours with the same few small numbers."""
-  create, towers = timm.create_model, timm_fastvit.TOWERS
+  create, towers, stem = timm.create_model, timm_fastvit.TOWERS, hybrid.ConvStem
+  vit = dataclasses.replace(open_clip_timm.TOWERS[VIT], image_size=32, width=16, depth=1, num_heads=2, mlp_dim=64)
 
   def made(name, **fields):
+    if name == VIT:
+      return create(name, **fields, img_size=32, embed_dim=16, depth=1, num_heads=2)
     layers, width = SMALL[name]
     return create(name, **fields, layers=layers, embed_dims=[width * 2**stage for stage in range(len(layers))])
 
   small = {n: dataclasses.replace(towers[n], layers=layers, width=width) for n, (layers, width) in SMALL.items()}
   monkeypatch.setattr(timm, "create_model", made)
+  monkeypatch.setattr(hybrid, "ConvStem", lambda **fields: stem(**fields | dict(channels=(4, 4, 16))))
   monkeypatch.setattr(timm_fastvit, "TOWERS", small)
+  monkeypatch.setitem(open_clip_timm.TOWERS, VIT, vit)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, VIT])
 def test_embeddings_both_ways(name, reduced, tmp_path):
-  vision = dict(timm_model_name=name, timm_model_pretrained=False, timm_drop=0.0, timm_drop_path=0.0, image_size=64)
-  cfg = dict(vision_cfg=vision | dict(timm_pool="avg", timm_proj=None), text_cfg=TEXT)
-  theirs, _ = written(tmp_path / "theirs", cfg)
+  side, pool = (32, "token") if name == VIT else (64, "avg")
+  vision = dict(timm_model_name=name, timm_model_pretrained=False, timm_drop=0.0, timm_drop_path=0.0, image_size=side)
+  cfg = dict(vision_cfg=vision | dict(timm_pool=pool, timm_proj=None), text_cfg=TEXT)
+  theirs, transform = written(tmp_path / "theirs", cfg)
   found = interop.load_pretrained(tmp_path / "theirs")
-  pixels = torch.tensor(IMAGES.transpose(0, 3, 1, 2))
+  images = IMAGES[:, :side, :side] * np.array([0.2, 1.0, 4.0], np.float32)[:, None, None, None]
+  pixels = torch.tensor(images.transpose(0, 3, 1, 2))
   with torch.no_grad():
     expected = theirs.encode_image(pixels)
-  ours = embed(found.model, found.params, "encode_image", IMAGES)
+  ours = embed(found.model, found.params, "encode_image", images)
   assert np.ptp(ours, axis=0).max() > 0.01  # the random weights let differences of the images through
   assert_close(ours, expected)
   interop.save(found.model, found.params, tmp_path / "ours", format="open_clip", preprocess=found.preprocess)
   files = [tmp_path / one / "open_clip_model.safetensors" for one in ("theirs", "ours")]
   assert_same_tensors(*files, but=("num_batches_tracked",))
-  again, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'ours'}")
+  again, _, transform_again = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'ours'}")
   with torch.no_grad():
     torch.testing.assert_close(again.eval().encode_image(pixels), expected, rtol=0, atol=1e-6)
-  loaded = interop.load_pretrained(tmp_path / "ours")
-  assert_same_params(loaded.params, found.params)
-  assert loaded.preprocess == found.preprocess
+  assert_same_params(interop.load(tmp_path / "ours")[1], found.params)
+  picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (70, 45, 3)).astype(np.uint8))
+  for t in (transform, transform_again):
+    np.testing.assert_allclose(found.preprocess(picture), t(picture).numpy().transpose(1, 2, 0), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", timm_fastvit.TOWERS)
