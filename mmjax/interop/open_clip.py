@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from mmjax.encoders import ConvNeXtConfig, FastViTConfig, ResNetConfig, TextConfig, ViTConfig
 from mmjax.encoders.config import TowerConfig
-from mmjax.interop import open_clip_timm, timm_convnext, timm_fastvit
+from mmjax.interop import open_clip_timm
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, under
@@ -32,15 +32,12 @@ def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
 
 def _image_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
   """Mapping rules of the image tower and of its projection."""
-  if isinstance(config.image, ConvNeXtConfig):
-    return timm_convnext.rules(config)
-  if isinstance(config.image, FastViTConfig):
-    return timm_fastvit.rules(config)
+  if open_clip_timm.is_timm(config):
+    return open_clip_timm.rules(config)
   assert isinstance(config.image, ViTConfig | ResNetConfig)
-  timm = open_clip_timm.is_timm(config)
   return joined(
-    under("image/", "visual.", open_clip_timm.rules(config.image) if timm else image_rules(config.image)),
-    open_clip_timm.projection_rules(config) if timm else (Rule("^image_projection/kernel$", "visual.proj"),),
+    under("image/", "visual.", image_rules(config.image)),
+    (Rule("^image_projection/kernel$", "visual.proj"),),
   )
 
 
@@ -106,12 +103,10 @@ def write(config: Any) -> dict[str, Any]:
 
 def _write_image(config: TwoTowerConfig) -> dict[str, Any]:
   """Write vision_cfg."""
-  if isinstance(config.image, ConvNeXtConfig):
-    return timm_convnext.write(config)
-  if isinstance(config.image, FastViTConfig):
-    return timm_fastvit.write(config)
+  if open_clip_timm.is_timm(config):
+    return open_clip_timm.write(config)
   assert isinstance(config.image, ViTConfig | ResNetConfig)
-  return open_clip_timm.write(config) if open_clip_timm.is_timm(config) else write_image(config.image)
+  return write_image(config.image)
 
 
 # With custom_text, the text tower is a separate module whose tensor names begin with "text.".

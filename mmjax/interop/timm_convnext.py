@@ -29,6 +29,11 @@ _PROJECTIONS: dict[Any, Projection] = {
 }
 
 
+def has(config: TwoTowerConfig) -> bool:
+  """True for a ConvNeXt."""
+  return isinstance(config.image, ConvNeXtConfig)
+
+
 def read(vision: Fields, embed_dim: int) -> tuple[ConvNeXtConfig, Projection]:
   """Read the image tower from a vision_cfg whose timm_model_name is in TOWERS.
 

@@ -22,6 +22,11 @@ TOWERS: dict[str, FastViTConfig] = {
 """The FastViT of timm that mmjax reads, by their names there. They take images of any size that fits the strides."""
 
 
+def has(config: TwoTowerConfig) -> bool:
+  """True for a FastViT."""
+  return isinstance(config.image, FastViTConfig)
+
+
 def read(vision: Fields, embed_dim: int) -> tuple[FastViTConfig, Projection]:
   """Read the image tower from a vision_cfg whose timm_model_name is in TOWERS.
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmjax import interop
 from mmjax.encoders import FastViTConfig
-from mmjax.interop import open_clip_timm, timm_fastvit
+from mmjax.interop import open_clip_timm, timm_fastvit, timm_vit
 from mmjax.interop.fields import Fields
 from mmjax.models import TwoTowerConfig
 from tests.interop.open_clip_folders import written
@@ -29,7 +29,7 @@ SMALL = {"fastvit_mci0": ((1, 2, 1, 1), 8), "fastvit_mci3": ((1, 1, 1, 1, 1), 4)
 def reduced(monkeypatch):
   """timm's networks and ours with the same few small numbers."""
   create, towers, stem = timm.create_model, timm_fastvit.TOWERS, hybrid.ConvStem
-  vit = dataclasses.replace(open_clip_timm.TOWERS[VIT], image_size=32, width=16, depth=1, num_heads=2, mlp_dim=64)
+  vit = dataclasses.replace(timm_vit.TOWERS[VIT], image_size=32, width=16, depth=1, num_heads=2, mlp_dim=64)
 
   def made(name, **fields):
     if name == VIT:
@@ -41,7 +41,7 @@ def reduced(monkeypatch):
   monkeypatch.setattr(timm, "create_model", made)
   monkeypatch.setattr(hybrid, "ConvStem", lambda **fields: stem(**fields | dict(channels=(4, 4, 16))))
   monkeypatch.setattr(timm_fastvit, "TOWERS", small)
-  monkeypatch.setitem(open_clip_timm.TOWERS, VIT, vit)
+  monkeypatch.setitem(timm_vit.TOWERS, VIT, vit)
 
 
 @pytest.mark.parametrize("name", [*SMALL, VIT])
