@@ -12,6 +12,7 @@ from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule
 from mmjax.interop.shapes import ModelConfig
 from mmjax.interop.tensors import Entry
+from mmjax.models.config import towers, with_towers
 from mmjax.nn.transformer import TransformerConfig
 
 Entries = Mapping[str, Entry]
@@ -132,9 +133,9 @@ def canonical(config: Any) -> Any:
   Two configurations that are equal afterwards compute the same embeddings.
   """
   if not isinstance(config, TransformerConfig | ResNetConfig):
-    towers = {name: canonical(getattr(config, name)) for name in ("image", "text") if hasattr(config, name)}
     unlearned = {name: value for name, value in _START.items() if getattr(config, name, None) is not None}
-    return dataclasses.replace(config, **towers, **unlearned)
+    changed = {name: canonical(tower) for name, tower in towers(config).items()}
+    return dataclasses.replace(with_towers(config, changed), **unlearned)
   if isinstance(config, TransformerConfig):
     defaults = TransformerConfig()
     same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention", "init_scheme")}
@@ -170,8 +171,16 @@ def differences(mine: Any, theirs: Any, path: str) -> Iterator[tuple[str, Any, A
     a, b = getattr(mine, field.name), getattr(theirs, field.name)
     if dataclasses.is_dataclass(a):
       yield from differences(a, b, f"{path}.{field.name}")
+    elif isinstance(a, Mapping) and isinstance(b, Mapping) and a.keys() == b.keys() and _nested(a, b):
+      for name in a:
+        yield from differences(a[name], b[name], f"{path}.{field.name}.{name}")
     elif a != b:
       yield f"{path}.{field.name}", a, b
+
+
+def _nested(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+  """True for two mappings of names to configurations."""
+  return all(dataclasses.is_dataclass(value) for value in (*a.values(), *b.values()))
 
 
 def changed_towers(config: Any, image: Mapping[str, Any], **fields: Any) -> Any:

@@ -221,9 +221,11 @@ def default_preprocess(size: int, kind: str) -> Preprocess:
   """
   if kind in ("open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
     return Preprocess(size, colors="late")
-  if kind == "CLIPModel":
+  if kind.startswith("CLIP"):
     return Preprocess(size)
   if kind.startswith("Blip"):
     return Preprocess(size, "squash")
-  interpolation: Interpolation = "bicubic" if kind == "SiglipModel" else "bilinear"
+  interpolation: Interpolation = (
+    "bicubic" if kind.startswith("Siglip") and not kind.startswith("Siglip2") else "bilinear"
+  )
   return Preprocess(size, "squash", interpolation, HALF, HALF)

@@ -10,6 +10,7 @@ from mmjax.interop.colors import Colors
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.preprocess import CLIP_MEAN, CLIP_STD, HALF, INTERPOLATIONS, Preprocess, Resize, default_preprocess
 from mmjax.interop.source import Source
+from mmjax.interop.supported import NAFLEX, PROCESSORS
 
 PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
 _ON_WHITE = (5, 21)  # the version of transformers that began to put transparent images on white
@@ -37,21 +38,12 @@ class _Class:
   rgb: bool = True
 
 
-_NAFLEX = "Siglip2ImageProcessor"
 _CLASSES = {
   "CLIPImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   "SiglipImageProcessor": _Class({"height": 224, "width": 224}, 3, HALF, HALF),
   "ViTImageProcessor": _Class({"height": 224, "width": 224}, 2, HALF, HALF, square=True, rgb=False),
   "BlipImageProcessor": _Class({"height": 384, "width": 384}, 3, CLIP_MEAN, CLIP_STD, square=True),
-  _NAFLEX: _Class({}, 2, HALF, HALF, rgb=False),
-}
-_OF_MODEL = {
-  "CLIPModel": "CLIPImageProcessor",
-  "SiglipModel": "SiglipImageProcessor",
-  "Siglip2Model": _NAFLEX,
-  "ViTModel": "ViTImageProcessor",
-  "BlipForImageTextRetrieval": "BlipImageProcessor",
-  "BlipForConditionalGeneration": "BlipImageProcessor",
+  NAFLEX: _Class({}, 2, HALF, HALF, rgb=False),
 }
 
 
@@ -88,7 +80,7 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   fields.only("use_square_size", False, False)
   if fields.flag("do_pad", False) and "pad_size" in fields:
     raise fields.wrong("pad_size", "missing: mmjax does not pad images")
-  grid = _grid(fields, size) if name == _NAFLEX else 0
+  grid = _grid(fields, size) if name == NAFLEX else 0
   resize: Resize = "patches"
   side: int | None = size
   if not grid:
@@ -119,7 +111,7 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
 def _class_name(fields: Fields, kind: str) -> str:
   """Name of the image processor's class, without the suffix of its implementation."""
   older = fields.text("feature_extractor_type", "").replace("FeatureExtractor", "ImageProcessor")
-  name = fields.text("image_processor_type", older or _OF_MODEL.get(kind, "SiglipImageProcessor"))
+  name = fields.text("image_processor_type", older or PROCESSORS.get(kind, "SiglipImageProcessor"))
   name = name.removesuffix("Fast").removesuffix("Pil")
   if name not in _CLASSES:
     raise fields.wrong("image_processor_type", f"one of {', '.join(_CLASSES)}: mmjax has no other image processors")

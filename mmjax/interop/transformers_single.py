@@ -6,7 +6,7 @@ from mmjax.encoders import TextConfig, ViTConfig, bert_config
 from mmjax.interop.architecture import ACTIVATIONS, THEIR_ACTIVATIONS, Architecture, Entries, sides, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches
-from mmjax.interop.transformers_towers import write_size
+from mmjax.interop.transformers_parts import write_size
 
 _OURS, _THEIRS = r"transformer/block_(\d+)/", r"encoder.layer.\1."
 
