@@ -13,6 +13,7 @@ from mmjax.encoders.config import TowerConfig
 from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d, stem_widths
 from mmjax.nn.flops import attention_pool_flops, query_pool_flops, transformer_flops
 from mmjax.nn.initial import embedding_init
+from mmjax.nn.mbconv import STRIDE, MBConvStem, mbconv_flops
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.pooling import AttentionPool, QueryPool, TanhPool, mean_pool
 from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
@@ -42,10 +43,14 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """Width of the learned queries of pool="queries"."""
   pool_heads: int = 8
   """Attention heads of pool="queries"; must divide pool_width."""
-  positions: Literal["learned", "sincos2d"] = "learned"
-  """Position embeddings of the patches: learned, or fixed sine and cosine functions."""
-  stem: Literal["patch", "conv"] = "patch"
-  """Map from pixels to tokens: a linear map of each patch, or log2(patch_size) 3x3 convolutions of stride 2."""
+  positions: Literal["learned", "sincos2d", "none"] = "learned"
+  """Position embeddings of the patches: learned, fixed sine and cosine functions, or none, for a convolutional stem."""
+  stem: Literal["patch", "conv", "mbconv"] = "patch"
+  """Map from pixels to tokens. "patch": a linear map of each patch. "conv": log2(patch_size) 3x3 convolutions of stride
+  2. "mbconv": two stages of inverted bottlenecks, for patch_size=16 (ViTamin, Chen et al. 2024).
+  """
+  stem_width: int = 64
+  """Channels of the first stage of stem="mbconv". The second stage has twice as many."""
   stem_bias: bool = True
   """Add a bias to the linear map of a patch (CLIP: no)."""
   class_position: bool = False
@@ -63,6 +68,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
       raise ValueError(f"image_size={self.image_size} must be divisible by patch_size={self.patch_size}")
     if self.stem == "conv" and self.patch_size & (self.patch_size - 1):
       raise ValueError(f'patch_size={self.patch_size} must be a power of two for stem="conv"')
+    if self.stem == "mbconv" and self.patch_size != STRIDE:
+      raise ValueError(f'patch_size={self.patch_size} must be {STRIDE} for stem="mbconv"')
     if self.positions == "sincos2d" and self.width % 4:
       raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
     if self.class_position and not self.has_class_token:
@@ -102,6 +109,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
     patches, width = self.grid**2, self.width
     if self.stem == "patch":
       total = 2 * patches * 3 * self.patch_size**2 * width
+    elif self.stem == "mbconv":
+      total = mbconv_flops(width, self.stem_width, self.image_size)
     else:
       widths = [3, *stem_widths(width, self.patch_size)]
       sides = [self.image_size >> (i + 1) for i in range(len(widths) - 1)]
@@ -204,14 +213,19 @@ class ViT(nn.Module):
     c = self.config
     if c.drop_remainder:
       images = images[:, : c.grid * c.patch_size, : c.grid * c.patch_size]
-    if c.stem == "conv":
-      x = ConvStem(c.width, c.patch_size, c.dtype, c.norm_epsilon, name="stem")(images)
-    else:
-      x = PatchEmbed(c.width, c.patch_size, c.dtype, c.stem_bias, name="stem")(images)
+    match c.stem:
+      case "conv":
+        x = ConvStem(c.width, c.patch_size, c.dtype, c.norm_epsilon, name="stem")(images)
+      case "mbconv":
+        x = MBConvStem(c.width, c.stem_width, c.dtype, c.norm_epsilon, name="stem")(images)
+      case _:
+        x = PatchEmbed(c.width, c.patch_size, c.dtype, c.stem_bias, name="stem")(images)
     x = rearrange(x, "b y x d -> b (y x) d")
     if hidden is not None:
       blank = self.param("mask_token", nn.initializers.normal(0.02), (1, c.width), jnp.float32)
       x = jnp.where(hidden[:, :, None], blank[None].astype(x.dtype), x)
+    if c.positions == "none":
+      return x
     if c.positions == "sincos2d":
       positions = sincos_2d(c.grid, c.grid, c.width)
     else:

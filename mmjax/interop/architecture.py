@@ -17,15 +17,17 @@ from mmjax.nn.transformer import TransformerConfig
 
 Entries = Mapping[str, Entry]
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
 ACTIVATIONS: Mapping[str, Activation] = {
   "gelu": "gelu",
   "quick_gelu": "quick_gelu",
   "gelu_pytorch_tanh": "gelu_tanh",
   "gelu_new": "gelu_tanh",
   "gelu_fast": "gelu_tanh",
+  "silu": "silu",
+  "swish": "silu",
 }
-THEIR_ACTIVATIONS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+THEIR_ACTIVATIONS = {name: name for name in ("gelu", "quick_gelu", "silu")} | {"gelu_tanh": "gelu_pytorch_tanh"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,12 +141,15 @@ def canonical(config: Any) -> Any:
   if isinstance(config, TransformerConfig):
     defaults = TransformerConfig()
     same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention", "init_scheme")}
-    config = dataclasses.replace(config, mlp_dim=config.hidden, **same)
+    scale = None if config.layer_scale is None else 1.0  # an initial value
+    config = dataclasses.replace(config, mlp_dim=config.hidden, layer_scale=scale, **same)
   if isinstance(config, ViTConfig):
     remainder = config.drop_remainder and config.image_size % config.patch_size != 0
     config = dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)
     if config.pool != "queries":
       config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
+    if config.stem != "mbconv":
+      config = dataclasses.replace(config, stem_width=64)
     return config
   if isinstance(config, ResNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation

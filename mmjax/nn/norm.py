@@ -1,4 +1,4 @@
-"""Layer normalisation with float32 statistics."""
+"""Layer normalisation with float32 statistics, and the scale of a branch."""
 
 import functools
 
@@ -100,6 +100,17 @@ class LayerNorm(nn.Module):
     zeros = nn.initializers.zeros
     bias = self.param("bias", zeros, width, jnp.float32) if self.use_bias else jnp.zeros(width, jnp.float32)
     return scale, bias
+
+
+class LayerScale(nn.Module):
+  """Multiplies a branch by a learned vector, whose elements begin at `initial` (CaiT, Touvron et al. 2021)."""
+
+  initial: float
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+    scale = self.param("scale", nn.initializers.constant(self.initial), x.shape[-1:], jnp.float32)
+    return x * jnp.expand_dims(scale.astype(x.dtype), range(x.ndim - 1))
 
 
 def normalize(x: Float[Array, "*batch dim"], *, epsilon: float = 1e-12) -> Float[Array, "*batch dim"]:

@@ -12,9 +12,10 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from mmjax.nn.attention import MultiHeadAttention, may_have_kernel, padding
+from mmjax.nn.dense import Initializer
 from mmjax.nn.initial import InitScheme, kernel_init
 from mmjax.nn.mlp import MLP
-from mmjax.nn.norm import LayerNorm
+from mmjax.nn.norm import LayerNorm, LayerScale
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
 from mmjax.nn.tpu import rows_major
 
@@ -33,14 +34,23 @@ class TransformerConfig:
   """Number of attention heads; must divide width."""
   mlp_dim: int | None = None
   """Hidden width of the MLP; None: 4 * width."""
-  activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
-  """Activation of the MLP: exact GELU, its tanh approximation, or x * sigmoid(1.702 x)."""
+  activation: Literal["gelu", "gelu_tanh", "quick_gelu", "silu"] = "gelu"
+  """Activation of the MLP: exact GELU, its tanh approximation, x * sigmoid(1.702 x), or x * sigmoid(x)."""
+  mlp_gated: bool = False
+  """Multiply the hidden layer of a block's MLP by the activation of a third linear layer, the gate (Shazeer 2020). This
+  is SwiGLU with activation="silu" and GeGLU with "gelu"."""
+  mlp_norm: bool = False
+  """Normalise the hidden layer of a block's MLP before its last linear layer (sub-LN, Wang et al. 2022; EVA02)."""
   norm_epsilon: float = 1e-6
   """Added to the variance in every layer norm."""
-  norm: Literal["pre", "post"] = "pre"
+  norm: Literal["pre", "post", "branch"] = "pre"
   """Position of the layer norms. "pre": before each branch, and one after the last block. "post": after each residual
-  sum (Vaswani et al. 2017, BERT).
+  sum (Vaswani et al. 2017, BERT). "branch": on the result of each branch, before the sum, and one after the last block
+  (Swin V2, Liu et al. 2022; EVA02-E).
   """
+  layer_scale: float | None = None
+  """Multiply the result of each branch by a learned vector with this initial value (CaiT, Touvron et al. 2021). None:
+  no such vector."""
   input_norm: bool = False
   """Apply a layer norm to the embeddings, before the first block (CLIP's image tower, BERT)."""
   qk_norm: bool = False
@@ -70,6 +80,8 @@ class TransformerConfig:
       raise ValueError(f"width={self.width} must be divisible by num_heads={self.num_heads}")
     if not 0.0 <= self.drop_path < 1.0:
       raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
+    if self.layer_scale is not None and self.norm == "branch":
+      raise ValueError('layer_scale needs norm="pre" or "post": with "branch", a norm scales the result of each branch')
 
   @property
   def hidden(self) -> int:
@@ -86,10 +98,18 @@ def take_token(
   return jnp.take_along_axis(tokens, position[:, None, None], axis=1)
 
 
+def block_mlp(c: TransformerConfig, down_init: Initializer, name: str) -> MLP:
+  """MLP of a block."""
+  epsilon = c.norm_epsilon if c.mlp_norm else None
+  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, c.mlp_gated, epsilon, name=name)
+
+
 class Block(nn.Module):
   """Transformer block. Pre-norm (Radford et al. 2019): x + attention(norm(x)), then x + mlp(norm(x)).
 
-  With post-norm, each norm follows the sum.
+  With post-norm, each norm follows the sum. With norm="branch", it follows attention or the MLP.
+
+  Parameters: attention, mlp, norm1, norm2; scale1 and scale2, with `config.layer_scale`.
 
   With `context`, `x` holds only some of its tokens, and only these are computed. `mask` then marks the tokens of
   `context` that they may read.
@@ -133,6 +153,8 @@ class Block(nn.Module):
     rate = c.drop_path * layer.astype(jnp.float32) / max(1, c.depth - 1)
 
     def branch(y: Array, stream: int) -> Array:
+      if c.layer_scale is not None:
+        y = LayerScale(c.layer_scale, name=f"scale{stream + 1}")(y)
       return drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y
 
     attention = MultiHeadAttention(
@@ -145,7 +167,7 @@ class Block(nn.Module):
       init_scheme=c.init_scheme,
       name="attention",
     )
-    mlp = MLP(c.hidden, c.activation, out_init, c.dtype, c.init_scheme, name="mlp")
+    mlp = block_mlp(c, out_init, "mlp")
     norm1, norm2 = LayerNorm(c.norm_epsilon, name="norm1"), LayerNorm(c.norm_epsilon, name="norm2")
     rng = fold_in(rng, layer)
     causal = self.causal and context is None
@@ -158,6 +180,9 @@ class Block(nn.Module):
     if c.norm == "post":
       x = norm1(x + branch(attend(x, context), 0))
       return norm2(x + branch(mlp(x), 1))
+    if c.norm == "branch":
+      x = x + branch(norm1(attend(x, context)), 0)
+      return x + branch(norm2(mlp(x)), 1)
     read = None if context is None else norm1(context)
     x, y = norm1.beside(x)
     x = rows_major(x + branch(attend(y, read), 0))
@@ -181,10 +206,10 @@ def rematerialised(block: Any, policy: str, *, scan: bool) -> Any:
 
 
 class Transformer(nn.Module):
-  """A stack of blocks, followed by a layer norm if the blocks are pre-norm.
+  """A stack of blocks, followed by a layer norm unless the blocks are post-norm.
 
-  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (pre-norm
-  only); input_norm, if the configuration sets it.
+  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (not with
+  post-norm); input_norm, if the configuration sets it.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -233,7 +258,7 @@ class Transformer(nn.Module):
     x, mask = self._padded(x, mask)
     length = x.shape[1]
     block = functools.partial(rematerialised(Block, c.remat, scan=c.scan), c, self.causal, length)
-    norm = LayerNorm(c.norm_epsilon, name="norm") if c.norm == "pre" and self.last_norm else _identity
+    norm = LayerNorm(c.norm_epsilon, name="norm") if c.norm != "post" and self.last_norm else _identity
     x = x.astype(c.dtype)
     if c.input_norm:
       x = LayerNorm(c.norm_epsilon, name="input_norm")(x)

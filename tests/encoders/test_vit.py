@@ -25,7 +25,7 @@ def _vit(**fields):
     ({"pool": "mean", "positions": "sincos2d"}, 4),
     ({"pool": "map", "stem": "conv"}, 4),
     ({"pool": "flat"}, 4),
-    ({"pool": "cls_mean"}, 5),
+    ({"pool": "cls_mean", "positions": "none"}, 5),
   ],
 )
 def test_tokens_mask_and_pooled(fields, length):
@@ -33,7 +33,7 @@ def test_tokens_mask_and_pooled(fields, length):
   out = encode(IMAGES)
   assert (out.tokens.shape, out.pooled.shape) == ((3, length, 8), (3, 32 if fields["pool"] == "flat" else 8))
   assert bool(out.mask.all()) and out.mask.shape == (3, length)
-  assert ("position_embedding" in params) == (fields.get("positions") != "sincos2d")
+  assert ("position_embedding" in params) == ("positions" not in fields)
   t = np.asarray(out.tokens)
   expected = {"cls": t[:, 0], "mean": t.mean(1), "flat": t.reshape(3, -1), "cls_mean": t[:, 1:].mean(1)}
   if fields["pool"] in expected:
@@ -78,6 +78,7 @@ def test_positions_matter():
     ({"patch_size": 3}, "image_size=8 must be divisible by patch_size=3"),
     ({"image_size": 9, "patch_size": 3, "stem": "conv"}, "patch_size=3 must be a power of two"),
     ({"width": 6, "positions": "sincos2d"}, "width=6 must be divisible by 4"),
+    ({"stem": "mbconv"}, 'patch_size=4 must be 16 for stem="mbconv"'),
     ({"patch_dropout": 1.0}, "patch_dropout=1.0"),
     ({"pool": "flat", "patch_dropout": 0.5}, 'pool="flat" needs every patch'),
     ({"pool": "queries", "pool_width": 9}, "pool_width=9 must be divisible by pool_heads=8"),
