@@ -31,11 +31,12 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """Side of a patch in pixels; must divide image_size, unless drop_remainder is set."""
   drop_remainder: bool = False
   """Crop the pixels at the right and at the bottom that fill no patch (SigLIP So400m/14 at 384 pixels)."""
-  pool: Literal["cls", "mean", "map", "flat", "cls_mean", "queries"] = "map"
+  pool: Literal["cls", "mean", "map", "flat", "cls_mean", "queries", "cls_and_mean"] = "map"
   """Pooling to one vector per image. "cls": a class token. "mean": the mean over patches. "map": attention by a learned
   query (MAP). "flat": all patches concatenated, for few patches of aligned images, where the position of a patch is
-  informative. Two more are for published open_clip weights: "cls_mean" is the mean over patches that have read a class
-  token. "queries" takes the first of pool_queries learned queries; the others are the tokens (CoCa).
+  informative. Three more are for published weights: "cls_mean" is the mean over patches that have read a class token.
+  "queries" takes the first of pool_queries learned queries; the others are the tokens (CoCa). "cls_and_mean" is the
+  class token and the mean over patches, concatenated (DINOv2's classifier).
   """
   pool_queries: int = 256
   """Number of learned queries of pool="queries"."""
@@ -55,6 +56,11 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """Add a bias to the linear map of a patch (CLIP: no)."""
   class_position: bool = False
   """Add a separate position embedding to the class token, as in ViT and CLIP. It adds nothing to training."""
+  registers: int = 0
+  """Number of learned tokens between the class token and the patches, which no pooling reads: registers (Darcet et al.
+  2024), or the distillation token of DeiT (Touvron et al. 2021)."""
+  register_position: bool = False
+  """Add a separate position embedding to each register (DeiT)."""
   norm_after_pool: bool = False
   """Normalise the mean over the patches, and not the tokens before it (CLIPA, Li et al. 2023)."""
   tanh_pool: bool = False
@@ -76,6 +82,10 @@ class ViTConfig(TransformerConfig, TowerConfig):
       raise ValueError(
         f'pool="{self.pool}" has no class token for class_position: set pool to "cls", "cls_mean" or "queries"'
       )
+    if self.registers and not self.has_class_token:
+      raise ValueError(f'registers={self.registers} needs a class token: set pool to "cls" or "cls_mean"')
+    if self.register_position and not self.registers:
+      raise ValueError("register_position=True needs registers of at least 1")
     if self.pool == "queries" and (self.pool_queries < 2 or self.pool_width % self.pool_heads):
       raise ValueError(
         f"pool_queries={self.pool_queries} must be at least 2 (one is the pooled vector, the others are tokens), and "
@@ -83,8 +93,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
       )
     if self.norm_after_pool and (self.pool not in ("mean", "cls_mean") or self.norm != "pre"):
       raise ValueError('norm_after_pool needs pool="mean" or "cls_mean" and norm="pre"')
-    if self.tanh_pool and self.pool == "flat":
-      raise ValueError('tanh_pool needs a pooled vector as wide as a token: choose a pool other than "flat"')
+    if self.tanh_pool and self.pool in ("flat", "cls_and_mean"):
+      raise ValueError(f'tanh_pool needs a pooled vector as wide as a token: choose a pool other than "{self.pool}"')
     if self.pool == "flat" and self.patch_dropout:
       raise ValueError('pool="flat" needs every patch: set patch_dropout=0')
     if not 0.0 <= self.patch_dropout < 1.0:
@@ -93,12 +103,18 @@ class ViTConfig(TransformerConfig, TowerConfig):
   @property
   def pooled_width(self) -> int:
     """Width of the pooled vector."""
-    return {"flat": self.grid**2 * self.width, "queries": self.pool_width}.get(self.pool, self.width)
+    widths = {"flat": self.grid**2 * self.width, "queries": self.pool_width, "cls_and_mean": 2 * self.width}
+    return widths.get(self.pool, self.width)
 
   @property
   def has_class_token(self) -> bool:
     """True if a learned class token precedes the patches."""
-    return self.pool in ("cls", "cls_mean", "queries")
+    return self.pool in ("cls", "cls_mean", "queries", "cls_and_mean")
+
+  @property
+  def first_patch(self) -> int:
+    """Number of tokens before the patches: the class token and the registers."""
+    return self.has_class_token + self.registers
 
   @property
   def grid(self) -> int:
@@ -116,7 +132,7 @@ class ViTConfig(TransformerConfig, TowerConfig):
       sides = [self.image_size >> (i + 1) for i in range(len(widths) - 1)]
       total = sum(2 * side**2 * 9 * a * b for side, a, b in zip(sides, widths, widths[1:]))
       total += 2 * patches * widths[-1] * width
-    length = patches + self.has_class_token
+    length = patches + self.first_patch
     total += transformer_flops(self, length)
     if self.pool == "queries":
       total += query_pool_flops(width, length, pool_width=self.pool_width, queries=self.pool_queries)
@@ -134,7 +150,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
 class ViT(nn.Module):
   """Vision transformer. Maps normalised images [batch, image_size, image_size, 3] to `Encoded`.
 
-  The tokens are the patches, after the class token if there is one. With pool="queries" they are the queries instead.
+  The tokens are the patches, after the class token and the registers if there are any. With pool="queries" they are the
+  queries instead.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -172,12 +189,8 @@ class ViT(nn.Module):
     x = self._embed(images, hidden)
     x = drop_patches(x, rate=c.patch_dropout, rng=fold_in(rng, 0))
     if c.has_class_token:
-      init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
-      cls = self.param("class_token", init, (1, c.width), jnp.float32)
-      if c.class_position:
-        cls = cls + self.param("class_position", init, (1, c.width), jnp.float32)
-      cls = jnp.broadcast_to(cls[None].astype(x.dtype), (x.shape[0], 1, c.width))
-      x = jnp.concatenate([cls, x], axis=1)
+      first = jnp.broadcast_to(self._first()[None].astype(x.dtype), (x.shape[0], c.first_patch, c.width))
+      x = jnp.concatenate([first, x], axis=1)
     transformer = Transformer(c, last_norm=not c.norm_after_pool, name="transformer")
     return self._pool(*transformer(x, rng=fold_in(rng, 1)))
 
@@ -185,6 +198,20 @@ class ViT(nn.Module):
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
     """Image embeddings of an image encoder without a text encoder: the pooled vectors, in float32."""
     return self(images).pooled.astype(jnp.float32)
+
+  def _first(self) -> Float[Array, "first width"]:
+    """The class token and the registers, with their position embeddings."""
+    c = self.config
+    init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
+    first = self.param("class_token", init, (1, c.width), jnp.float32)
+    if c.class_position:
+      first = first + self.param("class_position", init, (1, c.width), jnp.float32)
+    if not c.registers:
+      return first
+    registers = self.param("register_tokens", init, (c.registers, c.width), jnp.float32)
+    if c.register_position:
+      registers = registers + self.param("register_position", init, (c.registers, c.width), jnp.float32)
+    return jnp.concatenate([first, registers], axis=0)
 
   def _pool(self, tokens: Float[Array, "batch length dim"], first: Float[Array, "batch dim"]) -> Encoded:
     c = self.config
@@ -200,7 +227,10 @@ class ViT(nn.Module):
       case "mean":
         pooled = mean_pool(tokens, mask)
       case "cls_mean":
-        pooled = mean_pool(tokens[:, 1:], mask[:, 1:])
+        pooled = mean_pool(tokens[:, c.first_patch :], mask[:, c.first_patch :])
+      case "cls_and_mean":
+        mean = mean_pool(tokens[:, c.first_patch :], mask[:, c.first_patch :])
+        pooled = jnp.concatenate([first, mean], axis=-1)
       case _:
         pooled = first
     if c.norm_after_pool:

@@ -91,7 +91,8 @@ def joined(*groups: Iterable[Rule]) -> tuple[Rule, ...]:
 
 def under(ours: str, theirs: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
   """Add the prefixes of a tower to its rules: `ours` to the parameters' paths, `theirs` to the tensors' names."""
-  return tuple(dataclasses.replace(r, ours=f"^{re.escape(ours)}{r.ours}", theirs=theirs + r.theirs) for r in rules)
+  begin = f"^{re.escape(ours)}"
+  return tuple(dataclasses.replace(r, ours=begin + r.ours.removeprefix("^"), theirs=theirs + r.theirs) for r in rules)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,6 @@ from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Content, Format, find_format
 from mmjax.interop.mapping import Table
 from mmjax.interop.processor import read_preprocess
-from mmjax.interop.resample import Resampling
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.run_image import PREPROCESS, ImageTransform, transform_from_json
 from mmjax.interop.safetensors_file import write_safetensors
@@ -139,8 +138,7 @@ def load_pretrained(
     raise InteropError(f"dtype is {dtype!r}, but must be one of {', '.join(map(repr, get_args(Dtype)))}")
   source = open_source(path, tower=tower)
   if positions == "transformers":
-    kind: Resampling = "bilinear" if source.architecture.name == "Siglip2Model" else "bicubic"
-    source = dataclasses.replace(source, resampling=kind)
+    source = dataclasses.replace(source, resampling=source.architecture.resampling)
   flat: Mapping[str, Any] = read_all(source, dtype)
   config = _resized(source.config, image_size, max_length)
   if config != source.config:
@@ -190,6 +188,7 @@ def save(
   if missing:
     raise InteropError(f"params are not those of this model: {sorted(missing)[0]!r} is only in one of the two")
   tensors = table.to_theirs(flat, lambda leaf: np.asarray(jax.device_get(leaf), np.float32))
+  tensors |= {name: np.zeros(shape, np.float32) for name, shape in architecture.blank(config).items()}
   return _write(Path(path).expanduser(), form, Content(architecture, config, fields, tensors, preprocess))
 
 

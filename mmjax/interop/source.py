@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmjax.encoders import TextConfig
@@ -91,7 +92,7 @@ def open_source(path: str | Path, *, tower: str = "") -> Source:
   model_fields = fields.object("model_cfg") if format_ == "open_clip" else fields
   config = _config(architecture, model_fields, file)
   if format_ == "transformers":
-    finish_model(fields)
+    finish_model(fields, architecture.without_effect)
   if isinstance(config, TextConfig) and architecture is BERT:
     config = read_pooling(config, folder)
   _check_depth(config, file)
@@ -129,10 +130,15 @@ def one_tower(source: Source, name: str) -> Source:
   return dataclasses.replace(source, config=found[name], table=table, architecture=architecture)
 
 
-def finish_model(fields: Fields) -> None:
-  """Raise InteropError for a field of transformers' config.json that is neither read nor known to have no effect."""
+def finish_model(fields: Fields, more: Mapping[str, str]) -> None:
+  """Raise InteropError for a field of transformers' config.json that is neither read nor known to have no effect.
+
+  Args:
+    fields: config.json.
+    more: further fields without an effect, and the reason of each.
+  """
   for part in (fields, *fields.parts.values()):
-    part.finish(settings.MODEL)
+    part.finish({**settings.MODEL, **more})
 
 
 def tokenizer_fields(source: Source) -> Fields | None:

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.interop import open_clip_timm as timm
 from mmjax.interop import transformers_blip as blip
+from mmjax.interop import transformers_classifiers as classes
+from mmjax.interop import transformers_deit as deit
+from mmjax.interop import transformers_dino as dino
 from mmjax.interop import transformers_one_tower as one
 from mmjax.interop import transformers_single as single
 from mmjax.interop import transformers_towers as pairs
@@ -19,7 +22,7 @@ from mmjax.interop.native import NATIVE
 from mmjax.interop.open_clip import OPEN_CLIP
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
-from mmjax.models import BlipCaptionerConfig, BlipRetrievalConfig, SharedSpaceConfig, TwoTowerConfig
+from mmjax.models import BlipCaptionerConfig, BlipRetrievalConfig, ClassifierConfig, SharedSpaceConfig, TwoTowerConfig
 
 Writes = Callable[[Any], bool]
 
@@ -58,6 +61,16 @@ def _space(tower: str, **fields: Any) -> Writes:
   return lambda c: _is(SharedSpaceConfig, init_logit_scale=None, **fields)(c) and list(c.towers) == [tower]
 
 
+def _scaled(*, registers: bool) -> Writes:
+  """DINOv2's image towers, which scale their branches, with registers or without."""
+  return lambda c: isinstance(c, ViTConfig) and c.layer_scale is not None and bool(c.registers) == registers
+
+
+def _classifier(of: Writes) -> Writes:
+  """Classifiers of images whose tower is one of `of`."""
+  return lambda c: isinstance(c, ClassifierConfig) and of(c.towers.get("image"))
+
+
 def _pair(*, map_pool: bool) -> Writes:
   """Two-tower models whose image tower pools as SigLIP does, or not."""
   return lambda c: isinstance(c, TwoTowerConfig) and _is(ViTConfig, pool="map")(c.image) == map_pool
@@ -65,10 +78,14 @@ def _pair(*, map_pool: bool) -> Writes:
 
 _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
+_BIT, _DEIT = "BitImageProcessor", "DeiTImageProcessor"
+_HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
 CLASSES: tuple[Class, ...] = (
   Class("clip", pairs.CLIP, writes=_pair(map_pool=False), processor=_CLIP),
+  Class("siglip", classes.SIGLIP_CLASSES, _HEAD, _classifier(_is(ViTConfig, pool="mean")), processor=_SIGLIP),
+  Class("siglip2", classes.SIGLIP2_CLASSES, _HEAD, _is(ClassifierConfig), form="siglip2", processor=NAFLEX),
   Class("siglip", pairs.SIGLIP, writes=_pair(map_pool=True), processor=_SIGLIP),
   Class("siglip2", pairs.SIGLIP2, writes=_is(TwoTowerConfig), form="siglip2", processor=NAFLEX),
   Class("clip_vision_model", one.CLIP_IMAGE_PROJECTED, _VISUAL, _space("image"), processor=_CLIP),
@@ -81,7 +98,17 @@ CLASSES: tuple[Class, ...] = (
   Class("siglip2_text_model", one.SIGLIP2_TEXT, writes=_space("text"), form="siglip2"),
   Class("blip", blip.BLIP_RETRIEVAL, r"^text_encoder\.", _is(BlipRetrievalConfig), processor=_BLIP),
   Class("blip", blip.BLIP_CAPTIONER, r"^text_decoder\.", _is(BlipCaptionerConfig), processor=_BLIP),
+  Class("dinov2", classes.DINOV2_CLASSES, _HEAD, _classifier(_scaled(registers=False)), processor=_BIT),
+  Class("dinov2", dino.DINOV2, writes=_scaled(registers=False), processor=_BIT),
+  Class(_REGISTERS, classes.REGISTERS_CLASSES, _HEAD, _classifier(_scaled(registers=True)), processor=_BIT),
+  Class(_REGISTERS, dino.DINOV2_REGISTERS, writes=_scaled(registers=True), processor=_BIT),
+  Class("deit", classes.DEIT_CLASSES, _HEAD, _classifier(_is(ViTConfig, register_position=True)), processor=_DEIT),
+  Class("deit", deit.DEIT, writes=_is(ViTConfig, register_position=True), processor=_DEIT),
+  Class("vit", classes.VIT_CLASSES, _HEAD, _is(ClassifierConfig), processor=_VIT),
   Class("vit", single.VIT, writes=_is(ViTConfig), processor=_VIT),
+  Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
+  Class("vit_msn", single.VIT_MSN, processor=_VIT),
+  Class("vit_mae", single.VIT_MAE, processor=_VIT),
   Class("bert", single.BERT, writes=_is(TextConfig)),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""

@@ -181,7 +181,13 @@ SIGLIP_IMAGE = Architecture(
 )
 SIGLIP_TEXT = Architecture("SiglipTextModel", _read_siglip_text, _write_siglip_text, _siglip_text_rules, IGNORED, _TEXT)
 SIGLIP2_IMAGE = Architecture(
-  "Siglip2VisionModel", _read_siglip2_image, _write_siglip2_image, _siglip2_image_rules, IGNORED, _VISION
+  "Siglip2VisionModel",
+  _read_siglip2_image,
+  _write_siglip2_image,
+  _siglip2_image_rules,
+  IGNORED,
+  _VISION,
+  resampling="bilinear",
 )
 SIGLIP2_TEXT = Architecture(
   "Siglip2TextModel", _read_siglip_text, _write_siglip2_text, _siglip_text_rules, IGNORED, _TEXT

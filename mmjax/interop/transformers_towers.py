@@ -161,4 +161,12 @@ def _towers(config: Any, name: str) -> tuple[ViTConfig, TextConfig]:
 
 CLIP = Architecture("CLIPModel", read_clip, write_clip, clip_rules, IGNORED)
 SIGLIP = Architecture("SiglipModel", read_siglip, write_siglip, siglip_rules, IGNORED, nearest=nearest_siglip)
-SIGLIP2 = Architecture("Siglip2Model", read_siglip2, write_siglip2, siglip2_rules, IGNORED, nearest=nearest_siglip)
+SIGLIP2 = Architecture(
+  "Siglip2Model",
+  read_siglip2,
+  write_siglip2,
+  siglip2_rules,
+  IGNORED,
+  nearest=nearest_siglip,
+  resampling="bilinear",
+)
