@@ -165,11 +165,24 @@ def canonical(config: Any) -> Any:
       config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
     if config.stem != "mbconv":
       config = dataclasses.replace(config, stem_width=64)
-    return config
+    return _canonical_rotary(_canonical_map(config))
   if isinstance(config, ResNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
     return dataclasses.replace(config, norm=norm, dtype="float32")
   return _canonical_text(config) if isinstance(config, TextConfig) else config
+
+
+def _canonical_map(config: ViTConfig) -> ViTConfig:
+  mapped = config.pool in ("map", "cls_map")
+  heads, hidden = config.map_heads or config.num_heads, config.map_mlp_dim or config.hidden
+  return dataclasses.replace(config, map_heads=heads if mapped else None, map_mlp_dim=hidden if mapped else None)
+
+
+def _canonical_rotary(config: ViTConfig) -> ViTConfig:
+  if config.rotary == "patches":
+    return dataclasses.replace(config, rotary_grid=config.rotary_grid or config.grid)
+  config = dataclasses.replace(config, rotary_grid=None, rotary_start=0.0)
+  return config if config.rotary != "none" else dataclasses.replace(config, rotary_temperature=100.0, rotary_axes="yx")
 
 
 def _canonical_text(config: TextConfig) -> TextConfig:

@@ -25,7 +25,7 @@ def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
     projection = linear("^text_projection", "text_projection")
   return joined(
     under("image/", "visual.", open_clip_timm.rules(config.image) if timm else image_rules(config.image)),
-    linear("^image_projection", "visual.trunk.head") if timm else (Rule("^image_projection/kernel$", "visual.proj"),),
+    open_clip_timm.projection_rules(config) if timm else (Rule("^image_projection/kernel$", "visual.proj"),),
     under("text/", "", TEXT),
     projection,
     (Rule("^logit_scale$", "logit_scale"), Rule("^logit_bias$", "logit_bias")),

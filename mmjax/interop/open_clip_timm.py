@@ -1,15 +1,17 @@
-"""Image towers that open_clip takes from timm: SigLIP's vision transformers, and CLIP's ViT-L/14 in timm's names."""
+"""Image towers that open_clip takes from timm: SigLIP's, CLIP's ViT-L/14 in timm's names, and ViTamin's."""
 
 import dataclasses
 import re
 from typing import Any, Literal
 
 from mmjax.encoders import ViTConfig
+from mmjax.interop import timm_vitamin
 from mmjax.interop.architecture import sides
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches
 from mmjax.models import TwoTowerConfig
+from mmjax.models.shared_space import Projection
 
 _SIZES = {
   "base": dict(width=768, depth=12, num_heads=12, mlp_dim=3072),
@@ -42,6 +44,7 @@ TOWERS: dict[str, ViTConfig] = {
   "vit_large_patch14_clip_224": ViTConfig(
     pool="cls", input_norm=True, class_position=True, stem_bias=False, norm_epsilon=1e-5, **_CLIP_L
   ),
+  **timm_vitamin.TOWERS,
 }
 """The towers of timm that mmjax reads, by their names there."""
 
@@ -52,12 +55,14 @@ _KNOWN |= {"image_size", "patch_dropout"}
 def is_timm(config: TwoTowerConfig) -> bool:
   """True for a model whose image tower open_clip takes from timm.
 
-  open_clip's own towers have no MAP pooling, and no bias in the projection of the image.
+  open_clip's own towers have no MAP pooling, no convolutions, and no bias in the projection of the image.
   """
-  return isinstance(config.image, ViTConfig) and (config.image.pool == "map" or config.image_projection == "affine")
+  if not isinstance(config.image, ViTConfig):
+    return False
+  return config.image.pool == "map" or config.image.stem == "mbconv" or config.image_projection == "affine"
 
 
-def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Literal["none", "affine"]]:
+def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Projection]:
   """Read the image tower from a vision_cfg with timm_model_name.
 
   Args:
@@ -73,7 +78,13 @@ def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Literal["none", "af
     )
   vision.known(_KNOWN)
   tower = TOWERS[name]
+  if tower.positions == "none":  # it takes images of any size, and open_clip resizes them to image_size
+    tower = dataclasses.replace(tower, image_size=vision.square("image_size", 224))
   vision.only("image_size", tower.image_size, tower.image_size)
+  if tower.stem == "mbconv":
+    vision.choice("timm_pool", {"": True, "avg": True}, "avg")  # "": timm's own choice, the average
+    vision.only("timm_proj", "linear", "linear")
+    return tower, "linear"
   vision.only("timm_pool", {"map": "map", "cls": "token"}[tower.pool], "avg")
   if tower.pool == "map":
     vision.only("timm_proj", "none", "linear")
@@ -92,21 +103,25 @@ def write(config: TwoTowerConfig) -> dict[str, Any]:
   name = next((name for name, tower in TOWERS.items() if _size(tower) == mine), None)
   if name is None:
     raise InteropError(
-      f"open_clip takes image towers with MAP pooling or a bias in their projection from timm, which has none of this "
-      f'size; it has {", ".join(TOWERS)}. Use format="mmjax" (--to mmjax), which holds every model'
+      "open_clip takes image towers with MAP pooling, convolutions or a bias in their projection from timm, which has "
+      f'none of this size; it has {", ".join(TOWERS)}. Use format="mmjax" (--to mmjax), which holds every model'
     )
   pool, projection = ("map", "none") if config.image.pool == "map" else ("token", None)
+  if config.image.stem == "mbconv":
+    pool, projection = "", "linear"
   cfg = {"image_size": config.image.image_size, "timm_model_name": name, "timm_model_pretrained": False}
   return cfg | {"timm_pool": pool, "timm_proj": projection}
 
 
 def _size(c: ViTConfig) -> tuple[Any, ...]:
-  names = ("image_size", "patch_size", "width", "depth", "num_heads", "hidden", "activation", "pool")
+  names = ("image_size", "patch_size", "width", "depth", "num_heads", "hidden", "activation", "pool", "stem")
   return tuple(getattr(c, name) for name in names)
 
 
 def rules(c: Any) -> tuple[Rule, ...]:
   """Mapping rules of a tower (a ViTConfig) to the tensors under "visual."."""
+  if c.stem == "mbconv":
+    return timm_vitamin.RULES
   block = (r"transformer/block_(\d+)/", r"trunk.blocks.\1.")
   attention = (
     *(linear(f"attention/{name}", "attn.qkv", part) for part, name in enumerate(("query", "key", "value"))),
@@ -126,6 +141,13 @@ def rules(c: Any) -> tuple[Rule, ...]:
     norm("transformer/norm", "trunk.norm"),
   )
   return joined(tower, _MAP if c.pool == "map" else _CLASS_TOKEN)
+
+
+def projection_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  """Mapping rules of the projection of the image."""
+  if config.image_projection == "affine":
+    return linear("^image_projection", "visual.trunk.head")
+  return (Rule("^image_projection/kernel$", "visual.head.proj.weight", "o i -> i o"),)
 
 
 _POSITIONS = "trunk.pos_embed"

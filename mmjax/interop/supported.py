@@ -11,6 +11,7 @@ from mmjax.interop import transformers_blip as blip
 from mmjax.interop import transformers_classifiers as classes
 from mmjax.interop import transformers_deit as deit
 from mmjax.interop import transformers_dino as dino
+from mmjax.interop import transformers_dino3 as dino3
 from mmjax.interop import transformers_one_tower as one
 from mmjax.interop import transformers_single as single
 from mmjax.interop import transformers_towers as pairs
@@ -63,7 +64,8 @@ def _space(tower: str, **fields: Any) -> Writes:
 
 def _scaled(*, registers: bool) -> Writes:
   """DINOv2's image towers, which scale their branches, with registers or without."""
-  return lambda c: isinstance(c, ViTConfig) and c.layer_scale is not None and bool(c.registers) == registers
+  fits = lambda c: c.layer_scale is not None and c.rotary == "none" and bool(c.registers) == registers
+  return lambda c: isinstance(c, ViTConfig) and fits(c)
 
 
 def _classifier(of: Writes) -> Writes:
@@ -78,7 +80,7 @@ def _pair(*, map_pool: bool) -> Writes:
 
 _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
-_BIT, _DEIT = "BitImageProcessor", "DeiTImageProcessor"
+_BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
@@ -102,6 +104,7 @@ CLASSES: tuple[Class, ...] = (
   Class("dinov2", dino.DINOV2, writes=_scaled(registers=False), processor=_BIT),
   Class(_REGISTERS, classes.REGISTERS_CLASSES, _HEAD, _classifier(_scaled(registers=True)), processor=_BIT),
   Class(_REGISTERS, dino.DINOV2_REGISTERS, writes=_scaled(registers=True), processor=_BIT),
+  Class("dinov3_vit", dino3.DINOV3, writes=_is(ViTConfig, rotary="centered"), processor=_DINOV3),
   Class("deit", classes.DEIT_CLASSES, _HEAD, _classifier(_is(ViTConfig, register_position=True)), processor=_DEIT),
   Class("deit", deit.DEIT, writes=_is(ViTConfig, register_position=True), processor=_DEIT),
   Class("vit", classes.VIT_CLASSES, _HEAD, _is(ClassifierConfig), processor=_VIT),

@@ -16,6 +16,7 @@ from mmjax.nn.dense import Initializer
 from mmjax.nn.initial import InitScheme, kernel_init
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm, LayerScale
+from mmjax.nn.rotary import Rotation
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
 from mmjax.nn.tpu import rows_major
 
@@ -41,6 +42,8 @@ class TransformerConfig:
   is SwiGLU with activation="silu" and GeGLU with "gelu"."""
   mlp_norm: bool = False
   """Normalise the hidden layer of a block's MLP before its last linear layer (sub-LN, Wang et al. 2022; EVA02)."""
+  mlp_input_norm: bool = False
+  """Normalise the input of a block's MLP, after the norm that every pre-norm branch begins with (ViTamin)."""
   norm_epsilon: float = 1e-6
   """Added to the variance in every layer norm."""
   norm: Literal["pre", "post", "branch"] = "pre"
@@ -55,6 +58,11 @@ class TransformerConfig:
   """Apply a layer norm to the embeddings, before the first block (CLIP's image tower, BERT)."""
   qk_norm: bool = False
   """Normalise queries and keys, which keeps attention logits from growing (Dehghani et al. 2023)."""
+  attention_bias: Literal["all", "query_value", "none"] = "all"
+  """Projections with a bias, of the queries, keys and values of the blocks. A bias of the keys changes nothing without
+  rotary positions (EVA, BEiT: "query_value")."""
+  attention_norm: bool = False
+  """Normalise the result of a block's attention before the output projection (sub-LN, Wang et al. 2022; EVA02)."""
   drop_path: float = 0.0
   """Probability of dropping a branch of the last block (stochastic depth). It rises linearly from 0 in the first."""
   scan: bool = False
@@ -100,8 +108,15 @@ def take_token(
 
 def block_mlp(c: TransformerConfig, down_init: Initializer, name: str) -> MLP:
   """MLP of a block."""
-  epsilon = c.norm_epsilon if c.mlp_norm else None
-  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, c.mlp_gated, epsilon, name=name)
+  norms = (c.norm_epsilon if wanted else None for wanted in (c.mlp_norm, c.mlp_input_norm))
+  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, c.mlp_gated, *norms, name=name)
+
+
+def block_attention(c: TransformerConfig, out_init: Initializer) -> dict[str, Any]:
+  """Fields of the attention of a block."""
+  fields = dict(num_heads=c.num_heads, qk_norm=c.qk_norm, dtype=c.dtype, implementation=c.attention)
+  fields |= dict(out_init=out_init, epsilon=c.norm_epsilon, init_scheme=c.init_scheme)
+  return fields | dict(biased=c.attention_bias, out_norm=c.attention_norm)
 
 
 class Block(nn.Module):
@@ -135,6 +150,7 @@ class Block(nn.Module):
     rng: Rngs,
     layer: Array,
     context: Float[Array, "batch*k width"] | None = None,
+    rotations: tuple[Rotation, Rotation] | None = None,
   ) -> Float[Array, "batch*length width"]:
     """Applies the block.
 
@@ -144,6 +160,7 @@ class Block(nn.Module):
       rng: one key per example for stochastic depth; None: evaluation.
       layer: number of the block in the stack.
       context: all tokens, if `x` holds only some of them.
+      rotations: rotations of the tokens of `x`, and of all tokens (rotary position embedding).
     Returns: the tokens of `x` after the block.
     """
     c = self.config
@@ -157,16 +174,7 @@ class Block(nn.Module):
         y = LayerScale(c.layer_scale, name=f"scale{stream + 1}")(y)
       return drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y
 
-    attention = MultiHeadAttention(
-      num_heads=c.num_heads,
-      qk_norm=c.qk_norm,
-      out_init=out_init,
-      dtype=c.dtype,
-      implementation=c.attention,
-      epsilon=c.norm_epsilon,
-      init_scheme=c.init_scheme,
-      name="attention",
-    )
+    attention = MultiHeadAttention(**block_attention(c, out_init), name="attention")
     mlp = block_mlp(c, out_init, "mlp")
     norm1, norm2 = LayerNorm(c.norm_epsilon, name="norm1"), LayerNorm(c.norm_epsilon, name="norm2")
     rng = fold_in(rng, layer)
@@ -174,7 +182,7 @@ class Block(nn.Module):
 
     def attend(y: Array, read: Array | None) -> Array:
       rows = lambda z: rearrange(z, "(b l) w -> b l w", b=batch)
-      y = attention(rows(y), None if read is None else rows(read), mask=mask, causal=causal)
+      y = attention(rows(y), None if read is None else rows(read), mask=mask, causal=causal, rotations=rotations)
       return rearrange(y, "b l w -> (b l) w")
 
     if c.norm == "post":
@@ -239,6 +247,7 @@ class Transformer(nn.Module):
     *,
     rng: Rngs = None,
     pick: int | Int[Array, "batch"] = 0,
+    rotation: Rotation | None = None,
   ) -> tuple[Float[Array, "batch length width"], Float[Array, "batch width"]]:
     """Returns all tokens, and the one token at `pick`.
 
@@ -251,11 +260,14 @@ class Transformer(nn.Module):
       mask: True for each token that may be read; None: all.
       rng: one key per example for stochastic depth; None: evaluation.
       pick: position of the picked token, the same in all examples (int) or one per example.
+      rotation: rotation of each token's queries and keys (rotary position embedding); None: no rotation.
     Returns: all tokens, and the picked token.
     """
     c = self.config
     own = x.shape[1]
-    x, mask = self._padded(x, mask)
+    if rotation is None:  # the TPU kernel has no rotation
+      x, mask = self._padded(x, mask)
+    both = None if rotation is None else (rotation, rotation)
     length = x.shape[1]
     block = functools.partial(rematerialised(Block, c.remat, scan=c.scan), c, self.causal, length)
     norm = LayerNorm(c.norm_epsilon, name="norm") if c.norm != "post" and self.last_norm else _identity
@@ -265,7 +277,7 @@ class Transformer(nn.Module):
     x, rows = rearrange(x, "b l w -> (b l) w"), lambda x: rearrange(x, "(b l) w -> b l w", l=length)
     if c.scan:
       scanned = nn.scan(
-        lambda module, carry, layer: (module(carry, mask, rng, layer), None),
+        lambda module, carry, layer: (module(carry, mask, rng, layer, None, both), None),
         variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
         split_rngs={"params": True},
         length=c.depth,
@@ -273,11 +285,12 @@ class Transformer(nn.Module):
       x, _ = scanned(block(name="blocks"), x, jnp.arange(c.depth))
       return rows(norm(x))[:, :own], norm(take_token(rows(x), pick)[:, 0])
     for layer in range(c.depth - 1):
-      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer))
+      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer), None, both)
     last, index = block(name=f"block_{c.depth - 1}"), jnp.asarray(c.depth - 1)
     readable = self._readable(x.shape[0] // length, length, mask, pick)
-    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x)
-    return rows(norm(last(x, mask, rng, index)))[:, :own], norm(picked)
+    apart = None if rotation is None else (rotation.at(pick), rotation)
+    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart)
+    return rows(norm(last(x, mask, rng, index, None, both)))[:, :own], norm(picked)
 
   @nn.nowrap
   def _padded(

@@ -69,7 +69,7 @@ def interop_tensors(path):
     return list(file.keys())
 
 
-@pytest.mark.parametrize("name", open_clip_timm.TOWERS)
+@pytest.mark.parametrize("name", [name for name in open_clip_timm.TOWERS if name.startswith("vit_")])
 def test_the_sizes_are_those_of_timm(name):
   ours = open_clip_timm.TOWERS[name]
   with torch.device("meta"):
@@ -94,5 +94,5 @@ def read(path) -> str:
 
 def test_what_open_clip_ships_is_read_or_refused_by_name():
   refused = {path.stem: said for path, said in ((path, read(path)) for path in SHIPPED) if said}
-  assert (len(SHIPPED), len(refused)) == (144, 61)
+  assert (len(SHIPPED), len(refused)) == (144, 46)
   assert all(name in said for name, said in refused.items())
