@@ -24,6 +24,7 @@ def classifier(
   name: str,
   prefix: str,
   pool: Literal["cls", "mean", "cls_and_mean"] = "cls",
+  renamed: tuple[tuple[str, str], ...] = (),
 ) -> Architecture:
   """Make the architecture of an image classifier.
 
@@ -32,6 +33,7 @@ def classifier(
     name: the class.
     prefix: prefix of the tower's tensors.
     pool: pooling of the tower's tokens, which the linear layer reads.
+    renamed: as in `Architecture`.
   """
 
   def read(fields: Fields, entries: Entries) -> ClassifierConfig:
@@ -51,6 +53,7 @@ def classifier(
     write,
     rules,
     tuple(pattern.replace("^", "^" + prefix.replace(".", r"\."), 1) for pattern in encoder.ignored),
+    renamed,
     without_effect=encoder.without_effect,
     blank=lambda config: {prefix + n: shape for n, shape in encoder.blank(config.towers["image"]).items()},
     resampling=encoder.resampling,
@@ -114,7 +117,8 @@ def _named(config: ClassifierConfig) -> dict[str, Any]:
 
 
 VIT_CLASSES = classifier(VIT, "ViTForImageClassification", "vit.")
-MSN_CLASSES = classifier(VIT_MSN, "ViTMSNForImageClassification", "vit.")
+# transformers 5 writes the prefix of some of its tensors only.
+MSN_CLASSES = classifier(VIT_MSN, "ViTMSNForImageClassification", "vit.", renamed=((r"^encoder\.", "vit.encoder."),))
 DEIT_CLASSES = classifier(DEIT, "DeiTForImageClassification", "deit.")
 DINOV2_CLASSES = classifier(DINOV2, "Dinov2ForImageClassification", "dinov2.", "cls_and_mean")
 REGISTERS_CLASSES = classifier(
