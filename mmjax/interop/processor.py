@@ -7,8 +7,19 @@ from typing import Any
 
 from mmjax.interop import settings
 from mmjax.interop.colors import Colors
+from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
-from mmjax.interop.preprocess import CLIP_MEAN, CLIP_STD, HALF, INTERPOLATIONS, Preprocess, Resize, default_preprocess
+from mmjax.interop.preprocess import (
+  CLIP_MEAN,
+  CLIP_STD,
+  HALF,
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+  INTERPOLATIONS,
+  Preprocess,
+  Resize,
+  default_preprocess,
+)
 from mmjax.interop.source import Source
 from mmjax.interop.supported import NAFLEX, PROCESSORS
 
@@ -38,11 +49,15 @@ class _Class:
   rgb: bool = True
 
 
+_DINOV3 = "DINOv3ViTImageProcessor"
 _CLASSES = {
   "CLIPImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   "SiglipImageProcessor": _Class({"height": 224, "width": 224}, 3, HALF, HALF),
   "ViTImageProcessor": _Class({"height": 224, "width": 224}, 2, HALF, HALF, square=True, rgb=False),
   "BlipImageProcessor": _Class({"height": 384, "width": 384}, 3, CLIP_MEAN, CLIP_STD, square=True),
+  "BitImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
+  "DeiTImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
+  _DINOV3: _Class({"height": 224, "width": 224}, 2, IMAGENET_MEAN, IMAGENET_STD, square=True, rgb=False),
   NAFLEX: _Class({}, 2, HALF, HALF, rgb=False),
 }
 
@@ -78,6 +93,9 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   name = _class_name(fields, kind)
   defaults = _CLASSES[name]
   fields.only("use_square_size", False, False)
+  interpolation = fields.choice("resample", INTERPOLATIONS, defaults.interpolation)
+  if name == _DINOV3 and interpolation in ("bicubic", "lanczos"):
+    raise fields.wrong("resample", f"2 (bilinear): {_DINOV3} resizes numbers, and these filters leave their range")
   if fields.flag("do_pad", False) and "pad_size" in fields:
     raise fields.wrong("pad_size", "missing: mmjax does not pad images")
   grid = _grid(fields, size) if name == NAFLEX else 0
@@ -94,7 +112,7 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   found = Preprocess(
     size,
     resize,
-    fields.choice("resample", INTERPOLATIONS, defaults.interpolation),
+    interpolation,
     _colors(fields, "image_mean", defaults.mean) if normalize else (0.0, 0.0, 0.0),
     _colors(fields, "image_std", defaults.std) if normalize else (1.0, 1.0, 1.0),
     odd="down",
@@ -156,7 +174,7 @@ def _check_size(fields: Fields, resize: str, side: int | None, size: int, crop: 
   if isinstance(cut, dict) and set(cut) == {"height", "width"}:
     cut = [cut["height"], cut["width"]]
   if cut not in (size, [size, size]):
-    raise fields.wrong("crop_size", f"the model's image size, {size}")
+    raise fields.wrong("crop_size", f"the model's image size, {size} (or load the model with that image_size)")
 
 
 def _colors(fields: Fields, name: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -225,8 +243,21 @@ def read_preprocess(source: Source, size: int, own_size: int) -> Preprocess:
   fields, version = find_preprocess(source.folder, source.format), source.fields.get("transformers_version")
   version = version if isinstance(version, str) else ""
   if fields is not None:
-    return from_transformers(fields, own_size, kind, version).at(size)
+    return _at_size(fields, size, own_size, kind, version)
   default = default_preprocess(size, kind)
   if source.format != "transformers":
     return default
   return dataclasses.replace(default, odd="down", colors=_conversion(True, version))
+
+
+def _at_size(fields: Fields, size: int, own_size: int, kind: str, version: str) -> Preprocess:
+  """Preprocessing for a model that may have been loaded with another image size than its own.
+
+  The files may ask for either. DINOv2's do not ask for the size of its configuration.
+  """
+  try:
+    return from_transformers(fields, own_size, kind, version).at(size)
+  except InteropError:
+    if size == own_size:
+      raise
+    return from_transformers(fields, size, kind, version)
