@@ -53,7 +53,7 @@ CASES = [
   ("ViTImageProcessor", dict(size=SIDE, default_to_square=False), ""),
   ("SiglipImageProcessor", dict(size=SIDE), ""),
   ("ViTImageProcessor", dict(size=30, do_center_crop=True, crop_size=SIDE), ""),
-  *((name, SHORTEST, "") for name in BASE if name.startswith(("S", "V", "B")) and name != "Siglip2ImageProcessor"),
+  *((name, SHORTEST, "") for name in BASE if name.startswith(("S", "V", "Bl")) and name != "Siglip2ImageProcessor"),
   *((name, CROPPED, "") for name in ("SiglipImageProcessor", "ViTImageProcessor", "BlipImageProcessor")),
   ("DINOv3ViTImageProcessor", SQUARE | dict(resample=3), "resample is 3, but must be 2"),
   # Steps that are left out.
