@@ -3,6 +3,7 @@
 The same table serves reading and writing.
 """
 
+import copy
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -101,7 +102,8 @@ def joined(*groups: Iterable[Rule]) -> tuple[Rule, ...]:
 
 def under(ours: str, theirs: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
   """Add the prefixes of a tower to its rules: `ours` to the parameters' paths, `theirs` to the tensors' names."""
-  return tuple(dataclasses.replace(r, ours=f"^{re.escape(ours)}{r.ours}", theirs=theirs + r.theirs) for r in rules)
+  begin = f"^{re.escape(ours)}"
+  return tuple(dataclasses.replace(r, ours=begin + r.ours.removeprefix("^"), theirs=theirs + r.theirs) for r in rules)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +178,14 @@ class Table:
       self.places[path] = Place(name, rule, shapes[path], start, start + shape[axis])
       start += shape[axis]
     self.their_shapes[name] = (*group[0][3][:axis], start, *group[0][3][axis + 1 :])
+
+  def under(self, prefix: str) -> "Table":
+    """The part of this mapping for the parameters whose path begins with `prefix`, which is removed from the paths."""
+    part = copy.copy(self)
+    part.places = {p.removeprefix(prefix): place for p, place in self.places.items() if p.startswith(prefix)}
+    names = {place.theirs for place in part.places.values()}
+    part.their_shapes = {name: shape for name, shape in self.their_shapes.items() if name in names}
+    return part
 
   def to_theirs(self, params: Mapping[str, Any], convert: Callable[[Any], np.ndarray]) -> dict[str, np.ndarray]:
     """Make all external tensors.

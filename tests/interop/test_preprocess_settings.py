@@ -34,6 +34,8 @@ BASE = {
   "ViTImageProcessor": SQUARE,
   "BlipImageProcessor": SQUARE,
   "Siglip2ImageProcessor": NAFLEX,
+  "BitImageProcessor": SHORTEST | dict(size=30, crop_size=SIDE),
+  "DeiTImageProcessor": dict(size=30, crop_size=SIDE),
 }
 # (class, fields, what is said: "" for equal pixels, otherwise a part of the error)
 CASES = [
@@ -51,8 +53,9 @@ CASES = [
   ("ViTImageProcessor", dict(size=SIDE, default_to_square=False), ""),
   ("SiglipImageProcessor", dict(size=SIDE), ""),
   ("ViTImageProcessor", dict(size=30, do_center_crop=True, crop_size=SIDE), ""),
-  *((name, SHORTEST, "") for name in BASE if name.startswith(("S", "V", "B")) and name != "Siglip2ImageProcessor"),
+  *((name, SHORTEST, "") for name in BASE if name.startswith(("S", "V", "Bl")) and name != "Siglip2ImageProcessor"),
   *((name, CROPPED, "") for name in ("SiglipImageProcessor", "ViTImageProcessor", "BlipImageProcessor")),
+  ("DINOv3ViTImageProcessor", SQUARE | dict(resample=3), "resample is 3, but must be 2"),
   # Steps that are left out.
   ("CLIPImageProcessor", SHORTEST | dict(do_center_crop=False), ""),
   ("CLIPImageProcessor", SHORTEST | dict(do_center_crop=False, crop_size=7), ""),
