@@ -5,10 +5,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from mmjax.encoders import TextConfig, ViTConfig
+from mmjax.encoders import ConvNeXtConfig, TextConfig, ViTConfig
 from mmjax.interop import open_clip_timm as timm
 from mmjax.interop import transformers_blip as blip
 from mmjax.interop import transformers_classifiers as classes
+from mmjax.interop import transformers_convnext as convnext
 from mmjax.interop import transformers_deit as deit
 from mmjax.interop import transformers_dino as dino
 from mmjax.interop import transformers_dino3 as dino3
@@ -81,6 +82,7 @@ def _pair(*, map_pool: bool) -> Writes:
 _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
 _BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
+_CONVNEXT = "ConvNextImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
@@ -112,6 +114,8 @@ CLASSES: tuple[Class, ...] = (
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
   Class("vit_msn", single.VIT_MSN, processor=_VIT),
   Class("vit_mae", single.VIT_MAE, processor=_VIT),
+  Class("convnextv2", convnext.CONVNEXT_V2, writes=_is(ConvNeXtConfig, response_norm=True), processor=_CONVNEXT),
+  Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=_CONVNEXT),
   Class("bert", single.BERT, writes=_is(TextConfig)),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""

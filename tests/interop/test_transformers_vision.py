@@ -22,6 +22,8 @@ NAMES = dict(id2label={0: "a cat", 1: "a dog", 2: "neither"})
 SIGLIP = dict(vision_config=VIT) | NAMES
 SIGLIP_OTHER = dict(vision_config=VIT | OTHER, num_labels=4)
 PATCHES = dict(vision_config={name: value for name, value in VIT.items() if name != "image_size"} | dict(num_patches=4))
+CONVNEXT = dict(depths=[1, 2, 1, 1], hidden_sizes=[4, 8, 16, 32], image_size=16, patch_size=2)
+CONVNEXT_OTHER = dict(hidden_sizes=[2, 4, 8, 16], layer_norm_eps=1e-3, layer_scale_init_value=0.0, patch_size=1)
 # Class, the prefix of its configuration's class, and two configurations that are not the default.
 CASES = {
   "ViTForImageClassification": ("ViT", VIT | NAMES, VIT | OTHER | dict(num_labels=4)),
@@ -39,6 +41,8 @@ CASES = {
     SMALL | SWIGLU | NAMES | REGISTERS,
   ),
   "DINOv3ViTModel": ("DINOv3ViT", VIT, VIT | ROTARY | REGISTERS),
+  "ConvNextModel": ("ConvNext", CONVNEXT | dict(layer_scale_init_value=0.5), CONVNEXT | CONVNEXT_OTHER),
+  "ConvNextV2Model": ("ConvNextV2", CONVNEXT, CONVNEXT | dict(layer_norm_eps=1e-3, patch_size=1)),
   "SiglipForImageClassification": ("Siglip", SIGLIP, SIGLIP_OTHER),
   "Siglip2ForImageClassification": ("Siglip2", PATCHES | NAMES, PATCHES | dict(num_labels=4)),
 }
