@@ -82,7 +82,7 @@ def _pair(*, map_pool: bool) -> Writes:
 _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
 _BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
-_CONVNEXT = "ConvNextImageProcessor"
+CONVNEXT = "ConvNextImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
@@ -114,8 +114,8 @@ CLASSES: tuple[Class, ...] = (
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
   Class("vit_msn", single.VIT_MSN, processor=_VIT),
   Class("vit_mae", single.VIT_MAE, processor=_VIT),
-  Class("convnextv2", convnext.CONVNEXT_V2, writes=_is(ConvNeXtConfig, response_norm=True), processor=_CONVNEXT),
-  Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=_CONVNEXT),
+  Class("convnextv2", convnext.CONVNEXT_V2, writes=_is(ConvNeXtConfig, response_norm=True), processor=CONVNEXT),
+  Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=CONVNEXT),
   Class("bert", single.BERT, writes=_is(TextConfig)),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""
