@@ -83,9 +83,8 @@ def write(config: Any) -> dict[str, Any]:
   if not isinstance(config, TwoTowerConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config)
   if not isinstance(config.image, ViTConfig | ResNetConfig) and not open_clip_timm.is_timm(config):
-    raise wrong_kind(
-      "open_clip's CLIP", "a ViT, a ResNet, a ConvNeXt or a Swin beside a text transformer", config.image
-    )
+    known = "a ViT, a ResNet, a ConvNeXt, a FastViT or a Swin beside a text transformer"
+    raise wrong_kind("open_clip's CLIP", known, config.image)
   if not isinstance(config.text, TextConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config.text)
   fields: dict[str, Any] = {

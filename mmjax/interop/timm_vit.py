@@ -1,4 +1,4 @@
-"""SigLIP's vision transformers, and CLIP's ViT-L/14, in timm's names."""
+"""SigLIP's vision transformers, CLIP's ViT-L/14 and MobileCLIP-B in timm's names."""
 
 import re
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 from mmjax.encoders import ViTConfig
 from mmjax.interop.architecture import sides
 from mmjax.interop.fields import Fields
-from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
+from mmjax.interop.mapping import Rule, batch_norm, joined, linear, norm, patches, under
 from mmjax.interop.timm_tower import head_rules, in_blocks, norms, read_vit, vit_name, written
 from mmjax.models import TwoTowerConfig
 from mmjax.models.shared_space import Projection
@@ -37,11 +37,13 @@ def _siglip(name: str) -> ViTConfig:
 
 
 _CLIP_L: Any = _SIZES["large"] | sides(224, 14)
+_MOBILECLIP_B: Any = _SIZES["base"] | sides(224, 16)
 TOWERS: dict[str, ViTConfig] = {
   **{name: _siglip(name) for name in _SIGLIP},
   "vit_large_patch14_clip_224": ViTConfig(
     pool="cls", input_norm=True, class_position=True, stem_bias=False, norm_epsilon=1e-5, **_CLIP_L
   ),
+  "vit_base_mci_224": ViTConfig(pool="cls", stem="mobileclip", stem_norm="frozen", norm_epsilon=1e-6, **_MOBILECLIP_B),
 }
 """The towers by their names in timm."""
 
@@ -49,8 +51,9 @@ _POOLS = {"map": "map", "cls": "token"}
 
 
 def has(config: TwoTowerConfig) -> bool:
-  """True for a ViT that open_clip's own towers cannot be: with MAP pooling, or with a bias in its projection."""
-  return isinstance(config.image, ViTConfig) and (config.image.pool == "map" or config.image_projection == "affine")
+  """True for what open_clip's own towers cannot be: MAP pooling, MobileCLIP's stem, or a bias in the projection."""
+  c = config.image
+  return isinstance(c, ViTConfig) and (c.pool == "map" or c.stem == "mobileclip" or config.image_projection == "affine")
 
 
 def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Projection]:
@@ -69,9 +72,10 @@ def write(config: TwoTowerConfig) -> dict[str, Any]:
 def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
   """Mapping rules of the image tower and of the projection of the image."""
   assert isinstance(config.image, ViTConfig)
+  stem = patches("stem/projection", "trunk.patch_embed.proj", config.image.patch_size)
   tower = joined(
     in_blocks(_BLOCK),
-    patches("stem/projection", "trunk.patch_embed.proj", config.image.patch_size),
+    _NESTED_STEM if config.image.stem == "mobileclip" else stem,
     norms(("transformer/input_norm", "trunk.norm_pre"), ("transformer/norm", "trunk.norm")),
     _MAP if config.image.pool == "map" else _CLASS_TOKEN,
   )
@@ -84,6 +88,13 @@ _BLOCK = joined(
   norms(("norm1", "norm1"), ("norm2", "norm2")),
   linear("mlp/up", "mlp.fc1"),
   linear("mlp/down", "mlp.fc2"),
+)
+_BACKBONE = "trunk.patch_embed.backbone"
+_NESTED_STEM = joined(
+  patches("stem/conv_0", f"{_BACKBONE}.0.conv", 4),
+  patches("stem/conv_1", f"{_BACKBONE}.1.conv", 2),
+  batch_norm(r"stem/norm_(\d)", rf"{_BACKBONE}.\1.bn"),
+  patches("stem/projection", f"{_BACKBONE}.2.conv", 2),
 )
 _POSITIONS = "trunk.pos_embed"
 _CLASS_TOKEN = (
