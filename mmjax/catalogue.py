@@ -19,7 +19,10 @@ from mmjax.data.sources.shards import Shards
 from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
+from mmjax.encoders.convnext import ConvNeXtConfig
+from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.resnet import ResNetConfig
+from mmjax.encoders.swin import SwinConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.config import built_in
@@ -91,6 +94,9 @@ KINDS: tuple[type[Kind], ...] = (
   # towers
   ViTConfig,
   ResNetConfig,
+  ConvNeXtConfig,
+  FastViTConfig,
+  SwinConfig,
   TextConfig,
   # models
   TwoTowerConfig,

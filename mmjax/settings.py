@@ -122,7 +122,7 @@ class PretrainedConfig:
   the command line, it also replaces the script's model, tokenizer and image preprocessing by those of the checkpoint.
   """
   into: Literal["", "image", "text"] = ""
-  """Tower to initialise. Empty: the whole model."""
+  """Tower to initialise, from a single tower or from this tower of a whole model. Empty: the whole model."""
   take: tuple[str, ...] = (".*",)
   """Regular expressions of the parameter paths to load. Other parameters are initialised at random."""
   allow: tuple[str, ...] = ()

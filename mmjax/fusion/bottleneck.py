@@ -45,7 +45,7 @@ class Bottleneck(nn.Module):
     streams = [with_tokens(e, e.tokens.astype(c.dtype)) for e in encoded]
     for layer in range(c.depth):
       streams, bottleneck = self._layer(streams, bottleneck, rng, layer)
-    if c.norm == "pre":
+    if c.norm != "post":
       streams = [
         with_tokens(e, LayerNorm(c.norm_epsilon, name=f"input_{i}_norm")(e.tokens)) for i, e in enumerate(streams)
       ]

@@ -54,7 +54,7 @@ class CoAttention(nn.Module):
         reading = Reading(e.mask, *join(before[:i] + before[i + 1 :], c.dtype))
         think = block(c, causal=False, separate_causal=False, name=f"input_{i}_block_{layer}")
         streams[i] = with_tokens(e, think(e.tokens, reading, fold_in(rng, i), jnp.asarray(layer))[0])
-    if c.norm == "pre":
+    if c.norm != "post":
       streams = [
         with_tokens(e, LayerNorm(c.norm_epsilon, name=f"input_{i}_norm")(e.tokens)) for i, e in enumerate(streams)
       ]

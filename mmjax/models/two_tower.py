@@ -3,14 +3,11 @@
 import dataclasses
 
 import flax.linen as nn
-from jax import Array
-from jaxtyping import Float, Int
 
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.shared_space import Member, Projection, SharedSpace, SpaceConfig
-from mmjax.nn.stochastic import Rngs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +50,3 @@ class TwoTower(SharedSpace):
   """
 
   config: TwoTowerConfig
-
-  @nn.jit
-  def encode_image(
-    self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None
-  ) -> Float[Array, "batch dim"]:
-    """Compute embeddings of normalised images. They are float32 and not unit-norm."""
-    return self.embedding("image", self.image(images, rng=rng))
-
-  @nn.jit
-  def encode_text(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Float[Array, "batch dim"]:
-    """Compute embeddings of texts from token ids. They are float32 and not unit-norm."""
-    return self.embedding("text", self.text(ids, rng=rng))

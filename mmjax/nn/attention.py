@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float
 from mmjax.nn.dense import Dense, DenseParameters, Initializer, matmul
 from mmjax.nn.initial import InitScheme, kernel_init
 from mmjax.nn.norm import LayerNorm
+from mmjax.nn.rotary import Rotation, rotate
 from mmjax.nn.tpu import ROWS, on_tpu
 
 Implementation = Literal["auto", "xla", "cudnn"]
-Residuals = tuple[Array, Array, Array, Array]
+Biased = Literal["all", "query_value", "none"]
+Residuals = tuple[Array, Array, Array, Array, Array | None]
 
 
 def _allowed(mask: Array | None, *, causal: bool, shape: tuple[int, int]) -> Array | None:
@@ -29,9 +31,11 @@ def _allowed(mask: Array | None, *, causal: bool, shape: tuple[int, int]) -> Arr
   return before if keys is None else before & keys
 
 
-def _weights(query: Array, key: Array, allowed: Array | None) -> Array:
+def _weights(query: Array, key: Array, allowed: Array | None, bias: Array | None = None) -> Array:
   """Attention weights (softmax) in float32. A query that may read no key gets zeros."""
   logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+  if bias is not None:
+    logits = logits + bias * query.shape[-1] ** 0.5  # the scale below undoes the factor
   if allowed is not None:
     logits = jnp.where(allowed, logits, jnp.finfo(jnp.float32).min)
   # The scale is applied after the subtraction, in the same pass as the exponential. The differences are exact.
@@ -47,6 +51,7 @@ def attention_weights(
   *,
   mask: Bool[Array, "batch k"] | None = None,
   causal: bool = False,
+  bias: Float[Array, "#batch heads q k"] | None = None,
 ) -> Float[Array, "batch heads q k"]:
   """Attention weights, in float32.
 
@@ -57,10 +62,11 @@ def attention_weights(
     key: keys.
     mask: True for each key that may be read. A query that may read no key gets zeros.
     causal: if True, query i reads only keys 0 to i.
+    bias: added to the scaled logits.
   Returns: the weights of the keys, for each query.
   """
   allowed = _allowed(mask, causal=causal, shape=(query.shape[1], key.shape[1]))
-  return _weights(rearrange(query, "b l h d -> b h l d"), rearrange(key, "b l h d -> b h l d"), allowed)
+  return _weights(rearrange(query, "b l h d -> b h l d"), rearrange(key, "b l h d -> b h l d"), allowed, bias)
 
 
 @jax.custom_vjp
@@ -69,6 +75,7 @@ def attention_by_hand(
   key: Float[Array, "batch heads k dim"],
   value: Float[Array, "batch heads k dim"],
   allowed: Bool[Array, "#batch 1 #q k"] | None,
+  bias: Float[Array, "#batch heads q k"] | None = None,
 ) -> Float[Array, "batch heads q dim"]:
   """Softmax attention with a hand-written gradient, the fastest form for XLA's CPU backend.
 
@@ -78,46 +85,63 @@ def attention_by_hand(
     value: values, heads first.
     allowed: True where a query may read a key. None if every query reads every key. A query that may read no key gets
       zeros.
+    bias: added to the scaled logits.
   Returns: the attention output, in the dtype of `value`.
   """
-  return _by_hand_forward(query, key, value, allowed)[0]
+  return _by_hand_forward(query, key, value, allowed, bias)[0]
 
 
-def _by_hand_forward(query: Array, key: Array, value: Array, allowed: Array | None) -> tuple[Array, Residuals]:
-  weights = _weights(query, key, allowed).astype(value.dtype)
+def _by_hand_forward(
+  query: Array, key: Array, value: Array, allowed: Array | None, bias: Array | None = None
+) -> tuple[Array, Residuals]:
+  weights = _weights(query, key, allowed, bias).astype(value.dtype)
   out = jnp.einsum("bhqk,bhkd->bhqd", weights, value, preferred_element_type=jnp.float32)
-  return out.astype(value.dtype), (query, key, value, weights)
+  return out.astype(value.dtype), (query, key, value, weights, bias)
 
 
-def _by_hand_backward(residuals: Residuals, g: Array) -> tuple[Array, Array, Array, None]:
-  query, key, value, weights = residuals
+def _by_hand_backward(residuals: Residuals, g: Array) -> tuple[Array, Array, Array, None, Array | None]:
+  query, key, value, weights, bias = residuals
   dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   dvalue = dot("bhqk,bhqd->bhkd", weights, g)
   dweights = dot("bhqd,bhkd->bhqk", g, value)
   w32 = weights.astype(jnp.float32)
-  dlogits = w32 * (dweights - (dweights * w32).sum(-1, keepdims=True)) * query.shape[-1] ** -0.5
-  dlogits = dlogits.astype(query.dtype)
+  dscaled = w32 * (dweights - (dweights * w32).sum(-1, keepdims=True))
+  dlogits = (dscaled * query.shape[-1] ** -0.5).astype(query.dtype)
   dquery, dkey = dot("bhqk,bhkd->bhqd", dlogits, key), dot("bhqk,bhqd->bhkd", dlogits, query)
-  return dquery.astype(query.dtype), dkey.astype(key.dtype), dvalue.astype(value.dtype), None
+  dbias = None
+  if bias is not None:
+    dbias = dscaled if bias.shape[0] == dscaled.shape[0] else dscaled.sum(0, keepdims=True)
+    dbias = dbias.astype(bias.dtype)
+  return dquery.astype(query.dtype), dkey.astype(key.dtype), dvalue.astype(value.dtype), None, dbias
 
 
 attention_by_hand.defvjp(_by_hand_forward, _by_hand_backward)
 
 
-def _attention_cpu(query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool) -> Array:
+def _attention_cpu(
+  query: Array, key: Array, value: Array, mask: Array | None, bias: Array | None, *, causal: bool
+) -> Array:
   allowed = _allowed(mask, causal=causal, shape=(query.shape[1], key.shape[1]))
   heads_first = [rearrange(x, "b l h d -> b h l d") for x in (query, key, value)]
-  return rearrange(attention_by_hand(*heads_first, allowed), "b h l d -> b l h d")
+  return rearrange(attention_by_hand(*heads_first, allowed, bias), "b h l d -> b l h d")
 
 
 def _attention_jax(
-  query: Array, key: Array, value: Array, mask: Array | None, *, causal: bool, implementation: Implementation
+  query: Array,
+  key: Array,
+  value: Array,
+  mask: Array | None,
+  bias: Array | None,
+  *,
+  causal: bool,
+  implementation: Implementation,
 ) -> Array:
   with jax.numpy_dtype_promotion("standard"):  # JAX's implementation promotes bfloat16 to float32 implicitly
     out = jax.nn.dot_product_attention(
       query,
       key,
       value,
+      bias=bias,
       mask=None if mask is None else mask[:, None, None, :],
       is_causal=causal,
       implementation=None if implementation == "auto" else implementation,
@@ -135,6 +159,7 @@ def attention(
   *,
   mask: Bool[Array, "batch k"] | None = None,
   causal: bool = False,
+  bias: Float[Array, "#batch heads q k"] | None = None,
   implementation: Implementation = "auto",
 ) -> Float[Array, "batch q heads dim"]:
   """softmax(query key^T / sqrt(dim)) value (Vaswani et al. 2017, equation 1), with the softmax in float32.
@@ -145,6 +170,7 @@ def attention(
     value: values.
     mask: True for each key that may be read. A query that may read no key gets zeros, and its gradients are finite.
     causal: if True, query i reads only keys 0 to i.
+    bias: added to the scaled logits, such as a bias for each distance of query and key.
     implementation: "xla", "cudnn" (flash attention on NVIDIA GPUs) or "auto". "auto" is `attention_by_hand` on a CPU.
       On other platforms it is the default of `jax.nn.dot_product_attention`, which is XLA in JAX 0.12.
   Returns: the attention output.
@@ -158,9 +184,9 @@ def attention(
   """
   default = functools.partial(_attention_jax, causal=causal, implementation=implementation)
   if implementation != "auto":
-    return default(query, key, value, mask)
+    return default(query, key, value, mask, bias)
   cpu = functools.partial(_attention_cpu, causal=causal)
-  return lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
+  return lax.platform_dependent(query, key, value, mask, bias, cpu=cpu, default=default)
 
 
 def may_have_kernel(layer: nn.Module, *, qk_norm: bool, implementation: Implementation) -> bool:
@@ -210,7 +236,7 @@ class Projections(nn.Module):
   """Projections of multi-head attention, shared by `MultiHeadAttention` and `CachedAttention`.
 
   Parameters: query, key, value, out (Dense). With `qk_norm` also query_norm and key_norm: scales over the head
-  dimension, shared by the heads (Dehghani et al. 2023, section 2).
+  dimension, shared by the heads (Dehghani et al. 2023, section 2). With `out_norm` also norm.
 
   Attributes:
     num_heads: number of heads; must divide the width of `x`.
@@ -220,6 +246,11 @@ class Projections(nn.Module):
     implementation: see `attention`.
     epsilon: added to the variance in the norms of queries and keys.
     init_scheme: initialiser of the other projections (see `TransformerConfig.init_scheme`).
+    head_dim: dimension of a head. None: width / num_heads.
+    use_bias: if True, the projections have biases.
+    scaled: if True, divide the logits by sqrt(head_dim). False: T5.
+    biased: projections with a bias, of query, key and value (see `TransformerConfig.attention_bias`).
+    out_norm: if True, normalise the input of the output projection.
   """
 
   num_heads: int
@@ -229,24 +260,41 @@ class Projections(nn.Module):
   implementation: Implementation
   epsilon: float
   init_scheme: InitScheme = "clip"
+  head_dim: int | None = None
+  use_bias: bool = True
+  scaled: bool = True
+  biased: Biased = "all"
+  out_norm: bool = False
+
+  @nn.nowrap
+  def _has_bias(self, name: str) -> bool:
+    return self.use_bias and (self.biased == "all" or (self.biased == "query_value" and name != "key"))
 
   @nn.nowrap
   def _project(
     self, name: str, tokens: Float[Array, "batch*length width"], width: int, *, batch: int
   ) -> Float[Array, "batch length heads dim"]:
+    if self.head_dim is not None:
+      width = self.num_heads * self.head_dim
     if width % self.num_heads:
       raise ValueError(f"width {width} is not divisible by num_heads {self.num_heads}")
     init = kernel_init(self.init_scheme, tokens.shape[-1] ** -0.5)  # CLIP's attn_std
-    projected = Dense(width, init, dtype=self.dtype, name=name)(tokens)
+    projected = Dense(width, init, self._has_bias(name), self.dtype, name=name)(tokens)
     heads = rearrange(projected, "(b l) (h d) -> b l h d", b=batch, h=self.num_heads)
+    if not self.scaled and name == "query":
+      heads = heads * heads.shape[-1] ** 0.5  # attention divides by it
     if self.qk_norm and name != "value":
       heads = LayerNorm(self.epsilon, use_bias=False, name=f"{name}_norm")(heads)
     return heads
 
   @nn.nowrap
-  def _combine(self, heads: Float[Array, "batch*length width"], *, batch: int) -> Float[Array, "batch length width"]:
-    width = heads.shape[-1]
-    out = Dense(width, self.out_init, dtype=self.dtype, name="out")(checkpoint_name(heads, "attention"))
+  def _combine(
+    self, heads: Float[Array, "batch*length heads*dim"], width: int, *, batch: int
+  ) -> Float[Array, "batch length width"]:
+    heads = checkpoint_name(heads, "attention")
+    if self.out_norm:
+      heads = LayerNorm(self.epsilon, name="norm")(heads)
+    out = Dense(width, self.out_init, use_bias=self.use_bias, dtype=self.dtype, name="out")(heads)
     return rearrange(out, "(b l) w -> b l w", b=batch)
 
 
@@ -261,6 +309,8 @@ class MultiHeadAttention(Projections):
     *,
     mask: Bool[Array, "batch k"] | None = None,
     causal: bool = False,
+    bias: Float[Array, "#batch heads length k"] | None = None,
+    rotations: tuple[Rotation, Rotation] | None = None,
   ) -> Float[Array, "batch length width"]:
     """Applies attention and the output projection.
 
@@ -269,30 +319,35 @@ class MultiHeadAttention(Projections):
       context: tokens that the keys and values are computed from; None: `x`.
       mask: True for each token of `context` (or of `x`) that may be read.
       causal: if True, query i reads only keys 0 to i.
+      bias: added to the scaled logits.
+      rotations: rotations of the queries and of the keys (rotary position embedding).
     Returns: one vector for each token of `x`.
     Raises:
       ValueError: num_heads does not divide the width of `x`.
     """
     batch, length, width = x.shape
     own = rearrange(x, "b l w -> (b l) w")
-    if context is None and self._is_for_kernel(length, width):
+    if context is None and bias is None and rotations is None and self._is_for_kernel(length, width):
       from mmjax.nn.attention_tpu import self_attention
 
       projected, bias = self._project_together(own)
       out = self_attention(projected, bias, mask, batch=batch, heads=self.num_heads, causal=causal)
-      return self._combine(out, batch=batch)
+      return self._combine(out, width, batch=batch)
     read = own if context is None else rearrange(context, "b k w -> (b k) w")
     query = self._project("query", own, width, batch=batch)
     key, value = (self._project(name, read, width, batch=batch) for name in ("key", "value"))
+    if rotations is not None:
+      query, key = rotate(query, rotations[0]), rotate(key, rotations[1])
     if self.is_mutable_collection("intermediates"):  # the caller wants the attention weights
-      heads = self._shown(query, key, value, mask, causal)
+      heads = self._shown(query, key, value, mask, causal, bias)
     else:
-      heads = attention(query, key, value, mask=mask, causal=causal, implementation=self.implementation)
-    return self._combine(rearrange(heads, "b l h d -> (b l) (h d)"), batch=batch)
+      heads = attention(query, key, value, mask=mask, causal=causal, bias=bias, implementation=self.implementation)
+    return self._combine(rearrange(heads, "b l h d -> (b l) (h d)"), width, batch=batch)
 
   @nn.nowrap
   def _is_for_kernel(self, length: int, width: int) -> bool:
-    allowed = may_have_kernel(self, qk_norm=self.qk_norm, implementation=self.implementation)
+    plain = self.head_dim is None and self.use_bias and self.scaled
+    allowed = plain and may_have_kernel(self, qk_norm=self.qk_norm, implementation=self.implementation)
     return allowed and has_kernel(length, width, self.num_heads, self.dtype)
 
   @nn.nowrap
@@ -302,13 +357,14 @@ class MultiHeadAttention(Projections):
     """Queries, keys and values from one matrix product, which reads the tokens once, and their bias, not yet added."""
     width = tokens.shape[-1]
     init = kernel_init(self.init_scheme, width**-0.5)
-    parameters = [DenseParameters(width, init, name=name)(width) for name in ("query", "key", "value")]
+    names = ("query", "key", "value")
+    parameters = [DenseParameters(width, init, self._has_bias(name), name=name)(width) for name in names]
     kernel, bias = (jnp.concatenate(parts, axis=-1) for parts in zip(*parameters, strict=True))
     return matmul(tokens, kernel, jnp.dtype(self.dtype)), bias
 
   @nn.nowrap
   def _shown(
-    self, query: Array, key: Array, value: Array, mask: Array | None, causal: bool
+    self, query: Array, key: Array, value: Array, mask: Array | None, causal: bool, bias: Array | None
   ) -> Float[Array, "batch q heads dim"]:
     """Attention that also records its weights, for `mmjax.evaluate.attention_maps`.
 
@@ -316,7 +372,7 @@ class MultiHeadAttention(Projections):
     contains the number of queries, because a transformer calls its last block twice: for one token and for all tokens.
     """
     name = f"weights_{query.shape[1]}"
-    weights = self.perturb(name, attention_weights(query, key, mask=mask, causal=causal))
+    weights = self.perturb(name, attention_weights(query, key, mask=mask, causal=causal, bias=bias))
     self.sow("intermediates", name, weights)
     out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
     return out.astype(value.dtype)

@@ -14,10 +14,9 @@ from mmjax.nn.attention import MultiHeadAttention
 from mmjax.nn.cache import Cache, CachedAttention, KeyValue, LayerMemory
 from mmjax.nn.dense import Initializer
 from mmjax.nn.initial import kernel_init
-from mmjax.nn.mlp import MLP
-from mmjax.nn.norm import LayerNorm
+from mmjax.nn.norm import LayerNorm, LayerScale
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
-from mmjax.nn.transformer import TransformerConfig, rematerialised
+from mmjax.nn.transformer import TransformerConfig, block_attention, block_mlp, rematerialised
 from mmjax.types import Encoded
 
 Tokens = Float[Array, "batch length width"]
@@ -46,7 +45,8 @@ class DecoderBlock(nn.Module):
 
   Parameters: attention, cross_attention, mlp, and their norms norm1, norm_cross, norm2. With `separate_causal` and
   `causal`, causal_attention takes the place of attention. With `cross_mlp` also norm_context, cross_mlp and
-  norm_cross_mlp. A mode creates only the parameters that it uses.
+  norm_cross_mlp. With `config.layer_scale` also a scale for each branch: scale1, scale_cross, scale2, scale_cross_mlp.
+  A mode creates only the parameters that it uses.
 
   Attributes:
     config: configuration of the stack.
@@ -82,11 +82,14 @@ class DecoderBlock(nn.Module):
     def add(x: Tokens, name: str, stream: int, branch: Callable[[Tokens], tuple[Array, Remembered]]) -> Any:
       norm = LayerNorm(c.norm_epsilon, name=name)
       y, remembered = branch(norm(x) if c.norm == "pre" else x)
+      y = norm(y) if c.norm == "branch" else y
+      if c.layer_scale is not None:
+        y = LayerScale(c.layer_scale, name=name.replace("norm", "scale"))(y)
       x = x + (drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y)
-      return (x if c.norm == "pre" else norm(x)), remembered
+      return (norm(x) if c.norm == "post" else x), remembered
 
     def think(x: Tokens, name: str, stream: int, norm: str) -> Tokens:
-      mlp = MLP(c.hidden, c.activation, self._out_init(), c.dtype, c.init_scheme, name=name)
+      mlp = block_mlp(c, self._out_init(), name)
       return add(x, norm, stream, lambda y: (mlp(y), None))[0]
 
     known = None if memory is None else memory.context
@@ -118,9 +121,7 @@ class DecoderBlock(nn.Module):
 
   @nn.nowrap
   def _fields(self) -> dict[str, Any]:
-    c = self.config
-    fields = dict(num_heads=c.num_heads, qk_norm=c.qk_norm, dtype=c.dtype, implementation=c.attention)
-    return fields | dict(out_init=self._out_init(), epsilon=c.norm_epsilon, init_scheme=c.init_scheme)
+    return block_attention(self.config, self._out_init())
 
   @nn.nowrap
   def _out_init(self) -> Initializer:
@@ -130,19 +131,19 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-  """A stack of decoder blocks, followed by a layer norm if the blocks are pre-norm and `final_norm` is True.
+  """A stack of decoder blocks, followed by a layer norm unless the blocks are post-norm or `final_norm` is False.
 
   One stack can be called in several modes: with or without a context, causal or bidirectional. The modes share all
   parameters, except those that only one mode uses: cross-attention's with a context and, with `separate_causal`,
   self-attention's.
 
-  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (pre-norm with
-  `final_norm`); input_norm, if the configuration sets it.
+  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (with
+  `final_norm`, not with post-norm); input_norm, if the configuration sets it.
 
   Attributes:
     config: configuration of the stack.
     separate_causal, cross_mlp: see `DecoderBlock`.
-    final_norm: if True, a pre-norm stack ends in a layer norm. Use False if another stack follows.
+    final_norm: if True, a stack that is not post-norm ends in a layer norm. Use False if another stack follows.
   """
 
   config: TransformerConfig
@@ -185,7 +186,7 @@ class Decoder(nn.Module):
       x, cache = self._step(x, tokens, context_mask, cache)
     else:
       x = self._stack(x, Reading(mask, tokens, context_mask), causal, rng)
-    return (LayerNorm(c.norm_epsilon, name="norm")(x) if c.norm == "pre" and self.final_norm else x), cache
+    return (LayerNorm(c.norm_epsilon, name="norm")(x) if c.norm != "post" and self.final_norm else x), cache
 
   @nn.nowrap
   def _kind(self) -> tuple[bool, bool]:

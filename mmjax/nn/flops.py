@@ -1,6 +1,8 @@
 """FLOPs of a forward pass, by formula: two per multiply-add of every matrix product.
 
 block(t, w, h) = 2 t (4 w^2 + 2 w h) + 4 t^2 w        query, key, value, out; the MLP; query key^T and weights value
+
+A gated MLP has 3 w h in place of 2 w h.
 """
 
 from mmjax.nn.transformer import TransformerConfig
@@ -8,8 +10,8 @@ from mmjax.nn.transformer import TransformerConfig
 
 def transformer_flops(c: TransformerConfig, length: int) -> int:
   """FLOPs of all blocks for one example of `length` tokens."""
-  per_token = 4 * c.width**2 + 2 * c.width * c.hidden
-  return c.depth * (2 * length * per_token + 4 * length**2 * c.width)
+  per_token = 4 * c.width * c.attention_width + (2 + c.mlp_gated) * c.width * c.hidden
+  return c.depth * (2 * length * per_token + 4 * length**2 * c.attention_width)
 
 
 def attention_pool_flops(c: TransformerConfig, length: int) -> int:

@@ -12,9 +12,12 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from mmjax.nn.attention import MultiHeadAttention, may_have_kernel, padding
+from mmjax.nn.dense import Initializer
 from mmjax.nn.initial import InitScheme, kernel_init
 from mmjax.nn.mlp import MLP
-from mmjax.nn.norm import LayerNorm
+from mmjax.nn.norm import LayerNorm, LayerScale
+from mmjax.nn.relative import RelativeBias
+from mmjax.nn.rotary import Rotation
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
 from mmjax.nn.tpu import rows_major
 
@@ -30,21 +33,50 @@ class TransformerConfig:
   depth: int = 12
   """Number of blocks."""
   num_heads: int = 12
-  """Number of attention heads; must divide width."""
+  """Number of attention heads; must divide width, unless head_dim is set."""
+  head_dim: int | None = None
+  """Dimension of an attention head; None: width / num_heads."""
   mlp_dim: int | None = None
   """Hidden width of the MLP; None: 4 * width."""
-  activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
-  """Activation of the MLP: exact GELU, its tanh approximation, or x * sigmoid(1.702 x)."""
+  activation: Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"] = "gelu"
+  """Activation of the MLP: exact GELU, its tanh approximation, x * sigmoid(1.702 x), x * sigmoid(x), or ReLU."""
+  linear_bias: bool = True
+  """Linear layers of the blocks have biases. False: T5."""
+  mlp_gated: bool = False
+  """Multiply the hidden layer of a block's MLP by the activation of a third linear layer, the gate (Shazeer 2020). This
+  is SwiGLU with activation="silu" and GeGLU with "gelu"."""
+  mlp_norm: bool = False
+  """Normalise the hidden layer of a block's MLP before its last linear layer (sub-LN, Wang et al. 2022; EVA02)."""
+  mlp_input_norm: bool = False
+  """Normalise the input of a block's MLP, after the norm that every pre-norm branch begins with (ViTamin)."""
   norm_epsilon: float = 1e-6
   """Added to the variance in every layer norm."""
-  norm: Literal["pre", "post"] = "pre"
+  norm: Literal["pre", "post", "branch"] = "pre"
   """Position of the layer norms. "pre": before each branch, and one after the last block. "post": after each residual
-  sum (Vaswani et al. 2017, BERT).
+  sum (Vaswani et al. 2017, BERT). "branch": on the result of each branch, before the sum, and one after the last block
+  (Swin V2, Liu et al. 2022; EVA02-E).
   """
+  rms_norm: bool = False
+  """Normalise by the root mean square, without mean and bias (Zhang and Sennrich 2019, T5)."""
+  layer_scale: float | None = None
+  """Multiply the result of each branch by a learned vector with this initial value (CaiT, Touvron et al. 2021). None:
+  no such vector."""
   input_norm: bool = False
   """Apply a layer norm to the embeddings, before the first block (CLIP's image tower, BERT)."""
   qk_norm: bool = False
   """Normalise queries and keys, which keeps attention logits from growing (Dehghani et al. 2023)."""
+  scaled_attention: bool = True
+  """Divide attention logits by the square root of head_dim. False: T5."""
+  relative_buckets: int = 0
+  """Number of distances between tokens that attention tells apart by a learned bias for each head, shared by all blocks
+  (Raffel et al. 2020, T5; MPNet: 32); 0: no such bias."""
+  relative_distance: int = 128
+  """All distances from here on share a bias. Used with relative_buckets."""
+  attention_bias: Literal["all", "query_value", "none"] = "all"
+  """Projections with a bias, of the queries, keys and values of the blocks. A bias of the keys changes nothing without
+  rotary positions (EVA, BEiT: "query_value")."""
+  attention_norm: bool = False
+  """Normalise the result of a block's attention before the output projection (sub-LN, Wang et al. 2022; EVA02)."""
   drop_path: float = 0.0
   """Probability of dropping a branch of the last block (stochastic depth). It rises linearly from 0 in the first."""
   scan: bool = False
@@ -66,15 +98,39 @@ class TransformerConfig:
   def __post_init__(self) -> None:
     if self.depth < 1:
       raise ValueError(f"depth={self.depth} must be at least 1")
-    if self.width % self.num_heads:
+    if self.head_dim is None and self.width % self.num_heads:
       raise ValueError(f"width={self.width} must be divisible by num_heads={self.num_heads}")
     if not 0.0 <= self.drop_path < 1.0:
       raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
+    if self.relative_buckets and not 4 <= self.relative_buckets <= 2 * self.relative_distance:
+      raise ValueError(
+        f"relative_buckets={self.relative_buckets} must lie in [4, 2 * relative_distance={2 * self.relative_distance}]"
+      )
+    if self.layer_scale is not None and self.norm == "branch":
+      raise ValueError('layer_scale needs norm="pre" or "post": with "branch", a norm scales the result of each branch')
 
   @property
   def hidden(self) -> int:
     """Hidden width of the MLP."""
     return 4 * self.width if self.mlp_dim is None else self.mlp_dim
+
+  @property
+  def attention_width(self) -> int:
+    """Width of queries, keys and values, of all heads together."""
+    return self.width if self.head_dim is None else self.num_heads * self.head_dim
+
+
+def refuse_block_options(config: TransformerConfig, name: str) -> None:
+  """Raise ValueError for options of encoder blocks in the configuration of a stack whose blocks do not have them.
+
+  Args:
+    config: the configuration.
+    name: name of the stack, for the message.
+  """
+  for option in ("head_dim", "linear_bias", "rms_norm", "scaled_attention", "relative_buckets"):
+    value, default = getattr(config, option), getattr(TransformerConfig, option)
+    if value != default:
+      raise ValueError(f"{option}={value} is an option of encoders; {name} supports only {default}")
 
 
 def take_token(
@@ -86,10 +142,33 @@ def take_token(
   return jnp.take_along_axis(tokens, position[:, None, None], axis=1)
 
 
+def norm_layer(config: TransformerConfig, name: str) -> LayerNorm:
+  """Layer norm, or RMS norm, of a block."""
+  center = not config.rms_norm
+  return LayerNorm(config.norm_epsilon, use_bias=center, center=center, name=name)
+
+
+def block_mlp(c: TransformerConfig, down_init: Initializer, name: str) -> MLP:
+  """MLP of a block."""
+  hidden, early = (c.norm_epsilon if wanted else None for wanted in (c.mlp_norm, c.mlp_input_norm))
+  gate, bias = c.mlp_gated, c.linear_bias
+  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, gate, hidden, bias, early, name=name)
+
+
+def block_attention(c: TransformerConfig, out_init: Initializer) -> dict[str, Any]:
+  """Fields of the attention of a block."""
+  fields = dict(num_heads=c.num_heads, qk_norm=c.qk_norm, dtype=c.dtype, implementation=c.attention)
+  fields |= dict(out_init=out_init, epsilon=c.norm_epsilon, init_scheme=c.init_scheme)
+  fields |= dict(head_dim=c.head_dim, use_bias=c.linear_bias, scaled=c.scaled_attention)
+  return fields | dict(biased=c.attention_bias, out_norm=c.attention_norm)
+
+
 class Block(nn.Module):
   """Transformer block. Pre-norm (Radford et al. 2019): x + attention(norm(x)), then x + mlp(norm(x)).
 
-  With post-norm, each norm follows the sum.
+  With post-norm, each norm follows the sum. With norm="branch", it follows attention or the MLP.
+
+  Parameters: attention, mlp, norm1, norm2; scale1 and scale2, with `config.layer_scale`.
 
   With `context`, `x` holds only some of its tokens, and only these are computed. `mask` then marks the tokens of
   `context` that they may read.
@@ -115,6 +194,8 @@ class Block(nn.Module):
     rng: Rngs,
     layer: Array,
     context: Float[Array, "batch*k width"] | None = None,
+    rotations: tuple[Rotation, Rotation] | None = None,
+    bias: Float[Array, "#rows heads q k"] | None = None,
   ) -> Float[Array, "batch*length width"]:
     """Applies the block.
 
@@ -124,6 +205,8 @@ class Block(nn.Module):
       rng: one key per example for stochastic depth; None: evaluation.
       layer: number of the block in the stack.
       context: all tokens, if `x` holds only some of them.
+      rotations: rotations of the tokens of `x`, and of all tokens (rotary position embedding).
+      bias: bias of the attention logits.
     Returns: the tokens of `x` after the block.
     """
     c = self.config
@@ -133,36 +216,44 @@ class Block(nn.Module):
     rate = c.drop_path * layer.astype(jnp.float32) / max(1, c.depth - 1)
 
     def branch(y: Array, stream: int) -> Array:
+      if c.layer_scale is not None:
+        y = LayerScale(c.layer_scale, name=f"scale{stream + 1}")(y)
       return drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y
 
-    attention = MultiHeadAttention(
-      num_heads=c.num_heads,
-      qk_norm=c.qk_norm,
-      out_init=out_init,
-      dtype=c.dtype,
-      implementation=c.attention,
-      epsilon=c.norm_epsilon,
-      init_scheme=c.init_scheme,
-      name="attention",
-    )
-    mlp = MLP(c.hidden, c.activation, out_init, c.dtype, c.init_scheme, name="mlp")
-    norm1, norm2 = LayerNorm(c.norm_epsilon, name="norm1"), LayerNorm(c.norm_epsilon, name="norm2")
+    attention = MultiHeadAttention(**block_attention(c, out_init), name="attention")
+    mlp = block_mlp(c, out_init, "mlp")
+    norm1, norm2 = norm_layer(c, "norm1"), norm_layer(c, "norm2")
     rng = fold_in(rng, layer)
     causal = self.causal and context is None
 
     def attend(y: Array, read: Array | None) -> Array:
       rows = lambda z: rearrange(z, "(b l) w -> b l w", b=batch)
-      y = attention(rows(y), None if read is None else rows(read), mask=mask, causal=causal)
+      both = None if read is None else rows(read)
+      y = attention(rows(y), both, mask=mask, causal=causal, bias=bias, rotations=rotations)
       return rearrange(y, "b l w -> (b l) w")
 
     if c.norm == "post":
       x = norm1(x + branch(attend(x, context), 0))
       return norm2(x + branch(mlp(x), 1))
+    if c.norm == "branch":
+      x = x + branch(norm1(attend(x, context)), 0)
+      return x + branch(norm2(mlp(x)), 1)
     read = None if context is None else norm1(context)
     x, y = norm1.beside(x)
     x = rows_major(x + branch(attend(y, read), 0))
     x, y = norm2.beside(x)
     return rows_major(x + branch(mlp(y), 1))
+
+
+def _of_query(
+  bias: Float[Array, "1 heads length length"] | None, position: int | Int[Array, "batch"]
+) -> Float[Array, "#batch heads 1 length"] | None:
+  """Take the bias of one query of each example."""
+  if bias is None:
+    return None
+  if isinstance(position, int):
+    return bias[:, :, position : position + 1]
+  return jnp.moveaxis(jnp.take(bias[0], position, axis=1), 1, 0)[:, :, None]
 
 
 def _identity(x: Array) -> Array:
@@ -181,10 +272,10 @@ def rematerialised(block: Any, policy: str, *, scan: bool) -> Any:
 
 
 class Transformer(nn.Module):
-  """A stack of blocks, followed by a layer norm if the blocks are pre-norm.
+  """A stack of blocks, followed by a layer norm unless the blocks are post-norm.
 
-  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (pre-norm
-  only); input_norm, if the configuration sets it.
+  Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (not with
+  post-norm); input_norm and relative_bias, if the configuration sets them.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -214,6 +305,7 @@ class Transformer(nn.Module):
     *,
     rng: Rngs = None,
     pick: int | Int[Array, "batch"] = 0,
+    rotation: Rotation | None = None,
   ) -> tuple[Float[Array, "batch length width"], Float[Array, "batch width"]]:
     """Returns all tokens, and the one token at `pick`.
 
@@ -226,21 +318,28 @@ class Transformer(nn.Module):
       mask: True for each token that may be read; None: all.
       rng: one key per example for stochastic depth; None: evaluation.
       pick: position of the picked token, the same in all examples (int) or one per example.
+      rotation: rotation of each token's queries and keys (rotary position embedding); None: no rotation.
     Returns: all tokens, and the picked token.
     """
     c = self.config
     own = x.shape[1]
-    x, mask = self._padded(x, mask)
+    if rotation is None:  # the TPU kernel has no rotation
+      x, mask = self._padded(x, mask)
+    both = None if rotation is None else (rotation, rotation)
     length = x.shape[1]
     block = functools.partial(rematerialised(Block, c.remat, scan=c.scan), c, self.causal, length)
-    norm = LayerNorm(c.norm_epsilon, name="norm") if c.norm == "pre" and self.last_norm else _identity
+    norm = norm_layer(c, "norm") if c.norm != "post" and self.last_norm else _identity
     x = x.astype(c.dtype)
     if c.input_norm:
-      x = LayerNorm(c.norm_epsilon, name="input_norm")(x)
+      x = norm_layer(c, "input_norm")(x)
+    bias = None
+    if c.relative_buckets:
+      far = (c.relative_buckets, c.relative_distance, self.causal)
+      bias = RelativeBias(c.num_heads, *far, name="relative_bias")(length)
     x, rows = rearrange(x, "b l w -> (b l) w"), lambda x: rearrange(x, "(b l) w -> b l w", l=length)
     if c.scan:
       scanned = nn.scan(
-        lambda module, carry, layer: (module(carry, mask, rng, layer), None),
+        lambda module, carry, layer: (module(carry, mask, rng, layer, None, both, bias), None),
         variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
         split_rngs={"params": True},
         length=c.depth,
@@ -248,11 +347,12 @@ class Transformer(nn.Module):
       x, _ = scanned(block(name="blocks"), x, jnp.arange(c.depth))
       return rows(norm(x))[:, :own], norm(take_token(rows(x), pick)[:, 0])
     for layer in range(c.depth - 1):
-      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer))
+      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer), None, both, bias)
     last, index = block(name=f"block_{c.depth - 1}"), jnp.asarray(c.depth - 1)
     readable = self._readable(x.shape[0] // length, length, mask, pick)
-    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x)
-    return rows(norm(last(x, mask, rng, index)))[:, :own], norm(picked)
+    apart = None if rotation is None else (rotation.at(pick), rotation)
+    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart, _of_query(bias, pick))
+    return rows(norm(last(x, mask, rng, index, None, both, bias)))[:, :own], norm(picked)
 
   @nn.nowrap
   def _padded(
@@ -260,7 +360,7 @@ class Transformer(nn.Module):
   ) -> tuple[Float[Array, "batch padded width"], Bool[Array, "batch padded"] | None]:
     """Pads the tokens, if that lets attention use the TPU kernel. No token reads the padding."""
     c, (batch, length, width) = self.config, x.shape
-    if not may_have_kernel(self, qk_norm=c.qk_norm, implementation=c.attention):
+    if c.relative_buckets or not may_have_kernel(self, qk_norm=c.qk_norm, implementation=c.attention):
       return x, mask
     more = padding(length, width, c.num_heads, c.dtype)
     if not more:

@@ -47,7 +47,7 @@ def adopted(experiment: Experiment, *, unnamed: Experiment | None = None, say: b
   """
   config = experiment.pretrained
   assert config.path is not None
-  source = open_source(config.path)
+  source = open_source(config.path, tower=config.into)
   other = experiment if unnamed is None else unnamed
   model, data = experiment.model, experiment.data
   if "model" not in config.allow and model == other.model:
@@ -119,7 +119,7 @@ def check_agreement(experiment: Experiment, tokenizer: Tokenizer | None, image: 
   config = experiment.pretrained
   if config.path is None:
     return
-  source = open_source(config.path)
+  source = open_source(config.path, tower=config.into)
   found: list[Difference] = []
   if tokenizer is not None and _brings(source, config, "text", "tokenizer"):
     found += _other_ids(source, tokenizer)

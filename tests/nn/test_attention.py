@@ -1,5 +1,7 @@
 """Attention against loops in numpy: values, gradients, masks, and queries that may read nothing."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +12,17 @@ from mmjax.nn.attention import MultiHeadAttention, attention
 MASK = np.array([[1, 1, 1, 1, 0], [0, 1, 0, 1, 1], [0, 0, 0, 0, 0]], bool)
 
 
-def _slow(query, key, value, mask, causal):
+BIAS = np.random.default_rng(2).standard_normal((1, 2, 5, 5)).astype(np.float32)
+
+
+def _slow(query, key, value, mask, causal, bias=None):
   out = np.zeros(query.shape)
   for b, q, h in np.ndindex(query.shape[:3]):
     read = [k for k in range(key.shape[1]) if (mask is None or mask[b, k]) and not (causal and k > q)]
     if read:
       logits = np.array([query[b, q, h] @ key[b, k, h] for k in read]) / np.sqrt(query.shape[-1])
+      if bias is not None:
+        logits += bias[0, h, q, read]
       weights = np.exp(logits - logits.max())
       out[b, q, h] = sum(w * value[b, k, h] for w, k in zip(weights / weights.sum(), read, strict=True))
   return out
@@ -37,14 +44,23 @@ def test_equals_loops(implementation, causal, masked):
   np.testing.assert_allclose(out, _slow(*map(np.asarray, (query, key, value)), mask, causal), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_gradients_by_hand_equal_jax_gradients(causal):
+@pytest.mark.parametrize("implementation", ["auto", "xla"])
+def test_a_bias_is_added_to_the_scaled_logits(implementation):
+  query, key, value = _inputs()
+  out = attention(query, key, value, mask=MASK, bias=BIAS, implementation=implementation)
+  expected = _slow(*map(np.asarray, (query, key, value)), MASK, False, BIAS)
+  np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("causal", "bias"), [(False, None), (True, None), (False, BIAS)])
+def test_gradients_by_hand_equal_jax_gradients(causal, bias):
   query, key, value = _inputs()
   g = jnp.asarray(np.random.default_rng(1).standard_normal(query.shape), jnp.float32)
-  pulls = [
-    jax.vjp(lambda *a, i=i: attention(*a, mask=MASK, causal=causal, implementation=i), query, key, value)[1](g)
-    for i in ("auto", "xla")
-  ]
+
+  def run(implementation, query, key, value, bias):
+    return attention(query, key, value, mask=MASK, causal=causal, bias=bias, implementation=implementation)
+
+  pulls = [jax.tree.leaves(jax.vjp(functools.partial(run, i), query, key, value, bias)[1](g)) for i in ("auto", "xla")]
   for ours, theirs in zip(*pulls, strict=True):
     assert np.isfinite(ours).all()  # the third example's queries read nothing
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-6)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.nn.decoder import Decoder
 from mmjax.nn.transformer import Block, Transformer, TransformerConfig
 
 CONFIG = TransformerConfig(width=8, depth=2, num_heads=2, mlp_dim=12, drop_path=0.5)
@@ -47,37 +48,61 @@ def _assert_close(a, b, tolerance):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
 
 
-def _numpy_block(p, x, mask, causal):
+def _numpy_block(p, x, mask, causal, c=CONFIG):
   p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
 
   def norm(x, q):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * q["scale"] + q["bias"]
 
   def linear(x, q):
-    return x @ q["kernel"] + q["bias"]
+    return x @ q["kernel"] + q.get("bias", 0.0)
 
-  h, out = norm(x, p["norm1"]), np.zeros_like(x)
+  def gelu(x):
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+  before = lambda x, q: norm(x, q) if c.norm == "pre" else x
+  after = lambda y, q: norm(y, q) if c.norm == "branch" else y
+  scaled = lambda y, name: y * p[name]["scale"] if c.layer_scale else y
+  h, out = before(x, p["norm1"]), np.zeros_like(x)
   query, key, value = (linear(h, p["attention"][n]).reshape(3, 5, 2, 4) for n in ("query", "key", "value"))
   for b, q, head in np.ndindex(3, 5, 2):
     read = [k for k in range(5) if mask[b, k] and not (causal and k > q)]
     weights = np.exp([query[b, q, head] @ key[b, k, head] / 2 for k in read])
     mixed = sum(w * value[b, k, head] for w, k in zip(weights / weights.sum(), read, strict=True))
     out[b, q, head * 4 : head * 4 + 4] = mixed
-  x = x + linear(out, p["attention"]["out"])
-  up = linear(norm(x, p["norm2"]), p["mlp"]["up"])
-  return x + linear(up * 0.5 * (1 + np.vectorize(math.erf)(up / math.sqrt(2))), p["mlp"]["down"])
+  out = norm(out, p["attention"]["norm"]) if c.attention_norm else out
+  x = x + scaled(after(linear(out, p["attention"]["out"]), p["norm1"]), "scale1")
+  h, mlp = before(x, p["norm2"]), p["mlp"]
+  h = norm(h, mlp["input_norm"]) if c.mlp_input_norm else h
+  hidden = gelu(linear(h, mlp["gate"])) * linear(h, mlp["up"]) if c.mlp_gated else gelu(linear(h, mlp["up"]))
+  hidden = norm(hidden, mlp["norm"]) if c.mlp_norm else hidden
+  return x + scaled(after(linear(hidden, mlp["down"]), p["norm2"]), "scale2")
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_a_block_equals_numpy(causal):
-  block = Block(CONFIG, causal, X.shape[1])
+@pytest.mark.parametrize(
+  ("causal", "changes"),
+  [
+    (False, {}),
+    (True, {}),
+    (False, {"mlp_gated": True, "mlp_input_norm": True, "layer_scale": 0.1}),
+    (False, {"mlp_gated": True, "mlp_norm": True, "norm": "branch"}),
+    (False, {"attention_bias": "query_value", "attention_norm": True}),
+    (False, {"attention_bias": "none"}),
+  ],
+)
+def test_a_block_equals_numpy(causal, changes):
+  config = dataclasses.replace(CONFIG, **changes)
+  block = Block(config, causal, X.shape[1])
   tokens = X.reshape(-1, X.shape[2])
   layer = jnp.asarray(0)
   params = block.init(jax.random.key(1), tokens, MASK, None, layer)["params"]
+  biased = [name for name in ("query", "key", "value") if "bias" in params["attention"][name]]
+  assert biased == {"all": ["query", "key", "value"], "query_value": ["query", "value"]}.get(config.attention_bias, [])
   # Small parameters hide mistakes: biases begin at zero, and kernels are drawn small.
   params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(p.size), p.shape), params)
   ours = block.apply({"params": params}, tokens, MASK, None, layer).reshape(X.shape)
-  np.testing.assert_allclose(ours, _numpy_block(params, np.asarray(X, np.float64), MASK, causal), rtol=2e-5, atol=2e-5)
+  expected = _numpy_block(params, np.asarray(X, np.float64), MASK, causal, config)
+  np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-5)
 
 
 def test_scan_equals_the_loop():
@@ -132,6 +157,15 @@ def test_tokens_added_for_a_tpu_s_kernel_change_nothing(scan, mask, causal, monk
   _assert_close(_run(params, mask=mask, causal=causal, scan=scan), want, 1e-6)
 
 
+def test_layer_scale_begins_at_its_value_and_both_stacks_have_it():
+  config = dataclasses.replace(CONFIG, depth=1, layer_scale=0.5, mlp_gated=True, mlp_norm=True)
+  params = Transformer(config).init(jax.random.key(0), X)["params"]
+  assert (np.asarray(params["block_0"]["scale1"]["scale"]) == 0.5).all()
+  params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(p.size), p.shape), params)
+  decoded, _ = Decoder(config).apply({"params": params}, X, causal=False)
+  np.testing.assert_allclose(decoded, Transformer(config).apply({"params": params}, X)[0], rtol=1e-5, atol=1e-5)
+
+
 def test_drop_path_follows_the_example_in_any_order():
   order = jnp.asarray([2, 0, 1])
   model = Transformer(CONFIG)
@@ -147,3 +181,5 @@ def test_fields_that_do_not_fit_are_named():
     TransformerConfig(width=10, num_heads=3)
   with pytest.raises(ValueError, match="drop_path=1"):
     TransformerConfig(drop_path=1.0)
+  with pytest.raises(ValueError, match='layer_scale needs norm="pre" or "post"'):
+    TransformerConfig(layer_scale=0.1, norm="branch")
