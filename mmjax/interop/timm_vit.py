@@ -6,8 +6,8 @@ from typing import Any, Literal
 from mmjax.encoders import ViTConfig
 from mmjax.interop.architecture import sides
 from mmjax.interop.fields import Fields
-from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
-from mmjax.interop.timm_tower import head_rules, in_blocks, norms, read_vit, vit_name, written
+from mmjax.interop.mapping import Rule, joined, linear, patches, under
+from mmjax.interop.timm_tower import MAP, POSITIONS, head_rules, in_blocks, norms, read_vit, vit_name, written
 from mmjax.models import TwoTowerConfig
 from mmjax.models.shared_space import Projection
 
@@ -73,7 +73,8 @@ def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
     in_blocks(_BLOCK),
     patches("stem/projection", "trunk.patch_embed.proj", config.image.patch_size),
     norms(("transformer/input_norm", "trunk.norm_pre"), ("transformer/norm", "trunk.norm")),
-    _MAP if config.image.pool == "map" else _CLASS_TOKEN,
+    POSITIONS,
+    MAP,
   )
   return joined(under("image/", "visual.", tower), head_rules(config.image_projection))
 
@@ -84,23 +85,4 @@ _BLOCK = joined(
   norms(("norm1", "norm1"), ("norm2", "norm2")),
   linear("mlp/up", "mlp.fc1"),
   linear("mlp/down", "mlp.fc2"),
-)
-_POSITIONS = "trunk.pos_embed"
-_CLASS_TOKEN = (
-  Rule("class_token$", "trunk.cls_token", "1 1 d -> 1 d"),
-  Rule("class_position$", _POSITIONS, "1 t d -> t d", part=0, axis=1),
-  Rule("position_embedding$", _POSITIONS, "1 t d -> t d", part=1, axis=1),
-)
-_MAP = joined(
-  (
-    Rule("position_embedding$", _POSITIONS, "1 t d -> t d"),
-    Rule("pool/probe$", "trunk.attn_pool.latent", "1 t d -> t d"),
-  ),
-  linear("pool/attention/query", "trunk.attn_pool.q"),
-  linear("pool/attention/key", "trunk.attn_pool.kv", 0),
-  linear("pool/attention/value", "trunk.attn_pool.kv", 1),
-  linear("pool/attention/out", "trunk.attn_pool.proj"),
-  norm("pool/norm", "trunk.attn_pool.norm"),
-  linear("pool/mlp/up", "trunk.attn_pool.mlp.fc1"),
-  linear("pool/mlp/down", "trunk.attn_pool.mlp.fc2"),
 )
