@@ -1,4 +1,4 @@
-"""SigLIP's vision transformers, and CLIP's ViT-L/14, in timm's names."""
+"""SigLIP's vision transformers, CLIP's ViT-L/14 and ViT-M/16 without a class token, in timm's names."""
 
 import re
 from typing import Any, Literal
@@ -36,34 +36,39 @@ def _siglip(name: str) -> ViTConfig:
   return ViTConfig(pool="map", activation=activation, norm_epsilon=1e-6, **fields)
 
 
+_MEDIUM: Any = dict(width=512, depth=12, num_heads=8, mlp_dim=2048)
 _CLIP_L: Any = _SIZES["large"] | sides(224, 14)
 TOWERS: dict[str, ViTConfig] = {
   **{name: _siglip(name) for name in _SIGLIP},
   "vit_large_patch14_clip_224": ViTConfig(
     pool="cls", input_norm=True, class_position=True, stem_bias=False, norm_epsilon=1e-5, **_CLIP_L
   ),
+  "vit_medium_patch16_gap_256": ViTConfig(
+    pool="mean", attention_bias="none", layer_scale=1e-6, norm_epsilon=1e-6, **_MEDIUM, **sides(256, 16)
+  ),
 }
 """The towers by their names in timm."""
 
-_POOLS = {"map": "map", "cls": "token"}
+_POOLS = {"map": ("map",), "cls": ("token",), "mean": ("", "avg")}  # "": timm's own choice
 
 
 def has(config: TwoTowerConfig) -> bool:
-  """True for a ViT that open_clip's own towers cannot be: with MAP pooling, or with a bias in its projection."""
-  return isinstance(config.image, ViTConfig) and (config.image.pool == "map" or config.image_projection == "affine")
+  """True for a ViT that open_clip's own towers cannot be: without a class token, or with a bias in its projection."""
+  c = config.image
+  return isinstance(c, ViTConfig) and (c.pool in ("map", "mean") or config.image_projection == "affine")
 
 
 def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Projection]:
   """Read the image tower from vision_cfg. Raises InteropError for a setting that mmjax does not read."""
   tower = TOWERS[vision.text("timm_model_name")]
-  return read_vit(vision, tower, embed_dim, pools=(_POOLS[tower.pool],))
+  return read_vit(vision, tower, embed_dim, pools=_POOLS[tower.pool])
 
 
 def write(config: TwoTowerConfig) -> dict[str, Any]:
   """Write vision_cfg. Raises InteropError if timm has no tower of this size."""
   assert isinstance(config.image, ViTConfig)
   name = vit_name(config.image, TOWERS)
-  return written(config, name, pool=_POOLS[TOWERS[name].pool])
+  return written(config, name, pool=_POOLS[TOWERS[name].pool][0])
 
 
 def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
@@ -83,6 +88,7 @@ _BLOCK = joined(
   *(linear(f"attention/{name}", "attn.qkv", part) for part, name in enumerate(("query", "key", "value"))),
   linear("attention/out", "attn.proj"),
   norms(("norm1", "norm1"), ("norm2", "norm2")),
+  (Rule("scale1/scale$", "ls1.gamma"), Rule("scale2/scale$", "ls2.gamma")),
   linear("mlp/up", "mlp.fc1"),
   linear("mlp/down", "mlp.fc2"),
 )
