@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from mmjax.encoders import ResNetConfig, TextConfig
+from mmjax.encoders import ConvNeXtConfig, ResNetConfig, TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -147,7 +147,7 @@ def canonical(config: Any) -> Any:
 
   Two configurations that are equal afterwards compute the same embeddings.
   """
-  if not isinstance(config, TransformerConfig | ResNetConfig):
+  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig):
     unlearned: dict[str, Any] = {n: value for n, value in _START.items() if getattr(config, n, None) is not None}
     changed = {name: canonical(tower) for name, tower in towers(config).items()}
     if isinstance(config, ClassifierConfig):
@@ -169,6 +169,10 @@ def canonical(config: Any) -> Any:
   if isinstance(config, ResNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
     return dataclasses.replace(config, norm=norm, dtype="float32")
+  if isinstance(config, ConvNeXtConfig):
+    scale = None if config.layer_scale is None else 1.0
+    pool = config.norm_epsilon if config.pool_epsilon is None else config.pool_epsilon
+    return dataclasses.replace(config, layer_scale=scale, pool_epsilon=pool, drop_path=0.0, dtype="float32")
   return _canonical_text(config) if isinstance(config, TextConfig) else config
 
 

@@ -168,7 +168,7 @@ def supported() -> Iterator[Supported]:
     yield Supported("transformers", row.architecture.name, row.since, row.form if row.writes else "-")
   for architecture, form in ((OPEN_CLIP, "open_clip"), (OPEN_CLIP_COCA, "open_clip"), (OPENAI, "openai")):
     yield Supported(form, architecture.name, "0.1.0", form)
-  for name in timm.TOWERS:
+  for name in (tower for family in timm.FAMILIES for tower in family.TOWERS):
     yield Supported("open_clip", f"timm's {name} as image tower", "0.1.0", "open_clip")
   yield Supported("big_vision", "SigLIP and other two towers, ViT", "0.1.0", BIG_VISION.name)
   yield Supported("mmjax", "every model", "0.1.0", NATIVE.name)

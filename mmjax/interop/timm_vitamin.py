@@ -1,9 +1,14 @@
 """ViTamin, hybrids of convolutions and a transformer, in timm's names (Chen et al. 2024)."""
 
+import dataclasses
 from typing import Any
 
 from mmjax.encoders import ViTConfig
-from mmjax.interop.mapping import Rule, joined, linear, norm
+from mmjax.interop.fields import Fields
+from mmjax.interop.mapping import Rule, joined, linear, norm, under
+from mmjax.interop.timm_tower import head_rules, read_vit, vit_name, written
+from mmjax.models import TwoTowerConfig
+from mmjax.models.shared_space import Projection
 
 _SIZES = {
   "small": dict(width=384, depth=14, num_heads=6, mlp_dim=768, stem_width=64),
@@ -35,6 +40,29 @@ TOWERS = {f"vitamin_{size}_{side}": _tower(size, side) for size, side in _NAMES}
 """The towers by their names in timm."""
 
 
+def has(config: TwoTowerConfig) -> bool:
+  """True for a ViT with the stem of ViTamin."""
+  return isinstance(config.image, ViTConfig) and config.image.stem == "mbconv"
+
+
+def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Projection]:
+  """Read the image tower from vision_cfg. Raises InteropError for a setting that mmjax does not read."""
+  tower = TOWERS[vision.text("timm_model_name")]
+  if tower.positions == "none":  # it takes images of any size, and open_clip resizes them to image_size
+    tower = dataclasses.replace(tower, image_size=vision.square("image_size", 224))
+  return read_vit(vision, tower, embed_dim, pools=("avg", ""))  # "": timm's own choice, the average
+
+
+def write(config: TwoTowerConfig) -> dict[str, Any]:
+  """Write vision_cfg. Raises InteropError if timm has no tower of this size."""
+  return written(config, vit_name(config.image, TOWERS), pool="")
+
+
+def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  """Mapping rules of the image tower and of the projection of the image."""
+  return joined(under("image/", "visual.", _TOWER), head_rules(config.image_projection))
+
+
 def _conv(ours: str, theirs: str, layout: str) -> tuple[Rule, Rule]:
   return Rule(f"{ours}/kernel$", f"{theirs}.weight", layout), Rule(f"{ours}/bias$", f"{theirs}.bias")
 
@@ -64,7 +92,7 @@ _STEM = joined(
   _conv("stem/conv_3", f"{_BACKBONE}.pool.proj", _FULL),
 )
 _BLOCK = (r"transformer/block_(\d+)/", r"trunk.blocks.\1.")
-RULES = joined(
+_TOWER = joined(
   _STEM,
   *(linear(f"{_BLOCK[0]}attention/{n}", f"{_BLOCK[1]}attn.qkv", i) for i, n in enumerate(("query", "key", "value"))),
   linear(f"{_BLOCK[0]}attention/out", f"{_BLOCK[1]}attn.proj"),
@@ -75,4 +103,3 @@ RULES = joined(
   norm("norm", "trunk.fc_norm"),
   (Rule("position_embedding$", "trunk.pos_embed", "1 t d -> t d"),),
 )
-"""Rules of the tower, to the tensors under "visual."."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax import interop
-from mmjax.interop import open_clip, open_clip_timm
+from mmjax.interop import open_clip, timm_vitamin
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Table
@@ -37,9 +37,9 @@ def reduced(monkeypatch):
   create = timm.create_model
   monkeypatch.setattr(timm, "create_model", lambda name, **fields: create(name, **fields, **SMALL))
   small = {
-    name: dataclasses.replace(open_clip_timm.TOWERS[name], **OURS, image_size=side) for name, side in CASES.items()
+    name: dataclasses.replace(timm_vitamin.TOWERS[name], **OURS, image_size=side) for name, side in CASES.items()
   }
-  monkeypatch.setattr(open_clip_timm, "TOWERS", small)
+  monkeypatch.setattr(timm_vitamin, "TOWERS", small)
 
 
 CASES = {
