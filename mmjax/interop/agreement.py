@@ -66,9 +66,9 @@ def _is_part(theirs: Any, model: Any) -> bool:
 
 def _with_part(model: TwoTowerConfig, theirs: SharedSpaceConfig) -> TwoTowerConfig:
   """Replace a tower of a model and its projection by those of a checkpoint."""
-  parts = {name: _kept(towers(model)[name], tower) or tower for name, tower in theirs.towers.items()}
+  parts: dict[str, Any] = {name: _kept(towers(model)[name], tower) or tower for name, tower in theirs.towers.items()}
   projections: dict[str, Any] = {f"{name}_projection": theirs.projection for name in parts}
-  return dataclasses.replace(model, **parts, **projections, embed_dim=theirs.embed_dim)
+  return dataclasses.replace(model, embed_dim=theirs.embed_dim, **parts, **projections)
 
 
 def model_differences(model: Any, source: Source, into: str, taken: Collection[str]) -> Iterator[Difference]:

@@ -92,7 +92,7 @@ def write(config: Any) -> dict[str, Any]:
     "quick_gelu": config.text.activation == "quick_gelu",
     "vision_cfg": _write_image(config),
     "text_cfg": write_text(config.text) | {"proj_bias": config.text_projection == "affine"},
-    "init_logit_scale": math.log(config.init_logit_scale),
+    "init_logit_scale": math.log(config.init_logit_scale or 1.0),
   }
   if config.text_projection == "none":
     fields["text_cfg"]["proj_type"] = "none"
