@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
-from mmjax.encoders import ViTConfig
+from mmjax.encoders import ConvNeXtConfig, ViTConfig
+from mmjax.encoders.config import TowerConfig
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, under
+from mmjax.interop.transformers_convnext import CONVNEXT, CONVNEXT_V2
 from mmjax.interop.transformers_deit import DEIT
 from mmjax.interop.transformers_dino import DINOV2, DINOV2_REGISTERS
 from mmjax.interop.transformers_one_tower import SIGLIP2_IMAGE, SIGLIP_IMAGE
@@ -23,7 +25,7 @@ def classifier(
   encoder: Architecture,
   name: str,
   prefix: str,
-  pool: Literal["cls", "mean", "cls_and_mean"] = "cls",
+  pool: Literal["cls", "mean", "cls_and_mean", ""] = "cls",
   renamed: tuple[tuple[str, str], ...] = (),
 ) -> Architecture:
   """Make the architecture of an image classifier.
@@ -32,7 +34,7 @@ def classifier(
     encoder: its image tower.
     name: the class.
     prefix: prefix of the tower's tensors.
-    pool: pooling of the tower's tokens, which the linear layer reads.
+    pool: pooling of the tower's tokens, which the linear layer reads. Empty: the tower's own.
     renamed: as in `Architecture`.
   """
 
@@ -41,7 +43,7 @@ def classifier(
     return _with_head(_pooled(encoder.read(fields, inner), pool), fields, entries)
 
   def write(config: Any) -> dict[str, Any]:
-    fields = encoder.write(_tower(config, name))
+    fields = encoder.write(_tower(config, name, ViTConfig if pool else ConvNeXtConfig))
     return fields | {"architectures": [name]} | _named(config)
 
   def rules(config: Any) -> tuple[Rule, ...]:
@@ -86,7 +88,7 @@ def _siglip(encoder: Architecture, name: str, model_type: str, read_image: _Read
 
 
 def _pooled(tower: Any, pool: str) -> Any:
-  return dataclasses.replace(tower, pool=pool)
+  return dataclasses.replace(tower, pool=pool) if pool else tower
 
 
 def _with_head(tower: Any, fields: Fields, entries: Entries) -> ClassifierConfig:
@@ -100,12 +102,12 @@ def _with_head(tower: Any, fields: Fields, entries: Entries) -> ClassifierConfig
   return ClassifierConfig(towers={"image": tower}, num_classes=count, classes=classes)
 
 
-def _tower(config: Any, name: str) -> ViTConfig:
+def _tower(config: Any, name: str, kind: type[TowerConfig] = ViTConfig) -> TowerConfig:
   if not isinstance(config, ClassifierConfig) or list(config.towers) != ["image"]:
     raise wrong_kind(name, "a classifier of images", config)
   tower = config.towers["image"]
-  if not isinstance(tower, ViTConfig):
-    raise wrong_kind(name, "a classifier with a vision transformer", tower)
+  if not isinstance(tower, kind):
+    raise wrong_kind(name, f"a classifier with a {'vision transformer' if kind is ViTConfig else 'ConvNeXt'}", tower)
   return tower
 
 
@@ -124,6 +126,8 @@ DINOV2_CLASSES = classifier(DINOV2, "Dinov2ForImageClassification", "dinov2.", "
 REGISTERS_CLASSES = classifier(
   DINOV2_REGISTERS, "Dinov2WithRegistersForImageClassification", "dinov2_with_registers.", "cls_and_mean"
 )
+CONVNEXT_CLASSES = classifier(CONVNEXT, "ConvNextForImageClassification", "convnext.", "")
+CONVNEXT_V2_CLASSES = classifier(CONVNEXT_V2, "ConvNextV2ForImageClassification", "convnextv2.", "")
 SIGLIP_CLASSES = _siglip(
   SIGLIP_IMAGE,
   "SiglipForImageClassification",

@@ -43,6 +43,8 @@ CASES = {
   "DINOv3ViTModel": ("DINOv3ViT", VIT, VIT | ROTARY | REGISTERS),
   "ConvNextModel": ("ConvNext", CONVNEXT | dict(layer_scale_init_value=0.5), CONVNEXT | CONVNEXT_OTHER),
   "ConvNextV2Model": ("ConvNextV2", CONVNEXT, CONVNEXT | dict(layer_norm_eps=1e-3, patch_size=1)),
+  "ConvNextForImageClassification": ("ConvNext", CONVNEXT | NAMES, CONVNEXT | CONVNEXT_OTHER | dict(num_labels=4)),
+  "ConvNextV2ForImageClassification": ("ConvNextV2", CONVNEXT | NAMES, CONVNEXT | dict(num_labels=4, patch_size=1)),
   "SiglipForImageClassification": ("Siglip", SIGLIP, SIGLIP_OTHER),
   "Siglip2ForImageClassification": ("Siglip2", PATCHES | NAMES, PATCHES | dict(num_labels=4)),
 }
