@@ -311,7 +311,7 @@ def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any
   try:
     for name, tower, field, size in sizes:
       if size and hasattr(tower, field):
-        resized = dataclasses.replace(tower, **{field: size})  # type: ignore[type-var]
+        resized = dataclasses.replace(tower, **{field: size})
         config = resized if tower is config else with_towers(config, {name: resized})
   except ValueError as error:
     raise InteropError(str(error)) from error

@@ -1,11 +1,20 @@
 """transformers' image encoders and classifiers and ours give the same numbers, both ways, from random weights."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from mmjax import interop
+from mmjax.experiment import Experiment, PretrainedConfig
+from mmjax.interop.agreement import model_differences
+from mmjax.interop.errors import InteropError
+from mmjax.interop.source import open_source
 from mmjax.interop.supported import CLASSES
+from mmjax.models import ClassifierConfig
+from mmjax.models.config import towers
+from mmjax.train.adopt import adopted
 from tests.interop.references import IMAGES, assert_close, assert_same_params, embed, randomize, reference
 
 pytestmark = pytest.mark.references
@@ -100,6 +109,50 @@ def test_both_ways(name, second, tmp_path):
 
 def test_every_class_of_images_is_tried():
   """A row of the table needs a case here, or in the test of its own family."""
-  elsewhere = ("CLIP", "SiglipVision", "SiglipModel", "Siglip2Vision", "Siglip2Model", "Blip", "ViTModel")
+  elsewhere = (
+    "CLIP",
+    "ChineseCLIP",
+    "AltCLIP",
+    "SiglipVision",
+    "SiglipModel",
+    "Siglip2Vision",
+    "Siglip2Model",
+    "Blip",
+    "ViTModel",
+  )
   images = [row.architecture.name for row in CLASSES if row.processor]
   assert {name for name in images if not name.startswith(elsewhere)} == set(CASES)
+
+
+def saved(name, fields, folder):
+  """A folder that transformers wrote, with the size of the images that its processor makes."""
+  prefix = CASES[name][0]
+  getattr(transformers, name)(getattr(transformers, f"{prefix}Config")(**fields)).save_pretrained(folder)
+  transformers.BitImageProcessor(size=16, crop_size=16).save_pretrained(folder)
+  return folder
+
+
+def test_a_run_begins_from_an_image_tower(tmp_path):
+  """With the tower of a classifier too, and with the preprocessing; not with the classes of other data."""
+  folder = saved("Dinov2ForImageClassification", SMALL | NAMES, tmp_path)
+  config = interop.load(folder)[0].config
+  for model in (Experiment().model, ClassifierConfig()):
+    experiment = Experiment(model=model, pretrained=PretrainedConfig(str(folder), into="image"))
+    begun = adopted(experiment, say=False)
+    assert towers(begun.model)["image"] == config.towers["image"]
+    assert begun.data.preprocess == str(folder)
+  source = open_source(folder)
+  taken = ["image/class_token", "class_projection/kernel"]
+  (found,) = model_differences(dataclasses.replace(config, classes=()), source, "", taken)
+  assert found == ("model.classes", "those of the data", ("a cat", "a dog", "neither"))
+
+
+def test_dinov2_at_the_size_of_its_processor(tmp_path):
+  """Its positions are for another size than its processor makes. transformers resamples them for every image."""
+  folder = saved("Dinov2Model", SMALL | dict(image_size=40), tmp_path)
+  with pytest.raises(InteropError, match="or load the model with that image_size"):
+    _ = interop.load_pretrained(folder).preprocess
+  found, images = interop.load_pretrained(folder, image_size=16, positions="transformers"), IMAGES[:, :16, :16]
+  assert found.preprocess.size == 16
+  theirs = transformers.Dinov2Model.from_pretrained(folder).eval()
+  assert_close(ours(found, images), result(theirs, images))
