@@ -1,5 +1,7 @@
 """transformers' single towers of CLIP and SigLIP and ours give the same embeddings, both ways, from random weights."""
 
+import copy
+import dataclasses
 import re
 
 import pytest
