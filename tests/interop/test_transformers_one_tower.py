@@ -9,7 +9,9 @@ from safetensors.numpy import load_file
 
 from mmjax import interop
 from mmjax.experiment import Experiment, PretrainedConfig
+from mmjax.interop.__main__ import main
 from mmjax.interop.errors import InteropError
+from mmjax.interop.inspection import beside
 from mmjax.interop.restoring import restore
 from mmjax.interop.source import open_source
 from mmjax.train.adopt import adopted
@@ -83,6 +85,7 @@ def test_both_ways(name, config, fields, tmp_path):
   expected = outputs(theirs, IMAGES[:, :16, :16])
   assert_close(embed(found.model, found.params, method, inputs), expected)
   assert found.source.architecture.name == name
+  assert not [use for use in beside(found.source).uses if use.use == "not read" and use.fields]
 
   form = "siglip2" if "Siglip2" in name else "transformers"
   interop.save(found.model, found.params, tmp_path / "ours", form)
@@ -107,7 +110,7 @@ def test_one_tower_of_a_whole_model(whole, tmp_path):
   found = interop.load_pretrained(folder, tower="image")
   images = IMAGES[:, :16, :16]
   assert_close(embed(found.model, found.params, "encode_image", images), outputs(theirs.vision_model, images))
-  interop.save(found.model, found.params, tmp_path)
+  assert main(["convert", str(folder), str(tmp_path), "--to", "transformers", "--tower", "image"]) == 0
   assert_same_params(interop.load(tmp_path)[1], found.params)
   assert found.preprocess == interop.load_pretrained(folder).preprocess
   model = interop.load(folder)[0].config
@@ -154,10 +157,13 @@ def test_a_tower_that_is_not_there_is_refused(whole, tmp_path):
     interop.load(tmp_path, tower="image")
 
 
-def test_a_run_begins_from_a_tower(whole, tmp_path):
+def test_a_run_begins_from_a_tower(whole, tmp_path, monkeypatch):
   """With its projection, where it has one; and from one tower of a whole model."""
   _, folder = whole
-  begun = adopted(Experiment(pretrained=PretrainedConfig(str(folder), into="image")), say=False)
+  asked = []
+  monkeypatch.setattr("mmjax.train.adopt.download", asked.append)
+  begun = adopted(Experiment(pretrained=PretrainedConfig(str(folder), into="image", download=True)), say=False)
+  assert asked == [str(folder)]
   assert begun.model.image == interop.load(folder)[0].config.image
   assert begun.model.text == Experiment().model.text
   alone = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**VISION, projection_dim=10))

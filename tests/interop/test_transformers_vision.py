@@ -10,6 +10,7 @@ from mmjax import interop
 from mmjax.experiment import Experiment, PretrainedConfig
 from mmjax.interop.agreement import model_differences
 from mmjax.interop.errors import InteropError
+from mmjax.interop.inspection import beside
 from mmjax.interop.source import open_source
 from mmjax.interop.supported import CLASSES
 from mmjax.models import ClassifierConfig
@@ -67,7 +68,7 @@ def result(model, images):
   if "logits" in out:
     return out.logits
   # ViTMSNModel and ViTMAEModel have no pooler. They are written as ViTModel, which makes one at random.
-  pooled = "pooler_output" in out and not type(model).__name__.startswith("ViT")
+  pooled = out.get("pooler_output") is not None and not type(model).__name__.startswith("ViT")
   return out.pooler_output if pooled else out.last_hidden_state[:, 0]
 
 
@@ -94,6 +95,7 @@ def test_both_ways(name, second, tmp_path):
   found, images = interop.load_pretrained(tmp_path / "theirs"), IMAGES[:, :16, :16]
   expected = result(theirs, images)
   assert found.source.architecture.name == name
+  assert not [use for use in beside(found.source).uses if use.use == "not read" and use.fields]
   assert_close(ours(found, images), expected)
   if name.endswith("Classification"):
     assert found.model.config.classes == tuple(theirs.config.id2label.values())
@@ -122,6 +124,13 @@ def test_every_class_of_images_is_tried():
   )
   images = [row.architecture.name for row in CLASSES if row.processor]
   assert {name for name in images if not name.startswith(elsewhere)} == set(CASES)
+
+
+def test_of_a_deit_with_two_classifiers_the_encoder_is_read(tmp_path):
+  theirs = transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**VIT)).eval()
+  theirs.save_pretrained(tmp_path)
+  found, images = interop.load_pretrained(tmp_path), IMAGES[:, :16, :16]
+  assert_close(ours(found, images), result(theirs.deit, images))
 
 
 def saved(name, fields, folder):
