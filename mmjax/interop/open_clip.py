@@ -87,12 +87,13 @@ def write(config: Any) -> dict[str, Any]:
     raise wrong_kind("open_clip's CLIP", known, config.image)
   if not isinstance(config.text, TextConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config.text)
+  assert config.init_logit_scale is not None  # every two-tower model has one
   fields: dict[str, Any] = {
     "embed_dim": config.embed_dim,
     "quick_gelu": config.text.activation == "quick_gelu",
     "vision_cfg": _write_image(config),
     "text_cfg": write_text(config.text) | {"proj_bias": config.text_projection == "affine"},
-    "init_logit_scale": math.log(config.init_logit_scale or 1.0),
+    "init_logit_scale": math.log(config.init_logit_scale),
   }
   if config.text_projection == "none":
     fields["text_cfg"]["proj_type"] = "none"

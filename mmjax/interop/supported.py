@@ -24,6 +24,7 @@ from mmjax.interop.native import NATIVE
 from mmjax.interop.open_clip import OPEN_CLIP
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
+from mmjax.interop.tensors import Part, TensorFile
 from mmjax.models import BlipCaptionerConfig, BlipRetrievalConfig, ClassifierConfig, SharedSpaceConfig, TwoTowerConfig
 
 Writes = Callable[[Any], bool]
@@ -98,6 +99,9 @@ CLASSES: tuple[Class, ...] = (
   Class("clip_vision_model", one.CLIP_IMAGE, writes=_is(ViTConfig, pool="cls", input_norm=True), processor=_CLIP),
   Class("clip_text_model", one.CLIP_TEXT_PROJECTED, _TEXTUAL, _space("text", projection="linear")),
   Class("clip_text_model", one.CLIP_TEXT, writes=_is(TextConfig, causal=True)),
+  Class("chinese_clip_vision_model", one.CHINESE_CLIP_IMAGE, processor=_CLIP),
+  Class("altclip_vision_model", one.ALT_CLIP_IMAGE, processor=_CLIP),
+  Class("clipseg_vision_model", one.CLIPSEG_IMAGE, processor=_CLIP),
   Class("siglip_vision_model", one.SIGLIP_IMAGE, writes=_is(ViTConfig, pool="map"), processor=_SIGLIP),
   Class("siglip_text_model", one.SIGLIP_TEXT, writes=_space("text", projection="affine")),
   Class("siglip2_vision_model", one.SIGLIP2_IMAGE, writes=_is(ViTConfig), form="siglip2", processor=NAFLEX),
@@ -135,6 +139,33 @@ _REFUSED = {
 """Other kinds of transformers, and the name of the class."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+  """A class of transformers that mmjax has no model for, but reads the image tower of.
+
+  Attributes:
+    kind, having: as in `Class`.
+    name: the class.
+    prefix: regular expression of the beginning of the image tower's tensors, which is removed from their names.
+  """
+
+  kind: str
+  name: str
+  prefix: str
+  having: str = ""
+
+
+_VISION = r"^(?=vision_model\.)"
+WHOLES: tuple[Whole, ...] = (
+  Whole("clip", "CLIPForImageClassification", _VISION, _HEAD),
+  Whole("chinese_clip", "ChineseCLIPModel", _VISION),
+  Whole("altclip", "AltCLIPModel", _VISION),
+  Whole("clipseg", "CLIPSegForImageSegmentation", r"^clip\.(?=vision_model\.)"),
+  Whole("llava", "LlavaForConditionalGeneration", r"^(model\.)?vision_tower\."),
+)
+"""Classes of which only the image tower is read. Its configuration is `vision_config`, of a kind in CLASSES."""
+
+
 class Supported(NamedTuple):
   """A line of the list: library, architecture in it, first version of mmjax that reads it, formats that write it."""
 
@@ -158,10 +189,38 @@ def read_class(fields: Fields, entries: Entries) -> Architecture:
   if kind in _REFUSED:
     raise InteropError(f"{fields.where}: model_type {kind!r} is {_REFUSED[kind]}, which mmjax has no model for yet")
   for row in CLASSES:
-    if row.kind == kind and any(re.search(row.having, name) for name in entries):
+    if row.kind == kind and _has(entries, row.having):
       return row.architecture
   known = sorted({row.kind for row in CLASSES})
   raise fields.wrong("model_type", f"one of {', '.join(map(repr, known))}")
+
+
+def image_part(fields: Fields, file: TensorFile, tower: str) -> tuple[Fields, TensorFile]:
+  """Take the image tower of a class that mmjax has no model for. Other checkpoints are returned as they are.
+
+  Args:
+    fields: config.json.
+    file: the tensors.
+    tower: tower that is asked for; empty: the whole model.
+  Returns: (configuration, tensors).
+  Raises: InteropError: the class is such a one, and not its image tower is asked for.
+  """
+  kind = fields.get("model_type")
+  found = (row for row in WHOLES if row.kind == kind and _has(file.entries, row.having))
+  whole = next(found, None)
+  if whole is None:
+    return fields, file
+  if tower != "image":
+    raise InteropError(
+      f"{fields.where}: model_type {kind!r} is {whole.name}, which mmjax has no model for. It reads its image tower: "
+      'set tower="image" in interop.load, --tower image in convert, --pretrained.into image in a run'
+    )
+  vision = {"transformers_version": fields.get("transformers_version"), **fields.object("vision_config").values}
+  return Fields(vision, f"{fields.where}: vision_config"), Part(file, whole.prefix)
+
+
+def _has(entries: Entries, expression: str) -> bool:
+  return not expression or any(re.search(expression, name) for name in entries)
 
 
 def written_class(config: Any, form: str) -> Architecture | None:
@@ -174,6 +233,8 @@ def supported() -> Iterator[Supported]:
   """List everything that mmjax reads."""
   for row in CLASSES:
     yield Supported("transformers", row.architecture.name, row.since, row.form if row.writes else "-")
+  for whole in WHOLES:
+    yield Supported("transformers", f"{whole.name}, its image tower", "0.1.0", "-")
   for architecture, form in ((OPEN_CLIP, "open_clip"), (OPEN_CLIP_COCA, "open_clip"), (OPENAI, "openai")):
     yield Supported(form, architecture.name, "0.1.0", form)
   for name in (tower for family in timm.FAMILIES for tower in family.TOWERS):

@@ -28,8 +28,8 @@ def _eva02(side: int, patch: int, width: int, depth: int, num_heads: int) -> ViT
 def _pe(side: int, patch: int, width: int, depth: int, num_heads: int, **fields: Any) -> ViTConfig:
   common: Any = dict(pool="cls_map", class_position=True, input_norm=True, stem_bias=False, norm_epsilon=1e-5)
   common |= dict(map_heads=8, map_mlp_dim=4 * width, **sides(side, patch))
-  common |= dict(rotary="patches", rotary_temperature=10_000.0, rotary_start=1.0, rotary_axes="xy")
-  return ViTConfig(width=width, depth=depth, num_heads=num_heads, **common | fields)
+  common |= dict(rotary="patches", rotary_temperature=10_000.0, rotary_grid=side // patch, rotary_start=1.0)
+  return ViTConfig(width=width, depth=depth, num_heads=num_heads, rotary_axes="xy", **common | fields)
 
 
 _GIANT = _eva(224, 14, 1408, 40, 16, mlp_dim=6144)

@@ -28,7 +28,7 @@ NAMES = sorted(path.stem for path in SHIPPED.glob("*.json") if path.stem.startsw
 TEXT = dict(context_length=9, vocab_size=50, width=12, heads=2, layers=1)
 SMALL = dict(img_size=24, patch_size=8, embed_dim=24, depth=2, num_heads=2, mlp_ratio=3.0)
 OURS = dict(image_size=24, patch_size=8, width=24, depth=2, num_heads=2, mlp_dim=72)
-CASES = {  # the grid of 3 x 3 patches is stretched to 16 x 16, or begins at 1 or 0
+CASES = {  # rotary positions of 3 x 3 patches are stretched to those of 16 x 16, 14 x 14 and 32 x 32
   "eva_giant_patch14_224": "token",
   "eva02_base_patch16_clip_224": "token",
   "eva02_enormous_patch14_clip_224": "token",
@@ -38,9 +38,7 @@ CASES = {  # the grid of 3 x 3 patches is stretched to 16 x 16, or begins at 1 o
 
 
 def smaller(tower):
-  pool = {"map_mlp_dim": 96} if tower.map_mlp_dim else {}
-  grid = {"rotary_grid": tower.rotary_grid or tower.grid} if tower.rotary != "none" else {}
-  return dataclasses.replace(tower, **OURS, **pool, **grid)
+  return dataclasses.replace(tower, **OURS, map_mlp_dim=96 if tower.map_mlp_dim else None)
 
 
 @pytest.fixture
@@ -96,10 +94,9 @@ def test_the_settings_are_those_of_timm(name):
   assert (mapped is None) == (ours.pool == "cls") and (mapped is None or mapped.num_heads == ours.map_heads)
   assert (rope is None) == (ours.rotary == "none")
   if rope is not None:
-    grid = ours.rotary_grid or ours.grid
     found = (rope.ref_feat_shape, rope.grid_offset, rope.temperature, rope.grid_indexing)
     axes = {"yx": "ij", "xy": "xy"}[ours.rotary_axes]
-    assert found == ((grid, grid), ours.rotary_start, ours.rotary_temperature, axes)
+    assert found == ((ours.rotary_grid,) * 2, ours.rotary_start, ours.rotary_temperature, axes)
 
 
 def test_settings_that_mmjax_does_not_have_are_refused():
