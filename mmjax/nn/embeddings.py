@@ -33,9 +33,15 @@ class PatchEmbed(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns dim"]:
-    init = dict(kernel_init=self.kernel_init, bias_init=self.bias_init)
-    projection = Dense(self.width, **init, use_bias=self.use_bias, dtype=self.dtype, name="projection")
-    return projection(_squares(images, self.patch_size))
+    x = _squares(images, self.patch_size)
+    return Dense(
+      self.width,
+      self.kernel_init,
+      use_bias=self.use_bias,
+      dtype=self.dtype,
+      bias_init=self.bias_init,
+      name="projection",
+    )(x)
 
 
 def windows(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns patch"]:
