@@ -53,9 +53,14 @@ _POOLS = {"map": ("map",), "cls": ("token",), "mean": ("", "avg")}  # "": timm's
 
 
 def has(config: TwoTowerConfig) -> bool:
-  """True for a ViT that open_clip's own towers cannot be: without a class token, or with a bias in its projection."""
+  """True for a ViT that timm has and open_clip's own towers are not.
+
+  It has MAP pooling, a mean over patches beside attention without biases, or a bias in its projection.
+  """
   c = config.image
-  return isinstance(c, ViTConfig) and (c.pool in ("map", "mean") or config.image_projection == "affine")
+  if not isinstance(c, ViTConfig):
+    return False
+  return c.pool == "map" or (c.pool, c.attention_bias) == ("mean", "none") or config.image_projection == "affine"
 
 
 def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Projection]:
