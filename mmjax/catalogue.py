@@ -20,7 +20,9 @@ from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
 from mmjax.encoders.convnext import ConvNeXtConfig
+from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.resnet import ResNetConfig
+from mmjax.encoders.swin import SwinConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.config import built_in
@@ -93,6 +95,8 @@ KINDS: tuple[type[Kind], ...] = (
   ViTConfig,
   ResNetConfig,
   ConvNeXtConfig,
+  FastViTConfig,
+  SwinConfig,
   TextConfig,
   # models
   TwoTowerConfig,

@@ -3,16 +3,22 @@
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.convnext import ConvNeXt, ConvNeXtConfig
+from mmjax.encoders.fastvit import FastViT, FastViTConfig
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
+from mmjax.encoders.swin import Swin, SwinConfig
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 
 __all__ = [
   "ConvNeXt",
   "ConvNeXtConfig",
+  "FastViT",
+  "FastViTConfig",
   "ResNet",
   "ResNetConfig",
+  "Swin",
+  "SwinConfig",
   "TextConfig",
   "TextTransformer",
   "TowerConfig",

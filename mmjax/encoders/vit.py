@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from mmjax.encoders.config import TowerConfig
-from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d, stem_widths
+from mmjax.nn.channel_norm import ChannelNormKind
+from mmjax.nn.embeddings import ConvStem, NestedStem, PatchEmbed, sincos_2d, stem_widths
 from mmjax.nn.flops import attention_pool_flops, query_pool_flops, transformer_flops
 from mmjax.nn.initial import embedding_init
 from mmjax.nn.mbconv import STRIDE, MBConvStem, mbconv_flops
@@ -68,12 +69,19 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """Position of the first patch of rotary="patches", before it is stretched. The class token is at 0."""
   rotary_axes: Literal["yx", "xy"] = "yx"
   """Axes that the first and the second half of the rotary frequencies follow."""
-  stem: Literal["patch", "conv", "mbconv"] = "patch"
+  stem: Literal["patch", "conv", "mbconv", "mobileclip"] = "patch"
   """Map from pixels to tokens. "patch": a linear map of each patch. "conv": log2(patch_size) 3x3 convolutions of stride
   2. "mbconv": two stages of inverted bottlenecks, for patch_size=16 (ViTamin, Chen et al. 2024).
+  "mobileclip": linear maps of patches of 4, 2 and 2 pixels with a normalisation between them, for patch_size=16
+  (MobileCLIP-B, Vasu et al. 2024).
   """
   stem_width: int = 64
   """Channels of the first stage of stem="mbconv". The second stage has twice as many."""
+  stem_norm: ChannelNormKind = "group"
+  """Normalisation in stem="mobileclip". "group": group norm, for any batch. "batch": batch norm with the statistics of
+  the global batch in training, and their running averages in evaluation (MobileCLIP's training); it needs
+  parallel.microbatches=1. "frozen": batch norm with the statistics of published weights, which never change.
+  """
   stem_bias: bool = True
   """Add a bias to the linear map of a patch (CLIP: no)."""
   class_position: bool = False
@@ -96,8 +104,10 @@ class ViTConfig(TransformerConfig, TowerConfig):
       raise ValueError(f"image_size={self.image_size} must be divisible by patch_size={self.patch_size}")
     if self.stem == "conv" and self.patch_size & (self.patch_size - 1):
       raise ValueError(f'patch_size={self.patch_size} must be a power of two for stem="conv"')
-    if self.stem == "mbconv" and self.patch_size != STRIDE:
-      raise ValueError(f'patch_size={self.patch_size} must be {STRIDE} for stem="mbconv"')
+    if self.stem in ("mbconv", "mobileclip") and self.patch_size != STRIDE:
+      raise ValueError(f'patch_size={self.patch_size} must be {STRIDE} for stem="{self.stem}"')
+    if self.stem == "mobileclip" and self.width % 4:
+      raise ValueError(f'width={self.width} must be divisible by 4 for stem="mobileclip"')
     if self.positions == "sincos2d" and self.width % 4:
       raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
     if self.class_position and not self.has_class_token:
@@ -137,6 +147,11 @@ class ViTConfig(TransformerConfig, TowerConfig):
     return self.pool in _WITH_CLASS
 
   @property
+  def batch_statistics(self) -> bool:
+    """True if the result for an example depends on the other examples of a training batch."""
+    return self.stem == "mobileclip" and self.stem_norm == "batch"
+
+  @property
   def first_patch(self) -> int:
     """Number of tokens before the patches: the class token and the registers."""
     return self.has_class_token + self.registers
@@ -152,6 +167,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
       total = 2 * patches * 3 * self.patch_size**2 * width
     elif self.stem == "mbconv":
       total = mbconv_flops(width, self.stem_width, self.image_size)
+    elif self.stem == "mobileclip":
+      total = 2 * patches * width * (192 + 2 * width)
     else:
       widths = [3, *stem_widths(width, self.patch_size)]
       sides = [self.image_size >> (i + 1) for i in range(len(widths) - 1)]
@@ -211,7 +228,8 @@ class ViT(nn.Module):
     c = self.config
     if images.shape[1:3] != (c.image_size, c.image_size):
       raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
-    x = drop_patches(self._embed(images, hidden), rate=c.patch_dropout, rng=fold_in(rng, 0))
+    x = self._embed(images, hidden, training=rng is not None)
+    x = drop_patches(x, rate=c.patch_dropout, rng=fold_in(rng, 0))
     if c.has_class_token:
       first = jnp.broadcast_to(self._first()[None].astype(x.dtype), (x.shape[0], c.first_patch, c.width))
       x = jnp.concatenate([first, x], axis=1)
@@ -277,7 +295,9 @@ class ViT(nn.Module):
       angles = drop_patches(jnp.repeat(angles, batch, axis=0), rate=c.patch_dropout, rng=rng)
     return rotation(angles, prefix=c.first_patch)
 
-  def _embed(self, images: Float[Array, "batch height width 3"], hidden: Array | None) -> Float[Array, "batch p dim"]:
+  def _embed(
+    self, images: Float[Array, "batch height width 3"], hidden: Array | None, *, training: bool
+  ) -> Float[Array, "batch p dim"]:
     c = self.config
     if c.drop_remainder:
       images = images[:, : c.grid * c.patch_size, : c.grid * c.patch_size]
@@ -286,6 +306,8 @@ class ViT(nn.Module):
         x = ConvStem(c.width, c.patch_size, c.dtype, c.norm_epsilon, name="stem")(images)
       case "mbconv":
         x = MBConvStem(c.width, c.stem_width, c.dtype, c.norm_epsilon, name="stem")(images)
+      case "mobileclip":
+        x = NestedStem(c.width, c.stem_norm, c.dtype, name="stem")(images, training=training)
       case _:
         x = PatchEmbed(c.width, c.patch_size, c.dtype, c.stem_bias, name="stem")(images)
     x = rearrange(x, "b y x d -> b (y x) d")

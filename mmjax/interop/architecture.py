@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from mmjax.encoders import ConvNeXtConfig, ResNetConfig, TextConfig
+from mmjax.encoders import ConvNeXtConfig, FastViTConfig, ResNetConfig, SwinConfig, TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -148,7 +148,7 @@ def canonical(config: Any) -> Any:
 
   Two configurations that are equal afterwards compute the same embeddings.
   """
-  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig):
+  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig | FastViTConfig | SwinConfig):
     unlearned: dict[str, Any] = {n: value for n, value in _START.items() if getattr(config, n, None) is not None}
     changed = {name: canonical(tower) for name, tower in towers(config).items()}
     if isinstance(config, ClassifierConfig):
@@ -164,17 +164,27 @@ def canonical(config: Any) -> Any:
     config = dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)
     if config.pool != "queries":
       config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
+    if config.stem != "mobileclip" or config.stem_norm == "batch":
+      config = dataclasses.replace(config, stem_norm="frozen" if config.stem == "mobileclip" else "group")
     if config.stem != "mbconv":
       config = dataclasses.replace(config, stem_width=64)
     return _canonical_rotary(_canonical_map(config))
   if isinstance(config, ResNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
     return dataclasses.replace(config, norm=norm, dtype="float32")
+  if isinstance(config, FastViTConfig):
+    norm = "frozen" if config.norm == "batch" else config.norm
+    return dataclasses.replace(config, norm=norm, drop_path=0.0, dtype="float32")
   if isinstance(config, ConvNeXtConfig):
-    scale = None if config.layer_scale is None else 1.0
+    initial = None if config.layer_scale is None else 1.0
     pool = config.norm_epsilon if config.pool_epsilon is None else config.pool_epsilon
-    return dataclasses.replace(config, layer_scale=scale, pool_epsilon=pool, drop_path=0.0, dtype="float32")
+    return dataclasses.replace(config, layer_scale=initial, pool_epsilon=pool, drop_path=0.0, dtype="float32")
+  if isinstance(config, SwinConfig):
+    return dataclasses.replace(config, **{name: getattr(SwinConfig, name) for name in _ONLY_TRAINING})
   return _canonical_text(config) if isinstance(config, TextConfig) else config
+
+
+_ONLY_TRAINING = ("drop_path", "remat", "dtype", "attention", "init_scheme")
 
 
 def _canonical_map(config: ViTConfig) -> ViTConfig:

@@ -109,7 +109,7 @@ def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = 
   from mmjax.interop.finding import CONFIG
   from mmjax.interop.preprocess import to_transformers
   from mmjax.interop.run_image import nearest_preprocess
-  from mmjax.interop.supported import NAFLEX, PROCESSORS
+  from mmjax.interop.supported import CONVNEXT, NAFLEX, PROCESSORS
 
   _write_json(folder / CONFIG, content.fields | (more or {}))
   if content.preprocess is not None:
@@ -117,6 +117,8 @@ def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = 
     processor = PROCESSORS.get(content.architecture.name, "SiglipImageProcessor")
     if processor == NAFLEX:
       processor = "SiglipImageProcessor"  # which makes the same of every image that mmjax's model takes
+    if processor == CONVNEXT:
+      processor = "CLIPImageProcessor"  # ConvNeXt's own has no separate sizes of resizing and cropping
     record = to_transformers(p, processor)
     _write_json(folder / "preprocessor_config.json", record)
 

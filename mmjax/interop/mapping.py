@@ -70,8 +70,14 @@ def norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
   return Rule(f"{ours}/scale$", f"{theirs}.weight"), Rule(f"{ours}/bias$", f"{theirs}.bias")
 
 
-def depthwise(ours: str, theirs: str) -> tuple[Rule, Rule]:
-  """Rules of a depthwise convolution in PyTorch's layout: weight [channels, 1, height, width] and bias."""
+def batch_norm(ours: str, theirs: str) -> tuple[Rule, ...]:
+  """Rules of a frozen batch norm in PyTorch's layout: weight, bias and running statistics."""
+  names = (("scale", "weight"), ("bias", "bias"), ("mean", "running_mean"), ("var", "running_var"))
+  return tuple(Rule(f"{ours}/{mine}$", f"{theirs}.{yours}") for mine, yours in names)
+
+
+def convolution(ours: str, theirs: str) -> tuple[Rule, Rule]:
+  """Rules of a convolution in PyTorch's layout, also of a depthwise one: weight [out, in, height, width] and bias."""
   return Rule(f"{ours}/kernel$", f"{theirs}.weight", "o i y x -> y x i o"), Rule(f"{ours}/bias$", f"{theirs}.bias")
 
 

@@ -217,9 +217,9 @@ def to_open_clip(p: Preprocess) -> dict[str, Any]:
 def default_preprocess(size: int, kind: str) -> Preprocess:
   """Preprocessing that an architecture was published with.
 
-  CLIP and CoCa resize the shorter side and crop the middle. BLIP squashes the image and has CLIP's colours. DINO has
-  ImageNet's colours. The others (SigLIP, ViT) squash the image, with colours from -1 to 1. `kind` is the name of the
-  architecture.
+  CLIP and CoCa resize the shorter side and crop the middle. BLIP squashes the image and has CLIP's colours. DINO,
+  ConvNeXt and ResNet have ImageNet's colours. The others (SigLIP, ViT) squash the image, with colours from -1 to 1.
+  `kind` is the name of the architecture.
   """
   if kind in ("open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
     return Preprocess(size, colors="late")
@@ -232,6 +232,10 @@ def default_preprocess(size: int, kind: str) -> Preprocess:
   larger = round(size * 256 / 224)
   if kind.startswith("Dinov2"):
     return Preprocess(size, "shortest", "bicubic", IMAGENET_MEAN, IMAGENET_STD, resize_to=larger)
+  if kind.startswith("ConvNext") and size >= 384:
+    return Preprocess(size, "squash", "bicubic", IMAGENET_MEAN, IMAGENET_STD)
+  if kind.startswith(("ConvNext", "ResNet")):
+    return Preprocess(size, "shortest", "bicubic", IMAGENET_MEAN, IMAGENET_STD, resize_to=int(size * 256 / 224))
   if kind.startswith("DeiT"):
     return Preprocess(size, "squash", "bicubic", HALF, HALF, resize_to=larger)
   bicubic = kind.startswith("Siglip") and not kind.startswith("Siglip2")

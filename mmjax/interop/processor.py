@@ -21,6 +21,7 @@ from mmjax.interop.preprocess import (
   default_preprocess,
 )
 from mmjax.interop.source import Source
+from mmjax.interop.supported import CONVNEXT as _CONVNEXT
 from mmjax.interop.supported import NAFLEX, PROCESSORS
 
 PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
@@ -50,6 +51,7 @@ class _Class:
 
 
 _DINOV3 = "DINOv3ViTImageProcessor"
+_CONVNEXT_SQUASHES = 384  # pixels, from which ConvNeXt's processor does not crop
 _CLASSES = {
   "CLIPImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   "SiglipImageProcessor": _Class({"height": 224, "width": 224}, 3, HALF, HALF),
@@ -58,6 +60,7 @@ _CLASSES = {
   "BitImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   "DeiTImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
   _DINOV3: _Class({"height": 224, "width": 224}, 2, IMAGENET_MEAN, IMAGENET_STD, square=True, rgb=False),
+  _CONVNEXT: _Class({"shortest_edge": 384}, 3, HALF, HALF, rgb=False),
   NAFLEX: _Class({}, 2, HALF, HALF, rgb=False),
 }
 
@@ -104,7 +107,10 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   if not grid:
     resize, side = _resize(fields, defaults)
   crop = fields.flag("do_center_crop", defaults.crop)
-  _check_size(fields, resize, side, size, crop)
+  if name == _CONVNEXT:
+    resize, side, crop = _convnext(fields, resize, side, size, crop)
+  else:
+    _check_size(fields, resize, side, size, crop)
   normalize = fields.flag("do_normalize", True)
   scale = fields.number("rescale_factor", 1 / 255) if fields.flag("do_rescale", True) else 1.0
   if not scale:
@@ -153,6 +159,21 @@ def _resize(fields: Fields, defaults: _Class) -> tuple[Resize, int | None]:
   if set(size) == {"height", "width"} and size["height"] == size["width"]:
     return "squash", size["height"]
   raise fields.wrong("size", "shortest_edge, or equal height and width: mmjax has no other way to resize")
+
+
+def _convnext(fields: Fields, resize: Resize, side: int | None, size: int, crop: bool) -> tuple[Resize, int, bool]:
+  """Way to resize, side and crop of ConvNeXt's processor: it crops small images, and squashes those of 384 pixels."""
+  if resize != "shortest" or crop:
+    raise fields.wrong(
+      "size" if resize != "shortest" else "do_center_crop",
+      "as ConvNeXt's files have it: shortest_edge, with do_resize and without do_center_crop",
+    )
+  if side != size:
+    raise fields.wrong("size", f"the model's image size, {size} (or load the model with that image_size)")
+  pct = fields.number("crop_pct", 224 / 256)
+  if not 0 < pct <= 1:
+    raise fields.wrong("crop_pct", "a number between 0 and 1")
+  return ("squash", size, False) if size >= _CONVNEXT_SQUASHES else ("shortest", int(size / pct), True)
 
 
 def _grid(fields: Fields, size: int) -> int:

@@ -5,15 +5,17 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from mmjax.encoders import TextConfig, ViTConfig
+from mmjax.encoders import ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
 from mmjax.interop import open_clip_timm as timm
 from mmjax.interop import transformers_blip as blip
 from mmjax.interop import transformers_classifiers as classes
+from mmjax.interop import transformers_convnext as convnext
 from mmjax.interop import transformers_deit as deit
 from mmjax.interop import transformers_dino as dino
 from mmjax.interop import transformers_dino3 as dino3
 from mmjax.interop import transformers_one_tower as one
 from mmjax.interop import transformers_single as single
+from mmjax.interop import transformers_swin as swin
 from mmjax.interop import transformers_towers as pairs
 from mmjax.interop.architecture import Architecture, Entries
 from mmjax.interop.big_vision import BIG_VISION
@@ -82,6 +84,7 @@ def _pair(*, map_pool: bool) -> Writes:
 _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
 _BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
+CONVNEXT = "ConvNextImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
@@ -111,11 +114,15 @@ CLASSES: tuple[Class, ...] = (
   Class("dinov3_vit", dino3.DINOV3, writes=_is(ViTConfig, rotary="centered"), processor=_DINOV3),
   Class("deit", classes.DEIT_CLASSES, _HEAD, _classifier(_is(ViTConfig, register_position=True)), processor=_DEIT),
   Class("deit", deit.DEIT, writes=_is(ViTConfig, register_position=True), processor=_DEIT),
+  Class("swin", classes.SWIN_CLASSES, _HEAD, _classifier(_is(SwinConfig)), processor=_VIT),
+  Class("swin", swin.SWIN, writes=_is(SwinConfig), processor=_VIT),
   Class("vit", classes.VIT_CLASSES, _HEAD, _is(ClassifierConfig), processor=_VIT),
   Class("vit", single.VIT, writes=_is(ViTConfig), processor=_VIT),
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
   Class("vit_msn", single.VIT_MSN, processor=_VIT),
   Class("vit_mae", single.VIT_MAE, processor=_VIT),
+  Class("convnextv2", convnext.CONVNEXT_V2, writes=_is(ConvNeXtConfig, response_norm=True), processor=CONVNEXT),
+  Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=CONVNEXT),
   Class("bert", single.BERT, writes=_is(TextConfig)),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""

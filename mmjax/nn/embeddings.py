@@ -7,6 +7,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
+from mmjax.nn.channel_norm import ChannelNorm, ChannelNormKind
 from mmjax.nn.dense import Dense, Initializer
 from mmjax.nn.mlp import gelu
 from mmjax.nn.norm import LayerNorm
@@ -31,8 +32,7 @@ class PatchEmbed(nn.Module):
 
   @nn.compact
   def __call__(self, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns dim"]:
-    p = self.patch_size
-    patches = rearrange(images, "b (y p) (x q) c -> b y x (p q c)", p=p, q=p)
+    patches = _squares(images, self.patch_size)
     return Dense(self.width, self.kernel_init, use_bias=self.use_bias, dtype=self.dtype, name="projection")(patches)
 
 
@@ -79,6 +79,37 @@ class ConvStem(nn.Module):
     return Dense(self.width, nn.initializers.lecun_normal(), dtype=self.dtype, name="projection")(x)
 
 
+class NestedStem(nn.Module):
+  """Patches of 4x4 pixels, then of 2x2 places, then of 2x2 places again, each projected (MobileCLIP, Vasu et al. 2024).
+
+  These are convolutions whose stride is the size of their kernel, 16 pixels in all. Normalisation and GELU follow the
+  first two, which have a quarter of the width.
+
+  Attributes:
+    width: width of the tokens; must be divisible by 4.
+    norm: normalisation.
+    dtype: compute dtype.
+  """
+
+  width: int
+  norm: ChannelNormKind
+  dtype: str
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, "batch height width channels"], *, training: bool
+  ) -> Float[Array, "batch rows columns dim"]:
+    x, init = images.astype(self.dtype), nn.initializers.he_normal()
+    for i, side in enumerate((4, 2)):
+      y = Dense(self.width // 4, init, use_bias=False, dtype=self.dtype, name=f"conv_{i}")(_squares(x, side))
+      x = gelu(ChannelNorm(self.norm, name=f"norm_{i}")(y, training=training))
+    return Dense(self.width, nn.initializers.lecun_normal(), dtype=self.dtype, name="projection")(_squares(x, 2))
+
+
+def _squares(x: Float[Array, "batch height width channels"], side: int) -> Float[Array, "batch rows columns square"]:
+  return rearrange(x, "b (y p) (x q) c -> b y x (p q c)", p=side, q=side)
+
+
 def sincos_2d(rows: int, columns: int, width: int, *, temperature: float = 10_000.0) -> Float[Array, "patches width"]:
   """Fixed two-dimensional position embeddings (MoCo v3): sin x, cos x, sin y, cos y at width / 4 frequencies each.
 
@@ -102,6 +133,18 @@ def sincos_2d(rows: int, columns: int, width: int, *, temperature: float = 10_00
   omega = 1.0 / temperature ** (np.arange(width // 4) / max(1, width // 4 - 1))
   y, x = y.reshape(-1, 1) * omega[None], x.reshape(-1, 1) * omega[None]
   return jnp.asarray(np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1), jnp.float32)
+
+
+def sines_and_cosines(length: int, width: int) -> Float[Array, "length width"]:
+  """Fixed position embeddings in the order of tensor2tensor and fairseq: all sines, then all cosines.
+
+  Args:
+    length: number of positions t = 0, 1, ...
+    width: width of an embedding; must be even. Its width / 2 frequencies fall geometrically from 1 to 1/10000.
+  """
+  steps = np.arange(width // 2, dtype=np.float32) * np.float32(-np.log(10_000.0) / (width // 2 - 1))
+  angle = np.arange(length, dtype=np.float32)[:, None] * np.exp(steps)[None]  # float32, as in the published models
+  return jnp.asarray(np.concatenate([np.sin(angle), np.cos(angle)], axis=1))
 
 
 def sincos_1d(length: int, width: int) -> Float[Array, "length width"]:

@@ -98,6 +98,7 @@ def test_positions_matter():
     ({"image_size": 9, "patch_size": 3, "stem": "conv"}, "patch_size=3 must be a power of two"),
     ({"width": 6, "positions": "sincos2d"}, "width=6 must be divisible by 4"),
     ({"stem": "mbconv"}, 'patch_size=4 must be 16 for stem="mbconv"'),
+    ({"image_size": 16, "patch_size": 16, "width": 6, "stem": "mobileclip"}, "width=6 must be divisible by 4"),
     ({"patch_dropout": 1.0}, "patch_dropout=1.0"),
     ({"pool": "flat", "patch_dropout": 0.5}, 'pool="flat" needs every patch'),
     ({"pool": "queries", "pool_width": 9}, "pool_width=9 must be divisible by pool_heads=8"),
