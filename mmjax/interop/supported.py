@@ -88,6 +88,8 @@ CONVNEXT = "ConvNextImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
+_CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
+
 CLASSES: tuple[Class, ...] = (
   Class("clip", pairs.CLIP, writes=_pair(map_pool=False), processor=_CLIP),
   Class("siglip", classes.SIGLIP_CLASSES, _HEAD, _classifier(_is(ViTConfig, pool="mean")), processor=_SIGLIP),
@@ -116,13 +118,15 @@ CLASSES: tuple[Class, ...] = (
   Class("deit", deit.DEIT, writes=_is(ViTConfig, register_position=True), processor=_DEIT),
   Class("swin", classes.SWIN_CLASSES, _HEAD, _classifier(_is(SwinConfig)), processor=_VIT),
   Class("swin", swin.SWIN, writes=_is(SwinConfig), processor=_VIT),
+  Class("convnextv2", classes.CONVNEXT_V2_CLASSES, _HEAD, _classifier(_CONVNEXT_V2), processor=CONVNEXT),
+  Class("convnextv2", convnext.CONVNEXT_V2, writes=_CONVNEXT_V2, processor=CONVNEXT),
+  Class("convnext", classes.CONVNEXT_CLASSES, _HEAD, _classifier(_is(ConvNeXtConfig)), processor=CONVNEXT),
+  Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=CONVNEXT),
   Class("vit", classes.VIT_CLASSES, _HEAD, _is(ClassifierConfig), processor=_VIT),
   Class("vit", single.VIT, writes=_is(ViTConfig), processor=_VIT),
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
   Class("vit_msn", single.VIT_MSN, processor=_VIT),
   Class("vit_mae", single.VIT_MAE, processor=_VIT),
-  Class("convnextv2", convnext.CONVNEXT_V2, writes=_is(ConvNeXtConfig, response_norm=True), processor=CONVNEXT),
-  Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=CONVNEXT),
   Class("bert", single.BERT, writes=_is(TextConfig)),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""
