@@ -22,6 +22,7 @@ from mmjax.data.sources.vqav2 import Vqav2
 from mmjax.encoders.convnext import ConvNeXtConfig
 from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.resnet import ResNetConfig
+from mmjax.encoders.swin import SwinConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.config import built_in
@@ -95,6 +96,7 @@ KINDS: tuple[type[Kind], ...] = (
   ResNetConfig,
   ConvNeXtConfig,
   FastViTConfig,
+  SwinConfig,
   TextConfig,
   # models
   TwoTowerConfig,

@@ -6,9 +6,10 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mmjax.encoders.config import TowerConfig
+from mmjax.nn.embeddings import sines_and_cosines
 from mmjax.nn.flops import attention_pool_flops, transformer_flops
 from mmjax.nn.initial import embedding_init
 from mmjax.nn.pooling import AttentionPool, TanhPool, eos_position, first_position, mean_pool
@@ -43,6 +44,14 @@ class TextConfig(TransformerConfig, TowerConfig):
   """No token reads padding. False: padding is read like any other token (SigLIP; also CLIP, where "!" has the id of
   padding).
   """
+  positions: Literal["learned", "sinusoidal", "none"] = "learned"
+  """Position embeddings. "sinusoidal": fixed sines, then cosines, at frequencies from 1 to 1/10000 (M2M100). "none":
+  only relative_buckets tell the order of the words (T5)."""
+  count_positions: bool = False
+  """Positions count only the tokens that are not padding; all padding has one position of its own (RoBERTa, MPNet,
+  M2M100)."""
+  scale_embedding: bool = False
+  """Multiply token embeddings by sqrt(width) (Vaswani et al. 2017, 3.4)."""
   token_types: int = 0
   """Rows of a segment embedding table (BERT: 2); 0: no such table."""
   tanh_pool: bool = False
@@ -59,6 +68,10 @@ class TextConfig(TransformerConfig, TowerConfig):
     for name in ("pad_id",) * self.mask_padding + ("eos_id",) * (self.pool == "eos"):
       if not 0 <= getattr(self, name) < self.vocab_size:
         raise ValueError(f"{name}={getattr(self, name)} must lie in [0, vocab_size={self.vocab_size})")
+    if self.count_positions and (self.positions == "none" or not self.mask_padding):
+      raise ValueError('count_positions=True needs positions other than "none", and mask_padding=True')
+    if self.positions == "sinusoidal" and (self.width % 2 or self.width < 4):
+      raise ValueError(f'width={self.width} must be even and at least 4 for positions="sinusoidal"')
     if self.causal and self.pool == "first":
       raise ValueError('pool="first" needs causal=False: the first token of a causal text reads nothing else')
 
@@ -113,11 +126,14 @@ class TextTransformer(nn.Module):
     if length > c.max_length:
       raise ValueError(f"text has {length} tokens, more than max_length={c.max_length}")
     # CLIP's standard deviations: 0.02 for tokens, 0.01 for positions.
-    token_init, place_init = (embedding_init(c.init_scheme, deviation, c.width) for deviation in (0.02, 0.01))
+    token_init = embedding_init(c.init_scheme, 0.02, c.width)
     embedding = self.param("token_embedding", token_init, (c.vocab_size, c.width), jnp.float32)
-    positions = self.param("position_embedding", place_init, (c.max_length, c.width), jnp.float32)
     mask = ids != c.pad_id if c.mask_padding else jnp.ones(ids.shape, bool)
-    x = jnp.take(embedding, ids, axis=0) + positions[None, :length]
+    x = jnp.take(embedding, ids, axis=0)
+    if c.scale_embedding:
+      x = x * c.width**0.5
+    if c.positions != "none":
+      x = x + self._positions(mask)
     if c.token_types:
       table = self.param("token_type_embedding", token_init, (c.token_types, c.width), jnp.float32)
       x = x + jnp.take(table, jnp.zeros_like(ids) if types is None else types, axis=0)
@@ -130,6 +146,23 @@ class TextTransformer(nn.Module):
     if c.tanh_pool:
       pooled = TanhPool(c.dtype, c.init_scheme, name="tanh_pool")(pooled)
     return Encoded(tokens, mask, pooled)
+
+  @nn.nowrap
+  def _positions(self, mask: Bool[Array, "batch length"]) -> Float[Array, "#batch length width"]:
+    """Position embeddings of the tokens. With count_positions, the first pad_id + 1 rows of the table come first."""
+    c = self.config
+    before = c.pad_id + 1 if c.count_positions else 0
+    if c.positions == "sinusoidal":
+      table = sines_and_cosines(before + c.max_length, c.width)
+      table = table.at[c.pad_id].set(0.0) if before else table
+    else:
+      init = embedding_init(c.init_scheme, 0.01, c.width)
+      table = self.param("position_embedding", init, (c.max_length, c.width), jnp.float32)
+      if before:
+        table = jnp.concatenate([self.param("padding_position", init, (before, c.width), jnp.float32), table])
+    if not before:
+      return table[None, : mask.shape[1]]
+    return jnp.take(table, jnp.where(mask, jnp.cumsum(mask, axis=1, dtype=jnp.int32), 0) + c.pad_id, axis=0)
 
   @nn.jit
   def encode_text(

@@ -16,7 +16,7 @@ from mmjax.fusion.late import Late
 from mmjax.fusion.low_rank import MFB, MUTAN
 from mmjax.fusion.mlp import MLPFusion
 from mmjax.fusion.tokens import PooledFusion
-from mmjax.nn.transformer import TransformerConfig
+from mmjax.nn.transformer import TransformerConfig, refuse_block_options
 
 FusionKind = Literal[
   "concat",
@@ -66,6 +66,7 @@ class FusionConfig(TransformerConfig):
   def __post_init__(self) -> None:
     if self.kind in TRANSFORMERS:
       super().__post_init__()
+      refuse_block_options(self, "a fusion")
     for name in ("rank", "bottlenecks"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from mmjax.encoders import ConvNeXtConfig, FastViTConfig, ResNetConfig, TextConfig
+from mmjax.encoders import ConvNeXtConfig, FastViTConfig, ResNetConfig, SwinConfig, TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -109,6 +109,7 @@ _MEANINGS = {
   "positions": "position_embedding",
   "tanh_pool": "pooler",
   "token_types": "token_type_embeddings",
+  "registers": "register_tokens, distillation_token",
 }
 _FOLLOWS = {"eos_id": "pool", "pad_id": "mask_padding"}
 """Settings that matter only with a value of another one, which is then named alone."""
@@ -147,7 +148,7 @@ def canonical(config: Any) -> Any:
 
   Two configurations that are equal afterwards compute the same embeddings.
   """
-  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig | FastViTConfig):
+  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig | FastViTConfig | SwinConfig):
     unlearned: dict[str, Any] = {n: value for n, value in _START.items() if getattr(config, n, None) is not None}
     changed = {name: canonical(tower) for name, tower in towers(config).items()}
     if isinstance(config, ClassifierConfig):
@@ -178,7 +179,12 @@ def canonical(config: Any) -> Any:
     initial = None if config.layer_scale is None else 1.0
     pool = config.norm_epsilon if config.pool_epsilon is None else config.pool_epsilon
     return dataclasses.replace(config, layer_scale=initial, pool_epsilon=pool, drop_path=0.0, dtype="float32")
+  if isinstance(config, SwinConfig):
+    return dataclasses.replace(config, **{name: getattr(SwinConfig, name) for name in _ONLY_TRAINING})
   return _canonical_text(config) if isinstance(config, TextConfig) else config
+
+
+_ONLY_TRAINING = ("drop_path", "remat", "dtype", "attention", "init_scheme")
 
 
 def _canonical_map(config: ViTConfig) -> ViTConfig:

@@ -3,7 +3,7 @@
 import math
 from typing import Any, Literal
 
-from mmjax.encoders import ConvNeXtConfig, FastViTConfig, ResNetConfig, TextConfig, ViTConfig
+from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
 from mmjax.encoders.config import TowerConfig
 from mmjax.interop import open_clip_timm
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
@@ -82,8 +82,8 @@ def write(config: Any) -> dict[str, Any]:
   """Write model_cfg. Raises InteropError if the model is not a two-tower model."""
   if not isinstance(config, TwoTowerConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config)
-  if not isinstance(config.image, ViTConfig | ResNetConfig | ConvNeXtConfig | FastViTConfig):
-    known = "a ViT, a ResNet, a ConvNeXt or a FastViT beside a text transformer"
+  if not isinstance(config.image, ViTConfig | ResNetConfig) and not open_clip_timm.is_timm(config):
+    known = "a ViT, a ResNet, a ConvNeXt, a FastViT or a Swin beside a text transformer"
     raise wrong_kind("open_clip's CLIP", known, config.image)
   if not isinstance(config.text, TextConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config.text)

@@ -296,4 +296,9 @@ def write_blocks(c: TransformerConfig) -> dict[str, Any]:
   return fields | ({} if c.norm_epsilon == 1e-5 else {"norm_kwargs": {"eps": c.norm_epsilon}})
 
 
-BUFFERS = (r"num_batches_tracked$", r"attn_mask$", r"^(input_resolution|context_length|vocab_size)$")
+BUFFERS = (
+  r"num_batches_tracked$",
+  r"attn_mask$",
+  r"relative_position_index$",
+  r"^(input_resolution|context_length|vocab_size)$",
+)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from mmjax.encoders import ConvNeXtConfig, TextConfig, ViTConfig
+from mmjax.encoders import ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
 from mmjax.interop import open_clip_timm as timm
 from mmjax.interop import transformers_blip as blip
 from mmjax.interop import transformers_classifiers as classes
@@ -15,6 +15,7 @@ from mmjax.interop import transformers_dino as dino
 from mmjax.interop import transformers_dino3 as dino3
 from mmjax.interop import transformers_one_tower as one
 from mmjax.interop import transformers_single as single
+from mmjax.interop import transformers_swin as swin
 from mmjax.interop import transformers_towers as pairs
 from mmjax.interop.architecture import Architecture, Entries
 from mmjax.interop.big_vision import BIG_VISION
@@ -115,6 +116,8 @@ CLASSES: tuple[Class, ...] = (
   Class("dinov3_vit", dino3.DINOV3, writes=_is(ViTConfig, rotary="centered"), processor=_DINOV3),
   Class("deit", classes.DEIT_CLASSES, _HEAD, _classifier(_is(ViTConfig, register_position=True)), processor=_DEIT),
   Class("deit", deit.DEIT, writes=_is(ViTConfig, register_position=True), processor=_DEIT),
+  Class("swin", classes.SWIN_CLASSES, _HEAD, _classifier(_is(SwinConfig)), processor=_VIT),
+  Class("swin", swin.SWIN, writes=_is(SwinConfig), processor=_VIT),
   Class("convnextv2", classes.CONVNEXT_V2_CLASSES, _HEAD, _classifier(_CONVNEXT_V2), processor=CONVNEXT),
   Class("convnextv2", convnext.CONVNEXT_V2, writes=_CONVNEXT_V2, processor=CONVNEXT),
   Class("convnext", classes.CONVNEXT_CLASSES, _HEAD, _classifier(_is(ConvNeXtConfig)), processor=CONVNEXT),

@@ -5,7 +5,7 @@ A family is a module with the members of `Family` and a line in `mmjax.interop.o
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mmjax.encoders import ViTConfig
 from mmjax.encoders.config import TowerConfig
@@ -14,6 +14,8 @@ from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm
 from mmjax.models import TwoTowerConfig
 from mmjax.models.shared_space import Projection
+
+Tower = TypeVar("Tower", bound=TowerConfig)
 
 # Projection of the image by timm_proj. None: the classifier of timm's network, which has a bias.
 _PROJECTIONS: dict[str | None, Projection] = {"none": "none", "linear": "linear", None: "affine", "": "affine"}
@@ -40,26 +42,27 @@ class Family(Protocol):
     """Mapping rules of the image tower and of the projection of the image."""
 
 
-def read_vit(
-  vision: Fields, tower: ViTConfig, embed_dim: int, *, pools: Collection[str]
-) -> tuple[ViTConfig, Projection]:
+def read_vit(vision: Fields, tower: Tower, embed_dim: int, *, pools: Collection[str]) -> tuple[Tower, Projection]:
   """Read the fields of vision_cfg beside the name.
 
   Args:
     vision: vision_cfg.
     tower: the tower of this name.
     embed_dim: dimension of the embeddings.
-    pools: values of timm_pool that all mean the pooling of the tower.
+    pools: values of timm_pool that all mean the pooling of the tower. "" is the pooling of timm's network, which
+      open_clip keeps only beneath a projection of its own.
   Returns: (configuration, projection of the image).
   Raises: InteropError: vision_cfg has another size, pooling or projection.
   """
-  vision.only("image_size", tower.image_size, tower.image_size)
-  if vision.get("timm_pool", "avg") not in pools:
-    vision.only("timm_pool", next(iter(pools)), "avg")
+  size: Any = tower
+  vision.only("image_size", size.image_size, size.image_size)
   vision.only("timm_proj_bias", False, False)
   proj = vision.get("timm_proj", "linear")
   if proj not in _PROJECTIONS:
     raise vision.wrong("timm_proj", 'one of "linear", "none" and null')
+  same = [pool for pool in pools if pool or proj == "linear"]
+  if vision.get("timm_pool", "avg") not in same:
+    vision.only("timm_pool", same[0], "avg")
   if proj == "none" and tower.pooled_width != embed_dim:
     name = vision.text("timm_model_name")
     raise InteropError(f"{vision.where}: {name} gives {tower.pooled_width} numbers, and embed_dim is {embed_dim}")
@@ -69,6 +72,8 @@ def read_vit(
 def written(config: TwoTowerConfig, name: str, *, pool: str) -> dict[str, Any]:
   """Write vision_cfg for a tower of timm and a value of timm_pool."""
   image: Any = config.image
+  if config.image_projection != "linear":
+    pool = pool or "avg"
   cfg = {"image_size": image.image_size, "timm_model_name": name, "timm_model_pretrained": False}
   return cfg | {"timm_pool": pool, "timm_proj": _PROJ[config.image_projection]}
 

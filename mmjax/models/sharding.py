@@ -17,7 +17,7 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"(^|/)token_embedding$", (None, "fsdp")),
   (
     r"(bias|scale|mean|var|class_token|class_position|register_tokens|register_position|position_embedding|"
-    r"token_type_embedding|mode_embedding|probe|mask_token)$",
+    r"padding_position|relative_bias/table|token_type_embedding|mode_embedding|probe|mask_token)$",
     (),
   ),
   (r"/bottleneck_tokens$", ()),

@@ -246,6 +246,9 @@ class Projections(nn.Module):
     implementation: see `attention`.
     epsilon: added to the variance in the norms of queries and keys.
     init_scheme: initialiser of the other projections (see `TransformerConfig.init_scheme`).
+    head_dim: dimension of a head. None: width / num_heads.
+    use_bias: if True, the projections have biases.
+    scaled: if True, divide the logits by sqrt(head_dim). False: T5.
     biased: projections with a bias, of query, key and value (see `TransformerConfig.attention_bias`).
     out_norm: if True, normalise the input of the output projection.
   """
@@ -257,32 +260,41 @@ class Projections(nn.Module):
   implementation: Implementation
   epsilon: float
   init_scheme: InitScheme = "clip"
+  head_dim: int | None = None
+  use_bias: bool = True
+  scaled: bool = True
   biased: Biased = "all"
   out_norm: bool = False
 
   @nn.nowrap
   def _has_bias(self, name: str) -> bool:
-    return self.biased == "all" or (self.biased == "query_value" and name != "key")
+    return self.use_bias and (self.biased == "all" or (self.biased == "query_value" and name != "key"))
 
   @nn.nowrap
   def _project(
     self, name: str, tokens: Float[Array, "batch*length width"], width: int, *, batch: int
   ) -> Float[Array, "batch length heads dim"]:
+    if self.head_dim is not None:
+      width = self.num_heads * self.head_dim
     if width % self.num_heads:
       raise ValueError(f"width {width} is not divisible by num_heads {self.num_heads}")
     init = kernel_init(self.init_scheme, tokens.shape[-1] ** -0.5)  # CLIP's attn_std
     projected = Dense(width, init, self._has_bias(name), self.dtype, name=name)(tokens)
     heads = rearrange(projected, "(b l) (h d) -> b l h d", b=batch, h=self.num_heads)
+    if not self.scaled and name == "query":
+      heads = heads * heads.shape[-1] ** 0.5  # attention divides by it
     if self.qk_norm and name != "value":
       heads = LayerNorm(self.epsilon, use_bias=False, name=f"{name}_norm")(heads)
     return heads
 
   @nn.nowrap
-  def _combine(self, heads: Float[Array, "batch*length width"], *, batch: int) -> Float[Array, "batch length width"]:
+  def _combine(
+    self, heads: Float[Array, "batch*length heads*dim"], width: int, *, batch: int
+  ) -> Float[Array, "batch length width"]:
     heads = checkpoint_name(heads, "attention")
     if self.out_norm:
       heads = LayerNorm(self.epsilon, name="norm")(heads)
-    out = Dense(heads.shape[-1], self.out_init, dtype=self.dtype, name="out")(heads)
+    out = Dense(width, self.out_init, use_bias=self.use_bias, dtype=self.dtype, name="out")(heads)
     return rearrange(out, "(b l) w -> b l w", b=batch)
 
 
@@ -320,7 +332,7 @@ class MultiHeadAttention(Projections):
 
       projected, bias = self._project_together(own)
       out = self_attention(projected, bias, mask, batch=batch, heads=self.num_heads, causal=causal)
-      return self._combine(out, batch=batch)
+      return self._combine(out, width, batch=batch)
     read = own if context is None else rearrange(context, "b k w -> (b k) w")
     query = self._project("query", own, width, batch=batch)
     key, value = (self._project(name, read, width, batch=batch) for name in ("key", "value"))
@@ -330,11 +342,12 @@ class MultiHeadAttention(Projections):
       heads = self._shown(query, key, value, mask, causal, bias)
     else:
       heads = attention(query, key, value, mask=mask, causal=causal, bias=bias, implementation=self.implementation)
-    return self._combine(rearrange(heads, "b l h d -> (b l) (h d)"), batch=batch)
+    return self._combine(rearrange(heads, "b l h d -> (b l) (h d)"), width, batch=batch)
 
   @nn.nowrap
   def _is_for_kernel(self, length: int, width: int) -> bool:
-    allowed = may_have_kernel(self, qk_norm=self.qk_norm, implementation=self.implementation)
+    plain = self.head_dim is None and self.use_bias and self.scaled
+    allowed = plain and may_have_kernel(self, qk_norm=self.qk_norm, implementation=self.implementation)
     return allowed and has_kernel(length, width, self.num_heads, self.dtype)
 
   @nn.nowrap

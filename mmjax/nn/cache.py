@@ -117,7 +117,7 @@ class CachedAttention(Projections):
       memory = self._keys_and_values(context, width) if memory is None else memory
       allowed = None if mask is None else mask[:, None, None, :]
     out = attention_by_hand(query, memory.key, memory.value, allowed)
-    return self._combine(rearrange(out, "b h l d -> (b l) (h d)"), batch=x.shape[0]), memory
+    return self._combine(rearrange(out, "b h l d -> (b l) (h d)"), width, batch=x.shape[0]), memory
 
   @nn.nowrap
   def _keys_and_values(self, x: Any, width: int) -> KeyValue:

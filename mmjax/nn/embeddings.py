@@ -143,6 +143,18 @@ def sincos_2d(rows: int, columns: int, width: int, *, temperature: float = 10_00
   return jnp.asarray(np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1), jnp.float32)
 
 
+def sines_and_cosines(length: int, width: int) -> Float[Array, "length width"]:
+  """Fixed position embeddings in the order of tensor2tensor and fairseq: all sines, then all cosines.
+
+  Args:
+    length: number of positions t = 0, 1, ...
+    width: width of an embedding; must be even. Its width / 2 frequencies fall geometrically from 1 to 1/10000.
+  """
+  steps = np.arange(width // 2, dtype=np.float32) * np.float32(-np.log(10_000.0) / (width // 2 - 1))
+  angle = np.arange(length, dtype=np.float32)[:, None] * np.exp(steps)[None]  # float32, as in the published models
+  return jnp.asarray(np.concatenate([np.sin(angle), np.cos(angle)], axis=1))
+
+
 def sincos_1d(length: int, width: int) -> Float[Array, "length width"]:
   """Fixed position embeddings (Vaswani et al. 2017, section 3.5).
 

@@ -10,8 +10,8 @@ from mmjax.nn.transformer import TransformerConfig
 
 def transformer_flops(c: TransformerConfig, length: int) -> int:
   """FLOPs of all blocks for one example of `length` tokens."""
-  per_token = 4 * c.width**2 + (2 + c.mlp_gated) * c.width * c.hidden
-  return c.depth * (2 * length * per_token + 4 * length**2 * c.width)
+  per_token = 4 * c.width * c.attention_width + (2 + c.mlp_gated) * c.width * c.hidden
+  return c.depth * (2 * length * per_token + 4 * length**2 * c.attention_width)
 
 
 def attention_pool_flops(c: TransformerConfig, length: int) -> int:

@@ -62,7 +62,7 @@ gelu = _pointwise(_gelu)  # x Phi(x), with the normal distribution function Phi 
 gelu_tanh = _pointwise(_gelu_tanh)  # the tanh approximation of GELU, used by big_vision and SigLIP
 quick_gelu = _pointwise(_quick_gelu)  # x sigmoid(1.702 x), used by OpenAI's CLIP weights
 silu = _pointwise(_silu)  # x sigmoid(x), also called swish; with a gate, SwiGLU
-ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu, "silu": silu}
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu, "silu": silu, "relu": jax.nn.relu}
 
 
 class MLP(nn.Module):
@@ -81,6 +81,7 @@ class MLP(nn.Module):
     init_scheme: initialiser of the first layer (see `TransformerConfig.init_scheme`).
     gated: if True, multiply the hidden layer by the activation of a gate.
     norm_epsilon: layer norm of the second layer's input, with this epsilon (sub-LN, Wang et al. 2022); None: no norm.
+    use_bias: if True, the layers have biases.
     input_norm_epsilon: layer norm of the input, with this epsilon; None: no norm.
     response_norm: if True, response normalisation of the second layer's input, for [batch, height, width, channels].
   """
@@ -92,6 +93,7 @@ class MLP(nn.Module):
   init_scheme: InitScheme = "clip"
   gated: bool = False
   norm_epsilon: float | None = None
+  use_bias: bool = True
   input_norm_epsilon: float | None = None
   response_norm: bool = False
 
@@ -101,11 +103,12 @@ class MLP(nn.Module):
     if self.input_norm_epsilon is not None:
       x = LayerNorm(self.input_norm_epsilon, name="input_norm")(x)
     up_init = kernel_init(self.init_scheme, (2 * width) ** -0.5)  # CLIP's fc_std
-    layer = functools.partial(Dense, self.hidden, up_init, dtype=self.dtype, keep_as="hidden")
+    dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
+    layer = functools.partial(dense, self.hidden, up_init, keep_as="hidden")
     activation, up = ACTIVATIONS[self.activation], layer(name="up")(x)
     hidden = activation(layer(name="gate")(x)) * up if self.gated else activation(up)
     if self.norm_epsilon is not None:
       hidden = LayerNorm(self.norm_epsilon, name="norm")(hidden)
     if self.response_norm:
       hidden = ResponseNorm(name="response_norm")(hidden)
-    return Dense(width, self.down_init, dtype=self.dtype, name="down")(hidden)
+    return dense(width, self.down_init, name="down")(hidden)

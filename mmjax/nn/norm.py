@@ -14,9 +14,13 @@ from mmjax.nn.tpu import on_tpu
 Residuals = tuple[Array, Array, Array, Array, Array]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def layer_norm(
-  x: Float[Array, "*batch width"], scale: Float[Array, "width"], bias: Float[Array, "width"], epsilon: float
+  x: Float[Array, "*batch width"],
+  scale: Float[Array, "width"],
+  bias: Float[Array, "width"],
+  epsilon: float,
+  center: bool = True,
 ) -> Float[Array, "*batch width"]:
   """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis, in float32 (Ba et al. 2016).
 
@@ -27,14 +31,19 @@ def layer_norm(
     scale: scale of each feature.
     bias: bias of each feature.
     epsilon: added to the variance.
+    center: if False, the mean is taken to be 0: root mean square normalisation (Zhang and Sennrich 2019, T5).
   Returns: the normalised input, in the dtype of `x`.
   """
-  return _forward(x, scale, bias, epsilon)[0]
+  return _forward(x, scale, bias, epsilon, center)[0]
 
 
-def _forward(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Residuals]:
+def _forward(x: Array, scale: Array, bias: Array, epsilon: float, center: bool) -> tuple[Array, Residuals]:
   x32, axes = x.astype(jnp.float32), range(x.ndim - 1)
-  mean, variance = lax.platform_dependent(x32, tpu=_moments_at_once, default=_moments)
+  if center:
+    mean, variance = lax.platform_dependent(x32, tpu=_moments_at_once, default=_moments)
+  else:
+    variance = jnp.square(x32).mean(-1, keepdims=True)
+    mean = jnp.zeros_like(variance)
   # Two numbers per row. Without these names, a rematerialised block would need two more passes over x for them.
   mean, inverse = checkpoint_name(mean, "norm"), checkpoint_name(lax.rsqrt(variance + epsilon), "norm")
   y = (x32 - mean) * inverse * jnp.expand_dims(scale, axes) + jnp.expand_dims(bias, axes)
@@ -56,14 +65,15 @@ def _moments_at_once(x: Array) -> tuple[Array, Array]:
   return mean, jnp.maximum(jnp.square(x).mean(-1, keepdims=True) - jnp.square(mean), 0.0)
 
 
-def _backward(epsilon: float, residuals: Residuals, g: Array) -> tuple[Array, Array, Array]:
+def _backward(epsilon: float, center: bool, residuals: Residuals, g: Array) -> tuple[Array, Array, Array]:
   del epsilon
   x, scale, _, mean, inverse = residuals
   axes = tuple(range(x.ndim - 1))
   g32, normal = g.astype(jnp.float32), (x.astype(jnp.float32) - mean) * inverse
   scaled = g32 * jnp.expand_dims(scale, axes)
   projected = normal * (scaled * normal).mean(-1, keepdims=True)
-  dx = inverse * (scaled - scaled.mean(-1, keepdims=True) - projected)
+  moved = scaled - scaled.mean(-1, keepdims=True) if center else scaled
+  dx = inverse * (moved - projected)
   return dx.astype(x.dtype), (g32 * normal).sum(axes), g32.sum(axes)
 
 
@@ -76,23 +86,25 @@ class LayerNorm(nn.Module):
   Attributes:
     epsilon: added to the variance.
     use_bias: if True, there is a bias as well as a scale.
+    center: if False, divide by the root mean square without subtracting the mean.
   """
 
   epsilon: float = 1e-6
   use_bias: bool = True
+  center: bool = True
 
   def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-    return layer_norm(x, *self._parameters(x.shape[-1:]), self.epsilon)
+    return layer_norm(x, *self._parameters(x.shape[-1:]), self.epsilon, self.center)
 
   def beside(self, x: Float[Array, "rows width"]) -> tuple[Float[Array, "rows width"], Float[Array, "rows width"]]:
     """Returns x and the normalised x, for a network that uses both. A TPU then adds their gradients in one pass."""
     parameters = self._parameters(x.shape[-1:])
-    if on_tpu():
+    if self.center and on_tpu():
       from mmjax.nn.norm_tpu import fits_kernel, norm_beside
 
       if fits_kernel(x.shape[-1]):
         return norm_beside(x, *parameters, self.epsilon)
-    return x, layer_norm(x, *parameters, self.epsilon)
+    return x, layer_norm(x, *parameters, self.epsilon, self.center)
 
   @nn.compact
   def _parameters(self, width: tuple[int, ...]) -> tuple[Float[Array, "width"], Float[Array, "width"]]:

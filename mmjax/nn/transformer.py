@@ -16,6 +16,7 @@ from mmjax.nn.dense import Initializer
 from mmjax.nn.initial import InitScheme, kernel_init
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm, LayerScale
+from mmjax.nn.relative import RelativeBias
 from mmjax.nn.rotary import Rotation
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
 from mmjax.nn.tpu import rows_major
@@ -32,11 +33,15 @@ class TransformerConfig:
   depth: int = 12
   """Number of blocks."""
   num_heads: int = 12
-  """Number of attention heads; must divide width."""
+  """Number of attention heads; must divide width, unless head_dim is set."""
+  head_dim: int | None = None
+  """Dimension of an attention head; None: width / num_heads."""
   mlp_dim: int | None = None
   """Hidden width of the MLP; None: 4 * width."""
-  activation: Literal["gelu", "gelu_tanh", "quick_gelu", "silu"] = "gelu"
-  """Activation of the MLP: exact GELU, its tanh approximation, x * sigmoid(1.702 x), or x * sigmoid(x)."""
+  activation: Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"] = "gelu"
+  """Activation of the MLP: exact GELU, its tanh approximation, x * sigmoid(1.702 x), x * sigmoid(x), or ReLU."""
+  linear_bias: bool = True
+  """Linear layers of the blocks have biases. False: T5."""
   mlp_gated: bool = False
   """Multiply the hidden layer of a block's MLP by the activation of a third linear layer, the gate (Shazeer 2020). This
   is SwiGLU with activation="silu" and GeGLU with "gelu"."""
@@ -51,6 +56,8 @@ class TransformerConfig:
   sum (Vaswani et al. 2017, BERT). "branch": on the result of each branch, before the sum, and one after the last block
   (Swin V2, Liu et al. 2022; EVA02-E).
   """
+  rms_norm: bool = False
+  """Normalise by the root mean square, without mean and bias (Zhang and Sennrich 2019, T5)."""
   layer_scale: float | None = None
   """Multiply the result of each branch by a learned vector with this initial value (CaiT, Touvron et al. 2021). None:
   no such vector."""
@@ -58,6 +65,13 @@ class TransformerConfig:
   """Apply a layer norm to the embeddings, before the first block (CLIP's image tower, BERT)."""
   qk_norm: bool = False
   """Normalise queries and keys, which keeps attention logits from growing (Dehghani et al. 2023)."""
+  scaled_attention: bool = True
+  """Divide attention logits by the square root of head_dim. False: T5."""
+  relative_buckets: int = 0
+  """Number of distances between tokens that attention tells apart by a learned bias for each head, shared by all blocks
+  (Raffel et al. 2020, T5; MPNet: 32); 0: no such bias."""
+  relative_distance: int = 128
+  """All distances from here on share a bias. Used with relative_buckets."""
   attention_bias: Literal["all", "query_value", "none"] = "all"
   """Projections with a bias, of the queries, keys and values of the blocks. A bias of the keys changes nothing without
   rotary positions (EVA, BEiT: "query_value")."""
@@ -84,10 +98,14 @@ class TransformerConfig:
   def __post_init__(self) -> None:
     if self.depth < 1:
       raise ValueError(f"depth={self.depth} must be at least 1")
-    if self.width % self.num_heads:
+    if self.head_dim is None and self.width % self.num_heads:
       raise ValueError(f"width={self.width} must be divisible by num_heads={self.num_heads}")
     if not 0.0 <= self.drop_path < 1.0:
       raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
+    if self.relative_buckets and not 4 <= self.relative_buckets <= 2 * self.relative_distance:
+      raise ValueError(
+        f"relative_buckets={self.relative_buckets} must lie in [4, 2 * relative_distance={2 * self.relative_distance}]"
+      )
     if self.layer_scale is not None and self.norm == "branch":
       raise ValueError('layer_scale needs norm="pre" or "post": with "branch", a norm scales the result of each branch')
 
@@ -95,6 +113,24 @@ class TransformerConfig:
   def hidden(self) -> int:
     """Hidden width of the MLP."""
     return 4 * self.width if self.mlp_dim is None else self.mlp_dim
+
+  @property
+  def attention_width(self) -> int:
+    """Width of queries, keys and values, of all heads together."""
+    return self.width if self.head_dim is None else self.num_heads * self.head_dim
+
+
+def refuse_block_options(config: TransformerConfig, name: str) -> None:
+  """Raise ValueError for options of encoder blocks in the configuration of a stack whose blocks do not have them.
+
+  Args:
+    config: the configuration.
+    name: name of the stack, for the message.
+  """
+  for option in ("head_dim", "linear_bias", "rms_norm", "scaled_attention", "relative_buckets"):
+    value, default = getattr(config, option), getattr(TransformerConfig, option)
+    if value != default:
+      raise ValueError(f"{option}={value} is an option of encoders; {name} supports only {default}")
 
 
 def take_token(
@@ -106,16 +142,24 @@ def take_token(
   return jnp.take_along_axis(tokens, position[:, None, None], axis=1)
 
 
+def norm_layer(config: TransformerConfig, name: str) -> LayerNorm:
+  """Layer norm, or RMS norm, of a block."""
+  center = not config.rms_norm
+  return LayerNorm(config.norm_epsilon, use_bias=center, center=center, name=name)
+
+
 def block_mlp(c: TransformerConfig, down_init: Initializer, name: str) -> MLP:
   """MLP of a block."""
-  inner, first = (c.norm_epsilon if wanted else None for wanted in (c.mlp_norm, c.mlp_input_norm))
-  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, c.mlp_gated, inner, first, name=name)
+  hidden, early = (c.norm_epsilon if wanted else None for wanted in (c.mlp_norm, c.mlp_input_norm))
+  gate, bias = c.mlp_gated, c.linear_bias
+  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, gate, hidden, bias, early, name=name)
 
 
 def block_attention(c: TransformerConfig, out_init: Initializer) -> dict[str, Any]:
   """Fields of the attention of a block."""
   fields: dict[str, Any] = dict(num_heads=c.num_heads, qk_norm=c.qk_norm, dtype=c.dtype)
   fields |= dict(out_init=out_init, epsilon=c.norm_epsilon, init_scheme=c.init_scheme, implementation=c.attention)
+  fields |= dict(head_dim=c.head_dim, use_bias=c.linear_bias, scaled=c.scaled_attention)
   return fields | dict(biased=c.attention_bias, out_norm=c.attention_norm)
 
 
@@ -151,6 +195,7 @@ class Block(nn.Module):
     layer: Array,
     context: Float[Array, "batch*k width"] | None = None,
     rotations: tuple[Rotation, Rotation] | None = None,
+    bias: Float[Array, "#rows heads q k"] | None = None,
   ) -> Float[Array, "batch*length width"]:
     """Applies the block.
 
@@ -161,6 +206,7 @@ class Block(nn.Module):
       layer: number of the block in the stack.
       context: all tokens, if `x` holds only some of them.
       rotations: rotations of the tokens of `x`, and of all tokens (rotary position embedding).
+      bias: bias of the attention logits.
     Returns: the tokens of `x` after the block.
     """
     c = self.config
@@ -176,13 +222,14 @@ class Block(nn.Module):
 
     attention = MultiHeadAttention(**block_attention(c, out_init), name="attention")
     mlp = block_mlp(c, out_init, "mlp")
-    norm1, norm2 = LayerNorm(c.norm_epsilon, name="norm1"), LayerNorm(c.norm_epsilon, name="norm2")
+    norm1, norm2 = norm_layer(c, "norm1"), norm_layer(c, "norm2")
     rng = fold_in(rng, layer)
     causal = self.causal and context is None
 
     def attend(y: Array, read: Array | None) -> Array:
       rows = lambda z: rearrange(z, "(b l) w -> b l w", b=batch)
-      y = attention(rows(y), None if read is None else rows(read), mask=mask, causal=causal, rotations=rotations)
+      both = None if read is None else rows(read)
+      y = attention(rows(y), both, mask=mask, causal=causal, bias=bias, rotations=rotations)
       return rearrange(y, "b l w -> (b l) w")
 
     if c.norm == "post":
@@ -196,6 +243,17 @@ class Block(nn.Module):
     x = rows_major(x + branch(attend(y, read), 0))
     x, y = norm2.beside(x)
     return rows_major(x + branch(mlp(y), 1))
+
+
+def _of_query(
+  bias: Float[Array, "1 heads length length"] | None, position: int | Int[Array, "batch"]
+) -> Float[Array, "#batch heads 1 length"] | None:
+  """Take the bias of one query of each example."""
+  if bias is None:
+    return None
+  if isinstance(position, int):
+    return bias[:, :, position : position + 1]
+  return jnp.moveaxis(jnp.take(bias[0], position, axis=1), 1, 0)[:, :, None]
 
 
 def _identity(x: Array) -> Array:
@@ -217,7 +275,7 @@ class Transformer(nn.Module):
   """A stack of blocks, followed by a layer norm unless the blocks are post-norm.
 
   Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (not with
-  post-norm); input_norm, if the configuration sets it.
+  post-norm); input_norm and relative_bias, if the configuration sets them.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -270,14 +328,18 @@ class Transformer(nn.Module):
     both = None if rotation is None else (rotation, rotation)
     length = x.shape[1]
     block = functools.partial(rematerialised(Block, c.remat, scan=c.scan), c, self.causal, length)
-    norm = LayerNorm(c.norm_epsilon, name="norm") if c.norm != "post" and self.last_norm else _identity
+    norm = norm_layer(c, "norm") if c.norm != "post" and self.last_norm else _identity
     x = x.astype(c.dtype)
     if c.input_norm:
-      x = LayerNorm(c.norm_epsilon, name="input_norm")(x)
+      x = norm_layer(c, "input_norm")(x)
+    bias = None
+    if c.relative_buckets:
+      far = (c.relative_buckets, c.relative_distance, self.causal)
+      bias = RelativeBias(c.num_heads, *far, name="relative_bias")(length)
     x, rows = rearrange(x, "b l w -> (b l) w"), lambda x: rearrange(x, "(b l) w -> b l w", l=length)
     if c.scan:
       scanned = nn.scan(
-        lambda module, carry, layer: (module(carry, mask, rng, layer, None, both), None),
+        lambda module, carry, layer: (module(carry, mask, rng, layer, None, both, bias), None),
         variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
         split_rngs={"params": True},
         length=c.depth,
@@ -285,12 +347,12 @@ class Transformer(nn.Module):
       x, _ = scanned(block(name="blocks"), x, jnp.arange(c.depth))
       return rows(norm(x))[:, :own], norm(take_token(rows(x), pick)[:, 0])
     for layer in range(c.depth - 1):
-      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer), None, both)
+      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer), None, both, bias)
     last, index = block(name=f"block_{c.depth - 1}"), jnp.asarray(c.depth - 1)
     readable = self._readable(x.shape[0] // length, length, mask, pick)
     apart = None if rotation is None else (rotation.at(pick), rotation)
-    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart)
-    return rows(norm(last(x, mask, rng, index, None, both)))[:, :own], norm(picked)
+    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart, _of_query(bias, pick))
+    return rows(norm(last(x, mask, rng, index, None, both, bias)))[:, :own], norm(picked)
 
   @nn.nowrap
   def _padded(
@@ -298,7 +360,7 @@ class Transformer(nn.Module):
   ) -> tuple[Float[Array, "batch padded width"], Bool[Array, "batch padded"] | None]:
     """Pads the tokens, if that lets attention use the TPU kernel. No token reads the padding."""
     c, (batch, length, width) = self.config, x.shape
-    if not may_have_kernel(self, qk_norm=c.qk_norm, implementation=c.attention):
+    if c.relative_buckets or not may_have_kernel(self, qk_norm=c.qk_norm, implementation=c.attention):
       return x, mask
     more = padding(length, width, c.num_heads, c.dtype)
     if not more:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from mmjax.nn.cache import Cache, empty_cache
 from mmjax.nn.embeddings import sincos_1d
 from mmjax.nn.initial import embedding_init
-from mmjax.nn.transformer import TransformerConfig
+from mmjax.nn.transformer import TransformerConfig, refuse_block_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ class WordsConfig(TransformerConfig):
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    refuse_block_options(self, "a decoder")
     if self.scale_embedding and self.init_scheme != "clip":
       raise ValueError(
         f'scale_embedding has its own initial embeddings: init_scheme="{self.init_scheme}" must be "clip"'

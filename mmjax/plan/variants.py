@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, get_args
 
 from mmjax.experiment import Experiment
-from mmjax.nn.transformer import Remat, TransformerConfig
+from mmjax.nn.transformer import Remat
 
 REMAT: tuple[Remat, ...] = get_args(Remat)
 TOWERS = ("image", "text")
@@ -27,22 +27,22 @@ def with_mesh(experiment: Experiment, *, fsdp: int, model: int) -> Experiment:
 
 
 def with_remat(experiment: Experiment, policy: Remat) -> Experiment:
-  """Set `remat` on both towers. Towers that are not transformers are left unchanged."""
+  """Set `remat` on both towers. Towers without this choice are left unchanged."""
   model: Any = experiment.model
   towers: dict[str, Any] = {name: getattr(model, name, None) for name in TOWERS}
-  chosen = {n: dataclasses.replace(t, remat=policy) for n, t in towers.items() if isinstance(t, TransformerConfig)}
+  chosen = {n: dataclasses.replace(t, remat=policy) for n, t in towers.items() if hasattr(t, "remat")}
   return dataclasses.replace(experiment, model=dataclasses.replace(model, **chosen))
 
 
 def remat_of(experiment: Experiment) -> Remat:
-  """Remat policy of the transformer tower that recomputes least; "none" if there is no such tower."""
+  """Remat policy of the tower that recomputes least; "none" if no tower has this choice."""
   towers = (getattr(experiment.model, name, None) for name in TOWERS)
-  return min((tower_remat(t) for t in towers if isinstance(t, TransformerConfig)), key=REMAT.index, default="none")
+  return min((t.remat for t in towers if hasattr(t, "remat")), key=REMAT.index, default="none")
 
 
 def tower_remat(config: Any) -> Remat:
-  """Remat policy of a tower; "none" if it is not a transformer."""
-  return config.remat if isinstance(config, TransformerConfig) else "none"
+  """Remat policy of a tower; "none" if it does not have this choice."""
+  return getattr(config, "remat", "none")
 
 
 def options(experiment: Experiment, base: Experiment, topology: str = "") -> str:

@@ -7,8 +7,10 @@ from safetensors.numpy import load_file
 
 from mmjax import interop
 from mmjax.experiment import Experiment, PretrainedConfig
+from mmjax.interop import transformers_swin
 from mmjax.interop.agreement import model_differences
 from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields
 from mmjax.interop.inspection import beside
 from mmjax.interop.source import open_source
 from mmjax.interop.supported import CLASSES
@@ -33,6 +35,8 @@ SIGLIP_OTHER = dict(vision_config=VIT | OTHER, num_labels=4)
 PATCHES = dict(vision_config={name: value for name, value in VIT.items() if name != "image_size"} | dict(num_patches=4))
 CONVNEXT = dict(depths=[1, 2, 1, 1], hidden_sizes=[4, 8, 16, 32], image_size=16, patch_size=2)
 CONVNEXT_OTHER = dict(hidden_sizes=[2, 4, 8, 16], layer_norm_eps=1e-3, layer_scale_init_value=0.0, patch_size=1)
+SWIN = dict(embed_dim=8, depths=[1, 2], num_heads=[2, 4], image_size=16, patch_size=2, window_size=2)
+SWIN_OTHER = dict(depths=[2], num_heads=[1], window_size=4, mlp_ratio=2.5, hidden_act="gelu_new")
 # Class, the prefix of its configuration's class, and two configurations that are not the default.
 CASES = {
   "ViTForImageClassification": ("ViT", VIT | NAMES, VIT | OTHER | dict(num_labels=4)),
@@ -52,6 +56,8 @@ CASES = {
   "DINOv3ViTModel": ("DINOv3ViT", VIT, VIT | ROTARY | REGISTERS),
   "ConvNextModel": ("ConvNext", CONVNEXT | dict(layer_scale_init_value=0.5), CONVNEXT | CONVNEXT_OTHER),
   "ConvNextV2Model": ("ConvNextV2", CONVNEXT, CONVNEXT | dict(layer_norm_eps=1e-3, patch_size=1)),
+  "SwinModel": ("Swin", SWIN, SWIN | SWIN_OTHER),
+  "SwinForImageClassification": ("Swin", SWIN | NAMES, SWIN | SWIN_OTHER | dict(num_labels=4)),
   "ConvNextForImageClassification": ("ConvNext", CONVNEXT | NAMES, CONVNEXT | CONVNEXT_OTHER | dict(num_labels=4)),
   "ConvNextV2ForImageClassification": ("ConvNextV2", CONVNEXT | NAMES, CONVNEXT | dict(num_labels=4, patch_size=1)),
   "SiglipForImageClassification": ("Siglip", SIGLIP, SIGLIP_OTHER),
@@ -170,3 +176,12 @@ def test_dinov2_at_the_size_of_its_processor(tmp_path):
   assert found.preprocess.size == 16
   theirs = transformers.Dinov2Model.from_pretrained(folder).eval()
   assert_close(ours(found, images), result(theirs, images))
+
+
+@pytest.mark.parametrize(
+  ("name", "value"), [("use_absolute_embeddings", True), ("qkv_bias", False), ("layer_norm_eps", 1e-6), ("depths", [])]
+)
+def test_a_setting_of_swin_that_mmjax_does_not_have_is_refused(name, value):
+  fields = dict(num_heads=[2], depths=[1], image_size=28) | {name: value}
+  with pytest.raises(InteropError, match=name):
+    transformers_swin.read(Fields(fields, "config.json"), {})

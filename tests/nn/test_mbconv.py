@@ -8,6 +8,7 @@ import pytest
 from mmjax.encoders import ViTConfig
 from mmjax.models.counting import traced_flops
 from mmjax.nn.mbconv import DepthwiseConv, MBConvStem, mbconv_flops
+from tests.tiny import experiment, training_on
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -34,3 +35,9 @@ def test_a_vision_transformer_counts_its_stem():
   fields = dict(image_size=32, patch_size=16, width=24, depth=1, num_heads=2, pool="mean")
   plain, hybrid = ViTConfig(**fields), ViTConfig(**fields, stem="mbconv", stem_width=8)
   assert hybrid.flops() - mbconv_flops(24, 8, 32) == plain.flops() - 2 * 4 * 3 * 16**2 * 24
+
+
+def test_eight_devices_have_a_place_for_every_parameter():
+  image = ViTConfig(image_size=16, patch_size=16, width=16, depth=1, num_heads=2, stem="mbconv", stem_width=8)
+  training = training_on(8, experiment(model=dict(image=image), parallel=dict(fsdp=2, model=2)))
+  assert training.shapes.params["image"]["stem"]["stage_2_block_3"]["conv_depthwise"]["kernel"].shape == (3, 3, 64)

@@ -1,0 +1,58 @@
+"""Relative position bias: a learned number for each head and each range of distances (Raffel et al. 2020, T5)."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def distance_buckets(length: int, *, buckets: int, distance: int, causal: bool) -> Int[np.ndarray, "length length"]:
+  """Bucket of the distance of each query (row) and key (column).
+
+  Short distances have a bucket each. Longer ones share buckets whose sizes grow with the logarithm of the distance.
+
+  Args:
+    length: number of tokens.
+    buckets: number of buckets. Half of them are for keys that come after their query, unless `causal`.
+    distance: all distances from here on share a bucket.
+    causal: if True, keys after their query are not read, and have bucket 0.
+
+  Example:
+    >>> from mmjax.nn.relative import distance_buckets
+    >>> distance_buckets(4, buckets=8, distance=6, causal=False)[0].tolist()
+    [0, 5, 6, 6]
+  """
+  places = np.arange(length)
+  offset = places[None] - places[:, None]
+  if causal:
+    first, away = np.zeros_like(offset), np.maximum(-offset, 0)
+  else:
+    buckets //= 2
+    first, away = np.where(offset > 0, buckets, 0), np.abs(offset)
+  exact = buckets // 2
+  # In float32, as in T5's code: at powers of two, more digits would give another bucket.
+  ratio = np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(distance / exact))
+  far = np.minimum(exact + (ratio * np.float32(buckets - exact)).astype(np.int32), buckets - 1)
+  return (first + np.where(away < exact, away, far)).astype(np.int32)
+
+
+class RelativeBias(nn.Module):
+  """Bias of the attention logits by the distance of query and key. Parameter: table [buckets, heads].
+
+  Attributes:
+    num_heads: number of attention heads.
+    buckets, distance, causal: see `distance_buckets`.
+  """
+
+  num_heads: int
+  buckets: int
+  distance: int
+  causal: bool
+
+  @nn.compact
+  def __call__(self, length: int) -> Float[jnp.ndarray, "1 heads length length"]:
+    table = self.param("table", nn.initializers.normal(0.02), (self.buckets, self.num_heads), jnp.float32)
+    numbers = distance_buckets(length, buckets=self.buckets, distance=self.distance, causal=self.causal)
+    return jnp.moveaxis(jnp.take(table, jnp.asarray(numbers), axis=0), 2, 0)[None]
