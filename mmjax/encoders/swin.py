@@ -147,11 +147,11 @@ class Swin(nn.Module):
     number = 0
     for stage, blocks in enumerate(c.layers):
       if stage:
-        x = PatchMerging(c.dtype, c.norm_epsilon, name=f"merge_{stage + 1}")(x)
+        x = PatchMerging(c.dtype, c.norm_epsilon, name=f"stage_{stage}_merge")(x)
       window = c.window(stage)
       shift = window // 2 if window < c.side(stage) else 0
       for block in range(blocks):
-        name = f"stage_{stage + 1}_block_{block}"
+        name = f"stage_{stage}_block_{block}"
         x = make(c.block(stage), window, shift * (block % 2), name=name)(x, rng, jnp.asarray(number))
         number += 1
     tokens = LayerNorm(c.norm_epsilon, name="norm")(rearrange(x, "b y x d -> b (y x) d"))

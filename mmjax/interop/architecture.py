@@ -109,6 +109,7 @@ _MEANINGS = {
   "positions": "position_embedding",
   "tanh_pool": "pooler",
   "token_types": "token_type_embeddings",
+  "registers": "register_tokens, distillation_token",
 }
 _FOLLOWS = {"eos_id": "pool", "pad_id": "mask_padding"}
 """Settings that matter only with a value of another one, which is then named alone."""

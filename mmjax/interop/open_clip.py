@@ -87,6 +87,7 @@ def write(config: Any) -> dict[str, Any]:
     raise wrong_kind("open_clip's CLIP", known, config.image)
   if not isinstance(config.text, TextConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config.text)
+  assert config.init_logit_scale is not None  # every two-tower model has one
   fields: dict[str, Any] = {
     "embed_dim": config.embed_dim,
     "quick_gelu": config.text.activation == "quick_gelu",

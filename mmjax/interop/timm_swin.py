@@ -62,25 +62,12 @@ _BLOCK = joined(
 
 
 def _trunk(c: SwinConfig) -> tuple[Rule, ...]:
-  stages = range(len(c.layers))
+  ours, theirs = r"stage_(\d+)_block_(\d+)/", r"trunk.layers.\1.blocks.\2."
   return joined(
     patches("stem/projection", "trunk.patch_embed.proj", c.patch_size),
     norm("stem_norm", "trunk.patch_embed.norm"),
-    *(within(rf"stage_{stage + 1}_block_(\d+)/", rf"trunk.layers.{stage}.blocks.\1.", _BLOCK) for stage in stages),
-    *(merging(stage + 1, f"trunk.layers.{stage}.downsample") for stage in stages),
+    (dataclasses.replace(rule, ours=ours + rule.ours, theirs=theirs + rule.theirs) for rule in _BLOCK),
+    norm(r"stage_(\d+)_merge/norm", r"trunk.layers.\1.downsample.norm"),
+    (Rule(r"stage_(\d+)_merge/projection/kernel$", r"trunk.layers.\1.downsample.reduction.weight", "o i -> i o"),),
     norm("norm", "trunk.norm"),
-  )
-
-
-def within(ours: str, theirs: str, block: tuple[Rule, ...]) -> tuple[Rule, ...]:
-  """Add the prefixes of a stage's blocks to the rules of a block: `ours` is a regular expression."""
-  return tuple(dataclasses.replace(rule, ours=ours + rule.ours, theirs=theirs + rule.theirs) for rule in block)
-
-
-def merging(stage: int, theirs: str) -> tuple[Rule, ...]:
-  """Rules of the merging of patches before a stage, counted from 1."""
-  ours = f"merge_{stage}"
-  return joined(
-    norm(f"{ours}/norm", f"{theirs}.norm"),
-    (Rule(f"{ours}/projection/kernel$", f"{theirs}.reduction.weight", "o i -> i o"),),
   )

@@ -11,7 +11,7 @@ from mmjax.encoders import ViTConfig
 from mmjax.encoders.config import TowerConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
-from mmjax.interop.mapping import Rule, linear, norm
+from mmjax.interop.mapping import Rule, joined, linear, norm
 from mmjax.models import TwoTowerConfig
 from mmjax.models.shared_space import Projection
 
@@ -104,6 +104,27 @@ def in_blocks(rules: Iterable[Rule]) -> tuple[Rule, ...]:
 def norms(*pairs: tuple[str, str]) -> tuple[Rule, ...]:
   """Rules of layer norms: (ours, theirs)."""
   return tuple(rule for ours, theirs in pairs for rule in norm(ours, theirs))
+
+
+POSITIONS = (
+  Rule("class_token$", "trunk.cls_token", "1 1 d -> 1 d"),
+  Rule("class_position$", "trunk.pos_embed", "1 t d -> t d", part=0, axis=1),
+  Rule("position_embedding$", "trunk.pos_embed", "1 t d -> t d", part=1, axis=1),
+)
+"""Rules of the class token and of learned positions."""
+
+
+MAP = joined(
+  (Rule("pool/probe$", "trunk.attn_pool.latent", "1 t d -> t d"),),
+  linear("pool/attention/query", "trunk.attn_pool.q"),
+  linear("pool/attention/key", "trunk.attn_pool.kv", 0),
+  linear("pool/attention/value", "trunk.attn_pool.kv", 1),
+  linear("pool/attention/out", "trunk.attn_pool.proj"),
+  norm("pool/norm", "trunk.attn_pool.norm"),
+  linear("pool/mlp/up", "trunk.attn_pool.mlp.fc1"),
+  linear("pool/mlp/down", "trunk.attn_pool.mlp.fc2"),
+)
+"""Rules of MAP pooling."""
 
 
 def head_rules(projection: Projection) -> tuple[Rule, ...]:

@@ -1,4 +1,4 @@
-"""SigLIP's vision transformers, CLIP's ViT-L/14 and MobileCLIP-B in timm's names."""
+"""SigLIP's vision transformers, CLIP's ViT-L/14, MobileCLIP-B and ViT-M/16 without a class token, in timm's names."""
 
 import re
 from typing import Any, Literal
@@ -6,8 +6,8 @@ from typing import Any, Literal
 from mmjax.encoders import ViTConfig
 from mmjax.interop.architecture import sides
 from mmjax.interop.fields import Fields
-from mmjax.interop.mapping import Rule, batch_norm, joined, linear, norm, patches, under
-from mmjax.interop.timm_tower import head_rules, in_blocks, norms, read_vit, vit_name, written
+from mmjax.interop.mapping import Rule, batch_norm, joined, linear, patches, under
+from mmjax.interop.timm_tower import MAP, POSITIONS, head_rules, in_blocks, norms, read_vit, vit_name, written
 from mmjax.models import TwoTowerConfig
 from mmjax.models.shared_space import Projection
 
@@ -36,6 +36,7 @@ def _siglip(name: str) -> ViTConfig:
   return ViTConfig(pool="map", activation=activation, norm_epsilon=1e-6, **fields)
 
 
+_MEDIUM: Any = dict(width=512, depth=12, num_heads=8, mlp_dim=2048)
 _CLIP_L: Any = _SIZES["large"] | sides(224, 14)
 _MOBILECLIP_B: Any = _SIZES["base"] | sides(224, 16)
 TOWERS: dict[str, ViTConfig] = {
@@ -44,29 +45,39 @@ TOWERS: dict[str, ViTConfig] = {
     pool="cls", input_norm=True, class_position=True, stem_bias=False, norm_epsilon=1e-5, **_CLIP_L
   ),
   "vit_base_mci_224": ViTConfig(pool="cls", stem="mobileclip", stem_norm="frozen", norm_epsilon=1e-6, **_MOBILECLIP_B),
+  "vit_medium_patch16_gap_256": ViTConfig(
+    pool="mean", attention_bias="none", layer_scale=1e-6, norm_epsilon=1e-6, **_MEDIUM, **sides(256, 16)
+  ),
 }
 """The towers by their names in timm."""
 
-_POOLS = {"map": "map", "cls": "token"}
+_POOLS = {"map": ("map",), "cls": ("token",), "mean": ("", "avg")}  # "": timm's own choice
 
 
 def has(config: TwoTowerConfig) -> bool:
-  """True for what open_clip's own towers cannot be: MAP pooling, MobileCLIP's stem, or a bias in the projection."""
+  """True for a ViT that timm has and open_clip's own towers are not.
+
+  It has MAP pooling, a mean over patches beside attention without biases, MobileCLIP's stem, or a bias in its
+  projection.
+  """
   c = config.image
-  return isinstance(c, ViTConfig) and (c.pool == "map" or c.stem == "mobileclip" or config.image_projection == "affine")
+  if not isinstance(c, ViTConfig):
+    return False
+  pooled = c.pool == "map" or (c.pool, c.attention_bias) == ("mean", "none")
+  return pooled or c.stem == "mobileclip" or config.image_projection == "affine"
 
 
 def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Projection]:
   """Read the image tower from vision_cfg. Raises InteropError for a setting that mmjax does not read."""
   tower = TOWERS[vision.text("timm_model_name")]
-  return read_vit(vision, tower, embed_dim, pools=(_POOLS[tower.pool],))
+  return read_vit(vision, tower, embed_dim, pools=_POOLS[tower.pool])
 
 
 def write(config: TwoTowerConfig) -> dict[str, Any]:
   """Write vision_cfg. Raises InteropError if timm has no tower of this size."""
   assert isinstance(config.image, ViTConfig)
   name = vit_name(config.image, TOWERS)
-  return written(config, name, pool=_POOLS[TOWERS[name].pool])
+  return written(config, name, pool=_POOLS[TOWERS[name].pool][0])
 
 
 def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
@@ -77,7 +88,8 @@ def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
     in_blocks(_BLOCK),
     _NESTED_STEM if config.image.stem == "mobileclip" else stem,
     norms(("transformer/input_norm", "trunk.norm_pre"), ("transformer/norm", "trunk.norm")),
-    _MAP if config.image.pool == "map" else _CLASS_TOKEN,
+    POSITIONS,
+    MAP,
   )
   return joined(under("image/", "visual.", tower), head_rules(config.image_projection))
 
@@ -86,6 +98,7 @@ _BLOCK = joined(
   *(linear(f"attention/{name}", "attn.qkv", part) for part, name in enumerate(("query", "key", "value"))),
   linear("attention/out", "attn.proj"),
   norms(("norm1", "norm1"), ("norm2", "norm2")),
+  (Rule("scale1/scale$", "ls1.gamma"), Rule("scale2/scale$", "ls2.gamma")),
   linear("mlp/up", "mlp.fc1"),
   linear("mlp/down", "mlp.fc2"),
 )
@@ -95,23 +108,4 @@ _NESTED_STEM = joined(
   patches("stem/conv_1", f"{_BACKBONE}.1.conv", 2),
   batch_norm(r"stem/norm_(\d)", rf"{_BACKBONE}.\1.bn"),
   patches("stem/projection", f"{_BACKBONE}.2.conv", 2),
-)
-_POSITIONS = "trunk.pos_embed"
-_CLASS_TOKEN = (
-  Rule("class_token$", "trunk.cls_token", "1 1 d -> 1 d"),
-  Rule("class_position$", _POSITIONS, "1 t d -> t d", part=0, axis=1),
-  Rule("position_embedding$", _POSITIONS, "1 t d -> t d", part=1, axis=1),
-)
-_MAP = joined(
-  (
-    Rule("position_embedding$", _POSITIONS, "1 t d -> t d"),
-    Rule("pool/probe$", "trunk.attn_pool.latent", "1 t d -> t d"),
-  ),
-  linear("pool/attention/query", "trunk.attn_pool.q"),
-  linear("pool/attention/key", "trunk.attn_pool.kv", 0),
-  linear("pool/attention/value", "trunk.attn_pool.kv", 1),
-  linear("pool/attention/out", "trunk.attn_pool.proj"),
-  norm("pool/norm", "trunk.attn_pool.norm"),
-  linear("pool/mlp/up", "trunk.attn_pool.mlp.fc1"),
-  linear("pool/mlp/down", "trunk.attn_pool.mlp.fc2"),
 )

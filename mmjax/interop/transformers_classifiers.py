@@ -5,14 +5,17 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from mmjax.encoders import ViTConfig
+from mmjax.encoders.config import TowerConfig
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, under
+from mmjax.interop.transformers_convnext import CONVNEXT, CONVNEXT_V2
 from mmjax.interop.transformers_deit import DEIT
 from mmjax.interop.transformers_dino import DINOV2, DINOV2_REGISTERS
 from mmjax.interop.transformers_one_tower import SIGLIP2_IMAGE, SIGLIP_IMAGE
 from mmjax.interop.transformers_parts import read_siglip_image, siglip2_side
 from mmjax.interop.transformers_single import VIT, VIT_MSN
+from mmjax.interop.transformers_swin import SWIN
 from mmjax.models import ClassifierConfig
 
 HEAD = r"^classifier\.weight$"
@@ -23,7 +26,7 @@ def classifier(
   encoder: Architecture,
   name: str,
   prefix: str,
-  pool: Literal["cls", "mean", "cls_and_mean"] = "cls",
+  pool: Literal["cls", "mean", "cls_and_mean"] | None = "cls",
   renamed: tuple[tuple[str, str], ...] = (),
 ) -> Architecture:
   """Make the architecture of an image classifier.
@@ -32,7 +35,7 @@ def classifier(
     encoder: its image tower.
     name: the class.
     prefix: prefix of the tower's tensors.
-    pool: pooling of the tower's tokens, which the linear layer reads.
+    pool: pooling of the tower's tokens, which the linear layer reads. None: the tower has only one.
     renamed: as in `Architecture`.
   """
 
@@ -85,8 +88,8 @@ def _siglip(encoder: Architecture, name: str, model_type: str, read_image: _Read
   return Architecture(name, read, write, rules, ignored, resampling=encoder.resampling)
 
 
-def _pooled(tower: Any, pool: str) -> Any:
-  return dataclasses.replace(tower, pool=pool)
+def _pooled(tower: Any, pool: str | None) -> Any:
+  return tower if pool is None else dataclasses.replace(tower, pool=pool)
 
 
 def _with_head(tower: Any, fields: Fields, entries: Entries) -> ClassifierConfig:
@@ -100,13 +103,11 @@ def _with_head(tower: Any, fields: Fields, entries: Entries) -> ClassifierConfig
   return ClassifierConfig(towers={"image": tower}, num_classes=count, classes=classes)
 
 
-def _tower(config: Any, name: str) -> ViTConfig:
+def _tower(config: Any, name: str) -> TowerConfig:
+  """The image tower of a classifier of images. The encoder's `write` checks its kind."""
   if not isinstance(config, ClassifierConfig) or list(config.towers) != ["image"]:
     raise wrong_kind(name, "a classifier of images", config)
-  tower = config.towers["image"]
-  if not isinstance(tower, ViTConfig):
-    raise wrong_kind(name, "a classifier with a vision transformer", tower)
-  return tower
+  return config.towers["image"]
 
 
 def _named(config: ClassifierConfig) -> dict[str, Any]:
@@ -124,6 +125,9 @@ DINOV2_CLASSES = classifier(DINOV2, "Dinov2ForImageClassification", "dinov2.", "
 REGISTERS_CLASSES = classifier(
   DINOV2_REGISTERS, "Dinov2WithRegistersForImageClassification", "dinov2_with_registers.", "cls_and_mean"
 )
+SWIN_CLASSES = classifier(SWIN, "SwinForImageClassification", "swin.", None)
+CONVNEXT_CLASSES = classifier(CONVNEXT, "ConvNextForImageClassification", "convnext.", None)
+CONVNEXT_V2_CLASSES = classifier(CONVNEXT_V2, "ConvNextV2ForImageClassification", "convnextv2.", None)
 SIGLIP_CLASSES = _siglip(
   SIGLIP_IMAGE,
   "SiglipForImageClassification",

@@ -24,6 +24,11 @@ class TwoTowerConfig(SpaceConfig):
   text_projection: Projection = "linear"
   """Projection of the text tower to the shared space: linear, affine (with a bias; SigLIP), or none."""
 
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.init_logit_scale is None:
+      raise ValueError("init_logit_scale must be a number: a model with two towers has logits")
+
   @property
   def members(self) -> dict[str, Member]:
     return {"image": Member(self.image, self.image_projection), "text": Member(self.text, self.text_projection)}

@@ -157,8 +157,8 @@ def block_mlp(c: TransformerConfig, down_init: Initializer, name: str) -> MLP:
 
 def block_attention(c: TransformerConfig, out_init: Initializer) -> dict[str, Any]:
   """Fields of the attention of a block."""
-  fields = dict(num_heads=c.num_heads, qk_norm=c.qk_norm, dtype=c.dtype, implementation=c.attention)
-  fields |= dict(out_init=out_init, epsilon=c.norm_epsilon, init_scheme=c.init_scheme)
+  fields: dict[str, Any] = dict(num_heads=c.num_heads, qk_norm=c.qk_norm, dtype=c.dtype)
+  fields |= dict(out_init=out_init, epsilon=c.norm_epsilon, init_scheme=c.init_scheme, implementation=c.attention)
   fields |= dict(head_dim=c.head_dim, use_bias=c.linear_bias, scaled=c.scaled_attention)
   return fields | dict(biased=c.attention_bias, out_norm=c.attention_norm)
 

@@ -9,6 +9,7 @@ from PIL import Image
 from mmjax import interop
 from mmjax.encoders import FastViTConfig
 from mmjax.interop import open_clip_timm, timm_fastvit, timm_vit
+from mmjax.interop.__main__ import main
 from mmjax.interop.fields import Fields
 from mmjax.models import TwoTowerConfig
 from tests.interop.open_clip_folders import written
@@ -57,6 +58,7 @@ def test_embeddings_both_ways(name, reduced, tmp_path):
     expected = theirs.encode_image(pixels)
   ours = embed(found.model, found.params, "encode_image", images)
   assert np.ptp(ours, axis=0).max() > 0.01  # the random weights let differences of the images through
+  assert main(["inspect", str(tmp_path / "theirs")]) == 0
   assert_close(ours, expected)
   interop.save(found.model, found.params, tmp_path / "ours", format="open_clip", preprocess=found.preprocess)
   files = [tmp_path / one / "open_clip_model.safetensors" for one in ("theirs", "ours")]

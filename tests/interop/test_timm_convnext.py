@@ -7,6 +7,7 @@ import pytest
 from mmjax import interop
 from mmjax.encoders import ConvNeXtConfig
 from mmjax.interop import open_clip_timm, timm_convnext
+from mmjax.interop.__main__ import main
 from mmjax.interop.fields import Fields
 from mmjax.models import TwoTowerConfig
 from tests.interop.open_clip_folders import written
@@ -43,6 +44,7 @@ def test_embeddings_both_ways(name, reduced, tmp_path):
   images, pixels = IMAGES[:, :side, :side], torch.tensor(IMAGES[:, :side, :side].transpose(0, 3, 1, 2))
   with torch.no_grad():
     expected = theirs.encode_image(pixels)
+  assert main(["inspect", str(tmp_path / "theirs")]) == 0
   assert_close(embed(found.model, found.params, "encode_image", images), expected)
   interop.save(found.model, found.params, tmp_path / "ours", format="open_clip", preprocess=found.preprocess)
   assert_same_tensors(*(tmp_path / one / "open_clip_model.safetensors" for one in ("theirs", "ours")))
