@@ -14,6 +14,7 @@ from mmjax.interop.errors import InteropError
 
 # Architectures import encoders and models. They are imported in the functions, so that --help can list the formats.
 if TYPE_CHECKING:
+  from mmjax.encoders import TextConfig
   from mmjax.interop.architecture import Architecture
   from mmjax.interop.run_image import ImageTransform
 
@@ -94,17 +95,29 @@ def _transformers(config: Any) -> Architecture:
     case ViTConfig():
       return single.VIT
     case TextConfig():
-      return single.BERT
-  known = "CLIPModel, SiglipModel, ViTModel, BertModel, BlipForImageTextRetrieval or BlipForConditionalGeneration"
+      return _text_encoder(config)
+  known = "CLIPModel, SiglipModel, ViTModel, BertModel, RobertaModel, MPNetModel, DistilBertModel, T5EncoderModel, "
+  known += "BlipForImageTextRetrieval or BlipForConditionalGeneration"
   raise wrong_kind("transformers", known, config)
 
 
-def _write_transformers(folder: Path, content: Content) -> None:
-  from mmjax.interop.sentence import write_pooling
+def _text_encoder(config: TextConfig) -> Architecture:
+  from mmjax.interop import transformers_texts as texts
   from mmjax.interop.transformers_single import BERT
 
+  if config.relative_buckets:
+    return texts.MPNET
+  if config.count_positions:
+    return texts.ROBERTA
+  return BERT if config.token_types or config.tanh_pool else texts.DISTILBERT
+
+
+def _write_transformers(folder: Path, content: Content) -> None:
+  from mmjax.encoders import TextConfig
+  from mmjax.interop.sentence import write_pooling
+
   _write_config(folder, content, {"dtype": "float32"})
-  if content.architecture is BERT and content.config.pool == "mean":
+  if isinstance(content.config, TextConfig) and content.config.pool == "mean":
     write_pooling(content.config, folder)
 
 

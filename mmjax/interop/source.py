@@ -33,6 +33,7 @@ from mmjax.interop.shapes import ModelConfig, depth, flat_shapes
 from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
 from mmjax.interop.transformers_blip import kind as blip_kind
 from mmjax.interop.transformers_single import BERT, VIT
+from mmjax.interop.transformers_texts import DISTILBERT, MPNET, ROBERTA
 from mmjax.interop.transformers_towers import CLIP, SIGLIP, SIGLIP2
 
 TRANSFORMERS: Mapping[str, Architecture] = {
@@ -41,6 +42,10 @@ TRANSFORMERS: Mapping[str, Architecture] = {
   "siglip2": SIGLIP2,
   "vit": VIT,
   "bert": BERT,
+  "roberta": ROBERTA,
+  "xlm-roberta": ROBERTA,
+  "mpnet": MPNET,
+  "distilbert": DISTILBERT,
 }
 _MAX_DEPTH = 1_000
 TEXT_CFG = "open_clip_text_cfg"
@@ -105,7 +110,7 @@ def open_source(path: str | Path) -> Source:
   config = _config(architecture, model_fields, file)
   if format_ == "transformers":
     finish_model(fields)
-  if isinstance(config, TextConfig) and architecture is BERT:
+  if isinstance(config, TextConfig) and format_ == "transformers":
     config = read_pooling(config, folder)
   _check_depth(config, file)
   try:

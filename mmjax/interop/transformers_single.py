@@ -1,5 +1,6 @@
 """Mapping of transformers' single towers: ViTModel, and BertModel with the sentence encoders based on it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmjax.encoders import TextConfig, ViTConfig, bert_config
@@ -11,12 +12,15 @@ from mmjax.interop.transformers_towers import write_size
 _OURS, _THEIRS = r"transformer/block_(\d+)/", r"encoder.layer.\1."
 
 
-def _blocks(attention: str, after_attention: str, after_mlp: str) -> tuple[Rule, ...]:
+def encoder_layers(attention: Mapping[str, str], after_attention: str, after_mlp: str) -> tuple[Rule, ...]:
+  """Mapping rules of the blocks, and of the pooler.
+
+  Args:
+    attention: their name of each projection of attention.
+    after_attention, after_mlp: their names of the first and the second norm of a block.
+  """
   return joined(
-    *(
-      linear(f"{_OURS}attention/{name}", f"{_THEIRS}attention.{attention}.{name}") for name in ("query", "key", "value")
-    ),
-    linear(f"{_OURS}attention/out", f"{_THEIRS}attention.output.dense"),
+    *(linear(f"{_OURS}attention/{ours}", f"{_THEIRS}{theirs}") for ours, theirs in attention.items()),
     linear(f"{_OURS}mlp/up", f"{_THEIRS}intermediate.dense"),
     linear(f"{_OURS}mlp/down", f"{_THEIRS}output.dense"),
     norm(f"{_OURS}norm1", f"{_THEIRS}{after_attention}"),
@@ -25,11 +29,16 @@ def _blocks(attention: str, after_attention: str, after_mlp: str) -> tuple[Rule,
   )
 
 
+def _attention(name: str) -> dict[str, str]:
+  projections = {part: f"attention.{name}.{part}" for part in ("query", "key", "value")}
+  return projections | {"out": "attention.output.dense"}
+
+
 def vit_rules(config: ViTConfig) -> tuple[Rule, ...]:
   """Mapping rules of ViTModel."""
   positions = "embeddings.position_embeddings"
   return joined(
-    _blocks("attention", "layernorm_before", "layernorm_after"),
+    encoder_layers(_attention("attention"), "layernorm_before", "layernorm_after"),
     patches("^stem/projection", "embeddings.patch_embeddings.projection", config.patch_size),
     norm("^transformer/norm", "layernorm"),
     (
@@ -44,7 +53,7 @@ def bert_rules(config: TextConfig) -> tuple[Rule, ...]:
   """Mapping rules of BertModel."""
   del config
   return joined(
-    _blocks("self", "attention.output.LayerNorm", "output.LayerNorm"),
+    encoder_layers(_attention("self"), "attention.output.LayerNorm", "output.LayerNorm"),
     norm("^transformer/input_norm", "embeddings.LayerNorm"),
     (
       Rule("^token_embedding$", "embeddings.word_embeddings.weight"),
@@ -63,7 +72,7 @@ def read_vit(fields: Fields, entries: Entries) -> ViTConfig:
     fields.only("pooler_act", "tanh", "tanh")
     fields.only("pooler_output_size", fields.integer("hidden_size", 768), fields.integer("hidden_size", 768))
   return ViTConfig(
-    **_size(fields),
+    **read_size(fields),
     activation=fields.choice("hidden_act", ACTIVATIONS, "gelu"),
     norm_epsilon=fields.number("layer_norm_eps", 1e-12),
     **sides(fields.square("image_size", 224), fields.square("patch_size", 16)),
@@ -101,7 +110,7 @@ def read_bert(fields: Fields, entries: Entries) -> TextConfig:
     fields.only(name, supported, supported)
   pooled = "pooler.dense.weight" in entries
   return bert_config(
-    **_size(fields),
+    **read_size(fields),
     activation=fields.choice("hidden_act", ACTIVATIONS, "gelu"),
     norm_epsilon=fields.number("layer_norm_eps", 1e-12),
     vocab_size=fields.integer("vocab_size", 30522),
@@ -131,7 +140,8 @@ def write_bert(config: Any) -> dict[str, Any]:
   }
 
 
-def _size(fields: Fields) -> dict[str, Any]:
+def read_size(fields: Fields) -> dict[str, Any]:
+  """Read the size of an encoder with the defaults of the base size."""
   return {
     "width": fields.integer("hidden_size", 768),
     "mlp_dim": fields.integer("intermediate_size", 3072),
@@ -141,13 +151,13 @@ def _size(fields: Fields) -> dict[str, Any]:
 
 
 # Of a model with a head for one task, only the encoder is read.
-_HEADS = (r"embeddings\.position_ids$", r"^classifier\.", r"^cls\.", r"^qa_outputs\.", r"embeddings\.mask_token$")
-VIT = Architecture("ViTModel", read_vit, write_vit, vit_rules, _HEADS, ((r"^vit\.", ""),))
+HEADS = (r"embeddings\.position_ids$", r"^classifier\.", r"^cls\.", r"^qa_outputs\.", r"embeddings\.mask_token$")
+VIT = Architecture("ViTModel", read_vit, write_vit, vit_rules, HEADS, ((r"^vit\.", ""),))
 BERT = Architecture(
   "BertModel",
   read_bert,
   write_bert,
   bert_rules,
-  (*_HEADS, r"^pooler\."),  # sentence encoders do not use the pooler
+  (*HEADS, r"^pooler\."),  # sentence encoders do not use the pooler
   ((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
 )
