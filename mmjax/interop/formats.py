@@ -104,7 +104,10 @@ def _transformers(config: Any) -> Architecture:
 def _text_encoder(config: TextConfig) -> Architecture:
   from mmjax.interop import transformers_texts as texts
   from mmjax.interop.transformers_single import BERT
+  from mmjax.interop.transformers_t5 import T5
 
+  if config.rms_norm:
+    return T5
   if config.relative_buckets:
     return texts.MPNET
   if config.count_positions:

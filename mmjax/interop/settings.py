@@ -20,7 +20,7 @@ MODEL: Mapping[str, str] = {
   **_because("mmjax computes in float32", "dtype torch_dtype use_bfloat16"),
   **_because("used only in training", "attention_dropout dropout attention_probs_dropout_prob hidden_dropout_prob"),
   **_because("used only in training", "initializer_factor initializer_range classifier_dropout label_smoothing"),
-  **_because("used only in training", "qa_dropout seq_classif_dropout"),
+  **_because("used only in training", "qa_dropout seq_classif_dropout dropout_rate"),
   **_because("used only in training", "tf_legacy_loss problem_type logit_scale_init_value"),
   **_because("names of classes, used only by a head for one task", "id2label label2id finetuning_task num_labels"),
   **_because("used only by a head for one task", "encoder_stride task_specific_params"),
@@ -29,8 +29,8 @@ MODEL: Mapping[str, str] = {
   **_because(
     "the tokenizer's file has it too", "bos_token_id eos_token_id sep_token_id pad_token_id tokenizer_class prefix"
   ),
-  **_because("no encoder-decoder is supported", "is_encoder_decoder tie_encoder_decoder cross_attention_hidden_size"),
-  **_because("no encoder-decoder is supported", "decoder_start_token_id"),
+  **_because("the encoder alone is read", "is_encoder_decoder tie_encoder_decoder cross_attention_hidden_size"),
+  **_because("the encoder alone is read", "decoder_start_token_id num_decoder_layers scale_decoder_outputs"),
   **_because(
     "the model has no such part", "is_decoder add_cross_attention tie_word_embeddings position_embedding_type"
   ),

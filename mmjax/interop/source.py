@@ -33,6 +33,7 @@ from mmjax.interop.shapes import ModelConfig, depth, flat_shapes
 from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
 from mmjax.interop.transformers_blip import kind as blip_kind
 from mmjax.interop.transformers_single import BERT, VIT
+from mmjax.interop.transformers_t5 import T5
 from mmjax.interop.transformers_texts import DISTILBERT, MPNET, ROBERTA
 from mmjax.interop.transformers_towers import CLIP, SIGLIP, SIGLIP2
 
@@ -46,6 +47,8 @@ TRANSFORMERS: Mapping[str, Architecture] = {
   "xlm-roberta": ROBERTA,
   "mpnet": MPNET,
   "distilbert": DISTILBERT,
+  "t5": T5,
+  "mt5": T5,
 }
 _MAX_DEPTH = 1_000
 TEXT_CFG = "open_clip_text_cfg"

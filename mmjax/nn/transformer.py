@@ -94,9 +94,9 @@ class TransformerConfig:
       raise ValueError(f"width={self.width} must be divisible by num_heads={self.num_heads}")
     if not 0.0 <= self.drop_path < 1.0:
       raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
-    if self.relative_buckets and not 4 <= self.relative_buckets <= 2 * self.relative_distance:
+    if self.relative_buckets and not 4 <= self.relative_buckets < 2 * self.relative_distance:
       raise ValueError(
-        f"relative_buckets={self.relative_buckets} must lie in [4, 2 * relative_distance={2 * self.relative_distance}]"
+        f"relative_buckets={self.relative_buckets} must lie in [4, 2 * relative_distance={2 * self.relative_distance})"
       )
     if self.layer_scale is not None and self.norm == "branch":
       raise ValueError('layer_scale needs norm="pre" or "post": with "branch", a norm scales the result of each branch')

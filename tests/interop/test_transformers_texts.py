@@ -39,6 +39,13 @@ CASES = {
     None,
   ),
 }
+T5 = dict(d_model=16, d_kv=6, d_ff=24, num_layers=2, num_heads=3, vocab_size=50)
+T5_CASES = {
+  "t5": ("T5", T5),
+  "t5, few buckets": ("T5", T5 | dict(relative_attention_num_buckets=8, relative_attention_max_distance=9)),
+  "mt5": ("MT5", T5 | dict(num_layers=1, layer_norm_epsilon=1e-3)),
+  "t5, a gate with silu": ("T5", T5 | dict(feed_forward_proj="gated-silu", d_kv=8, num_heads=2, num_layers=1)),
+}
 IDS = np.random.default_rng(0).integers(2, 50, (4, 12)).astype(np.int32)
 
 
@@ -117,6 +124,38 @@ def test_sentence_encoders(case, tmp_path):
   assert_close(embed(model, params, "encode_text", ids), expected)
   interop.save(model, params, tmp_path / "ours")
   assert interop.load(tmp_path / "ours")[0].config == model.config
+
+
+@pytest.mark.parametrize("case", T5_CASES)
+def test_t5_both_ways(case, tmp_path):
+  name, fields = T5_CASES[case]
+  config = getattr(transformers, f"{name}Config")(**fields)
+  theirs = getattr(transformers, f"{name}EncoderModel")(config).eval()
+  randomize(theirs)
+  theirs.save_pretrained(tmp_path / "theirs")
+  model, params = interop.load(tmp_path / "theirs")
+  ids = np.concatenate([padded(0), padded(0)[:, ::-1]], axis=1)  # longer than the buckets of one token each
+  mask = torch.tensor(ids != 0).long()
+
+  def mean(encoder):
+    with torch.no_grad():
+      tokens = encoder(torch.tensor(ids.copy()).long(), attention_mask=mask).last_hidden_state
+    return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+  assert_close(embed(model, params, "encode_text", ids), mean(theirs))
+  interop.save(model, params, tmp_path / "ours")
+  assert_same_tensors(tmp_path / "theirs/model.safetensors", tmp_path / "ours/model.safetensors")
+  again = transformers.T5EncoderModel.from_pretrained(tmp_path / "ours").eval()
+  torch.testing.assert_close(mean(again), mean(theirs), rtol=0, atol=1e-6)
+  assert interop.load(tmp_path / "ours")[0].config == model.config
+
+
+def test_of_a_t5_with_a_decoder_the_encoder_is_read(tmp_path):
+  theirs = transformers.T5ForConditionalGeneration(transformers.T5Config(**T5))
+  randomize(theirs)
+  theirs.save_pretrained(tmp_path / "both")
+  transformers.T5EncoderModel.from_pretrained(tmp_path / "both").save_pretrained(tmp_path / "encoder")
+  assert_same_params(interop.load(tmp_path / "both")[1], interop.load(tmp_path / "encoder")[1])
 
 
 @pytest.mark.parametrize(
