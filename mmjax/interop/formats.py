@@ -153,11 +153,14 @@ def _siglip2(config: Any) -> Architecture:
 
 
 def _open_clip(config: Any) -> Architecture:
-  from mmjax.interop.open_clip import OPEN_CLIP
+  from mmjax.interop.open_clip import OPEN_CLIP, OPEN_CLIP_HF
   from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
+  from mmjax.interop.open_clip_hf import is_hf
   from mmjax.models import CocaConfig, OpenClipCocaConfig
 
-  return OPEN_CLIP_COCA if isinstance(config, OpenClipCocaConfig | CocaConfig) else OPEN_CLIP
+  if isinstance(config, OpenClipCocaConfig | CocaConfig):
+    return OPEN_CLIP_COCA
+  return OPEN_CLIP_HF if is_hf(getattr(config, "text", None)) else OPEN_CLIP
 
 
 def _write_open_clip(folder: Path, content: Content) -> None:

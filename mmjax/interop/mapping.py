@@ -90,7 +90,10 @@ def joined(*groups: Iterable[Rule]) -> tuple[Rule, ...]:
 
 def under(ours: str, theirs: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
   """Add the prefixes of a tower to its rules: `ours` to the parameters' paths, `theirs` to the tensors' names."""
-  return tuple(dataclasses.replace(r, ours=f"^{re.escape(ours)}{r.ours}", theirs=theirs + r.theirs) for r in rules)
+  return tuple(
+    dataclasses.replace(r, ours=f"^{re.escape(ours)}{r.ours.removeprefix('^')}", theirs=theirs + r.theirs)
+    for r in rules
+  )
 
 
 @dataclasses.dataclass(frozen=True)

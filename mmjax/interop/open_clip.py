@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
-from mmjax.interop import open_clip_timm
+from mmjax.interop import open_clip_hf, open_clip_timm
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, under
@@ -17,17 +17,26 @@ _MODEL |= {"nonscalar_logit_scale"}
 
 
 def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
-  """Mapping rules of a model."""
-  assert isinstance(config.image, ViTConfig | ResNetConfig)
-  timm = open_clip_timm.is_timm(config)
+  """Mapping rules of a model with open_clip's own text tower."""
   projection: tuple[Rule, ...] = (Rule("^text_projection/kernel$", "text_projection"),)
   if config.text_projection == "affine":
     projection = linear("^text_projection", "text_projection")
+  return joined(_image_rules(config), under("text/", "", TEXT), projection)
+
+
+def hf_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  """Mapping rules of a model with a text tower of transformers."""
+  assert isinstance(config.text, TextConfig)
+  return joined(_image_rules(config), open_clip_hf.rules(config.text))
+
+
+def _image_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  """Rules of the image tower and of the logits."""
+  assert isinstance(config.image, ViTConfig | ResNetConfig)
+  timm = open_clip_timm.is_timm(config)
   return joined(
     under("image/", "visual.", open_clip_timm.rules(config.image) if timm else image_rules(config.image)),
     linear("^image_projection", "visual.trunk.head") if timm else (Rule("^image_projection/kernel$", "visual.proj"),),
-    under("text/", "", TEXT),
-    projection,
     (Rule("^logit_scale$", "logit_scale"), Rule("^logit_bias$", "logit_bias")),
   )
 
@@ -46,12 +55,16 @@ def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
   else:
     image = read_image(vision, quick, embed_dim)
     projection = "none" if isinstance(image, ResNetConfig) else "linear"
+  hf = "hf_model_name" in text
+  tower, text_projection = (
+    open_clip_hf.read(text, embed_dim) if hf else (read_text(text, quick), _read_projection(text))
+  )
   return TwoTowerConfig(
     image=image,
-    text=read_text(text, quick),
+    text=tower,
     embed_dim=embed_dim,
     image_projection=projection,
-    text_projection=_read_projection(text),
+    text_projection=text_projection,
     init_logit_scale=read_scale(fields),
     max_logit_scale=math.inf,
     init_logit_bias=fields.number("init_logit_bias") if "init_logit_bias" in fields else None,
@@ -77,20 +90,28 @@ def write(config: Any) -> dict[str, Any]:
     raise wrong_kind("open_clip's CLIP", "a ViT or a ResNet beside a text transformer", config.image)
   if not isinstance(config.text, TextConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config.text)
+  hf = open_clip_hf.is_hf(config.text)
   fields: dict[str, Any] = {
     "embed_dim": config.embed_dim,
-    "quick_gelu": config.text.activation == "quick_gelu",
+    "quick_gelu": getattr(config.image if hf else config.text, "activation", None) == "quick_gelu",
     "vision_cfg": open_clip_timm.write(config) if open_clip_timm.is_timm(config) else write_image(config.image),
-    "text_cfg": write_text(config.text) | {"proj_bias": config.text_projection == "affine"},
+    "text_cfg": open_clip_hf.write(config.text, config.text_projection) if hf else _write_text(config),
     "init_logit_scale": math.log(config.init_logit_scale),
   }
-  if config.text_projection == "none":
-    fields["text_cfg"]["proj_type"] = "none"
   if config.init_logit_bias is not None:
     fields["init_logit_bias"] = config.init_logit_bias
   return fields
 
 
+def _write_text(config: TwoTowerConfig) -> dict[str, Any]:
+  assert isinstance(config.text, TextConfig)
+  fields = write_text(config.text) | {"proj_bias": config.text_projection == "affine"}
+  return fields | ({"proj_type": "none"} if config.text_projection == "none" else {})
+
+
 # With custom_text, the text tower is a separate module whose tensor names begin with "text.".
 _CUSTOM_TEXT = ((r"^text\.", ""),)
 OPEN_CLIP = Architecture("open_clip's CLIP", read, write, rules, BUFFERS, renamed=_CUSTOM_TEXT)
+OPEN_CLIP_HF = Architecture(
+  "open_clip's CLIP with a text tower of transformers", read, write, hf_rules, BUFFERS + open_clip_hf.BUFFERS
+)

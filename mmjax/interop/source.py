@@ -23,7 +23,7 @@ from mmjax.interop.finding import (
 from mmjax.interop.mapping import Table
 from mmjax.interop.native import NATIVE
 from mmjax.interop.npz_file import NpzFile
-from mmjax.interop.open_clip import OPEN_CLIP
+from mmjax.interop.open_clip import OPEN_CLIP, OPEN_CLIP_HF
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
 from mmjax.interop.resample import Resampling
@@ -192,7 +192,10 @@ def _with_config(file: TensorFile, fields: Fields) -> tuple[str, TensorFile, Fie
 def _architecture(format_: str, fields: Fields, file: TensorFile) -> Architecture:
   match format_:
     case "open_clip":
-      return OPEN_CLIP_COCA if "multimodal_cfg" in fields.object("model_cfg") else OPEN_CLIP
+      model = fields.object("model_cfg")
+      if "multimodal_cfg" in model:
+        return OPEN_CLIP_COCA
+      return OPEN_CLIP_HF if "hf_model_name" in model.object("text_cfg") else OPEN_CLIP
     case "openai":
       return OPENAI
     case "big_vision":

@@ -12,7 +12,10 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"mlp/down/kernel$", ("model", "fsdp")),
   (r"attention_pool/(query|key|value)/kernel$", ("fsdp", "model")),
   (r"attention_pool/out/kernel$", ("model", "fsdp")),
-  (r"(conv_\w+|projection|word_scores|image_projection|text_projection|tanh_pool/dense)/kernel$", ("fsdp", None)),
+  (
+    r"(conv_\w+|projection|word_scores|image_projection|text_projection|projection/(up|down)|tanh_pool/dense)/kernel$",
+    ("fsdp", None),
+  ),
   (r"(^|/)token_embedding$", (None, "fsdp")),
   (
     r"(bias|scale|mean|var|class_token|class_position|position_embedding|padding_position|relative_bias/table|token_type_embedding|mode_embedding|probe|mask_token)$",
