@@ -87,6 +87,8 @@ TOKENIZER: Mapping[str, str] = {
   ),
   **_because("not read by the class", "sp_model_kwargs spaces_between_special_tokens use_default_system_prompt"),
   **_because("the file's last step decides", "add_bos_token add_eos_token"),
+  **_because("used only to make places of ids in the text", "trim_offsets"),
+  **_because("used only in translation", "tgt_lang"),
   **_because("mmjax takes the model's length or the length asked for", "model_max_length max_len"),
 }
 """Fields of tokenizer_config.json and special_tokens_map.json (transformers)."""

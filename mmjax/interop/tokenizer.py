@@ -19,6 +19,7 @@ from mmjax.interop.siglip_tokenizer import SiglipTokenizer, load_siglip_tokenize
 from mmjax.interop.text_cleaning import cleaned
 from mmjax.interop.tokenizer_classes import DEFAULTS, build, open_clip_engine
 from mmjax.interop.tokenizer_files import (
+  BPE_SPIECE,
   FILES,
   MERGES,
   SENTENCE,
@@ -26,6 +27,7 @@ from mmjax.interop.tokenizer_files import (
   TOKENIZER,
   TOKENIZER_CONFIG,
   VOCAB,
+  WORDS,
   TokenizerFiles,
   read_tokenizer_files,
 )
@@ -87,7 +89,7 @@ def make_tokenizer(
   folder = files.folder
   if open_clip is not None and not open_clip.get("hf_tokenizer_name"):
     return _open_clip_own(files, max_length, open_clip)
-  if open_clip is not None and not files.has(TOKENIZER) and not files.has(SPIECE):
+  if open_clip is not None and not any(map(files.has, (TOKENIZER, SPIECE, BPE_SPIECE, VOCAB, WORDS))):
     name = open_clip.get("hf_tokenizer_name")
     raise InteropError(
       f"{folder} has no {TOKENIZER}. Its configuration names the tokenizer {name!r}. With transformers: "
