@@ -69,6 +69,8 @@ def read(fields: Fields, entries: Entries) -> OpenClipCocaConfig:
   quick, embed_dim = fields.flag("quick_gelu", False), fields.integer("embed_dim")
   vision, multimodal = fields.object("vision_cfg"), fields.object("multimodal_cfg")
   image = read_image(vision, quick, embed_dim)
+  if not isinstance(image, ViTConfig):
+    raise InteropError(f"{vision.where}: layers is a list (a ResNet); of CoCa's image towers, mmjax reads only ViTs")
   text = _read_text(fields.object("text_cfg"), quick)
   _check_image(vision, image, text.width)
   multimodal.known(_MULTIMODAL)
@@ -89,9 +91,7 @@ def read(fields: Fields, entries: Entries) -> OpenClipCocaConfig:
   )
 
 
-def _check_image(vision: Fields, image: Any, text_width: int) -> None:
-  if not isinstance(image, ViTConfig):
-    raise InteropError(f"{vision.where}: layers is a list (a ResNet); of CoCa's image towers, mmjax reads only ViTs")
+def _check_image(vision: Fields, image: ViTConfig, text_width: int) -> None:
   if image.pool != "queries":
     vision.only("final_ln_after_pool", False, False)  # it would leave the patches that captions read without a norm
     vision.only("width", text_width, 768)  # open_clip's captions read patches of the width of the text only

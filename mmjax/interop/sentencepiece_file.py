@@ -34,6 +34,7 @@ def read_sentencepiece(path: Path) -> SentencePieceFile:
   try:
     if path.stat().st_size > _MAX_BYTES:
       raise InteropError(f"{path} is larger than {_MAX_BYTES} bytes, which is too large for a vocabulary")
+    kind: int | bytes
     pieces, kind, characters = list[tuple[str, float]](), _UNIGRAM, b""
     for number, value in _fields(path.read_bytes()):
       if number == 1:
@@ -52,12 +53,12 @@ def read_sentencepiece(path: Path) -> SentencePieceFile:
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
   """Fields of a message: (number, value). A value is an integer, or the bytes of a string, a message or a number."""
+  value: int | bytes
   place = 0
   while place < len(data):
     key, place = _integer(data, place)
     match key & 7:
       case 0:
-        value: int | bytes
         value, place = _integer(data, place)
       case 1 | 2 | 5 as kind:
         size = {1: 8, 5: 4}.get(kind, 0)

@@ -65,6 +65,7 @@ def t5_config(**fields: Any) -> TextConfig:
 def read(fields: Fields, entries: Entries) -> TextConfig:
   """Read the configuration of T5 or mT5. The tensors are not needed."""
   del entries
+  fields.only("is_decoder", False, False)
   gated = fields.get("model_type") == "mt5"
   activation, gate = fields.choice("feed_forward_proj", _FEED_FORWARD, "gated-gelu" if gated else "relu")
   for name, value in (("is_gated_act", gate), ("dense_act_fn", _dense(activation))):  # derived from feed_forward_proj

@@ -1,13 +1,18 @@
 """open_clip's models with text towers of transformers, at reduced size."""
 
 import dataclasses
+import json
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmjax import interop
-from mmjax.interop import open_clip_hf
+from mmjax.interop import open_clip, open_clip_hf
 from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields
+from mmjax.interop.shapes import flat_shapes
 from tests.interop.open_clip_folders import written
 from tests.interop.references import IMAGES, assert_close, assert_same_params, assert_same_tensors, embed, reference
 
@@ -43,6 +48,17 @@ CASES = {
   "mt5, its first token": ("google/mt5-base", dict(hf_pooler_type="cls_pooler", hf_proj_type="linear"), 10),
   "nllb-clip-base": ("facebook/nllb-200-distilled-600M", dict(hf_proj_type="linear", hf_pooler_type="cls_pooler"), 10),
   "nllb-clip, its own pooler": ("facebook/nllb-200-distilled-600M", dict(hf_pooler_type=None), 10),
+}
+
+
+PUBLISHED = {
+  "roberta-ViT-B-32": 124.87,
+  "xlm-roberta-base-ViT-B-32": 278.27,
+  "xlm-roberta-large-ViT-H-14": 560.94,
+  "mt5-base-ViT-B-32": 277.86,
+  "mt5-xl-ViT-H-14": 1674.68,
+  "nllb-clip-base": 414.04,
+  "nllb-clip-large": 767.14,
 }
 
 
@@ -108,10 +124,17 @@ def test_embeddings_both_ways(case, reduced, tmp_path):
   ],
 )
 def test_what_is_not_supported_is_refused(fields, said):
-  from mmjax.interop.fields import Fields
-
   with pytest.raises(InteropError, match=said):
     open_clip_hf.read(Fields(dict(hf_model_name="roberta-base") | fields, "text_cfg"), 10)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_sizes_are_those_of_open_clip(name):
+  """Millions of parameters that open_clip publishes of its shipped configurations (docs/model_profile.csv)."""
+  path = Path(theirs_of.__file__).parent / f"model_configs/{name}.json"
+  shapes = flat_shapes(open_clip.read(Fields(json.loads(path.read_text()), name), {}))
+  text = sum(math.prod(shape) for path, shape in shapes.items() if path.startswith("text"))
+  assert round(text / 1e6, 2) == PUBLISHED[name]
 
 
 def test_a_tower_of_no_published_size_is_not_written():
