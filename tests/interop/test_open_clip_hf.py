@@ -9,19 +9,34 @@ import numpy as np
 import pytest
 
 from mmjax import interop
+from mmjax.experiment import Experiment, PretrainedConfig
 from mmjax.interop import open_clip, open_clip_hf
+from mmjax.interop.__main__ import main
+from mmjax.interop.convert import convert
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
+from mmjax.interop.run_tokenizer import load_saved
 from mmjax.interop.shapes import flat_shapes
+from mmjax.train.adopt import adopted, check_agreement, run_tokenizer
+from mmjax.train.loop import fitted
 from tests.interop.open_clip_folders import written
-from tests.interop.references import IMAGES, assert_close, assert_same_params, assert_same_tensors, embed, reference
+from tests.interop.references import (
+  AWKWARD,
+  IMAGES,
+  assert_close,
+  assert_same_params,
+  assert_same_tensors,
+  embed,
+  reference,
+)
+from tests.interop.tokenizer_folders import roberta
 
 pytestmark = pytest.mark.references
 theirs_of = reference("open_clip")
 transformers = reference("transformers")
 import torch  # noqa: E402
 
-ROBERTA = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
+ROBERTA = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, vocab_size=400)
 ROBERTA |= dict(max_position_embeddings=16, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1)
 MT5 = dict(d_model=16, d_kv=6, d_ff=24, num_layers=1, num_heads=3, vocab_size=50)
 NLLB = dict(
@@ -72,7 +87,11 @@ def padded(pad: int) -> np.ndarray:
 def reduced(monkeypatch):
   """Small configurations under the published names, in the place of the hub and of our table."""
 
-  def config(name, **_):
+  published = transformers.AutoConfig.from_pretrained
+
+  def config(name, **more):
+    if name not in SMALL:
+      return published(name, **more)
     kind, fields = SMALL[name]
     return getattr(transformers, f"{kind}Config")(**fields)
 
@@ -81,12 +100,12 @@ def reduced(monkeypatch):
 
   monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", config)
   monkeypatch.setattr(transformers.AutoModel, "from_pretrained", model)
-  roberta = dict(width=16, mlp_dim=24, depth=1, num_heads=2, vocab_size=50, max_length=14)
+  roberta = dict(width=16, mlp_dim=24, depth=1, num_heads=2, vocab_size=400, max_length=14)
   sizes = {
     "roberta-base": roberta,
     "xlm-roberta-large": roberta | dict(depth=2, num_heads=4),
     "google/mt5-base": dict(width=16, mlp_dim=24, depth=1, num_heads=3, head_dim=6, vocab_size=50),
-    "facebook/nllb-200-distilled-600M": roberta,
+    "facebook/nllb-200-distilled-600M": roberta | dict(vocab_size=50),
   }
   small = {name: dataclasses.replace(open_clip_hf.TOWERS[name], **fields) for name, fields in sizes.items()}
   monkeypatch.setattr(open_clip_hf, "TOWERS", small)
@@ -111,6 +130,29 @@ def test_embeddings_both_ways(case, reduced, tmp_path):
   with torch.no_grad():
     torch.testing.assert_close(again.eval().encode_text(torch.tensor(ids).long()), expected[1], rtol=0, atol=1e-6)
   assert_same_params(interop.load(tmp_path / "ours")[1], found.params)
+
+
+def test_a_run_begins_from_it_with_its_tokenizer(reduced, tmp_path, capsys):
+  """Texts have open_clip's length, and the table keeps the positions that the published one has."""
+  text = dict(hf_model_name="roberta-base", hf_tokenizer_name="roberta-base", context_length=9)
+  written(tmp_path / "model", dict(vision_cfg=VISION, text_cfg=text))
+  roberta(tmp_path / "model")
+  ids = theirs_of.get_tokenizer(f"local-dir:{tmp_path / 'model'}")(AWKWARD).numpy()
+  experiment = adopted(Experiment(pretrained=PretrainedConfig(str(tmp_path / "model"))))
+  tokenizer = run_tokenizer(experiment.data, [])
+  tokenizer.save(tmp_path / "saved")
+  for one in (tokenizer, load_saved(tmp_path / "saved"), interop.load_pretrained(tmp_path / "model").tokenizer):
+    np.testing.assert_array_equal(one(AWKWARD), ids)
+  assert (tokenizer.begin_id, tokenizer.pad_id, tokenizer.eos_id) == (0, 1, 2)
+  run = fitted(experiment, tokenizer, num_records={"": 4})
+  check_agreement(run, tokenizer, None)
+  assert (run.model.text.max_length, run.model.text.vocab_size, run.model.text_projection) == (14, 400, "mlp")
+  assert main(["inspect", str(tmp_path / "model")]) == 0
+  said = capsys.readouterr().out
+  assert "RobertaTokenizer, 9 tokens, texts cleaned up (whitespace)" in said and "refused" not in said
+  for format in ("mmjax", "open_clip"):
+    convert(tmp_path / "model", tmp_path / format, format)
+    np.testing.assert_array_equal(interop.load_pretrained(tmp_path / format).tokenizer(AWKWARD), ids)
 
 
 @pytest.mark.parametrize(
