@@ -19,6 +19,7 @@ from mmjax.data.sources.shards import Shards
 from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
+from mmjax.encoders.convnext import ConvNeXtConfig
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
@@ -91,6 +92,7 @@ KINDS: tuple[type[Kind], ...] = (
   # towers
   ViTConfig,
   ResNetConfig,
+  ConvNeXtConfig,
   TextConfig,
   # models
   TwoTowerConfig,

@@ -97,7 +97,8 @@ def checker(hint: Any) -> Check | None:
     return lambda value: any(kind(value) for kind in kinds)
   if origin is tuple and parts[-1] is not ...:
     every = [check or _kind(Any) for check in checks]
-    return lambda value: len(value) == len(every) and all(check(one) for check, one in zip(every, value, strict=True))
+    fits = lambda value: len(value) == len(every) and all(check(one) for check, one in zip(every, value, strict=True))
+    return lambda value: isinstance(value, tuple) and fits(value)
   check = checks[0] if origin is tuple else checks[-1]  # of a mapping, the values
   if check is None or not issubclass(origin, collections.abc.Collection):
     return None

@@ -2,12 +2,15 @@
 
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.config import TowerConfig
+from mmjax.encoders.convnext import ConvNeXt, ConvNeXtConfig
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 
 __all__ = [
+  "ConvNeXt",
+  "ConvNeXtConfig",
   "ResNet",
   "ResNetConfig",
   "TextConfig",

@@ -16,9 +16,12 @@ from mmjax.nn.initial import embedding_init
 from mmjax.nn.mbconv import STRIDE, MBConvStem, mbconv_flops
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.pooling import AttentionPool, QueryPool, TanhPool, mean_pool
+from mmjax.nn.rotary import Rotation, angles_2d, centered_positions, patch_positions, rotation
 from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
 from mmjax.nn.transformer import Transformer, TransformerConfig
 from mmjax.types import Encoded
+
+_WITH_CLASS = ("cls", "cls_mean", "cls_map", "queries")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +34,17 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """Side of a patch in pixels; must divide image_size, unless drop_remainder is set."""
   drop_remainder: bool = False
   """Crop the pixels at the right and at the bottom that fill no patch (SigLIP So400m/14 at 384 pixels)."""
-  pool: Literal["cls", "mean", "map", "flat", "cls_mean", "queries"] = "map"
+  pool: Literal["cls", "mean", "map", "flat", "cls_mean", "cls_map", "queries"] = "map"
   """Pooling to one vector per image. "cls": a class token. "mean": the mean over patches. "map": attention by a learned
   query (MAP). "flat": all patches concatenated, for few patches of aligned images, where the position of a patch is
-  informative. Two more are for published open_clip weights: "cls_mean" is the mean over patches that have read a class
-  token. "queries" takes the first of pool_queries learned queries; the others are the tokens (CoCa).
+  informative. Three more are for published open_clip weights: "cls_mean" is the mean over patches that have read a
+  class token. "cls_map" is "map" over a class token and the patches (PE). "queries" takes the first of pool_queries
+  learned queries; the others are the tokens (CoCa).
   """
+  map_heads: int | None = None
+  """Attention heads of pool="map"; must divide width. None: num_heads."""
+  map_mlp_dim: int | None = None
+  """Hidden width of the MLP of pool="map"; None: that of the blocks."""
   pool_queries: int = 256
   """Number of learned queries of pool="queries"."""
   pool_width: int = 512
@@ -44,7 +52,21 @@ class ViTConfig(TransformerConfig, TowerConfig):
   pool_heads: int = 8
   """Attention heads of pool="queries"; must divide pool_width."""
   positions: Literal["learned", "sincos2d", "none"] = "learned"
-  """Position embeddings of the patches: learned, fixed sine and cosine functions, or none, for a convolutional stem."""
+  """Position embeddings of the patches: learned, fixed sine and cosine functions, or none, for a convolutional stem or
+  rotary positions."""
+  rotary: Literal["none", "patches", "centered"] = "none"
+  """Rotate the queries and keys of the patches by their positions (two-dimensional rotary embedding). "patches":
+  positions are counted in patches (EVA02, PE). "centered": the image reaches from -2 pi to 2 pi (DINOv3).
+  """
+  rotary_temperature: float = 100.0
+  """Frequencies of rotary positions fall geometrically from 1 towards 1 / rotary_temperature."""
+  rotary_grid: int | None = None
+  """Stretch the positions of rotary="patches" to those of a grid with this many patches along one side, such as that of
+  the pretraining. None: do not."""
+  rotary_start: float = 0.0
+  """Position of the first patch of rotary="patches", before it is stretched. The class token is at 0."""
+  rotary_axes: Literal["yx", "xy"] = "yx"
+  """Axes that the first and the second half of the rotary frequencies follow."""
   stem: Literal["patch", "conv", "mbconv"] = "patch"
   """Map from pixels to tokens. "patch": a linear map of each patch. "conv": log2(patch_size) 3x3 convolutions of stride
   2. "mbconv": two stages of inverted bottlenecks, for patch_size=16 (ViTamin, Chen et al. 2024).
@@ -73,9 +95,12 @@ class ViTConfig(TransformerConfig, TowerConfig):
     if self.positions == "sincos2d" and self.width % 4:
       raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
     if self.class_position and not self.has_class_token:
-      raise ValueError(
-        f'pool="{self.pool}" has no class token for class_position: set pool to "cls", "cls_mean" or "queries"'
-      )
+      known = ", ".join(f'"{pool}"' for pool in _WITH_CLASS)
+      raise ValueError(f'pool="{self.pool}" has no class token for class_position: set pool to one of {known}')
+    if self.rotary != "none" and self.width // self.num_heads % 4:
+      raise ValueError(f"rotary needs heads of 4, 8, ... features: width={self.width}, num_heads={self.num_heads}")
+    if self.map_heads is not None and self.width % self.map_heads:
+      raise ValueError(f"width={self.width} must be divisible by map_heads={self.map_heads}")
     if self.pool == "queries" and (self.pool_queries < 2 or self.pool_width % self.pool_heads):
       raise ValueError(
         f"pool_queries={self.pool_queries} must be at least 2 (one is the pooled vector, the others are tokens), and "
@@ -98,7 +123,7 @@ class ViTConfig(TransformerConfig, TowerConfig):
   @property
   def has_class_token(self) -> bool:
     """True if a learned class token precedes the patches."""
-    return self.pool in ("cls", "cls_mean", "queries")
+    return self.pool in _WITH_CLASS
 
   @property
   def grid(self) -> int:
@@ -120,8 +145,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
     total += transformer_flops(self, length)
     if self.pool == "queries":
       total += query_pool_flops(width, length, pool_width=self.pool_width, queries=self.pool_queries)
-    elif self.pool == "map":
-      total += attention_pool_flops(self, length)
+    elif self.pool in ("map", "cls_map"):
+      total += attention_pool_flops(_map_config(self), length)
     return total + (2 * (self.pool_width if self.pool == "queries" else width) ** 2 if self.tanh_pool else 0)
 
   def example(self, batch_size: int) -> Array:
@@ -169,8 +194,7 @@ class ViT(nn.Module):
     c = self.config
     if images.shape[1:3] != (c.image_size, c.image_size):
       raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
-    x = self._embed(images, hidden)
-    x = drop_patches(x, rate=c.patch_dropout, rng=fold_in(rng, 0))
+    x = drop_patches(self._embed(images, hidden), rate=c.patch_dropout, rng=fold_in(rng, 0))
     if c.has_class_token:
       init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
       cls = self.param("class_token", init, (1, c.width), jnp.float32)
@@ -179,7 +203,7 @@ class ViT(nn.Module):
       cls = jnp.broadcast_to(cls[None].astype(x.dtype), (x.shape[0], 1, c.width))
       x = jnp.concatenate([cls, x], axis=1)
     transformer = Transformer(c, last_norm=not c.norm_after_pool, name="transformer")
-    return self._pool(*transformer(x, rng=fold_in(rng, 1)))
+    return self._pool(*transformer(x, rng=fold_in(rng, 1), rotation=self._rotation(fold_in(rng, 0), x.shape[0])))
 
   @nn.jit
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
@@ -193,8 +217,8 @@ class ViT(nn.Module):
       tokens, first = queries[:, 1:], queries[:, 0]
     mask = jnp.ones(tokens.shape[:2], bool)
     match c.pool:
-      case "map":
-        pooled = AttentionPool(c, name="pool")(tokens, None)
+      case "map" | "cls_map":
+        pooled = AttentionPool(_map_config(c), name="pool")(tokens, None)
       case "flat":
         pooled = rearrange(tokens, "b p d -> b (p d)")
       case "mean":
@@ -208,6 +232,20 @@ class ViT(nn.Module):
     if c.tanh_pool:
       pooled = TanhPool(c.dtype, c.init_scheme, name="tanh_pool")(pooled)
     return Encoded(tokens, mask, pooled)
+
+  def _rotation(self, rng: Rngs, batch: int) -> Rotation | None:
+    """Rotation of the tokens that patch dropout with the keys `rng` keeps; None without rotary positions."""
+    c = self.config
+    if c.rotary == "none":
+      return None
+    if c.rotary == "patches":
+      positions = patch_positions(c.grid, stretched_to=c.rotary_grid or c.grid, start=c.rotary_start)
+    else:
+      positions = centered_positions(c.grid)
+    angles = angles_2d(positions, c.width // c.num_heads, temperature=c.rotary_temperature, axes=c.rotary_axes)[None]
+    if c.patch_dropout and rng is not None:
+      angles = drop_patches(jnp.repeat(angles, batch, axis=0), rate=c.patch_dropout, rng=rng)
+    return rotation(angles, prefix=int(c.has_class_token))
 
   def _embed(self, images: Float[Array, "batch height width 3"], hidden: Array | None) -> Float[Array, "batch p dim"]:
     c = self.config
@@ -232,6 +270,16 @@ class ViT(nn.Module):
       init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
       positions = self.param("position_embedding", init, (c.grid**2, c.width), jnp.float32)
     return x + positions[None].astype(x.dtype)
+
+
+def _map_config(c: ViTConfig) -> TransformerConfig:
+  """Configuration of the attention and of the MLP of pool="map"."""
+  names = ("width", "norm_epsilon", "qk_norm", "activation", "dtype", "attention", "init_scheme")
+  return TransformerConfig(
+    num_heads=c.map_heads or c.num_heads,
+    mlp_dim=c.map_mlp_dim or c.hidden,
+    **{name: getattr(c, name) for name in names},
+  )
 
 
 def _query_config(c: ViTConfig) -> TransformerConfig:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from mmjax.encoders import ResNetConfig, TextConfig
+from mmjax.encoders import ConvNeXtConfig, ResNetConfig, TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -134,7 +134,7 @@ def canonical(config: Any) -> Any:
 
   Two configurations that are equal afterwards compute the same embeddings.
   """
-  if not isinstance(config, TransformerConfig | ResNetConfig):
+  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig):
     towers = {name: canonical(getattr(config, name)) for name in ("image", "text") if hasattr(config, name)}
     unlearned = {name: value for name, value in _START.items() if getattr(config, name, None) is not None}
     return dataclasses.replace(config, **towers, **unlearned)
@@ -154,11 +154,28 @@ def canonical(config: Any) -> Any:
       config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
     if config.stem != "mbconv":
       config = dataclasses.replace(config, stem_width=64)
-    return config
+    return _canonical_rotary(_canonical_map(config))
   if isinstance(config, ResNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
     return dataclasses.replace(config, norm=norm, dtype="float32")
+  if isinstance(config, ConvNeXtConfig):
+    scale = None if config.layer_scale is None else 1.0
+    pool = config.norm_epsilon if config.pool_epsilon is None else config.pool_epsilon
+    return dataclasses.replace(config, layer_scale=scale, pool_epsilon=pool, drop_path=0.0, dtype="float32")
   return _canonical_text(config) if isinstance(config, TextConfig) else config
+
+
+def _canonical_map(config: ViTConfig) -> ViTConfig:
+  mapped = config.pool in ("map", "cls_map")
+  heads, hidden = config.map_heads or config.num_heads, config.map_mlp_dim or config.hidden
+  return dataclasses.replace(config, map_heads=heads if mapped else None, map_mlp_dim=hidden if mapped else None)
+
+
+def _canonical_rotary(config: ViTConfig) -> ViTConfig:
+  if config.rotary == "patches":
+    return dataclasses.replace(config, rotary_grid=config.rotary_grid or config.grid)
+  config = dataclasses.replace(config, rotary_grid=None, rotary_start=0.0)
+  return config if config.rotary != "none" else dataclasses.replace(config, rotary_temperature=100.0, rotary_axes="yx")
 
 
 def _canonical_text(config: TextConfig) -> TextConfig:

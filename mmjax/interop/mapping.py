@@ -69,6 +69,11 @@ def norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
   return Rule(f"{ours}/scale$", f"{theirs}.weight"), Rule(f"{ours}/bias$", f"{theirs}.bias")
 
 
+def depthwise(ours: str, theirs: str) -> tuple[Rule, Rule]:
+  """Rules of a depthwise convolution in PyTorch's layout: weight [channels, 1, height, width] and bias."""
+  return Rule(f"{ours}/kernel$", f"{theirs}.weight", "o i y x -> y x i o"), Rule(f"{ours}/bias$", f"{theirs}.bias")
+
+
 def patches(ours: str, theirs: str, patch_size: int, layout: str = "o c p q -> (p q c) o") -> tuple[Rule, Rule]:
   """Rules of a patch embedding: a strided convolution in the external format, a matrix in mmjax.
 
@@ -79,7 +84,7 @@ def patches(ours: str, theirs: str, patch_size: int, layout: str = "o c p q -> (
     layout: layout of the kernel, as in `Rule`.
   Returns: the rules of the kernel and of the bias.
   """
-  sizes = (("p", patch_size), ("q", patch_size), ("c", 3)) if "(" in layout else ()
+  sizes = (("p", patch_size), ("q", patch_size)) if "(" in layout else ()
   return Rule(f"{ours}/kernel$", f"{theirs}.weight", layout, sizes), Rule(f"{ours}/bias$", f"{theirs}.bias")
 
 

@@ -3,7 +3,8 @@
 import math
 from typing import Any, Literal
 
-from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
+from mmjax.encoders import ConvNeXtConfig, ResNetConfig, TextConfig, ViTConfig
+from mmjax.encoders.config import TowerConfig
 from mmjax.interop import open_clip_hf, open_clip_timm
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
@@ -21,23 +22,26 @@ def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
   projection: tuple[Rule, ...] = (Rule("^text_projection/kernel$", "text_projection"),)
   if config.text_projection == "affine":
     projection = linear("^text_projection", "text_projection")
-  return joined(_image_rules(config), under("text/", "", TEXT), projection)
+  return joined(_image_rules(config), under("text/", "", TEXT), projection, _LOGITS)
 
 
 def hf_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
   """Mapping rules of a model with a text tower of transformers."""
   assert isinstance(config.text, TextConfig)
-  return joined(_image_rules(config), open_clip_hf.rules(config.text))
+  return joined(_image_rules(config), open_clip_hf.rules(config.text), _LOGITS)
+
+
+_LOGITS = (Rule("^logit_scale$", "logit_scale"), Rule("^logit_bias$", "logit_bias"))
 
 
 def _image_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
-  """Rules of the image tower and of the logits."""
+  """Mapping rules of the image tower and of its projection."""
+  if open_clip_timm.is_timm(config):
+    return open_clip_timm.rules(config)
   assert isinstance(config.image, ViTConfig | ResNetConfig)
-  timm = open_clip_timm.is_timm(config)
   return joined(
-    under("image/", "visual.", open_clip_timm.rules(config.image) if timm else image_rules(config.image)),
-    linear("^image_projection", "visual.trunk.head") if timm else (Rule("^image_projection/kernel$", "visual.proj"),),
-    (Rule("^logit_scale$", "logit_scale"), Rule("^logit_bias$", "logit_bias")),
+    under("image/", "visual.", image_rules(config.image)),
+    (Rule("^image_projection/kernel$", "visual.proj"),),
   )
 
 
@@ -48,7 +52,7 @@ def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
   fields.only("nonscalar_logit_scale", False, False)
   quick, embed_dim = fields.flag("quick_gelu", False), fields.integer("embed_dim")
   text, vision = fields.object("text_cfg"), fields.object("vision_cfg")
-  image: ViTConfig | ResNetConfig
+  image: TowerConfig
   projection: Projection
   if "timm_model_name" in vision:
     image, projection = open_clip_timm.read(vision, embed_dim)
@@ -86,15 +90,15 @@ def write(config: Any) -> dict[str, Any]:
   """Write model_cfg. Raises InteropError if the model is not a two-tower model."""
   if not isinstance(config, TwoTowerConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config)
-  if not isinstance(config.image, ViTConfig | ResNetConfig):
-    raise wrong_kind("open_clip's CLIP", "a ViT or a ResNet beside a text transformer", config.image)
+  if not isinstance(config.image, ViTConfig | ResNetConfig | ConvNeXtConfig):
+    raise wrong_kind("open_clip's CLIP", "a ViT, a ResNet or a ConvNeXt beside a text transformer", config.image)
   if not isinstance(config.text, TextConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config.text)
   hf = open_clip_hf.is_hf(config.text)
   fields: dict[str, Any] = {
     "embed_dim": config.embed_dim,
     "quick_gelu": getattr(config.image if hf else config.text, "activation", None) == "quick_gelu",
-    "vision_cfg": open_clip_timm.write(config) if open_clip_timm.is_timm(config) else write_image(config.image),
+    "vision_cfg": _write_image(config),
     "text_cfg": open_clip_hf.write(config.text, config.text_projection) if hf else _write_text(config),
     "init_logit_scale": math.log(config.init_logit_scale),
   }
@@ -107,6 +111,14 @@ def _write_text(config: TwoTowerConfig) -> dict[str, Any]:
   assert isinstance(config.text, TextConfig)
   fields = write_text(config.text) | {"proj_bias": config.text_projection == "affine"}
   return fields | ({"proj_type": "none"} if config.text_projection == "none" else {})
+
+
+def _write_image(config: TwoTowerConfig) -> dict[str, Any]:
+  """Write vision_cfg."""
+  if open_clip_timm.is_timm(config):
+    return open_clip_timm.write(config)
+  assert isinstance(config.image, ViTConfig | ResNetConfig)
+  return write_image(config.image)
 
 
 # With custom_text, the text tower is a separate module whose tensor names begin with "text.".

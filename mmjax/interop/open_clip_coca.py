@@ -29,7 +29,7 @@ _MULTIMODAL = TEXTS | {"dim_head", "n_queries", "attn_pooler_heads"}  # open_cli
 _ONLY: dict[str, Any] = {"no_causal_mask": False, "hf_model_name": None, "proj_type": "linear", "proj_bias": False}
 # open_clip's multimodal decoder ignores these fields and always uses the values below. In mmjax both halves share one
 # configuration, so the text tower must have the same values.
-_ONLY |= {"mlp_ratio": 4, "act_kwargs": None, "norm_kwargs": None}
+_ONLY |= {"mlp_ratio": 4, "act_kwargs": None, "norm_kwargs": None, "ls_init_value": None}
 _EPSILON = 1e-5
 
 
@@ -75,6 +75,7 @@ def read(fields: Fields, entries: Entries) -> OpenClipCocaConfig:
   _check_image(vision, image, text.width)
   multimodal.known(_MULTIMODAL)
   only_plain(multimodal)
+  multimodal.only("ls_init_value", None, None)
   for name, value, default in (
     ("width", text.width, 512),
     ("heads", text.num_heads, 8),

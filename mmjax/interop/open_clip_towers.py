@@ -40,6 +40,7 @@ def blocks(ours: str, theirs: str) -> tuple[Rule, ...]:
     norm(f"{ours}norm1", f"{theirs}ln_1"),
     norm(f"{ours}norm2", f"{theirs}ln_2"),
     mlp(f"{ours}mlp", f"{theirs}mlp"),
+    (Rule(f"{ours}scale1/scale$", f"{theirs}ls_1.gamma"), Rule(f"{ours}scale2/scale$", f"{theirs}ls_2.gamma")),
   )
 
 
@@ -116,8 +117,8 @@ def _pooler(c: ViTConfig) -> tuple[Rule, ...]:
 _ONLY: tuple[tuple[str, Any], ...] = tuple(
   (n, False) for n in ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 )
-_ONLY += (("block_type", None), ("ls_init_value", None))
-_SHARED = {"layers", "width", "mlp_ratio", "act_kwargs", "norm_kwargs", "output_tokens", "pool_type"}
+_ONLY += (("block_type", None),)
+_SHARED = {"layers", "width", "mlp_ratio", "act_kwargs", "norm_kwargs", "ls_init_value", "output_tokens", "pool_type"}
 _SHARED |= {name for name, _ in _ONLY}
 _VISION = _SHARED | {"head_width", "patch_size", "image_size", "patch_dropout", "no_ln_pre", "pos_embed_type"}
 _VISION |= {"attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "timm_model_name", "final_ln_after_pool"}
@@ -186,6 +187,7 @@ def _read_vit(vision: Fields, quick: bool, embed_dim: int) -> ViTConfig:
     mlp_dim=int(width * vision.number("mlp_ratio", 4.0)),
     activation=_activation(vision, quick),
     norm_epsilon=_epsilon(vision),
+    layer_scale=_layer_scale(vision),
     **sides(vision.square("image_size", 224), vision.square("patch_size", 16)),
     **_read_pool(vision, embed_dim),
     input_norm=not vision.flag("no_ln_pre", False),
@@ -220,6 +222,7 @@ def read_text(text: Fields, quick: bool) -> TextConfig:
     mlp_dim=int(width * text.number("mlp_ratio", 4.0)),
     activation=_activation(text, quick),
     norm_epsilon=_epsilon(text),
+    layer_scale=_layer_scale(text),
     vocab_size=text.integer("vocab_size", 49408),
     max_length=text.integer("context_length", 77),
     causal=not text.flag("no_causal_mask", False),
@@ -242,6 +245,10 @@ def _epsilon(part: Fields) -> float:
   kwargs = part.object("norm_kwargs")
   kwargs.known({"eps"})
   return kwargs.number("eps", 1e-5)
+
+
+def _layer_scale(part: Fields) -> float | None:
+  return part.number("ls_init_value") if "ls_init_value" in part else None
 
 
 def write_image(c: ViTConfig | ResNetConfig) -> dict[str, Any]:
@@ -292,6 +299,8 @@ def write_blocks(c: TransformerConfig) -> dict[str, Any]:
   fields: dict[str, Any] = {"width": c.width, "layers": c.depth, "mlp_ratio": ratio}
   if c.activation == "gelu_tanh":
     fields["act_kwargs"] = {"approximate": "tanh"}
+  if c.layer_scale is not None:
+    fields["ls_init_value"] = c.layer_scale
   return fields | ({} if c.norm_epsilon == 1e-5 else {"norm_kwargs": {"eps": c.norm_epsilon}})
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import flax.traverse_util
 import jax
 
-from mmjax.encoders import ResNetConfig, ViTConfig
 from mmjax.encoders.config import TowerConfig
 from mmjax.models.config import ModelConfig as SystemConfig
 from mmjax.models.config import towers
@@ -79,9 +78,10 @@ def _everywhere(config: Any, name: str, new: Any) -> Any:
   return dataclasses.replace(config, **changes) if changes else config
 
 
-def image_tower(config: Any) -> ViTConfig | ResNetConfig | None:
+def image_tower(config: Any) -> Any:
   """Configuration of the image tower, in a model or alone. None if there is none."""
-  return config if isinstance(config, ViTConfig | ResNetConfig) else towers(config).get("image")
+  alone = isinstance(config, TowerConfig) and hasattr(config, "image_size")
+  return config if alone else towers(config).get("image")
 
 
 def text_tower(config: Any) -> Any:
@@ -98,7 +98,7 @@ def depth(config: Any) -> int:
       total += depth(value)
     elif isinstance(value, Mapping):
       total += sum(map(depth, value.values()))
-    elif field.name == "layers":  # blocks of a ResNet's stages
+    elif field.name == "layers":  # blocks of the stages of a convolutional tower
       total += sum(value)
     elif field.name.endswith("depth") and value is not None:
       total += value

@@ -14,9 +14,11 @@ from jaxtyping import Bool, Float
 from mmjax.nn.dense import Dense, DenseParameters, Initializer, matmul
 from mmjax.nn.initial import InitScheme, kernel_init
 from mmjax.nn.norm import LayerNorm
+from mmjax.nn.rotary import Rotation, rotate
 from mmjax.nn.tpu import ROWS, on_tpu
 
 Implementation = Literal["auto", "xla", "cudnn"]
+Biased = Literal["all", "query_value", "none"]
 Residuals = tuple[Array, Array, Array, Array, Array | None]
 
 
@@ -234,7 +236,7 @@ class Projections(nn.Module):
   """Projections of multi-head attention, shared by `MultiHeadAttention` and `CachedAttention`.
 
   Parameters: query, key, value, out (Dense). With `qk_norm` also query_norm and key_norm: scales over the head
-  dimension, shared by the heads (Dehghani et al. 2023, section 2).
+  dimension, shared by the heads (Dehghani et al. 2023, section 2). With `out_norm` also norm.
 
   Attributes:
     num_heads: number of heads; must divide the width of `x`.
@@ -244,8 +246,10 @@ class Projections(nn.Module):
     implementation: see `attention`.
     epsilon: added to the variance in the norms of queries and keys.
     init_scheme: initialiser of the other projections (see `TransformerConfig.init_scheme`).
+    biased: projections with a bias, of query, key and value (see `TransformerConfig.attention_bias`).
+    out_norm: if True, normalise the input of the output projection.
+    out_bias: if True, the output projection has a bias.
     head_dim: dimension of a head. None: width / num_heads.
-    use_bias: if True, the projections have biases.
     scaled: if True, divide the logits by sqrt(head_dim). False: T5.
   """
 
@@ -256,9 +260,15 @@ class Projections(nn.Module):
   implementation: Implementation
   epsilon: float
   init_scheme: InitScheme = "clip"
+  biased: Biased = "all"
+  out_norm: bool = False
+  out_bias: bool = True
   head_dim: int | None = None
-  use_bias: bool = True
   scaled: bool = True
+
+  @nn.nowrap
+  def _has_bias(self, name: str) -> bool:
+    return self.biased == "all" or (self.biased == "query_value" and name != "key")
 
   @nn.nowrap
   def _project(
@@ -269,7 +279,7 @@ class Projections(nn.Module):
     if width % self.num_heads:
       raise ValueError(f"width {width} is not divisible by num_heads {self.num_heads}")
     init = kernel_init(self.init_scheme, tokens.shape[-1] ** -0.5)  # CLIP's attn_std
-    projected = Dense(width, init, use_bias=self.use_bias, dtype=self.dtype, name=name)(tokens)
+    projected = Dense(width, init, self._has_bias(name), self.dtype, name=name)(tokens)
     heads = rearrange(projected, "(b l) (h d) -> b l h d", b=batch, h=self.num_heads)
     if not self.scaled and name == "query":
       heads = heads * heads.shape[-1] ** 0.5  # attention divides by it
@@ -282,7 +292,9 @@ class Projections(nn.Module):
     self, heads: Float[Array, "batch*length heads*dim"], width: int, *, batch: int
   ) -> Float[Array, "batch length width"]:
     heads = checkpoint_name(heads, "attention")
-    out = Dense(width, self.out_init, use_bias=self.use_bias, dtype=self.dtype, name="out")(heads)
+    if self.out_norm:
+      heads = LayerNorm(self.epsilon, name="norm")(heads)
+    out = Dense(width, self.out_init, self.out_bias, self.dtype, name="out")(heads)
     return rearrange(out, "(b l) w -> b l w", b=batch)
 
 
@@ -298,6 +310,7 @@ class MultiHeadAttention(Projections):
     mask: Bool[Array, "batch k"] | None = None,
     causal: bool = False,
     bias: Float[Array, "#batch heads length k"] | None = None,
+    rotations: tuple[Rotation, Rotation] | None = None,
   ) -> Float[Array, "batch length width"]:
     """Applies attention and the output projection.
 
@@ -307,13 +320,14 @@ class MultiHeadAttention(Projections):
       mask: True for each token of `context` (or of `x`) that may be read.
       causal: if True, query i reads only keys 0 to i.
       bias: added to the scaled logits.
+      rotations: rotations of the queries and of the keys (rotary position embedding).
     Returns: one vector for each token of `x`.
     Raises:
       ValueError: num_heads does not divide the width of `x`.
     """
     batch, length, width = x.shape
     own = rearrange(x, "b l w -> (b l) w")
-    if context is None and bias is None and self._is_for_kernel(length, width):
+    if context is None and bias is None and rotations is None and self._is_for_kernel(length, width):
       from mmjax.nn.attention_tpu import self_attention
 
       projected, bias = self._project_together(own)
@@ -322,6 +336,8 @@ class MultiHeadAttention(Projections):
     read = own if context is None else rearrange(context, "b k w -> (b k) w")
     query = self._project("query", own, width, batch=batch)
     key, value = (self._project(name, read, width, batch=batch) for name in ("key", "value"))
+    if rotations is not None:
+      query, key = rotate(query, rotations[0]), rotate(key, rotations[1])
     if self.is_mutable_collection("intermediates"):  # the caller wants the attention weights
       heads = self._shown(query, key, value, mask, causal, bias)
     else:
@@ -330,7 +346,7 @@ class MultiHeadAttention(Projections):
 
   @nn.nowrap
   def _is_for_kernel(self, length: int, width: int) -> bool:
-    plain = self.head_dim is None and self.use_bias and self.scaled
+    plain = self.head_dim is None and self.scaled
     allowed = plain and may_have_kernel(self, qk_norm=self.qk_norm, implementation=self.implementation)
     return allowed and has_kernel(length, width, self.num_heads, self.dtype)
 
@@ -341,7 +357,8 @@ class MultiHeadAttention(Projections):
     """Queries, keys and values from one matrix product, which reads the tokens once, and their bias, not yet added."""
     width = tokens.shape[-1]
     init = kernel_init(self.init_scheme, width**-0.5)
-    parameters = [DenseParameters(width, init, name=name)(width) for name in ("query", "key", "value")]
+    names = ("query", "key", "value")
+    parameters = [DenseParameters(width, init, self._has_bias(name), name=name)(width) for name in names]
     kernel, bias = (jnp.concatenate(parts, axis=-1) for parts in zip(*parameters, strict=True))
     return matmul(tokens, kernel, jnp.dtype(self.dtype)), bias
 

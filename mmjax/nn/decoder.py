@@ -16,7 +16,7 @@ from mmjax.nn.dense import Initializer
 from mmjax.nn.initial import kernel_init
 from mmjax.nn.norm import LayerNorm, LayerScale
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
-from mmjax.nn.transformer import TransformerConfig, block_mlp, rematerialised
+from mmjax.nn.transformer import TransformerConfig, block_attention, block_mlp, rematerialised
 from mmjax.types import Encoded
 
 Tokens = Float[Array, "batch length width"]
@@ -121,9 +121,7 @@ class DecoderBlock(nn.Module):
 
   @nn.nowrap
   def _fields(self) -> dict[str, Any]:
-    c = self.config
-    fields = dict(num_heads=c.num_heads, qk_norm=c.qk_norm, dtype=c.dtype, implementation=c.attention)
-    return fields | dict(out_init=self._out_init(), epsilon=c.norm_epsilon, init_scheme=c.init_scheme)
+    return block_attention(self.config, self._out_init())
 
   @nn.nowrap
   def _out_init(self) -> Initializer:

@@ -103,10 +103,13 @@ class DenseParameters(nn.Module):
 
   features: int
   kernel_init: Initializer
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, width: int) -> tuple[Float[Array, "i o"], Float[Array, "o"]]:
     kernel = self.param("kernel", self.kernel_init, (width, self.features), jnp.float32)
+    if not self.use_bias:
+      return kernel, jnp.zeros((self.features,), jnp.float32)
     return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
 
 

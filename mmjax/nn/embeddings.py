@@ -7,7 +7,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.nn.dense import Dense
+from mmjax.nn.dense import Dense, Initializer
 from mmjax.nn.mlp import gelu
 from mmjax.nn.norm import LayerNorm
 
@@ -20,19 +20,20 @@ class PatchEmbed(nn.Module):
     patch_size: side of a patch in pixels; must divide the image's sides.
     dtype: compute dtype.
     use_bias: if True, the projection has a bias.
+    kernel_init: initialiser of the projection.
   """
 
   width: int
   patch_size: int
   dtype: str
   use_bias: bool = True
+  kernel_init: Initializer = nn.initializers.lecun_normal()
 
   @nn.compact
   def __call__(self, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns dim"]:
     p = self.patch_size
     patches = rearrange(images, "b (y p) (x q) c -> b y x (p q c)", p=p, q=p)
-    init = nn.initializers.lecun_normal()
-    return Dense(self.width, init, use_bias=self.use_bias, dtype=self.dtype, name="projection")(patches)
+    return Dense(self.width, self.kernel_init, use_bias=self.use_bias, dtype=self.dtype, name="projection")(patches)
 
 
 def windows(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns patch"]:

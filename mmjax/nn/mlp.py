@@ -70,7 +70,7 @@ class MLP(nn.Module):
 
   With `gated`, a third layer is the activation's input: down(activation(gate(x)) * up(x)) (Shazeer 2020).
 
-  Parameters: up, down; gate, with `gated`; norm, with `norm_epsilon`.
+  Parameters: up, down; gate, with `gated`; norm, with `norm_epsilon`; input_norm, with `input_norm_epsilon`.
 
   Attributes:
     hidden: width between the two layers.
@@ -80,6 +80,7 @@ class MLP(nn.Module):
     init_scheme: initialiser of the first layer (see `TransformerConfig.init_scheme`).
     gated: if True, multiply the hidden layer by the activation of a gate.
     norm_epsilon: layer norm of the second layer's input, with this epsilon (sub-LN, Wang et al. 2022); None: no norm.
+    input_norm_epsilon: layer norm of the input, with this epsilon; None: no norm.
     use_bias: if True, the layers have biases.
   """
 
@@ -90,11 +91,14 @@ class MLP(nn.Module):
   init_scheme: InitScheme = "clip"
   gated: bool = False
   norm_epsilon: float | None = None
+  input_norm_epsilon: float | None = None
   use_bias: bool = True
 
   @nn.compact
   def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
     width = x.shape[-1]
+    if self.input_norm_epsilon is not None:
+      x = LayerNorm(self.input_norm_epsilon, name="input_norm")(x)
     up_init = kernel_init(self.init_scheme, (2 * width) ** -0.5)  # CLIP's fc_std
     dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
     layer = functools.partial(dense, self.hidden, up_init, keep_as="hidden")

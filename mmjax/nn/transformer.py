@@ -17,6 +17,7 @@ from mmjax.nn.initial import InitScheme, kernel_init
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm, LayerScale
 from mmjax.nn.relative import RelativeBias
+from mmjax.nn.rotary import Rotation
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
 from mmjax.nn.tpu import rows_major
 
@@ -46,6 +47,8 @@ class TransformerConfig:
   is SwiGLU with activation="silu" and GeGLU with "gelu"."""
   mlp_norm: bool = False
   """Normalise the hidden layer of a block's MLP before its last linear layer (sub-LN, Wang et al. 2022; EVA02)."""
+  mlp_input_norm: bool = False
+  """Normalise the input of a block's MLP, after the norm that every pre-norm branch begins with (ViTamin)."""
   norm_epsilon: float = 1e-6
   """Added to the variance in every layer norm."""
   norm: Literal["pre", "post", "branch"] = "pre"
@@ -69,6 +72,11 @@ class TransformerConfig:
   (Raffel et al. 2020, T5; MPNet: 32); 0: no such bias."""
   relative_distance: int = 128
   """All distances from here on share a bias. Used with relative_buckets."""
+  attention_bias: Literal["all", "query_value", "none"] = "all"
+  """Projections with a bias, of the queries, keys and values of the blocks. A bias of the keys changes nothing without
+  rotary positions (EVA, BEiT: "query_value")."""
+  attention_norm: bool = False
+  """Normalise the result of a block's attention before the output projection (sub-LN, Wang et al. 2022; EVA02)."""
   drop_path: float = 0.0
   """Probability of dropping a branch of the last block (stochastic depth). It rises linearly from 0 in the first."""
   scan: bool = False
@@ -142,9 +150,17 @@ def norm_layer(config: TransformerConfig, name: str) -> LayerNorm:
 
 def block_mlp(c: TransformerConfig, down_init: Initializer, name: str) -> MLP:
   """MLP of a block."""
-  epsilon = c.norm_epsilon if c.mlp_norm else None
-  gate, bias = c.mlp_gated, c.linear_bias
-  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, gate, epsilon, bias, name=name)
+  norms = (c.norm_epsilon if wanted else None for wanted in (c.mlp_norm, c.mlp_input_norm))
+  fields = (c.dtype, c.init_scheme, c.mlp_gated, *norms, c.linear_bias)
+  return MLP(c.hidden, c.activation, down_init, *fields, name=name)
+
+
+def block_attention(c: TransformerConfig, out_init: Initializer) -> dict[str, Any]:
+  """Fields of the attention of a block."""
+  fields: dict[str, Any] = dict(num_heads=c.num_heads, qk_norm=c.qk_norm, dtype=c.dtype)
+  fields |= dict(out_init=out_init, epsilon=c.norm_epsilon, init_scheme=c.init_scheme, implementation=c.attention)
+  fields |= dict(biased=c.attention_bias if c.linear_bias else "none", out_norm=c.attention_norm)
+  return fields | dict(out_bias=c.linear_bias, head_dim=c.head_dim, scaled=c.scaled_attention)
 
 
 class Block(nn.Module):
@@ -178,6 +194,7 @@ class Block(nn.Module):
     rng: Rngs,
     layer: Array,
     context: Float[Array, "batch*k width"] | None = None,
+    rotations: tuple[Rotation, Rotation] | None = None,
     bias: Float[Array, "#batch heads q k"] | None = None,
   ) -> Float[Array, "batch*length width"]:
     """Applies the block.
@@ -188,6 +205,7 @@ class Block(nn.Module):
       rng: one key per example for stochastic depth; None: evaluation.
       layer: number of the block in the stack.
       context: all tokens, if `x` holds only some of them.
+      rotations: rotations of the tokens of `x`, and of all tokens (rotary position embedding).
       bias: bias of the attention logits.
     Returns: the tokens of `x` after the block.
     """
@@ -202,19 +220,7 @@ class Block(nn.Module):
         y = LayerScale(c.layer_scale, name=f"scale{stream + 1}")(y)
       return drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y
 
-    attention = MultiHeadAttention(
-      num_heads=c.num_heads,
-      qk_norm=c.qk_norm,
-      out_init=out_init,
-      dtype=c.dtype,
-      implementation=c.attention,
-      epsilon=c.norm_epsilon,
-      init_scheme=c.init_scheme,
-      head_dim=c.head_dim,
-      use_bias=c.linear_bias,
-      scaled=c.scaled_attention,
-      name="attention",
-    )
+    attention = MultiHeadAttention(**block_attention(c, out_init), name="attention")
     mlp = block_mlp(c, out_init, "mlp")
     norm1, norm2 = norm_layer(c, "norm1"), norm_layer(c, "norm2")
     rng = fold_in(rng, layer)
@@ -222,7 +228,8 @@ class Block(nn.Module):
 
     def attend(y: Array, read: Array | None) -> Array:
       rows = lambda z: rearrange(z, "(b l) w -> b l w", b=batch)
-      y = attention(rows(y), None if read is None else rows(read), mask=mask, causal=causal, bias=bias)
+      read = None if read is None else rows(read)
+      y = attention(rows(y), read, mask=mask, causal=causal, rotations=rotations, bias=bias)
       return rearrange(y, "b l w -> (b l) w")
 
     if c.norm == "post":
@@ -298,6 +305,7 @@ class Transformer(nn.Module):
     *,
     rng: Rngs = None,
     pick: int | Int[Array, "batch"] = 0,
+    rotation: Rotation | None = None,
   ) -> tuple[Float[Array, "batch length width"], Float[Array, "batch width"]]:
     """Returns all tokens, and the one token at `pick`.
 
@@ -310,11 +318,14 @@ class Transformer(nn.Module):
       mask: True for each token that may be read; None: all.
       rng: one key per example for stochastic depth; None: evaluation.
       pick: position of the picked token, the same in all examples (int) or one per example.
+      rotation: rotation of each token's queries and keys (rotary position embedding); None: no rotation.
     Returns: all tokens, and the picked token.
     """
     c = self.config
     own = x.shape[1]
-    x, mask = self._padded(x, mask)
+    if rotation is None:  # the TPU kernel has no rotation
+      x, mask = self._padded(x, mask)
+    both = None if rotation is None else (rotation, rotation)
     length = x.shape[1]
     block = functools.partial(rematerialised(Block, c.remat, scan=c.scan), c, self.causal, length)
     norm = norm_layer(c, "norm") if c.norm != "post" and self.last_norm else _identity
@@ -328,7 +339,7 @@ class Transformer(nn.Module):
     x, rows = rearrange(x, "b l w -> (b l) w"), lambda x: rearrange(x, "(b l) w -> b l w", l=length)
     if c.scan:
       scanned = nn.scan(
-        lambda module, carry, layer: (module(carry, mask, rng, layer, bias=bias), None),
+        lambda module, carry, layer: (module(carry, mask, rng, layer, None, both, bias), None),
         variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
         split_rngs={"params": True},
         length=c.depth,
@@ -336,11 +347,12 @@ class Transformer(nn.Module):
       x, _ = scanned(block(name="blocks"), x, jnp.arange(c.depth))
       return rows(norm(x))[:, :own], norm(take_token(rows(x), pick)[:, 0])
     for layer in range(c.depth - 1):
-      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer), bias=bias)
+      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer), None, both, bias)
     last, index = block(name=f"block_{c.depth - 1}"), jnp.asarray(c.depth - 1)
     readable = self._readable(x.shape[0] // length, length, mask, pick)
-    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, _of_query(bias, pick))
-    return rows(norm(last(x, mask, rng, index, bias=bias)))[:, :own], norm(picked)
+    apart = None if rotation is None else (rotation.at(pick), rotation)
+    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart, _of_query(bias, pick))
+    return rows(norm(last(x, mask, rng, index, None, both, bias)))[:, :own], norm(picked)
 
   @nn.nowrap
   def _padded(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.encoders import ViT, ViTConfig
+from mmjax.nn.stochastic import drop_patches
 
 SMALL = {"image_size": 8, "patch_size": 4, "width": 8, "depth": 1, "num_heads": 2}
 IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((3, 8, 8, 3)), jnp.float32)
@@ -13,7 +14,7 @@ RNG = jax.random.split(jax.random.key(1), 3)
 
 
 def _vit(**fields):
-  model = ViT(ViTConfig(**SMALL, **fields))
+  model = ViT(ViTConfig(**{**SMALL, **fields}))
   params = jax.jit(model.init)(jax.random.key(0), IMAGES)["params"]
   return params, jax.jit(lambda images, rng=None: model.apply({"params": params}, images, rng=rng))
 
@@ -26,6 +27,7 @@ def _vit(**fields):
     ({"pool": "map", "stem": "conv"}, 4),
     ({"pool": "flat"}, 4),
     ({"pool": "cls_mean", "positions": "none"}, 5),
+    ({"pool": "cls_map", "map_heads": 4, "map_mlp_dim": 6}, 5),
   ],
 )
 def test_tokens_mask_and_pooled(fields, length):
@@ -57,6 +59,17 @@ def test_patch_dropout_and_drop_path_follow_the_example_in_any_order():
   assert encode(IMAGES).tokens.shape == (3, 4, 8)  # evaluation reads every patch
 
 
+@pytest.mark.parametrize("rotary", ["patches", "centered"])
+def test_rotary_positions_stay_with_their_patches(rotary):
+  _, encode = _vit(pool="mean", positions="none", rotary=rotary, num_heads=1)
+  assert np.abs(encode(jnp.roll(IMAGES, 4, axis=1)).tokens[:, 2:] - encode(IMAGES).tokens[:, :2]).max() > 1e-4
+  model = ViT(ViTConfig(**SMALL, pool="cls", rotary=rotary, patch_dropout=0.5))
+  whole, kept = (model.apply({}, rng, 3, method="_rotation") for rng in (None, RNG))
+  numbers = drop_patches(jnp.tile(jnp.arange(1.0, 5.0)[None, :, None], (3, 1, 1)), rate=0.5, rng=RNG)[:, :, 0]
+  np.testing.assert_array_equal(kept.sin[:, 1:], whole.sin[0][numbers.astype(jnp.int32)])
+  assert (np.asarray(kept.sin[:, 0]) == 0).all() and whole.sin.shape == (1, 5, 2)
+
+
 def test_pixels_that_fill_no_patch_are_left_out():
   model = ViT(ViTConfig(**{**SMALL, "patch_size": 3}, drop_remainder=True, pool="mean"))
   params = jax.jit(model.init)(jax.random.key(0), IMAGES)["params"]
@@ -84,6 +97,9 @@ def test_positions_matter():
     ({"pool": "queries", "pool_width": 9}, "pool_width=9 must be divisible by pool_heads=8"),
     ({"pool": "queries", "pool_queries": 1}, "pool_queries=1 must be at least 2"),
     ({"depth": 0}, "depth=0 must be at least 1"),
+    ({"pool": "mean", "class_position": True}, 'pool="mean" has no class token'),
+    ({"num_heads": 4, "rotary": "patches"}, "rotary needs heads of 4, 8, ... features: width=8, num_heads=4"),
+    ({"map_heads": 3}, "width=8 must be divisible by map_heads=3"),
   ],
 )
 def test_fields_that_do_not_fit_are_named(fields, message):

@@ -33,7 +33,11 @@ TEXT = dict(context_length=9, vocab_size=50, width=12, heads=2, layers=2)
 TANH = dict(act_kwargs={"approximate": "tanh"}, norm_kwargs={"eps": 1e-6})
 CASES = {
   "vit": dict(vision_cfg=VISION, text_cfg=TEXT),
-  "vit, quick gelu": dict(vision_cfg=VISION | dict(patch_size=4), text_cfg=TEXT | dict(heads=3), quick_gelu=True),
+  "vit, quick gelu, layer scale": dict(
+    vision_cfg=VISION | dict(patch_size=4, ls_init_value=0.1),
+    text_cfg=TEXT | dict(heads=3, ls_init_value=1e-4),
+    quick_gelu=True,
+  ),
   "vit, no pre-norm, tanh, both ways, last place, bias": dict(
     vision_cfg=VISION | TANH | dict(no_ln_pre=True),
     text_cfg=TEXT | TANH | dict(no_causal_mask=True, pool_type="last", proj_bias=True),

@@ -18,6 +18,13 @@ def test_vit_b_16_by_hand():
   assert round(flops / 2e9, 1) == 17.6
 
 
+def test_a_gated_mlp_and_a_map_head_of_its_own_size_by_hand():
+  config = ViTConfig(image_size=8, patch_size=4, width=8, depth=2, num_heads=2, mlp_dim=12, pool="cls_map")
+  gated = dataclasses.replace(config, mlp_gated=True, map_heads=4, map_mlp_dim=12)
+  assert gated.flops() - config.flops() == 2 * (2 * 5 * 8 * 12)  # one layer more in each block, for 5 tokens
+  assert dataclasses.replace(gated, map_mlp_dim=20).flops() - gated.flops() == 2 * (2 * 8 * 8)
+
+
 def test_queries_by_hand():
   """Keys and values of 5 tokens; 3 queries, their scores, their sums and the layer after them."""
   config = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, num_heads=2, pool="cls")

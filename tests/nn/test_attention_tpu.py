@@ -116,9 +116,10 @@ def test_an_example_is_padded_where_that_alone_gives_it_a_kernel(monkeypatch):
   assert {length: padding(length, 1024, 16, "bfloat16") for length in lengths} == lengths
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_the_layer_is_the_same_with_it(causal, monkeypatch):
-  layer = MultiHeadAttention(2, False, jax.nn.initializers.normal(0.1), "float32", "auto", 1e-6)
+@pytest.mark.parametrize(("causal", "biased", "out_norm"), [(False, "all", False), (True, "query_value", True)])
+def test_the_layer_is_the_same_with_it(causal, biased, out_norm, monkeypatch):
+  fields = dict(biased=biased, out_norm=out_norm)
+  layer = MultiHeadAttention(2, False, jax.nn.initializers.normal(0.1), "float32", "auto", 1e-6, **fields)
   x = jax.random.normal(jax.random.key(0), (2, 8, 128))
   mask = jnp.arange(8)[None] < jnp.asarray([8, 3])[:, None]
   variables = layer.init(jax.random.key(1), x)

@@ -55,7 +55,7 @@ def _numpy_block(p, x, mask, causal, c=CONFIG):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * q["scale"] + q["bias"]
 
   def linear(x, q):
-    return x @ q["kernel"] + q["bias"]
+    return x @ q["kernel"] + q.get("bias", 0.0)
 
   def gelu(x):
     return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
@@ -70,8 +70,10 @@ def _numpy_block(p, x, mask, causal, c=CONFIG):
     weights = np.exp([query[b, q, head] @ key[b, k, head] / 2 for k in read])
     mixed = sum(w * value[b, k, head] for w, k in zip(weights / weights.sum(), read, strict=True))
     out[b, q, head * 4 : head * 4 + 4] = mixed
+  out = norm(out, p["attention"]["norm"]) if c.attention_norm else out
   x = x + scaled(after(linear(out, p["attention"]["out"]), p["norm1"]), "scale1")
   h, mlp = before(x, p["norm2"]), p["mlp"]
+  h = norm(h, mlp["input_norm"]) if c.mlp_input_norm else h
   hidden = gelu(linear(h, mlp["gate"])) * linear(h, mlp["up"]) if c.mlp_gated else gelu(linear(h, mlp["up"]))
   hidden = norm(hidden, mlp["norm"]) if c.mlp_norm else hidden
   return x + scaled(after(linear(hidden, mlp["down"]), p["norm2"]), "scale2")
@@ -82,8 +84,10 @@ def _numpy_block(p, x, mask, causal, c=CONFIG):
   [
     (False, {}),
     (True, {}),
-    (False, {"mlp_gated": True, "layer_scale": 0.1}),
+    (False, {"mlp_gated": True, "mlp_input_norm": True, "layer_scale": 0.1}),
     (False, {"mlp_gated": True, "mlp_norm": True, "norm": "branch"}),
+    (False, {"attention_bias": "query_value", "attention_norm": True}),
+    (False, {"attention_bias": "none"}),
   ],
 )
 def test_a_block_equals_numpy(causal, changes):
@@ -92,6 +96,8 @@ def test_a_block_equals_numpy(causal, changes):
   tokens = X.reshape(-1, X.shape[2])
   layer = jnp.asarray(0)
   params = block.init(jax.random.key(1), tokens, MASK, None, layer)["params"]
+  biased = [name for name in ("query", "key", "value") if "bias" in params["attention"][name]]
+  assert biased == {"all": ["query", "key", "value"], "query_value": ["query", "value"]}.get(config.attention_bias, [])
   # Small parameters hide mistakes: biases begin at zero, and kernels are drawn small.
   params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(p.size), p.shape), params)
   ours = block.apply({"params": params}, tokens, MASK, None, layer).reshape(X.shape)
