@@ -84,7 +84,7 @@ def load(
 
   * Two-tower models give projected embeddings that are NOT unit-norm.
   * CoCa and BlipForImageTextRetrieval give unit-norm embeddings, as the other library does.
-  * A single tower gives the pooler_output, or the first token if it has no pooler.
+  * A single tower gives the pooler_output, or the first token if it has no pooler. T5 gives the mean over its tokens.
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.
 
   Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration has
@@ -93,9 +93,10 @@ def load(
   Args:
     path: one of
       a folder with config.json and model.safetensors (transformers: CLIPModel, SiglipModel, Siglip2Model, ViTModel,
-      BertModel and sentence encoders based on it, BlipForImageTextRetrieval, BlipForConditionalGeneration; or mmjax's
-      own format),
-      a folder with open_clip_config.json and open_clip_model.safetensors (CLIP, CoCa),
+      BertModel, RobertaModel, XLMRobertaModel, MPNetModel, DistilBertModel and sentence encoders based on them,
+      T5EncoderModel and MT5EncoderModel, BlipForImageTextRetrieval, BlipForConditionalGeneration; or mmjax's own
+      format),
+      a folder with open_clip_config.json and open_clip_model.safetensors (CLIP, CoCa; text towers of transformers too),
       a .safetensors file with the tensor names of OpenAI's CLIP,
       a .npz file of big_vision (SigLIP, ViT).
     image_size: new image size; position embeddings are resampled. None: the checkpoint's.
@@ -164,7 +165,8 @@ def save(
     params: its parameters, stacked over layers or not.
     path: folder to write into; for the formats "openai" and "big_vision", also a file (.safetensors, .npz).
     format: one of
-      "transformers": CLIPModel, SiglipModel, ViTModel, BertModel or a BLIP, according to the model;
+      "transformers": CLIPModel, SiglipModel, ViTModel, a text encoder (BertModel, RobertaModel for XLM-RoBERTa too,
+      MPNetModel, DistilBertModel, T5EncoderModel for mT5 too) or a BLIP, according to the model;
       "siglip2": Siglip2Model of transformers;
       "open_clip": CLIP or CoCa, for open_clip.create_model_and_transforms("local-dir:PATH");
       "openai";
@@ -290,7 +292,7 @@ def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any
   try:
     for name, tower, field, size in sizes:
       if size and hasattr(tower, field):
-        resized = dataclasses.replace(tower, **{field: size})  # type: ignore[type-var]
+        resized = dataclasses.replace(tower, **{field: size})
         config = resized if tower is config else with_towers(config, {name: resized})
   except ValueError as error:
     raise InteropError(str(error)) from error

@@ -1,4 +1,4 @@
-"""What the tokenizers of all classes have: added tokens, and errors."""
+"""Steps that the tokenizers of all classes share: added tokens, and errors."""
 
 from collections.abc import Mapping, Sequence
 

@@ -150,9 +150,9 @@ def norm_layer(config: TransformerConfig, name: str) -> LayerNorm:
 
 def block_mlp(c: TransformerConfig, down_init: Initializer, name: str) -> MLP:
   """MLP of a block."""
-  norms = (c.norm_epsilon if wanted else None for wanted in (c.mlp_norm, c.mlp_input_norm))
-  fields = (c.dtype, c.init_scheme, c.mlp_gated, *norms, c.linear_bias)
-  return MLP(c.hidden, c.activation, down_init, *fields, name=name)
+  inner, first = (c.norm_epsilon if wanted else None for wanted in (c.mlp_norm, c.mlp_input_norm))
+  gate, bias = c.mlp_gated, c.linear_bias
+  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, gate, inner, first, bias, name=name)
 
 
 def block_attention(c: TransformerConfig, out_init: Initializer) -> dict[str, Any]:
