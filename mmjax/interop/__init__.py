@@ -12,6 +12,7 @@ if TYPE_CHECKING:
   from mmjax.interop.errors import InteropError
   from mmjax.interop.export import export_run
   from mmjax.interop.formats import FORMATS
+  from mmjax.interop.packages import PACKAGES, from_package
   from mmjax.interop.preprocess import Preprocess
   from mmjax.interop.pretrained import Pretrained, load, load_pretrained, save
   from mmjax.interop.restoring import Report, restore
@@ -24,6 +25,7 @@ else:
       "errors": ["InteropError"],
       "export": ["export_run"],
       "formats": ["FORMATS"],
+      "packages": ["PACKAGES", "from_package"],
       "preprocess": ["Preprocess"],
       "pretrained": ["Pretrained", "load", "load_pretrained", "save"],
       "restoring": ["Report", "restore"],
@@ -34,6 +36,7 @@ else:
 
 __all__ = [
   "FORMATS",
+  "PACKAGES",
   "InteropError",
   "Preprocess",
   "Pretrained",
@@ -41,6 +44,7 @@ __all__ = [
   "Report",
   "SiglipTokenizer",
   "export_run",
+  "from_package",
   "load",
   "load_pretrained",
   "restore",

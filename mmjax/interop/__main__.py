@@ -1,4 +1,4 @@
-"""Command line: `python -m mmjax.interop convert IN OUT --to FORMAT`, `... inspect IN` and `... list`."""
+"""Command line: `python -m mmjax.interop convert IN OUT --to FORMAT`, `... inspect IN`, `... list`, `... package`."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from mmjax.interop.formats import FORMATS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Run the command `convert`, `inspect` or `list`.
+  """Run the command `convert`, `inspect`, `list` or `package`.
 
   Args:
     arguments: the command line; `sys.argv` if None.
@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _convert(options)
       case "inspect":
         return _inspect(options.source)
+      case "package":
+        return _package(options.name, options.target)
     return _list()
   except UserError as error:
     Console(stderr=True).print(f"[bold red]error:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
@@ -60,7 +62,33 @@ def _parser() -> argparse.ArgumentParser:
   for command in (convert, inspect):
     command.add_argument("--download", action="store_true", help="download IN, ORG/NAME of the Hugging Face hub, first")
   commands.add_parser("list", help="list the architectures that mmjax reads and writes, by library")
+  package = commands.add_parser(
+    "package", help="print the folder of a checkpoint with the weights of an installed Python package"
+  )
+  package.add_argument("name", metavar="NAME", nargs="?", help="name of the weights; without it, all are listed")
+  package.add_argument(
+    "target", metavar="OUT", nargs="?", help="folder of the checkpoint; default: ~/.cache/mmjax/weights/NAME"
+  )
   return parser
+
+
+def _package(name: str | None, target: str | None) -> int:
+  """Print the folder of the weights, or without a name the list of all."""
+  from mmjax.interop.packages import PACKAGES, from_package
+
+  if name is not None:
+    print(from_package(name, target))
+    return 0
+  table = Table("weights", Column("content", overflow="fold"), Column("package", overflow="fold"))
+  for known, package in PACKAGES.items():
+    table.add_row(known, package.about, package.pip)
+  _console().print(table)
+  return 0
+
+
+def _console() -> Console:
+  """Console whose lines are not wrapped at 80 characters in a pipe, which has no width."""
+  return Console() if sys.stdout.isatty() else Console(width=200)
 
 
 def _convert(options: Any) -> int:
@@ -86,7 +114,7 @@ def _list() -> int:
   """Print the table of supported architectures."""
   from mmjax.interop.supported import supported
 
-  console = Console() if sys.stdout.isatty() else Console(width=200)
+  console = _console()
   table = Table("library", Column("architecture", overflow="fold"), "since", "written by --to")
   for line in supported():
     table.add_row(*map(_escaped, line))
@@ -103,7 +131,7 @@ def _inspect(path: str) -> int:
   from mmjax.interop.mapping import check
   from mmjax.interop.source import open_source, open_tensors
 
-  console = Console() if sys.stdout.isatty() else Console(width=200)  # a pipe has no width: do not wrap at 80
+  console = _console()
   file, problem = open_tensors(path), None
   ours: dict[str, list[str]] = {}
   try:

@@ -266,11 +266,11 @@ def _write(path: Path, form: Format, content: Content) -> Path:
   folder, weights = (path.parent, path) if is_file else (path, path / form.weights)
   try:
     folder.mkdir(parents=True, exist_ok=True)
+    form.write(folder, content)  # first, because it may refuse the preprocessing
     if form.weights.endswith(".npz"):
       np.savez(weights, **content.tensors)  # type: ignore[arg-type]
     else:
       write_safetensors(weights, content.tensors, {"format": "pt"})
-    form.write(folder, content)
   except OSError as error:
     raise InteropError(f"{folder} cannot be written: {error}; choose another folder") from error
   return weights

@@ -20,13 +20,12 @@ STATISTICS = "statistics"
 AVERAGES = "(^|/)(mean|var)$"
 """Expression of the paths of the running averages, which are parameters without a gradient."""
 
-_EPSILON = 1e-5
 _GROUP = 16  # channels of a group (Wu and He 2018, table 3). With groups of one, colours would be lost in the stem
 _KEPT = 0.9  # share of the old running average that a step keeps (PyTorch: momentum 0.1)
 
 
 class ChannelNorm(nn.Module):
-  """(x - mean) / sqrt(var + 1e-5) * scale + bias, in float32. The result has the dtype of the input.
+  """(x - mean) / sqrt(var + epsilon) * scale + bias, in float32. The result has the dtype of the input.
 
   Parameters: scale, bias; for "batch" and "frozen" also mean and var, which get no gradient.
 
@@ -35,10 +34,12 @@ class ChannelNorm(nn.Module):
       batch in training, and their running averages, the parameters mean and var, in evaluation. "frozen": always the
       parameters mean and var.
     scale_init: initialiser of the scale.
+    epsilon: added to the variance.
   """
 
   kind: ChannelNormKind
   scale_init: Initializer = nn.initializers.ones
+  epsilon: float = 1e-5
 
   @nn.compact
   def __call__(
@@ -49,7 +50,7 @@ class ChannelNorm(nn.Module):
     scale, bias = self.param("scale", self.scale_init, channels), self.param("bias", zeros, channels)
     x32 = x.astype(jnp.float32)
     if self.kind == "group":
-      normal = _by_group(x32)
+      normal = _by_group(x32, self.epsilon)
     else:
       mean, var = (lax.stop_gradient(self.param(*p, channels)) for p in (("mean", zeros), ("var", ones)))
       if self.kind == "batch" and training:
@@ -58,7 +59,7 @@ class ChannelNorm(nn.Module):
           # One row per device, because the results of a mapped forward pass are rows.
           self.put_variable(STATISTICS, "mean", lax.stop_gradient(mean)[None])
           self.put_variable(STATISTICS, "var", lax.stop_gradient(var)[None])
-      normal = (x32 - _last(mean)) * _last(lax.rsqrt(var + _EPSILON))
+      normal = (x32 - _last(mean)) * _last(lax.rsqrt(var + self.epsilon))
     return (normal * _last(scale) + _last(bias)).astype(x.dtype)
 
 
@@ -76,13 +77,15 @@ def moved_statistics(params: Any, seen: Mapping[str, Any], trained: Any) -> Any:
   return {**params, **{name: moved_statistics(params[name], found, trained[name]) for name, found in seen.items()}}
 
 
-def _by_group(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
+def _by_group(
+  x: Float[Array, "batch height width channels"], epsilon: float
+) -> Float[Array, "batch height width channels"]:
   channels = x.shape[-1]
   groups = math.gcd(channels, max(1, channels // _GROUP))
   grouped = rearrange(x, "b y x (g c) -> b y x g c", g=groups)
   mean = grouped.mean((1, 2, 4), keepdims=True)
   var = jnp.square(grouped - mean).mean((1, 2, 4), keepdims=True)
-  return rearrange((grouped - mean) * lax.rsqrt(var + _EPSILON), "b y x g c -> b y x (g c)")
+  return rearrange((grouped - mean) * lax.rsqrt(var + epsilon), "b y x g c -> b y x (g c)")
 
 
 def _over_batch(x: Float[Array, "batch height width channels"]) -> tuple[Array, Array]:
