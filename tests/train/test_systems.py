@@ -54,7 +54,7 @@ from mmjax.objectives import (
 )
 from mmjax.parallel.mesh import ParallelConfig, put_batch
 from mmjax.settings import OptimizerConfig
-from mmjax.train.setup import check_needs, prepare
+from mmjax.train.setup import Training, check_needs, prepare
 from mmjax.train.state import TrainState
 from tests.golden import values
 
@@ -180,17 +180,22 @@ def batch() -> dict[str, np.ndarray]:
   }
 
 
+@functools.lru_cache(maxsize=2)
+def prepared(of: Experiment, devices: int, core: optax.GradientTransformation | None = None) -> Training:
+  return prepare(of, core, jax.devices()[:devices])
+
+
 @functools.cache
 def beginning(of: Experiment, core: optax.GradientTransformation | None = None) -> TrainState:
   """The state before the first step, on the host: one device makes it, as the others would only compile it again."""
-  return jax.device_get(prepare(of, core, jax.devices()[:1]).initial_state())
+  return jax.device_get(prepared(of, 1, core).initial_state())
 
 
 @functools.cache  # a compilation takes seconds
 def two_steps(
   of: Experiment, devices: int = 1, core: optax.GradientTransformation | None = None
 ) -> list[dict[str, float]]:
-  training = prepare(of, core, jax.devices()[:devices])
+  training = prepared(of, devices, core)
   alone = dataclasses.replace(of, parallel=ParallelConfig())
   state, seen = jax.device_put(beginning(alone, core), training.shardings, may_alias=False), []
   for _ in range(2):
