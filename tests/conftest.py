@@ -1,6 +1,7 @@
 """Every test runs on eight virtual CPU devices, with strict promotion of dtypes and ranks, and checked shapes."""
 
 import collections
+import gc
 import os
 import socket
 from pathlib import Path
@@ -58,6 +59,12 @@ def pytest_collection_modifyitems(items):
     module, _, test = item.nodeid.removeprefix("tests/").partition("::")
     if {module.removesuffix(".py"), f"{module.removesuffix('.py')}::{test}"} & fast:
       item.add_marker(pytest.mark.fast)
+
+
+def pytest_collection_finish():
+  """Looks for garbage less often: what has been imported stays, and most of what tracing makes is in use."""
+  gc.freeze()
+  gc.set_threshold(10_000, 20, 20)
 
 
 def skips(reporter) -> dict[str, int]:

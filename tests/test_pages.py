@@ -6,6 +6,7 @@ Python blocks run in a folder that has what they read, under the names that they
 import builtins
 import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
 import io
@@ -105,7 +106,8 @@ def folder(tmp_path_factory) -> Path:
     norm_epsilon=1e-5,
   )  # fmt: skip
   model = TwoTower(TwoTowerConfig(image, TextConfig(**SMALL, vocab_size=64, eos_id=63, norm_epsilon=1e-5), embed_dim=8))
-  interop.save(model, init_params(model, jax.random.key(0)), folder / "clip-vit-base-patch32", "transformers")
+  params = jax.jit(functools.partial(init_params, model))(jax.random.key(0))
+  interop.save(model, params, folder / "clip-vit-base-patch32", "transformers")
   return folder
 
 

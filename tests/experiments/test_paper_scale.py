@@ -141,10 +141,13 @@ def changed_fields(one: Any, other: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("script", ["clip_l14_1m"], indirect=True)
-def test_trains_once_it_is_small(script, tmp_path):
+def test_trains_once_it_is_small(script, tmp_path, monkeypatch):
+  """What follows, the measurement and the report, tests/train/test_begin.py sees of clip_b32."""
+  measured = []
+  monkeypatch.setattr("mmjax.cli._measure_and_report", lambda run: measured.append(run.step) or 0)
   options = [*TINY, "--data.dir", str(tmp_path / "data"), "--run.workdir", str(tmp_path)]
   with pytest.raises(SystemExit) as stop:
     script.main(script.EXPERIMENT, description=script.__doc__, arguments=["train", *options])
-  assert stop.value.code == 0
+  assert stop.value.code == 0 and measured == [2]
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   assert [line["step"] for line in lines if "loss" in line] == [1, 2]

@@ -116,22 +116,16 @@ def test_the_word_head_scores_with_the_towers_own_table():
   np.testing.assert_allclose(scaled[..., :19], out[..., :19], rtol=1e-5, atol=1e-6)
 
 
-def _loss(params, batch, config=CONFIG):
-  out = run(params, batch, config)
-  contrast = (out["image"] * jnp.roll(out["text"], 1, axis=0)).sum()
-  return contrast + jax.nn.log_softmax(out["words"]).mean() + jax.nn.log_softmax(out["match"])[:, 1].mean()
-
-
 def test_split_over_eight_devices_it_is_the_same():
-  """Batch over four, heads and widths over two; values and gradients, with a text that is all padding."""
+  """Batch over four, heads and widths over two, with a text that is all padding; test_systems.py has the gradients."""
   mesh = make_mesh(ParallelConfig(fsdp=2, model=2))
   shardings = parameter_shardings(SHARDING_RULES, params(), mesh)
   block = shardings["fusion"]["decoder"]["block_0"]
   assert "model" in str(block["cross_attention"]["query"]["kernel"].spec)
-  split = jax.jit(jax.value_and_grad(_loss), in_shardings=(shardings, batch_sharding(mesh)))(params(), BATCH)
-  whole = jax.jit(jax.value_and_grad(_loss))(params(), BATCH)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), split, whole)
-  assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(whole))
+  given = jax.device_get((params(), BATCH))
+  split, whole = jax.jit(run, in_shardings=(shardings, batch_sharding(mesh)))(*given), run(params(), BATCH)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), split, whole)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(whole))
 
 
 def test_bfloat16_computes_nearly_the_same_and_gives_float32():

@@ -17,10 +17,10 @@ from tests.models.decoders import (
   TEXT,
   assert_close,
   assert_split_equals_whole,
-  larger,
   rows,
   stepwise,
 )
+from tests.models.random_params import random_params
 
 CONFIG = BlipConfig(image=IMAGE, text=TEXT, embed_dim=4)
 MODEL = Blip(CONFIG)
@@ -28,7 +28,7 @@ MODEL = Blip(CONFIG)
 
 @functools.cache
 def params():
-  return larger(jax.jit(MODEL.init)(jax.random.key(0), BATCH)["params"])
+  return random_params(MODEL, BATCH)
 
 
 def everything(model, batch):
@@ -42,12 +42,16 @@ def everything(model, batch):
   return {**model.project(encoded), "match": match, "words": words, "grounded": true["text"].tokens, "read": image}
 
 
+def said(params, batch):
+  return MODEL.apply({"params": params}, batch, method=everything)
+
+
 @jax.jit
 def gradient(params, batch, weights):
   """Of the embeddings', the matching's and the captions' terms, weighted row by row; and everything that was said."""
 
   def loss(params):
-    out = MODEL.apply({"params": params}, batch, method=everything)
+    out = said(params, batch)
     match = out["match"][0][:, 1] - out["match"][1][:, 1]
     terms = (out["image"] * out["text"]).sum(1), match, jax.nn.log_softmax(out["words"]).mean((1, 2))
     return (weights * jnp.stack(terms, 1)).sum(), out
@@ -77,8 +81,7 @@ def test_padding_changes_nothing_and_neither_do_other_examples():
   out = run(params(), BATCH)
   padded = {"image": BATCH["image"], "text": jnp.pad(IDS, ((0, 0), (0, 2)))}
   order = jnp.asarray([2, 0, 3, 1, 7, 5, 6, 4])
-  said = jax.jit(lambda p, batch: MODEL.apply({"params": p}, batch, method=everything))
-  wide = said(params(), jax.tree.map(lambda leaf: leaf[order], padded))
+  wide = jax.jit(said)(params(), jax.tree.map(lambda leaf: leaf[order], padded))
   assert_close((wide["text"], wide["match"][0]), (out["text"][order], out["match"][0][order]))
   for name in ("words", "grounded"):
     assert_close(wide[name][:, :6][REAL[order]], out[name][order][REAL[order]])
@@ -111,4 +114,5 @@ def test_cached_captions_and_generation_follow_the_uncached_decoder():
 
 
 def test_split_over_eight_devices_it_is_the_same_and_all_padding_is_finite():
-  assert_split_equals_whole(gradient, gradient(params(), BATCH, WEIGHTS), params(), BATCH, WEIGHTS)
+  """The gradients of a split model are those of a training step: tests/train/test_systems.py."""
+  assert_split_equals_whole(said, run(params(), BATCH), params(), BATCH)

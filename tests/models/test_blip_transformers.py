@@ -17,9 +17,9 @@ from tests.models.decoders import (
   TEXT,
   assert_close,
   assert_split_equals_whole,
-  larger,
   stepwise,
 )
+from tests.models.random_params import random_params
 
 TOWERS = dict(
   image=dataclasses.replace(IMAGE, pool="cls", class_position=True),
@@ -33,7 +33,7 @@ MODELS = {
 
 @functools.cache
 def params(name):
-  return larger(jax.jit(MODELS[name].init)(jax.random.key(0), BATCH)["params"])
+  return random_params(MODELS[name], BATCH)
 
 
 @functools.cache

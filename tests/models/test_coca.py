@@ -22,9 +22,9 @@ from tests.models.decoders import (
   TEXT,
   assert_close,
   assert_split_equals_whole,
-  larger,
   stepwise,
 )
+from tests.models.random_params import random_params
 
 CONFIG = CocaConfig(image=IMAGE, text=TEXT, multimodal_depth=1, caption_queries=3, embed_dim=4)
 MODEL = Coca(CONFIG)
@@ -32,7 +32,7 @@ MODEL = Coca(CONFIG)
 
 @functools.cache
 def params():
-  return larger(jax.jit(MODEL.init)(jax.random.key(0), BATCH)["params"])
+  return random_params(MODEL, BATCH)
 
 
 def everything(model, batch):
@@ -99,7 +99,7 @@ def test_captions_read_the_caption_queries_and_comparison_reads_the_other():
 def test_the_contrastive_pooler_reads_patches_or_what_the_captioning_pooler_gives(poolers):
   config = dataclasses.replace(CONFIG, poolers=poolers)
   model = Coca(config)
-  params = larger(jax.jit(model.init)(jax.random.key(1), BATCH)["params"])
+  params = random_params(model, BATCH)
   assert params["pool"]["probe"].shape == (3, TEXT.width) and params["contrastive_pool"]["probe"].shape == (
     1,
     TEXT.width,

@@ -17,9 +17,9 @@ from tests.models.decoders import (
   TEXT,
   assert_close,
   assert_split_equals_whole,
-  larger,
   stepwise,
 )
+from tests.models.random_params import random_params
 
 QUERIES = dataclasses.replace(IMAGE, pool="queries", pool_queries=3, pool_width=8, pool_heads=2)
 MODEL = OpenClipCoca(OpenClipCocaConfig(image=QUERIES, text=TEXT, multimodal_depth=1, embed_dim=4))
@@ -27,7 +27,7 @@ MODEL = OpenClipCoca(OpenClipCocaConfig(image=QUERIES, text=TEXT, multimodal_dep
 
 @functools.cache
 def params():
-  return larger(jax.jit(MODEL.init)(jax.random.key(0), BATCH)["params"])
+  return random_params(MODEL, BATCH)
 
 
 def everything(model, batch):

@@ -11,7 +11,8 @@ import pytest
 from mmjax.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from mmjax.nn.embeddings import sincos_1d
 from mmjax.nn.words import Words
-from tests.models.decoders import IDS, REAL, TEXT, assert_close, assert_split_equals_whole, larger, stepwise
+from tests.models.decoders import IDS, REAL, TEXT, assert_close, assert_split_equals_whole, stepwise
+from tests.models.random_params import random_params
 
 CONFIG = Seq2SeqConfig(dataclasses.replace(TEXT, scale_embedding=True), encoder_depth=1)
 MODEL = Seq2Seq(CONFIG)
@@ -20,7 +21,7 @@ READ = jnp.asarray([[3, 4, 5, 6], [7, 8, 0, 0], [9, 0, 0, 0], [0, 0, 0, 0]] * 2,
 
 @functools.cache
 def params():
-  return larger(jax.jit(MODEL.init)(jax.random.key(0), {"text": IDS})["params"])
+  return random_params(MODEL, {"text": IDS})
 
 
 def _both(model, read, ids):
@@ -58,7 +59,7 @@ def test_cached_logits_are_the_uncached():
 
 def test_sinusoidal_positions_are_fixed_and_counted_in_a_cache():
   model = Seq2Seq(dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, positions="sinusoidal")))
-  fixed = larger(jax.jit(model.init)(jax.random.key(0), {"text": IDS})["params"])
+  fixed = random_params(model, {"text": IDS})
   assert set(fixed["words"]) == {"token_embedding"} and set(params()["words"]) - set(fixed["words"]) == {
     "position_embedding"
   }

@@ -21,21 +21,27 @@ PICK = jnp.asarray([4, 2, 0])
 
 @functools.cache
 def _params():
-  return Transformer(CONFIG, causal=True).init(jax.random.key(0), X, MASK)["params"]
+  return jax.jit(Transformer(CONFIG, causal=True).init)(jax.random.key(0), X, MASK)["params"]
 
 
-def _run(params=None, x=X, mask=MASK, rng=RNG, causal=True, **changes):
-  """Tokens, the picked token, and the gradient of a loss on both with respect to the input and the parameters."""
+@functools.cache
+def _jitted(causal, padded, **changes):
+  """One program for all calls with the same settings; `padded` only tells two ways of tracing it apart."""
   model = Transformer(dataclasses.replace(CONFIG, **changes), causal=causal)
 
-  def loss(params, x):
-    tokens, picked = model.apply({"params": params}, x, mask, rng=rng, pick=PICK)
+  def loss(params, x, mask):
+    tokens, picked = model.apply({"params": params}, x, mask, rng=RNG, pick=PICK)
     return jnp.square(tokens.astype(jnp.float32)[MASK]).mean() + jnp.sin(picked.astype(jnp.float32)).sum(), (
       tokens,
       picked,
     )
 
-  grads, out = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params or _params(), x)
+  return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+
+
+def _run(params=None, x=X, mask=MASK, causal=True, padded=False, **changes):
+  """Tokens, the picked token, and the gradient of a loss on both with respect to the input and the parameters."""
+  grads, out = _jitted(causal, padded, **changes)(params or _params(), x, mask)
   return out, grads
 
 
@@ -95,12 +101,13 @@ def test_a_block_equals_numpy(causal, changes):
   block = Block(config, causal, X.shape[1])
   tokens = X.reshape(-1, X.shape[2])
   layer = jnp.asarray(0)
-  params = block.init(jax.random.key(1), tokens, MASK, None, layer)["params"]
-  biased = [name for name in ("query", "key", "value") if "bias" in params["attention"][name]]
+  shapes = jax.eval_shape(block.init, jax.random.key(1), tokens, MASK, None, layer)["params"]
+  biased = [name for name in ("query", "key", "value") if "bias" in shapes["attention"][name]]
   assert biased == {"all": ["query", "key", "value"], "query_value": ["query", "value"]}.get(config.attention_bias, [])
   # Small parameters hide mistakes: biases begin at zero, and kernels are drawn small.
-  params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(p.size), p.shape), params)
-  ours = block.apply({"params": params}, tokens, MASK, None, layer).reshape(X.shape)
+  random = np.random.default_rng(1)
+  params = jax.tree.map(lambda p: (0.3 * random.standard_normal(p.shape)).astype(p.dtype), shapes)
+  ours = jax.jit(block.apply)({"params": params}, tokens, MASK, None, layer).reshape(X.shape)
   expected = _numpy_block(params, np.asarray(X, np.float64), MASK, causal, config)
   np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-5)
 
@@ -150,7 +157,7 @@ def test_the_picked_token_is_the_same_one_as_among_the_tokens(causal):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_what_stands_in_padding_changes_nothing(causal):
-  noise = jnp.where(MASK[:, :, None], X, 50.0)
+  noise = np.where(MASK[:, :, None], X, np.float32(50.0))
   (tokens, picked), (grads, dx) = _run(causal=causal)
   (tokens2, picked2), (grads2, dx2) = _run(causal=causal, x=noise)
   _assert_close((tokens[MASK], picked, grads), (tokens2[MASK], picked2, grads2), 1e-5)
@@ -158,14 +165,14 @@ def test_what_stands_in_padding_changes_nothing(causal):
   _assert_close(dx, dx2, 1e-5)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-@pytest.mark.parametrize("mask", [None, MASK])
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+  ("scan", "mask", "causal"), [(False, None, False), (False, MASK, True), (True, MASK, False), (True, None, True)]
+)  # each pair of them
 def test_tokens_added_for_a_tpu_s_kernel_change_nothing(scan, mask, causal, monkeypatch):
   params = _stacked(_params()) if scan else _params()
   want = _run(params, mask=mask, causal=causal, scan=scan)
   monkeypatch.setattr("mmjax.nn.transformer.padding", lambda length, *_: 8 - length)
-  _assert_close(_run(params, mask=mask, causal=causal, scan=scan), want, 1e-6)
+  _assert_close(_run(params, mask=mask, causal=causal, padded=True, scan=scan), want, 1e-6)
 
 
 def test_layer_scale_begins_at_its_value_and_both_stacks_have_it():
@@ -183,7 +190,7 @@ def test_drop_path_follows_the_example_in_any_order():
   run = jax.jit(lambda x, mask, rng: model.apply({"params": _params()}, x, mask, rng=rng)[0])
   tokens = run(X, MASK, RNG)
   np.testing.assert_allclose(run(X[order], MASK[order], RNG[order]), tokens[order], rtol=1e-5, atol=1e-6)
-  evaluation = model.apply({"params": _params()}, X, MASK)[0]
+  evaluation = jax.jit(model.apply)({"params": _params()}, X, MASK)[0]
   assert np.abs(evaluation - tokens).max() > 1e-3
 
 

@@ -36,10 +36,9 @@ def losses(devices: int, **parallel) -> np.ndarray:
   ("devices", "parallel"),
   [
     (8, dict()),
-    (8, dict(fsdp=2, model=2)),
     (1, dict(microbatches=4)),
-    (4, dict(fsdp=2, microbatches=2)),
-    (4, dict(model=2, microbatches=2)),
+    (4, dict(fsdp=2, model=2)),
+    (8, dict(fsdp=2, model=2, microbatches=2)),
   ],
 )
 def test_twenty_steps_do_not_depend_on_devices_or_microbatches(devices, parallel):
@@ -53,7 +52,7 @@ def test_two_steps_are_the_golden_ones():
 def test_the_first_loss_is_the_dense_one():
   training = training_on(1, experiment(model=dict(image=_without_patch_dropout())))
   state, batch = training.initial_state(), host_batch()
-  embeddings = training.model.apply({"params": state.params}, batch)
+  embeddings = jax.jit(training.model.apply)({"params": state.params}, batch)
   scale = training.experiment.model.init_logit_scale
   expected = clip_loss(embeddings["image"], embeddings["text"], logit_scale=scale)
   _, metrics = training.step(state, put_batch(batch, training.mesh))
