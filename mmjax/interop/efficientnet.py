@@ -19,8 +19,8 @@ LITE = tuple(
 def preprocess(config: ClassifierConfig) -> Preprocess:
   """The preprocessing that they were evaluated with: all but a margin of 16 pixels, and colours of about -1 to 1."""
   tower: Any = config.towers["image"]
-  colors = dict(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-  return Preprocess(tower.image_size, resize_to=tower.image_size + 32, **colors)
+  mean, std = 127 / 255, 128 / 255
+  return Preprocess(tower.image_size, resize_to=tower.image_size + 32, mean=(mean,) * 3, std=(std,) * 3)
 
 
 def _layer(ours: str, convolved: str, normed: str) -> tuple[Rule, ...]:

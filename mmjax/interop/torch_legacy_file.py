@@ -19,7 +19,7 @@ import numpy as np
 from mmjax.interop.errors import InteropError
 from mmjax.interop.tensors import Entry
 
-_STORAGES = {
+_STORAGES: dict[str, np.dtype] = {
   "torch FloatStorage": np.dtype("<f4"),
   "torch HalfStorage": np.dtype("<f2"),
   "torch DoubleStorage": np.dtype("<f8"),
