@@ -84,7 +84,7 @@ def test_a_wrong_name_is_answered_with_the_names_there_are(line, said):
 def test_help_lists_what_could_stand_in_every_open_field():
   text = listing(EXPERIMENT, (*KINDS, Mine))
   assert "--objectives.0.loss softmax, sigmoid, align" in text and text.count("mine") == 1
-  assert "--model two_tower, " in text and "--model.image vi_t, res_net, text" in text
+  assert "--model two_tower, " in text and "--model.image vi_t, res_net, " in text
 
 
 def test_json_names_the_class_of_every_open_field():
