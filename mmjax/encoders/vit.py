@@ -1,6 +1,7 @@
 """Vision transformer: images in, patch tokens out (Dosovitskiy et al. 2021)."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from mmjax.nn.flops import attention_pool_flops, query_pool_flops, transformer_f
 from mmjax.nn.initial import embedding_init
 from mmjax.nn.mbconv import STRIDE, MBConvStem, mbconv_flops
 from mmjax.nn.norm import LayerNorm
+from mmjax.nn.offsets import OffsetBias
 from mmjax.nn.pooling import AttentionPool, QueryPool, TanhPool, mean_pool
 from mmjax.nn.rotary import Rotation, angles_2d, centered_positions, patch_positions, rotation
 from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
@@ -53,9 +55,12 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """Width of the learned queries of pool="queries"."""
   pool_heads: int = 8
   """Attention heads of pool="queries"; must divide pool_width."""
-  positions: Literal["learned", "sincos2d", "none"] = "learned"
+  positions: Literal["learned", "sincos2d", "offsets", "none"] = "learned"
   """Position embeddings of the patches: learned, fixed sine and cosine functions, or none, for a convolutional stem or
-  rotary positions."""
+  rotary positions. "offsets": a bias of the attention logits instead, from an MLP of the patches' offset in each block.
+  """
+  offset_width: int = 256
+  """Hidden width of the MLPs of positions="offsets"."""
   rotary: Literal["none", "patches", "centered"] = "none"
   """Rotate the queries and keys of the patches by their positions (two-dimensional rotary embedding). "patches":
   positions are counted in patches (EVA02, PE). "centered": the image reaches from -2 pi to 2 pi (DINOv3).
@@ -110,6 +115,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
       raise ValueError(f'width={self.width} must be divisible by 4 for stem="mobileclip"')
     if self.positions == "sincos2d" and self.width % 4:
       raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
+    if self.positions == "offsets" and self.patch_dropout:
+      raise ValueError('positions="offsets" needs every patch: set patch_dropout=0')
     if self.class_position and not self.has_class_token:
       known = ", ".join(f'"{pool}"' for pool in _WITH_CLASS)
       raise ValueError(f'pool="{self.pool}" has no class token for class_position: set pool to one of {known}')
@@ -234,7 +241,8 @@ class ViT(nn.Module):
       first = jnp.broadcast_to(self._first()[None].astype(x.dtype), (x.shape[0], c.first_patch, c.width))
       x = jnp.concatenate([first, x], axis=1)
     transformer = Transformer(c, last_norm=not c.norm_after_pool, name="transformer")
-    return self._pool(*transformer(x, rng=fold_in(rng, 1), rotation=self._rotation(fold_in(rng, 0), x.shape[0])))
+    rotation = self._rotation(fold_in(rng, 0), x.shape[0])
+    return self._pool(*transformer(x, rng=fold_in(rng, 1), rotation=rotation, biases=self._biases()))
 
   @nn.jit
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
@@ -281,6 +289,14 @@ class ViT(nn.Module):
       pooled = TanhPool(c.dtype, c.init_scheme, name="tanh_pool")(pooled)
     return Encoded(tokens, mask, pooled)
 
+  def _biases(self) -> Float[Array, "depth heads length length"] | None:
+    """Biases of the attention logits of each block, for positions="offsets"."""
+    c = self.config
+    if c.positions != "offsets":
+      return None
+    make = functools.partial(OffsetBias, c.num_heads, c.grid, c.first_patch, c.offset_width)
+    return jnp.stack([make(name=f"offset_bias_{layer}")() for layer in range(c.depth)])
+
   def _rotation(self, rng: Rngs, batch: int) -> Rotation | None:
     """Rotation of the tokens that patch dropout with the keys `rng` keeps; None without rotary positions."""
     c = self.config
@@ -314,7 +330,7 @@ class ViT(nn.Module):
     if hidden is not None:
       blank = self.param("mask_token", nn.initializers.normal(0.02), (1, c.width), jnp.float32)
       x = jnp.where(hidden[:, :, None], blank[None].astype(x.dtype), x)
-    if c.positions == "none":
+    if c.positions in ("none", "offsets"):
       return x
     if c.positions == "sincos2d":
       positions = sincos_2d(c.grid, c.grid, c.width)

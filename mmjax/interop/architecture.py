@@ -173,6 +173,8 @@ def canonical(config: Any) -> Any:
       config = dataclasses.replace(config, stem_norm="frozen" if config.stem == "mobileclip" else "group")
     if config.stem != "mbconv":
       config = dataclasses.replace(config, stem_width=64)
+    if config.positions != "offsets":
+      config = dataclasses.replace(config, offset_width=256)
     return _canonical_rotary(_canonical_map(config))
   if isinstance(config, ResNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation

@@ -91,7 +91,18 @@ def vit_name(c: Any, towers: Mapping[str, ViTConfig]) -> str:
 
 
 def _size(c: ViTConfig) -> tuple[Any, ...]:
-  names = ("image_size", "patch_size", "width", "depth", "num_heads", "hidden", "activation", "pool", "norm")
+  names = (
+    "image_size",
+    "patch_size",
+    "width",
+    "depth",
+    "num_heads",
+    "hidden",
+    "activation",
+    "pool",
+    "positions",
+    "norm",
+  )
   return tuple(getattr(c, name) for name in names)
 
 

@@ -45,13 +45,16 @@ TOWERS: dict[str, ViTConfig] = {
     pool="cls", input_norm=True, class_position=True, stem_bias=False, norm_epsilon=1e-5, **_CLIP_L
   ),
   "vit_base_mci_224": ViTConfig(pool="cls", stem="mobileclip", stem_norm="frozen", norm_epsilon=1e-6, **_MOBILECLIP_B),
+  "vit_relpos_medium_patch16_cls_224": ViTConfig(
+    pool="cls", positions="offsets", attention_bias="none", layer_scale=1e-6, **_MEDIUM, **sides(224, 16)
+  ),
   "vit_medium_patch16_gap_256": ViTConfig(
     pool="mean", attention_bias="none", layer_scale=1e-6, norm_epsilon=1e-6, **_MEDIUM, **sides(256, 16)
   ),
 }
 """The towers by their names in timm."""
 
-_POOLS = {"map": ("map",), "cls": ("token",), "mean": ("", "avg")}  # "": timm's own choice
+_POOLS = {"map": ("map",), "cls": ("token", ""), "mean": ("", "avg")}  # "": timm's own choice
 
 
 def has(config: TwoTowerConfig) -> bool:
@@ -64,7 +67,9 @@ def has(config: TwoTowerConfig) -> bool:
   if not isinstance(c, ViTConfig):
     return False
   pooled = c.pool == "map" or (c.pool, c.attention_bias) == ("mean", "none")
-  return pooled or c.stem == "mobileclip" or config.image_projection == "affine"
+  if pooled or c.stem == "mobileclip" or c.positions == "offsets":
+    return True
+  return config.image_projection == "affine"
 
 
 def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Projection]:
@@ -89,6 +94,8 @@ def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
     _NESTED_STEM if config.image.stem == "mobileclip" else stem,
     norms(("transformer/input_norm", "trunk.norm_pre"), ("transformer/norm", "trunk.norm")),
     POSITIONS,
+    linear(r"offset_bias_(\d+)/up", r"trunk.blocks.\1.attn.rel_pos.mlp.fc1"),
+    linear(r"offset_bias_(\d+)/down", r"trunk.blocks.\1.attn.rel_pos.mlp.fc2"),
     MAP,
   )
   return joined(under("image/", "visual.", tower), head_rules(config.image_projection))

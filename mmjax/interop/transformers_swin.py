@@ -8,6 +8,8 @@ from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches
 from mmjax.interop.transformers_dino import BACKBONE
 
+_LARGEST = 2**12  # patches along a side times the side of a window; the mask of windows has the square of it
+
 
 def rules(config: SwinConfig) -> tuple[Rule, ...]:
   """Mapping rules of SwinModel."""
@@ -47,9 +49,12 @@ def read(fields: Fields, entries: Entries) -> SwinConfig:
     ("layer_norm_eps", 1e-5),  # another value would hold for only some of the norms
   ):
     fields.only(name, supported, supported)
+  image_size, patch_size = fields.square("image_size", 224), fields.square("patch_size", 4)
+  if image_size // patch_size * fields.integer("window_size", 7) > _LARGEST:
+    raise fields.wrong("window_size", f"at most {_LARGEST} divided by the {image_size // patch_size} patches of a side")
   return SwinConfig(
-    image_size=fields.square("image_size", 224),
-    patch_size=fields.square("patch_size", 4),
+    image_size=image_size,
+    patch_size=patch_size,
     width=fields.integer("embed_dim", 96),
     layers=_per_stage(fields, "depths", [2, 2, 6, 2]),
     num_heads=_per_stage(fields, "num_heads", [3, 6, 12, 24]),

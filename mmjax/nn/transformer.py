@@ -306,6 +306,7 @@ class Transformer(nn.Module):
     rng: Rngs = None,
     pick: int | Int[Array, "batch"] = 0,
     rotation: Rotation | None = None,
+    biases: Float[Array, "depth heads length length"] | None = None,
   ) -> tuple[Float[Array, "batch length width"], Float[Array, "batch width"]]:
     """Returns all tokens, and the one token at `pick`.
 
@@ -319,11 +320,12 @@ class Transformer(nn.Module):
       rng: one key per example for stochastic depth; None: evaluation.
       pick: position of the picked token, the same in all examples (int) or one per example.
       rotation: rotation of each token's queries and keys (rotary position embedding); None: no rotation.
+      biases: biases of the attention logits of each block; None: those of relative_buckets, if any.
     Returns: all tokens, and the picked token.
     """
     c = self.config
     own = x.shape[1]
-    if rotation is None:  # the TPU kernel has no rotation
+    if rotation is None and biases is None:  # the TPU kernel has neither
       x, mask = self._padded(x, mask)
     both = None if rotation is None else (rotation, rotation)
     length = x.shape[1]
@@ -339,15 +341,21 @@ class Transformer(nn.Module):
     x, rows = rearrange(x, "b l w -> (b l) w"), lambda x: rearrange(x, "(b l) w -> b l w", l=length)
     if c.scan:
       scanned = nn.scan(
-        lambda module, carry, layer: (module(carry, mask, rng, layer, None, both, bias), None),
+        lambda module, carry, at: (
+          module(carry, mask, rng, at[0], None, both, bias if biases is None else at[1]),
+          None,
+        ),
         variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
         split_rngs={"params": True},
         length=c.depth,
       )
-      x, _ = scanned(block(name="blocks"), x, jnp.arange(c.depth))
+      each = None if biases is None else biases[:, None]
+      x, _ = scanned(block(name="blocks"), x, (jnp.arange(c.depth), each))
       return rows(norm(x))[:, :own], norm(take_token(rows(x), pick)[:, 0])
     for layer in range(c.depth - 1):
-      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer), None, both, bias)
+      own_bias = bias if biases is None else biases[layer : layer + 1]
+      x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer), None, both, own_bias)
+    bias = bias if biases is None else biases[-1:]
     last, index = block(name=f"block_{c.depth - 1}"), jnp.asarray(c.depth - 1)
     readable = self._readable(x.shape[0] // length, length, mask, pick)
     apart = None if rotation is None else (rotation.at(pick), rotation)

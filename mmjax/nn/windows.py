@@ -11,23 +11,11 @@ from jaxtyping import Float, Int
 
 from mmjax.nn.dense import Dense
 from mmjax.nn.norm import LayerNorm
+from mmjax.nn.offsets import relative_places
 from mmjax.nn.stochastic import Rngs
 from mmjax.nn.transformer import Block, TransformerConfig
 
 _APART = -100.0  # bias of the logits between tokens that are not neighbours, as in the published models
-
-
-def relative_places(side: int) -> Int[np.ndarray, "length length"]:
-  """Number of the offset of each query (row) and key (column) of a square window: row offset first, from 0.
-
-  Example:
-    >>> from mmjax.nn.windows import relative_places
-    >>> relative_places(2).tolist()
-    [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
-  """
-  y, x = np.divmod(np.arange(side**2), side)
-  offsets = [places[:, None] - places[None] + side - 1 for places in (y, x)]
-  return (offsets[0] * (2 * side - 1) + offsets[1]).astype(np.int32)
 
 
 def regions(grid: int, window: int, shift: int) -> Int[np.ndarray, "windows length"]:

@@ -23,6 +23,7 @@ def _vit(**fields):
   ("fields", "length"),
   [
     ({"pool": "cls"}, 5),
+    ({"pool": "cls", "positions": "offsets", "offset_width": 4}, 5),
     ({"pool": "mean", "positions": "sincos2d"}, 4),
     ({"pool": "map", "stem": "conv"}, 4),
     ({"pool": "flat"}, 4),
@@ -97,6 +98,7 @@ def test_positions_matter():
     ({"patch_size": 3}, "image_size=8 must be divisible by patch_size=3"),
     ({"image_size": 9, "patch_size": 3, "stem": "conv"}, "patch_size=3 must be a power of two"),
     ({"width": 6, "positions": "sincos2d"}, "width=6 must be divisible by 4"),
+    ({"positions": "offsets", "patch_dropout": 0.5}, 'positions="offsets" needs every patch'),
     ({"stem": "mbconv"}, 'patch_size=4 must be 16 for stem="mbconv"'),
     ({"image_size": 16, "patch_size": 16, "width": 6, "stem": "mobileclip"}, "width=6 must be divisible by 4"),
     ({"patch_dropout": 1.0}, "patch_dropout=1.0"),

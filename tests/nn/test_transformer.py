@@ -111,6 +111,17 @@ def test_scan_equals_the_loop():
   _assert_close((out, dx, _stacked(grads)), (scanned, scanned_dx, scanned_grads), 1e-5)
 
 
+def test_each_block_has_its_own_bias_in_the_loop_and_in_the_scan():
+  biases = jax.random.normal(jax.random.key(3), (CONFIG.depth, CONFIG.num_heads, X.shape[1], X.shape[1]))
+  run = lambda params, biases, **changes: Transformer(dataclasses.replace(CONFIG, **changes)).apply(
+    {"params": params}, X, MASK, pick=PICK, biases=biases
+  )
+  tokens, picked = run(_params(), biases)
+  _assert_close((tokens, picked), run(_stacked(_params()), biases, scan=True), 1e-5)
+  np.testing.assert_allclose(picked, tokens[jnp.arange(3), PICK], rtol=1e-5, atol=1e-6)
+  assert np.abs(run(_params(), biases[::-1])[0] - tokens).max() > 1e-3
+
+
 @pytest.mark.parametrize(
   "changes",
   [*({"remat": policy} for policy in ("full", "dots", "hidden", "attention")), {"remat": "full", "scan": True}],
