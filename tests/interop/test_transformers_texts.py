@@ -9,6 +9,7 @@ import pytest
 from mmjax import interop
 from mmjax.interop.errors import InteropError
 from mmjax.interop.sentence import write_pooling
+from mmjax.nn.relative import distance_buckets
 from tests.interop.references import (
   assert_close,
   assert_same_params,
@@ -148,6 +149,15 @@ def test_t5_both_ways(case, tmp_path):
   again = transformers.T5EncoderModel.from_pretrained(tmp_path / "ours").eval()
   torch.testing.assert_close(mean(again), mean(theirs), rtol=0, atol=1e-6)
   assert interop.load(tmp_path / "ours")[0].config == model.config
+
+
+@pytest.mark.parametrize(("buckets", "distance", "causal"), [(32, 128, False), (32, 128, True), (16, 50, False)])
+def test_buckets_of_distances(buckets, distance, causal):
+  theirs = transformers.models.t5.modeling_t5.T5Attention._relative_position_bucket
+  offset = torch.arange(600)[None] - torch.arange(600)[:, None]
+  expected = theirs(offset, bidirectional=not causal, num_buckets=buckets, max_distance=distance)
+  ours = distance_buckets(600, buckets=buckets, distance=distance, causal=causal)
+  np.testing.assert_array_equal(ours, expected)
 
 
 def test_of_a_t5_with_a_decoder_the_encoder_is_read(tmp_path):

@@ -25,6 +25,13 @@ def test_buckets_by_hand():
   assert (np.triu(distance_buckets(6, buckets=4, distance=8, causal=True), 1) == 0).all()
 
 
+def test_a_claim_of_millions_of_positions_takes_no_memory():
+  config = dataclasses.replace(T5, depth=1, relative_distance=100)
+  tokens = jax.ShapeDtypeStruct((1, 2**24, 8), jnp.float32)
+  shapes = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"]
+  assert shapes["relative_bias"]["table"].shape == (4, 2)
+
+
 def _run(params, config):
   model = Transformer(config)
 
