@@ -20,6 +20,7 @@ from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
 from mmjax.encoders.convnext import ConvNeXtConfig
+from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
@@ -93,6 +94,7 @@ KINDS: tuple[type[Kind], ...] = (
   ViTConfig,
   ResNetConfig,
   ConvNeXtConfig,
+  FastViTConfig,
   TextConfig,
   # models
   TwoTowerConfig,

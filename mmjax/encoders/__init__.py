@@ -3,6 +3,7 @@
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.convnext import ConvNeXt, ConvNeXtConfig
+from mmjax.encoders.fastvit import FastViT, FastViTConfig
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
 from mmjax.encoders.text import TextConfig, TextTransformer
@@ -11,6 +12,8 @@ from mmjax.encoders.vit import ViT, ViTConfig
 __all__ = [
   "ConvNeXt",
   "ConvNeXtConfig",
+  "FastViT",
+  "FastViTConfig",
   "ResNet",
   "ResNetConfig",
   "TextConfig",

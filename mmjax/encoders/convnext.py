@@ -37,6 +37,8 @@ class ConvNeXtConfig(TowerConfig):
   """Channels of the first stage. Each further stage has twice as many (tiny and small: 96; base: 128)."""
   layer_scale: float | None = 1e-6
   """Initial value of the learned scale of each branch (CaiT, Touvron et al. 2021); None: no scale (version 2)."""
+  response_norm: bool = False
+  """Apply global response normalisation to the hidden layer of each block's MLP (version 2)."""
   norm_epsilon: float = 1e-6
   """Added to the variance in the layer norms."""
   pool_epsilon: float | None = None
@@ -125,7 +127,7 @@ class ConvNeXtBlock(nn.Module):
       name="depthwise",
     )(x)
     y = LayerNorm(c.norm_epsilon, name="norm")(y)
-    y = MLP(EXPANSION * channels, "gelu", _INIT, c.dtype, "bert", name="mlp")(y)
+    y = MLP(EXPANSION * channels, "gelu", _INIT, c.dtype, "bert", response_norm=c.response_norm, name="mlp")(y)
     if c.layer_scale is not None:
       y = LayerScale(c.layer_scale, name="scale")(y)
     if c.drop_path:
@@ -163,8 +165,10 @@ class ConvNeXt(nn.Module):
     c = self.config
     if images.shape[1:3] != (c.image_size, c.image_size):
       raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
-    x = PatchEmbed(c.width, c.patch_size, c.dtype, kernel_init=_INIT, name="stem")(images.astype(c.dtype))
-    x, layer = LayerNorm(c.norm_epsilon, name="stem_norm")(x), 0
+    # The paper's bias is zero. With it, a patch of zeros (padding) stays zero through all norms, whose slope there is
+    # epsilon^-0.5 each: the first gradients would be as large as 1e10.
+    stem = PatchEmbed(c.width, c.patch_size, c.dtype, kernel_init=_INIT, bias_init=_INIT, name="stem")
+    x, layer = LayerNorm(c.norm_epsilon, name="stem_norm")(stem(images.astype(c.dtype))), 0
     for stage, blocks in enumerate(c.layers):
       if stage:
         x = LayerNorm(c.norm_epsilon, name=f"stage_{stage}_norm")(x)

@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from mmjax.encoders.config import TowerConfig
-from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_2d, stem_widths
+from mmjax.nn.channel_norm import ChannelNormKind
+from mmjax.nn.embeddings import ConvStem, NestedStem, PatchEmbed, sincos_2d, stem_widths
 from mmjax.nn.flops import attention_pool_flops, query_pool_flops, transformer_flops
 from mmjax.nn.initial import embedding_init
 from mmjax.nn.mbconv import STRIDE, MBConvStem, mbconv_flops
@@ -21,7 +22,7 @@ from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
 from mmjax.nn.transformer import Transformer, TransformerConfig
 from mmjax.types import Encoded
 
-_WITH_CLASS = ("cls", "cls_mean", "cls_map", "queries")
+_WITH_CLASS = ("cls", "cls_mean", "cls_map", "cls_and_mean", "queries")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +35,13 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """Side of a patch in pixels; must divide image_size, unless drop_remainder is set."""
   drop_remainder: bool = False
   """Crop the pixels at the right and at the bottom that fill no patch (SigLIP So400m/14 at 384 pixels)."""
-  pool: Literal["cls", "mean", "map", "flat", "cls_mean", "cls_map", "queries"] = "map"
+  pool: Literal["cls", "mean", "map", "flat", "cls_mean", "cls_map", "cls_and_mean", "queries"] = "map"
   """Pooling to one vector per image. "cls": a class token. "mean": the mean over patches. "map": attention by a learned
   query (MAP). "flat": all patches concatenated, for few patches of aligned images, where the position of a patch is
-  informative. Three more are for published open_clip weights: "cls_mean" is the mean over patches that have read a
-  class token. "cls_map" is "map" over a class token and the patches (PE). "queries" takes the first of pool_queries
-  learned queries; the others are the tokens (CoCa).
+  informative. Four more are for published weights: "cls_mean" is the mean over patches that have read a class token.
+  "cls_map" is "map" over a class token and the patches (PE). "cls_and_mean" is the class token and the mean over
+  patches, concatenated (DINOv2's classifier). "queries" takes the first of pool_queries learned queries; the others are
+  the tokens (CoCa).
   """
   map_heads: int | None = None
   """Attention heads of pool="map"; must divide width. None: num_heads."""
@@ -67,16 +69,28 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """Position of the first patch of rotary="patches", before it is stretched. The class token is at 0."""
   rotary_axes: Literal["yx", "xy"] = "yx"
   """Axes that the first and the second half of the rotary frequencies follow."""
-  stem: Literal["patch", "conv", "mbconv"] = "patch"
+  stem: Literal["patch", "conv", "mbconv", "mobileclip"] = "patch"
   """Map from pixels to tokens. "patch": a linear map of each patch. "conv": log2(patch_size) 3x3 convolutions of stride
   2. "mbconv": two stages of inverted bottlenecks, for patch_size=16 (ViTamin, Chen et al. 2024).
+  "mobileclip": linear maps of patches of 4, 2 and 2 pixels with a normalisation between them, for patch_size=16
+  (MobileCLIP-B, Vasu et al. 2024).
   """
   stem_width: int = 64
   """Channels of the first stage of stem="mbconv". The second stage has twice as many."""
+  stem_norm: ChannelNormKind = "group"
+  """Normalisation in stem="mobileclip". "group": group norm, for any batch. "batch": batch norm with the statistics of
+  the global batch in training, and their running averages in evaluation (MobileCLIP's training); it needs
+  parallel.microbatches=1. "frozen": batch norm with the statistics of published weights, which never change.
+  """
   stem_bias: bool = True
   """Add a bias to the linear map of a patch (CLIP: no)."""
   class_position: bool = False
   """Add a separate position embedding to the class token, as in ViT and CLIP. It adds nothing to training."""
+  registers: int = 0
+  """Number of learned tokens between the class token and the patches, which no pooling reads: registers (Darcet et al.
+  2024), or the distillation token of DeiT (Touvron et al. 2021)."""
+  register_position: bool = False
+  """Add a separate position embedding to each register (DeiT)."""
   norm_after_pool: bool = False
   """Normalise the mean over the patches, and not the tokens before it (CLIPA, Li et al. 2023)."""
   tanh_pool: bool = False
@@ -90,13 +104,19 @@ class ViTConfig(TransformerConfig, TowerConfig):
       raise ValueError(f"image_size={self.image_size} must be divisible by patch_size={self.patch_size}")
     if self.stem == "conv" and self.patch_size & (self.patch_size - 1):
       raise ValueError(f'patch_size={self.patch_size} must be a power of two for stem="conv"')
-    if self.stem == "mbconv" and self.patch_size != STRIDE:
-      raise ValueError(f'patch_size={self.patch_size} must be {STRIDE} for stem="mbconv"')
+    if self.stem in ("mbconv", "mobileclip") and self.patch_size != STRIDE:
+      raise ValueError(f'patch_size={self.patch_size} must be {STRIDE} for stem="{self.stem}"')
+    if self.stem == "mobileclip" and self.width % 4:
+      raise ValueError(f'width={self.width} must be divisible by 4 for stem="mobileclip"')
     if self.positions == "sincos2d" and self.width % 4:
       raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
     if self.class_position and not self.has_class_token:
       known = ", ".join(f'"{pool}"' for pool in _WITH_CLASS)
       raise ValueError(f'pool="{self.pool}" has no class token for class_position: set pool to one of {known}')
+    if self.registers and not self.has_class_token:
+      raise ValueError(f'registers={self.registers} needs a class token: set pool to "cls" or "cls_mean"')
+    if self.register_position and not self.registers:
+      raise ValueError("register_position=True needs registers of at least 1")
     if self.rotary != "none" and self.width // self.num_heads % 4:
       raise ValueError(f"rotary needs heads of 4, 8, ... features: width={self.width}, num_heads={self.num_heads}")
     if self.map_heads is not None and self.width % self.map_heads:
@@ -108,8 +128,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
       )
     if self.norm_after_pool and (self.pool not in ("mean", "cls_mean") or self.norm != "pre"):
       raise ValueError('norm_after_pool needs pool="mean" or "cls_mean" and norm="pre"')
-    if self.tanh_pool and self.pool == "flat":
-      raise ValueError('tanh_pool needs a pooled vector as wide as a token: choose a pool other than "flat"')
+    if self.tanh_pool and self.pool in ("flat", "cls_and_mean"):
+      raise ValueError(f'tanh_pool needs a pooled vector as wide as a token: choose a pool other than "{self.pool}"')
     if self.pool == "flat" and self.patch_dropout:
       raise ValueError('pool="flat" needs every patch: set patch_dropout=0')
     if not 0.0 <= self.patch_dropout < 1.0:
@@ -118,12 +138,23 @@ class ViTConfig(TransformerConfig, TowerConfig):
   @property
   def pooled_width(self) -> int:
     """Width of the pooled vector."""
-    return {"flat": self.grid**2 * self.width, "queries": self.pool_width}.get(self.pool, self.width)
+    widths = {"flat": self.grid**2 * self.width, "queries": self.pool_width, "cls_and_mean": 2 * self.width}
+    return widths.get(self.pool, self.width)
 
   @property
   def has_class_token(self) -> bool:
     """True if a learned class token precedes the patches."""
     return self.pool in _WITH_CLASS
+
+  @property
+  def batch_statistics(self) -> bool:
+    """True if the result for an example depends on the other examples of a training batch."""
+    return self.stem == "mobileclip" and self.stem_norm == "batch"
+
+  @property
+  def first_patch(self) -> int:
+    """Number of tokens before the patches: the class token and the registers."""
+    return self.has_class_token + self.registers
 
   @property
   def grid(self) -> int:
@@ -136,12 +167,14 @@ class ViTConfig(TransformerConfig, TowerConfig):
       total = 2 * patches * 3 * self.patch_size**2 * width
     elif self.stem == "mbconv":
       total = mbconv_flops(width, self.stem_width, self.image_size)
+    elif self.stem == "mobileclip":
+      total = 2 * patches * width * (192 + 2 * width)
     else:
       widths = [3, *stem_widths(width, self.patch_size)]
       sides = [self.image_size >> (i + 1) for i in range(len(widths) - 1)]
       total = sum(2 * side**2 * 9 * a * b for side, a, b in zip(sides, widths, widths[1:]))
       total += 2 * patches * widths[-1] * width
-    length = patches + self.has_class_token
+    length = patches + self.first_patch
     total += transformer_flops(self, length)
     if self.pool == "queries":
       total += query_pool_flops(width, length, pool_width=self.pool_width, queries=self.pool_queries)
@@ -159,7 +192,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
 class ViT(nn.Module):
   """Vision transformer. Maps normalised images [batch, image_size, image_size, 3] to `Encoded`.
 
-  The tokens are the patches, after the class token if there is one. With pool="queries" they are the queries instead.
+  The tokens are the patches, after the class token and the registers if there are any. With pool="queries" they are the
+  queries instead.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -194,14 +228,11 @@ class ViT(nn.Module):
     c = self.config
     if images.shape[1:3] != (c.image_size, c.image_size):
       raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
-    x = drop_patches(self._embed(images, hidden), rate=c.patch_dropout, rng=fold_in(rng, 0))
+    x = self._embed(images, hidden, training=rng is not None)
+    x = drop_patches(x, rate=c.patch_dropout, rng=fold_in(rng, 0))
     if c.has_class_token:
-      init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
-      cls = self.param("class_token", init, (1, c.width), jnp.float32)
-      if c.class_position:
-        cls = cls + self.param("class_position", init, (1, c.width), jnp.float32)
-      cls = jnp.broadcast_to(cls[None].astype(x.dtype), (x.shape[0], 1, c.width))
-      x = jnp.concatenate([cls, x], axis=1)
+      first = jnp.broadcast_to(self._first()[None].astype(x.dtype), (x.shape[0], c.first_patch, c.width))
+      x = jnp.concatenate([first, x], axis=1)
     transformer = Transformer(c, last_norm=not c.norm_after_pool, name="transformer")
     return self._pool(*transformer(x, rng=fold_in(rng, 1), rotation=self._rotation(fold_in(rng, 0), x.shape[0])))
 
@@ -209,6 +240,20 @@ class ViT(nn.Module):
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
     """Image embeddings of an image encoder without a text encoder: the pooled vectors, in float32."""
     return self(images).pooled.astype(jnp.float32)
+
+  def _first(self) -> Float[Array, "first width"]:
+    """The class token and the registers, with their position embeddings."""
+    c = self.config
+    init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
+    first = self.param("class_token", init, (1, c.width), jnp.float32)
+    if c.class_position:
+      first = first + self.param("class_position", init, (1, c.width), jnp.float32)
+    if not c.registers:
+      return first
+    registers = self.param("register_tokens", init, (c.registers, c.width), jnp.float32)
+    if c.register_position:
+      registers = registers + self.param("register_position", init, (c.registers, c.width), jnp.float32)
+    return jnp.concatenate([first, registers], axis=0)
 
   def _pool(self, tokens: Float[Array, "batch length dim"], first: Float[Array, "batch dim"]) -> Encoded:
     c = self.config
@@ -224,7 +269,10 @@ class ViT(nn.Module):
       case "mean":
         pooled = mean_pool(tokens, mask)
       case "cls_mean":
-        pooled = mean_pool(tokens[:, 1:], mask[:, 1:])
+        pooled = mean_pool(tokens[:, c.first_patch :], mask[:, c.first_patch :])
+      case "cls_and_mean":
+        mean = mean_pool(tokens[:, c.first_patch :], mask[:, c.first_patch :])
+        pooled = jnp.concatenate([first, mean], axis=-1)
       case _:
         pooled = first
     if c.norm_after_pool:
@@ -245,9 +293,11 @@ class ViT(nn.Module):
     angles = angles_2d(positions, c.width // c.num_heads, temperature=c.rotary_temperature, axes=c.rotary_axes)[None]
     if c.patch_dropout and rng is not None:
       angles = drop_patches(jnp.repeat(angles, batch, axis=0), rate=c.patch_dropout, rng=rng)
-    return rotation(angles, prefix=int(c.has_class_token))
+    return rotation(angles, prefix=c.first_patch)
 
-  def _embed(self, images: Float[Array, "batch height width 3"], hidden: Array | None) -> Float[Array, "batch p dim"]:
+  def _embed(
+    self, images: Float[Array, "batch height width 3"], hidden: Array | None, *, training: bool
+  ) -> Float[Array, "batch p dim"]:
     c = self.config
     if c.drop_remainder:
       images = images[:, : c.grid * c.patch_size, : c.grid * c.patch_size]
@@ -256,6 +306,8 @@ class ViT(nn.Module):
         x = ConvStem(c.width, c.patch_size, c.dtype, c.norm_epsilon, name="stem")(images)
       case "mbconv":
         x = MBConvStem(c.width, c.stem_width, c.dtype, c.norm_epsilon, name="stem")(images)
+      case "mobileclip":
+        x = NestedStem(c.width, c.stem_norm, c.dtype, name="stem")(images, training=training)
       case _:
         x = PatchEmbed(c.width, c.patch_size, c.dtype, c.stem_bias, name="stem")(images)
     x = rearrange(x, "b y x d -> b (y x) d")

@@ -1,4 +1,4 @@
-"""Command line: `python -m mmjax.interop convert IN OUT --to FORMAT` and `python -m mmjax.interop inspect IN`."""
+"""Command line: `python -m mmjax.interop convert IN OUT --to FORMAT`, `... inspect IN` and `... list`."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from mmjax.interop.formats import FORMATS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Run the command `convert` or `inspect`.
+  """Run the command `convert`, `inspect` or `list`.
 
   Args:
     arguments: the command line; `sys.argv` if None.
@@ -22,7 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """
   options = _parser().parse_args(arguments)
   try:
-    return _convert(options) if options.command == "convert" else _inspect(options.source)
+    if getattr(options, "download", False):
+      from mmjax.interop.hub import download
+
+      download(options.source)
+    match options.command:
+      case "convert":
+        return _convert(options)
+      case "inspect":
+        return _inspect(options.source)
+    return _list()
   except UserError as error:
     Console(stderr=True).print(f"[bold red]error:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
     return 2
@@ -35,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
   commands = parser.add_subparsers(dest="command", required=True)
   convert = commands.add_parser("convert", help="read a checkpoint and write it in another format")
   names = [form.name for form in FORMATS]
-  convert.add_argument("source", metavar="IN", help="checkpoint: a folder, a .safetensors file or a .npz file")
+  convert.add_argument("source", metavar="IN", help="checkpoint: a folder, a file, or ORG/NAME in the hub's cache")
   convert.add_argument("target", metavar="OUT", help="folder to write, or a file for the formats openai and big_vision")
   convert.add_argument("--to", required=True, choices=names, metavar="FORMAT", help=", ".join(names))
   convert.add_argument("--image-size", type=int, metavar="N", help="resample position embeddings to N x N pixels")
@@ -43,10 +52,14 @@ def _parser() -> argparse.ArgumentParser:
   libraries = ["open_clip", "transformers"]
   filters = "library whose filter resamples positions: open_clip antialiases, transformers does not"
   convert.add_argument("--positions", choices=libraries, default=libraries[0], help=filters)
+  convert.add_argument("--tower", choices=["image", "text"], help="write only this tower of a whole model")
   inspect = commands.add_parser(
     "inspect", help="show the architecture, every tensor, and the use of every file and field"
   )
-  inspect.add_argument("source", metavar="IN", help="checkpoint: a folder, a .safetensors file or a .npz file")
+  inspect.add_argument("source", metavar="IN", help="checkpoint: a folder, a file, or ORG/NAME in the hub's cache")
+  for command in (convert, inspect):
+    command.add_argument("--download", action="store_true", help="download IN, ORG/NAME of the Hugging Face hub, first")
+  commands.add_parser("list", help="list the architectures that mmjax reads and writes, by library")
   return parser
 
 
@@ -60,11 +73,24 @@ def _convert(options: Any) -> int:
     image_size=options.image_size,
     max_length=options.max_length,
     positions=options.positions,
+    tower=options.tower or "",
   )
   files = ", ".join(sorted(p.name for p in written.parent.iterdir() if p.is_file()))
   Console().print(
     f"{written} ({size_text(written.stat().st_size)}). Files in the folder: {files}", highlight=False, soft_wrap=True
   )
+  return 0
+
+
+def _list() -> int:
+  """Print the table of supported architectures."""
+  from mmjax.interop.supported import supported
+
+  console = Console() if sys.stdout.isatty() else Console(width=200)
+  table = Table("library", Column("architecture", overflow="fold"), "since", "written by --to")
+  for line in supported():
+    table.add_row(*map(_escaped, line))
+  console.print(table)
   return 0
 
 

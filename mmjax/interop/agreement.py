@@ -12,7 +12,10 @@ from mmjax.errors import ConfigError
 from mmjax.interop.architecture import canonical, differences
 from mmjax.interop.errors import InteropError
 from mmjax.interop.source import Source
+from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.config import towers, with_towers
+from mmjax.models.shared_space import SharedSpaceConfig
+from mmjax.models.two_tower import TwoTowerConfig
 
 Difference = tuple[str, Any, Any]
 """Path of a setting, its value in the run, and its value in the checkpoint."""
@@ -46,12 +49,27 @@ def derived_model(model: Any, source: Source, into: str) -> Any:
     raise InteropError(
       f"{source.path} is a single tower ({source.architecture.name}): set --pretrained.into image or text"
     )
-  if type(model) is not type(theirs):
-    return model
+  if _is_part(theirs, model):
+    return _with_part(model, theirs)
   mine = towers(model)
+  if type(model) is not type(theirs) or mine.keys() != towers(theirs).keys():
+    return model
   adopted = with_towers(theirs, {n: _kept(mine[n], tower) or tower for n, tower in towers(theirs).items()})
   limits = {name: _limit(source, name, getattr(model, name)) for name in _LIMITS if hasattr(model, name)}
   return dataclasses.replace(adopted, **limits)
+
+
+def _is_part(theirs: Any, model: Any) -> bool:
+  """True for a tower with its projection, and a model that has a tower of this name."""
+  single = isinstance(theirs, SharedSpaceConfig) and theirs.init_logit_scale is None
+  return single and isinstance(model, TwoTowerConfig) and theirs.towers.keys() <= model.members.keys()
+
+
+def _with_part(model: TwoTowerConfig, theirs: SharedSpaceConfig) -> TwoTowerConfig:
+  """Replace a tower of a model and its projection by those of a checkpoint."""
+  parts: dict[str, Any] = {name: _kept(towers(model)[name], tower) or tower for name, tower in theirs.towers.items()}
+  projections: dict[str, Any] = {f"{name}_projection": theirs.projection for name in parts}
+  return dataclasses.replace(model, embed_dim=theirs.embed_dim, **parts, **projections)
 
 
 def model_differences(model: Any, source: Source, into: str, taken: Collection[str]) -> Iterator[Difference]:
@@ -67,19 +85,29 @@ def model_differences(model: Any, source: Source, into: str, taken: Collection[s
   for name in theirs:
     if name in mine and any(path.startswith(f"{name}/") for path in taken):
       yield from _tower_differences(mine[name], theirs[name], f"model.{name}")
-  heads = [path for path in taken if path in source.table.places and path.split("/")[0] not in mine]
-  if into or not heads:
+  if isinstance(source.config, ClassifierConfig) and source.config.classes and "class_projection/kernel" in taken:
+    yield "model.classes", "those of the data", source.config.classes
+  if into or not any(path in source.table.places and path.split("/")[0] not in mine for path in taken):
     return
-  for name in _HEADS:
-    if hasattr(model, name) and hasattr(source.config, name):
-      a, b = (getattr(canonical(config), name) for config in (model, source.config))
-      if a != b:
-        yield f"model.{name}", getattr(model, name), getattr(source.config, name)
+  heads, other, ours = _heads(canonical(model)), _heads(canonical(source.config)), _heads(model)
+  for name in sorted(heads.keys() & other.keys()):
+    if heads[name] != other[name]:
+      yield f"model.{name}", ours[name], _heads(source.config)[name]
   for name in _LIMITS:
     if hasattr(model, name) and name.removeprefix("max_") in taken:
       least = _limit(source, name, getattr(model, name))
       if least != getattr(model, name):
         yield f"model.{name}", getattr(model, name), least
+
+
+def _heads(config: Any) -> dict[str, Any]:
+  """Settings of a model's projections and logits that change results."""
+  found = {name: getattr(config, name) for name in _HEADS if hasattr(config, name)}
+  if isinstance(config, SharedSpaceConfig):
+    found |= {f"{name}_projection": config.projection for name in config.towers}
+    if config.init_logit_scale is None:
+      del found["init_logit_bias"]  # it has no logits
+  return found
 
 
 def refuse(path: str, found: list[Difference], allow: tuple[str, ...]) -> None:

@@ -5,13 +5,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from mmjax.encoders import ConvNeXtConfig, ResNetConfig, TextConfig
+from mmjax.encoders import ConvNeXtConfig, FastViTConfig, ResNetConfig, TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule
+from mmjax.interop.resample import Resampling
 from mmjax.interop.shapes import ModelConfig
 from mmjax.interop.tensors import Entry
+from mmjax.models.classifier import ClassifierConfig
+from mmjax.models.config import towers, with_towers
 from mmjax.nn.transformer import TransformerConfig
 
 Entries = Mapping[str, Entry]
@@ -29,6 +32,11 @@ ACTIVATIONS: Mapping[str, Activation] = {
 THEIR_ACTIVATIONS = {name: name for name in ("gelu", "quick_gelu", "silu")} | {"gelu_tanh": "gelu_pytorch_tanh"}
 
 
+def _nothing(config: Any) -> Mapping[str, tuple[int, ...]]:
+  del config
+  return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Architecture:
   """One architecture in one external format.
@@ -43,6 +51,9 @@ class Architecture:
     renamed: (regular expression, replacement) pairs, applied to the tensor names of a file before the mapping.
     nearest: changes a configuration to one whose tensors this architecture has, to name what it cannot hold. None: any
       configuration can be read back.
+    without_effect: fields of config.json that have no effect in this architecture, and the reason of each.
+    blank: shapes of external tensors that no result depends on, by name. They are written as zeros.
+    resampling: filter with which the other library resamples the positions of an image.
   """
 
   name: str
@@ -52,6 +63,9 @@ class Architecture:
   ignored: tuple[str, ...] = ()
   renamed: tuple[tuple[str, str], ...] = ()
   nearest: Callable[[Any], Any] | None = None
+  without_effect: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  blank: Callable[[Any], Mapping[str, tuple[int, ...]]] = _nothing
+  resampling: Resampling = "bicubic"
 
 
 def check_writable(ours: ModelConfig, back: ModelConfig, name: str) -> None:
@@ -133,10 +147,12 @@ def canonical(config: Any) -> Any:
 
   Two configurations that are equal afterwards compute the same embeddings.
   """
-  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig):
-    towers = {name: canonical(getattr(config, name)) for name in ("image", "text") if hasattr(config, name)}
-    unlearned = {name: value for name, value in _START.items() if getattr(config, name, None) is not None}
-    return dataclasses.replace(config, **towers, **unlearned)
+  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig | FastViTConfig):
+    unlearned: dict[str, Any] = {n: value for n, value in _START.items() if getattr(config, n, None) is not None}
+    changed = {name: canonical(tower) for name, tower in towers(config).items()}
+    if isinstance(config, ClassifierConfig):
+      unlearned = {"classes": (), "label": "label"}  # names
+    return dataclasses.replace(with_towers(config, changed), **unlearned)
   if isinstance(config, TransformerConfig):
     defaults = TransformerConfig()
     same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention", "init_scheme")}
@@ -147,16 +163,21 @@ def canonical(config: Any) -> Any:
     config = dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)
     if config.pool != "queries":
       config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
+    if config.stem != "mobileclip" or config.stem_norm == "batch":
+      config = dataclasses.replace(config, stem_norm="frozen" if config.stem == "mobileclip" else "group")
     if config.stem != "mbconv":
       config = dataclasses.replace(config, stem_width=64)
     return _canonical_rotary(_canonical_map(config))
   if isinstance(config, ResNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
     return dataclasses.replace(config, norm=norm, dtype="float32")
+  if isinstance(config, FastViTConfig):
+    norm = "frozen" if config.norm == "batch" else config.norm
+    return dataclasses.replace(config, norm=norm, drop_path=0.0, dtype="float32")
   if isinstance(config, ConvNeXtConfig):
-    scale = None if config.layer_scale is None else 1.0
+    initial = None if config.layer_scale is None else 1.0
     pool = config.norm_epsilon if config.pool_epsilon is None else config.pool_epsilon
-    return dataclasses.replace(config, layer_scale=scale, pool_epsilon=pool, drop_path=0.0, dtype="float32")
+    return dataclasses.replace(config, layer_scale=initial, pool_epsilon=pool, drop_path=0.0, dtype="float32")
   return _canonical_text(config) if isinstance(config, TextConfig) else config
 
 
@@ -192,8 +213,16 @@ def differences(mine: Any, theirs: Any, path: str) -> Iterator[tuple[str, Any, A
     a, b = getattr(mine, field.name), getattr(theirs, field.name)
     if dataclasses.is_dataclass(a):
       yield from differences(a, b, f"{path}.{field.name}")
+    elif isinstance(a, Mapping) and isinstance(b, Mapping) and a.keys() == b.keys() and _nested(a, b):
+      for name in a:
+        yield from differences(a[name], b[name], f"{path}.{field.name}.{name}")
     elif a != b:
       yield f"{path}.{field.name}", a, b
+
+
+def _nested(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+  """True for two mappings of names to configurations."""
+  return all(dataclasses.is_dataclass(value) for value in (*a.values(), *b.values()))
 
 
 def changed_towers(config: Any, image: Mapping[str, Any], **fields: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Format, find_format
-from mmjax.interop.pretrained import Positions, load_pretrained, save
+from mmjax.interop.pretrained import Positions, Tower, load_pretrained, save
 from mmjax.interop.shapes import ModelConfig, image_tower, text_tower
 from mmjax.interop.source import TEXT_CFG, tokenizer_fields
 from mmjax.interop.tensors import TensorFile
@@ -22,6 +22,7 @@ def convert(
   image_size: int | None = None,
   max_length: int | None = None,
   positions: Positions = "open_clip",
+  tower: Tower = "",
 ) -> Path:
   """Read a checkpoint and write it in another format, with its preprocessing and its tokenizer files.
 
@@ -32,13 +33,14 @@ def convert(
     image_size: new image size; position embeddings are resampled. None: the checkpoint's.
     max_length: new number of text tokens; position embeddings are cut off or interpolated. None: the checkpoint's.
     positions: library whose filter resamples image positions.
+    tower: "image" or "text": only this tower of a whole model. Empty: the whole model.
   Returns: the file with the weights.
   Raises: InteropError: `load` or `save` fails, or the target is the source.
   """
   source, target = Path(source).expanduser(), Path(target).expanduser()
   if source.resolve() == target.resolve():
     raise InteropError(f"{target} is both the source and the target: write to another folder")
-  found = load_pretrained(source, image_size=image_size, max_length=max_length, positions=positions)
+  found = load_pretrained(source, image_size=image_size, max_length=max_length, positions=positions, tower=tower)
   config: Any = found.model.config
   preprocess = None if image_tower(config) is None else found.preprocess
   written = save(found.model, found.params, target, format, preprocess=preprocess)

@@ -77,26 +77,22 @@ def find_format(name: str) -> Format:
 
 
 def _transformers(config: Any) -> Architecture:
-  from mmjax.encoders import TextConfig, ViTConfig
-  from mmjax.interop import transformers_blip as blip
-  from mmjax.interop import transformers_single as single
-  from mmjax.interop import transformers_towers as towers
-  from mmjax.interop.architecture import wrong_kind
-  from mmjax.models import BlipCaptionerConfig, BlipRetrievalConfig, TwoTowerConfig
+  return _class(config, "transformers")
 
-  match config:
-    case TwoTowerConfig():
-      return towers.SIGLIP if isinstance(config.image, ViTConfig) and config.image.pool == "map" else towers.CLIP
-    case BlipRetrievalConfig():
-      return blip.BLIP_RETRIEVAL
-    case BlipCaptionerConfig():
-      return blip.BLIP_CAPTIONER
-    case ViTConfig():
-      return single.VIT
-    case TextConfig():
-      return single.BERT
-  known = "CLIPModel, SiglipModel, ViTModel, BertModel, BlipForImageTextRetrieval or BlipForConditionalGeneration"
-  raise wrong_kind("transformers", known, config)
+
+def _siglip2(config: Any) -> Architecture:
+  return _class(config, "siglip2")
+
+
+def _class(config: Any, form: str) -> Architecture:
+  from mmjax.interop.architecture import wrong_kind
+  from mmjax.interop.supported import CLASSES, written_class
+
+  found = written_class(config, form)
+  if found is None:
+    known = ", ".join(row.architecture.name for row in CLASSES if row.form == form and row.writes is not None)
+    raise wrong_kind(form, known, config)
+  return found
 
 
 def _write_transformers(folder: Path, content: Content) -> None:
@@ -113,27 +109,18 @@ def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = 
   from mmjax.interop.finding import CONFIG
   from mmjax.interop.preprocess import to_transformers
   from mmjax.interop.run_image import nearest_preprocess
+  from mmjax.interop.supported import CONVNEXT, NAFLEX, PROCESSORS
 
   _write_json(folder / CONFIG, content.fields | (more or {}))
   if content.preprocess is not None:
     p = nearest_preprocess(content.preprocess)
-    record = to_transformers(p, _PROCESSORS.get(content.architecture.name, "SiglipImageProcessor"))
+    processor = PROCESSORS.get(content.architecture.name, "SiglipImageProcessor")
+    if processor == NAFLEX:
+      processor = "SiglipImageProcessor"  # which makes the same of every image that mmjax's model takes
+    if processor == CONVNEXT:
+      processor = "CLIPImageProcessor"  # ConvNeXt's own has no separate sizes of resizing and cropping
+    record = to_transformers(p, processor)
     _write_json(folder / "preprocessor_config.json", record)
-
-
-_PROCESSORS = {
-  "CLIPModel": "CLIPImageProcessor",
-  "ViTModel": "ViTImageProcessor",
-  "BlipForImageTextRetrieval": "BlipImageProcessor",
-  "BlipForConditionalGeneration": "BlipImageProcessor",
-}
-"""Class of transformers that preprocesses the images of an architecture."""
-
-
-def _siglip2(config: Any) -> Architecture:
-  from mmjax.interop.transformers_towers import SIGLIP2
-
-  return SIGLIP2
 
 
 def _open_clip(config: Any) -> Architecture:

@@ -90,7 +90,9 @@ def beside(source: Source) -> Beside:
 
 
 def _table(source: Source) -> Mapping[str, str]:
-  return {**settings.OPEN_CLIP_MODEL, **settings.OPEN_CLIP} if source.format == "open_clip" else settings.MODEL
+  if source.format == "open_clip":
+    return {**settings.OPEN_CLIP_MODEL, **settings.OPEN_CLIP}
+  return {**settings.MODEL, **source.architecture.without_effect}
 
 
 def _tokenizer(source: Source) -> tuple[list[Use], set[str], list[str]]:

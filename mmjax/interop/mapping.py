@@ -3,6 +3,7 @@
 The same table serves reading and writing.
 """
 
+import copy
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -69,8 +70,14 @@ def norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
   return Rule(f"{ours}/scale$", f"{theirs}.weight"), Rule(f"{ours}/bias$", f"{theirs}.bias")
 
 
-def depthwise(ours: str, theirs: str) -> tuple[Rule, Rule]:
-  """Rules of a depthwise convolution in PyTorch's layout: weight [channels, 1, height, width] and bias."""
+def batch_norm(ours: str, theirs: str) -> tuple[Rule, ...]:
+  """Rules of a frozen batch norm in PyTorch's layout: weight, bias and running statistics."""
+  names = (("scale", "weight"), ("bias", "bias"), ("mean", "running_mean"), ("var", "running_var"))
+  return tuple(Rule(f"{ours}/{mine}$", f"{theirs}.{yours}") for mine, yours in names)
+
+
+def convolution(ours: str, theirs: str) -> tuple[Rule, Rule]:
+  """Rules of a convolution in PyTorch's layout, also of a depthwise one: weight [out, in, height, width] and bias."""
   return Rule(f"{ours}/kernel$", f"{theirs}.weight", "o i y x -> y x i o"), Rule(f"{ours}/bias$", f"{theirs}.bias")
 
 
@@ -95,7 +102,8 @@ def joined(*groups: Iterable[Rule]) -> tuple[Rule, ...]:
 
 def under(ours: str, theirs: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
   """Add the prefixes of a tower to its rules: `ours` to the parameters' paths, `theirs` to the tensors' names."""
-  return tuple(dataclasses.replace(r, ours=f"^{re.escape(ours)}{r.ours}", theirs=theirs + r.theirs) for r in rules)
+  begin = f"^{re.escape(ours)}"
+  return tuple(dataclasses.replace(r, ours=begin + r.ours.removeprefix("^"), theirs=theirs + r.theirs) for r in rules)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +178,14 @@ class Table:
       self.places[path] = Place(name, rule, shapes[path], start, start + shape[axis])
       start += shape[axis]
     self.their_shapes[name] = (*group[0][3][:axis], start, *group[0][3][axis + 1 :])
+
+  def under(self, prefix: str) -> "Table":
+    """The part of this mapping for the parameters whose path begins with `prefix`, which is removed from the paths."""
+    part = copy.copy(self)
+    part.places = {p.removeprefix(prefix): place for p, place in self.places.items() if p.startswith(prefix)}
+    names = {place.theirs for place in part.places.values()}
+    part.their_shapes = {name: shape for name, shape in self.their_shapes.items() if name in names}
+    return part
 
   def to_theirs(self, params: Mapping[str, Any], convert: Callable[[Any], np.ndarray]) -> dict[str, np.ndarray]:
     """Make all external tensors.

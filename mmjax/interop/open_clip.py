@@ -3,7 +3,7 @@
 import math
 from typing import Any, Literal
 
-from mmjax.encoders import ConvNeXtConfig, ResNetConfig, TextConfig, ViTConfig
+from mmjax.encoders import ConvNeXtConfig, FastViTConfig, ResNetConfig, TextConfig, ViTConfig
 from mmjax.encoders.config import TowerConfig
 from mmjax.interop import open_clip_timm
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
@@ -82,10 +82,12 @@ def write(config: Any) -> dict[str, Any]:
   """Write model_cfg. Raises InteropError if the model is not a two-tower model."""
   if not isinstance(config, TwoTowerConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config)
-  if not isinstance(config.image, ViTConfig | ResNetConfig | ConvNeXtConfig):
-    raise wrong_kind("open_clip's CLIP", "a ViT, a ResNet or a ConvNeXt beside a text transformer", config.image)
+  if not isinstance(config.image, ViTConfig | ResNetConfig | ConvNeXtConfig | FastViTConfig):
+    known = "a ViT, a ResNet, a ConvNeXt or a FastViT beside a text transformer"
+    raise wrong_kind("open_clip's CLIP", known, config.image)
   if not isinstance(config.text, TextConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config.text)
+  assert config.init_logit_scale is not None  # every two-tower model has one
   fields: dict[str, Any] = {
     "embed_dim": config.embed_dim,
     "quick_gelu": config.text.activation == "quick_gelu",

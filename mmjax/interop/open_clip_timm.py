@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmjax.encoders.config import TowerConfig
-from mmjax.interop import timm_convnext, timm_eva, timm_vit, timm_vitamin
+from mmjax.interop import timm_convnext, timm_eva, timm_fastvit, timm_vit, timm_vitamin
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule
@@ -11,7 +11,7 @@ from mmjax.interop.timm_tower import Family
 from mmjax.models import TwoTowerConfig
 from mmjax.models.shared_space import Projection
 
-FAMILIES: tuple[Family, ...] = (timm_convnext, timm_vitamin, timm_eva, timm_vit)
+FAMILIES: tuple[Family, ...] = (timm_convnext, timm_fastvit, timm_vitamin, timm_eva, timm_vit)
 
 _KNOWN = {"timm_model_name", "timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop"}
 _KNOWN |= {"timm_drop_path", "image_size", "patch_dropout"}

@@ -8,7 +8,7 @@ from mmjax.interop import settings
 from mmjax.interop.architecture import sides
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
-from mmjax.interop.mapping import Rule, joined, linear, norm, patches
+from mmjax.interop.mapping import Rule, batch_norm, convolution, joined, linear, norm, patches
 from mmjax.nn.transformer import TransformerConfig
 
 
@@ -51,23 +51,14 @@ TEXT = joined(
 )
 
 
-def _batch_norm(ours: str, theirs: str) -> tuple[Rule, ...]:
-  names = (("scale", "weight"), ("bias", "bias"), ("mean", "running_mean"), ("var", "running_var"))
-  return tuple(Rule(f"{ours}/{mine}$", f"{theirs}.{yours}") for mine, yours in names)
-
-
-def _convolution(ours: str, theirs: str) -> tuple[Rule, ...]:
-  return (Rule(f"{ours}/kernel$", f"{theirs}.weight", "o i y x -> y x i o"),)
-
-
 _BLOCK = (r"stage_(\d)_block_(\d+)/", r"layer\1.\2.")
 _RESNET = joined(
-  _convolution(f"{_BLOCK[0]}conv_skip", f"{_BLOCK[1]}downsample.0"),
-  _batch_norm(f"{_BLOCK[0]}norm_skip", f"{_BLOCK[1]}downsample.1"),
-  _convolution(rf"{_BLOCK[0]}conv_(\d)", rf"{_BLOCK[1]}conv\3"),
-  _batch_norm(rf"{_BLOCK[0]}norm_(\d)", rf"{_BLOCK[1]}bn\3"),
-  _convolution(r"conv_(\d)", r"conv\1"),
-  _batch_norm(r"norm_(\d)", r"bn\1"),
+  convolution(f"{_BLOCK[0]}conv_skip", f"{_BLOCK[1]}downsample.0"),
+  batch_norm(f"{_BLOCK[0]}norm_skip", f"{_BLOCK[1]}downsample.1"),
+  convolution(rf"{_BLOCK[0]}conv_(\d)", rf"{_BLOCK[1]}conv\3"),
+  batch_norm(rf"{_BLOCK[0]}norm_(\d)", rf"{_BLOCK[1]}bn\3"),
+  convolution(r"conv_(\d)", r"conv\1"),
+  batch_norm(r"norm_(\d)", r"bn\1"),
   (Rule("attention_pool/position_embedding$", "attnpool.positional_embedding"),),
   *(
     linear(f"attention_pool/{ours}", f"attnpool.{theirs}_proj")

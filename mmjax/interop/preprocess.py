@@ -20,6 +20,7 @@ Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "ham
 Resize = Literal["shortest", "squash", "longest", "patches", "none"]
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 INTERPOLATIONS: dict[int, Interpolation] = {
   0: "nearest",
@@ -216,14 +217,26 @@ def to_open_clip(p: Preprocess) -> dict[str, Any]:
 def default_preprocess(size: int, kind: str) -> Preprocess:
   """Preprocessing that an architecture was published with.
 
-  CLIP and CoCa resize the shorter side and crop the middle. BLIP squashes the image and has CLIP's colours. The others
-  (SigLIP, ViT) squash the image, with colours from -1 to 1. `kind` is the name of the architecture.
+  CLIP and CoCa resize the shorter side and crop the middle. BLIP squashes the image and has CLIP's colours. DINO,
+  ConvNeXt and ResNet have ImageNet's colours. The others (SigLIP, ViT) squash the image, with colours from -1 to 1.
+  `kind` is the name of the architecture.
   """
   if kind in ("open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
     return Preprocess(size, colors="late")
-  if kind == "CLIPModel":
+  if kind.startswith(("CLIP", "ChineseCLIP", "AltCLIP")):
     return Preprocess(size)
   if kind.startswith("Blip"):
     return Preprocess(size, "squash")
-  interpolation: Interpolation = "bicubic" if kind == "SiglipModel" else "bilinear"
-  return Preprocess(size, "squash", interpolation, HALF, HALF)
+  if kind.startswith("DINOv3"):
+    return Preprocess(size, "squash", "bilinear", IMAGENET_MEAN, IMAGENET_STD)
+  larger = round(size * 256 / 224)
+  if kind.startswith("Dinov2"):
+    return Preprocess(size, "shortest", "bicubic", IMAGENET_MEAN, IMAGENET_STD, resize_to=larger)
+  if kind.startswith("ConvNext") and size >= 384:
+    return Preprocess(size, "squash", "bicubic", IMAGENET_MEAN, IMAGENET_STD)
+  if kind.startswith(("ConvNext", "ResNet")):
+    return Preprocess(size, "shortest", "bicubic", IMAGENET_MEAN, IMAGENET_STD, resize_to=int(size * 256 / 224))
+  if kind.startswith("DeiT"):
+    return Preprocess(size, "squash", "bicubic", HALF, HALF, resize_to=larger)
+  bicubic = kind.startswith("Siglip") and not kind.startswith("Siglip2")
+  return Preprocess(size, "squash", "bicubic" if bicubic else "bilinear", HALF, HALF)

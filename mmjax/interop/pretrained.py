@@ -13,13 +13,13 @@ import numpy as np
 
 from mmjax.encoders import TextConfig
 from mmjax.errors import ConfigError
+from mmjax.interop import hub
 from mmjax.interop.architecture import Architecture, check_writable
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Content, Format, find_format
 from mmjax.interop.mapping import Table
 from mmjax.interop.processor import read_preprocess
-from mmjax.interop.resample import Resampling
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.run_image import PREPROCESS, ImageTransform, transform_from_json
 from mmjax.interop.safetensors_file import write_safetensors
@@ -34,6 +34,7 @@ from mmjax.models.shared_space import SpaceConfig
 
 Positions = Literal["open_clip", "transformers"]
 Dtype = Literal["float32", "bfloat16"]
+Tower = Literal["", "image", "text"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,8 @@ def load(
   max_length: int | None = None,
   positions: Positions = "open_clip",
   dtype: Dtype = "float32",
+  tower: Tower = "",
+  download: bool = False,
 ) -> tuple[nn.Module, Any]:
   """Load weights of another library as a model of mmjax.
 
@@ -84,7 +87,8 @@ def load(
 
   * Two-tower models give projected embeddings that are NOT unit-norm.
   * CoCa and BlipForImageTextRetrieval give unit-norm embeddings, as the other library does.
-  * A single tower gives the pooler_output, or the first token if it has no pooler.
+  * A single tower gives the pooler_output, or the first token if it has no pooler. With a projection
+    (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.
 
   Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration has
@@ -92,9 +96,9 @@ def load(
 
   Args:
     path: one of
-      a folder with config.json and model.safetensors (transformers: CLIPModel, SiglipModel, Siglip2Model, ViTModel,
-      BertModel and sentence encoders based on it, BlipForImageTextRetrieval, BlipForConditionalGeneration; or mmjax's
-      own format),
+      a folder with config.json and model.safetensors (transformers: `python -m mmjax.interop list` lists the classes;
+      or mmjax's own format),
+      ORG/NAME, a model in the local cache of the Hugging Face hub (HF_HOME, HF_HUB_CACHE),
       a folder with open_clip_config.json and open_clip_model.safetensors (CLIP, CoCa),
       a .safetensors file with the tensor names of OpenAI's CLIP,
       a .npz file of big_vision (SigLIP, ViT).
@@ -104,12 +108,22 @@ def load(
       (interpolate_pos_encoding) does not, and its kernel overshoots more.
     dtype: dtype of the matrices and of the computation. "bfloat16" takes half of the memory. Biases, gains, the logit
       scale and the embeddings stay in float32.
+    tower: "image" or "text": only this tower of a whole model, which then is a single tower. Empty: the whole model.
+    download: download a model of the Hugging Face hub that the local cache does not have.
   Returns: (model, params).
   Raises:
     InteropError: the checkpoint cannot be read, is of an unknown kind, or its parts do not fit together. The message
       names the tensor or the field.
   """
-  found = load_pretrained(path, image_size=image_size, max_length=max_length, positions=positions, dtype=dtype)
+  found = load_pretrained(
+    path,
+    image_size=image_size,
+    max_length=max_length,
+    positions=positions,
+    dtype=dtype,
+    tower=tower,
+    download=download,
+  )
   return found.model, found.params
 
 
@@ -120,21 +134,24 @@ def load_pretrained(
   max_length: int | None = None,
   positions: Positions = "open_clip",
   dtype: Dtype = "float32",
+  tower: Tower = "",
+  download: bool = False,
 ) -> Pretrained:
   """Load a checkpoint with its preprocessing and its tokenizer.
 
   Tensors are read one after the other, so that little more than the parameters is in memory.
 
   Args:
-    path, image_size, max_length, positions, dtype: as for `load`.
+    path, image_size, max_length, positions, dtype, tower, download: as for `load`.
   Raises: InteropError: as for `load`.
   """
   if dtype not in get_args(Dtype):
     raise InteropError(f"dtype is {dtype!r}, but must be one of {', '.join(map(repr, get_args(Dtype)))}")
-  source = open_source(path)
+  if download:
+    hub.download(path)
+  source = open_source(path, tower=tower)
   if positions == "transformers":
-    kind: Resampling = "bilinear" if source.architecture.name == "Siglip2Model" else "bicubic"
-    source = dataclasses.replace(source, resampling=kind)
+    source = dataclasses.replace(source, resampling=source.architecture.resampling)
   flat: Mapping[str, Any] = read_all(source, dtype)
   config = _resized(source.config, image_size, max_length)
   if config != source.config:
@@ -164,8 +181,8 @@ def save(
     params: its parameters, stacked over layers or not.
     path: folder to write into; for the formats "openai" and "big_vision", also a file (.safetensors, .npz).
     format: one of
-      "transformers": CLIPModel, SiglipModel, ViTModel, BertModel or a BLIP, according to the model;
-      "siglip2": Siglip2Model of transformers;
+      "transformers": the class that holds the model (`python -m mmjax.interop list` lists them);
+      "siglip2": Siglip2Model of transformers, or one of its towers;
       "open_clip": CLIP or CoCa, for open_clip.create_model_and_transforms("local-dir:PATH");
       "openai";
       "big_vision";
@@ -184,6 +201,7 @@ def save(
   if missing:
     raise InteropError(f"params are not those of this model: {sorted(missing)[0]!r} is only in one of the two")
   tensors = table.to_theirs(flat, lambda leaf: np.asarray(jax.device_get(leaf), np.float32))
+  tensors |= {name: np.zeros(shape, np.float32) for name, shape in architecture.blank(config).items()}
   return _write(Path(path).expanduser(), form, Content(architecture, config, fields, tensors, preprocess))
 
 
@@ -230,7 +248,10 @@ def _effective(config: ModelConfig, flat: dict[str, Any]) -> dict[str, Any]:
   """Clip the logit scale and the bias. mmjax clips them where they are used; other libraries do not."""
   if not isinstance(config, SpaceConfig | ComparingConfig):
     return flat
-  acting = {"logit_scale": np.minimum(np.asarray(flat["logit_scale"]), np.float32(math.log(config.max_logit_scale)))}
+  acting = {}
+  if config.init_logit_scale is not None:
+    limit = np.float32(math.log(config.max_logit_scale))
+    acting["logit_scale"] = np.minimum(np.asarray(flat["logit_scale"]), limit)
   if isinstance(config, SpaceConfig) and config.init_logit_bias is not None:
     bias = np.float32(config.max_logit_bias)
     acting["logit_bias"] = np.clip(np.asarray(flat["logit_bias"]), -bias, bias)
@@ -290,7 +311,7 @@ def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any
   try:
     for name, tower, field, size in sizes:
       if size and hasattr(tower, field):
-        resized = dataclasses.replace(tower, **{field: size})  # type: ignore[type-var]
+        resized = dataclasses.replace(tower, **{field: size})
         config = resized if tower is config else with_towers(config, {name: resized})
   except ValueError as error:
     raise InteropError(str(error)) from error

@@ -7,9 +7,22 @@ from typing import Any
 
 from mmjax.interop import settings
 from mmjax.interop.colors import Colors
+from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
-from mmjax.interop.preprocess import CLIP_MEAN, CLIP_STD, HALF, INTERPOLATIONS, Preprocess, Resize, default_preprocess
+from mmjax.interop.preprocess import (
+  CLIP_MEAN,
+  CLIP_STD,
+  HALF,
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+  INTERPOLATIONS,
+  Preprocess,
+  Resize,
+  default_preprocess,
+)
 from mmjax.interop.source import Source
+from mmjax.interop.supported import CONVNEXT as _CONVNEXT
+from mmjax.interop.supported import NAFLEX, PROCESSORS
 
 PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
 _ON_WHITE = (5, 21)  # the version of transformers that began to put transparent images on white
@@ -37,21 +50,18 @@ class _Class:
   rgb: bool = True
 
 
-_NAFLEX = "Siglip2ImageProcessor"
+_DINOV3 = "DINOv3ViTImageProcessor"
+_CONVNEXT_SQUASHES = 384  # pixels, from which ConvNeXt's processor does not crop
 _CLASSES = {
   "CLIPImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   "SiglipImageProcessor": _Class({"height": 224, "width": 224}, 3, HALF, HALF),
   "ViTImageProcessor": _Class({"height": 224, "width": 224}, 2, HALF, HALF, square=True, rgb=False),
   "BlipImageProcessor": _Class({"height": 384, "width": 384}, 3, CLIP_MEAN, CLIP_STD, square=True),
-  _NAFLEX: _Class({}, 2, HALF, HALF, rgb=False),
-}
-_OF_MODEL = {
-  "CLIPModel": "CLIPImageProcessor",
-  "SiglipModel": "SiglipImageProcessor",
-  "Siglip2Model": _NAFLEX,
-  "ViTModel": "ViTImageProcessor",
-  "BlipForImageTextRetrieval": "BlipImageProcessor",
-  "BlipForConditionalGeneration": "BlipImageProcessor",
+  "BitImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
+  "DeiTImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
+  _DINOV3: _Class({"height": 224, "width": 224}, 2, IMAGENET_MEAN, IMAGENET_STD, square=True, rgb=False),
+  _CONVNEXT: _Class({"shortest_edge": 384}, 3, HALF, HALF, rgb=False),
+  NAFLEX: _Class({}, 2, HALF, HALF, rgb=False),
 }
 
 
@@ -86,15 +96,21 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   name = _class_name(fields, kind)
   defaults = _CLASSES[name]
   fields.only("use_square_size", False, False)
+  interpolation = fields.choice("resample", INTERPOLATIONS, defaults.interpolation)
+  if name == _DINOV3 and interpolation in ("bicubic", "lanczos"):
+    raise fields.wrong("resample", f"2 (bilinear): {_DINOV3} resizes numbers, and these filters leave their range")
   if fields.flag("do_pad", False) and "pad_size" in fields:
     raise fields.wrong("pad_size", "missing: mmjax does not pad images")
-  grid = _grid(fields, size) if name == _NAFLEX else 0
+  grid = _grid(fields, size) if name == NAFLEX else 0
   resize: Resize = "patches"
   side: int | None = size
   if not grid:
     resize, side = _resize(fields, defaults)
   crop = fields.flag("do_center_crop", defaults.crop)
-  _check_size(fields, resize, side, size, crop)
+  if name == _CONVNEXT:
+    resize, side, crop = _convnext(fields, resize, side, size, crop)
+  else:
+    _check_size(fields, resize, side, size, crop)
   normalize = fields.flag("do_normalize", True)
   scale = fields.number("rescale_factor", 1 / 255) if fields.flag("do_rescale", True) else 1.0
   if not scale:
@@ -102,7 +118,7 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   found = Preprocess(
     size,
     resize,
-    fields.choice("resample", INTERPOLATIONS, defaults.interpolation),
+    interpolation,
     _colors(fields, "image_mean", defaults.mean) if normalize else (0.0, 0.0, 0.0),
     _colors(fields, "image_std", defaults.std) if normalize else (1.0, 1.0, 1.0),
     odd="down",
@@ -119,7 +135,7 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
 def _class_name(fields: Fields, kind: str) -> str:
   """Name of the image processor's class, without the suffix of its implementation."""
   older = fields.text("feature_extractor_type", "").replace("FeatureExtractor", "ImageProcessor")
-  name = fields.text("image_processor_type", older or _OF_MODEL.get(kind, "SiglipImageProcessor"))
+  name = fields.text("image_processor_type", older or PROCESSORS.get(kind, "SiglipImageProcessor"))
   name = name.removesuffix("Fast").removesuffix("Pil")
   if name not in _CLASSES:
     raise fields.wrong("image_processor_type", f"one of {', '.join(_CLASSES)}: mmjax has no other image processors")
@@ -145,6 +161,21 @@ def _resize(fields: Fields, defaults: _Class) -> tuple[Resize, int | None]:
   raise fields.wrong("size", "shortest_edge, or equal height and width: mmjax has no other way to resize")
 
 
+def _convnext(fields: Fields, resize: Resize, side: int | None, size: int, crop: bool) -> tuple[Resize, int, bool]:
+  """Way to resize, side and crop of ConvNeXt's processor: it crops small images, and squashes those of 384 pixels."""
+  if resize != "shortest" or crop:
+    raise fields.wrong(
+      "size" if resize != "shortest" else "do_center_crop",
+      "as ConvNeXt's files have it: shortest_edge, with do_resize and without do_center_crop",
+    )
+  if side != size:
+    raise fields.wrong("size", f"the model's image size, {size} (or load the model with that image_size)")
+  pct = fields.number("crop_pct", 224 / 256)
+  if not 0 < pct <= 1:
+    raise fields.wrong("crop_pct", "a number between 0 and 1")
+  return ("squash", size, False) if size >= _CONVNEXT_SQUASHES else ("shortest", int(size / pct), True)
+
+
 def _grid(fields: Fields, size: int) -> int:
   """Patches per side of a NaFlex processor, which keeps an image's shape. mmjax has one square resolution."""
   patch, number = fields.integer("patch_size", 16), fields.integer("max_num_patches", 256)
@@ -164,7 +195,7 @@ def _check_size(fields: Fields, resize: str, side: int | None, size: int, crop: 
   if isinstance(cut, dict) and set(cut) == {"height", "width"}:
     cut = [cut["height"], cut["width"]]
   if cut not in (size, [size, size]):
-    raise fields.wrong("crop_size", f"the model's image size, {size}")
+    raise fields.wrong("crop_size", f"the model's image size, {size} (or load the model with that image_size)")
 
 
 def _colors(fields: Fields, name: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -233,8 +264,21 @@ def read_preprocess(source: Source, size: int, own_size: int) -> Preprocess:
   fields, version = find_preprocess(source.folder, source.format), source.fields.get("transformers_version")
   version = version if isinstance(version, str) else ""
   if fields is not None:
-    return from_transformers(fields, own_size, kind, version).at(size)
+    return _at_size(fields, size, own_size, kind, version)
   default = default_preprocess(size, kind)
   if source.format != "transformers":
     return default
   return dataclasses.replace(default, odd="down", colors=_conversion(True, version))
+
+
+def _at_size(fields: Fields, size: int, own_size: int, kind: str, version: str) -> Preprocess:
+  """Preprocessing for a model that may have been loaded with another image size than its own.
+
+  The files may ask for either. DINOv2's do not ask for the size of its configuration.
+  """
+  try:
+    return from_transformers(fields, own_size, kind, version).at(size)
+  except InteropError:
+    if size == own_size:
+      raise
+    return from_transformers(fields, size, kind, version)

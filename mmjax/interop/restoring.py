@@ -104,11 +104,12 @@ def restore(
     params: parameters of the model: arrays, or their shapes (jax.ShapeDtypeStruct).
     shardings: a tree of shardings like `params`. None: the shardings of the arrays, or else the first device.
     take: regular expressions of parameter paths. Parameters that none of them matches are returned unchanged.
-    into: name of the tower to restore ("image", "text") if the checkpoint is a single tower. Empty: the whole model.
+    into: name of the tower to restore ("image", "text"), from a single tower or from this tower of a whole model.
+      Empty: the whole model.
   Returns: (params, report).
   Raises: InteropError: the checkpoint cannot be read (as for `load`), or does not fit (as for `plan_restore`).
   """
-  source = open_source(path)
+  source = open_source(path, tower=into)
   flat = flatten(params)
   plan = plan_restore(source, {name: leaf.shape for name, leaf in flat.items()}, take=take, into=into)
   places = None if shardings is None else flatten(shardings)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmjax.encoders import TextConfig
+from mmjax.encoders.config import TowerConfig
 from mmjax.interop import settings
 from mmjax.interop.architecture import Architecture
 from mmjax.interop.big_vision import BIG_VISION
@@ -30,31 +31,15 @@ from mmjax.interop.resample import Resampling
 from mmjax.interop.safetensors_file import SafetensorsFile
 from mmjax.interop.sentence import read_pooling
 from mmjax.interop.shapes import ModelConfig, depth, flat_shapes
+from mmjax.interop.supported import image_part, read_class
 from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
-from mmjax.interop.transformers_blip import kind as blip_kind
-from mmjax.interop.transformers_single import BERT, VIT
-from mmjax.interop.transformers_towers import CLIP, SIGLIP, SIGLIP2
+from mmjax.interop.transformers_single import BERT
+from mmjax.models.config import towers
 
-TRANSFORMERS: Mapping[str, Architecture] = {
-  "clip": CLIP,
-  "siglip": SIGLIP,
-  "siglip2": SIGLIP2,
-  "vit": VIT,
-  "bert": BERT,
-}
 _MAX_DEPTH = 1_000
 TEXT_CFG = "open_clip_text_cfg"
 """Entry of config.json in mmjax's own format."""
 _PREFIX = r"^((module|_orig_mod)\.)+"  # of DistributedDataParallel, and of torch.compile
-_LATER = {
-  "blip_text_model": "BlipTextModel",
-  "blip_vision_model": "BlipVisionModel",
-  "clip_text_model": "CLIPTextModel",
-  "clip_vision_model": "CLIPVisionModel",
-  "siglip_text_model": "SiglipTextModel",
-  "siglip_vision_model": "SiglipVisionModel",
-  "flava": "FlavaModel",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +69,14 @@ class Source:
   resampling: Resampling = "antialiased"
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, *, tower: str = "") -> Source:
   """Find the files of a checkpoint and read its configuration.
 
   Names and shapes of tensors are not checked here. `mapping.check` checks them.
 
+  Args:
+    path: path of the checkpoint.
+    tower: tower to take from a whole model (see `one_tower`). Empty: the whole model.
   Raises:
     InteropError: there is no checkpoint, it is a pickle, a file is damaged, or the architecture or a setting is not
       supported.
@@ -96,6 +84,8 @@ def open_source(path: str | Path) -> Source:
   path = existing(path)
   folder = path if path.is_dir() else path.parent
   format_, file, fields = _opened(weights_in(path) if path.is_dir() else path)
+  if format_ == "transformers":
+    fields, file = image_part(fields, file, tower)
   architecture = _architecture(format_, fields, file)
   if architecture is BIG_VISION:
     file = Unstacked(file, "encoderblock/", "encoderblock_{}/")
@@ -104,7 +94,7 @@ def open_source(path: str | Path) -> Source:
   model_fields = fields.object("model_cfg") if format_ == "open_clip" else fields
   config = _config(architecture, model_fields, file)
   if format_ == "transformers":
-    finish_model(fields)
+    finish_model(fields, architecture.without_effect)
   if isinstance(config, TextConfig) and architecture is BERT:
     config = read_pooling(config, folder)
   _check_depth(config, file)
@@ -112,13 +102,45 @@ def open_source(path: str | Path) -> Source:
     table = Table(architecture.rules(config), flat_shapes(config))
   except (ValueError, TypeError, OverflowError) as error:
     raise InteropError(f"{fields.where}: the configuration is not valid: {error}") from error
-  return Source(path, folder, format_, architecture, file, fields, config, table)
+  source = Source(path, folder, format_, architecture, file, fields, config, table)
+  return one_tower(source, tower) if tower else source
 
 
-def finish_model(fields: Fields) -> None:
-  """Raise InteropError for a field of transformers' config.json that is neither read nor known to have no effect."""
+def one_tower(source: Source, name: str) -> Source:
+  """Take one tower of a model, as if it were a checkpoint of its own. A single tower is returned as it is.
+
+  Args:
+    source: the checkpoint.
+    name: name of the tower: "image", "text".
+  Raises: InteropError: the model has no such tower, or not as a part that works alone.
+  """
+  if isinstance(source.config, TowerConfig):
+    return source
+  found = towers(source.config)
+  if name not in found:
+    has = " and ".join(map(repr, found)) or "no towers"
+    raise InteropError(f"{source.path} is {source.architecture.name}, which has {has}, not {name!r}")
+  table = source.table.under(f"{name}/")
+  if set(table.places) != set(flat_shapes(found[name])):
+    raise InteropError(
+      f"{source.path}: the {name} tower of {source.architecture.name} has parts that a single tower does not have. "
+      "Load the whole model"
+    )
+  others = tuple(f"^{re.escape(other)}$" for other in source.table.their_shapes if other not in table.their_shapes)
+  ignored = (*source.architecture.ignored, *others)
+  architecture = dataclasses.replace(source.architecture, ignored=ignored)
+  return dataclasses.replace(source, config=found[name], table=table, architecture=architecture)
+
+
+def finish_model(fields: Fields, more: Mapping[str, str]) -> None:
+  """Raise InteropError for a field of transformers' config.json that is neither read nor known to have no effect.
+
+  Args:
+    fields: config.json.
+    more: further fields without an effect, and the reason of each.
+  """
   for part in (fields, *fields.parts.values()):
-    part.finish(settings.MODEL)
+    part.finish({**settings.MODEL, **more})
 
 
 def tokenizer_fields(source: Source) -> Fields | None:
@@ -191,14 +213,7 @@ def _architecture(format_: str, fields: Fields, file: TensorFile) -> Architectur
       return BIG_VISION
     case "mmjax":
       return NATIVE
-  kind = fields.text("model_type")
-  if kind == "blip":
-    return blip_kind(file.entries, fields.where)
-  if kind in _LATER:
-    raise InteropError(f"{fields.where}: model_type {kind!r} is {_LATER[kind]}, which mmjax has no model for yet")
-  if kind not in TRANSFORMERS:
-    raise fields.wrong("model_type", f"one of {', '.join(map(repr, sorted([*TRANSFORMERS, 'blip'])))}")
-  return TRANSFORMERS[kind]
+  return read_class(fields, file.entries)
 
 
 def _config(architecture: Architecture, fields: Fields, file: TensorFile) -> ModelConfig:

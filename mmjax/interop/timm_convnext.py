@@ -6,7 +6,7 @@ from typing import Any
 from mmjax.encoders import ConvNeXtConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
-from mmjax.interop.mapping import Rule, depthwise, joined, linear, norm, patches, under
+from mmjax.interop.mapping import Rule, convolution, joined, linear, norm, patches, under
 from mmjax.models import TwoTowerConfig
 from mmjax.models.shared_space import Projection
 
@@ -95,7 +95,7 @@ def _trunk(c: ConvNeXtConfig) -> tuple[Rule, ...]:
   stage = (r"stage_(\d)_", r"trunk.stages.\1.")
   block = (rf"{stage[0]}block_(\d+)/", rf"{stage[1]}blocks.\2.")
   return joined(
-    depthwise(f"{block[0]}depthwise", f"{block[1]}conv_dw"),
+    convolution(f"{block[0]}depthwise", f"{block[1]}conv_dw"),
     norm(f"{block[0]}norm", f"{block[1]}norm"),
     linear(f"{block[0]}mlp/up", f"{block[1]}mlp.fc1"),
     linear(f"{block[0]}mlp/down", f"{block[1]}mlp.fc2"),

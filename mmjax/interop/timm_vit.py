@@ -1,4 +1,4 @@
-"""SigLIP's vision transformers, CLIP's ViT-L/14 and ViT-M/16 without a class token, in timm's names."""
+"""SigLIP's vision transformers, CLIP's ViT-L/14, ViT-M/16 without a class token and MobileCLIP-B, in timm's names."""
 
 import re
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 from mmjax.encoders import ViTConfig
 from mmjax.interop.architecture import sides
 from mmjax.interop.fields import Fields
-from mmjax.interop.mapping import Rule, joined, linear, patches, under
+from mmjax.interop.mapping import Rule, batch_norm, joined, linear, patches, under
 from mmjax.interop.timm_tower import MAP, POSITIONS, head_rules, in_blocks, norms, read_vit, vit_name, written
 from mmjax.models import TwoTowerConfig
 from mmjax.models.shared_space import Projection
@@ -38,6 +38,7 @@ def _siglip(name: str) -> ViTConfig:
 
 _MEDIUM: Any = dict(width=512, depth=12, num_heads=8, mlp_dim=2048)
 _CLIP_L: Any = _SIZES["large"] | sides(224, 14)
+_MOBILECLIP_B: Any = _SIZES["base"] | sides(224, 16)
 TOWERS: dict[str, ViTConfig] = {
   **{name: _siglip(name) for name in _SIGLIP},
   "vit_large_patch14_clip_224": ViTConfig(
@@ -46,6 +47,7 @@ TOWERS: dict[str, ViTConfig] = {
   "vit_medium_patch16_gap_256": ViTConfig(
     pool="mean", attention_bias="none", layer_scale=1e-6, norm_epsilon=1e-6, **_MEDIUM, **sides(256, 16)
   ),
+  "vit_base_mci_224": ViTConfig(pool="cls", stem="mobileclip", stem_norm="frozen", norm_epsilon=1e-6, **_MOBILECLIP_B),
 }
 """The towers by their names in timm."""
 
@@ -55,12 +57,14 @@ _POOLS = {"map": ("map",), "cls": ("token",), "mean": ("", "avg")}  # "": timm's
 def has(config: TwoTowerConfig) -> bool:
   """True for a ViT that timm has and open_clip's own towers are not.
 
-  It has MAP pooling, a mean over patches beside attention without biases, or a bias in its projection.
+  It has MAP pooling, a mean over patches beside attention without biases, MobileCLIP's stem, or a bias in its
+  projection.
   """
   c = config.image
   if not isinstance(c, ViTConfig):
     return False
-  return c.pool == "map" or (c.pool, c.attention_bias) == ("mean", "none") or config.image_projection == "affine"
+  mean = (c.pool, c.attention_bias) == ("mean", "none")
+  return c.pool == "map" or mean or c.stem == "mobileclip" or config.image_projection == "affine"
 
 
 def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Projection]:
@@ -79,9 +83,10 @@ def write(config: TwoTowerConfig) -> dict[str, Any]:
 def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
   """Mapping rules of the image tower and of the projection of the image."""
   assert isinstance(config.image, ViTConfig)
+  stem = patches("stem/projection", "trunk.patch_embed.proj", config.image.patch_size)
   tower = joined(
     in_blocks(_BLOCK),
-    patches("stem/projection", "trunk.patch_embed.proj", config.image.patch_size),
+    _NESTED_STEM if config.image.stem == "mobileclip" else stem,
     norms(("transformer/input_norm", "trunk.norm_pre"), ("transformer/norm", "trunk.norm")),
     POSITIONS,
     MAP,
@@ -96,4 +101,11 @@ _BLOCK = joined(
   (Rule("scale1/scale$", "ls1.gamma"), Rule("scale2/scale$", "ls2.gamma")),
   linear("mlp/up", "mlp.fc1"),
   linear("mlp/down", "mlp.fc2"),
+)
+_BACKBONE = "trunk.patch_embed.backbone"
+_NESTED_STEM = joined(
+  patches("stem/conv_0", f"{_BACKBONE}.0.conv", 4),
+  patches("stem/conv_1", f"{_BACKBONE}.1.conv", 2),
+  batch_norm(r"stem/norm_(\d)", rf"{_BACKBONE}.\1.bn"),
+  patches("stem/projection", f"{_BACKBONE}.2.conv", 2),
 )

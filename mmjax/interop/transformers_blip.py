@@ -7,7 +7,7 @@ from mmjax.interop.architecture import ACTIVATIONS, Architecture, Entries, sides
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
-from mmjax.interop.transformers_towers import write_size
+from mmjax.interop.transformers_parts import write_size
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
 from mmjax.nn.words import WordsConfig
 

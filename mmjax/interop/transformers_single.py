@@ -1,4 +1,4 @@
-"""Mapping of transformers' single towers: ViTModel, and BertModel with the sentence encoders based on it."""
+"""Mapping of transformers' single towers: ViTModel and its kin, BertModel and sentence encoders based on it."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from mmjax.encoders import TextConfig, ViTConfig, bert_config
 from mmjax.interop.architecture import ACTIVATIONS, THEIR_ACTIVATIONS, Architecture, Entries, sides, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches
-from mmjax.interop.transformers_towers import write_size
+from mmjax.interop.transformers_parts import write_size
 
 _OURS, _THEIRS = r"transformer/block_(\d+)/", r"encoder.layer.\1."
 
@@ -54,8 +54,13 @@ def bert_rules(config: TextConfig) -> tuple[Rule, ...]:
   )
 
 
-def read_vit(fields: Fields, entries: Entries) -> ViTConfig:
-  """Read the configuration of ViTModel. The tensors tell if it has a pooler."""
+def read_msn(fields: Fields, entries: Entries) -> ViTConfig:
+  """Read the configuration of ViTMSNModel, a ViTModel with another default."""
+  return read_vit(fields, entries, epsilon=1e-6)
+
+
+def read_vit(fields: Fields, entries: Entries, *, epsilon: float = 1e-12) -> ViTConfig:
+  """Read the configuration of ViTModel. The tensors tell if it has a pooler. `epsilon` is the default of the norms."""
   fields.only("num_channels", 3, 3)
   fields.only("qkv_bias", True, True)
   pooled = "pooler.dense.weight" in entries
@@ -65,7 +70,7 @@ def read_vit(fields: Fields, entries: Entries) -> ViTConfig:
   return ViTConfig(
     **_size(fields),
     activation=fields.choice("hidden_act", ACTIVATIONS, "gelu"),
-    norm_epsilon=fields.number("layer_norm_eps", 1e-12),
+    norm_epsilon=fields.number("layer_norm_eps", epsilon),
     **sides(fields.square("image_size", 224), fields.square("patch_size", 16)),
     pool="cls",
     class_position=True,
@@ -142,7 +147,23 @@ def _size(fields: Fields) -> dict[str, Any]:
 
 # Of a model with a head for one task, only the encoder is read.
 _HEADS = (r"embeddings\.position_ids$", r"^classifier\.", r"^cls\.", r"^qa_outputs\.", r"embeddings\.mask_token$")
-VIT = Architecture("ViTModel", read_vit, write_vit, vit_rules, _HEADS, ((r"^vit\.", ""),))
+_VIT = ((r"^vit\.", ""),)
+_RECONSTRUCTION = dict.fromkeys(
+  (
+    "mask_ratio",
+    "norm_pix_loss",
+    "decoder_hidden_size",
+    "decoder_intermediate_size",
+    "decoder_num_attention_heads",
+    "decoder_num_hidden_layers",
+  ),
+  "used only to hide patches and to reconstruct them; mmjax encodes all patches",
+)
+VIT = Architecture("ViTModel", read_vit, write_vit, vit_rules, _HEADS, _VIT)
+VIT_MSN = Architecture("ViTMSNModel", read_msn, write_vit, vit_rules, _HEADS, _VIT)
+VIT_MAE = Architecture(
+  "ViTMAEModel", read_vit, write_vit, vit_rules, (*_HEADS, r"^decoder\."), _VIT, without_effect=_RECONSTRUCTION
+)
 BERT = Architecture(
   "BertModel",
   read_bert,

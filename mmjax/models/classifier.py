@@ -27,15 +27,19 @@ class ClassifierConfig(ModelConfig):
   """Name of the column with the classes (mmjax.data.columns.class_label)."""
   num_classes: int = 1000
   """Number of classes. In training, that of the data."""
+  classes: tuple[str, ...] = ()
+  """Names of the classes of published weights. Empty: unknown, or in training those of the data."""
 
   def __post_init__(self) -> None:
     if not self.towers:
       raise ValueError("a classifier needs a tower: set towers, such as {'image': ViTConfig()}")
+    if self.classes and len(self.classes) != self.num_classes:
+      raise ValueError(f"classes has {len(self.classes)} names, but num_classes is {self.num_classes}")
 
   def fitted(self, learnt: Mapping[str, Any]) -> "ClassifierConfig":
     if self.label not in learnt:
       return self
-    return dataclasses.replace(self, num_classes=len(learnt[self.label]["classes"]))
+    return dataclasses.replace(self, num_classes=len(learnt[self.label]["classes"]), classes=())
 
   def example(self, batch_size: int) -> dict[str, Array]:
     return {name: tower.example(batch_size) for name, tower in self.towers.items()}
@@ -72,6 +76,11 @@ class Classifier(nn.Module):
     """Scores of the classes in float32, from the encodings of all towers."""
     pooled = [encoded[name].pooled.astype(jnp.float32) for name in self.config.towers]
     return self.class_projection(jnp.concatenate(pooled, axis=-1))
+
+  @nn.jit
+  def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
+    """Compute the pooled vectors of the tower "image", in float32."""
+    return self.image(images).pooled.astype(jnp.float32)
 
   def __call__(self, batch: Batch) -> Float[Array, "batch classes"]:
     """Scores of the classes for a batch."""

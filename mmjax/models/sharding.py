@@ -16,7 +16,8 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"(conv_\w+|projection|word_scores|image_projection|text_projection|tanh_pool/dense)/kernel$", ("fsdp", None)),
   (r"(^|/)token_embedding$", (None, "fsdp")),
   (
-    r"(bias|scale|mean|var|class_token|class_position|position_embedding|token_type_embedding|mode_embedding|probe|mask_token)$",
+    r"(bias|scale|mean|var|class_token|class_position|register_tokens|register_position|position_embedding|"
+    r"token_type_embedding|mode_embedding|probe|mask_token)$",
     (),
   ),
   (r"/bottleneck_tokens$", ()),

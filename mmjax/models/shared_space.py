@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.text import TextConfig
@@ -38,8 +38,9 @@ class SpaceConfig(ModelConfig):
 
   embed_dim: int = 512
   """Dimension of the embeddings."""
-  init_logit_scale: float = 1 / 0.07
-  """Initial value of the learned factor of the similarities (CLIP: 1 / 0.07; SigLIP: 10)."""
+  init_logit_scale: float | None = 1 / 0.07
+  """Initial value of the learned factor of the similarities (CLIP: 1 / 0.07; SigLIP: 10). None: no factor, for
+  published weights of one tower with its projection."""
   max_logit_scale: float = 100.0
   """Largest value of the learned scale. The parameter is clamped to it after each step (CLIP, section 2.5). inf: no
   limit, as for the sigmoid loss in SigLIP."""
@@ -50,7 +51,7 @@ class SpaceConfig(ModelConfig):
   SigLIP."""
 
   def __post_init__(self) -> None:
-    if not 0.0 < self.init_logit_scale <= self.max_logit_scale:
+    if self.init_logit_scale is not None and not 0.0 < self.init_logit_scale <= self.max_logit_scale:
       raise ValueError(
         f"init_logit_scale={self.init_logit_scale} must lie in (0, max_logit_scale={self.max_logit_scale}]"
       )
@@ -71,7 +72,8 @@ class SpaceConfig(ModelConfig):
     raise NotImplementedError
 
   def clamped(self, params: Any) -> Any:
-    params = clamped_scale(params, self.max_logit_scale)
+    if self.init_logit_scale is not None:
+      params = clamped_scale(params, self.max_logit_scale)
     if self.init_logit_bias is None:
       return params
     return {**params, "logit_bias": jnp.clip(params["logit_bias"], -self.max_logit_bias, self.max_logit_bias)}
@@ -119,7 +121,8 @@ class SharedSpace(nn.Module):
       setattr(
         self, f"{name}_projection", None if kind == "none" else Dense(c.embed_dim, init, use_bias=kind == "affine")
       )
-    self.log_scale = self.param("logit_scale", nn.initializers.constant(math.log(c.init_logit_scale)), ())
+    if c.init_logit_scale is not None:
+      self.log_scale = self.param("logit_scale", nn.initializers.constant(math.log(c.init_logit_scale)), ())
     if c.init_logit_bias is not None:
       self.bias = self.param("logit_bias", nn.initializers.constant(c.init_logit_bias), ())
 
@@ -158,7 +161,9 @@ class SharedSpace(nn.Module):
     return pooled if projection is None else projection(pooled)
 
   def logit_scale(self) -> Float[Array, ""]:
-    """Factor of the similarities, at most max_logit_scale (see `clipped_scale`)."""
+    """Factor of the similarities, at most max_logit_scale (see `clipped_scale`). 1 for a model without a factor."""
+    if self.config.init_logit_scale is None:
+      return jnp.ones((), jnp.float32)
     return clipped_scale(self.log_scale, self.config.max_logit_scale)
 
   def logit_bias(self) -> Float[Array, ""]:
@@ -166,6 +171,18 @@ class SharedSpace(nn.Module):
     if self.config.init_logit_bias is None:
       return jnp.zeros((), jnp.float32)
     return clipped_bias(self.bias, self.config.max_logit_bias)
+
+  @nn.jit
+  def encode_image(
+    self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None
+  ) -> Float[Array, "batch dim"]:
+    """Compute embeddings of normalised images with the tower "image". They are float32 and not unit-norm."""
+    return self.embedding("image", self.image(images, rng=rng))
+
+  @nn.jit
+  def encode_text(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Float[Array, "batch dim"]:
+    """Compute embeddings of texts from token ids with the tower "text". They are float32 and not unit-norm."""
+    return self.embedding("text", self.text(ids, rng=rng))
 
   def __call__(self, batch: Batch) -> dict[str, Float[Array, "batch dim"]]:
     """Run all parts once, for `init`."""

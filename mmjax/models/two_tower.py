@@ -3,14 +3,11 @@
 import dataclasses
 
 import flax.linen as nn
-from jax import Array
-from jaxtyping import Float, Int
 
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.models.shared_space import Member, Projection, SharedSpace, SpaceConfig
-from mmjax.nn.stochastic import Rngs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +23,11 @@ class TwoTowerConfig(SpaceConfig):
   needs a tower of width embed_dim."""
   text_projection: Projection = "linear"
   """Projection of the text tower to the shared space: linear, affine (with a bias; SigLIP), or none."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.init_logit_scale is None:
+      raise ValueError("init_logit_scale must be a number: a model with two towers has logits")
 
   @property
   def members(self) -> dict[str, Member]:
@@ -53,15 +55,3 @@ class TwoTower(SharedSpace):
   """
 
   config: TwoTowerConfig
-
-  @nn.jit
-  def encode_image(
-    self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None
-  ) -> Float[Array, "batch dim"]:
-    """Compute embeddings of normalised images. They are float32 and not unit-norm."""
-    return self.embedding("image", self.image(images, rng=rng))
-
-  @nn.jit
-  def encode_text(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Float[Array, "batch dim"]:
-    """Compute embeddings of texts from token ids. They are float32 and not unit-norm."""
-    return self.embedding("text", self.text(ids, rng=rng))

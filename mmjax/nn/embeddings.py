@@ -7,6 +7,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
+from mmjax.nn.channel_norm import ChannelNorm, ChannelNormKind
 from mmjax.nn.dense import Dense, Initializer
 from mmjax.nn.mlp import gelu
 from mmjax.nn.norm import LayerNorm
@@ -20,7 +21,7 @@ class PatchEmbed(nn.Module):
     patch_size: side of a patch in pixels; must divide the image's sides.
     dtype: compute dtype.
     use_bias: if True, the projection has a bias.
-    kernel_init: initialiser of the projection.
+    kernel_init, bias_init: initialisers of the projection.
   """
 
   width: int
@@ -28,12 +29,13 @@ class PatchEmbed(nn.Module):
   dtype: str
   use_bias: bool = True
   kernel_init: Initializer = nn.initializers.lecun_normal()
+  bias_init: Initializer = nn.initializers.zeros
 
   @nn.compact
   def __call__(self, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns dim"]:
-    p = self.patch_size
-    patches = rearrange(images, "b (y p) (x q) c -> b y x (p q c)", p=p, q=p)
-    return Dense(self.width, self.kernel_init, use_bias=self.use_bias, dtype=self.dtype, name="projection")(patches)
+    init = dict(kernel_init=self.kernel_init, bias_init=self.bias_init)
+    projection = Dense(self.width, **init, use_bias=self.use_bias, dtype=self.dtype, name="projection")
+    return projection(_squares(images, self.patch_size))
 
 
 def windows(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns patch"]:
@@ -77,6 +79,37 @@ class ConvStem(nn.Module):
       x = Dense(features, nn.initializers.he_normal(), dtype=self.dtype, name=f"conv_{i}")(windows(x))
       x = gelu(LayerNorm(self.epsilon, name=f"norm_{i}")(x))
     return Dense(self.width, nn.initializers.lecun_normal(), dtype=self.dtype, name="projection")(x)
+
+
+class NestedStem(nn.Module):
+  """Patches of 4x4 pixels, then of 2x2 places, then of 2x2 places again, each projected (MobileCLIP, Vasu et al. 2024).
+
+  These are convolutions whose stride is the size of their kernel, 16 pixels in all. Normalisation and GELU follow the
+  first two, which have a quarter of the width.
+
+  Attributes:
+    width: width of the tokens; must be divisible by 4.
+    norm: normalisation.
+    dtype: compute dtype.
+  """
+
+  width: int
+  norm: ChannelNormKind
+  dtype: str
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, "batch height width channels"], *, training: bool
+  ) -> Float[Array, "batch rows columns dim"]:
+    x, init = images.astype(self.dtype), nn.initializers.he_normal()
+    for i, side in enumerate((4, 2)):
+      y = Dense(self.width // 4, init, use_bias=False, dtype=self.dtype, name=f"conv_{i}")(_squares(x, side))
+      x = gelu(ChannelNorm(self.norm, name=f"norm_{i}")(y, training=training))
+    return Dense(self.width, nn.initializers.lecun_normal(), dtype=self.dtype, name="projection")(_squares(x, 2))
+
+
+def _squares(x: Float[Array, "batch height width channels"], side: int) -> Float[Array, "batch rows columns square"]:
+  return rearrange(x, "b (y p) (x q) c -> b y x (p q c)", p=side, q=side)
 
 
 def sincos_2d(rows: int, columns: int, width: int, *, temperature: float = 10_000.0) -> Float[Array, "patches width"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mmjax.nn.dense import Dense, Initializer
 from mmjax.nn.initial import InitScheme, kernel_init
-from mmjax.nn.norm import LayerNorm
+from mmjax.nn.norm import LayerNorm, ResponseNorm
 
 ValueAndSlope = Callable[[Array], tuple[Array, Array]]
 
@@ -70,7 +70,8 @@ class MLP(nn.Module):
 
   With `gated`, a third layer is the activation's input: down(activation(gate(x)) * up(x)) (Shazeer 2020).
 
-  Parameters: up, down; gate, with `gated`; norm, with `norm_epsilon`; input_norm, with `input_norm_epsilon`.
+  Parameters: up, down; gate, with `gated`; norm, with `norm_epsilon`; input_norm, with `input_norm_epsilon`;
+  response_norm, with `response_norm`.
 
   Attributes:
     hidden: width between the two layers.
@@ -81,6 +82,7 @@ class MLP(nn.Module):
     gated: if True, multiply the hidden layer by the activation of a gate.
     norm_epsilon: layer norm of the second layer's input, with this epsilon (sub-LN, Wang et al. 2022); None: no norm.
     input_norm_epsilon: layer norm of the input, with this epsilon; None: no norm.
+    response_norm: if True, response normalisation of the second layer's input, for [batch, height, width, channels].
   """
 
   hidden: int
@@ -91,6 +93,7 @@ class MLP(nn.Module):
   gated: bool = False
   norm_epsilon: float | None = None
   input_norm_epsilon: float | None = None
+  response_norm: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
@@ -103,4 +106,6 @@ class MLP(nn.Module):
     hidden = activation(layer(name="gate")(x)) * up if self.gated else activation(up)
     if self.norm_epsilon is not None:
       hidden = LayerNorm(self.norm_epsilon, name="norm")(hidden)
+    if self.response_norm:
+      hidden = ResponseNorm(name="response_norm")(hidden)
     return Dense(width, self.down_init, dtype=self.dtype, name="down")(hidden)

@@ -1,4 +1,4 @@
-"""Layer normalisation with float32 statistics, and the scale of a branch."""
+"""Layer normalisation and response normalisation with float32 statistics, and the scale of a branch."""
 
 import functools
 
@@ -111,6 +111,26 @@ class LayerScale(nn.Module):
   def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
     scale = self.param("scale", nn.initializers.constant(self.initial), x.shape[-1:], jnp.float32)
     return x * jnp.expand_dims(scale.astype(x.dtype), range(x.ndim - 1))
+
+
+class ResponseNorm(nn.Module):
+  """Global response normalisation: x + scale * x * n / mean(n) + bias (Woo et al. 2023, section 4).
+
+  n is the norm of each channel over the positions of an example, and the mean is over the channels. In float32.
+
+  Parameters: scale and bias, initially zero.
+  """
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
+    scale, bias = (
+      self.param(name, nn.initializers.zeros, x.shape[-1:], jnp.float32)[None, None, None] for name in ("scale", "bias")
+    )
+    x32 = x.astype(jnp.float32)
+    # A positive number inside the root keeps the gradient finite where a channel is zero.
+    response = jnp.sqrt(jnp.square(x32).sum((1, 2), keepdims=True) + 1e-24)
+    relative = response / (response.mean(-1, keepdims=True) + 1e-6)
+    return (x32 + scale * x32 * relative + bias).astype(x.dtype)
 
 
 def normalize(x: Float[Array, "*batch dim"], *, epsilon: float = 1e-12) -> Float[Array, "*batch dim"]:

@@ -108,8 +108,8 @@ def take_token(
 
 def block_mlp(c: TransformerConfig, down_init: Initializer, name: str) -> MLP:
   """MLP of a block."""
-  norms = (c.norm_epsilon if wanted else None for wanted in (c.mlp_norm, c.mlp_input_norm))
-  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, c.mlp_gated, *norms, name=name)
+  inner, first = (c.norm_epsilon if wanted else None for wanted in (c.mlp_norm, c.mlp_input_norm))
+  return MLP(c.hidden, c.activation, down_init, c.dtype, c.init_scheme, c.mlp_gated, inner, first, name=name)
 
 
 def block_attention(c: TransformerConfig, out_init: Initializer) -> dict[str, Any]:

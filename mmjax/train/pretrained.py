@@ -35,7 +35,7 @@ def pretrained_state(
   config = experiment.pretrained
   assert config.path is not None
   sizes = {name: leaf.shape for name, leaf in _flat(shapes.params).items()}
-  source = open_source(config.path)
+  source = open_source(config.path, tower=config.into)
   taken = [path for path in sizes if any(re.search(expression, path) for expression in config.take)]
   refuse(config.path, list(model_differences(experiment.model, source, config.into, taken)), config.allow)
   plan = plan_restore(source, sizes, take=config.take, into=config.into)

@@ -244,9 +244,10 @@ def check_together(experiment: Experiment, mesh: Mesh) -> None:
   """Raise ConfigError if rows that a term or a tower needs together do not fit in one microbatch of a device."""
   for name, tower in towers(experiment.model).items():
     if getattr(tower, "batch_statistics", False) and experiment.parallel.microbatches > 1:
+      field = "stem_norm" if hasattr(tower, "stem_norm") else "norm"
       raise ConfigError(
         f"model.{name} normalises with the statistics of the global batch, of which a microbatch sees only a part: set "
-        f"--parallel.microbatches 1, or --model.{name}.norm group"
+        f"--parallel.microbatches 1, or --model.{name}.{field} group"
       )
   rows = experiment.run.batch_size // batch_shards(mesh) // experiment.parallel.microbatches
   for term in experiment.objectives:
@@ -261,11 +262,12 @@ def check_frozen_norms(experiment: Experiment) -> None:
   """Raise ConfigError if a new run would train a tower from scratch whose norms keep the statistics of a checkpoint."""
   given = experiment.pretrained
   for name, tower in towers(experiment.model).items():
-    if getattr(tower, "norm", None) == "frozen" and (given.path is None or given.into not in ("", name)):
-      raise ConfigError(
-        f"model.{name}.norm is 'frozen', which is for published weights, and this tower has none: set "
-        f"--pretrained.path, or --model.{name}.norm group or batch"
-      )
+    for field in ("norm", "stem_norm"):
+      if getattr(tower, field, None) == "frozen" and (given.path is None or given.into not in ("", name)):
+        raise ConfigError(
+          f"model.{name}.{field} is 'frozen', which is for published weights, and this tower has none: set "
+          f"--pretrained.path, or --model.{name}.{field} group or batch"
+        )
 
 
 def parameter_plan(experiment: Experiment, mesh: Mesh) -> tuple[nn.Module, Params, Params]:

@@ -58,6 +58,9 @@ def _declare_torchvision_operators() -> None:
   globals()["torchvision"] = library  # kept alive: the declarations go with it
 
 
+_NORMS = ("norm", "norm1", "norm2", "bn", "identity")  # identity: batch norm of a branch (timm's FastViT)
+
+
 def randomize(model, seed: int = 0) -> None:
   """Random numbers in every parameter and statistic, so that no scale is one and no bias zero."""
   import torch
@@ -67,7 +70,7 @@ def randomize(model, seed: int = 0) -> None:
     for name, tensor in model.state_dict().items():
       if tensor.is_floating_point():
         noise = torch.randn(tensor.shape, generator=generator)
-        centre = 1.0 if name.endswith(("var", "norm.weight", "norm1.weight", "norm2.weight")) else 0.0
+        centre = 1.0 if name.endswith(("var", *(f"{norm}.weight" for norm in _NORMS))) else 0.0
         tensor.copy_((centre + 0.2 * noise).abs() if centre else 0.2 * noise)
 
 

@@ -34,6 +34,9 @@ BASE = {
   "ViTImageProcessor": SQUARE,
   "BlipImageProcessor": SQUARE,
   "Siglip2ImageProcessor": NAFLEX,
+  "BitImageProcessor": SHORTEST | dict(size=30, crop_size=SIDE),
+  "DeiTImageProcessor": dict(size=30, crop_size=SIDE),
+  "ConvNextImageProcessor": SHORTEST,
 }
 # (class, fields, what is said: "" for equal pixels, otherwise a part of the error)
 CASES = [
@@ -51,8 +54,9 @@ CASES = [
   ("ViTImageProcessor", dict(size=SIDE, default_to_square=False), ""),
   ("SiglipImageProcessor", dict(size=SIDE), ""),
   ("ViTImageProcessor", dict(size=30, do_center_crop=True, crop_size=SIDE), ""),
-  *((name, SHORTEST, "") for name in BASE if name.startswith(("S", "V", "B")) and name != "Siglip2ImageProcessor"),
+  *((name, SHORTEST, "") for name in BASE if name.startswith(("S", "V", "Bl")) and name != "Siglip2ImageProcessor"),
   *((name, CROPPED, "") for name in ("SiglipImageProcessor", "ViTImageProcessor", "BlipImageProcessor")),
+  ("DINOv3ViTImageProcessor", SQUARE | dict(resample=3), "resample is 3, but must be 2"),
   # Steps that are left out.
   ("CLIPImageProcessor", SHORTEST | dict(do_center_crop=False), ""),
   ("CLIPImageProcessor", SHORTEST | dict(do_center_crop=False, crop_size=7), ""),
@@ -94,7 +98,14 @@ CASES = [
   ("Siglip2ImageProcessor", dict(patch_size=8, max_num_patches=16), "max_num_patches"),
   ("Siglip2ImageProcessor", dict(patch_size=8, max_num_patches=10), "max_num_patches"),
   # Other classes, code of one's own, fields that nobody knows.
-  ("ConvNextImageProcessor", SQUARE, "image_processor_type"),
+  ("LevitImageProcessor", SQUARE, "image_processor_type"),
+  # ConvNeXt's resizes by its own rule.
+  ("ConvNextImageProcessor", SHORTEST | dict(crop_pct=0.8, image_std=[0.1, 0.2, 0.3]), ""),
+  ("ConvNextImageProcessor", dict(size=SIDE, crop_pct=1.0, resample=2), ""),
+  ("ConvNextImageProcessor", SHORTEST | dict(crop_pct=1.5), "crop_pct is 1.5"),
+  ("ConvNextImageProcessor", SQUARE, "size"),
+  ("ConvNextImageProcessor", dict(size={"shortest_edge": 30}), "size"),
+  ("ConvNextImageProcessor", CROPPED, "do_center_crop"),
   ("SiglipImageProcessor", SQUARE | dict(do_flip_channel_order=True), "do_flip_channel_order"),
   ("SiglipImageProcessor", SQUARE | dict(auto_map={"AutoImageProcessor": "x.Y"}), "auto_map"),
   ("SiglipImageProcessor", SQUARE | dict(do_resize="yes"), "do_resize"),
@@ -147,6 +158,7 @@ def test_equal_or_refused_by_name(name, fields, said, tmp_path):
   ours = read(tmp_path, name, fields)
   assert_same_pixels(ours, tmp_path)
   if ours.resize != "patches":  # written as "squash", which is the same for every image that it takes
+    name = "CLIPImageProcessor" if name == "ConvNextImageProcessor" else name  # as `save` writes it
     written = Fields(to_transformers(ours, name), "written")
     assert from_transformers(written, SIDE, "", transformers.__version__) == ours
 
@@ -183,3 +195,11 @@ VALUES |= {"_valid_processor_keys": ["images"], "transformers_version": "4.40.0"
 def test_a_field_without_effect_has_none(name, tmp_path):
   fields = CROPPED | {name: VALUES.get(name, 3)}
   assert_same_pixels(read(tmp_path, "CLIPImageProcessor", fields), tmp_path)
+
+
+def test_convnext_squashes_large_images(tmp_path):
+  transformers.ConvNextImageProcessor(size={"shortest_edge": 384}).save_pretrained(tmp_path)
+  ours = from_transformers(read_json(tmp_path / "preprocessor_config.json"), 384, "ConvNextModel")
+  theirs = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+  expected = theirs(IMAGES[0], return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+  np.testing.assert_allclose(ours(IMAGES[0]), expected, atol=1e-5)

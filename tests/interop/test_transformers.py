@@ -157,6 +157,7 @@ def test_bert(pooled, tmp_path):
     ("ViTImageProcessor", dict(size={"height": 32, "width": 32})),
     ("ViTImageProcessor", dict(size={"height": 32, "width": 32}, resample=3, image_std=[0.1, 0.2, 0.3])),
     ("SiglipImageProcessor", dict(size={"height": 32, "width": 32}, resample=2, image_mean=[0.1, 0.2, 0.3])),
+    ("DINOv3ViTImageProcessor", dict(size={"height": 32, "width": 32})),  # which resizes numbers that are not rounded
   ],
 )
 def test_pictures_are_prepared_alike(processor, fields, tmp_path):

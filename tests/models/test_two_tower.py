@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmjax.encoders import TextConfig, ViTConfig
-from mmjax.models import SHARDING_RULES, TwoTower, TwoTowerConfig
+from mmjax.models import SHARDING_RULES, SharedSpaceConfig, TwoTower, TwoTowerConfig
 from mmjax.parallel.mesh import ParallelConfig, batch_sharding, make_mesh, parameter_shardings
 
 CONFIG = TwoTowerConfig(
@@ -55,6 +55,20 @@ def test_scale_and_bias_begin_as_configured_and_the_scale_is_clipped():
   assert float(_apply("logit_bias", config=dataclasses.replace(CONFIG, init_logit_bias=None), params=without)) == 0.0
   with pytest.raises(ValueError, match="init_logit_scale=200"):
     TwoTowerConfig(init_logit_scale=200.0)
+
+
+def test_one_tower_with_its_projection_has_no_scale():
+  """Published weights of one tower have none. A model of two towers needs one."""
+  config = SharedSpaceConfig(towers={"image": CONFIG.image}, embed_dim=4, init_logit_scale=None)
+  model, batch = config.build(), {"image": BATCH["image"]}
+  params = jax.jit(model.init)(jax.random.key(0), batch)["params"]
+  assert set(params) == {"image", "image_projection"} and config.clamped(params) is params
+  assert float(model.apply({"params": params}, method="logit_scale")) == 1.0
+  embedding = model.apply({"params": params}, batch["image"], method="encode_image")
+  unit = model.apply({"params": params}, batch)["image"]
+  np.testing.assert_allclose(embedding / jnp.linalg.norm(embedding, axis=1, keepdims=True), unit, atol=1e-6)
+  with pytest.raises(ValueError, match="init_logit_scale must be a number"):
+    dataclasses.replace(CONFIG, init_logit_scale=None)
 
 
 def test_the_bias_is_clipped_either_way_and_can_come_back():

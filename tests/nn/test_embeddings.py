@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_1d, sincos_2d, stem_widths, windows
+from mmjax.encoders import ViTConfig
+from mmjax.nn.embeddings import ConvStem, NestedStem, PatchEmbed, sincos_1d, sincos_2d, stem_widths, windows
 
 IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 8, 3)), jnp.float32)
 
@@ -38,6 +39,23 @@ def test_the_convolutional_stem_halves_the_sides_and_doubles_the_channels():
   kernels = [variables["params"][f"conv_{i}"]["kernel"].shape for i in range(2)]
   assert kernels == [(27, 8), (72, 16)]
   assert stem_widths(32, 4) == [8, 16]
+
+
+def test_the_nested_stem_is_convolutions_with_norms_between():
+  module = NestedStem(8, "frozen", "float32")
+  images = jnp.concatenate([jnp.concatenate([IMAGES] * 2, 1)] * 2, 2)
+  out, variables = module.init_with_output(jax.random.key(0), images, training=False)
+  params, x = variables["params"], images
+  for i, side in enumerate((4, 2)):
+    kernel = params[f"conv_{i}"]["kernel"].reshape(side, side, -1, 2)
+    x = jax.nn.gelu(_conv(x, kernel, side, "VALID") / np.sqrt(1 + 1e-5), approximate=False)
+  expected = _conv(x, params["projection"]["kernel"].reshape(2, 2, 2, 8), 2, "VALID")
+  np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+  fields = dict(image_size=16, patch_size=16, width=8, depth=1, num_heads=2)
+  plain, nested = ViTConfig(**fields), ViTConfig(**fields, stem="mobileclip", stem_norm="batch")
+  multiplications = 16 * 48 * 2 + 4 * (4 * 2) * 2 + (4 * 2) * 8
+  assert nested.flops() - 2 * multiplications == plain.flops() - 2 * 3 * 16**2 * 8
+  assert nested.batch_statistics and not plain.batch_statistics
 
 
 def test_sincos_positions_by_hand():

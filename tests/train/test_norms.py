@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.encoders import ResNetConfig, TowerConfig
+from mmjax.encoders import ResNetConfig, TowerConfig, ViTConfig
 from mmjax.errors import ConfigError
 from mmjax.evaluate.task import describe
 from mmjax.experiment import from_json, to_json
@@ -94,6 +94,9 @@ def test_a_frozen_norm_is_refused_from_scratch_but_not_of_weights_for_this_tower
     training_on(1, resnet("frozen")).initial_state()
   with pytest.raises(ConfigError, match="model.image.norm is 'frozen'"):
     training_on(1, resnet("frozen", pretrained=dict(path="nowhere", into="text"))).initial_state()
+  stem = ViTConfig(image_size=16, patch_size=16, width=8, depth=1, num_heads=2, stem="mobileclip", stem_norm="frozen")
+  with pytest.raises(ConfigError, match="model.image.stem_norm is 'frozen'.*--model.image.stem_norm group"):
+    training_on(1, experiment(model=dict(image=stem))).initial_state()
   with pytest.raises(Exception, match="nowhere"):  # so far it came
     training_on(1, resnet("frozen", pretrained=dict(path="nowhere", into="image"))).initial_state()
 

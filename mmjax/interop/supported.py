@@ -1,0 +1,243 @@
+"""The table of supported architectures, by library: what `load` reads, what `save` writes, and since which version."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from mmjax.encoders import ConvNeXtConfig, TextConfig, ViTConfig
+from mmjax.interop import open_clip_timm as timm
+from mmjax.interop import transformers_blip as blip
+from mmjax.interop import transformers_classifiers as classes
+from mmjax.interop import transformers_convnext as convnext
+from mmjax.interop import transformers_deit as deit
+from mmjax.interop import transformers_dino as dino
+from mmjax.interop import transformers_dino3 as dino3
+from mmjax.interop import transformers_one_tower as one
+from mmjax.interop import transformers_single as single
+from mmjax.interop import transformers_towers as pairs
+from mmjax.interop.architecture import Architecture, Entries
+from mmjax.interop.big_vision import BIG_VISION
+from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields
+from mmjax.interop.native import NATIVE
+from mmjax.interop.open_clip import OPEN_CLIP
+from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
+from mmjax.interop.openai import OPENAI
+from mmjax.interop.tensors import Part, TensorFile
+from mmjax.models import BlipCaptionerConfig, BlipRetrievalConfig, ClassifierConfig, SharedSpaceConfig, TwoTowerConfig
+
+Writes = Callable[[Any], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Class:
+  """A class of transformers.
+
+  Attributes:
+    kind: `model_type` in config.json.
+    architecture: the architecture; its name is that of the class.
+    having: regular expression of a tensor that the other classes of the same `kind` do not have. Empty: all files.
+    writes: True for the configurations that are written as this class. The first such class counts. None: it is not
+      written.
+    form: format that writes the class.
+    processor: class of the image processor that its images are prepared with. Empty: it takes no images.
+    since: first version of mmjax that reads the class.
+  """
+
+  kind: str
+  architecture: Architecture
+  having: str = ""
+  writes: Writes | None = None
+  form: str = "transformers"
+  processor: str = ""
+  since: str = "0.1.0"
+
+
+def _is(kind: type, **fields: Any) -> Writes:
+  """Configurations of a type whose fields have these values."""
+  return lambda c: isinstance(c, kind) and all(getattr(c, name) == value for name, value in fields.items())
+
+
+def _space(tower: str, **fields: Any) -> Writes:
+  """A single tower with its projection: a SharedSpace with these fields."""
+  return lambda c: _is(SharedSpaceConfig, init_logit_scale=None, **fields)(c) and list(c.towers) == [tower]
+
+
+def _scaled(*, registers: bool) -> Writes:
+  """DINOv2's image towers, which scale their branches, with registers or without."""
+  fits = lambda c: c.layer_scale is not None and c.rotary == "none" and bool(c.registers) == registers
+  return lambda c: isinstance(c, ViTConfig) and fits(c)
+
+
+def _classifier(of: Writes) -> Writes:
+  """Classifiers of images whose tower is one of `of`."""
+  return lambda c: isinstance(c, ClassifierConfig) and of(c.towers.get("image"))
+
+
+def _pair(*, map_pool: bool) -> Writes:
+  """Two-tower models whose image tower pools as SigLIP does, or not."""
+  return lambda c: isinstance(c, TwoTowerConfig) and _is(ViTConfig, pool="map")(c.image) == map_pool
+
+
+_CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"
+NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
+_BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
+CONVNEXT = "ConvNextImageProcessor"
+_HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
+_VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
+
+_CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
+
+CLASSES: tuple[Class, ...] = (
+  Class("clip", pairs.CLIP, writes=_pair(map_pool=False), processor=_CLIP),
+  Class("siglip", classes.SIGLIP_CLASSES, _HEAD, _classifier(_is(ViTConfig, pool="mean")), processor=_SIGLIP),
+  Class("siglip2", classes.SIGLIP2_CLASSES, _HEAD, _is(ClassifierConfig), form="siglip2", processor=NAFLEX),
+  Class("siglip", pairs.SIGLIP, writes=_pair(map_pool=True), processor=_SIGLIP),
+  Class("siglip2", pairs.SIGLIP2, writes=_is(TwoTowerConfig), form="siglip2", processor=NAFLEX),
+  Class("clip_vision_model", one.CLIP_IMAGE_PROJECTED, _VISUAL, _space("image"), processor=_CLIP),
+  Class("clip_vision_model", one.CLIP_IMAGE, writes=_is(ViTConfig, pool="cls", input_norm=True), processor=_CLIP),
+  Class("clip_text_model", one.CLIP_TEXT_PROJECTED, _TEXTUAL, _space("text", projection="linear")),
+  Class("clip_text_model", one.CLIP_TEXT, writes=_is(TextConfig, causal=True)),
+  Class("chinese_clip_vision_model", one.CHINESE_CLIP_IMAGE, processor=_CLIP),
+  Class("altclip_vision_model", one.ALT_CLIP_IMAGE, processor=_CLIP),
+  Class("clipseg_vision_model", one.CLIPSEG_IMAGE, processor=_CLIP),
+  Class("siglip_vision_model", one.SIGLIP_IMAGE, writes=_is(ViTConfig, pool="map"), processor=_SIGLIP),
+  Class("siglip_text_model", one.SIGLIP_TEXT, writes=_space("text", projection="affine")),
+  Class("siglip2_vision_model", one.SIGLIP2_IMAGE, writes=_is(ViTConfig), form="siglip2", processor=NAFLEX),
+  Class("siglip2_text_model", one.SIGLIP2_TEXT, writes=_space("text"), form="siglip2"),
+  Class("blip", blip.BLIP_RETRIEVAL, r"^text_encoder\.", _is(BlipRetrievalConfig), processor=_BLIP),
+  Class("blip", blip.BLIP_CAPTIONER, r"^text_decoder\.", _is(BlipCaptionerConfig), processor=_BLIP),
+  Class("dinov2", classes.DINOV2_CLASSES, _HEAD, _classifier(_scaled(registers=False)), processor=_BIT),
+  Class("dinov2", dino.DINOV2, writes=_scaled(registers=False), processor=_BIT),
+  Class(_REGISTERS, classes.REGISTERS_CLASSES, _HEAD, _classifier(_scaled(registers=True)), processor=_BIT),
+  Class(_REGISTERS, dino.DINOV2_REGISTERS, writes=_scaled(registers=True), processor=_BIT),
+  Class("dinov3_vit", dino3.DINOV3, writes=_is(ViTConfig, rotary="centered"), processor=_DINOV3),
+  Class("deit", classes.DEIT_CLASSES, _HEAD, _classifier(_is(ViTConfig, register_position=True)), processor=_DEIT),
+  Class("deit", deit.DEIT, writes=_is(ViTConfig, register_position=True), processor=_DEIT),
+  Class("convnextv2", classes.CONVNEXT_V2_CLASSES, _HEAD, _classifier(_CONVNEXT_V2), processor=CONVNEXT),
+  Class("convnextv2", convnext.CONVNEXT_V2, writes=_CONVNEXT_V2, processor=CONVNEXT),
+  Class("convnext", classes.CONVNEXT_CLASSES, _HEAD, _classifier(_is(ConvNeXtConfig)), processor=CONVNEXT),
+  Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=CONVNEXT),
+  Class("vit", classes.VIT_CLASSES, _HEAD, _is(ClassifierConfig), processor=_VIT),
+  Class("vit", single.VIT, writes=_is(ViTConfig), processor=_VIT),
+  Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
+  Class("vit_msn", single.VIT_MSN, processor=_VIT),
+  Class("vit_mae", single.VIT_MAE, processor=_VIT),
+  Class("bert", single.BERT, writes=_is(TextConfig)),
+)
+"""Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""
+
+PROCESSORS = {row.architecture.name: row.processor for row in CLASSES if row.processor}
+"""Class of the image processor, by the name of the architecture."""
+
+_REFUSED = {
+  "blip_text_model": "BlipTextModel",
+  "blip_vision_model": "BlipVisionModel",
+  "flava": "FlavaModel",
+}
+"""Other kinds of transformers, and the name of the class."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+  """A class of transformers that mmjax has no model for, but reads the image tower of.
+
+  Attributes:
+    kind, having: as in `Class`.
+    name: the class.
+    prefix: regular expression of the beginning of the image tower's tensors, which is removed from their names.
+  """
+
+  kind: str
+  name: str
+  prefix: str
+  having: str = ""
+
+
+_VISION = r"^(?=vision_model\.)"
+WHOLES: tuple[Whole, ...] = (
+  Whole("clip", "CLIPForImageClassification", _VISION, _HEAD),
+  Whole("chinese_clip", "ChineseCLIPModel", _VISION),
+  Whole("altclip", "AltCLIPModel", _VISION),
+  Whole("clipseg", "CLIPSegForImageSegmentation", r"^clip\.(?=vision_model\.)"),
+  Whole("llava", "LlavaForConditionalGeneration", r"^(model\.)?vision_tower\."),
+)
+"""Classes of which only the image tower is read. Its configuration is `vision_config`, of a kind in CLASSES."""
+
+
+class Supported(NamedTuple):
+  """A line of the list: library, architecture in it, first version of mmjax that reads it, formats that write it."""
+
+  library: str
+  name: str
+  since: str
+  written: str
+
+
+def read_class(fields: Fields, entries: Entries) -> Architecture:
+  """Find the architecture of a checkpoint of transformers.
+
+  Args:
+    fields: config.json.
+    entries: the tensors.
+  Raises: InteropError: mmjax does not read the class. The message says what it is, and what can be had of it.
+  """
+  kind = fields.text("model_type")
+  if kind == "blip":
+    return blip.kind(entries, fields.where)
+  if kind in _REFUSED:
+    raise InteropError(f"{fields.where}: model_type {kind!r} is {_REFUSED[kind]}, which mmjax has no model for yet")
+  for row in CLASSES:
+    if row.kind == kind and _has(entries, row.having):
+      return row.architecture
+  known = sorted({row.kind for row in CLASSES})
+  raise fields.wrong("model_type", f"one of {', '.join(map(repr, known))}")
+
+
+def image_part(fields: Fields, file: TensorFile, tower: str) -> tuple[Fields, TensorFile]:
+  """Take the image tower of a class that mmjax has no model for. Other checkpoints are returned as they are.
+
+  Args:
+    fields: config.json.
+    file: the tensors.
+    tower: tower that is asked for; empty: the whole model.
+  Returns: (configuration, tensors).
+  Raises: InteropError: the class is such a one, and not its image tower is asked for.
+  """
+  kind = fields.get("model_type")
+  found = (row for row in WHOLES if row.kind == kind and _has(file.entries, row.having))
+  whole = next(found, None)
+  if whole is None:
+    return fields, file
+  if tower != "image":
+    raise InteropError(
+      f"{fields.where}: model_type {kind!r} is {whole.name}, which mmjax has no model for. It reads its image tower: "
+      'set tower="image" in interop.load, --tower image in convert, --pretrained.into image in a run'
+    )
+  vision = {"transformers_version": fields.get("transformers_version"), **fields.object("vision_config").values}
+  return Fields(vision, f"{fields.where}: vision_config"), Part(file, whole.prefix)
+
+
+def _has(entries: Entries, expression: str) -> bool:
+  return not expression or any(re.search(expression, name) for name in entries)
+
+
+def written_class(config: Any, form: str) -> Architecture | None:
+  """Find the class of transformers that a format writes a configuration as. None if there is none."""
+  found = (row for row in CLASSES if row.form == form and row.writes is not None and row.writes(config))
+  return next((row.architecture for row in found), None)
+
+
+def supported() -> Iterator[Supported]:
+  """List everything that mmjax reads."""
+  for row in CLASSES:
+    yield Supported("transformers", row.architecture.name, row.since, row.form if row.writes else "-")
+  for whole in WHOLES:
+    yield Supported("transformers", f"{whole.name}, its image tower", "0.1.0", "-")
+  for architecture, form in ((OPEN_CLIP, "open_clip"), (OPEN_CLIP_COCA, "open_clip"), (OPENAI, "openai")):
+    yield Supported(form, architecture.name, "0.1.0", form)
+  for name in (tower for family in timm.FAMILIES for tower in family.TOWERS):
+    yield Supported("open_clip", f"timm's {name} as image tower", "0.1.0", "open_clip")
+  yield Supported("big_vision", "SigLIP and other two towers, ViT", "0.1.0", BIG_VISION.name)
+  yield Supported("mmjax", "every model", "0.1.0", NATIVE.name)
