@@ -1,4 +1,4 @@
-"""SigLIP's vision transformers, CLIP's ViT-L/14, MobileCLIP-B and ViT-M/16 without a class token, in timm's names."""
+"""SigLIP's vision transformers, CLIP's ViT-L/14, ViT-M/16 without a class token and MobileCLIP-B, in timm's names."""
 
 import re
 from typing import Any, Literal
@@ -44,10 +44,10 @@ TOWERS: dict[str, ViTConfig] = {
   "vit_large_patch14_clip_224": ViTConfig(
     pool="cls", input_norm=True, class_position=True, stem_bias=False, norm_epsilon=1e-5, **_CLIP_L
   ),
-  "vit_base_mci_224": ViTConfig(pool="cls", stem="mobileclip", stem_norm="frozen", norm_epsilon=1e-6, **_MOBILECLIP_B),
   "vit_medium_patch16_gap_256": ViTConfig(
     pool="mean", attention_bias="none", layer_scale=1e-6, norm_epsilon=1e-6, **_MEDIUM, **sides(256, 16)
   ),
+  "vit_base_mci_224": ViTConfig(pool="cls", stem="mobileclip", stem_norm="frozen", norm_epsilon=1e-6, **_MOBILECLIP_B),
 }
 """The towers by their names in timm."""
 
@@ -63,8 +63,8 @@ def has(config: TwoTowerConfig) -> bool:
   c = config.image
   if not isinstance(c, ViTConfig):
     return False
-  pooled = c.pool == "map" or (c.pool, c.attention_bias) == ("mean", "none")
-  return pooled or c.stem == "mobileclip" or config.image_projection == "affine"
+  mean = (c.pool, c.attention_bias) == ("mean", "none")
+  return c.pool == "map" or mean or c.stem == "mobileclip" or config.image_projection == "affine"
 
 
 def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Projection]:
