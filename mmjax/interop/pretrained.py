@@ -87,8 +87,8 @@ def load(
 
   * Two-tower models give projected embeddings that are NOT unit-norm.
   * CoCa and BlipForImageTextRetrieval give unit-norm embeddings, as the other library does.
-  * A single tower gives the pooler_output, or the first token if it has no pooler. With a projection
-    (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
+  * A single tower gives the pooler_output, or the first token if it has no pooler. T5 gives the mean over its tokens.
+    With a projection (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.
 
   Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration has
@@ -99,7 +99,7 @@ def load(
       a folder with config.json and model.safetensors (transformers: `python -m mmjax.interop list` lists the classes;
       or mmjax's own format),
       ORG/NAME, a model in the local cache of the Hugging Face hub (HF_HOME, HF_HUB_CACHE),
-      a folder with open_clip_config.json and open_clip_model.safetensors (CLIP, CoCa),
+      a folder with open_clip_config.json and open_clip_model.safetensors (CLIP, CoCa; text towers of transformers too),
       a .safetensors file with the tensor names of OpenAI's CLIP,
       a .npz file of big_vision (SigLIP, ViT).
     image_size: new image size; position embeddings are resampled. None: the checkpoint's.

@@ -16,13 +16,15 @@ from mmjax.interop import transformers_dino3 as dino3
 from mmjax.interop import transformers_one_tower as one
 from mmjax.interop import transformers_single as single
 from mmjax.interop import transformers_swin as swin
+from mmjax.interop import transformers_t5 as t5
+from mmjax.interop import transformers_texts as texts
 from mmjax.interop import transformers_towers as pairs
 from mmjax.interop.architecture import Architecture, Entries
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.native import NATIVE
-from mmjax.interop.open_clip import OPEN_CLIP
+from mmjax.interop.open_clip import OPEN_CLIP, OPEN_CLIP_HF
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
 from mmjax.interop.tensors import Part, TensorFile
@@ -58,6 +60,11 @@ class Class:
 def _is(kind: type, **fields: Any) -> Writes:
   """Configurations of a type whose fields have these values."""
   return lambda c: isinstance(c, kind) and all(getattr(c, name) == value for name, value in fields.items())
+
+
+def _text(*fields: str) -> Writes:
+  """Text transformers in which one of these fields is set."""
+  return lambda c: isinstance(c, TextConfig) and any(getattr(c, name) for name in fields)
 
 
 def _space(tower: str, **fields: Any) -> Writes:
@@ -127,7 +134,13 @@ CLASSES: tuple[Class, ...] = (
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
   Class("vit_msn", single.VIT_MSN, processor=_VIT),
   Class("vit_mae", single.VIT_MAE, processor=_VIT),
-  Class("bert", single.BERT, writes=_is(TextConfig)),
+  Class("t5", t5.T5, writes=_is(TextConfig, rms_norm=True)),
+  Class("mt5", dataclasses.replace(t5.T5, name="MT5EncoderModel")),
+  Class("mpnet", texts.MPNET, writes=_text("relative_buckets")),
+  Class("roberta", texts.ROBERTA, writes=_is(TextConfig, count_positions=True)),
+  Class("xlm-roberta", dataclasses.replace(texts.ROBERTA, name="XLMRobertaModel")),
+  Class("bert", single.BERT, writes=_text("token_types", "tanh_pool")),
+  Class("distilbert", texts.DISTILBERT, writes=_is(TextConfig)),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""
 
@@ -238,7 +251,12 @@ def supported() -> Iterator[Supported]:
     yield Supported("transformers", row.architecture.name, row.since, row.form if row.writes else "-")
   for whole in WHOLES:
     yield Supported("transformers", f"{whole.name}, its image tower", "0.1.0", "-")
-  for architecture, form in ((OPEN_CLIP, "open_clip"), (OPEN_CLIP_COCA, "open_clip"), (OPENAI, "openai")):
+  for architecture, form in (
+    (OPEN_CLIP, "open_clip"),
+    (OPEN_CLIP_HF, "open_clip"),
+    (OPEN_CLIP_COCA, "open_clip"),
+    (OPENAI, "openai"),
+  ):
     yield Supported(form, architecture.name, "0.1.0", form)
   for name in (tower for family in timm.FAMILIES for tower in family.TOWERS):
     yield Supported("open_clip", f"timm's {name} as image tower", "0.1.0", "open_clip")

@@ -19,10 +19,11 @@ class TwoTowerConfig(SpaceConfig):
   text: TowerConfig = TextConfig()
   """Text tower."""
   image_projection: Projection = "linear"
-  """Projection of the image tower to the shared space: linear, affine (with a bias), or none (SigLIP), which
-  needs a tower of width embed_dim."""
+  """Projection of the image tower to the shared space: linear, affine (with a bias), mlp (see
+  `ProjectionMLP`), or none (SigLIP), which needs a tower of width embed_dim."""
   text_projection: Projection = "linear"
-  """Projection of the text tower to the shared space: linear, affine (with a bias; SigLIP), or none."""
+  """Projection of the text tower to the shared space: linear, affine (with a bias; SigLIP), mlp (two layers;
+  open_clip), or none."""
 
   def __post_init__(self) -> None:
     super().__post_init__()

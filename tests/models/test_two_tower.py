@@ -114,3 +114,20 @@ def test_tensor_parallel_towers_compute_the_same():
   split_value, split_grads = split(_params(), batch)
   np.testing.assert_allclose(split_value, value, rtol=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), split_grads, grads)
+
+
+def test_the_projection_of_two_layers_and_its_sharding_rules():
+  """Two layers without biases, (8 + 4) // 2 wide inside; and a text tower with the parameters that others lack."""
+  text = TextConfig(vocab_size=20, max_length=6, width=8, depth=1, num_heads=2, pool="mean", causal=False)
+  text = dataclasses.replace(text, count_positions=True, relative_buckets=4, rms_norm=True, linear_bias=False)
+  config = dataclasses.replace(CONFIG, text=text, text_projection="mlp")
+  params = jax.jit(TwoTower(config).init)(jax.random.key(0), BATCH)["params"]
+  up, down = (params["text_projection"][name]["kernel"] for name in ("up", "down"))
+  assert up.shape == (8, 6) and set(params["text_projection"]["up"]) == {"kernel"}
+  encoded = _apply(lambda m, b: m.encode(b), {"text": BATCH["text"]}, config=config, params=params)["text"]
+  hidden = jax.nn.gelu(encoded.pooled @ up, approximate=False) @ down
+  ours = _apply("encode_text", BATCH["text"], config=config, params=params)
+  np.testing.assert_allclose(ours, hidden, rtol=1e-5, atol=1e-6)
+  for path, _ in jax.tree_util.tree_leaves_with_path(params):
+    name = "/".join(str(key.key) for key in path)
+    assert any(re.search(pattern, name) for pattern, _ in SHARDING_RULES), f"no rule covers {name}"

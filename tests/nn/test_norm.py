@@ -28,6 +28,15 @@ def test_value_and_gradients_equal_those_of_the_plain_formula():
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
 
 
+def test_root_mean_square_equals_the_plain_formula():
+  x, scale, bias, g = _arguments()
+  plain = lambda x, s, b: x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-3) * s[None, None] + b[None, None]
+  ours, pull = jax.vjp(lambda *a: layer_norm(*a, 1e-3, False), x, scale, bias)
+  expected, pull_plain = jax.vjp(plain, x, scale, bias)
+  for a, b in zip((ours, *pull(g)), (expected, *pull_plain(g)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+
+
 def test_statistics_of_bfloat16_input_are_float32():
   x, scale, bias, _ = _arguments()
   low = (x + 100).astype(jnp.bfloat16)  # in bfloat16, the mean of such numbers would be off by 0.25
