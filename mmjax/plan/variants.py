@@ -37,7 +37,7 @@ def with_remat(experiment: Experiment, policy: Remat) -> Experiment:
 def remat_of(experiment: Experiment) -> Remat:
   """Remat policy of the tower that recomputes least; "none" if no tower has this choice."""
   towers = (getattr(experiment.model, name, None) for name in TOWERS)
-  return min((t.remat for t in towers if hasattr(t, "remat")), key=REMAT.index, default="none")
+  return min((tower_remat(t) for t in towers if hasattr(t, "remat")), key=REMAT.index, default="none")
 
 
 def tower_remat(config: Any) -> Remat:
