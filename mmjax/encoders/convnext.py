@@ -16,6 +16,7 @@ from mmjax.nn.mlp import MLP, gelu
 from mmjax.nn.norm import LayerNorm, LayerScale
 from mmjax.nn.pooling import mean_pool
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
+from mmjax.nn.transformer import Remat, rematerialised
 from mmjax.types import Encoded
 
 EXPANSION = 4  # hidden width of a block's MLP divided by the block's width
@@ -49,6 +50,8 @@ class ConvNeXtConfig(TowerConfig):
   """
   drop_path: float = 0.0
   """Probability of dropping the branch of the last block (stochastic depth). It rises linearly from 0 in the first."""
+  remat: Remat = "none"
+  """Activations that the backward pass recomputes (see `TransformerConfig.remat`)."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Compute dtype. Parameters and statistics stay in float32."""
 
@@ -169,13 +172,14 @@ class ConvNeXt(nn.Module):
     # epsilon^-0.5 each: the first gradients would be as large as 1e10.
     stem = PatchEmbed(c.width, c.patch_size, c.dtype, kernel_init=_INIT, bias_init=_INIT, name="stem")
     x, layer = LayerNorm(c.norm_epsilon, name="stem_norm")(stem(images.astype(c.dtype))), 0
+    made = rematerialised(ConvNeXtBlock, c.remat, scan=False)
     for stage, blocks in enumerate(c.layers):
       if stage:
         x = LayerNorm(c.norm_epsilon, name=f"stage_{stage}_norm")(x)
         width = 2**stage * c.width
         x = PatchEmbed(width, 2, c.dtype, kernel_init=_INIT, name=f"stage_{stage}_downsample")(x)
       for block in range(blocks):
-        x = ConvNeXtBlock(c, layer, name=f"stage_{stage}_block_{block}")(x, rng=rng)
+        x = made(c, layer, name=f"stage_{stage}_block_{block}")(x, rng=rng)
         layer += 1
     tokens = rearrange(x, "b y x d -> b (y x) d")
     mask = jnp.ones(tokens.shape[:2], bool)

@@ -185,7 +185,8 @@ def canonical(config: Any) -> Any:
   if isinstance(config, ConvNeXtConfig):
     initial = None if config.layer_scale is None else 1.0
     pool = config.norm_epsilon if config.pool_epsilon is None else config.pool_epsilon
-    return dataclasses.replace(config, layer_scale=initial, pool_epsilon=pool, drop_path=0.0, dtype="float32")
+    same = dict(drop_path=0.0, remat="none", dtype="float32")
+    return dataclasses.replace(config, layer_scale=initial, pool_epsilon=pool, **same)
   if isinstance(config, SwinConfig):
     return dataclasses.replace(config, **{name: getattr(SwinConfig, name) for name in _ONLY_TRAINING})
   return _canonical_text(config) if isinstance(config, TextConfig) else config

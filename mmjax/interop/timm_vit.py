@@ -1,4 +1,4 @@
-"""SigLIP's vision transformers, CLIP's ViT-L/14, MobileCLIP-B and ViT-M/16 without a class token, in timm's names."""
+"""SigLIP's vision transformers, CLIP's ViT-L/14, ViT-M/16 without a class token and MobileCLIP-B, in timm's names."""
 
 import re
 from typing import Any, Literal
@@ -51,6 +51,7 @@ TOWERS: dict[str, ViTConfig] = {
   "vit_medium_patch16_gap_256": ViTConfig(
     pool="mean", attention_bias="none", layer_scale=1e-6, norm_epsilon=1e-6, **_MEDIUM, **sides(256, 16)
   ),
+  "vit_base_mci_224": ViTConfig(pool="cls", stem="mobileclip", stem_norm="frozen", norm_epsilon=1e-6, **_MOBILECLIP_B),
 }
 """The towers by their names in timm."""
 
