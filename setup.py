@@ -51,6 +51,8 @@ EXTRAS = {
   "dev": ["pytest", "setuptools>=77", "hypothesis", "pytest-xdist", "ruff", "mypy", "import-linter", "easy-vqa==1.0"],
   # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/{siglip_,}tokenizer.py.
   "interop": ["ftfy", "sentencepiece"],
+  # Downloads that a user asks for (--download); see mmjax/interop/hub.py.
+  "hub": ["huggingface_hub"],
   "tpu": ["jax[tpu]"],
   "cuda12": ["jax[cuda12]"],
   "cuda13": ["jax[cuda13]"],

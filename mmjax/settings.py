@@ -118,9 +118,11 @@ class PretrainedConfig:
   """Published weights to initialise from, instead of random ones."""
 
   path: str | None = None
-  """Folder or file that mmjax.interop.load reads (transformers, open_clip, big_vision, ...). None: random weights. On
+  """Folder, file or ORG/NAME in the hub's cache (transformers, open_clip, big_vision, ...). None: random weights. On
   the command line, it also replaces the script's model, tokenizer and image preprocessing by those of the checkpoint.
   """
+  download: bool = False
+  """Download a path that is ORG/NAME of the Hugging Face hub, if the local cache does not have it."""
   into: Literal["", "image", "text"] = ""
   """Tower to initialise, from a single tower or from this tower of a whole model. Empty: the whole model."""
   take: tuple[str, ...] = (".*",)

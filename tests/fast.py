@@ -41,6 +41,7 @@ golden/test_configs
 interop/test_bad_input
 interop/test_finding
 interop/test_sentence
+interop/test_supported
 models/test_counting
 nn/test_attention
 nn/test_channel_norm

@@ -165,8 +165,10 @@ class ConvNeXt(nn.Module):
     c = self.config
     if images.shape[1:3] != (c.image_size, c.image_size):
       raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
-    x = PatchEmbed(c.width, c.patch_size, c.dtype, kernel_init=_INIT, name="stem")(images.astype(c.dtype))
-    x, layer = LayerNorm(c.norm_epsilon, name="stem_norm")(x), 0
+    # The paper's bias is zero. With it, a patch of zeros (padding) stays zero through all norms, whose slope there is
+    # epsilon^-0.5 each: the first gradients would be as large as 1e10.
+    stem = PatchEmbed(c.width, c.patch_size, c.dtype, kernel_init=_INIT, bias_init=_INIT, name="stem")
+    x, layer = LayerNorm(c.norm_epsilon, name="stem_norm")(stem(images.astype(c.dtype))), 0
     for stage, blocks in enumerate(c.layers):
       if stage:
         x = LayerNorm(c.norm_epsilon, name=f"stage_{stage}_norm")(x)

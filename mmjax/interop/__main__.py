@@ -22,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """
   options = _parser().parse_args(arguments)
   try:
+    if getattr(options, "download", False):
+      from mmjax.interop.hub import download
+
+      download(options.source)
     match options.command:
       case "convert":
         return _convert(options)
@@ -40,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
   commands = parser.add_subparsers(dest="command", required=True)
   convert = commands.add_parser("convert", help="read a checkpoint and write it in another format")
   names = [form.name for form in FORMATS]
-  convert.add_argument("source", metavar="IN", help="checkpoint: a folder, a .safetensors file or a .npz file")
+  convert.add_argument("source", metavar="IN", help="checkpoint: a folder, a file, or ORG/NAME in the hub's cache")
   convert.add_argument("target", metavar="OUT", help="folder to write, or a file for the formats openai and big_vision")
   convert.add_argument("--to", required=True, choices=names, metavar="FORMAT", help=", ".join(names))
   convert.add_argument("--image-size", type=int, metavar="N", help="resample position embeddings to N x N pixels")
@@ -52,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
   inspect = commands.add_parser(
     "inspect", help="show the architecture, every tensor, and the use of every file and field"
   )
-  inspect.add_argument("source", metavar="IN", help="checkpoint: a folder, a .safetensors file or a .npz file")
+  inspect.add_argument("source", metavar="IN", help="checkpoint: a folder, a file, or ORG/NAME in the hub's cache")
+  for command in (convert, inspect):
+    command.add_argument("--download", action="store_true", help="download IN, ORG/NAME of the Hugging Face hub, first")
   commands.add_parser("list", help="list the architectures that mmjax reads and writes, by library")
   return parser
 

@@ -12,6 +12,7 @@ from mmjax.errors import ConfigError
 from mmjax.interop.architecture import canonical, differences
 from mmjax.interop.errors import InteropError
 from mmjax.interop.source import Source
+from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.config import towers, with_towers
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
@@ -50,9 +51,9 @@ def derived_model(model: Any, source: Source, into: str) -> Any:
     )
   if _is_part(theirs, model):
     return _with_part(model, theirs)
-  if type(model) is not type(theirs):
-    return model
   mine = towers(model)
+  if type(model) is not type(theirs) or mine.keys() != towers(theirs).keys():
+    return model
   adopted = with_towers(theirs, {n: _kept(mine[n], tower) or tower for n, tower in towers(theirs).items()})
   limits = {name: _limit(source, name, getattr(model, name)) for name in _LIMITS if hasattr(model, name)}
   return dataclasses.replace(adopted, **limits)
@@ -66,9 +67,9 @@ def _is_part(theirs: Any, model: Any) -> bool:
 
 def _with_part(model: TwoTowerConfig, theirs: SharedSpaceConfig) -> TwoTowerConfig:
   """Replace a tower of a model and its projection by those of a checkpoint."""
-  parts = {name: _kept(towers(model)[name], tower) or tower for name, tower in theirs.towers.items()}
+  parts: dict[str, Any] = {name: _kept(towers(model)[name], tower) or tower for name, tower in theirs.towers.items()}
   projections: dict[str, Any] = {f"{name}_projection": theirs.projection for name in parts}
-  return dataclasses.replace(model, **parts, **projections, embed_dim=theirs.embed_dim)
+  return dataclasses.replace(model, embed_dim=theirs.embed_dim, **parts, **projections)
 
 
 def model_differences(model: Any, source: Source, into: str, taken: Collection[str]) -> Iterator[Difference]:
@@ -84,6 +85,8 @@ def model_differences(model: Any, source: Source, into: str, taken: Collection[s
   for name in theirs:
     if name in mine and any(path.startswith(f"{name}/") for path in taken):
       yield from _tower_differences(mine[name], theirs[name], f"model.{name}")
+  if isinstance(source.config, ClassifierConfig) and source.config.classes and "class_projection/kernel" in taken:
+    yield "model.classes", "those of the data", source.config.classes
   if into or not any(path in source.table.places and path.split("/")[0] not in mine for path in taken):
     return
   heads, other, ours = _heads(canonical(model)), _heads(canonical(source.config)), _heads(model)

@@ -19,7 +19,7 @@ from mmjax.nn.transformer import TransformerConfig
 
 Entries = Mapping[str, Entry]
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
 ACTIVATIONS: Mapping[str, Activation] = {
   "gelu": "gelu",
   "quick_gelu": "quick_gelu",
@@ -28,8 +28,9 @@ ACTIVATIONS: Mapping[str, Activation] = {
   "gelu_fast": "gelu_tanh",
   "silu": "silu",
   "swish": "silu",
+  "relu": "relu",
 }
-THEIR_ACTIVATIONS = {name: name for name in ("gelu", "quick_gelu", "silu")} | {"gelu_tanh": "gelu_pytorch_tanh"}
+THEIR_ACTIVATIONS = {name: name for name in ("gelu", "quick_gelu", "silu", "relu")} | {"gelu_tanh": "gelu_pytorch_tanh"}
 
 
 def _nothing(config: Any) -> Mapping[str, tuple[int, ...]]:
@@ -109,6 +110,7 @@ _MEANINGS = {
   "positions": "position_embedding",
   "tanh_pool": "pooler",
   "token_types": "token_type_embeddings",
+  "registers": "register_tokens, distillation_token",
 }
 _FOLLOWS = {"eos_id": "pool", "pad_id": "mask_padding"}
 """Settings that matter only with a value of another one, which is then named alone."""
@@ -157,7 +159,11 @@ def canonical(config: Any) -> Any:
     defaults = TransformerConfig()
     same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention", "init_scheme")}
     scale = None if config.layer_scale is None else 1.0  # an initial value
-    config = dataclasses.replace(config, mlp_dim=config.hidden, layer_scale=scale, **same)
+    far = config.relative_distance if config.relative_buckets else 128
+    head = None if config.attention_width == config.width else config.head_dim
+    config = dataclasses.replace(
+      config, mlp_dim=config.hidden, layer_scale=scale, relative_distance=far, head_dim=head, **same
+    )
   if isinstance(config, ViTConfig):
     remainder = config.drop_remainder and config.image_size % config.patch_size != 0
     config = dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)

@@ -74,6 +74,8 @@ def name_tokenizer(
     return
   names = ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")
   fields = {} if text is None else {n: v for n, v in text.values.items() if n in names}
+  if text is not None and "hf_model_name" in text:  # its positions do not tell the length of the texts
+    fields["context_length"] = text.integer("context_length", 77)
   if form.name == "mmjax":
     fields = {} if text is None else {TEXT_CFG: fields}
     fields |= {name: theirs[name] for name in _CHOOSING if name in theirs}

@@ -30,6 +30,7 @@ class Fields:
     self.values: Mapping[str, Any] = values
     self.where = where
     self.used: set[str] = set()
+    self.nulls: set[str] = set()
     self.parts: dict[str, Fields] = {}
 
   def __contains__(self, name: str) -> bool:
@@ -38,6 +39,8 @@ class Fields:
   def get(self, name: str, default: Any = None) -> Any:
     """Value of a field as it stands in the file, unchecked; the default if it is missing."""
     self.used.add(name)
+    if default is not None and self.values.get(name, default) is None:
+      self.nulls.add(name)  # null is not the default: it says something
     return self.values.get(name, default)
 
   def object(self, name: str) -> "Fields":
@@ -66,7 +69,7 @@ class Fields:
       use = "without effect: no value" if value in (None, {}, []) else "not read"
       if name in without_effect:
         use = f"without effect: {without_effect[name]}"
-      if name in self.used and value not in (None, {}, []):
+      if name in self.nulls or (name in self.used and value not in (None, {}, [])):
         use = "used"
       found.setdefault(use, []).append(name if isinstance(value, dict) else f"{name} = {_short(value)}")
     return found

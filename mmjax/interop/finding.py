@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from mmjax.interop.errors import InteropError
+from mmjax.interop.hub import cache_folder, cached, model_name
 
 OPEN_CLIP_CONFIG, CONFIG, WEIGHTS, INDEX = (
   "open_clip_config.json",
@@ -15,7 +16,6 @@ OPEN_CLIP_CONFIG, CONFIG, WEIGHTS, INDEX = (
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
-_HUB = re.compile(r"(hf[-_]hub:)?([\w.-]+/[\w.-]+)")
 _TO_TRANSFORMERS = (
   "convert it once with transformers 4: python -c \"from transformers import AutoModel; AutoModel.from_pretrained('.', "
   "{}=True).save_pretrained('converted')\""
@@ -38,6 +38,8 @@ _SUFFIXES = (".safetensors", ".npz")
 def existing(path: str | Path) -> Path:
   """Path of a checkpoint: a file, or a folder; of a model in a hub cache, the folder of its snapshot.
 
+  ORG/NAME, if it is no path, is a model in the local cache of the Hugging Face hub. No network is used.
+
   Raises: InteropError: there is none. The message says how to get one.
   """
   text = str(path)
@@ -52,11 +54,16 @@ def existing(path: str | Path) -> Path:
     raise InteropError(f"{path} cannot be read: {error.strerror}") from error
   if found:
     return _snapshot(path) if path.is_dir() else path
-  hub = _HUB.fullmatch(text)
-  if hub:
+  name = model_name(text)
+  there = None if name is None else cached(name)
+  if there is not None:
+    return _snapshot(there)
+  if name is not None and "/" in name:
     raise InteropError(
-      f"{text} does not exist here. If it is a model of the Hugging Face hub, download it first, because mmjax "
-      f"downloads nothing: hf download {hub[2]} --local-dir {hub[2].split('/')[1]}. Then give that folder"
+      f"{text} does not exist here, and the hub's cache {cache_folder()} has no such model. If it is a model of the "
+      f"Hugging Face hub, set --download (in Python, download=True; in a run, --pretrained.download): mmjax downloads "
+      f"nothing else. Or download it yourself (hf download {name} --local-dir {name.split('/')[1]}) and give that "
+      "folder"
     )
   if text.startswith("local-dir:"):
     raise InteropError(f"{text} does not exist: give the folder without 'local-dir:'")

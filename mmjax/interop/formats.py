@@ -96,11 +96,11 @@ def _class(config: Any, form: str) -> Architecture:
 
 
 def _write_transformers(folder: Path, content: Content) -> None:
+  from mmjax.encoders import TextConfig
   from mmjax.interop.sentence import write_pooling
-  from mmjax.interop.transformers_single import BERT
 
   _write_config(folder, content, {"dtype": "float32"})
-  if content.architecture is BERT and content.config.pool == "mean":
+  if isinstance(content.config, TextConfig) and content.config.pool == "mean":
     write_pooling(content.config, folder)
 
 
@@ -124,11 +124,14 @@ def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = 
 
 
 def _open_clip(config: Any) -> Architecture:
-  from mmjax.interop.open_clip import OPEN_CLIP
+  from mmjax.interop.open_clip import OPEN_CLIP, OPEN_CLIP_HF
   from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
+  from mmjax.interop.open_clip_hf import is_hf
   from mmjax.models import CocaConfig, OpenClipCocaConfig
 
-  return OPEN_CLIP_COCA if isinstance(config, OpenClipCocaConfig | CocaConfig) else OPEN_CLIP
+  if isinstance(config, OpenClipCocaConfig | CocaConfig):
+    return OPEN_CLIP_COCA
+  return OPEN_CLIP_HF if is_hf(getattr(config, "text", None)) else OPEN_CLIP
 
 
 def _write_open_clip(folder: Path, content: Content) -> None:

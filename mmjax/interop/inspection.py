@@ -34,6 +34,7 @@ _UNREAD = {
   ".h5": "weights for TensorFlow; the .safetensors file is read",
   ".onnx": "weights for ONNX; the .safetensors file is read",
 }
+_VOCABULARIES = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 _UNREAD_NAMES = {
   "generation_config.json": "settings of text generation",
   "config_sentence_transformers.json": "versions and prompts",
@@ -125,7 +126,7 @@ def _read_files(files: TokenizerFiles) -> set[str]:
   if files.kind == "SiglipTokenizer":
     return {"spiece.model", "tokenizer_config.json"}
   names = {"tokenizer_config.json", SENTENCE}
-  names |= {"tokenizer.json"} if files.engine is not None else {"vocab.json", "merges.txt", "vocab.txt"}
+  names |= {"tokenizer.json"} if files.engine is not None else set(_VOCABULARIES)
   if "with special_tokens_map.json" in files.record.where:
     names |= {"special_tokens_map.json", "added_tokens.json"}
   return names

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
 from mmjax.encoders.config import TowerConfig
-from mmjax.interop import open_clip_timm
+from mmjax.interop import open_clip_hf, open_clip_timm
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, under
@@ -18,16 +18,20 @@ _MODEL |= {"nonscalar_logit_scale"}
 
 
 def rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
-  """Mapping rules of a model."""
+  """Mapping rules of a model with open_clip's own text tower."""
   projection: tuple[Rule, ...] = (Rule("^text_projection/kernel$", "text_projection"),)
   if config.text_projection == "affine":
     projection = linear("^text_projection", "text_projection")
-  return joined(
-    _image_rules(config),
-    under("text/", "", TEXT),
-    projection,
-    (Rule("^logit_scale$", "logit_scale"), Rule("^logit_bias$", "logit_bias")),
-  )
+  return joined(_image_rules(config), under("text/", "", TEXT), projection, _LOGITS)
+
+
+def hf_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
+  """Mapping rules of a model with a text tower of transformers."""
+  assert isinstance(config.text, TextConfig)
+  return joined(_image_rules(config), open_clip_hf.rules(config.text), _LOGITS)
+
+
+_LOGITS = (Rule("^logit_scale$", "logit_scale"), Rule("^logit_bias$", "logit_bias"))
 
 
 def _image_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
@@ -55,12 +59,16 @@ def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
   else:
     image = read_image(vision, quick, embed_dim)
     projection = "none" if isinstance(image, ResNetConfig) else "linear"
+  hf = "hf_model_name" in text
+  tower, text_projection = (
+    open_clip_hf.read(text, embed_dim) if hf else (read_text(text, quick), _read_projection(text))
+  )
   return TwoTowerConfig(
     image=image,
-    text=read_text(text, quick),
+    text=tower,
     embed_dim=embed_dim,
     image_projection=projection,
-    text_projection=_read_projection(text),
+    text_projection=text_projection,
     init_logit_scale=read_scale(fields),
     max_logit_scale=math.inf,
     init_logit_bias=fields.number("init_logit_bias") if "init_logit_bias" in fields else None,
@@ -87,18 +95,24 @@ def write(config: Any) -> dict[str, Any]:
     raise wrong_kind("open_clip's CLIP", known, config.image)
   if not isinstance(config.text, TextConfig):
     raise wrong_kind("open_clip's CLIP", "an image tower beside a text transformer", config.text)
+  assert config.init_logit_scale is not None  # every two-tower model has one
+  hf = open_clip_hf.is_hf(config.text)
   fields: dict[str, Any] = {
     "embed_dim": config.embed_dim,
-    "quick_gelu": config.text.activation == "quick_gelu",
+    "quick_gelu": getattr(config.image if hf else config.text, "activation", None) == "quick_gelu",
     "vision_cfg": _write_image(config),
-    "text_cfg": write_text(config.text) | {"proj_bias": config.text_projection == "affine"},
+    "text_cfg": open_clip_hf.write(config.text, config.text_projection) if hf else _write_text(config),
     "init_logit_scale": math.log(config.init_logit_scale),
   }
-  if config.text_projection == "none":
-    fields["text_cfg"]["proj_type"] = "none"
   if config.init_logit_bias is not None:
     fields["init_logit_bias"] = config.init_logit_bias
   return fields
+
+
+def _write_text(config: TwoTowerConfig) -> dict[str, Any]:
+  assert isinstance(config.text, TextConfig)
+  fields = write_text(config.text) | {"proj_bias": config.text_projection == "affine"}
+  return fields | ({"proj_type": "none"} if config.text_projection == "none" else {})
 
 
 def _write_image(config: TwoTowerConfig) -> dict[str, Any]:
@@ -112,3 +126,6 @@ def _write_image(config: TwoTowerConfig) -> dict[str, Any]:
 # With custom_text, the text tower is a separate module whose tensor names begin with "text.".
 _CUSTOM_TEXT = ((r"^text\.", ""),)
 OPEN_CLIP = Architecture("open_clip's CLIP", read, write, rules, BUFFERS, renamed=_CUSTOM_TEXT)
+OPEN_CLIP_HF = Architecture(
+  "open_clip's CLIP with a text tower of transformers", read, write, hf_rules, BUFFERS + open_clip_hf.BUFFERS
+)

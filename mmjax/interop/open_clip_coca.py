@@ -69,12 +69,10 @@ def read(fields: Fields, entries: Entries) -> OpenClipCocaConfig:
   quick, embed_dim = fields.flag("quick_gelu", False), fields.integer("embed_dim")
   vision, multimodal = fields.object("vision_cfg"), fields.object("multimodal_cfg")
   image = read_image(vision, quick, embed_dim)
-  if not isinstance(image, ViTConfig) or image.pool != "queries":
-    raise InteropError(
-      f"{vision.where}: attentional_pool is {vision.values.get('attentional_pool')!r}; mmjax reads only CoCa models "
-      "with a ViT and an attentional pooler, as all published ones are"
-    )
+  if not isinstance(image, ViTConfig):
+    raise InteropError(f"{vision.where}: layers is a list (a ResNet); of CoCa's image towers, mmjax reads only ViTs")
   text = _read_text(fields.object("text_cfg"), quick)
+  _check_image(vision, image, text.width)
   multimodal.known(_MULTIMODAL)
   only_plain(multimodal)
   multimodal.only("ls_init_value", None, None)
@@ -92,6 +90,12 @@ def read(fields: Fields, entries: Entries) -> OpenClipCocaConfig:
     init_logit_scale=read_scale(fields),
     max_logit_scale=math.inf,
   )
+
+
+def _check_image(vision: Fields, image: ViTConfig, text_width: int) -> None:
+  if image.pool != "queries":
+    vision.only("final_ln_after_pool", False, False)  # it would leave the patches that captions read without a norm
+    vision.only("width", text_width, 768)  # open_clip's captions read patches of the width of the text only
 
 
 def _read_text(text: Fields, quick: bool) -> WordsConfig:

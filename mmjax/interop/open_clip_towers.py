@@ -205,7 +205,6 @@ def read_text(text: Fields, quick: bool) -> TextConfig:
   text.known(TEXTS)
   only_plain(text)
   text.only("embed_cls", False, False)
-  text.only("hf_model_name", None, None)
   width = text.integer("width", 512)
   return TextConfig(
     width=width,

@@ -223,7 +223,7 @@ def default_preprocess(size: int, kind: str) -> Preprocess:
   """
   if kind in ("open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
     return Preprocess(size, colors="late")
-  if kind.startswith("CLIP"):
+  if kind.startswith(("CLIP", "ChineseCLIP", "AltCLIP")):
     return Preprocess(size)
   if kind.startswith("Blip"):
     return Preprocess(size, "squash")

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmjax.encoders import TextConfig
 from mmjax.errors import ConfigError
+from mmjax.interop import hub
 from mmjax.interop.architecture import Architecture, check_writable
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -74,6 +75,7 @@ def load(
   positions: Positions = "open_clip",
   dtype: Dtype = "float32",
   tower: Tower = "",
+  download: bool = False,
 ) -> tuple[nn.Module, Any]:
   """Load weights of another library as a model of mmjax.
 
@@ -85,8 +87,8 @@ def load(
 
   * Two-tower models give projected embeddings that are NOT unit-norm.
   * CoCa and BlipForImageTextRetrieval give unit-norm embeddings, as the other library does.
-  * A single tower gives the pooler_output, or the first token if it has no pooler. With a projection
-    (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
+  * A single tower gives the pooler_output, or the first token if it has no pooler. T5 gives the mean over its tokens.
+    With a projection (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.
 
   Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration has
@@ -96,7 +98,8 @@ def load(
     path: one of
       a folder with config.json and model.safetensors (transformers: `python -m mmjax.interop list` lists the classes;
       or mmjax's own format),
-      a folder with open_clip_config.json and open_clip_model.safetensors (CLIP, CoCa),
+      ORG/NAME, a model in the local cache of the Hugging Face hub (HF_HOME, HF_HUB_CACHE),
+      a folder with open_clip_config.json and open_clip_model.safetensors (CLIP, CoCa; text towers of transformers too),
       a .safetensors file with the tensor names of OpenAI's CLIP,
       a .npz file of big_vision (SigLIP, ViT).
     image_size: new image size; position embeddings are resampled. None: the checkpoint's.
@@ -106,13 +109,20 @@ def load(
     dtype: dtype of the matrices and of the computation. "bfloat16" takes half of the memory. Biases, gains, the logit
       scale and the embeddings stay in float32.
     tower: "image" or "text": only this tower of a whole model, which then is a single tower. Empty: the whole model.
+    download: download a model of the Hugging Face hub that the local cache does not have.
   Returns: (model, params).
   Raises:
     InteropError: the checkpoint cannot be read, is of an unknown kind, or its parts do not fit together. The message
       names the tensor or the field.
   """
   found = load_pretrained(
-    path, image_size=image_size, max_length=max_length, positions=positions, dtype=dtype, tower=tower
+    path,
+    image_size=image_size,
+    max_length=max_length,
+    positions=positions,
+    dtype=dtype,
+    tower=tower,
+    download=download,
   )
   return found.model, found.params
 
@@ -125,17 +135,20 @@ def load_pretrained(
   positions: Positions = "open_clip",
   dtype: Dtype = "float32",
   tower: Tower = "",
+  download: bool = False,
 ) -> Pretrained:
   """Load a checkpoint with its preprocessing and its tokenizer.
 
   Tensors are read one after the other, so that little more than the parameters is in memory.
 
   Args:
-    path, image_size, max_length, positions, dtype, tower: as for `load`.
+    path, image_size, max_length, positions, dtype, tower, download: as for `load`.
   Raises: InteropError: as for `load`.
   """
   if dtype not in get_args(Dtype):
     raise InteropError(f"dtype is {dtype!r}, but must be one of {', '.join(map(repr, get_args(Dtype)))}")
+  if download:
+    hub.download(path)
   source = open_source(path, tower=tower)
   if positions == "transformers":
     source = dataclasses.replace(source, resampling=source.architecture.resampling)
@@ -298,7 +311,7 @@ def _resized(config: Any, image_size: int | None, max_length: int | None) -> Any
   try:
     for name, tower, field, size in sizes:
       if size and hasattr(tower, field):
-        resized = dataclasses.replace(tower, **{field: size})  # type: ignore[type-var]
+        resized = dataclasses.replace(tower, **{field: size})
         config = resized if tower is config else with_towers(config, {name: resized})
   except ValueError as error:
     raise InteropError(str(error)) from error

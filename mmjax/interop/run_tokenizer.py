@@ -198,6 +198,6 @@ def _special_ids(tokenizer: Any, folder: Path) -> tuple[int | None, int, int]:
       return None, pad, pad
     case [token]:
       return (token, pad, pad) if word[0] == token else (None, token, pad)
-    case [begin, end]:
+    case [begin, end] if word[0] == begin:
       return begin, end, pad
   raise InteropError(f"{folder}: its tokenizer pads at the left, or adds more than a begin and an end token")

@@ -20,20 +20,22 @@ MODEL: Mapping[str, str] = {
   **_because("mmjax computes in float32", "dtype torch_dtype use_bfloat16"),
   **_because("used only in training", "attention_dropout dropout attention_probs_dropout_prob hidden_dropout_prob"),
   **_because("used only in training", "initializer_factor initializer_range classifier_dropout label_smoothing"),
+  **_because("used only in training", "qa_dropout seq_classif_dropout dropout_rate"),
   **_because("used only in training", "tf_legacy_loss problem_type logit_scale_init_value"),
   **_because("names of classes, used only by a head for one task", "id2label label2id finetuning_task num_labels"),
   **_because("used only by a head for one task", "encoder_stride task_specific_params"),
   **_because("used only with a pooler, and then checked", "pooler_act pooler_output_size"),
-  **_because("form of the library's outputs", "return_dict output_attentions output_hidden_states"),
+  **_because("form of the library's outputs", "return_dict output_attentions output_hidden_states output_past"),
   **_because(
     "the tokenizer's file has it too", "bos_token_id eos_token_id sep_token_id pad_token_id tokenizer_class prefix"
   ),
-  **_because("no encoder-decoder is supported", "is_encoder_decoder tie_encoder_decoder cross_attention_hidden_size"),
-  **_because("no encoder-decoder is supported", "decoder_start_token_id"),
+  **_because("the encoder alone is read", "is_encoder_decoder tie_encoder_decoder cross_attention_hidden_size"),
+  **_because("the encoder alone is read", "decoder_start_token_id num_decoder_layers scale_decoder_outputs"),
   **_because(
     "the model has no such part", "is_decoder add_cross_attention tie_word_embeddings position_embedding_type"
   ),
   **_because("the model has no such part", "type_vocab_size"),
+  **_because("how the tensors were made; they are read as they are", "sinusoidal_pos_embds tie_weights_"),
   **_because("Siglip2's images have no fixed size", "image_size"),
   **_because("the model's own projection_dim or width decides", "projection_dim encoder_hidden_size"),
   **_because("used only in generation", "max_length min_length do_sample early_stopping num_beams num_beam_groups"),
@@ -85,6 +87,8 @@ TOKENIZER: Mapping[str, str] = {
   ),
   **_because("not read by the class", "sp_model_kwargs spaces_between_special_tokens use_default_system_prompt"),
   **_because("the file's last step decides", "add_bos_token add_eos_token"),
+  **_because("used only to make places of ids in the text", "trim_offsets"),
+  **_because("used only in translation", "tgt_lang"),
   **_because("mmjax takes the model's length or the length asked for", "model_max_length max_len"),
 }
 """Fields of tokenizer_config.json and special_tokens_map.json (transformers)."""

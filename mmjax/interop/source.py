@@ -24,16 +24,15 @@ from mmjax.interop.finding import (
 from mmjax.interop.mapping import Table
 from mmjax.interop.native import NATIVE
 from mmjax.interop.npz_file import NpzFile
-from mmjax.interop.open_clip import OPEN_CLIP
+from mmjax.interop.open_clip import OPEN_CLIP, OPEN_CLIP_HF
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
 from mmjax.interop.resample import Resampling
 from mmjax.interop.safetensors_file import SafetensorsFile
 from mmjax.interop.sentence import read_pooling
 from mmjax.interop.shapes import ModelConfig, depth, flat_shapes
-from mmjax.interop.supported import read_class
+from mmjax.interop.supported import image_part, read_class
 from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
-from mmjax.interop.transformers_single import BERT
 from mmjax.models.config import towers
 
 _MAX_DEPTH = 1_000
@@ -84,6 +83,8 @@ def open_source(path: str | Path, *, tower: str = "") -> Source:
   path = existing(path)
   folder = path if path.is_dir() else path.parent
   format_, file, fields = _opened(weights_in(path) if path.is_dir() else path)
+  if format_ == "transformers":
+    fields, file = image_part(fields, file, tower)
   architecture = _architecture(format_, fields, file)
   if architecture is BIG_VISION:
     file = Unstacked(file, "encoderblock/", "encoderblock_{}/")
@@ -93,7 +94,7 @@ def open_source(path: str | Path, *, tower: str = "") -> Source:
   config = _config(architecture, model_fields, file)
   if format_ == "transformers":
     finish_model(fields, architecture.without_effect)
-  if isinstance(config, TextConfig) and architecture is BERT:
+  if isinstance(config, TextConfig) and format_ == "transformers":
     config = read_pooling(config, folder)
   _check_depth(config, file)
   try:
@@ -204,7 +205,10 @@ def _with_config(file: TensorFile, fields: Fields) -> tuple[str, TensorFile, Fie
 def _architecture(format_: str, fields: Fields, file: TensorFile) -> Architecture:
   match format_:
     case "open_clip":
-      return OPEN_CLIP_COCA if "multimodal_cfg" in fields.object("model_cfg") else OPEN_CLIP
+      model = fields.object("model_cfg")
+      if "multimodal_cfg" in model:
+        return OPEN_CLIP_COCA
+      return OPEN_CLIP_HF if "hf_model_name" in model.object("text_cfg") else OPEN_CLIP
     case "openai":
       return OPENAI
     case "big_vision":

@@ -16,15 +16,18 @@ from mmjax.interop import transformers_dino3 as dino3
 from mmjax.interop import transformers_one_tower as one
 from mmjax.interop import transformers_single as single
 from mmjax.interop import transformers_swin as swin
+from mmjax.interop import transformers_t5 as t5
+from mmjax.interop import transformers_texts as texts
 from mmjax.interop import transformers_towers as pairs
 from mmjax.interop.architecture import Architecture, Entries
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.native import NATIVE
-from mmjax.interop.open_clip import OPEN_CLIP
+from mmjax.interop.open_clip import OPEN_CLIP, OPEN_CLIP_HF
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
+from mmjax.interop.tensors import Part, TensorFile
 from mmjax.models import BlipCaptionerConfig, BlipRetrievalConfig, ClassifierConfig, SharedSpaceConfig, TwoTowerConfig
 
 Writes = Callable[[Any], bool]
@@ -59,6 +62,11 @@ def _is(kind: type, **fields: Any) -> Writes:
   return lambda c: isinstance(c, kind) and all(getattr(c, name) == value for name, value in fields.items())
 
 
+def _text(*fields: str) -> Writes:
+  """Text transformers in which one of these fields is set."""
+  return lambda c: isinstance(c, TextConfig) and any(getattr(c, name) for name in fields)
+
+
 def _space(tower: str, **fields: Any) -> Writes:
   """A single tower with its projection: a SharedSpace with these fields."""
   return lambda c: _is(SharedSpaceConfig, init_logit_scale=None, **fields)(c) and list(c.towers) == [tower]
@@ -87,6 +95,8 @@ CONVNEXT = "ConvNextImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
+_CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
+
 CLASSES: tuple[Class, ...] = (
   Class("clip", pairs.CLIP, writes=_pair(map_pool=False), processor=_CLIP),
   Class("siglip", classes.SIGLIP_CLASSES, _HEAD, _classifier(_is(ViTConfig, pool="mean")), processor=_SIGLIP),
@@ -97,6 +107,9 @@ CLASSES: tuple[Class, ...] = (
   Class("clip_vision_model", one.CLIP_IMAGE, writes=_is(ViTConfig, pool="cls", input_norm=True), processor=_CLIP),
   Class("clip_text_model", one.CLIP_TEXT_PROJECTED, _TEXTUAL, _space("text", projection="linear")),
   Class("clip_text_model", one.CLIP_TEXT, writes=_is(TextConfig, causal=True)),
+  Class("chinese_clip_vision_model", one.CHINESE_CLIP_IMAGE, processor=_CLIP),
+  Class("altclip_vision_model", one.ALT_CLIP_IMAGE, processor=_CLIP),
+  Class("clipseg_vision_model", one.CLIPSEG_IMAGE, processor=_CLIP),
   Class("siglip_vision_model", one.SIGLIP_IMAGE, writes=_is(ViTConfig, pool="map"), processor=_SIGLIP),
   Class("siglip_text_model", one.SIGLIP_TEXT, writes=_space("text", projection="affine")),
   Class("siglip2_vision_model", one.SIGLIP2_IMAGE, writes=_is(ViTConfig), form="siglip2", processor=NAFLEX),
@@ -112,14 +125,22 @@ CLASSES: tuple[Class, ...] = (
   Class("deit", deit.DEIT, writes=_is(ViTConfig, register_position=True), processor=_DEIT),
   Class("swin", classes.SWIN_CLASSES, _HEAD, _classifier(_is(SwinConfig)), processor=_VIT),
   Class("swin", swin.SWIN, writes=_is(SwinConfig), processor=_VIT),
+  Class("convnextv2", classes.CONVNEXT_V2_CLASSES, _HEAD, _classifier(_CONVNEXT_V2), processor=CONVNEXT),
+  Class("convnextv2", convnext.CONVNEXT_V2, writes=_CONVNEXT_V2, processor=CONVNEXT),
+  Class("convnext", classes.CONVNEXT_CLASSES, _HEAD, _classifier(_is(ConvNeXtConfig)), processor=CONVNEXT),
+  Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=CONVNEXT),
   Class("vit", classes.VIT_CLASSES, _HEAD, _is(ClassifierConfig), processor=_VIT),
   Class("vit", single.VIT, writes=_is(ViTConfig), processor=_VIT),
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
   Class("vit_msn", single.VIT_MSN, processor=_VIT),
   Class("vit_mae", single.VIT_MAE, processor=_VIT),
-  Class("convnextv2", convnext.CONVNEXT_V2, writes=_is(ConvNeXtConfig, response_norm=True), processor=CONVNEXT),
-  Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=CONVNEXT),
-  Class("bert", single.BERT, writes=_is(TextConfig)),
+  Class("t5", t5.T5, writes=_is(TextConfig, rms_norm=True)),
+  Class("mt5", dataclasses.replace(t5.T5, name="MT5EncoderModel")),
+  Class("mpnet", texts.MPNET, writes=_text("relative_buckets")),
+  Class("roberta", texts.ROBERTA, writes=_is(TextConfig, count_positions=True)),
+  Class("xlm-roberta", dataclasses.replace(texts.ROBERTA, name="XLMRobertaModel")),
+  Class("bert", single.BERT, writes=_text("token_types", "tanh_pool")),
+  Class("distilbert", texts.DISTILBERT, writes=_is(TextConfig)),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""
 
@@ -132,6 +153,33 @@ _REFUSED = {
   "flava": "FlavaModel",
 }
 """Other kinds of transformers, and the name of the class."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+  """A class of transformers that mmjax has no model for, but reads the image tower of.
+
+  Attributes:
+    kind, having: as in `Class`.
+    name: the class.
+    prefix: regular expression of the beginning of the image tower's tensors, which is removed from their names.
+  """
+
+  kind: str
+  name: str
+  prefix: str
+  having: str = ""
+
+
+_VISION = r"^(?=vision_model\.)"
+WHOLES: tuple[Whole, ...] = (
+  Whole("clip", "CLIPForImageClassification", _VISION, _HEAD),
+  Whole("chinese_clip", "ChineseCLIPModel", _VISION),
+  Whole("altclip", "AltCLIPModel", _VISION),
+  Whole("clipseg", "CLIPSegForImageSegmentation", r"^clip\.(?=vision_model\.)"),
+  Whole("llava", "LlavaForConditionalGeneration", r"^(model\.)?vision_tower\."),
+)
+"""Classes of which only the image tower is read. Its configuration is `vision_config`, of a kind in CLASSES."""
 
 
 class Supported(NamedTuple):
@@ -157,10 +205,38 @@ def read_class(fields: Fields, entries: Entries) -> Architecture:
   if kind in _REFUSED:
     raise InteropError(f"{fields.where}: model_type {kind!r} is {_REFUSED[kind]}, which mmjax has no model for yet")
   for row in CLASSES:
-    if row.kind == kind and any(re.search(row.having, name) for name in entries):
+    if row.kind == kind and _has(entries, row.having):
       return row.architecture
   known = sorted({row.kind for row in CLASSES})
   raise fields.wrong("model_type", f"one of {', '.join(map(repr, known))}")
+
+
+def image_part(fields: Fields, file: TensorFile, tower: str) -> tuple[Fields, TensorFile]:
+  """Take the image tower of a class that mmjax has no model for. Other checkpoints are returned as they are.
+
+  Args:
+    fields: config.json.
+    file: the tensors.
+    tower: tower that is asked for; empty: the whole model.
+  Returns: (configuration, tensors).
+  Raises: InteropError: the class is such a one, and not its image tower is asked for.
+  """
+  kind = fields.get("model_type")
+  found = (row for row in WHOLES if row.kind == kind and _has(file.entries, row.having))
+  whole = next(found, None)
+  if whole is None:
+    return fields, file
+  if tower != "image":
+    raise InteropError(
+      f"{fields.where}: model_type {kind!r} is {whole.name}, which mmjax has no model for. It reads its image tower: "
+      'set tower="image" in interop.load, --tower image in convert, --pretrained.into image in a run'
+    )
+  vision = {"transformers_version": fields.get("transformers_version"), **fields.object("vision_config").values}
+  return Fields(vision, f"{fields.where}: vision_config"), Part(file, whole.prefix)
+
+
+def _has(entries: Entries, expression: str) -> bool:
+  return not expression or any(re.search(expression, name) for name in entries)
 
 
 def written_class(config: Any, form: str) -> Architecture | None:
@@ -173,7 +249,14 @@ def supported() -> Iterator[Supported]:
   """List everything that mmjax reads."""
   for row in CLASSES:
     yield Supported("transformers", row.architecture.name, row.since, row.form if row.writes else "-")
-  for architecture, form in ((OPEN_CLIP, "open_clip"), (OPEN_CLIP_COCA, "open_clip"), (OPENAI, "openai")):
+  for whole in WHOLES:
+    yield Supported("transformers", f"{whole.name}, its image tower", "0.1.0", "-")
+  for architecture, form in (
+    (OPEN_CLIP, "open_clip"),
+    (OPEN_CLIP_HF, "open_clip"),
+    (OPEN_CLIP_COCA, "open_clip"),
+    (OPENAI, "openai"),
+  ):
     yield Supported(form, architecture.name, "0.1.0", form)
   for name in (tower for family in timm.FAMILIES for tower in family.TOWERS):
     yield Supported("open_clip", f"timm's {name} as image tower", "0.1.0", "open_clip")

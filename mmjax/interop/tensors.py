@@ -81,6 +81,25 @@ class Renamed:
     return self._file.read(self._original[name])
 
 
+class Part:
+  """The tensors of a file whose names begin with a prefix, without it.
+
+  Args:
+    file: the file.
+    prefix: regular expression of the prefix.
+  """
+
+  def __init__(self, file: TensorFile, prefix: str):
+    self.path = file.path
+    self._file = file
+    self._original = {re.sub(prefix, "", name): name for name in file.entries if re.match(prefix, name)}
+    self.entries = {new: file.entries[name] for new, name in self._original.items()}
+
+  def read(self, name: str) -> np.ndarray:
+    """Data of the tensor with the name `name` after the prefix."""
+    return self._file.read(self._original[name])
+
+
 class Unstacked:
   """A file whose tensors are stacked over layers, with one tensor per layer.
 

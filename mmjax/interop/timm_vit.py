@@ -58,13 +58,17 @@ _POOLS = {"map": ("map",), "cls": ("token", ""), "mean": ("", "avg")}  # "": tim
 
 
 def has(config: TwoTowerConfig) -> bool:
-  """True for a ViT that open_clip's own towers cannot be: no class token, MobileCLIP's stem, or a projection's bias."""
+  """True for a ViT that timm has and open_clip's own towers are not.
+
+  It has MAP pooling, a mean over patches beside attention without biases, MobileCLIP's stem, or a bias in its
+  projection.
+  """
   c = config.image
   if not isinstance(c, ViTConfig):
     return False
-  if c.pool in ("map", "mean") or c.stem == "mobileclip" or c.positions == "offsets":
-    return True
-  return config.image_projection == "affine"
+  pooled = c.pool == "map" or (c.pool, c.attention_bias) == ("mean", "none")
+  other = c.stem == "mobileclip" or c.positions == "offsets"
+  return pooled or other or config.image_projection == "affine"
 
 
 def read(vision: Fields, embed_dim: int) -> tuple[ViTConfig, Projection]:

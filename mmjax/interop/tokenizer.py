@@ -19,6 +19,7 @@ from mmjax.interop.siglip_tokenizer import SiglipTokenizer, load_siglip_tokenize
 from mmjax.interop.text_cleaning import cleaned
 from mmjax.interop.tokenizer_classes import DEFAULTS, build, open_clip_engine
 from mmjax.interop.tokenizer_files import (
+  BPE_SPIECE,
   FILES,
   MERGES,
   SENTENCE,
@@ -26,6 +27,7 @@ from mmjax.interop.tokenizer_files import (
   TOKENIZER,
   TOKENIZER_CONFIG,
   VOCAB,
+  WORDS,
   TokenizerFiles,
   read_tokenizer_files,
 )
@@ -87,13 +89,14 @@ def make_tokenizer(
   folder = files.folder
   if open_clip is not None and not open_clip.get("hf_tokenizer_name"):
     return _open_clip_own(files, max_length, open_clip)
-  if open_clip is not None and not files.has(TOKENIZER) and not files.has(SPIECE):
+  if open_clip is not None and not any(map(files.has, (TOKENIZER, SPIECE, BPE_SPIECE, VOCAB, WORDS))):
     name = open_clip.get("hf_tokenizer_name")
     raise InteropError(
       f"{folder} has no {TOKENIZER}. Its configuration names the tokenizer {name!r}. With transformers: "
       f"AutoTokenizer.from_pretrained({name!r}).save_pretrained(folder)"
     )
-  own = max_length if whole or open_clip is not None else min(max_length, _longest(files.record))
+  longest = _longest(files.record) if open_clip is None else _open_clip_length(open_clip, max_length)
+  own = max_length if whole else min(max_length, longest)
   if files.kind == "SiglipTokenizer" and files.has(SPIECE):
     if open_clip is not None:
       raise files.record.wrong("tokenizer_class", "another one: open_clip's clean-up is not supported with it")
@@ -122,6 +125,11 @@ def _longest(record: Fields) -> int:
   if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
     raise record.wrong("model_max_length", "a number of tokens")
   return int(min(value, 2**24))
+
+
+def _open_clip_length(text: Fields, max_length: int) -> int:
+  """Tokens per text in open_clip. The text towers of transformers have more positions."""
+  return text.integer("context_length", 77 if "hf_model_name" in text else max_length)
 
 
 def _sentence_length(folder: Path) -> int:

@@ -1,17 +1,18 @@
 """Tokenizers as transformers' classes and open_clip build them. Each takes only the vocabulary from the files."""
 
-import base64
 import functools
 import gzip
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from mmjax.interop.errors import InteropError
+from mmjax.interop.tokenizer_building import missing, required, token_id, with_tokens
 from mmjax.interop.tokenizer_files import MERGES, NAMED, TOKENIZER, VOCAB, WORDS, TokenizerFiles
+from mmjax.interop.tokenizer_pieces import PIECE_DEFAULTS, T5_DEFAULTS, nllb, t5, xlm_roberta
 
 _CLIP_DEFAULTS = {"unk_token": "<|endoftext|>", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
 _CLIP_DEFAULTS |= {"pad_token": "<|endoftext|>"}
@@ -19,13 +20,21 @@ _BERT_DEFAULTS = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD
 _BERT_DEFAULTS |= {"mask_token": "[MASK]"}
 _GEMMA_DEFAULTS = {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
 _GEMMA_DEFAULTS |= {"mask_token": "<mask>"}
-_T5_DEFAULTS = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
+_ROBERTA_DEFAULTS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
+_ROBERTA_DEFAULTS |= {"cls_token": "<s>", "pad_token": "<pad>", "mask_token": "<mask>"}
+_MPNET_DEFAULTS = _ROBERTA_DEFAULTS | {"unk_token": "[UNK]"}
+_MPNET_FLAGS = {name: {"normalized": True, "lstrip": name == "mask_token"} for name in NAMED}
 DEFAULTS: Mapping[str, Mapping[str, str]] = {
   "CLIPTokenizer": _CLIP_DEFAULTS,
   "BertTokenizer": _BERT_DEFAULTS,
   "GemmaTokenizer": _GEMMA_DEFAULTS,
   "Siglip2Tokenizer": _GEMMA_DEFAULTS,
-  "T5Tokenizer": _T5_DEFAULTS,
+  "DistilBertTokenizer": _BERT_DEFAULTS,
+  "MPNetTokenizer": _MPNET_DEFAULTS,
+  "RobertaTokenizer": _ROBERTA_DEFAULTS,
+  "XLMRobertaTokenizer": PIECE_DEFAULTS,
+  "NllbTokenizer": PIECE_DEFAULTS,
+  "T5Tokenizer": T5_DEFAULTS,
 }
 """Special tokens of each class where the files name none."""
 
@@ -42,8 +51,8 @@ def build(files: TokenizerFiles) -> tokenizers.Tokenizer:
   """
   if files.kind in _WHOLE:
     if files.engine is None:
-      raise _missing(files)
-    return _with_tokens(files.engine, files, {})
+      raise missing(files)
+    return with_tokens(files.engine, files, {})
   if files.kind not in _BUILDERS:
     raise InteropError(
       f"{files.record.where}: tokenizer_class is {files.kind!r}, which does more than {TOKENIZER}. "
@@ -53,17 +62,18 @@ def build(files: TokenizerFiles) -> tokenizers.Tokenizer:
 
 
 def _clip(files: TokenizerFiles) -> tokenizers.Tokenizer:
-  unknown = _required(files, "unk_token", _CLIP_DEFAULTS)
+  unknown = required(files, "unk_token", _CLIP_DEFAULTS)
   vocabulary, merges = _merges(files)
   model = models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=unknown)
   engine = tokenizers.Tokenizer(model)
   spaces = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
   engine.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
   engine.pre_tokenizer = _split(rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}")
-  _with_tokens(engine, files, _CLIP_DEFAULTS)
-  begin, end = (_required(files, name, _CLIP_DEFAULTS) for name in ("bos_token", "eos_token"))
+  with_tokens(engine, files, _CLIP_DEFAULTS)
+  begin, end = (required(files, name, _CLIP_DEFAULTS) for name in ("bos_token", "eos_token"))
   engine.post_processor = processors.TemplateProcessing(
-    single=[begin, "$A", end], special_tokens=[(token, _id(engine, token)) for token in dict.fromkeys((begin, end))]
+    single=[begin, "$A", end],
+    special_tokens=[(token, token_id(engine, token)) for token in dict.fromkeys((begin, end))],
   )
   return engine
 
@@ -78,11 +88,17 @@ def _merges(files: TokenizerFiles) -> _Merges:
       return models.BPE.read_file(str(files.folder / VOCAB), str(files.folder / MERGES))
   except Exception as error:  # the tokenizers library raises plain Exception
     raise InteropError(f"{files.folder}: its vocabulary cannot be read: {error}") from error
-  raise _missing(files)
+  raise missing(files)
 
 
-def _bert(files: TokenizerFiles) -> tokenizers.Tokenizer:
-  unknown = _required(files, "unk_token", _BERT_DEFAULTS)
+def _bert(
+  files: TokenizerFiles,
+  *,
+  defaults: Mapping[str, str] = _BERT_DEFAULTS,
+  flags: Mapping[str, Mapping[str, bool]] | None = None,
+) -> tokenizers.Tokenizer:
+  """WordPiece. `defaults` and `flags`: special tokens of the class (see `with_tokens`)."""
+  unknown = required(files, "unk_token", defaults)
   engine = tokenizers.Tokenizer(models.WordPiece(vocab=_words(files), unk_token=unknown))
   record = files.record
   engine.normalizer = normalizers.BertNormalizer(
@@ -92,10 +108,11 @@ def _bert(files: TokenizerFiles) -> tokenizers.Tokenizer:
     lowercase=record.flag("do_lower_case", True),
   )
   engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  _with_tokens(engine, files, _BERT_DEFAULTS)
-  begin, end = (_required(files, name, _BERT_DEFAULTS) for name in ("cls_token", "sep_token"))
+  with_tokens(engine, files, defaults, flags=flags)
+  begin, end = (required(files, name, defaults) for name in ("cls_token", "sep_token"))
   engine.post_processor = processors.TemplateProcessing(
-    single=[begin, "$A", end], special_tokens=[(token, _id(engine, token)) for token in dict.fromkeys((begin, end))]
+    single=[begin, "$A", end],
+    special_tokens=[(token, token_id(engine, token)) for token in dict.fromkeys((begin, end))],
   )
   return engine
 
@@ -108,44 +125,34 @@ def _words(files: TokenizerFiles) -> dict[str, int]:
   if not model and files.has(WORDS):
     lines = (files.folder / WORDS).read_text(encoding="utf-8").split("\n")
     return {line: number for number, line in enumerate(lines[:-1] if not lines[-1] else lines)}
-  raise _missing(files)
+  raise missing(files)
+
+
+def _roberta(files: TokenizerFiles) -> tokenizers.Tokenizer:
+  """Byte-level BPE, as GPT-2's. Of tokenizer.json, the class takes the vocabulary and the merges."""
+  vocabulary, merges = _merges(files)
+  model = models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
+  engine = tokenizers.Tokenizer(model)
+  engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=files.record.flag("add_prefix_space", False))
+  engine.decoder = decoders.ByteLevel()
+  with_tokens(engine, files, _ROBERTA_DEFAULTS)
+  begin, end = (required(files, name, _ROBERTA_DEFAULTS) for name in ("cls_token", "sep_token"))
+  engine.post_processor = processors.TemplateProcessing(
+    single=[begin, "$A", end],
+    special_tokens=[(token, token_id(engine, token)) for token in dict.fromkeys((begin, end))],
+  )
+  return engine
 
 
 def _gemma(files: TokenizerFiles, *, lowercase: bool) -> tokenizers.Tokenizer:
   """The classes ignore the normalizer and the pre-tokenizer of the file. SigLIP 2's converts texts to lower case."""
   if files.engine is None:
-    raise _missing(files)
+    raise missing(files)
   engine = files.engine
   spaces = normalizers.Replace(" ", "▁")
   engine.normalizer = normalizers.Sequence([normalizers.Lowercase(), spaces]) if lowercase else spaces
   engine.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-  return _with_tokens(engine, files, _GEMMA_DEFAULTS)
-
-
-def _t5(files: TokenizerFiles) -> tokenizers.Tokenizer:
-  """T5's class: SigLIP's tokenizer in open_clip. Of tokenizer.json it takes the vocabulary and the characters' map."""
-  model, normalizer = files.content.get("model") or {}, files.content.get("normalizer") or {}
-  if model.get("type") != "Unigram" or files.engine is None:
-    raise _missing(files)
-  try:
-    engine = tokenizers.Tokenizer(models.Unigram([(piece, score) for piece, score in model["vocab"]], unk_id=2))
-    for step in normalizer.get("normalizers", [normalizer]):
-      if step.get("precompiled_charsmap"):
-        engine.normalizer = normalizers.Precompiled(base64.b64decode(step["precompiled_charsmap"]))
-        break
-  except Exception as error:  # the tokenizers library raises plain Exception
-    raise InteropError(f"{files.folder / TOKENIZER}: its vocabulary cannot be read: {error}") from error
-  spaces = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True)
-  engine.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaces])
-  number = files.record.integer("extra_ids", 100, least=0)
-  named = any(name in files.record.values for name in ("additional_special_tokens", "extra_special_tokens"))
-  _with_tokens(engine, files, _T5_DEFAULTS, [] if named else [f"<extra_id_{n}>" for n in range(number)])
-  if _required(files, "eos_token", _T5_DEFAULTS) != "</s>":
-    raise files.record.wrong("eos_token", "'</s>', which T5's class writes")
-  engine.post_processor = processors.TemplateProcessing(
-    single=["$A", "</s>"], special_tokens=[("</s>", _id(engine, "</s>"))]
-  )
-  return engine
+  return with_tokens(engine, files, _GEMMA_DEFAULTS)
 
 
 def open_clip_engine(files: TokenizerFiles) -> tokenizers.Tokenizer:
@@ -203,60 +210,16 @@ def _split(pattern: str, *, again: bool = True) -> pre_tokenizers.PreTokenizer:
   return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=again)])
 
 
-def _with_tokens(
-  engine: tokenizers.Tokenizer, files: TokenizerFiles, defaults: Mapping[str, str], more: Sequence[str] = ()
-) -> tokenizers.Tokenizer:
-  """Add the tokens that the files add, in the order in which transformers adds them.
-
-  Args:
-    engine: the tokenizer.
-    files: the files.
-    defaults: special tokens of the class where the files name none.
-    more: special tokens that the class itself adds last.
-  """
-  engine_tokens = engine.get_added_tokens_decoder().values()
-  known = {repr(token) for token in engine_tokens}
-  adding = [token for token in files.added() if repr(token) not in known]
-  have = {token.content for token in (*engine_tokens, *adding)}
-  named = [token for name in NAMED if (token := files.token(name, defaults.get(name))) is not None]
-  for token in (*named, *files.extra(), *(tokenizers.AddedToken(text, special=True) for text in more)):
-    if token.content not in have:
-      have.add(token.content)
-      adding.append(token)
-  for token in adding:
-    token.special = token.special or token.content in {one.content for one in named}
-  engine.add_tokens(adding)
-  return engine
-
-
-def _required(files: TokenizerFiles, name: str, defaults: Mapping[str, str]) -> str:
-  token = files.token(name, defaults[name])
-  if token is None:
-    raise files.record.wrong(name, "a token")
-  return token.content
-
-
-def _id(engine: tokenizers.Tokenizer, token: str) -> int:
-  found = engine.token_to_id(token)
-  assert found is not None  # it was added
-  return found
-
-
-def _missing(files: TokenizerFiles) -> InteropError:
-  from mmjax.interop.tokenizer_files import FILES
-
-  others = [name for name in FILES if files.has(name)]
-  return InteropError(
-    f"{files.folder} has no {TOKENIZER}" + (f" (only {', '.join(others)})" if others else "") + "; with transformers, "
-    "AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes one"
-  )
-
-
 _WHOLE = ("", "PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
 _BUILDERS: Mapping[str, Callable[[TokenizerFiles], tokenizers.Tokenizer]] = {
   "CLIPTokenizer": _clip,
   "BertTokenizer": _bert,
   "GemmaTokenizer": functools.partial(_gemma, lowercase=False),
   "Siglip2Tokenizer": functools.partial(_gemma, lowercase=True),
-  "T5Tokenizer": _t5,
+  "DistilBertTokenizer": _bert,
+  "MPNetTokenizer": functools.partial(_bert, defaults=_MPNET_DEFAULTS, flags=_MPNET_FLAGS),
+  "RobertaTokenizer": _roberta,
+  "XLMRobertaTokenizer": xlm_roberta,
+  "NllbTokenizer": nllb,
+  "T5Tokenizer": t5,
 }

@@ -16,10 +16,13 @@ from mmjax.interop.fields import Fields, read_json
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 SPECIAL_TOKENS, ADDED_TOKENS, SENTENCE = "special_tokens_map.json", "added_tokens.json", "sentence_bert_config.json"
 SPIECE, VOCAB, MERGES, WORDS = "spiece.model", "vocab.json", "merges.txt", "vocab.txt"
-FILES = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS, VOCAB, MERGES, WORDS, SPIECE, "tokenizer.model", ADDED_TOKENS)
+BPE_SPIECE = "sentencepiece.bpe.model"
+_VOCABULARIES = (VOCAB, MERGES, WORDS, SPIECE, BPE_SPIECE, "tokenizer.model")
+FILES = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS, *_VOCABULARIES, ADDED_TOKENS)
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _OF_MODEL = {"clip": "CLIPTokenizer", "bert": "BertTokenizer", "blip": "BertTokenizer", "siglip": "SiglipTokenizer"}
-_OF_MODEL |= {"siglip2": "Siglip2Tokenizer"}
+_OF_MODEL |= {"siglip2": "Siglip2Tokenizer", "roberta": "RobertaTokenizer", "xlm-roberta": "XLMRobertaTokenizer"}
+_OF_MODEL |= {"mpnet": "MPNetTokenizer", "distilbert": "BertTokenizer", "t5": "T5Tokenizer", "mt5": "T5Tokenizer"}
 
 
 @dataclasses.dataclass(frozen=True)

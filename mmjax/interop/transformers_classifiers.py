@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
-from mmjax.encoders import SwinConfig, ViTConfig
+from mmjax.encoders import ViTConfig
+from mmjax.encoders.config import TowerConfig
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, under
+from mmjax.interop.transformers_convnext import CONVNEXT, CONVNEXT_V2
 from mmjax.interop.transformers_deit import DEIT
 from mmjax.interop.transformers_dino import DINOV2, DINOV2_REGISTERS
 from mmjax.interop.transformers_one_tower import SIGLIP2_IMAGE, SIGLIP_IMAGE
@@ -101,13 +103,11 @@ def _with_head(tower: Any, fields: Fields, entries: Entries) -> ClassifierConfig
   return ClassifierConfig(towers={"image": tower}, num_classes=count, classes=classes)
 
 
-def _tower(config: Any, name: str) -> ViTConfig | SwinConfig:
+def _tower(config: Any, name: str) -> TowerConfig:
+  """The image tower of a classifier of images. The encoder's `write` checks its kind."""
   if not isinstance(config, ClassifierConfig) or list(config.towers) != ["image"]:
     raise wrong_kind(name, "a classifier of images", config)
-  tower = config.towers["image"]
-  if not isinstance(tower, ViTConfig | SwinConfig):
-    raise wrong_kind(name, "a classifier with a vision transformer", tower)
-  return tower
+  return config.towers["image"]
 
 
 def _named(config: ClassifierConfig) -> dict[str, Any]:
@@ -126,6 +126,8 @@ REGISTERS_CLASSES = classifier(
   DINOV2_REGISTERS, "Dinov2WithRegistersForImageClassification", "dinov2_with_registers.", "cls_and_mean"
 )
 SWIN_CLASSES = classifier(SWIN, "SwinForImageClassification", "swin.", None)
+CONVNEXT_CLASSES = classifier(CONVNEXT, "ConvNextForImageClassification", "convnext.", None)
+CONVNEXT_V2_CLASSES = classifier(CONVNEXT_V2, "ConvNextV2ForImageClassification", "convnextv2.", None)
 SIGLIP_CLASSES = _siglip(
   SIGLIP_IMAGE,
   "SiglipForImageClassification",

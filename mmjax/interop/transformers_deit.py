@@ -36,4 +36,6 @@ def rules(config: ViTConfig) -> tuple[Rule, ...]:
   )
 
 
-DEIT = Architecture("DeiTModel", read, write, rules, VIT.ignored, ((r"^deit\.", ""),))
+# The two classifiers of DeiTForImageClassificationWithTeacher. Of such a model, the encoder is read.
+_HEADS = (r"^(cls|distillation)_classifier\.",)
+DEIT = Architecture("DeiTModel", read, write, rules, (*VIT.ignored, *_HEADS), ((r"^deit\.", ""),))

@@ -88,8 +88,8 @@ def write(config: Any) -> dict[str, Any]:
 
 
 def _blank(config: ViTConfig) -> dict[str, tuple[int, ...]]:
-  none = {} if config.registers else {"embeddings.register_tokens": (1, 0, config.width)}
-  return {"embeddings.mask_token": (1, 1, config.width)} | none
+  shapes: dict[str, tuple[int, ...]] = {"embeddings.mask_token": (1, 1, config.width)}
+  return shapes if config.registers else shapes | {"embeddings.register_tokens": (1, 0, config.width)}
 
 
 # Training moves and stretches the positions at random.

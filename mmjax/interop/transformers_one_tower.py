@@ -5,6 +5,7 @@ transformers 5 writes the tensors of some of these classes without the prefix "v
 transformers 4 with it. Both are read. The longer names are written, because both versions read them.
 """
 
+import dataclasses
 from typing import Any
 
 from mmjax.encoders import TextConfig, ViTConfig
@@ -31,6 +32,7 @@ from mmjax.models import SharedSpaceConfig
 
 _PARTS = r"^(embeddings|encoder|pre_layrnorm|post_layernorm|final_layer_norm|head)\."
 _VISION, _TEXT = ((_PARTS, r"vision_model.\1."),), ((_PARTS, r"text_model.\1."),)
+_ALT = (*_VISION, (r"\.encoder\.layer\.", ".encoder.layers."))  # transformers 5 writes AltCLIP's image tower so
 
 
 def _projected(tower: TowerConfig, name: str, embed_dim: int, projection: Any = "linear") -> SharedSpaceConfig:
@@ -169,6 +171,9 @@ def _siglip_text_rules(config: Any) -> tuple[Rule, ...]:
 
 
 CLIP_IMAGE = Architecture("CLIPVisionModel", _read_clip_image, _write_clip_image, _clip_image_rules, IGNORED, _VISION)
+CHINESE_CLIP_IMAGE = dataclasses.replace(CLIP_IMAGE, name="ChineseCLIPVisionModel")
+ALT_CLIP_IMAGE = dataclasses.replace(CLIP_IMAGE, name="AltCLIPVisionModel", renamed=_ALT)
+CLIPSEG_IMAGE = dataclasses.replace(CLIP_IMAGE, name="CLIPSegVisionModel")
 CLIP_TEXT = Architecture("CLIPTextModel", _read_clip_text, _write_clip_text, _clip_text_rules, IGNORED, _TEXT)
 CLIP_IMAGE_PROJECTED = Architecture(
   "CLIPVisionModelWithProjection", _read_projected_image, _write_projected_image, _projected_image_rules, IGNORED

@@ -1,5 +1,6 @@
 """Mapping of transformers' single towers: ViTModel and its kin, BertModel and sentence encoders based on it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmjax.encoders import TextConfig, ViTConfig, bert_config
@@ -11,12 +12,15 @@ from mmjax.interop.transformers_parts import write_size
 _OURS, _THEIRS = r"transformer/block_(\d+)/", r"encoder.layer.\1."
 
 
-def _blocks(attention: str, after_attention: str, after_mlp: str) -> tuple[Rule, ...]:
+def encoder_layers(attention: Mapping[str, str], after_attention: str, after_mlp: str) -> tuple[Rule, ...]:
+  """Mapping rules of the blocks, and of the pooler.
+
+  Args:
+    attention: their name of each projection of attention.
+    after_attention, after_mlp: their names of the first and the second norm of a block.
+  """
   return joined(
-    *(
-      linear(f"{_OURS}attention/{name}", f"{_THEIRS}attention.{attention}.{name}") for name in ("query", "key", "value")
-    ),
-    linear(f"{_OURS}attention/out", f"{_THEIRS}attention.output.dense"),
+    *(linear(f"{_OURS}attention/{ours}", f"{_THEIRS}{theirs}") for ours, theirs in attention.items()),
     linear(f"{_OURS}mlp/up", f"{_THEIRS}intermediate.dense"),
     linear(f"{_OURS}mlp/down", f"{_THEIRS}output.dense"),
     norm(f"{_OURS}norm1", f"{_THEIRS}{after_attention}"),
@@ -25,11 +29,16 @@ def _blocks(attention: str, after_attention: str, after_mlp: str) -> tuple[Rule,
   )
 
 
+def _attention(name: str) -> dict[str, str]:
+  projections = {part: f"attention.{name}.{part}" for part in ("query", "key", "value")}
+  return projections | {"out": "attention.output.dense"}
+
+
 def vit_rules(config: ViTConfig) -> tuple[Rule, ...]:
   """Mapping rules of ViTModel."""
   positions = "embeddings.position_embeddings"
   return joined(
-    _blocks("attention", "layernorm_before", "layernorm_after"),
+    encoder_layers(_attention("attention"), "layernorm_before", "layernorm_after"),
     patches("^stem/projection", "embeddings.patch_embeddings.projection", config.patch_size),
     norm("^transformer/norm", "layernorm"),
     (
@@ -44,7 +53,7 @@ def bert_rules(config: TextConfig) -> tuple[Rule, ...]:
   """Mapping rules of BertModel."""
   del config
   return joined(
-    _blocks("self", "attention.output.LayerNorm", "output.LayerNorm"),
+    encoder_layers(_attention("self"), "attention.output.LayerNorm", "output.LayerNorm"),
     norm("^transformer/input_norm", "embeddings.LayerNorm"),
     (
       Rule("^token_embedding$", "embeddings.word_embeddings.weight"),
@@ -68,7 +77,7 @@ def read_vit(fields: Fields, entries: Entries, *, epsilon: float = 1e-12) -> ViT
     fields.only("pooler_act", "tanh", "tanh")
     fields.only("pooler_output_size", fields.integer("hidden_size", 768), fields.integer("hidden_size", 768))
   return ViTConfig(
-    **_size(fields),
+    **read_size(fields),
     activation=fields.choice("hidden_act", ACTIVATIONS, "gelu"),
     norm_epsilon=fields.number("layer_norm_eps", epsilon),
     **sides(fields.square("image_size", 224), fields.square("patch_size", 16)),
@@ -106,7 +115,7 @@ def read_bert(fields: Fields, entries: Entries) -> TextConfig:
     fields.only(name, supported, supported)
   pooled = "pooler.dense.weight" in entries
   return bert_config(
-    **_size(fields),
+    **read_size(fields),
     activation=fields.choice("hidden_act", ACTIVATIONS, "gelu"),
     norm_epsilon=fields.number("layer_norm_eps", 1e-12),
     vocab_size=fields.integer("vocab_size", 30522),
@@ -136,7 +145,8 @@ def write_bert(config: Any) -> dict[str, Any]:
   }
 
 
-def _size(fields: Fields) -> dict[str, Any]:
+def read_size(fields: Fields) -> dict[str, Any]:
+  """Read the size of an encoder with the defaults of the base size."""
   return {
     "width": fields.integer("hidden_size", 768),
     "mlp_dim": fields.integer("intermediate_size", 3072),
@@ -146,7 +156,7 @@ def _size(fields: Fields) -> dict[str, Any]:
 
 
 # Of a model with a head for one task, only the encoder is read.
-_HEADS = (r"embeddings\.position_ids$", r"^classifier\.", r"^cls\.", r"^qa_outputs\.", r"embeddings\.mask_token$")
+HEADS = (r"embeddings\.position_ids$", r"^classifier\.", r"^cls\.", r"^qa_outputs\.", r"embeddings\.mask_token$")
 _VIT = ((r"^vit\.", ""),)
 _RECONSTRUCTION = dict.fromkeys(
   (
@@ -159,16 +169,16 @@ _RECONSTRUCTION = dict.fromkeys(
   ),
   "used only to hide patches and to reconstruct them; mmjax encodes all patches",
 )
-VIT = Architecture("ViTModel", read_vit, write_vit, vit_rules, _HEADS, _VIT)
-VIT_MSN = Architecture("ViTMSNModel", read_msn, write_vit, vit_rules, _HEADS, _VIT)
+VIT = Architecture("ViTModel", read_vit, write_vit, vit_rules, HEADS, _VIT)
+VIT_MSN = Architecture("ViTMSNModel", read_msn, write_vit, vit_rules, HEADS, _VIT)
 VIT_MAE = Architecture(
-  "ViTMAEModel", read_vit, write_vit, vit_rules, (*_HEADS, r"^decoder\."), _VIT, without_effect=_RECONSTRUCTION
+  "ViTMAEModel", read_vit, write_vit, vit_rules, (*HEADS, r"^decoder\."), _VIT, without_effect=_RECONSTRUCTION
 )
 BERT = Architecture(
   "BertModel",
   read_bert,
   write_bert,
   bert_rules,
-  (*_HEADS, r"^pooler\."),  # sentence encoders do not use the pooler
+  (*HEADS, r"^pooler\."),  # sentence encoders do not use the pooler
   ((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
 )

@@ -30,7 +30,7 @@ class OpenClipCocaConfig(ComparingConfig):
   image: ViTConfig = ViTConfig(
     patch_size=32, pool="queries", input_norm=True, class_position=True, stem_bias=False, norm_epsilon=1e-5
   )
-  """The image encoder, whose query outputs are read."""
+  """The image encoder. Captions read its query outputs or, with pool="cls" and "cls_mean", its patches."""
   text: WordsConfig = WordsConfig(width=512, num_heads=8, vocab_size=49_408, max_length=76, norm_epsilon=1e-5)
   """The unimodal decoder, which does not read the image."""
   multimodal_depth: int = 12
@@ -38,8 +38,10 @@ class OpenClipCocaConfig(ComparingConfig):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    if self.image.pool != "queries":
-      raise ValueError(f'image.pool="{self.image.pool}" gives the captions nothing to read: set "queries"')
+    if self.image.pool not in ("queries", "cls", "cls_mean"):
+      raise ValueError(
+        f'image.pool="{self.image.pool}" is not one of open_clip\'s CoCa: set "queries", "cls" or "cls_mean"'
+      )
     if self.multimodal_depth < 1:
       raise ValueError(f"multimodal_depth={self.multimodal_depth} must be at least 1")
 
@@ -50,7 +52,8 @@ class OpenClipCocaConfig(ComparingConfig):
 class OpenClipCoca(Coca):
   """`Coca` with the differences between open_clip and the paper.
 
-  * The pooler also reads a class token, and its first query gives the image embedding.
+  * The pooler also reads a class token, and its first query gives the image embedding. There may be no pooler: then
+    the class token or the mean over the patches does.
   * The class token of a text has a position embedding, that of the position after max_length tokens.
   * After the unimodal decoder, only the class token is normalised.
   * Cross-attention is a separate block, with a norm on the image tokens and an MLP.
@@ -77,7 +80,11 @@ class OpenClipCoca(Coca):
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
     """Encodes the images and texts of the batch separately, as in `Coca`."""
-    encoded = {"image": self.image(batch["image"], rng=fold_in(rng, 0))} if "image" in batch else {}
+    encoded = {}
+    if "image" in batch:
+      image = self.image(batch["image"], rng=fold_in(rng, 0))
+      first = 0 if self.config.image.pool == "queries" else 1  # captions do not read the class token
+      encoded["image"] = Encoded(image.tokens[:, first:], image.mask[:, first:], image.pooled)
     if "text" in batch:
       encoded["text"] = self.encode_words(batch["text"], rng=rng)
     return encoded

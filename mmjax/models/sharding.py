@@ -13,7 +13,10 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"attention_pool/(query|key|value)/kernel$", ("fsdp", "model")),
   (r"attention_pool/out/kernel$", ("model", "fsdp")),
   (r"depthwise/kernel$", ()),
-  (r"(conv_\w+|projection|word_scores|image_projection|text_projection|tanh_pool/dense)/kernel$", ("fsdp", None)),
+  (
+    r"(conv_\w+|projection|word_scores|image_projection|text_projection|projection/(up|down)|tanh_pool/dense)/kernel$",
+    ("fsdp", None),
+  ),
   (r"(^|/)token_embedding$", (None, "fsdp")),
   (r"/offset_bias_\d+/(up|down)/kernel$", ()),
   (

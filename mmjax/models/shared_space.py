@@ -18,11 +18,12 @@ from mmjax.encoders.vit import ViTConfig
 from mmjax.models.comparing import clamped_scale, clipped_bias, clipped_scale
 from mmjax.models.config import ModelConfig
 from mmjax.nn.dense import Dense
+from mmjax.nn.mlp import gelu
 from mmjax.nn.norm import normalize
 from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.types import Batch, Encoded
 
-Projection = Literal["linear", "affine", "none"]
+Projection = Literal["linear", "affine", "none", "mlp"]
 
 
 class Member(NamedTuple):
@@ -94,7 +95,8 @@ class SharedSpaceConfig(SpaceConfig):
   )
   """Towers by name. The second view of an array (image2) is encoded by the tower of the first (image)."""
   projection: Projection = "linear"
-  """Projection of each tower to the shared space: linear, affine (with a bias), or none (width embed_dim)."""
+  """Projection of each tower to the shared space: linear, affine (with a bias), mlp (see `ProjectionMLP`), or none
+  (width embed_dim)."""
 
   @property
   def members(self) -> dict[str, Member]:
@@ -104,10 +106,38 @@ class SharedSpaceConfig(SpaceConfig):
     return SharedSpace(self)
 
 
+class ProjectionMLP(nn.Module):
+  """Two linear layers without biases, with GELU between them (open_clip). Parameters: up, down.
+
+  The hidden layer has (width + features) // 2 units.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch features"]:
+    width = pooled.shape[-1]
+    hidden = (width + self.features) // 2
+    layer = lambda features, inputs, name: Dense(
+      features, nn.initializers.normal(inputs**-0.5), use_bias=False, name=name
+    )
+    return layer(self.features, hidden, "down")(gelu(layer(hidden, width, "up")(pooled)))
+
+
+def _projection(member: Member, embed_dim: int) -> nn.Module | None:
+  """Module that projects the pooled vector of a tower."""
+  if member.projection == "none":
+    return None
+  if member.projection == "mlp":
+    return ProjectionMLP(embed_dim)
+  init = nn.initializers.normal(member.tower.pooled_width**-0.5)
+  return Dense(embed_dim, init, use_bias=member.projection == "affine")
+
+
 class SharedSpace(nn.Module):
   """Model of a SpaceConfig.
 
-  Parameters: each tower under its name, NAME_projection/{kernel,bias}, logit_scale (its logarithm) and logit_bias.
+  Parameters: each tower under its name, NAME_projection, logit_scale (its logarithm) and logit_bias.
   """
 
   config: Any  # a SpaceConfig
@@ -116,11 +146,7 @@ class SharedSpace(nn.Module):
     c = self.config
     for name, member in c.members.items():
       setattr(self, name, member.tower.build())
-      width, kind = member.tower.pooled_width, member.projection
-      init = nn.initializers.normal(width**-0.5)
-      setattr(
-        self, f"{name}_projection", None if kind == "none" else Dense(c.embed_dim, init, use_bias=kind == "affine")
-      )
+      setattr(self, f"{name}_projection", _projection(member, c.embed_dim))
     if c.init_logit_scale is not None:
       self.log_scale = self.param("logit_scale", nn.initializers.constant(math.log(c.init_logit_scale)), ())
     if c.init_logit_bias is not None:

@@ -19,10 +19,16 @@ class TwoTowerConfig(SpaceConfig):
   text: TowerConfig = TextConfig()
   """Text tower."""
   image_projection: Projection = "linear"
-  """Projection of the image tower to the shared space: linear, affine (with a bias), or none (SigLIP), which
-  needs a tower of width embed_dim."""
+  """Projection of the image tower to the shared space: linear, affine (with a bias), mlp (see
+  `ProjectionMLP`), or none (SigLIP), which needs a tower of width embed_dim."""
   text_projection: Projection = "linear"
-  """Projection of the text tower to the shared space: linear, affine (with a bias; SigLIP), or none."""
+  """Projection of the text tower to the shared space: linear, affine (with a bias; SigLIP), mlp (two layers;
+  open_clip), or none."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.init_logit_scale is None:
+      raise ValueError("init_logit_scale must be a number: a model with two towers has logits")
 
   @property
   def members(self) -> dict[str, Member]:

@@ -119,8 +119,9 @@ class Dense(nn.Module):
   Attributes:
     features: width of the output.
     kernel_init: initialiser of the kernel.
-    use_bias: if True, add a bias (initially zero).
+    use_bias: if True, add a bias.
     dtype: dtype of the operands and of the result.
+    bias_init: initialiser of the bias.
     keep_as: checkpoint name of the result, for rematerialisation policies (see `TransformerConfig.remat`).
   """
 
@@ -129,12 +130,13 @@ class Dense(nn.Module):
   use_bias: bool = True
   dtype: str = "float32"
   keep_as: str = "dense"
+  bias_init: Initializer = nn.initializers.zeros
 
   @nn.compact
   def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
     y = matmul(x, kernel, jnp.dtype(self.dtype))
     if self.use_bias:
-      bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+      bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
       y = add_bias(y, bias)
     return checkpoint_name(y, self.keep_as)

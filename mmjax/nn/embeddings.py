@@ -21,7 +21,7 @@ class PatchEmbed(nn.Module):
     patch_size: side of a patch in pixels; must divide the image's sides.
     dtype: compute dtype.
     use_bias: if True, the projection has a bias.
-    kernel_init: initialiser of the projection.
+    kernel_init, bias_init: initialisers of the projection.
   """
 
   width: int
@@ -29,11 +29,19 @@ class PatchEmbed(nn.Module):
   dtype: str
   use_bias: bool = True
   kernel_init: Initializer = nn.initializers.lecun_normal()
+  bias_init: Initializer = nn.initializers.zeros
 
   @nn.compact
   def __call__(self, images: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns dim"]:
-    patches = _squares(images, self.patch_size)
-    return Dense(self.width, self.kernel_init, use_bias=self.use_bias, dtype=self.dtype, name="projection")(patches)
+    x = _squares(images, self.patch_size)
+    return Dense(
+      self.width,
+      self.kernel_init,
+      use_bias=self.use_bias,
+      dtype=self.dtype,
+      bias_init=self.bias_init,
+      name="projection",
+    )(x)
 
 
 def windows(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns patch"]:

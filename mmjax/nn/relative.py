@@ -5,10 +5,11 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jaxtyping import Float, Int
 
 
-def distance_buckets(length: int, *, buckets: int, distance: int, causal: bool) -> Int[np.ndarray, "length length"]:
+def distance_buckets(length: int, *, buckets: int, distance: int, causal: bool) -> Int[Array, "length length"]:
   """Bucket of the distance of each query (row) and key (column).
 
   Short distances have a bucket each. Longer ones share buckets whose sizes grow with the logarithm of the distance.
@@ -24,8 +25,14 @@ def distance_buckets(length: int, *, buckets: int, distance: int, causal: bool) 
     >>> distance_buckets(4, buckets=8, distance=6, causal=False)[0].tolist()
     [0, 5, 6, 6]
   """
-  places = np.arange(length)
-  offset = places[None] - places[:, None]
+  reach = min(length, distance)
+  table = jnp.asarray(_of_offsets(np.arange(-reach, reach + 1), buckets, distance, causal))
+  places = jnp.arange(length, dtype=jnp.int32)  # traced: a configuration may claim a length of millions
+  return jnp.take(table, jnp.clip(places[None] - places[:, None], -reach, reach) + reach)
+
+
+def _of_offsets(offset: np.ndarray, buckets: int, distance: int, causal: bool) -> np.ndarray:
+  """Bucket of each offset of a key from its query."""
   if causal:
     first, away = np.zeros_like(offset), np.maximum(-offset, 0)
   else:
@@ -52,7 +59,7 @@ class RelativeBias(nn.Module):
   causal: bool
 
   @nn.compact
-  def __call__(self, length: int) -> Float[jnp.ndarray, "1 heads length length"]:
+  def __call__(self, length: int) -> Float[Array, "1 heads length length"]:
     table = self.param("table", nn.initializers.normal(0.02), (self.buckets, self.num_heads), jnp.float32)
     numbers = distance_buckets(length, buckets=self.buckets, distance=self.distance, causal=self.causal)
-    return jnp.moveaxis(jnp.take(table, jnp.asarray(numbers), axis=0), 2, 0)[None]
+    return jnp.moveaxis(jnp.take(table, numbers, axis=0), 2, 0)[None]

@@ -18,6 +18,7 @@ from mmjax.experiment import Experiment, PretrainedConfig
 from mmjax.interop.agreement import Difference, derived_model, refuse
 from mmjax.interop.architecture import differences
 from mmjax.interop.errors import InteropError
+from mmjax.interop.hub import download
 from mmjax.interop.pretrained import read_transform
 from mmjax.interop.run_image import CheckpointImage, ImageTransform, nearest_preprocess, sized
 from mmjax.interop.run_tokenizer import checkpoint_tokenizer
@@ -47,6 +48,8 @@ def adopted(experiment: Experiment, *, unnamed: Experiment | None = None, say: b
   """
   config = experiment.pretrained
   assert config.path is not None
+  if config.download:
+    download(config.path)
   source = open_source(config.path, tower=config.into)
   other = experiment if unnamed is None else unnamed
   model, data = experiment.model, experiment.data

@@ -27,6 +27,19 @@ def test_stochastic_depth_depends_on_the_example_alone():
   np.testing.assert_allclose(encode(IMAGES[::-1], keys[::-1])[::-1], trained, atol=1e-5)
 
 
+def test_patches_of_zeros_have_gradients_of_the_size_of_others():
+  config = ConvNeXtConfig(image_size=16, patch_size=2, layers=(1, 1, 1, 1), width=8)
+  images = IMAGES[:, :16, :16]
+  params = jax.jit(ConvNeXt(config).init)(jax.random.key(0), images)["params"]
+
+  @jax.jit
+  def norm(images):
+    gradients = jax.grad(lambda p: ConvNeXt(config).apply({"params": p}, images).pooled[:, 0].sum())(params)
+    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)))
+
+  assert norm(images.at[:, :8].set(0.0)) < 20 * norm(images)
+
+
 def test_flops_are_what_the_compiler_counts():
   config = ConvNeXtConfig(image_size=128, layers=(1, 2, 1, 1), width=16, pool_hidden=6)
   image = jax.ShapeDtypeStruct((1, 128, 128, 3), jnp.float32)

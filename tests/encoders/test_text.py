@@ -47,3 +47,33 @@ def test_wrong_fields_and_too_long_texts_are_refused():
     TextConfig(**SMALL, pool="first")
   with pytest.raises(ValueError, match="text has 7 tokens, more than max_length=6"):
     TextTransformer(TextConfig(**SMALL)).init(jax.random.key(0), jnp.ones((1, 7), jnp.int32))
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+def test_counted_positions_skip_padding_wherever_it_stands(positions):
+  encode = _text(positions=positions, count_positions=True, scale_embedding=True, causal=False, pool="mean")
+  moved = jnp.asarray([[0, 3, 0, 4, 0, 19], [5, 6, 7, 8, 9, 19]], jnp.int32)
+  np.testing.assert_allclose(encode(moved).pooled, encode(IDS).pooled, rtol=1e-5, atol=1e-6)
+  swapped = encode(jnp.asarray([[4, 3, 19, 0, 0, 0], [5, 6, 7, 8, 9, 19]], jnp.int32))
+  assert np.abs(swapped.pooled[0] - encode(IDS).pooled[0]).max() > 1e-3
+
+
+def test_without_positions_the_order_of_words_is_lost_and_relative_buckets_tell_it():
+  fields = dict(positions="none", causal=False, pool="mean")
+  swapped = IDS[:, jnp.asarray([1, 0, 2, 3, 4, 5])]
+  for buckets, differs in ((0, False), (4, True)):
+    model = TextTransformer(TextConfig(**SMALL, **fields, relative_buckets=buckets))
+    params = jax.tree.map(lambda p: p + 0.2, jax.jit(model.init)(jax.random.key(0), IDS)["params"])
+    if buckets:
+      params["transformer"]["relative_bias"]["table"] = jnp.arange(8.0).reshape(4, 2)
+    run = jax.jit(lambda ids, model=model, params=params: model.apply({"params": params}, ids).pooled)
+    assert (np.abs(run(IDS) - run(swapped)).max() > 1e-3) == differs
+
+
+def test_positions_that_do_not_fit_are_refused():
+  with pytest.raises(ValueError, match="count_positions=True needs positions other than"):
+    TextConfig(**SMALL, positions="none", count_positions=True)
+  with pytest.raises(ValueError, match="count_positions=True needs .* mask_padding=True"):
+    TextConfig(**SMALL, mask_padding=False, count_positions=True)
+  with pytest.raises(ValueError, match="width=9 must be even"):
+    TextConfig(**{**SMALL, "width": 9, "num_heads": 3}, positions="sinusoidal")

@@ -29,16 +29,22 @@ def _vit(**fields):
     ({"pool": "flat"}, 4),
     ({"pool": "cls_mean", "positions": "none"}, 5),
     ({"pool": "cls_map", "map_heads": 4, "map_mlp_dim": 6}, 5),
+    ({"pool": "cls_mean", "registers": 2, "register_position": True}, 7),
+    ({"pool": "cls_and_mean", "registers": 3, "rotary": "centered"}, 8),
   ],
 )
 def test_tokens_mask_and_pooled(fields, length):
   params, encode = _vit(**fields)
   out = encode(IMAGES)
-  assert (out.tokens.shape, out.pooled.shape) == ((3, length, 8), (3, 32 if fields["pool"] == "flat" else 8))
+  width = {"flat": 32, "cls_and_mean": 16}.get(fields["pool"], 8)
+  assert (out.tokens.shape, out.pooled.shape) == ((3, length, 8), (3, width))
+  assert ViTConfig(**{**SMALL, **fields}).pooled_width == width
   assert bool(out.mask.all()) and out.mask.shape == (3, length)
   assert ("position_embedding" in params) == ("positions" not in fields)
   t = np.asarray(out.tokens)
-  expected = {"cls": t[:, 0], "mean": t.mean(1), "flat": t.reshape(3, -1), "cls_mean": t[:, 1:].mean(1)}
+  patches = t[:, length - 4 :].mean(1)
+  expected = {"cls": t[:, 0], "mean": t.mean(1), "flat": t.reshape(3, -1), "cls_mean": patches}
+  expected["cls_and_mean"] = np.concatenate([t[:, 0], patches], axis=1)
   if fields["pool"] in expected:
     np.testing.assert_allclose(out.pooled, expected[fields["pool"]], rtol=1e-5, atol=1e-6)
 
@@ -102,6 +108,9 @@ def test_positions_matter():
     ({"depth": 0}, "depth=0 must be at least 1"),
     ({"pool": "mean", "class_position": True}, 'pool="mean" has no class token'),
     ({"num_heads": 4, "rotary": "patches"}, "rotary needs heads of 4, 8, ... features: width=8, num_heads=4"),
+    ({"pool": "map", "registers": 1}, "registers=1 needs a class token"),
+    ({"pool": "cls", "register_position": True}, "register_position=True needs registers"),
+    ({"pool": "cls_and_mean", "tanh_pool": True}, 'choose a pool other than "cls_and_mean"'),
     ({"map_heads": 3}, "width=8 must be divisible by map_heads=3"),
   ],
 )

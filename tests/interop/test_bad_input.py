@@ -115,7 +115,10 @@ def test_a_model_that_a_format_cannot_hold_is_refused_field_by_field(tmp_path):
 
 POOLER = dict(attentional_pool=True)
 OPEN_CLIP = {
-  "a CoCa without a pooler": (dict(multimodal_cfg={}), "vision_cfg: attentional_pool is None; mmjax reads only CoCa"),
+  "a CoCa of two widths": (
+    dict(multimodal_cfg={}, vision_cfg=dict(width=8), text_cfg=dict(embed_cls=True)),
+    "vision_cfg: width is 8; mmjax supports only 512",
+  ),
   "a CoCa without a class token": (dict(multimodal_cfg={}, vision_cfg=POOLER), "text_cfg: embed_cls is False"),
   "a CoCa of unlike halves": (
     dict(multimodal_cfg=dict(width=8), vision_cfg=POOLER, text_cfg=dict(embed_cls=True)),
@@ -136,8 +139,12 @@ OPEN_CLIP = {
   "no pooling": (dict(vision_cfg=dict(pool_type="none")), "pool_type is 'none'"),
   "a norm of queries": (dict(text_cfg=dict(qk_norm=True)), "text_cfg: qk_norm is True"),
   "another project's text tower": (
-    dict(text_cfg=dict(hf_model_name="roberta-base")),
-    "hf_model_name is 'roberta-base'",
+    dict(text_cfg=dict(hf_model_name="gpt2")),
+    "hf_model_name is 'gpt2'",
+  ),
+  "a CoCa with another project's text tower": (
+    dict(multimodal_cfg={}, text_cfg=dict(hf_model_name="roberta-base", embed_cls=True)),
+    "text_cfg: hf_model_name is 'roberta-base'",
   ),
   "stages that are none": (dict(vision_cfg=dict(layers=[1, 2])), "layers is [1, 2]"),
 }

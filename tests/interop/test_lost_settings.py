@@ -18,9 +18,9 @@ SMALL = dict(width=64, depth=1, num_heads=1)
 IMAGE = dict(**SMALL, image_size=16, patch_size=8)
 TEXT = dict(vocab_size=64, max_length=8, eos_id=63)
 MODELS = {
-  "the main job": TwoTowerConfig(
-    image=ViTConfig(**IMAGE, stem="conv", pool="flat"),
-    text=TextConfig(**SMALL, **TEXT, causal=False, pool="mean"),
+  "the main job, and other blocks": TwoTowerConfig(
+    image=ViTConfig(**IMAGE, stem="conv", pool="flat", mlp_gated=True, mlp_norm=True, attention_norm=True),
+    text=TextConfig(**SMALL, **TEXT, causal=False, pool="mean", layer_scale=0.1, attention_bias="none"),
     embed_dim=32,
   ),
   "SigLIP": TwoTowerConfig(
@@ -68,7 +68,7 @@ def test_the_options_that_are_named_make_it_fit(case, format_, tmp_path):
 
 def test_a_setting_is_named_in_both_words(tmp_path):
   with pytest.raises(InteropError) as error:
-    saved(MODELS["the main job"], tmp_path, "openai")
+    saved(MODELS["the main job, and other blocks"], tmp_path, "openai")
   said = str(error.value)
   assert "model.image.stem is 'conv' (patch_embedding, conv1), but OpenAI's CLIP has only 'patch'" in said
   assert "eos_id" not in said  # which only matters with another pooling

@@ -27,6 +27,13 @@ CASES = {
     quick_gelu=True,
   ),
 }
+PLAIN = dict(image_size=16, patch_size=8, width=10, layers=2, head_width=5, output_tokens=True)
+CASES |= {  # as coca_base, whose captions read patches
+  "no pooler": dict(vision_cfg=PLAIN, text_cfg=TEXT, multimodal_cfg=HALF | dict(layers=1)),
+  "no pooler, the mean": dict(
+    vision_cfg=PLAIN | dict(pool_type="avg"), text_cfg=TEXT | dict(layers=1), multimodal_cfg=HALF | dict(layers=2)
+  ),
+}
 IDS = np.random.default_rng(0).integers(4, 29, (4, 7)).astype(np.int32)
 IDS[0, 4:], IDS[1, 2:], IDS[2, 3], IDS[2, 5] = 0, 3, 0, 3  # padding of either kind: after the words, and among them
 
@@ -34,7 +41,8 @@ IDS[0, 4:], IDS[1, 2:], IDS[2, 3], IDS[2, 5] = 0, 3, 0, 3  # padding of either k
 def everything(model, batch):
   encoded = model.encode(batch)
   words = model.decode(batch["text"], encoded["image"], text=encoded["text"])
-  return {**model.project(encoded), "words": words, "scale": model.logit_scale()}
+  patches = encoded["image"].tokens
+  return {**model.project(encoded), "words": words, "patches": patches, "scale": model.logit_scale()}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -49,6 +57,7 @@ def test_embeddings_captions_and_back(case, tmp_path, capsys):
   for modality in ("image", "text"):
     assert_close(np.asarray(ours[modality]), expected[f"{modality}_features"])
   assert_close(np.asarray(ours["words"])[:, :-1], expected["logits"])
+  assert_close(np.asarray(ours["patches"]), theirs._encode_image(pixels)[1])
   similar = expected["logit_scale"] * expected["image_features"] @ expected["text_features"].T
   assert_close(np.asarray(ours["scale"] * ours["image"] @ ours["text"].T), similar)
 

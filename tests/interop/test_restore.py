@@ -139,9 +139,7 @@ def test_convert_inspect_and_mistakes(siglip, tmp_path, capsys):
   assert main(["convert", str(folder), str(folder), "--to", "mmjax"]) == 2
   assert "is both the source and the target" in capsys.readouterr().err
   assert main(["convert", str(folder), str(tmp_path / "x"), "--to", "open_clip"]) == 2
-  assert (
-    "image towers with MAP pooling or a bias in their projection from timm, which has none" in capsys.readouterr().err
-  )
+  assert "takes this kind of image tower from timm, which has none of this size" in capsys.readouterr().err
   with pytest.raises(SystemExit):
     main(["convert", str(folder), str(tmp_path / "x"), "--to", "open_clop"])
   assert "choose from" in capsys.readouterr().err

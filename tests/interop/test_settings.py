@@ -25,6 +25,10 @@ KINDS = {
   "Siglip2": dict(text_config=TEXT | dict(projection_size=8), vision_config=PATCHES),
   "ViT": VISION,
   "Bert": TEXT,
+  "Roberta": TEXT | dict(type_vocab_size=1),
+  "MPNet": TEXT | dict(pad_token_id=1, max_position_embeddings=12),
+  "DistilBert": dict(dim=8, hidden_dim=8, n_layers=1, n_heads=2, vocab_size=50, max_position_embeddings=8),
+  "T5": dict(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=50),
   "Blip": dict(text_config=BLIP, vision_config=VISION, image_text_hidden_size=8),
 }
 
@@ -34,7 +38,8 @@ def kind(request, tmp_path_factory):
   """(name, their class, folder that they wrote)."""
   transformers = reference("transformers")
   name = request.param
-  cls = getattr(transformers, "BlipForImageTextRetrieval" if name == "Blip" else f"{name}Model")
+  classes = {"Blip": "BlipForImageTextRetrieval", "T5": "T5EncoderModel"}
+  cls = getattr(transformers, classes.get(name, f"{name}Model"))
   folder = tmp_path_factory.mktemp(name)
   cls(getattr(transformers, f"{name}Config")(**KINDS[name])).save_pretrained(folder)
   return name, cls, folder
@@ -55,7 +60,8 @@ def outputs(name, cls, folder):
     pixels = dict(pixel_values=pixels.reshape(1, 4, 48)) | shape
   else:
     pixels = dict(pixel_values=pixels)
-  inputs = {"ViT": pixels, "Bert": dict(input_ids=ids)}.get(name, pixels | dict(input_ids=ids))
+  both = name in ("CLIP", "Siglip", "Siglip2", "Blip")
+  inputs = pixels if name == "ViT" else dict(input_ids=ids) | (pixels if both else {})
   with torch.no_grad():
     out = model(**inputs, return_dict=True)
   return [value.numpy() for value in out.values() if isinstance(value, torch.Tensor)]
@@ -67,6 +73,7 @@ VALUES |= {"_attn_implementation": "eager", "attn_implementation": "eager", "pro
 VALUES |= {"task_specific_params": {}, "bad_words_ids": [[3]], "suppress_tokens": [3], "begin_suppress_tokens": [3]}
 VALUES |= {
   "num_labels": 1,
+  "sinusoidal_pos_embds": True,
   "_name_or_path": "x",
   "_commit_hash": "x",
   "tokenizer_class": "CLIPTokenizer",

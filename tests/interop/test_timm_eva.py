@@ -12,6 +12,7 @@ from mmjax.interop import open_clip, timm_eva
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Table
+from mmjax.interop.settings import OPEN_CLIP_MODEL
 from mmjax.interop.shapes import flat_shapes
 from tests.interop.open_clip_folders import written
 from tests.interop.references import IMAGES, assert_close, embed, reference
@@ -108,6 +109,12 @@ def test_settings_that_mmjax_does_not_have_are_refused():
   ):
     with pytest.raises(InteropError, match=said):
       open_clip.read(Fields(fields | {"vision_cfg": fields["vision_cfg"] | {name: value}}, "config"), {})
+
+
+def test_null_is_a_setting_that_is_used():
+  vision = Fields(json.loads((SHIPPED / "EVA02-B-16.json").read_text()), "config").object("vision_cfg")
+  timm_eva.read(vision, 512)
+  assert "timm_proj = None" in vision.account(OPEN_CLIP_MODEL)["used"]
 
 
 def test_another_model_is_refused_by_what_timm_has():

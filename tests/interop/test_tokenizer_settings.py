@@ -234,7 +234,7 @@ def test_fields_without_effect_have_none(kind, write):
 @pytest.mark.parametrize(
   ("changes", "said"),
   [
-    (dict(tokenizer_class="RobertaTokenizer"), "tokenizer_class is 'RobertaTokenizer'"),
+    (dict(tokenizer_class="FunnelTokenizer"), "tokenizer_class is 'FunnelTokenizer'"),
     (dict(auto_map={"AutoTokenizer": ["x.Y", None]}), "auto_map"),
     (dict(pad_token=None), "pad_token"),
     (dict(bos_token=7), "bos_token"),

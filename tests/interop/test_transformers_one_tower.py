@@ -1,14 +1,20 @@
 """transformers' single towers of CLIP and SigLIP and ours give the same embeddings, both ways, from random weights."""
 
+import copy
+import dataclasses
 import re
 
 import pytest
 from safetensors.numpy import load_file
 
 from mmjax import interop
+from mmjax.experiment import Experiment, PretrainedConfig
+from mmjax.interop.__main__ import main
 from mmjax.interop.errors import InteropError
+from mmjax.interop.inspection import beside
 from mmjax.interop.restoring import restore
 from mmjax.interop.source import open_source
+from mmjax.train.adopt import adopted
 from tests.interop.references import IMAGES, assert_close, assert_same_params, embed, randomize, reference
 from tests.interop.test_transformers import IDS, OTHER, TEXT, VISION, clip, siglip
 
@@ -79,6 +85,7 @@ def test_both_ways(name, config, fields, tmp_path):
   expected = outputs(theirs, IMAGES[:, :16, :16])
   assert_close(embed(found.model, found.params, method, inputs), expected)
   assert found.source.architecture.name == name
+  assert not [use for use in beside(found.source).uses if use.use == "not read" and use.fields]
 
   form = "siglip2" if "Siglip2" in name else "transformers"
   interop.save(found.model, found.params, tmp_path / "ours", form)
@@ -103,7 +110,7 @@ def test_one_tower_of_a_whole_model(whole, tmp_path):
   found = interop.load_pretrained(folder, tower="image")
   images = IMAGES[:, :16, :16]
   assert_close(embed(found.model, found.params, "encode_image", images), outputs(theirs.vision_model, images))
-  interop.save(found.model, found.params, tmp_path)
+  assert main(["convert", str(folder), str(tmp_path), "--to", "transformers", "--tower", "image"]) == 0
   assert_same_params(interop.load(tmp_path)[1], found.params)
   assert found.preprocess == interop.load_pretrained(folder).preprocess
   model = interop.load(folder)[0].config
@@ -113,8 +120,35 @@ def test_one_tower_of_a_whole_model(whole, tmp_path):
   assert open_source(folder, tower="text").config == model.text
 
 
+SEGMENTS = dict(extract_layers=[0], reduce_dim=8, decoder_num_attention_heads=2, decoder_intermediate_size=8)
+LLAMA = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=40)
+LLAMA |= dict(model_type="llama")
+WHOLES = {
+  "CLIPForImageClassification": ("CLIPConfig", dict(num_labels=3), "vision_model"),
+  "ChineseCLIPModel": ("ChineseCLIPConfig", {}, "vision_model"),
+  "AltCLIPModel": ("AltCLIPConfig", dict(text_config=TEXT | dict(project_dim=8)), "vision_model"),
+  "CLIPSegForImageSegmentation": ("CLIPSegConfig", SEGMENTS, "clip.vision_model"),
+  "LlavaForConditionalGeneration": ("LlavaConfig", dict(text_config=LLAMA), "model.vision_tower"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLES)
+def test_the_image_tower_of_a_class_without_a_model(name, tmp_path):
+  config, fields, where = WHOLES[name]
+  vision = VISION | (dict(model_type="clip_vision_model") if "Llava" in name else {})
+  config = getattr(transformers, config)(**dict(vision_config=vision, text_config=TEXT) | fields)
+  theirs = getattr(transformers, name)(config).eval()
+  randomize(theirs)
+  theirs.save_pretrained(tmp_path)
+  with pytest.raises(InteropError, match=f"{name}, which mmjax has no model for.*tower=.image"):
+    interop.load(tmp_path)
+  model, params = interop.load(tmp_path, tower="image")
+  images = IMAGES[:, :16, :16]
+  assert_close(embed(model, params, "encode_image", images), outputs(theirs.get_submodule(where), images))
+
+
 def test_a_tower_that_is_not_there_is_refused(whole, tmp_path):
-  theirs, folder = whole
+  theirs, folder = copy.deepcopy(whole[0]), whole[1]
   with pytest.raises(InteropError, match="which has 'image' and 'text', not 'sound'"):
     open_source(folder, tower="sound")
   theirs.vision_model.encoder.layers[0].register_parameter("extra", torch.nn.Parameter(torch.ones(2)))
@@ -123,15 +157,13 @@ def test_a_tower_that_is_not_there_is_refused(whole, tmp_path):
     interop.load(tmp_path, tower="image")
 
 
-def test_a_run_begins_from_a_tower(whole, tmp_path):
+def test_a_run_begins_from_a_tower(whole, tmp_path, monkeypatch):
   """With its projection, where it has one; and from one tower of a whole model."""
-  import dataclasses
-
-  from mmjax.experiment import Experiment, PretrainedConfig
-  from mmjax.train.adopt import adopted
-
   _, folder = whole
-  begun = adopted(Experiment(pretrained=PretrainedConfig(str(folder), into="image")), say=False)
+  asked = []
+  monkeypatch.setattr("mmjax.train.adopt.download", asked.append)
+  begun = adopted(Experiment(pretrained=PretrainedConfig(str(folder), into="image", download=True)), say=False)
+  assert asked == [str(folder)]
   assert begun.model.image == interop.load(folder)[0].config.image
   assert begun.model.text == Experiment().model.text
   alone = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**VISION, projection_dim=10))

@@ -1,14 +1,22 @@
 """transformers' image encoders and classifiers and ours give the same numbers, both ways, from random weights."""
 
-import numpy as np
+import dataclasses
+
 import pytest
 from safetensors.numpy import load_file
 
 from mmjax import interop
+from mmjax.experiment import Experiment, PretrainedConfig
 from mmjax.interop import transformers_swin
+from mmjax.interop.agreement import model_differences
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
+from mmjax.interop.inspection import beside
+from mmjax.interop.source import open_source
 from mmjax.interop.supported import CLASSES
+from mmjax.models import ClassifierConfig
+from mmjax.models.config import towers
+from mmjax.train.adopt import adopted
 from tests.interop.references import IMAGES, assert_close, assert_same_params, embed, randomize, reference
 
 pytestmark = pytest.mark.references
@@ -17,7 +25,7 @@ import torch  # noqa: E402  transformers is here, so this is
 
 SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8)
 VIT = SMALL | dict(intermediate_size=24)
-OTHER = dict(num_hidden_layers=2, num_attention_heads=4, hidden_act="gelu_new", layer_norm_eps=1e-3, patch_size=5)
+OTHER = dict(num_attention_heads=4, hidden_act="gelu_new", layer_norm_eps=1e-3, patch_size=5)
 SWIGLU = OTHER | dict(use_swiglu_ffn=True, hidden_act="gelu", mlp_ratio=3)
 REGISTERS = dict(num_register_tokens=3)
 ROTARY = dict(num_hidden_layers=2, hidden_act="silu", use_gated_mlp=True, patch_size=4, rope_theta=50.0, key_bias=True)
@@ -50,6 +58,8 @@ CASES = {
   "ConvNextV2Model": ("ConvNextV2", CONVNEXT, CONVNEXT | dict(layer_norm_eps=1e-3, patch_size=1)),
   "SwinModel": ("Swin", SWIN, SWIN | SWIN_OTHER),
   "SwinForImageClassification": ("Swin", SWIN | NAMES, SWIN | SWIN_OTHER | dict(num_labels=4)),
+  "ConvNextForImageClassification": ("ConvNext", CONVNEXT | NAMES, CONVNEXT | CONVNEXT_OTHER | dict(num_labels=4)),
+  "ConvNextV2ForImageClassification": ("ConvNextV2", CONVNEXT | NAMES, CONVNEXT | dict(num_labels=4, patch_size=1)),
   "SiglipForImageClassification": ("Siglip", SIGLIP, SIGLIP_OTHER),
   "Siglip2ForImageClassification": ("Siglip2", PATCHES | NAMES, PATCHES | dict(num_labels=4)),
 }
@@ -69,13 +79,13 @@ def result(model, images):
   if "logits" in out:
     return out.logits
   # ViTMSNModel and ViTMAEModel have no pooler. They are written as ViTModel, which makes one at random.
-  pooled = "pooler_output" in out and not type(model).__name__.startswith("ViT")
+  pooled = out.get("pooler_output") is not None and not type(model).__name__.startswith("ViT")
   return out.pooler_output if pooled else out.last_hidden_state[:, 0]
 
 
 def ours(found, images):
   if found.source.architecture.name.endswith("Classification"):
-    return np.asarray(found.model.apply({"params": found.params}, {"image": images}))
+    return embed(found.model, found.params, "__call__", {"image": images})
   return embed(found.model, found.params, "encode_image", images)
 
 
@@ -96,6 +106,7 @@ def test_both_ways(name, second, tmp_path):
   found, images = interop.load_pretrained(tmp_path / "theirs"), IMAGES[:, :16, :16]
   expected = result(theirs, images)
   assert found.source.architecture.name == name
+  assert not [use for use in beside(found.source).uses if use.use == "not read" and use.fields]
   assert_close(ours(found, images), expected)
   if name.endswith("Classification"):
     assert found.model.config.classes == tuple(theirs.config.id2label.values())
@@ -111,9 +122,60 @@ def test_both_ways(name, second, tmp_path):
 
 def test_every_class_of_images_is_tried():
   """A row of the table needs a case here, or in the test of its own family."""
-  elsewhere = ("CLIP", "SiglipVision", "SiglipModel", "Siglip2Vision", "Siglip2Model", "Blip", "ViTModel")
+  elsewhere = (
+    "CLIP",
+    "ChineseCLIP",
+    "AltCLIP",
+    "SiglipVision",
+    "SiglipModel",
+    "Siglip2Vision",
+    "Siglip2Model",
+    "Blip",
+    "ViTModel",
+  )
   images = [row.architecture.name for row in CLASSES if row.processor]
   assert {name for name in images if not name.startswith(elsewhere)} == set(CASES)
+
+
+def test_of_a_deit_with_two_classifiers_the_encoder_is_read(tmp_path):
+  theirs = transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**VIT)).eval()
+  theirs.save_pretrained(tmp_path)
+  found, images = interop.load_pretrained(tmp_path), IMAGES[:, :16, :16]
+  assert_close(ours(found, images), result(theirs.deit, images))
+
+
+def saved(name, fields, folder):
+  """A folder that transformers wrote, with the size of the images that its processor makes."""
+  prefix = CASES[name][0]
+  getattr(transformers, name)(getattr(transformers, f"{prefix}Config")(**fields)).save_pretrained(folder)
+  transformers.BitImageProcessor(size=16, crop_size=16).save_pretrained(folder)
+  return folder
+
+
+def test_a_run_begins_from_an_image_tower(tmp_path):
+  """With the tower of a classifier too, and with the preprocessing; not with the classes of other data."""
+  folder = saved("Dinov2ForImageClassification", SMALL | NAMES, tmp_path)
+  config = interop.load(folder)[0].config
+  for model in (Experiment().model, ClassifierConfig()):
+    experiment = Experiment(model=model, pretrained=PretrainedConfig(str(folder), into="image"))
+    begun = adopted(experiment, say=False)
+    assert towers(begun.model)["image"] == config.towers["image"]
+    assert begun.data.preprocess == str(folder)
+  source = open_source(folder)
+  taken = ["image/class_token", "class_projection/kernel"]
+  (found,) = model_differences(dataclasses.replace(config, classes=()), source, "", taken)
+  assert found == ("model.classes", "those of the data", ("a cat", "a dog", "neither"))
+
+
+def test_dinov2_at_the_size_of_its_processor(tmp_path):
+  """Its positions are for another size than its processor makes. transformers resamples them for every image."""
+  folder = saved("Dinov2Model", SMALL | dict(image_size=40), tmp_path)
+  with pytest.raises(InteropError, match="or load the model with that image_size"):
+    _ = interop.load_pretrained(folder).preprocess
+  found, images = interop.load_pretrained(folder, image_size=16, positions="transformers"), IMAGES[:, :16, :16]
+  assert found.preprocess.size == 16
+  theirs = transformers.Dinov2Model.from_pretrained(folder).eval()
+  assert_close(ours(found, images), result(theirs, images))
 
 
 @pytest.mark.parametrize(

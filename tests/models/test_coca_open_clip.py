@@ -84,6 +84,6 @@ def test_a_stack_scanned_over_layers_is_the_same():
   assert jnp.isfinite(out["words"]).all()
 
 
-def test_an_image_tower_without_queries_is_refused():
-  with pytest.raises(ValueError, match='image.pool="mean" gives the captions nothing to read'):
+def test_an_image_tower_that_open_clip_has_not_is_refused():
+  with pytest.raises(ValueError, match='image.pool="mean" is not one of open_clip'):
     OpenClipCocaConfig(image=IMAGE)

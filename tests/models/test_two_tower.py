@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmjax.encoders import TextConfig, ViTConfig
-from mmjax.models import SHARDING_RULES, TwoTower, TwoTowerConfig
+from mmjax.models import SHARDING_RULES, SharedSpaceConfig, TwoTower, TwoTowerConfig
 from mmjax.parallel.mesh import ParallelConfig, batch_sharding, make_mesh, parameter_shardings
 
 CONFIG = TwoTowerConfig(
@@ -57,6 +57,20 @@ def test_scale_and_bias_begin_as_configured_and_the_scale_is_clipped():
     TwoTowerConfig(init_logit_scale=200.0)
 
 
+def test_one_tower_with_its_projection_has_no_scale():
+  """Published weights of one tower have none. A model of two towers needs one."""
+  config = SharedSpaceConfig(towers={"image": CONFIG.image}, embed_dim=4, init_logit_scale=None)
+  model, batch = config.build(), {"image": BATCH["image"]}
+  params = jax.jit(model.init)(jax.random.key(0), batch)["params"]
+  assert set(params) == {"image", "image_projection"} and config.clamped(params) is params
+  assert float(model.apply({"params": params}, method="logit_scale")) == 1.0
+  embedding = model.apply({"params": params}, batch["image"], method="encode_image")
+  unit = model.apply({"params": params}, batch)["image"]
+  np.testing.assert_allclose(embedding / jnp.linalg.norm(embedding, axis=1, keepdims=True), unit, atol=1e-6)
+  with pytest.raises(ValueError, match="init_logit_scale must be a number"):
+    dataclasses.replace(CONFIG, init_logit_scale=None)
+
+
 def test_the_bias_is_clipped_either_way_and_can_come_back():
   for bias in (-120.0, 120.0):
     params = {**_params(), "logit_bias": jnp.float32(bias)}
@@ -100,3 +114,20 @@ def test_tensor_parallel_towers_compute_the_same():
   split_value, split_grads = split(_params(), batch)
   np.testing.assert_allclose(split_value, value, rtol=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), split_grads, grads)
+
+
+def test_the_projection_of_two_layers_and_its_sharding_rules():
+  """Two layers without biases, (8 + 4) // 2 wide inside; and a text tower with the parameters that others lack."""
+  text = TextConfig(vocab_size=20, max_length=6, width=8, depth=1, num_heads=2, pool="mean", causal=False)
+  text = dataclasses.replace(text, count_positions=True, relative_buckets=4, rms_norm=True, linear_bias=False)
+  config = dataclasses.replace(CONFIG, text=text, text_projection="mlp")
+  params = jax.jit(TwoTower(config).init)(jax.random.key(0), BATCH)["params"]
+  up, down = (params["text_projection"][name]["kernel"] for name in ("up", "down"))
+  assert up.shape == (8, 6) and set(params["text_projection"]["up"]) == {"kernel"}
+  encoded = _apply(lambda m, b: m.encode(b), {"text": BATCH["text"]}, config=config, params=params)["text"]
+  hidden = jax.nn.gelu(encoded.pooled @ up, approximate=False) @ down
+  ours = _apply("encode_text", BATCH["text"], config=config, params=params)
+  np.testing.assert_allclose(ours, hidden, rtol=1e-5, atol=1e-6)
+  for path, _ in jax.tree_util.tree_leaves_with_path(params):
+    name = "/".join(str(key.key) for key in path)
+    assert any(re.search(pattern, name) for pattern, _ in SHARDING_RULES), f"no rule covers {name}"

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.nn.norm import _moments, _moments_at_once, layer_norm, normalize
+from mmjax.nn.norm import ResponseNorm, _moments, _moments_at_once, layer_norm, normalize
 
 
 def _plain(x, scale, bias, epsilon):
@@ -25,6 +25,15 @@ def test_value_and_gradients_equal_those_of_the_plain_formula():
   ours, pull = jax.vjp(lambda *a: layer_norm(*a, 1e-3), x, scale, bias)
   plain, pull_plain = jax.vjp(lambda *a: _plain(*a, 1e-3), x, scale, bias)
   for a, b in zip((ours, *pull(g)), (plain, *pull_plain(g)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+
+
+def test_root_mean_square_equals_the_plain_formula():
+  x, scale, bias, g = _arguments()
+  plain = lambda x, s, b: x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-3) * s[None, None] + b[None, None]
+  ours, pull = jax.vjp(lambda *a: layer_norm(*a, 1e-3, False), x, scale, bias)
+  expected, pull_plain = jax.vjp(plain, x, scale, bias)
+  for a, b in zip((ours, *pull(g)), (expected, *pull_plain(g)), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
 
 
@@ -50,3 +59,15 @@ def test_moments_in_one_pass_are_the_same_up_to_the_digits_a_far_mean_costs():
 def test_unit_norm_has_a_finite_gradient_at_zero():
   np.testing.assert_allclose(normalize(jnp.asarray([[3.0, 4.0]])), [[0.6, 0.8]], rtol=1e-6)
   assert np.isfinite(jax.grad(lambda x: normalize(x).sum())(jnp.zeros((1, 4)))).all()
+
+
+def test_response_norm_by_hand():
+  x = np.zeros((2, 1, 2, 2), np.float32)
+  x[0] = [[[3.0, 1.0], [4.0, 0.0]]]  # norms 5 and 1 of the channels, whose mean is 3
+  params = {"scale": np.array([2.0, 3.0], np.float32), "bias": np.array([0.0, 10.0], np.float32)}
+  out = ResponseNorm().apply({"params": params}, jnp.asarray(x))
+  expected = [[3 * (1 + 2 * 5 / 3), 1 + 3 * 1 / 3 + 10], [4 * (1 + 2 * 5 / 3), 10]]
+  np.testing.assert_allclose(out[0, 0], expected, rtol=1e-5)
+  np.testing.assert_allclose(out[1, 0], [[0, 10], [0, 10]])  # an empty image does not divide by zero
+  gradient = jax.grad(lambda x: ResponseNorm().apply({"params": params}, x).sum())(jnp.asarray(x))
+  assert np.isfinite(gradient).all()

@@ -1,0 +1,51 @@
+"""The table of supported architectures: no row is hidden by another one, and the command prints all of them."""
+
+import re
+
+import pytest
+
+from mmjax.interop import InteropError
+from mmjax.interop.__main__ import main
+from mmjax.interop.fields import Fields
+from mmjax.interop.supported import CLASSES, PROCESSORS, WHOLES, image_part, read_class, supported
+from mmjax.interop.tensors import Entry
+
+LITERAL = re.compile(r"[\\^$]")
+
+
+def entries(expression: str) -> dict[str, Entry]:
+  """A tensor that an expression of the table finds."""
+  name = LITERAL.sub("", expression) or "x"
+  assert re.search(expression, name)
+  return {name: None}  # type: ignore[dict-item]  # only names are looked at
+
+
+@pytest.mark.parametrize("row", CLASSES, ids=lambda row: row.architecture.name)
+def test_every_row_is_reached(row):
+  if row.kind != "blip":  # two parts of a name tell which
+    fields = Fields({"model_type": row.kind}, "config.json")
+    assert read_class(fields, entries(row.having)) is row.architecture
+
+
+def test_names_are_unique_and_since_a_version():
+  names = [row.architecture.name for row in CLASSES]
+  assert len(set(names)) == len(names) and set(PROCESSORS) <= set(names)
+  assert all(re.fullmatch(r"\d+\.\d+\.\d+", line.since) for line in supported())
+
+
+@pytest.mark.parametrize("whole", WHOLES, ids=lambda whole: whole.name)
+def test_the_refusal_of_a_class_says_what_can_be_had(whole):
+  fields = Fields({"model_type": whole.kind}, "config.json")
+
+  class File:
+    entries = entries(whole.having)
+
+  with pytest.raises(InteropError, match=rf"{whole.name}, which mmjax has no model for.*--tower image.*into image"):
+    image_part(fields, File(), "")
+
+
+def test_the_command_lists_every_row(capsys):
+  assert main(["list"]) == 0
+  shown = capsys.readouterr().out
+  for line in supported():
+    assert re.search(" .*".join(map(re.escape, line)), shown), line
