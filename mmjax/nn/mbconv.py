@@ -71,7 +71,8 @@ class MBConv(nn.Module):
     y = gelu(DepthwiseConv(self.stride, self.dtype, name="conv_depthwise")(y))
     y = Dense(self.features, nn.initializers.lecun_normal(), dtype=self.dtype, name="conv_down")(y)
     if self.stride == 2:
-      x = nn.avg_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)), count_include_pad=False)
+      mean = nn.avg_pool(x.astype(jnp.float32), (3, 3), (2, 2), ((1, 1), (1, 1)), count_include_pad=False)
+      x = mean.astype(x.dtype)
     if x.shape[-1] != self.features:
       x = Dense(self.features, nn.initializers.lecun_normal(), dtype=self.dtype, name="conv_skip")(x)
     return x + y

@@ -68,6 +68,13 @@ def window_block(shift: int):
   return jax.jit(lambda x: block.init_with_output(jax.random.key(0), x, None, layer)[0])
 
 
+def test_bfloat16_stays_bfloat16():
+  model = Swin(dataclasses.replace(SMALL, dtype="bfloat16", drop_path=0.5))
+  out, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, rng=RNG), IMAGES)
+  assert out.tokens.dtype == out.pooled.dtype == jnp.bfloat16
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
 def test_flops_are_those_of_the_traced_tower(params):
   pooling = 2 * 16 * 16  # the mean over 16 tokens of width 16 is a product with the mask
   traced = traced_flops(lambda p, x: Swin(SMALL).apply({"params": p}, x).pooled, params, IMAGES[:1])

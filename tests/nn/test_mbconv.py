@@ -37,6 +37,13 @@ def test_a_vision_transformer_counts_its_stem():
   assert hybrid.flops() - mbconv_flops(24, 8, 32) == plain.flops() - 2 * 4 * 3 * 16**2 * 24
 
 
+def test_bfloat16_stays_bfloat16():
+  stem, images = MBConvStem(24, 8, "bfloat16", 1e-6), jnp.zeros((1, 32, 32, 3))
+  out, variables = jax.eval_shape(stem.init_with_output, jax.random.key(0), images)
+  assert out.dtype == jnp.bfloat16
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
 def test_eight_devices_have_a_place_for_every_parameter():
   image = ViTConfig(image_size=16, patch_size=16, width=16, depth=1, num_heads=2, stem="mbconv", stem_width=8)
   training = training_on(8, experiment(model=dict(image=image), parallel=dict(fsdp=2, model=2)))
