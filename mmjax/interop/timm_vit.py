@@ -51,7 +51,6 @@ TOWERS: dict[str, ViTConfig] = {
   "vit_medium_patch16_gap_256": ViTConfig(
     pool="mean", attention_bias="none", layer_scale=1e-6, norm_epsilon=1e-6, **_MEDIUM, **sides(256, 16)
   ),
-  "vit_base_mci_224": ViTConfig(pool="cls", stem="mobileclip", stem_norm="frozen", norm_epsilon=1e-6, **_MOBILECLIP_B),
 }
 """The towers by their names in timm."""
 
