@@ -112,8 +112,8 @@ class DecoderBlock(nn.Module):
       both = None if reading.rotation is None else (reading.rotation, reading.rotation)
       attention = MultiHeadAttention(**self._fields(), name=name)
       return attention(y, mask=reading.mask, causal=self.causal, rotations=both), None
-    attention = CachedAttention(**self._fields(), name=name)
-    return attention(y, memory.own, start=reading.start, rotation=reading.rotation)
+    cached = CachedAttention(**self._fields(), name=name)
+    return cached(y, memory.own, start=reading.start, rotation=reading.rotation)
 
   @nn.nowrap
   def _read_context(self, y: Tokens, reading: Reading, memory: LayerMemory | None) -> tuple[Tokens, Remembered]:
