@@ -38,6 +38,7 @@ FusionKind = Literal[
   "bottleneck",
 ]
 
+_REFUSED = ("head_dim", "key_heads", "linear_bias", "rms_norm", "scaled_attention", "relative_buckets")
 TRANSFORMERS: frozenset[FusionKind] = frozenset(
   ("cross_attention", "co_attention", "merged_attention", "early", "bottleneck")
 )
@@ -66,7 +67,7 @@ class FusionConfig(TransformerConfig):
   def __post_init__(self) -> None:
     if self.kind in TRANSFORMERS:
       super().__post_init__()
-      refuse_block_options(self, "a fusion")
+      refuse_block_options(self, "a fusion", _REFUSED)
     for name in ("rank", "bottlenecks"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

@@ -16,6 +16,7 @@ from mmjax.interop.tensors import Entry
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.config import towers, with_towers
 from mmjax.nn.transformer import TransformerConfig
+from mmjax.nn.words import WordsConfig
 
 Entries = Mapping[str, Entry]
 
@@ -189,6 +190,8 @@ def canonical(config: Any) -> Any:
     return dataclasses.replace(config, layer_scale=initial, pool_epsilon=pool, **same)
   if isinstance(config, SwinConfig):
     return dataclasses.replace(config, **{name: getattr(SwinConfig, name) for name in _ONLY_TRAINING})
+  if isinstance(config, WordsConfig):
+    return _canonical_words(config)
   return _canonical_text(config) if isinstance(config, TextConfig) else config
 
 
@@ -206,6 +209,12 @@ def _canonical_rotary(config: ViTConfig) -> ViTConfig:
     return dataclasses.replace(config, rotary_grid=config.rotary_grid or config.grid)
   config = dataclasses.replace(config, rotary_grid=None, rotary_start=0.0)
   return config if config.rotary != "none" else dataclasses.replace(config, rotary_temperature=100.0, rotary_axes="yx")
+
+
+def _canonical_words(config: WordsConfig) -> WordsConfig:
+  if config.key_heads == config.num_heads:
+    config = dataclasses.replace(config, key_heads=None)
+  return config if config.positions == "rotary" else dataclasses.replace(config, rotary_temperature=10_000.0)
 
 
 def _canonical_text(config: TextConfig) -> TextConfig:

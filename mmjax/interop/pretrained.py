@@ -30,6 +30,7 @@ from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.models.comparing import ComparingConfig
 from mmjax.models.config import with_towers
+from mmjax.models.gpt import GptConfig
 from mmjax.models.shared_space import SpaceConfig
 
 Positions = Literal["open_clip", "transformers"]
@@ -63,8 +64,9 @@ class Pretrained:
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
     """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
     length, own = _text_length(self.model.config), _text_length(self.source.config)
-    fields = tokenizer_fields(self.source)
-    return load_tokenizer(self.source.folder, length, open_clip=fields, whole=length != own)
+    fields, config = tokenizer_fields(self.source), self.source.config
+    pad = config.text.pad_id if isinstance(config, GptConfig) else None
+    return load_tokenizer(self.source.folder, length, open_clip=fields, whole=length != own, pad_id=pad)
 
 
 def load(
@@ -92,7 +94,7 @@ def load(
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.
 
   Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration has
-  `encode` and `decode` only.
+  `encode` and `decode` only. A causal language model has `decode`, and mmjax.models.generate continues texts.
 
   Args:
     path: one of

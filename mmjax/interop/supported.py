@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mmjax.encoders import ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
 from mmjax.interop import open_clip_timm as timm
 from mmjax.interop import transformers_blip as blip
+from mmjax.interop import transformers_causal as causal
 from mmjax.interop import transformers_classifiers as classes
 from mmjax.interop import transformers_convnext as convnext
 from mmjax.interop import transformers_deit as deit
@@ -28,7 +29,14 @@ from mmjax.interop.open_clip import OPEN_CLIP, OPEN_CLIP_HF
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
 from mmjax.interop.tensors import Part, TensorFile
-from mmjax.models import BlipCaptionerConfig, BlipRetrievalConfig, ClassifierConfig, SharedSpaceConfig, TwoTowerConfig
+from mmjax.models import (
+  BlipCaptionerConfig,
+  BlipRetrievalConfig,
+  ClassifierConfig,
+  GptConfig,
+  SharedSpaceConfig,
+  TwoTowerConfig,
+)
 
 Writes = Callable[[Any], bool]
 
@@ -65,6 +73,11 @@ def _is(kind: type, **fields: Any) -> Writes:
 def _text(*fields: str) -> Writes:
   """Text transformers in which one of these fields is set."""
   return lambda c: isinstance(c, TextConfig) and any(getattr(c, name) for name in fields)
+
+
+def _language(*biases: str) -> Writes:
+  """Language models with rotary positions and one of these settings of attention_bias."""
+  return lambda c: _is(GptConfig)(c) and c.text.positions == "rotary" and c.text.attention_bias in biases
 
 
 def _space(tower: str, **fields: Any) -> Writes:
@@ -141,6 +154,9 @@ CLASSES: tuple[Class, ...] = (
   Class("xlm-roberta", dataclasses.replace(texts.ROBERTA, name="XLMRobertaModel")),
   Class("bert", single.BERT, writes=_text("token_types", "tanh_pool")),
   Class("distilbert", texts.DISTILBERT, writes=_is(TextConfig)),
+  Class("qwen2", causal.QWEN2, writes=_language("only")),
+  Class("llama", causal.LLAMA, writes=_language("all", "none", "query_value")),
+  Class("gpt2", causal.GPT2, writes=_is(GptConfig)),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""
 

@@ -62,7 +62,7 @@ class PretrainedTokenizer:
 
 
 def load_tokenizer(
-  folder: Path, max_length: int, *, open_clip: Fields | None = None, whole: bool = False
+  folder: Path, max_length: int, *, open_clip: Fields | None = None, whole: bool = False, pad_id: int | None = None
 ) -> PretrainedTokenizer | SiglipTokenizer:
   """Load the tokenizer of a folder.
 
@@ -71,20 +71,27 @@ def load_tokenizer(
     max_length: context length of the model.
     open_clip: text_cfg of an open_clip configuration; None for other formats.
     whole: True if `max_length` was asked for. The files' own limits (model_max_length) then have no effect.
+    pad_id: number of the token that a language model is padded with, at the end, whatever the files say. None: the
+      files decide.
   Returns: the tokenizer.
   Raises: InteropError: the folder has no tokenizer, or a setting is not supported.
   """
-  return make_tokenizer(read_tokenizer_files(folder), max_length, open_clip=open_clip, whole=whole)
+  return make_tokenizer(read_tokenizer_files(folder), max_length, open_clip=open_clip, whole=whole, pad_id=pad_id)
 
 
 def make_tokenizer(
-  files: TokenizerFiles, max_length: int, *, open_clip: Fields | None = None, whole: bool = False
+  files: TokenizerFiles,
+  max_length: int,
+  *,
+  open_clip: Fields | None = None,
+  whole: bool = False,
+  pad_id: int | None = None,
 ) -> PretrainedTokenizer | SiglipTokenizer:
   """Make a tokenizer from its files. Arguments and errors as for `load_tokenizer`.
 
   Args:
     files: the tokenizer's files.
-    max_length, open_clip, whole: as for `load_tokenizer`.
+    max_length, open_clip, whole, pad_id: as for `load_tokenizer`.
   """
   folder = files.folder
   if open_clip is not None and not open_clip.get("hf_tokenizer_name"):
@@ -104,12 +111,13 @@ def make_tokenizer(
   engine, clean, zeroed = build(files), _slow_clean(files), None
   if open_clip is not None:
     clean, zeroed = _open_clip_settings(open_clip, files, engine)
-  pad = _pad_id(files, engine)
+  pad = _pad_id(files, engine) if pad_id is None else pad_id
   truncation, padding = files.content.get("truncation") or {}, files.content.get("padding") or {}
   sides = {"left": "left", "right": "right"}
   cut = files.record.choice("truncation_side", sides, str(truncation.get("direction", "right")).lower())
   gemma = "left" if files.kind in ("GemmaTokenizer", "Siglip2Tokenizer") else "right"
   side = files.record.choice("padding_side", sides, str(padding.get("direction", gemma)).lower())
+  side = side if pad_id is None else "right"
   engine.enable_truncation(own if whole else min(own, _sentence_length(folder)), direction=cut)
   engine.enable_padding(direction=side, pad_id=pad, pad_token=engine.id_to_token(pad) or "", length=own)
   engine.encode_special_tokens = files.record.flag("split_special_tokens", False)

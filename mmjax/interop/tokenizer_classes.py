@@ -22,6 +22,7 @@ _GEMMA_DEFAULTS = {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eo
 _GEMMA_DEFAULTS |= {"mask_token": "<mask>"}
 _ROBERTA_DEFAULTS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
 _ROBERTA_DEFAULTS |= {"cls_token": "<s>", "pad_token": "<pad>", "mask_token": "<mask>"}
+_GPT2_DEFAULTS = dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>")
 _MPNET_DEFAULTS = _ROBERTA_DEFAULTS | {"unk_token": "[UNK]"}
 _MPNET_FLAGS = {name: {"normalized": True, "lstrip": name == "mask_token"} for name in NAMED}
 DEFAULTS: Mapping[str, Mapping[str, str]] = {
@@ -32,6 +33,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
   "DistilBertTokenizer": _BERT_DEFAULTS,
   "MPNetTokenizer": _MPNET_DEFAULTS,
   "RobertaTokenizer": _ROBERTA_DEFAULTS,
+  "GPT2Tokenizer": _GPT2_DEFAULTS,
   "XLMRobertaTokenizer": PIECE_DEFAULTS,
   "NllbTokenizer": PIECE_DEFAULTS,
   "T5Tokenizer": T5_DEFAULTS,

@@ -142,7 +142,7 @@ class BlipCaptioner(nn.Module):
     del text  # the decoder embeds the words itself
     words = self.words(ids, None if cache is None else cache.length)
     tokens, cache = self.text(words, context=image, causal=True, rng=fold_in(rng, 1), cache=cache)
-    logits = self.word_head(tokens, self.words.table)
+    logits = self.word_head(tokens, self.words.scoring)
     return logits if cache is None else (logits, cache)
 
   @nn.nowrap

@@ -1,4 +1,4 @@
-"""GPT: a causal language model (Radford et al. 2018, 2019)."""
+"""GPT: a causal language model (Radford et al. 2018, 2019); with other options Llama (Touvron et al. 2023)."""
 
 import dataclasses
 from typing import Any

@@ -55,7 +55,7 @@ class Generated:
 
 
 class NextWord:
-  """Next-word probabilities of a model with its parameters. Padding has probability 0.
+  """Next-word probabilities of a model with its parameters. Padding has probability 0, unless it is the end token.
 
   Args:
     model: an unbound module with `decode`, `empty_cache` and `config.text` (pad_id and eos_id).
@@ -77,7 +77,8 @@ class NextWord:
       room: number of tokens that the cache can hold in addition to the prompt.
     Returns: (log-probabilities of the next word, cache, number of words in each prompt).
     """
-    length = jnp.maximum((prompt != self.pad_id).sum(1, dtype=jnp.int32), 1)
+    places = jnp.arange(1, prompt.shape[1] + 1, dtype=jnp.int32)[None]
+    length = jnp.maximum(jnp.where(prompt != self.pad_id, places, 0).max(1), 1)
     cache = self._model.empty_cache(prompt.shape[0], prompt.shape[1] + room)
     logits, cache = self._decode(prompt, context, cache)
     last = jnp.take_along_axis(logits, (length - 1)[:, None, None], axis=1)[:, 0]
@@ -92,5 +93,5 @@ class NextWord:
     return self._model.apply({"params": self._params}, ids, context, cache=cache, method="decode")
 
   def _normal(self, logits: Float[Array, "batch vocab"]) -> Float[Array, "batch vocab"]:
-    possible = jnp.arange(logits.shape[-1]) != self.pad_id
+    possible = (jnp.arange(logits.shape[-1]) != self.pad_id) | (self.pad_id == self.eos_id)
     return jax.nn.log_softmax(jnp.where(possible[None], logits.astype(jnp.float32), -jnp.inf))

@@ -17,7 +17,7 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     r"(conv_\w+|projection|word_scores|image_projection|text_projection|projection/(up|down)|tanh_pool/dense)/kernel$",
     ("fsdp", None),
   ),
-  (r"(^|/)token_embedding$", (None, "fsdp")),
+  (r"(^|/)(token|output)_embedding$", (None, "fsdp")),
   (r"/offset_bias_\d+/(up|down)/kernel$", ()),
   (
     r"(bias|scale|mean|var|class_token|class_position|register_tokens|register_position|position_embedding|"

@@ -18,7 +18,7 @@ from mmjax.nn.rotary import Rotation, rotate
 from mmjax.nn.tpu import ROWS, on_tpu
 
 Implementation = Literal["auto", "xla", "cudnn"]
-Biased = Literal["all", "query_value", "none"]
+Biased = Literal["all", "query_value", "none", "only"]
 Residuals = tuple[Array, Array, Array, Array, Array | None]
 
 
@@ -251,6 +251,7 @@ class Projections(nn.Module):
     scaled: if True, divide the logits by sqrt(head_dim). False: T5.
     biased: projections with a bias, of query, key and value (see `TransformerConfig.attention_bias`).
     out_norm: if True, normalise the input of the output projection.
+    key_heads: number of heads of keys and values, each for several heads of queries. None: num_heads.
   """
 
   num_heads: int
@@ -265,9 +266,12 @@ class Projections(nn.Module):
   scaled: bool = True
   biased: Biased = "all"
   out_norm: bool = False
+  key_heads: int | None = None
 
   @nn.nowrap
   def _has_bias(self, name: str) -> bool:
+    if self.biased == "only":
+      return True
     return self.use_bias and (self.biased == "all" or (self.biased == "query_value" and name != "key"))
 
   @nn.nowrap
@@ -278,9 +282,11 @@ class Projections(nn.Module):
       width = self.num_heads * self.head_dim
     if width % self.num_heads:
       raise ValueError(f"width {width} is not divisible by num_heads {self.num_heads}")
+    number = self.num_heads if name == "query" else self.key_heads or self.num_heads
+    width = width // self.num_heads * number
     init = kernel_init(self.init_scheme, tokens.shape[-1] ** -0.5)  # CLIP's attn_std
     projected = Dense(width, init, self._has_bias(name), self.dtype, name=name)(tokens)
-    heads = rearrange(projected, "(b l) (h d) -> b l h d", b=batch, h=self.num_heads)
+    heads = rearrange(projected, "(b l) (h d) -> b l h d", b=batch, h=number)
     if not self.scaled and name == "query":
       heads = heads * heads.shape[-1] ** 0.5  # attention divides by it
     if self.qk_norm and name != "value":
@@ -338,6 +344,8 @@ class MultiHeadAttention(Projections):
     key, value = (self._project(name, read, width, batch=batch) for name in ("key", "value"))
     if rotations is not None:
       query, key = rotate(query, rotations[0]), rotate(key, rotations[1])
+    if self.key_heads is not None:
+      key, value = (jnp.repeat(heads, self.num_heads // self.key_heads, axis=2) for heads in (key, value))
     if self.is_mutable_collection("intermediates"):  # the caller wants the attention weights
       heads = self._shown(query, key, value, mask, causal, bias)
     else:
@@ -346,7 +354,7 @@ class MultiHeadAttention(Projections):
 
   @nn.nowrap
   def _is_for_kernel(self, length: int, width: int) -> bool:
-    plain = self.head_dim is None and self.use_bias and self.scaled
+    plain = self.head_dim is None and self.key_heads is None and self.use_bias and self.scaled
     allowed = plain and may_have_kernel(self, qk_norm=self.qk_norm, implementation=self.implementation)
     return allowed and has_kernel(length, width, self.num_heads, self.dtype)
 

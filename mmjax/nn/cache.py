@@ -11,6 +11,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
 from mmjax.nn.attention import Projections, attention_by_hand
+from mmjax.nn.rotary import Rotation, rotate
 from mmjax.nn.transformer import TransformerConfig
 
 
@@ -53,7 +54,8 @@ class Cache:
 
 def empty_cache(config: TransformerConfig, batch_size: int, length: int) -> Cache:
   """Empty cache for `length` tokens of each of `batch_size` rows."""
-  shape = (batch_size, config.num_heads, length, config.width // config.num_heads)
+  heads = config.key_heads or config.num_heads
+  shape = (batch_size, heads, length, config.key_width // heads)
   blank = jnp.zeros(shape, config.dtype)
   layers = tuple(LayerMemory(KeyValue(blank, blank)) for _ in range(config.depth))
   return Cache(jnp.zeros((batch_size,), jnp.int32), layers)
@@ -94,6 +96,7 @@ class CachedAttention(Projections):
     start: Int[Array, "batch"] | None = None,
     context: Float[Array, "batch k context_width"] | None = None,
     mask: Bool[Array, "batch k"] | None = None,
+    rotation: Rotation | None = None,
   ) -> tuple[Float[Array, "batch length width"], KeyValue]:
     """Applies attention to new tokens and updates the cache.
 
@@ -105,27 +108,36 @@ class CachedAttention(Projections):
       start: position of the first token of `x` in each row, for self-attention.
       context: tokens for cross-attention; needed only if `memory` is None.
       mask: True for each token of the context that may be read.
+      rotation: rotation of the new tokens (rotary position embedding).
     Returns: the attention output after the output projection, and the updated keys and values.
     """
     width = x.shape[-1]
-    query = self._heads_first("query", x, width)
+    query = self._heads_first("query", x, width, rotation)
     if start is not None:
       assert memory is not None
-      memory = _written(memory, self._keys_and_values(x, width), start)
+      memory = _written(memory, self._keys_and_values(x, width, rotation), start)
       allowed: Array | None = _until(start, x.shape[1], memory.key.shape[2])
     else:
       memory = self._keys_and_values(context, width) if memory is None else memory
       allowed = None if mask is None else mask[:, None, None, :]
+    # Queries that share a head of keys become more queries of that head, so that the cache is not copied.
+    group = query.shape[1] // memory.key.shape[1]
+    query = rearrange(query, "b (h g) l d -> b h (g l) d", g=group)
+    allowed = allowed if allowed is None or allowed.shape[2] == 1 else jnp.tile(allowed, (1, 1, group, 1))
     out = attention_by_hand(query, memory.key, memory.value, allowed)
-    return self._combine(rearrange(out, "b h l d -> (b l) (h d)"), width, batch=x.shape[0]), memory
+    out = rearrange(out, "b h (g l) d -> (b l) (h g d)", g=group)
+    return self._combine(out, width, batch=x.shape[0]), memory
 
   @nn.nowrap
-  def _keys_and_values(self, x: Any, width: int) -> KeyValue:
-    return KeyValue(self._heads_first("key", x, width), self._heads_first("value", x, width))
+  def _keys_and_values(self, x: Any, width: int, rotation: Rotation | None = None) -> KeyValue:
+    return KeyValue(self._heads_first("key", x, width, rotation), self._heads_first("value", x, width))
 
   @nn.nowrap
-  def _heads_first(self, name: str, x: Array, width: int) -> Float[Array, "batch heads length dim"]:
+  def _heads_first(
+    self, name: str, x: Array, width: int, rotation: Rotation | None = None
+  ) -> Float[Array, "batch heads length dim"]:
     heads = self._project(name, rearrange(x, "b l w -> (b l) w"), width, batch=x.shape[0])
+    heads = heads if rotation is None else rotate(heads, rotation)
     return rearrange(heads, "b l h d -> b h l d")
 
 

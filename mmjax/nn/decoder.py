@@ -14,9 +14,10 @@ from mmjax.nn.attention import MultiHeadAttention
 from mmjax.nn.cache import Cache, CachedAttention, KeyValue, LayerMemory
 from mmjax.nn.dense import Initializer
 from mmjax.nn.initial import kernel_init
-from mmjax.nn.norm import LayerNorm, LayerScale
+from mmjax.nn.norm import LayerScale
+from mmjax.nn.rotary import Rotation
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
-from mmjax.nn.transformer import TransformerConfig, block_attention, block_mlp, rematerialised
+from mmjax.nn.transformer import TransformerConfig, block_attention, block_mlp, norm_layer, rematerialised
 from mmjax.types import Encoded
 
 Tokens = Float[Array, "batch length width"]
@@ -32,12 +33,14 @@ class Reading:
     context: tokens of another modality or text, for cross-attention.
     context_mask: True for each token of the context that may be read; None: all.
     start: position of the first new token in each row; used with a cache only.
+    rotation: rotation of the tokens of the sequence (rotary position embedding); None: none.
   """
 
   mask: Bool[Array, "batch length"] | None = None
   context: Float[Array, "batch k context_width"] | None = None
   context_mask: Bool[Array, "batch k"] | None = None
   start: Int[Array, "batch"] | None = None
+  rotation: Rotation | None = None
 
 
 class DecoderBlock(nn.Module):
@@ -80,7 +83,7 @@ class DecoderBlock(nn.Module):
     rate = c.drop_path * layer.astype(jnp.float32) / max(1, c.depth - 1)
 
     def add(x: Tokens, name: str, stream: int, branch: Callable[[Tokens], tuple[Array, Remembered]]) -> Any:
-      norm = LayerNorm(c.norm_epsilon, name=name)
+      norm = norm_layer(c, name)
       y, remembered = branch(norm(x) if c.norm == "pre" else x)
       y = norm(y) if c.norm == "branch" else y
       if c.layer_scale is not None:
@@ -106,14 +109,17 @@ class DecoderBlock(nn.Module):
   def _read_own(self, y: Tokens, reading: Reading, memory: LayerMemory | None) -> tuple[Tokens, Remembered]:
     name = "causal_attention" if self.causal and self.separate_causal else "attention"
     if memory is None:
-      return MultiHeadAttention(**self._fields(), name=name)(y, mask=reading.mask, causal=self.causal), None
-    return CachedAttention(**self._fields(), name=name)(y, memory.own, start=reading.start)
+      both = None if reading.rotation is None else (reading.rotation, reading.rotation)
+      attention = MultiHeadAttention(**self._fields(), name=name)
+      return attention(y, mask=reading.mask, causal=self.causal, rotations=both), None
+    cached = CachedAttention(**self._fields(), name=name)
+    return cached(y, memory.own, start=reading.start, rotation=reading.rotation)
 
   @nn.nowrap
   def _read_context(self, y: Tokens, reading: Reading, memory: LayerMemory | None) -> tuple[Tokens, Remembered]:
     name, mask, context = "cross_attention", reading.context_mask, reading.context
     if self.cross_mlp and context is not None:
-      context = LayerNorm(self.config.norm_epsilon, name="norm_context")(context)
+      context = norm_layer(self.config, "norm_context")(context)
     if memory is None:
       return MultiHeadAttention(**self._fields(), name=name)(y, context, mask=mask), None
     known = memory.context if context is None else None
@@ -178,15 +184,15 @@ class Decoder(nn.Module):
     c = self.config
     x = x.astype(c.dtype)
     if c.input_norm:
-      x = LayerNorm(c.norm_epsilon, name="input_norm")(x)
+      x = norm_layer(c, "input_norm")(x)
     tokens, context_mask = (None, None) if context is None else (context.tokens, context.mask)
     if cache is not None:
       if not causal or mask is not None:
         raise ValueError("a decoder with a cache must be causal and unmasked: pass causal=True and mask=None")
       x, cache = self._step(x, tokens, context_mask, cache)
     else:
-      x = self._stack(x, Reading(mask, tokens, context_mask), causal, rng)
-    return (LayerNorm(c.norm_epsilon, name="norm")(x) if c.norm != "post" and self.final_norm else x), cache
+      x = self._stack(x, Reading(mask, tokens, context_mask, rotation=c.rotation(x.shape[1])), causal, rng)
+    return (norm_layer(c, "norm")(x) if c.norm != "post" and self.final_norm else x), cache
 
   @nn.nowrap
   def _kind(self) -> tuple[bool, bool]:
@@ -211,7 +217,8 @@ class Decoder(nn.Module):
   @nn.nowrap
   def _step(self, x: Tokens, context: Array | None, context_mask: Array | None, cache: Cache) -> tuple[Tokens, Cache]:
     mask = cache.context_mask if context is None else context_mask
-    reading, memories = Reading(None, context, mask, cache.length), []
+    rotation = self.config.rotation(x.shape[1], cache.length)
+    reading, memories = Reading(None, context, mask, cache.length, rotation), []
     for layer, memory in enumerate(cache.layers):
       x, memory = self._layer(layer)(x, reading, None, jnp.asarray(layer), memory)
       memories.append(memory)

@@ -2,7 +2,7 @@
 
 block(t, w, h) = 2 t (4 w^2 + 2 w h) + 4 t^2 w        query, key, value, out; the MLP; query key^T and weights value
 
-A gated MLP has 3 w h in place of 2 w h.
+A gated MLP has 3 w h in place of 2 w h. Keys and values of fewer heads are narrower than w.
 """
 
 from mmjax.nn.transformer import TransformerConfig
@@ -10,7 +10,7 @@ from mmjax.nn.transformer import TransformerConfig
 
 def transformer_flops(c: TransformerConfig, length: int) -> int:
   """FLOPs of all blocks for one example of `length` tokens."""
-  per_token = 4 * c.width * c.attention_width + (2 + c.mlp_gated) * c.width * c.hidden
+  per_token = 2 * c.width * (c.attention_width + c.key_width) + (2 + c.mlp_gated) * c.width * c.hidden
   return c.depth * (2 * length * per_token + 4 * length**2 * c.attention_width)
 
 

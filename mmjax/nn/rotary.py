@@ -1,8 +1,9 @@
-"""Two-dimensional rotary position embedding: queries and keys turn by angles that grow with their row and column.
+"""Rotary position embedding: queries and keys turn by angles that grow with their position.
 
-Feature j of a head and feature j + dim / 2 are a pair. One half of the pairs follows the position along one axis, the
-other half that along the other axis. Pair j of an axis turns by position * temperature^(-4 j / dim). The product of a
-query and a key then depends on the distance of their patches.
+Feature j of a head and feature j + dim / 2 are a pair. For words, pair j turns by position * temperature^(-2 j / dim).
+For patches, one half of the pairs follows the position along one axis, the other half that along the other axis. Pair j
+of an axis turns by position * temperature^(-4 j / dim). The product of a query and a key then depends on the distance
+of their words or patches.
 
 Sources: RoFormer (Su et al. 2021); the axial form of EVA-02 (Fang et al. 2023), Heo et al. 2024 and DINOv3 (Simeoni et
 al. 2025). EVA-02 pairs neighbouring features: reading its weights changes the order of the features in each head.
@@ -45,6 +46,22 @@ def rotate(heads: Float[Array, "batch length heads dim"], by: Rotation) -> Float
   first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
   cos, sin = by.cos[:, :, None], by.sin[:, :, None]
   return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(heads.dtype)
+
+
+def word_rotation(length: int, dim: int, *, temperature: float, start: Int[Array, "batch"] | None = None) -> Rotation:
+  """Makes the rotation of words.
+
+  Args:
+    length: number of words.
+    dim: features of a head; must be divisible by 2.
+    temperature: frequencies fall geometrically from 1 towards 1 / temperature.
+    start: position of the first word of each row. None: 0.
+  """
+  places = jnp.arange(length, dtype=jnp.int32)[None]
+  places = places if start is None else places + start[:, None]
+  frequencies = jnp.asarray(temperature ** (-np.arange(0, dim, 2) / dim), jnp.float32)
+  angles = places[:, :, None].astype(jnp.float32) * frequencies[None, None]
+  return Rotation(jnp.cos(angles), jnp.sin(angles))
 
 
 def patch_positions(count: int, *, stretched_to: int, start: float) -> Float[np.ndarray, "count"]:

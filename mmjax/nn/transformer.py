@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Collection
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -36,6 +37,9 @@ class TransformerConfig:
   """Number of attention heads; must divide width, unless head_dim is set."""
   head_dim: int | None = None
   """Dimension of an attention head; None: width / num_heads."""
+  key_heads: int | None = None
+  """Number of heads of keys and values, each of which serves num_heads / key_heads heads of queries (grouped queries,
+  Ainslie et al. 2023); None: num_heads."""
   mlp_dim: int | None = None
   """Hidden width of the MLP; None: 4 * width."""
   activation: Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"] = "gelu"
@@ -72,9 +76,9 @@ class TransformerConfig:
   (Raffel et al. 2020, T5; MPNet: 32); 0: no such bias."""
   relative_distance: int = 128
   """All distances from here on share a bias. Used with relative_buckets."""
-  attention_bias: Literal["all", "query_value", "none"] = "all"
+  attention_bias: Literal["all", "query_value", "none", "only"] = "all"
   """Projections with a bias, of the queries, keys and values of the blocks. A bias of the keys changes nothing without
-  rotary positions (EVA, BEiT: "query_value")."""
+  rotary positions (EVA, BEiT: "query_value"). "only": these three have biases although linear_bias is False (Qwen2)."""
   attention_norm: bool = False
   """Normalise the result of a block's attention before the output projection (sub-LN, Wang et al. 2022; EVA02)."""
   drop_path: float = 0.0
@@ -100,6 +104,8 @@ class TransformerConfig:
       raise ValueError(f"depth={self.depth} must be at least 1")
     if self.head_dim is None and self.width % self.num_heads:
       raise ValueError(f"width={self.width} must be divisible by num_heads={self.num_heads}")
+    if self.key_heads is not None and (self.key_heads < 1 or self.num_heads % self.key_heads):
+      raise ValueError(f"key_heads={self.key_heads} must divide num_heads={self.num_heads}")
     if not 0.0 <= self.drop_path < 1.0:
       raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
     if self.relative_buckets and not 4 <= self.relative_buckets <= 2 * self.relative_distance:
@@ -119,18 +125,34 @@ class TransformerConfig:
     """Width of queries, keys and values, of all heads together."""
     return self.width if self.head_dim is None else self.num_heads * self.head_dim
 
+  @property
+  def key_width(self) -> int:
+    """Width of keys, and of values, of all their heads together."""
+    return self.attention_width // self.num_heads * (self.key_heads or self.num_heads)
 
-def refuse_block_options(config: TransformerConfig, name: str) -> None:
-  """Raise ValueError for options of encoder blocks in the configuration of a stack whose blocks do not have them.
+  def rotation(self, length: int, start: Int[Array, "batch"] | None = None) -> Rotation | None:
+    """Rotation of the queries and keys of a sequence by their positions; None: there is none.
+
+    Args:
+      length: number of tokens.
+      start: position of the first token of each row. None: 0.
+    """
+    del length, start
+    return None
+
+
+def refuse_block_options(config: TransformerConfig, name: str, options: Collection[str]) -> None:
+  """Raise ValueError for block options in the configuration of a stack whose blocks do not have them.
 
   Args:
     config: the configuration.
     name: name of the stack, for the message.
+    options: fields that must have their default.
   """
-  for option in ("head_dim", "linear_bias", "rms_norm", "scaled_attention", "relative_buckets"):
+  for option in options:
     value, default = getattr(config, option), getattr(TransformerConfig, option)
     if value != default:
-      raise ValueError(f"{option}={value} is an option of encoders; {name} supports only {default}")
+      raise ValueError(f"{option}={value} is not an option of {name}, which supports only {default}")
 
 
 def take_token(
@@ -160,7 +182,7 @@ def block_attention(c: TransformerConfig, out_init: Initializer) -> dict[str, An
   fields: dict[str, Any] = dict(num_heads=c.num_heads, qk_norm=c.qk_norm, dtype=c.dtype)
   fields |= dict(out_init=out_init, epsilon=c.norm_epsilon, init_scheme=c.init_scheme, implementation=c.attention)
   fields |= dict(head_dim=c.head_dim, use_bias=c.linear_bias, scaled=c.scaled_attention)
-  return fields | dict(biased=c.attention_bias, out_norm=c.attention_norm)
+  return fields | dict(biased=c.attention_bias, out_norm=c.attention_norm, key_heads=c.key_heads)
 
 
 class Block(nn.Module):
@@ -325,6 +347,7 @@ class Transformer(nn.Module):
     """
     c = self.config
     own = x.shape[1]
+    rotation = c.rotation(own) if rotation is None else rotation
     if rotation is None and biases is None:  # the TPU kernel has neither
       x, mask = self._padded(x, mask)
     both = None if rotation is None else (rotation, rotation)

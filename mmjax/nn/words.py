@@ -1,4 +1,4 @@
-"""Word embeddings whose table also scores words (tied weights, Press and Wolf 2017)."""
+"""Word embeddings whose table also scores words, unless scores have a table of their own."""
 
 import dataclasses
 from typing import Literal
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from mmjax.nn.cache import Cache, empty_cache
 from mmjax.nn.embeddings import sincos_1d
 from mmjax.nn.initial import embedding_init
+from mmjax.nn.rotary import Rotation, word_rotation
 from mmjax.nn.transformer import TransformerConfig, refuse_block_options
 
 
@@ -23,18 +24,23 @@ class WordsConfig(TransformerConfig):
   max_length: int = 64
   """Longest sequence: the number of positions, and of positions in a cache."""
   pad_id: int = 0
-  """Token id of padding, which comes after the words."""
+  """Token id of padding, which comes after the words. It may be eos_id in a published model that only generates."""
   eos_id: int = 1
   """Token id of the end of the text. Generation stops there."""
-  positions: Literal["learned", "sinusoidal", "none"] = "learned"
+  positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
   """Position embeddings. "sinusoidal": fixed sines and cosines, of size 1 beside the token embeddings (Vaswani et al.
-  2017; use them with scale_embedding). With "none", a causal transformer can still learn some of the word order."""
+  2017; use them with scale_embedding). "rotary": none, but queries and keys turn by their position (Su et al. 2021).
+  With "none", a causal transformer can still learn some of the word order."""
+  rotary_temperature: float = 10_000.0
+  """Slowest rotation: frequencies fall from 1 towards 1 / rotary_temperature. Used with positions="rotary"."""
+  tied: bool = True
+  """Score words with the table that embeds them (Press and Wolf 2017). False: with a table of its own."""
   scale_embedding: bool = False
   """Initialise token embeddings with variance 1 / width and multiply them by sqrt(width) (Vaswani et al. 2017, 3.4)."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    refuse_block_options(self, "a decoder")
+    refuse_block_options(self, "a decoder", ("relative_buckets",))
     if self.scale_embedding and self.init_scheme != "clip":
       raise ValueError(
         f'scale_embedding has its own initial embeddings: init_scheme="{self.init_scheme}" must be "clip"'
@@ -44,10 +50,19 @@ class WordsConfig(TransformerConfig):
         raise ValueError(f"{name}={getattr(self, name)} must lie in [0, vocab_size={self.vocab_size})")
     if self.positions == "sinusoidal" and self.width % 2:
       raise ValueError(f'width={self.width} must be even for positions="sinusoidal"')
+    if self.positions == "rotary" and self.attention_width // self.num_heads % 2:
+      raise ValueError('the width of a head (head_dim, or width / num_heads) must be even for positions="rotary"')
 
   def mask(self, ids: Int[Array, "batch length"]) -> Bool[Array, "batch length"]:
     """True for each token that is not padding."""
     return ids != self.pad_id
+
+  def rotation(self, length: int, start: Int[Array, "batch"] | None = None) -> Rotation | None:
+    """Rotation of the queries and keys of words, with positions="rotary"."""
+    if self.positions != "rotary":
+      return None
+    dim = self.attention_width // self.num_heads
+    return word_rotation(length, dim, temperature=self.rotary_temperature, start=start)
 
   def cache(self, batch_size: int, length: int, *, depth: int | None = None) -> Cache:
     """Empty cache for `length` tokens per row.
@@ -65,7 +80,10 @@ class WordsConfig(TransformerConfig):
 
 
 class Words(nn.Module):
-  """Token embeddings and position embeddings. Parameters: token_embedding, position_embedding (learned positions)."""
+  """Token embeddings and position embeddings.
+
+  Parameters: token_embedding; position_embedding, with learned positions; output_embedding, if they are not tied.
+  """
 
   config: WordsConfig
 
@@ -74,6 +92,7 @@ class Words(nn.Module):
     deviation = c.width**-0.5 if c.scale_embedding else 0.02
     init = embedding_init(c.init_scheme, deviation, c.width)
     self.table = self.param("token_embedding", init, (c.vocab_size, c.width), jnp.float32)
+    self.scoring = self.table if c.tied else self.param("output_embedding", init, self.table.shape, jnp.float32)
     if c.positions == "learned":
       init = embedding_init(c.init_scheme, 1.0 if c.scale_embedding else 0.01, c.width)
       self.places = self.param("position_embedding", init, (c.max_length, c.width), jnp.float32)
@@ -90,16 +109,16 @@ class Words(nn.Module):
     x = jnp.take(self.table, ids, axis=0)
     if c.scale_embedding:
       x = x * c.width**0.5
-    if c.positions == "none":
+    if c.positions in ("none", "rotary"):
       return x
     if start is None:
       return x + self.places[None, :length]
     return x + jnp.take(self.places, start[:, None] + jnp.arange(length, dtype=jnp.int32)[None], axis=0)
 
   def logits(self, tokens: Float[Array, "batch length width"]) -> Float[Array, "batch length vocab"]:
-    """Scores of all words in float32: products with the word embeddings."""
+    """Scores of all words in float32: products with the word embeddings, or with the table for scores."""
     dtype = jnp.dtype(self.config.dtype)
-    flat, table = tokens.reshape(-1, tokens.shape[-1]).astype(dtype), self.table.astype(dtype)
+    flat, table = tokens.reshape(-1, tokens.shape[-1]).astype(dtype), self.scoring.astype(dtype)
     # Two-dimensional operands: XLA's CPU backend is up to three times slower with three (see nn/dense.py).
     scores = jnp.einsum("nd,vd->nv", flat, table, preferred_element_type=jnp.float32)
     return scores.reshape(*tokens.shape[:-1], -1)

