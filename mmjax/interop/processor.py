@@ -54,6 +54,7 @@ _DINOV3 = "DINOv3ViTImageProcessor"
 _CONVNEXT_SQUASHES = 384  # pixels, from which ConvNeXt's processor does not crop
 _CLASSES = {
   "CLIPImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
+  "ChineseCLIPImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   "SiglipImageProcessor": _Class({"height": 224, "width": 224}, 3, HALF, HALF),
   "ViTImageProcessor": _Class({"height": 224, "width": 224}, 2, HALF, HALF, square=True, rgb=False),
   "BlipImageProcessor": _Class({"height": 384, "width": 384}, 3, CLIP_MEAN, CLIP_STD, square=True),

@@ -14,6 +14,7 @@ from mmjax.interop import transformers_deit as deit
 from mmjax.interop import transformers_dino as dino
 from mmjax.interop import transformers_dino3 as dino3
 from mmjax.interop import transformers_one_tower as one
+from mmjax.interop import transformers_pairs as others
 from mmjax.interop import transformers_single as single
 from mmjax.interop import transformers_swin as swin
 from mmjax.interop import transformers_t5 as t5
@@ -88,6 +89,13 @@ def _pair(*, map_pool: bool) -> Writes:
   return lambda c: isinstance(c, TwoTowerConfig) and _is(ViTConfig, pool="map")(c.image) == map_pool
 
 
+def _beside(**fields: Any) -> Writes:
+  """Two-tower models with CLIP's image tower beside a text transformer with these fields."""
+  image, text = _is(ViTConfig, input_norm=True, pool="cls"), _is(TextConfig, **fields)
+  return lambda c: isinstance(c, TwoTowerConfig) and image(c.image) and text(c.text)
+
+
+_CHINESE = "ChineseCLIPImageProcessor"
 _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
 _BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
@@ -98,6 +106,7 @@ _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 _CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
 
 CLASSES: tuple[Class, ...] = (
+  Class("chinese_clip", others.CHINESE_CLIP, writes=_beside(norm="post", count_positions=False), processor=_CHINESE),
   Class("clip", pairs.CLIP, writes=_pair(map_pool=False), processor=_CLIP),
   Class("siglip", classes.SIGLIP_CLASSES, _HEAD, _classifier(_is(ViTConfig, pool="mean")), processor=_SIGLIP),
   Class("siglip2", classes.SIGLIP2_CLASSES, _HEAD, _is(ClassifierConfig), form="siglip2", processor=NAFLEX),
@@ -174,7 +183,6 @@ class Whole:
 _VISION = r"^(?=vision_model\.)"
 WHOLES: tuple[Whole, ...] = (
   Whole("clip", "CLIPForImageClassification", _VISION, _HEAD),
-  Whole("chinese_clip", "ChineseCLIPModel", _VISION),
   Whole("altclip", "AltCLIPModel", _VISION),
   Whole("clipseg", "CLIPSegForImageSegmentation", r"^clip\.(?=vision_model\.)"),
   Whole("llava", "LlavaForConditionalGeneration", r"^(model\.)?vision_tower\."),
