@@ -29,7 +29,14 @@ from mmjax.interop.open_clip import OPEN_CLIP, OPEN_CLIP_HF
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
 from mmjax.interop.tensors import Part, TensorFile
-from mmjax.models import BlipCaptionerConfig, BlipRetrievalConfig, ClassifierConfig, SharedSpaceConfig, TwoTowerConfig
+from mmjax.models import (
+  BlipCaptionerConfig,
+  BlipQuestionConfig,
+  BlipRetrievalConfig,
+  ClassifierConfig,
+  SharedSpaceConfig,
+  TwoTowerConfig,
+)
 
 Writes = Callable[[Any], bool]
 
@@ -123,8 +130,10 @@ CLASSES: tuple[Class, ...] = (
   Class("siglip_text_model", one.SIGLIP_TEXT, writes=_space("text", projection="affine")),
   Class("siglip2_vision_model", one.SIGLIP2_IMAGE, writes=_is(ViTConfig), form="siglip2", processor=NAFLEX),
   Class("siglip2_text_model", one.SIGLIP2_TEXT, writes=_space("text"), form="siglip2"),
-  Class("blip", blip.BLIP_RETRIEVAL, r"^text_encoder\.", _is(BlipRetrievalConfig), processor=_BLIP),
+  Class("blip", blip.BLIP_RETRIEVAL, r"^(vision_proj|text_proj|itm_head)\.", _is(BlipRetrievalConfig), processor=_BLIP),
+  Class("blip", blip.BLIP_QUESTION, r"^text_encoder\.", _is(BlipQuestionConfig), processor=_BLIP),
   Class("blip", blip.BLIP_CAPTIONER, r"^text_decoder\.", _is(BlipCaptionerConfig), processor=_BLIP),
+  Class("blip_vision_model", blip.BLIP_IMAGE, processor=_BLIP),
   Class("dinov2", classes.DINOV2_CLASSES, _HEAD, _classifier(_scaled(registers=False)), processor=_BIT),
   Class("dinov2", dino.DINOV2, writes=_scaled(registers=False), processor=_BIT),
   Class(_REGISTERS, classes.REGISTERS_CLASSES, _HEAD, _classifier(_scaled(registers=True)), processor=_BIT),
@@ -158,7 +167,6 @@ PROCESSORS = {row.architecture.name: row.processor for row in CLASSES if row.pro
 
 _REFUSED = {
   "blip_text_model": "BlipTextModel",
-  "blip_vision_model": "BlipVisionModel",
   "flava": "FlavaModel",
 }
 """Other kinds of transformers, and the name of the class."""
@@ -180,9 +188,10 @@ class Whole:
   having: str = ""
 
 
-_VISION = r"^(?=vision_model\.)"
+_VISION, _TEXT_MODEL = r"^(?=vision_model\.)", r"^text_model\."
 WHOLES: tuple[Whole, ...] = (
   Whole("clip", "CLIPForImageClassification", _VISION, _HEAD),
+  Whole("blip", "BlipModel", _VISION, _TEXT_MODEL),
   Whole("altclip", "AltCLIPModel", _VISION),
   Whole("clipseg", "CLIPSegForImageSegmentation", r"^clip\.(?=vision_model\.)"),
   Whole("llava", "LlavaForConditionalGeneration", r"^(model\.)?vision_tower\."),
@@ -208,14 +217,16 @@ def read_class(fields: Fields, entries: Entries) -> Architecture:
   Raises: InteropError: mmjax does not read the class. The message says what it is, and what can be had of it.
   """
   kind = fields.text("model_type")
-  if kind == "blip":
-    return blip.kind(entries, fields.where)
   if kind in _REFUSED:
     raise InteropError(f"{fields.where}: model_type {kind!r} is {_REFUSED[kind]}, which mmjax has no model for yet")
   for row in CLASSES:
     if row.kind == kind and _has(entries, row.having):
       return row.architecture
   known = sorted({row.kind for row in CLASSES})
+  if kind in known:
+    raise InteropError(
+      f"{fields.where}: model_type is {kind!r}, but the tensors are not those of a class that mmjax reads"
+    )
   raise fields.wrong("model_type", f"one of {', '.join(map(repr, known))}")
 
 
