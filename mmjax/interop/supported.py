@@ -13,6 +13,7 @@ from mmjax.interop import transformers_convnext as convnext
 from mmjax.interop import transformers_deit as deit
 from mmjax.interop import transformers_dino as dino
 from mmjax.interop import transformers_dino3 as dino3
+from mmjax.interop import transformers_dual as dual
 from mmjax.interop import transformers_one_tower as one
 from mmjax.interop import transformers_pairs as others
 from mmjax.interop import transformers_single as single
@@ -102,6 +103,12 @@ def _beside(**fields: Any) -> Writes:
   return lambda c: isinstance(c, TwoTowerConfig) and image(c.image) and text(c.text)
 
 
+def _dual(config: Any) -> bool:
+  """Two-tower models with linear projections that are neither CLIP nor SigLIP."""
+  both = isinstance(config, TwoTowerConfig) and isinstance(config.text, TextConfig)
+  return both and (config.text.norm == "post" or not isinstance(config.image, ViTConfig))
+
+
 _CHINESE = "ChineseCLIPImageProcessor"
 _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
@@ -114,6 +121,8 @@ _CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
 
 CLASSES: tuple[Class, ...] = (
   Class("chinese_clip", others.CHINESE_CLIP, writes=_beside(norm="post", count_positions=False), processor=_CHINESE),
+  Class("altclip", others.ALT_CLIP, writes=_beside(count_positions=True, tanh_pool=False), processor=_CLIP),
+  Class(dual.KIND, dual.DUAL, writes=_dual, processor=_CLIP),
   Class("clip", pairs.CLIP, writes=_pair(map_pool=False), processor=_CLIP),
   Class("siglip", classes.SIGLIP_CLASSES, _HEAD, _classifier(_is(ViTConfig, pool="mean")), processor=_SIGLIP),
   Class("siglip2", classes.SIGLIP2_CLASSES, _HEAD, _is(ClassifierConfig), form="siglip2", processor=NAFLEX),
@@ -192,7 +201,6 @@ _VISION, _TEXT_MODEL = r"^(?=vision_model\.)", r"^text_model\."
 WHOLES: tuple[Whole, ...] = (
   Whole("clip", "CLIPForImageClassification", _VISION, _HEAD),
   Whole("blip", "BlipModel", _VISION, _TEXT_MODEL),
-  Whole("altclip", "AltCLIPModel", _VISION),
   Whole("clipseg", "CLIPSegForImageSegmentation", r"^clip\.(?=vision_model\.)"),
   Whole("llava", "LlavaForConditionalGeneration", r"^(model\.)?vision_tower\."),
 )
@@ -219,6 +227,8 @@ def read_class(fields: Fields, entries: Entries) -> Architecture:
   kind = fields.text("model_type")
   if kind in _REFUSED:
     raise InteropError(f"{fields.where}: model_type {kind!r} is {_REFUSED[kind]}, which mmjax has no model for yet")
+  if kind == dual.KIND:
+    return dual.dual(fields)
   for row in CLASSES:
     if row.kind == kind and _has(entries, row.having):
       return row.architecture

@@ -125,7 +125,6 @@ LLAMA = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attent
 LLAMA |= dict(model_type="llama")
 WHOLES = {
   "CLIPForImageClassification": ("CLIPConfig", dict(num_labels=3), "vision_model"),
-  "AltCLIPModel": ("AltCLIPConfig", dict(text_config=TEXT | dict(project_dim=8)), "vision_model"),
   "CLIPSegForImageSegmentation": ("CLIPSegConfig", SEGMENTS, "clip.vision_model"),
   "LlavaForConditionalGeneration": ("LlavaConfig", dict(text_config=LLAMA), "model.vision_tower"),
 }
