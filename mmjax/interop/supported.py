@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mmjax.encoders import ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
@@ -14,7 +14,9 @@ from mmjax.interop import transformers_deit as deit
 from mmjax.interop import transformers_dino as dino
 from mmjax.interop import transformers_dino3 as dino3
 from mmjax.interop import transformers_dual as dual
+from mmjax.interop import transformers_flava as flava
 from mmjax.interop import transformers_one_tower as one
+from mmjax.interop import transformers_owlvit as owl
 from mmjax.interop import transformers_pairs as others
 from mmjax.interop import transformers_single as single
 from mmjax.interop import transformers_swin as swin
@@ -109,7 +111,7 @@ def _dual(config: Any) -> bool:
   return both and (config.text.norm == "post" or not isinstance(config.image, ViTConfig))
 
 
-_CHINESE = "ChineseCLIPImageProcessor"
+_CHINESE, _OWL, _FLAVA = "ChineseCLIPImageProcessor", "OwlViTImageProcessor", "FlavaImageProcessor"
 _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
 _BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
@@ -135,6 +137,14 @@ CLASSES: tuple[Class, ...] = (
   Class("chinese_clip_vision_model", one.CHINESE_CLIP_IMAGE, processor=_CLIP),
   Class("altclip_vision_model", one.ALT_CLIP_IMAGE, processor=_CLIP),
   Class("clipseg_vision_model", one.CLIPSEG_IMAGE, processor=_CLIP),
+  Class("clipseg_text_model", dataclasses.replace(one.CLIP_TEXT, name="CLIPSegTextModel")),
+  Class("owlvit_vision_model", owl.OWLVIT_IMAGE, processor=_OWL),
+  Class("owlvit_text_model", owl.OWLVIT_TEXT),
+  Class("owlv2_vision_model", owl.OWLV2_IMAGE),
+  Class("owlv2_text_model", owl.OWLV2_TEXT),
+  Class("align_text_model", dataclasses.replace(single.BERT, name="AlignTextModel")),
+  Class("flava_image_model", flava.FLAVA_IMAGE, processor=_FLAVA),
+  Class("flava_text_model", flava.FLAVA_TEXT, writes=_is(TextConfig, norm="pre", input_norm=True, causal=False)),
   Class("siglip_vision_model", one.SIGLIP_IMAGE, writes=_is(ViTConfig, pool="map"), processor=_SIGLIP),
   Class("siglip_text_model", one.SIGLIP_TEXT, writes=_space("text", projection="affine")),
   Class("siglip2_vision_model", one.SIGLIP2_IMAGE, writes=_is(ViTConfig), form="siglip2", processor=NAFLEX),
@@ -175,36 +185,56 @@ PROCESSORS = {row.architecture.name: row.processor for row in CLASSES if row.pro
 """Class of the image processor, by the name of the architecture."""
 
 _REFUSED = {
-  "blip_text_model": "BlipTextModel",
-  "flava": "FlavaModel",
+  "blip_text_model": "BlipTextModel, which mmjax has no model for yet",
+  "vilt": "ViltModel, whose words have a norm and segments that those of ViltConfig lack, and whose images have any "
+  "shape. It is one transformer, so it has no tower to load alone",
 }
-"""Other kinds of transformers, and the name of the class."""
+"""Other kinds of transformers, and what they are."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-  """A class of transformers that mmjax has no model for, but reads the image tower of.
+  """A class of transformers that mmjax has no model for, but reads towers of.
 
   Attributes:
     kind, having: as in `Class`.
     name: the class.
-    prefix: regular expression of the beginning of the image tower's tensors, which is removed from their names.
+    towers: by the name of a tower, the field with its configuration, which is of a kind in CLASSES, and a regular
+      expression of the beginning of its tensors, which is removed from their names.
   """
 
   kind: str
   name: str
-  prefix: str
+  towers: Mapping[str, tuple[str, str]]
   having: str = ""
 
 
-_VISION, _TEXT_MODEL = r"^(?=vision_model\.)", r"^text_model\."
+def _image_of(prefix: str) -> dict[str, tuple[str, str]]:
+  return {"image": ("vision_config", prefix)}
+
+
+def _both_of(prefix: str) -> dict[str, tuple[str, str]]:
+  """The towers of a CLIP under a prefix."""
+  images, texts = rf"^({prefix}\.)?(?=vision_model\.)", rf"^({prefix}\.)?(?=text_model\.)"
+  return _image_of(images) | {"text": ("text_config", texts)}
+
+
+_VISION = r"^(?=vision_model\.)"
+_OF_FLAVA = {
+  "image": ("image_config", r"^(flava\.)?image_model\."),
+  "text": ("text_config", r"^(flava\.)?text_model\."),
+}
 WHOLES: tuple[Whole, ...] = (
-  Whole("clip", "CLIPForImageClassification", _VISION, _HEAD),
-  Whole("blip", "BlipModel", _VISION, _TEXT_MODEL),
-  Whole("clipseg", "CLIPSegForImageSegmentation", r"^clip\.(?=vision_model\.)"),
-  Whole("llava", "LlavaForConditionalGeneration", r"^(model\.)?vision_tower\."),
+  Whole("clip", "CLIPForImageClassification", _image_of(_VISION), _HEAD),
+  Whole("blip", "BlipModel", _image_of(_VISION), r"^text_model\."),
+  Whole("clipseg", "CLIPSegForImageSegmentation", _both_of("clip")),
+  Whole("owlvit", "OwlViTForObjectDetection", _both_of("owlvit")),
+  Whole("owlv2", "Owlv2ForObjectDetection", _both_of("owlv2")),
+  Whole("llava", "LlavaForConditionalGeneration", _image_of(r"^(model\.)?vision_tower\.")),
+  Whole("flava", "FlavaModel", _OF_FLAVA),
+  Whole("align", "AlignModel", {"text": ("text_config", r"^text_model\.")}),
 )
-"""Classes of which only the image tower is read. Its configuration is `vision_config`, of a kind in CLASSES."""
+"""Classes of which only towers are read."""
 
 
 class Supported(NamedTuple):
@@ -226,7 +256,7 @@ def read_class(fields: Fields, entries: Entries) -> Architecture:
   """
   kind = fields.text("model_type")
   if kind in _REFUSED:
-    raise InteropError(f"{fields.where}: model_type {kind!r} is {_REFUSED[kind]}, which mmjax has no model for yet")
+    raise InteropError(f"{fields.where}: model_type {kind!r} is {_REFUSED[kind]}")
   if kind == dual.KIND:
     return dual.dual(fields)
   for row in CLASSES:
@@ -240,28 +270,30 @@ def read_class(fields: Fields, entries: Entries) -> Architecture:
   raise fields.wrong("model_type", f"one of {', '.join(map(repr, known))}")
 
 
-def image_part(fields: Fields, file: TensorFile, tower: str) -> tuple[Fields, TensorFile]:
-  """Take the image tower of a class that mmjax has no model for. Other checkpoints are returned as they are.
+def part_of_whole(fields: Fields, file: TensorFile, tower: str) -> tuple[Fields, TensorFile]:
+  """Take a tower of a class that mmjax has no model for. Other checkpoints are returned as they are.
 
   Args:
     fields: config.json.
     file: the tensors.
     tower: tower that is asked for; empty: the whole model.
   Returns: (configuration, tensors).
-  Raises: InteropError: the class is such a one, and not its image tower is asked for.
+  Raises: InteropError: the class is such a one, and not a tower that mmjax reads is asked for.
   """
   kind = fields.get("model_type")
   found = (row for row in WHOLES if row.kind == kind and _has(file.entries, row.having))
   whole = next(found, None)
   if whole is None:
     return fields, file
-  if tower != "image":
+  if tower not in whole.towers:
+    first, names = next(iter(whole.towers)), " and ".join(whole.towers)
     raise InteropError(
-      f"{fields.where}: model_type {kind!r} is {whole.name}, which mmjax has no model for. It reads its image tower: "
-      'set tower="image" in interop.load, --tower image in convert, --pretrained.into image in a run'
+      f"{fields.where}: model_type {kind!r} is {whole.name}, which mmjax has no model for. It reads its {names} tower: "
+      f'set tower="{first}" in interop.load, --tower {first} in convert, --pretrained.into {first} in a run'
     )
-  vision = {"transformers_version": fields.get("transformers_version"), **fields.object("vision_config").values}
-  return Fields(vision, f"{fields.where}: vision_config"), Part(file, whole.prefix)
+  field, prefix = whole.towers[tower]
+  part = {"transformers_version": fields.get("transformers_version"), **fields.object(field).values}
+  return Fields(part, f"{fields.where}: {field}"), Part(file, prefix)
 
 
 def _has(entries: Entries, expression: str) -> bool:
@@ -279,7 +311,8 @@ def supported() -> Iterator[Supported]:
   for row in CLASSES:
     yield Supported("transformers", row.architecture.name, row.since, row.form if row.writes else "-")
   for whole in WHOLES:
-    yield Supported("transformers", f"{whole.name}, its image tower", "0.1.0", "-")
+    for tower in whole.towers:
+      yield Supported("transformers", f"{whole.name}, its {tower} tower", "0.1.0", "-")
   for architecture, form in (
     (OPEN_CLIP, "open_clip"),
     (OPEN_CLIP_HF, "open_clip"),

@@ -56,7 +56,7 @@ def write_chinese_clip(config: Any) -> dict[str, Any]:
 
 
 # Files may leave out what is the default of AltCLIPTextConfig.
-_ALT_TEXT = dict(vocab_size=250_002, hidden_size=1024, intermediate_size=4096, num_hidden_layers=24)
+_ALT_TEXT: dict[str, Any] = dict(vocab_size=250_002, hidden_size=1024, intermediate_size=4096, num_hidden_layers=24)
 _ALT_TEXT |= dict(num_attention_heads=16, max_position_embeddings=514, layer_norm_eps=1e-5, type_vocab_size=1)
 
 
@@ -75,9 +75,8 @@ def alt_clip_rules(config: TwoTowerConfig) -> tuple[Rule, ...]:
 def read_alt_clip(fields: Fields, entries: Entries) -> TwoTowerConfig:
   """Read the configuration of AltCLIPModel. The tensors are not needed: its text tower has no pooler."""
   image, part = read_clip_image(clip_part(fields, "vision_config")), clip_part(fields, "text_config")
-  whole = Fields({**_ALT_TEXT, **part.values}, part.where)
-  text = dataclasses.replace(read_roberta(whole, {}), pooled_dim=whole.integer("project_dim", 768))
-  part.used |= whole.used
+  text = read_roberta(part.with_defaults(**_ALT_TEXT), {})
+  text = dataclasses.replace(text, pooled_dim=part.integer("project_dim", 768))
   return paired(fields, image, text, fields.integer("projection_dim", 768))
 
 

@@ -7,7 +7,7 @@ import pytest
 from mmjax.interop import InteropError
 from mmjax.interop.__main__ import main
 from mmjax.interop.fields import Fields
-from mmjax.interop.supported import CLASSES, PROCESSORS, WHOLES, image_part, read_class, supported
+from mmjax.interop.supported import CLASSES, PROCESSORS, WHOLES, part_of_whole, read_class, supported
 from mmjax.interop.tensors import Entry
 from mmjax.interop.transformers_dual import KIND as DUAL
 
@@ -41,8 +41,9 @@ def test_the_refusal_of_a_class_says_what_can_be_had(whole):
   class File:
     entries = entries(whole.having)
 
-  with pytest.raises(InteropError, match=rf"{whole.name}, which mmjax has no model for.*--tower image.*into image"):
-    image_part(fields, File(), "")
+  first = next(iter(whole.towers))
+  with pytest.raises(InteropError, match=rf"{whole.name}, which mmjax has no model for.*--tower {first}.*into {first}"):
+    part_of_whole(fields, File(), "")
 
 
 def test_the_command_lists_every_row(capsys):
