@@ -32,7 +32,7 @@ from mmjax.kinds import Kind
 from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
-from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
@@ -107,6 +107,7 @@ KINDS: tuple[type[Kind], ...] = (
   BertConfig,
   BlipConfig,
   BlipCaptionerConfig,
+  BlipQuestionConfig,
   BlipRetrievalConfig,
   ClassifierConfig,
   CocaConfig,

@@ -9,9 +9,11 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from mmjax.encoders.config import TowerConfig
+from mmjax.nn.dense import Dense
 from mmjax.nn.embeddings import sines_and_cosines
 from mmjax.nn.flops import attention_pool_flops, transformer_flops
-from mmjax.nn.initial import embedding_init
+from mmjax.nn.initial import embedding_init, kernel_init
+from mmjax.nn.norm import LayerNorm
 from mmjax.nn.pooling import AttentionPool, TanhPool, eos_position, first_position, mean_pool
 from mmjax.nn.stochastic import Rngs
 from mmjax.nn.transformer import Transformer, TransformerConfig
@@ -56,6 +58,8 @@ class TextConfig(TransformerConfig, TowerConfig):
   """Rows of a segment embedding table (BERT: 2); 0: no such table."""
   tanh_pool: bool = False
   """Apply a linear layer and tanh to the pooled vector (BERT's pooler)."""
+  pooled_dim: int | None = None
+  """Apply a layer norm and a linear layer of this width to the pooled vector (AltCLIP). None: no such layers."""
   eos_id: int = 49_407
   """Token id of the end of the text."""
   mask_id: int = -1
@@ -78,11 +82,12 @@ class TextConfig(TransformerConfig, TowerConfig):
   @property
   def pooled_width(self) -> int:
     """Width of the pooled vector."""
-    return self.width
+    return self.pooled_dim or self.width
 
   def flops(self) -> int:
     pool = attention_pool_flops(self, self.max_length) if self.pool == "map" else 0
-    return transformer_flops(self, self.max_length) + pool + (2 * self.width**2 if self.tanh_pool else 0)
+    heads = (2 * self.width**2 if self.tanh_pool else 0) + 2 * self.width * (self.pooled_dim or 0)
+    return transformer_flops(self, self.max_length) + pool + heads
 
   def example(self, batch_size: int) -> Array:
     return jnp.zeros((batch_size, self.max_length), jnp.int32)
@@ -145,6 +150,10 @@ class TextTransformer(nn.Module):
       pooled = mean_pool(tokens, mask)
     if c.tanh_pool:
       pooled = TanhPool(c.dtype, c.init_scheme, name="tanh_pool")(pooled)
+    if c.pooled_dim:
+      pooled = LayerNorm(c.norm_epsilon, name="pooled_norm")(pooled)
+      init = kernel_init(c.init_scheme, c.width**-0.5)
+      pooled = Dense(c.pooled_dim, init, dtype=c.dtype, name="pooled_projection")(pooled)
     return Encoded(tokens, mask, pooled)
 
   @nn.nowrap

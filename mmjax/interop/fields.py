@@ -43,6 +43,12 @@ class Fields:
       self.nulls.add(name)  # null is not the default: it says something
     return self.values.get(name, default)
 
+  def with_defaults(self, **defaults: Any) -> "Fields":
+    """The same object, in which missing fields have these values. What is read of it is noted here as well."""
+    whole = Fields({**defaults, **self.values}, self.where)
+    whole.used, whole.nulls, whole.parts = self.used, self.nulls, self.parts
+    return whole
+
   def object(self, name: str) -> "Fields":
     """Nested object, or an empty one if the field is missing."""
     if name not in self.parts:

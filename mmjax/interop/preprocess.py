@@ -217,7 +217,8 @@ def to_open_clip(p: Preprocess) -> dict[str, Any]:
 def default_preprocess(size: int, kind: str) -> Preprocess:
   """Preprocessing that an architecture was published with.
 
-  CLIP and CoCa resize the shorter side and crop the middle. BLIP squashes the image and has CLIP's colours. DINO,
+  CLIP and CoCa resize the shorter side and crop the middle. BLIP, OWL-ViT and FLAVA squash the image and have CLIP's
+  colours. OWLv2 takes images of its own size only. DINO,
   ConvNeXt and ResNet have ImageNet's colours. The others (SigLIP, ViT) squash the image, with colours from -1 to 1.
   `kind` is the name of the architecture.
   """
@@ -225,8 +226,10 @@ def default_preprocess(size: int, kind: str) -> Preprocess:
     return Preprocess(size, colors="late")
   if kind.startswith(("CLIP", "ChineseCLIP", "AltCLIP")):
     return Preprocess(size)
-  if kind.startswith("Blip"):
+  if kind.startswith(("Blip", "OwlViT", "Flava")):
     return Preprocess(size, "squash")
+  if kind.startswith("Owlv2"):  # its processor has a resizing of its own
+    return Preprocess(size, "none", crop=False)
   if kind.startswith("DINOv3"):
     return Preprocess(size, "squash", "bilinear", IMAGENET_MEAN, IMAGENET_STD)
   larger = round(size * 256 / 224)

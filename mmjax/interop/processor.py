@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,21 @@ class _Class:
   rgb: bool = True
 
 
-_DINOV3 = "DINOv3ViTImageProcessor"
+_DINOV3, _FLAVA = "DINOv3ViTImageProcessor", "FlavaImageProcessor"
+_HIDDEN = re.compile(
+  r"codebook_|mask_group_|return_(image_mask|codebook_pixels)$|input_size_patches$|total_mask_patches$"
+)
 _CONVNEXT_SQUASHES = 384  # pixels, from which ConvNeXt's processor does not crop
 _CLASSES = {
   "CLIPImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
+  "ChineseCLIPImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   "SiglipImageProcessor": _Class({"height": 224, "width": 224}, 3, HALF, HALF),
   "ViTImageProcessor": _Class({"height": 224, "width": 224}, 2, HALF, HALF, square=True, rgb=False),
   "BlipImageProcessor": _Class({"height": 384, "width": 384}, 3, CLIP_MEAN, CLIP_STD, square=True),
   "BitImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   "DeiTImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
+  "OwlViTImageProcessor": _Class({"height": 768, "width": 768}, 3, CLIP_MEAN, CLIP_STD, square=True),
+  _FLAVA: _Class({"height": 224, "width": 224}, 3, CLIP_MEAN, CLIP_STD, square=True, crop=True, rgb=False),
   _DINOV3: _Class({"height": 224, "width": 224}, 2, IMAGENET_MEAN, IMAGENET_STD, square=True, rgb=False),
   _CONVNEXT: _Class({"shortest_edge": 384}, 3, HALF, HALF, rgb=False),
   NAFLEX: _Class({}, 2, HALF, HALF, rgb=False),
@@ -128,7 +135,8 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
     colors=_conversion(fields.flag("do_convert_rgb", defaults.rgb), version),
     grid=grid,
   )
-  fields.finish({**settings.PREPROCESSOR, **_unused(normalize)})
+  hidden = {n: "used only in training, to hide patches" for n in fields.values if name == _FLAVA and _HIDDEN.match(n)}
+  fields.finish({**settings.PREPROCESSOR, **_unused(normalize), **hidden})
   return found
 
 

@@ -31,7 +31,7 @@ from mmjax.interop.resample import Resampling
 from mmjax.interop.safetensors_file import SafetensorsFile
 from mmjax.interop.sentence import read_pooling
 from mmjax.interop.shapes import ModelConfig, depth, flat_shapes
-from mmjax.interop.supported import image_part, read_class
+from mmjax.interop.supported import part_of_whole, read_class
 from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
 from mmjax.models.config import towers
 
@@ -84,7 +84,7 @@ def open_source(path: str | Path, *, tower: str = "") -> Source:
   folder = path if path.is_dir() else path.parent
   format_, file, fields = _opened(weights_in(path) if path.is_dir() else path)
   if format_ == "transformers":
-    fields, file = image_part(fields, file, tower)
+    fields, file = part_of_whole(fields, file, tower)
   architecture = _architecture(format_, fields, file)
   if architecture is BIG_VISION:
     file = Unstacked(file, "encoderblock/", "encoderblock_{}/")

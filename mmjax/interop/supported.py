@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mmjax.encoders import ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
@@ -14,7 +14,11 @@ from mmjax.interop import transformers_convnext as convnext
 from mmjax.interop import transformers_deit as deit
 from mmjax.interop import transformers_dino as dino
 from mmjax.interop import transformers_dino3 as dino3
+from mmjax.interop import transformers_dual as dual
+from mmjax.interop import transformers_flava as flava
 from mmjax.interop import transformers_one_tower as one
+from mmjax.interop import transformers_owlvit as owl
+from mmjax.interop import transformers_pairs as others
 from mmjax.interop import transformers_single as single
 from mmjax.interop import transformers_swin as swin
 from mmjax.interop import transformers_t5 as t5
@@ -31,6 +35,7 @@ from mmjax.interop.openai import OPENAI
 from mmjax.interop.tensors import Part, TensorFile
 from mmjax.models import (
   BlipCaptionerConfig,
+  BlipQuestionConfig,
   BlipRetrievalConfig,
   ClassifierConfig,
   GptConfig,
@@ -101,6 +106,19 @@ def _pair(*, map_pool: bool) -> Writes:
   return lambda c: isinstance(c, TwoTowerConfig) and _is(ViTConfig, pool="map")(c.image) == map_pool
 
 
+def _beside(**fields: Any) -> Writes:
+  """Two-tower models with CLIP's image tower beside a text transformer with these fields."""
+  image, text = _is(ViTConfig, input_norm=True, pool="cls"), _is(TextConfig, **fields)
+  return lambda c: isinstance(c, TwoTowerConfig) and image(c.image) and text(c.text)
+
+
+def _dual(config: Any) -> bool:
+  """Two-tower models with linear projections that are neither CLIP nor SigLIP."""
+  both = isinstance(config, TwoTowerConfig) and isinstance(config.text, TextConfig)
+  return both and (config.text.norm == "post" or not isinstance(config.image, ViTConfig))
+
+
+_CHINESE, _OWL, _FLAVA = "ChineseCLIPImageProcessor", "OwlViTImageProcessor", "FlavaImageProcessor"
 _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
 _BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
@@ -111,6 +129,9 @@ _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 _CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
 
 CLASSES: tuple[Class, ...] = (
+  Class("chinese_clip", others.CHINESE_CLIP, writes=_beside(norm="post", count_positions=False), processor=_CHINESE),
+  Class("altclip", others.ALT_CLIP, writes=_beside(count_positions=True, tanh_pool=False), processor=_CLIP),
+  Class(dual.KIND, dual.DUAL, writes=_dual, processor=_CLIP),
   Class("clip", pairs.CLIP, writes=_pair(map_pool=False), processor=_CLIP),
   Class("siglip", classes.SIGLIP_CLASSES, _HEAD, _classifier(_is(ViTConfig, pool="mean")), processor=_SIGLIP),
   Class("siglip2", classes.SIGLIP2_CLASSES, _HEAD, _is(ClassifierConfig), form="siglip2", processor=NAFLEX),
@@ -123,12 +144,22 @@ CLASSES: tuple[Class, ...] = (
   Class("chinese_clip_vision_model", one.CHINESE_CLIP_IMAGE, processor=_CLIP),
   Class("altclip_vision_model", one.ALT_CLIP_IMAGE, processor=_CLIP),
   Class("clipseg_vision_model", one.CLIPSEG_IMAGE, processor=_CLIP),
+  Class("clipseg_text_model", dataclasses.replace(one.CLIP_TEXT, name="CLIPSegTextModel")),
+  Class("owlvit_vision_model", owl.OWLVIT_IMAGE, processor=_OWL),
+  Class("owlvit_text_model", owl.OWLVIT_TEXT),
+  Class("owlv2_vision_model", owl.OWLV2_IMAGE),
+  Class("owlv2_text_model", owl.OWLV2_TEXT),
+  Class("align_text_model", dataclasses.replace(single.BERT, name="AlignTextModel")),
+  Class("flava_image_model", flava.FLAVA_IMAGE, processor=_FLAVA),
+  Class("flava_text_model", flava.FLAVA_TEXT, writes=_is(TextConfig, norm="pre", input_norm=True, causal=False)),
   Class("siglip_vision_model", one.SIGLIP_IMAGE, writes=_is(ViTConfig, pool="map"), processor=_SIGLIP),
   Class("siglip_text_model", one.SIGLIP_TEXT, writes=_space("text", projection="affine")),
   Class("siglip2_vision_model", one.SIGLIP2_IMAGE, writes=_is(ViTConfig), form="siglip2", processor=NAFLEX),
   Class("siglip2_text_model", one.SIGLIP2_TEXT, writes=_space("text"), form="siglip2"),
-  Class("blip", blip.BLIP_RETRIEVAL, r"^text_encoder\.", _is(BlipRetrievalConfig), processor=_BLIP),
+  Class("blip", blip.BLIP_RETRIEVAL, r"^(vision_proj|text_proj|itm_head)\.", _is(BlipRetrievalConfig), processor=_BLIP),
+  Class("blip", blip.BLIP_QUESTION, r"^text_encoder\.", _is(BlipQuestionConfig), processor=_BLIP),
   Class("blip", blip.BLIP_CAPTIONER, r"^text_decoder\.", _is(BlipCaptionerConfig), processor=_BLIP),
+  Class("blip_vision_model", blip.BLIP_IMAGE, processor=_BLIP),
   Class("dinov2", classes.DINOV2_CLASSES, _HEAD, _classifier(_scaled(registers=False)), processor=_BIT),
   Class("dinov2", dino.DINOV2, writes=_scaled(registers=False), processor=_BIT),
   Class(_REGISTERS, classes.REGISTERS_CLASSES, _HEAD, _classifier(_scaled(registers=True)), processor=_BIT),
@@ -164,38 +195,56 @@ PROCESSORS = {row.architecture.name: row.processor for row in CLASSES if row.pro
 """Class of the image processor, by the name of the architecture."""
 
 _REFUSED = {
-  "blip_text_model": "BlipTextModel",
-  "blip_vision_model": "BlipVisionModel",
-  "flava": "FlavaModel",
+  "blip_text_model": "BlipTextModel, which mmjax has no model for yet",
+  "vilt": "ViltModel, whose words have a norm and segments that those of ViltConfig lack, and whose images have any "
+  "shape. It is one transformer, so it has no tower to load alone",
 }
-"""Other kinds of transformers, and the name of the class."""
+"""Other kinds of transformers, and what they are."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-  """A class of transformers that mmjax has no model for, but reads the image tower of.
+  """A class of transformers that mmjax has no model for, but reads towers of.
 
   Attributes:
     kind, having: as in `Class`.
     name: the class.
-    prefix: regular expression of the beginning of the image tower's tensors, which is removed from their names.
+    towers: by the name of a tower, the field with its configuration, which is of a kind in CLASSES, and a regular
+      expression of the beginning of its tensors, which is removed from their names.
   """
 
   kind: str
   name: str
-  prefix: str
+  towers: Mapping[str, tuple[str, str]]
   having: str = ""
 
 
+def _image_of(prefix: str) -> dict[str, tuple[str, str]]:
+  return {"image": ("vision_config", prefix)}
+
+
+def _both_of(prefix: str) -> dict[str, tuple[str, str]]:
+  """The towers of a CLIP under a prefix."""
+  images, texts = rf"^({prefix}\.)?(?=vision_model\.)", rf"^({prefix}\.)?(?=text_model\.)"
+  return _image_of(images) | {"text": ("text_config", texts)}
+
+
 _VISION = r"^(?=vision_model\.)"
+_OF_FLAVA = {
+  "image": ("image_config", r"^(flava\.)?image_model\."),
+  "text": ("text_config", r"^(flava\.)?text_model\."),
+}
 WHOLES: tuple[Whole, ...] = (
-  Whole("clip", "CLIPForImageClassification", _VISION, _HEAD),
-  Whole("chinese_clip", "ChineseCLIPModel", _VISION),
-  Whole("altclip", "AltCLIPModel", _VISION),
-  Whole("clipseg", "CLIPSegForImageSegmentation", r"^clip\.(?=vision_model\.)"),
-  Whole("llava", "LlavaForConditionalGeneration", r"^(model\.)?vision_tower\."),
+  Whole("clip", "CLIPForImageClassification", _image_of(_VISION), _HEAD),
+  Whole("blip", "BlipModel", _image_of(_VISION), r"^text_model\."),
+  Whole("clipseg", "CLIPSegForImageSegmentation", _both_of("clip")),
+  Whole("owlvit", "OwlViTForObjectDetection", _both_of("owlvit")),
+  Whole("owlv2", "Owlv2ForObjectDetection", _both_of("owlv2")),
+  Whole("llava", "LlavaForConditionalGeneration", _image_of(r"^(model\.)?vision_tower\.")),
+  Whole("flava", "FlavaModel", _OF_FLAVA),
+  Whole("align", "AlignModel", {"text": ("text_config", r"^text_model\.")}),
 )
-"""Classes of which only the image tower is read. Its configuration is `vision_config`, of a kind in CLASSES."""
+"""Classes of which only towers are read."""
 
 
 class Supported(NamedTuple):
@@ -216,39 +265,45 @@ def read_class(fields: Fields, entries: Entries) -> Architecture:
   Raises: InteropError: mmjax does not read the class. The message says what it is, and what can be had of it.
   """
   kind = fields.text("model_type")
-  if kind == "blip":
-    return blip.kind(entries, fields.where)
   if kind in _REFUSED:
-    raise InteropError(f"{fields.where}: model_type {kind!r} is {_REFUSED[kind]}, which mmjax has no model for yet")
+    raise InteropError(f"{fields.where}: model_type {kind!r} is {_REFUSED[kind]}")
+  if kind == dual.KIND:
+    return dual.dual(fields)
   for row in CLASSES:
     if row.kind == kind and _has(entries, row.having):
       return row.architecture
   known = sorted({row.kind for row in CLASSES})
+  if kind in known:
+    raise InteropError(
+      f"{fields.where}: model_type is {kind!r}, but the tensors are not those of a class that mmjax reads"
+    )
   raise fields.wrong("model_type", f"one of {', '.join(map(repr, known))}")
 
 
-def image_part(fields: Fields, file: TensorFile, tower: str) -> tuple[Fields, TensorFile]:
-  """Take the image tower of a class that mmjax has no model for. Other checkpoints are returned as they are.
+def part_of_whole(fields: Fields, file: TensorFile, tower: str) -> tuple[Fields, TensorFile]:
+  """Take a tower of a class that mmjax has no model for. Other checkpoints are returned as they are.
 
   Args:
     fields: config.json.
     file: the tensors.
     tower: tower that is asked for; empty: the whole model.
   Returns: (configuration, tensors).
-  Raises: InteropError: the class is such a one, and not its image tower is asked for.
+  Raises: InteropError: the class is such a one, and not a tower that mmjax reads is asked for.
   """
   kind = fields.get("model_type")
   found = (row for row in WHOLES if row.kind == kind and _has(file.entries, row.having))
   whole = next(found, None)
   if whole is None:
     return fields, file
-  if tower != "image":
+  if tower not in whole.towers:
+    first, names = next(iter(whole.towers)), " and ".join(whole.towers)
     raise InteropError(
-      f"{fields.where}: model_type {kind!r} is {whole.name}, which mmjax has no model for. It reads its image tower: "
-      'set tower="image" in interop.load, --tower image in convert, --pretrained.into image in a run'
+      f"{fields.where}: model_type {kind!r} is {whole.name}, which mmjax has no model for. It reads its {names} tower: "
+      f'set tower="{first}" in interop.load, --tower {first} in convert, --pretrained.into {first} in a run'
     )
-  vision = {"transformers_version": fields.get("transformers_version"), **fields.object("vision_config").values}
-  return Fields(vision, f"{fields.where}: vision_config"), Part(file, whole.prefix)
+  field, prefix = whole.towers[tower]
+  part = {"transformers_version": fields.get("transformers_version"), **fields.object(field).values}
+  return Fields(part, f"{fields.where}: {field}"), Part(file, prefix)
 
 
 def _has(entries: Entries, expression: str) -> bool:
@@ -266,7 +321,8 @@ def supported() -> Iterator[Supported]:
   for row in CLASSES:
     yield Supported("transformers", row.architecture.name, row.since, row.form if row.writes else "-")
   for whole in WHOLES:
-    yield Supported("transformers", f"{whole.name}, its image tower", "0.1.0", "-")
+    for tower in whole.towers:
+      yield Supported("transformers", f"{whole.name}, its {tower} tower", "0.1.0", "-")
   for architecture, form in (
     (OPEN_CLIP, "open_clip"),
     (OPEN_CLIP_HF, "open_clip"),

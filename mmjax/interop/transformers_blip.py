@@ -4,11 +4,10 @@ from typing import Any
 
 from mmjax.encoders import ViTConfig
 from mmjax.interop.architecture import ACTIVATIONS, Architecture, Entries, sides, wrong_kind
-from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
-from mmjax.interop.transformers_parts import write_size
-from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.interop.transformers_parts import write_size, write_vision
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.nn.words import WordsConfig
 
 _OURS, _THEIRS = r"transformer/block_(\d+)/", r"encoder.layers.\1."
@@ -42,9 +41,9 @@ def _attention(ours: str, theirs: str) -> tuple[Rule, ...]:
   )
 
 
-def _text_rules(prefix: str) -> tuple[Rule, ...]:
-  """Rules of the text stack: BERT's layers, with cross-attention."""
-  ours, theirs = r"^text/block_(\d+)/", rf"{prefix}encoder.layer.\1."
+def _text_rules(prefix: str, stack: str = "text", words: str = "words") -> tuple[Rule, ...]:
+  """Rules of a text stack: BERT's layers, with cross-attention. `stack` and `words` are its names in mmjax."""
+  ours, theirs = rf"^{stack}/block_(\d+)/", rf"{prefix}encoder.layer.\1."
   return joined(
     _attention(f"{ours}attention", f"{theirs}attention"),
     _attention(f"{ours}cross_attention", f"{theirs}crossattention"),
@@ -53,10 +52,10 @@ def _text_rules(prefix: str) -> tuple[Rule, ...]:
     norm(f"{ours}norm2", f"{theirs}output.LayerNorm"),
     linear(f"{ours}mlp/up", f"{theirs}intermediate.dense"),
     linear(f"{ours}mlp/down", f"{theirs}output.dense"),
-    norm("^text/input_norm", f"{prefix}embeddings.LayerNorm"),
+    norm(f"^{stack}/input_norm", f"{prefix}embeddings.LayerNorm"),
     (
-      Rule("^words/token_embedding$", f"{prefix}embeddings.word_embeddings.weight"),
-      Rule("^words/position_embedding$", f"{prefix}embeddings.position_embeddings.weight"),
+      Rule(f"^{words}/token_embedding$", f"{prefix}embeddings.word_embeddings.weight"),
+      Rule(f"^{words}/position_embedding$", f"{prefix}embeddings.position_embeddings.weight"),
     ),
   )
 
@@ -72,7 +71,7 @@ def retrieval_rules(config: BlipRetrievalConfig) -> tuple[Rule, ...]:
   )
 
 
-def captioner_rules(config: BlipCaptionerConfig) -> tuple[Rule, ...]:
+def captioner_rules(config: BlipCaptionerConfig | BlipQuestionConfig) -> tuple[Rule, ...]:
   """Mapping rules of BlipForConditionalGeneration."""
   head = "text_decoder.cls.predictions."
   return joined(
@@ -84,23 +83,58 @@ def captioner_rules(config: BlipCaptionerConfig) -> tuple[Rule, ...]:
   )
 
 
+def question_rules(config: BlipQuestionConfig) -> tuple[Rule, ...]:
+  """Mapping rules of BlipForQuestionAnswering: a captioner's, and those of the stack that reads the question."""
+  return joined(_text_rules("text_encoder.", "question", "question_words"), captioner_rules(config))
+
+
 def read_retrieval(fields: Fields, entries: Entries) -> BlipRetrievalConfig:
   """Read the configuration of BlipForImageTextRetrieval. The tensors are not needed."""
   del entries
-  return BlipRetrievalConfig(_read_image(fields), _read_text(fields), fields.integer("image_text_hidden_size", 256))
+  return BlipRetrievalConfig(
+    _read_image(fields.object("vision_config")), _read_text(fields), fields.integer("image_text_hidden_size", 256)
+  )
 
 
 def read_captioner(fields: Fields, entries: Entries) -> BlipCaptionerConfig:
   """Read the configuration of BlipForConditionalGeneration. The tensors are not needed."""
   del entries
+  return BlipCaptionerConfig(*_read_writer(fields))
+
+
+def read_question(fields: Fields, entries: Entries) -> BlipQuestionConfig:
+  """Read the configuration of BlipForQuestionAnswering. The tensors are not needed."""
+  del entries
+  image, text, begin = _read_writer(fields)
+  if image.width != text.width:  # transformers gives both stacks the image's width to read
+    raise fields.object("text_config").wrong("hidden_size", f"the vision tower's hidden_size, {image.width}")
+  return BlipQuestionConfig(image, text, begin)
+
+
+def read_image(fields: Fields, entries: Entries) -> ViTConfig:
+  """Read the configuration of BlipVisionModel. The tensors are not needed.
+
+  An image's vector is the class token, as BLIP reads it. Their `pooler_output` is that token normalised once more.
+  """
+  del entries
+  return _read_image(fields)
+
+
+def write_image(config: Any) -> dict[str, Any]:
+  """Write config.json. Raises InteropError if the model is not a single ViT."""
+  if not isinstance(config, ViTConfig):
+    raise wrong_kind(BLIP_IMAGE.name, "a vision transformer alone", config)
+  return {"architectures": [BLIP_IMAGE.name], "model_type": "blip_vision_model"} | write_vision(config)
+
+
+def _read_writer(fields: Fields) -> tuple[ViTConfig, WordsConfig, int]:
   fields.only("tie_word_embeddings", True, True)
-  fields.get("image_text_hidden_size")  # width of retrieval's heads, which a captioner lacks
+  fields.get("image_text_hidden_size")  # width of retrieval's heads, which a writer lacks
   begin = fields.object("text_config").integer("bos_token_id", 30522, least=0)
-  return BlipCaptionerConfig(_read_image(fields), _read_text(fields), begin)
+  return _read_image(fields.object("vision_config")), _read_text(fields), begin
 
 
-def _read_image(fields: Fields) -> ViTConfig:
-  vision = fields.object("vision_config")
+def _read_image(vision: Fields) -> ViTConfig:
   vision.only("num_channels", 3, 3)
   return ViTConfig(
     **_size(vision, 12),
@@ -150,11 +184,22 @@ def write_captioner(config: Any) -> dict[str, Any]:
   """Write config.json. Raises InteropError if the model is not a BlipCaptioner."""
   if not isinstance(config, BlipCaptionerConfig):
     raise wrong_kind(BLIP_CAPTIONER.name, "BlipCaptionerConfig", config)
-  written = _write(config, BLIP_CAPTIONER.name)
+  return _write_writer(config, BLIP_CAPTIONER.name)
+
+
+def write_question(config: Any) -> dict[str, Any]:
+  """Write config.json. Raises InteropError if the model is not a BlipQuestion of one width."""
+  if not isinstance(config, BlipQuestionConfig) or config.image.width != config.text.width:
+    raise wrong_kind(BLIP_QUESTION.name, "BlipQuestionConfig with image.width equal to text.width", config)
+  return _write_writer(config, BLIP_QUESTION.name)
+
+
+def _write_writer(config: BlipCaptionerConfig | BlipQuestionConfig, name: str) -> dict[str, Any]:
+  written = _write(config, name)
   return written | {"text_config": written["text_config"] | {"bos_token_id": config.begin_id}}
 
 
-def _write(config: BlipRetrievalConfig | BlipCaptionerConfig, name: str) -> dict[str, Any]:
+def _write(config: BlipRetrievalConfig | BlipCaptionerConfig | BlipQuestionConfig, name: str) -> dict[str, Any]:
   image, text = config.image, config.text
   words = {"vocab_size": text.vocab_size, "max_position_embeddings": text.max_length, "pad_token_id": text.pad_id}
   return {
@@ -169,22 +214,11 @@ def _write(config: BlipRetrievalConfig | BlipCaptionerConfig, name: str) -> dict
   }
 
 
-def kind(entries: Entries, where: str) -> Architecture:
-  """Architecture of a BLIP checkpoint, from its tensor names. Raises InteropError if mmjax does not support it."""
-  encodes, writes = (any(n.startswith(f"text_{part}.") for n in entries) for part in ("encoder", "decoder"))
-  if encodes and not writes:
-    return BLIP_RETRIEVAL
-  if writes and not encodes:
-    return BLIP_CAPTIONER
-  if encodes:
-    raise InteropError(f"{where}: BlipForQuestionAnswering has two text stacks, which mmjax has no model for")
-  raise InteropError(
-    f"{where}: BlipModel is not supported: it normalises an image's vector twice and takes a text's vector from a "
-    f"pooler. transformers deprecates it; mmjax reads {BLIP_RETRIEVAL.name} and {BLIP_CAPTIONER.name}"
-  )
-
-
 # Older versions also wrote the tied copy of the word embeddings, its bias, and the position ids.
 _TIED = (r"cls\.predictions\.decoder\.(weight|bias)$", r"embeddings\.position_ids$")
 BLIP_RETRIEVAL = Architecture("BlipForImageTextRetrieval", read_retrieval, write_retrieval, retrieval_rules, _TIED[1:])
 BLIP_CAPTIONER = Architecture("BlipForConditionalGeneration", read_captioner, write_captioner, captioner_rules, _TIED)
+BLIP_QUESTION = Architecture("BlipForQuestionAnswering", read_question, write_question, question_rules, _TIED)
+BLIP_IMAGE = Architecture(
+  "BlipVisionModel", read_image, write_image, _image_rules, _TIED[1:], ((r"^vision_model\.", ""),)
+)

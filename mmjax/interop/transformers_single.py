@@ -34,11 +34,16 @@ def _attention(name: str) -> dict[str, str]:
   return projections | {"out": "attention.output.dense"}
 
 
+def pre_norm_layers() -> tuple[Rule, ...]:
+  """Mapping rules of the blocks of ViTModel, and of its pooler."""
+  return encoder_layers(_attention("attention"), "layernorm_before", "layernorm_after")
+
+
 def vit_rules(config: ViTConfig) -> tuple[Rule, ...]:
   """Mapping rules of ViTModel."""
   positions = "embeddings.position_embeddings"
   return joined(
-    encoder_layers(_attention("attention"), "layernorm_before", "layernorm_after"),
+    pre_norm_layers(),
     patches("^stem/projection", "embeddings.patch_embeddings.projection", config.patch_size),
     norm("^transformer/norm", "layernorm"),
     (

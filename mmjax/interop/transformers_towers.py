@@ -61,8 +61,8 @@ def read_clip(fields: Fields, entries: Entries) -> TwoTowerConfig:
   """Read the configuration of CLIPModel. The tensors are not needed."""
   del entries
   return TwoTowerConfig(
-    image=read_clip_image(_clip_part(fields, "vision_config")),
-    text=read_clip_text(_clip_part(fields, "text_config")),
+    image=read_clip_image(clip_part(fields, "vision_config")),
+    text=read_clip_text(clip_part(fields, "text_config")),
     embed_dim=fields.integer("projection_dim", 512),
     init_logit_scale=math.exp(min(20.0, fields.number("logit_scale_init_value", 2.6592))),
     max_logit_scale=math.inf,
@@ -141,7 +141,7 @@ def nearest_siglip(config: TwoTowerConfig) -> TwoTowerConfig:
   return changed_towers(config, dict(stem="patch", pool="map", class_position=False), embed_dim=width, **projections)
 
 
-def _clip_part(fields: Fields, name: str) -> Fields:
+def clip_part(fields: Fields, name: str) -> Fields:
   """Configuration of one tower. Early CLIP files also have text_config_dict, which then replaces text_config."""
   older = f"{name}_dict"
   fields.get(name)

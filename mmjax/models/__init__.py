@@ -3,7 +3,7 @@
 from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
-from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
@@ -25,6 +25,7 @@ __all__ = [
   "BertConfig",
   "BlipCaptionerConfig",
   "BlipConfig",
+  "BlipQuestionConfig",
   "BlipRetrievalConfig",
   "ClassifierConfig",
   "CocaConfig",

@@ -1,4 +1,4 @@
-"""BLIP in the form of transformers' published models: one for retrieval and matching, and one for captions."""
+"""BLIP in the form of transformers' published models: for retrieval and matching, for captions, and for questions."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -153,3 +153,51 @@ class BlipCaptioner(nn.Module):
   def __call__(self, batch: Batch) -> dict[str, Array]:
     """Runs every part of the model once, for `init`."""
     return {"words": self.decode(batch["text"], self.encode(batch)["image"])}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlipQuestionConfig(ModelConfig):
+  """An image encoder, an encoder for questions that reads the image, and a decoder that writes answers."""
+
+  image: ViTConfig = _IMAGE
+  """The image encoder."""
+  text: WordsConfig = _TEXT
+  """The encoder for questions, and the decoder for answers. They have the same size and no common parameters."""
+  begin_id: int = 30_522
+  """Token id of an answer's begin token, and so of the prompt for `generate` (training: data.tokenizer.bos_token)."""
+
+  def build(self) -> nn.Module:
+    return BlipQuestion(self)
+
+
+class BlipQuestion(BlipCaptioner):
+  """transformers' BlipForQuestionAnswering.
+
+  Parameters: those of BlipCaptioner, which write the answer, question_words and question (BERT with cross-attention).
+  The decoder reads the question that `fuse` gives, and not its padding (as in the paper's training; the `generate` of
+  transformers reads it too, so its answers depend on the padding).
+  """
+
+  config: BlipQuestionConfig  # type: ignore[assignment]  # it has all fields of a captioner's
+
+  def setup(self) -> None:
+    super().setup()
+    self.question_words, self.question = Words(self.config.text), Decoder(self.config.text)
+
+  def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
+    """Encodes the images and embeds the questions of the batch, which may contain only one of the two."""
+    encoded = super().encode(batch, rng=rng) if "image" in batch else {}
+    if "text" in batch:
+      words = self.question_words(batch["text"])
+      encoded["text"] = Encoded(words, self.config.text.mask(batch["text"]), words[:, 0])
+    return encoded
+
+  def fuse(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> dict[str, Encoded]:
+    """The question that has read the image: {"text": its tokens}. `pooled` is the first token."""
+    text = encoded["text"]
+    tokens, _ = self.question(text.tokens, text.mask, encoded["image"], causal=False, rng=fold_in(rng, 2))
+    return {"text": Encoded(tokens, text.mask, tokens[:, 0])}
+
+  def __call__(self, batch: Batch) -> dict[str, Array]:
+    """Runs every part of the model once, for `init`."""
+    return {"words": self.decode(batch["text"], self.fuse(self.encode(batch))["text"])}

@@ -33,6 +33,13 @@ def test_pooling_and_padding(pool, causal):
   np.testing.assert_allclose(shorter.tokens[0], out.tokens[0, :3], rtol=1e-4, atol=1e-5)
 
 
+def test_a_last_linear_layer_gives_the_pooled_vector_its_width():
+  config = TextConfig(**SMALL, pooled_dim=3)
+  out = jax.eval_shape(TextTransformer(config).init_with_output, jax.random.key(0), IDS)[0]
+  assert out.pooled.shape == (2, 3) and out.tokens.shape == (2, 6, 8) and config.pooled_width == 3
+  assert config.flops() - TextConfig(**SMALL).flops() == 2 * 8 * 3
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_only_a_causal_text_ignores_what_comes_later(causal):
   encode = _text(causal=causal)

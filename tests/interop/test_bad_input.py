@@ -21,8 +21,8 @@ def clip(tmp_path_factory):
 
 CONFIGS = {
   "an unknown kind": (dict(model_type="clop"), "model_type is 'clop'", "'clip'"),
-  "FLAVA": (dict(model_type="flava"), "FlavaModel, which mmjax has no model for yet"),
-  "BLIP": (dict(model_type="blip"), "config.json: BlipModel is not supported"),
+  "FLAVA": (dict(model_type="flava"), "FlavaModel, which mmjax has no model for. It reads its image and text tower"),
+  "BLIP": (dict(model_type="blip"), "is BlipModel, which mmjax has no model for"),
   "an unknown activation": (dict(text_config=dict(hidden_act="relu6")), "text_config: hidden_act is 'relu6'"),
   "a width that is no number": (dict(vision_config=dict(hidden_size="8")), "vision_config: hidden_size is '8'"),
   "a huge width": (dict(vision_config=dict(hidden_size=10**12)), "vision_config: hidden_size is 1000000000000"),

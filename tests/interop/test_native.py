@@ -17,7 +17,7 @@ from mmjax.models import TwoTowerConfig
 from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
-from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipRetrievalConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
@@ -42,6 +42,7 @@ CONFIGS = (
   BlipConfig(image=CLS, text=TEXT, embed_dim=4),
   BlipRetrievalConfig(image=CLS, text=TEXT, embed_dim=4),
   BlipCaptionerConfig(image=CLS, text=TEXT),
+  BlipQuestionConfig(image=CLS, text=TEXT),
   CocaConfig(image=IMAGE, text=TEXT, multimodal_depth=3, caption_queries=2, embed_dim=4),
   CocaConfig(image=IMAGE, text=TEXT, multimodal_depth=1, caption_queries=2, embed_dim=4, poolers="cascade"),
   OpenClipCocaConfig(

@@ -7,10 +7,11 @@ import pytest
 from mmjax.interop import InteropError
 from mmjax.interop.__main__ import main
 from mmjax.interop.fields import Fields
-from mmjax.interop.supported import CLASSES, PROCESSORS, WHOLES, image_part, read_class, supported
+from mmjax.interop.supported import CLASSES, PROCESSORS, WHOLES, part_of_whole, read_class, supported
 from mmjax.interop.tensors import Entry
+from mmjax.interop.transformers_dual import KIND as DUAL
 
-LITERAL = re.compile(r"[\\^$]")
+LITERAL = re.compile(r"[\\^$(]|\|.*\)")  # of (a|b), the first
 
 
 def entries(expression: str) -> dict[str, Entry]:
@@ -22,9 +23,9 @@ def entries(expression: str) -> dict[str, Entry]:
 
 @pytest.mark.parametrize("row", CLASSES, ids=lambda row: row.architecture.name)
 def test_every_row_is_reached(row):
-  if row.kind != "blip":  # two parts of a name tell which
-    fields = Fields({"model_type": row.kind}, "config.json")
-    assert read_class(fields, entries(row.having)) is row.architecture
+  parts = {"vision_config": {"model_type": "vit"}, "text_config": {"model_type": "bert"}}  # of a dual encoder
+  found = read_class(Fields({"model_type": row.kind} | parts, "config.json"), entries(row.having))
+  assert found is row.architecture or (found.name == row.architecture.name and row.kind == DUAL)
 
 
 def test_names_are_unique_and_since_a_version():
@@ -40,8 +41,9 @@ def test_the_refusal_of_a_class_says_what_can_be_had(whole):
   class File:
     entries = entries(whole.having)
 
-  with pytest.raises(InteropError, match=rf"{whole.name}, which mmjax has no model for.*--tower image.*into image"):
-    image_part(fields, File(), "")
+  first = next(iter(whole.towers))
+  with pytest.raises(InteropError, match=rf"{whole.name}, which mmjax has no model for.*--tower {first}.*into {first}"):
+    part_of_whole(fields, File(), "")
 
 
 def test_the_command_lists_every_row(capsys):

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -11,7 +12,9 @@ from mmjax import interop
 from mmjax.experiment import Experiment, PretrainedConfig
 from mmjax.interop.__main__ import main
 from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import read_json
 from mmjax.interop.inspection import beside
+from mmjax.interop.processor import from_transformers
 from mmjax.interop.restoring import restore
 from mmjax.interop.source import open_source
 from mmjax.train.adopt import adopted
@@ -44,6 +47,8 @@ CASES = [
   ("Siglip2VisionModel", "Siglip2VisionConfig", PATCHES | OTHER | dict(patch_size=4, num_patches=16)),
   ("Siglip2TextModel", "Siglip2TextConfig", TEXT | dict(projection_size=10)),
   ("Siglip2TextModel", "Siglip2TextConfig", TEXT | OTHER),
+  ("FlavaTextModel", "FlavaTextConfig", TEXT),
+  ("FlavaTextModel", "FlavaTextConfig", TEXT | OTHER | dict(type_vocab_size=3)),
 ]
 
 
@@ -52,7 +57,8 @@ def outputs(model, images):
   name = type(model).__name__
   with torch.no_grad():
     if "Text" in name:
-      out = model(torch.tensor(IDS).long())
+      ids = torch.tensor(IDS).long()
+      out = model(ids, attention_mask=(ids != 0).long()) if "Flava" in name else model(ids)
     elif "Siglip2" in name:
       side = model.config.patch_size
       grid, pixels = images.shape[1] // side, torch.tensor(patches_of(images, side))
@@ -123,28 +129,41 @@ def test_one_tower_of_a_whole_model(whole, tmp_path):
 SEGMENTS = dict(extract_layers=[0], reduce_dim=8, decoder_num_attention_heads=2, decoder_intermediate_size=8)
 LLAMA = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=40)
 LLAMA |= dict(model_type="llama")
-WHOLES = {
-  "CLIPForImageClassification": ("CLIPConfig", dict(num_labels=3), "vision_model"),
-  "ChineseCLIPModel": ("ChineseCLIPConfig", {}, "vision_model"),
-  "AltCLIPModel": ("AltCLIPConfig", dict(text_config=TEXT | dict(project_dim=8)), "vision_model"),
-  "CLIPSegForImageSegmentation": ("CLIPSegConfig", SEGMENTS, "clip.vision_model"),
-  "LlavaForConditionalGeneration": ("LlavaConfig", dict(text_config=LLAMA), "model.vision_tower"),
+FLAVA = dict(image_config=VISION, text_config=TEXT, multimodal_config=VISION)
+ALIGN = dict(image_size=32, width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=8)
+WHOLES = {  # class, tower: configuration, fields, where the tower is
+  ("CLIPForImageClassification", "image"): ("CLIPConfig", dict(num_labels=3), "vision_model"),
+  ("CLIPSegForImageSegmentation", "image"): ("CLIPSegConfig", SEGMENTS, "clip.vision_model"),
+  ("CLIPSegForImageSegmentation", "text"): ("CLIPSegConfig", SEGMENTS, "clip.text_model"),
+  ("OwlViTForObjectDetection", "image"): ("OwlViTConfig", {}, "owlvit.vision_model"),
+  ("OwlViTForObjectDetection", "text"): ("OwlViTConfig", {}, "owlvit.text_model"),
+  ("Owlv2ForObjectDetection", "image"): ("Owlv2Config", {}, "owlv2.vision_model"),
+  ("Owlv2ForObjectDetection", "text"): ("Owlv2Config", {}, "owlv2.text_model"),
+  ("LlavaForConditionalGeneration", "image"): ("LlavaConfig", dict(text_config=LLAMA), "model.vision_tower"),
+  ("FlavaModel", "image"): ("FlavaConfig", FLAVA, "image_model"),
+  ("FlavaModel", "text"): ("FlavaConfig", FLAVA, "text_model"),
+  ("AlignModel", "text"): ("AlignConfig", dict(vision_config=ALIGN), "text_model"),
 }
 
 
-@pytest.mark.parametrize("name", WHOLES)
-def test_the_image_tower_of_a_class_without_a_model(name, tmp_path):
-  config, fields, where = WHOLES[name]
+@pytest.mark.parametrize(("name", "tower"), WHOLES)
+def test_a_tower_of_a_class_without_a_model(name, tower, tmp_path):
+  config, fields, where = WHOLES[name, tower]
   vision = VISION | (dict(model_type="clip_vision_model") if "Llava" in name else {})
   config = getattr(transformers, config)(**dict(vision_config=vision, text_config=TEXT) | fields)
   theirs = getattr(transformers, name)(config).eval()
   randomize(theirs)
   theirs.save_pretrained(tmp_path)
-  with pytest.raises(InteropError, match=f"{name}, which mmjax has no model for.*tower=.image"):
+  with pytest.raises(InteropError, match=f"{name}, which mmjax has no model for.*tower=.(image|text)"):
     interop.load(tmp_path)
-  model, params = interop.load(tmp_path, tower="image")
+  found = interop.load_pretrained(tmp_path, tower=tower)
   images = IMAGES[:, :16, :16]
-  assert_close(embed(model, params, "encode_image", images), outputs(theirs.get_submodule(where), images))
+  method, inputs = ("encode_image", images) if tower == "image" else ("encode_text", IDS)
+  part = theirs.get_submodule(where)
+  ids = torch.tensor(IDS).long()
+  with torch.no_grad():
+    expected = outputs(part, images) if tower == "image" else part(ids, attention_mask=(ids != 0).long()).pooler_output
+  assert_close(embed(found.model, found.params, method, inputs), expected)
 
 
 def test_a_tower_that_is_not_there_is_refused(whole, tmp_path):
@@ -172,3 +191,15 @@ def test_a_run_begins_from_a_tower(whole, tmp_path, monkeypatch):
   config = interop.load(tmp_path)[0].config
   assert begun.model == dataclasses.replace(Experiment().model, image=config.towers["image"], embed_dim=10)
   assert begun.data.preprocess == str(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["OwlViT", "Flava"])
+def test_pictures_for_these_towers_are_prepared_as_by_their_processors(name, tmp_path):
+  size = {"height": 16, "width": 16}
+  theirs = getattr(transformers, f"{name}ImageProcessor")(size=size, crop_size=size)
+  theirs.save_pretrained(tmp_path)
+  kind = f"{name}VisionModel" if name == "OwlViT" else "FlavaImageModel"
+  ours = from_transformers(read_json(tmp_path / "preprocessor_config.json"), 16, kind)
+  picture = np.random.default_rng(3).integers(0, 256, (40, 23, 3)).astype(np.uint8)
+  expected = theirs(picture, return_tensors="np").pixel_values[0].transpose(1, 2, 0)
+  assert (np.abs(ours(picture) - expected) * np.array(ours.std)).max() <= 1.001 / 255
