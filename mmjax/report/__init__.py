@@ -18,7 +18,7 @@ else:
       "figures": ["line_chart", "scatter_chart"],
       "page": ["Section"],
       "report": ["check_report", "write_report"],
-      "table": ["print_table"],
+      "terminal": ["print_table"],
     },
   )
 
