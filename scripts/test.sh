@@ -3,4 +3,4 @@
 #   ./scripts/test.sh tests/train -k resume
 . "$(dirname "$0")/environment.sh" emoji,dev
 cd "$root"
-exec python -m pytest -n auto --dist loadfile "$@"
+exec python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

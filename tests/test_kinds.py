@@ -137,7 +137,8 @@ class Cubed(PairLoss):
   def __call__(self, image, text, *, logit_scale, axis_name, **_):
     return clip_loss(image, text, logit_scale=logit_scale, axis_name=axis_name) ** 3
 
-experiment = dataclasses.replace(EXPERIMENT, objectives=(Contrastive(loss=Cubed()),))
+optimizer = dataclasses.replace(EXPERIMENT.optimizer, ema_decay=0.0)
+experiment = dataclasses.replace(EXPERIMENT, objectives=(Contrastive(loss=Cubed()),), optimizer=optimizer)
 print("a line that the script prints")
 main(experiment, core=optax.identity(), kinds=(Cubed,))
 """
@@ -147,7 +148,7 @@ def test_plan_compiles_the_scripts_own_classes_and_optimiser(tmp_path):
   path = tmp_path / "own.py"
   path.write_text(SCRIPT)
   root = str(Path(__file__).parents[1])
-  line = ["plan", "--topology", "cpu:2", "--json", "--data.dir", str(tmp_path), "--run.workdir", str(tmp_path / "run")]
+  line = ["plan", "--topology", "cpu:1", "--json", "--data.dir", str(tmp_path), "--run.workdir", str(tmp_path / "run")]
   done = subprocess.run(
     [sys.executable, str(path), *line], cwd=root, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True
   )

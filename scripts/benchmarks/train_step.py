@@ -40,8 +40,8 @@ SHAPES = {
   | {"text_width": 512, "text_depth": 12, "text_heads": 8, "embed": 512},
   "small": {"image": 64, "patch": 8, "width": 192, "depth": 6, "heads": 3, "length": 32, "vocab": 8192}
   | {"text_width": 192, "text_depth": 6, "text_heads": 3, "embed": 192},
-  "tiny": {"image": 16, "patch": 8, "width": 32, "depth": 2, "heads": 2, "length": 8, "vocab": 64}
-  | {"text_width": 32, "text_depth": 2, "text_heads": 2, "embed": 16},
+  "tiny": {"image": 16, "patch": 8, "width": 16, "depth": 1, "heads": 2, "length": 8, "vocab": 64}
+  | {"text_width": 16, "text_depth": 1, "text_heads": 2, "embed": 8},
 }
 PEERS = ("mmjax", "mmjax+remat", "mmjax+full", "open_clip", "open_clip+checkpoint", "big_vision", "plain")
 TINY = {"shape": "tiny", "batch": 8, "warmup": 1, "steps": 1, "peers": ["mmjax", "plain"]}

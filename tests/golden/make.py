@@ -10,7 +10,7 @@ from tests.golden.values import FOLDER, WRITE
 ROOT = Path(__file__).parents[2]
 MODULES = (
   "tests/golden",
-  "tests/train/test_systems.py",
+  "tests/train/test_golden_steps.py",
   "tests/train/test_step.py",
   "tests/evaluate/test_suite.py",
   "tests/evaluate/test_multimodal.py",

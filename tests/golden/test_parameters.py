@@ -7,7 +7,7 @@ from mmjax.interop.shapes import flatten
 from mmjax.models.config import init_params
 from tests.golden.values import check
 from tests.interop.test_native import CONFIGS
-from tests.train.test_systems import SYSTEMS
+from tests.train.systems import SYSTEMS
 
 _SYSTEMS = [model for name, (model, _) in SYSTEMS.items() if name != "vilt_paper"]  # it has one more than ViLT
 MODELS = {type(model).__name__: model for model in (*CONFIGS, *_SYSTEMS)}

@@ -45,7 +45,7 @@ def assert_padding_and_others_change_nothing(config, names):
 
 
 def assert_eight_devices_equal_one(config):
-  """Batch over four, heads and widths over two, with a text that is all padding; test_systems.py has the gradients."""
+  """Batch over four, heads and widths over two, with a text that is all padding; train/test_meshes.py: gradients."""
   mesh = make_mesh(ParallelConfig(fsdp=2, model=2))
   shardings = parameter_shardings(SHARDING_RULES, params(config), mesh)
   say = jax.jit(functools.partial(run, config=config), in_shardings=(shardings, batch_sharding(mesh)))

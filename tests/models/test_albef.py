@@ -117,7 +117,7 @@ def test_the_word_head_scores_with_the_towers_own_table():
 
 
 def test_split_over_eight_devices_it_is_the_same():
-  """Batch over four, heads and widths over two, with a text that is all padding; test_systems.py has the gradients."""
+  """Batch over four, heads and widths over two, with a text that is all padding; train/test_meshes.py: gradients."""
   mesh = make_mesh(ParallelConfig(fsdp=2, model=2))
   shardings = parameter_shardings(SHARDING_RULES, params(), mesh)
   block = shardings["fusion"]["decoder"]["block_0"]

@@ -114,5 +114,5 @@ def test_cached_captions_and_generation_follow_the_uncached_decoder():
 
 
 def test_split_over_eight_devices_it_is_the_same_and_all_padding_is_finite():
-  """The gradients of a split model are those of a training step: tests/train/test_systems.py."""
+  """The gradients of a split model are those of a training step: tests/train/test_meshes.py."""
   assert_split_equals_whole(said, run(params(), BATCH), params(), BATCH)

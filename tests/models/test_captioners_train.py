@@ -64,7 +64,7 @@ def two_steps(*args, **parallel):
   return seen
 
 
-# tests/train/test_systems.py has BLIP, among whose terms is the published captioner's one.
+# tests/train/test_meshes.py has BLIP, among whose terms is the published captioner's one.
 def test_two_steps_are_the_same_on_two_devices_in_microbatches_as_on_one():
   coca = RUNS["coca, as open_clip has it"]
   one, two = two_steps(*coca, 1), two_steps(*coca, 2, fsdp=2, microbatches=2)

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+import jax
 import pytest
 
 from mmjax.train import loop
@@ -17,6 +18,14 @@ def shared_compilations() -> Iterator[None]:
     shared = lambda experiment, core, *, kinds: prepared(experiment) if core is None else prepare(experiment, core)
     patch.setattr(loop, "prepare", shared)
     yield
+
+
+@pytest.fixture(scope="module")
+def quick_compilations() -> Iterator[None]:
+  """Seconds instead of minutes: for steps that are small, and run twice."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

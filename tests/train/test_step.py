@@ -15,7 +15,7 @@ from mmjax.parallel.mesh import put_batch
 from mmjax.train.step import example_keys, first_bad_parameter
 from tests.golden import values
 from tests.tiny import experiment, host_batch, training_on
-from tests.train.test_systems import SYSTEMS
+from tests.train.systems import SYSTEMS
 
 STEPS = 20
 SAME_VIEWS = (Contrastive(between=("image", "image2")),)
