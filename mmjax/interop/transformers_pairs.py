@@ -42,7 +42,13 @@ def read_chinese_clip(fields: Fields, entries: Entries) -> TwoTowerConfig:
 
 
 def paired(fields: Fields, image: Any, text: Any, embed_dim: int) -> TwoTowerConfig:
-  """A model with linear projections and CLIP's factor. `fields` is config.json."""
+  """A model with linear projections and CLIP's factor.
+
+  Args:
+    fields: config.json.
+    image, text: the towers.
+    embed_dim: dimension of the embeddings.
+  """
   scale = math.exp(min(20.0, fields.number("logit_scale_init_value", 2.6592)))
   return TwoTowerConfig(image=image, text=text, embed_dim=embed_dim, init_logit_scale=scale, max_logit_scale=math.inf)
 
