@@ -211,6 +211,8 @@ def nothing_is_run(monkeypatch):
     "mmjax.data.__main__._inspect",
     "mmjax.interop.__main__._convert",
     "mmjax.interop.__main__._inspect",
+    "mmjax.interop.__main__._list",
+    "mmjax.interop.__main__._package",
   ):
     monkeypatch.setattr(name, stop)
 
@@ -272,6 +274,14 @@ def parsed() -> Iterator[None]:
     assert end.code == 0
 
 
+@functools.cache
+def options_of_convert() -> str:
+  """The options of `python -m mmjax.interop convert`."""
+  with contextlib.redirect_stdout(io.StringIO()) as said, pytest.raises(SystemExit):
+    importlib.import_module("mmjax.interop.__main__").main(["convert", "--help"])
+  return said.getvalue()
+
+
 OF_SCRIPTS = ("data.source.held-out", "objectives.0.loss.power")
 """Options of the classes that CONTRIBUTING.md defines."""
 
@@ -281,7 +291,8 @@ def test_an_option_exists(page, name, monkeypatch):
   monkeypatch.syspath_prepend(str(ROOT / "experiments"))
   value = importlib.import_module("clip_emoji").EXPERIMENT
   if "." not in name:
-    assert name == "help" or name in {field.name for field in dataclasses.fields(PlanOptions)}, name
+    plan = {field.name for field in dataclasses.fields(PlanOptions)}
+    assert name in {"help", *plan} or f"--{name}" in options_of_convert(), name
     return
   *parts, last = name.removesuffix(".FIELD").replace("-", "_").split(".")
   for part in parts:

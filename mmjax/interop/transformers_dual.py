@@ -37,7 +37,7 @@ _TEXTS: Mapping[str, Architecture] = {
   "xlm-roberta": ROBERTA,
   "bert": BERT,
 }
-_POOLER: Mapping[str, Any] = {"pooler.dense.weight": None}  # the class reads the pooler's vector: there must be one
+_POOLER: dict[str, Any] = {"pooler.dense.weight": None}  # the class reads the pooler's vector: there must be one
 
 
 def dual(fields: Fields) -> Architecture:
@@ -46,9 +46,9 @@ def dual(fields: Fields) -> Architecture:
   text = fields.object("text_config").choice("model_type", _TEXTS)
 
   def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
-    seen = image.read(fields.object("vision_config"), {**_inner(entries, _IMAGE), **_POOLER})
-    words = text.read(fields.object("text_config"), {**_inner(entries, _TEXT), **_POOLER})
-    return paired(fields, seen, words, fields.integer("projection_dim", 512))
+    images: Any = image.read(fields.object("vision_config"), _inner(entries, _IMAGE) | _POOLER)
+    texts: Any = text.read(fields.object("text_config"), _inner(entries, _TEXT) | _POOLER)
+    return paired(fields, images, texts, fields.integer("projection_dim", 512))
 
   return dataclasses.replace(
     DUAL,
@@ -98,7 +98,7 @@ def _held(config: Any) -> tuple[Architecture, Architecture]:
 def _holding(tower: Any, known: Mapping[str, Architecture], name: str) -> Architecture:
   for architecture in known.values():
     try:
-      back = architecture.read(Fields(architecture.write(tower), _NAME), dict(_POOLER))
+      back = architecture.read(Fields(architecture.write(tower), _NAME), _POOLER)
     except (InteropError, ValueError):  # another kind of tower
       continue
     if not list(differences(canonical(tower), canonical(back), name)):

@@ -42,11 +42,11 @@ def read_chinese_clip(fields: Fields, entries: Entries) -> TwoTowerConfig:
 
 
 def paired(fields: Fields, image: Any, text: Any, embed_dim: int) -> TwoTowerConfig:
-  """Make a model with linear projections and CLIP's factor.
+  """A model with linear projections and CLIP's factor.
 
   Args:
     fields: config.json.
-    image, text: configurations of the towers.
+    image, text: the towers.
     embed_dim: dimension of the embeddings.
   """
   scale = math.exp(min(20.0, fields.number("logit_scale_init_value", 2.6592)))
