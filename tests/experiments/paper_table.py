@@ -241,6 +241,15 @@ OURS = {
   },
 }
 
+LATER = {
+  *("head_dim", "key_heads", "linear_bias", "attention_bias", "attention_norm", "scaled_attention", "rms_norm"),
+  *("mlp_gated", "mlp_norm", "mlp_input_norm", "layer_scale", "relative_buckets", "relative_distance", "offset_width"),
+  *("rotary", "rotary_temperature", "rotary_grid", "rotary_start", "rotary_axes", "registers", "register_position"),
+  *("map_heads", "map_mlp_dim", "stem_width", "stem_norm"),
+  *("positions", "count_positions", "scale_embedding", "pooled_dim"),
+}
+"""Options of the towers for architectures that none of the papers has. They must be at their defaults, which are off."""
+
 DEFAULTS: Rows = {
   "MomentumContrastive.queue_size": (65_536, "65,536 (Li et al. 2021, ALBEF, 3.5)"),
   "MomentumContrastive.alpha": (((0, 0.4),), "0.4 (ALBEF, 3.5), without its ramp over the first epoch"),

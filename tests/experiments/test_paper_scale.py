@@ -22,7 +22,7 @@ from mmjax.plan.build import batch_arguments
 from mmjax.train.optimizer import make_optimizer
 from mmjax.train.setup import prepare
 from tests.experiments.paper_scale import PAPER_SCALE, shrunk
-from tests.experiments.paper_table import DEFAULTS, OURS, TABLE
+from tests.experiments.paper_table import DEFAULTS, LATER, OURS, TABLE
 
 SIZES = {"width", "depth", "num_heads", "mlp_dim", "image_size", "patch_size", "vocab_size", "max_length", "eos_id"}
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,11 @@ def test_every_field_of_a_recipe_is_in_the_table(script):
   fields |= {f"model.{f.name}" for f in dataclasses.fields(experiment.model)} - {"model.image", "model.text"}
   fields |= {"run.batch_size", "run.steps", *(f"data.{name}" for name in ("mean", "std", "interpolation", "square"))}
   fields |= {f"data.tokenizer.{name}" for name in ("vocab_size", "max_length", "lowercase", "bos_token")}
-  assert fields - TABLE[script.__name__].keys() - OURS.keys() == set()
+  for field in fields - TABLE[script.__name__].keys() - OURS.keys():
+    *part, name = field.split(".")
+    of_tower = operator.attrgetter(".".join(part))(experiment)
+    assert part[0] == "model" and name in LATER, field
+    assert getattr(of_tower, name) == getattr(type(of_tower), name), field
 
 
 @pytest.mark.parametrize("field", DEFAULTS)
