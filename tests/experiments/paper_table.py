@@ -248,7 +248,7 @@ LATER = {
   *("map_heads", "map_mlp_dim", "stem_width", "stem_norm"),
   *("positions", "count_positions", "scale_embedding", "pooled_dim"),
 }
-"""Options of the towers for architectures that none of the papers has. They must be at their defaults, which are off."""
+"""Options of the towers for architectures that none of the papers has. They must have their defaults."""
 
 DEFAULTS: Rows = {
   "MomentumContrastive.queue_size": (65_536, "65,536 (Li et al. 2021, ALBEF, 3.5)"),
