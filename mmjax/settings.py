@@ -121,8 +121,6 @@ class PretrainedConfig:
   """Folder, file or ORG/NAME in the hub's cache (transformers, open_clip, big_vision, ...). None: random weights. On
   the command line, it also replaces the script's model, tokenizer and image preprocessing by those of the checkpoint.
   """
-  download: bool = False
-  """Download a path that is ORG/NAME of the Hugging Face hub, if the local cache does not have it."""
   into: Literal["", "image", "text"] = ""
   """Tower to initialise, from a single tower or from this tower of a whole model. Empty: the whole model."""
   take: tuple[str, ...] = (".*",)
@@ -130,3 +128,5 @@ class PretrainedConfig:
   allow: tuple[str, ...] = ()
   """Settings that may differ from the checkpoint's, such as model.image.num_heads; "model", "tokenizer" and
   "preprocess" keep all of the run's own. Any other difference that changes results is an error."""
+  download: bool = False
+  """Download a path that is ORG/NAME of the Hugging Face hub, if the local cache does not have it."""

@@ -19,11 +19,12 @@ from mmjax.interop.restoring import restore
 from mmjax.interop.source import open_source
 from mmjax.train.adopt import adopted
 from tests.interop.references import IMAGES, assert_close, assert_same_params, embed, randomize, reference
-from tests.interop.test_transformers import IDS, OTHER, TEXT, VISION, clip, siglip
 
 pytestmark = pytest.mark.references
 transformers = reference("transformers")
 import torch  # noqa: E402  transformers is here, so this is
+
+from tests.interop.test_transformers import IDS, OTHER, TEXT, VISION, clip, siglip  # noqa: E402
 
 VISION = VISION | dict(num_hidden_layers=1)
 TEXT = TEXT | dict(num_hidden_layers=1)

@@ -20,11 +20,12 @@ from tests.interop.references import (
   randomize,
   reference,
 )
-from tests.interop.test_transformers import IDS, OTHER, TEXT, VISION
 
 pytestmark = pytest.mark.references
 transformers = reference("transformers")
 import torch  # noqa: E402  transformers is here, so this is
+
+from tests.interop.test_transformers import IDS, OTHER, TEXT, VISION  # noqa: E402
 
 VISION = VISION | dict(num_hidden_layers=1)
 TEXT = TEXT | dict(num_hidden_layers=1)
