@@ -125,6 +125,9 @@ def test_every_class_of_images_is_tried():
   elsewhere = (
     "CLIP",
     "ChineseCLIP",
+    "Flava",
+    "OwlViT",
+    "VisionTextDualEncoder",
     "AltCLIP",
     "SiglipVision",
     "SiglipModel",
