@@ -30,3 +30,9 @@ class TowerConfig(Kind):
   def build(self) -> nn.Module:
     """Returns the linen module. It is called with the column's array [batch, ...] and `rng`, and returns Encoded."""
     raise NotImplementedError
+
+
+def check_image_size(images: Array, side: int) -> None:
+  """Raise ValueError if images [batch, height, width, 3] are not squares with sides of `side` pixels."""
+  if images.shape[1:3] != (side, side):
+    raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={side}")

@@ -9,7 +9,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.encoders.config import TowerConfig
+from mmjax.encoders.config import TowerConfig, check_image_size
 from mmjax.nn.dense import Dense
 from mmjax.nn.embeddings import PatchEmbed
 from mmjax.nn.mlp import MLP, gelu
@@ -166,8 +166,7 @@ class ConvNeXt(nn.Module):
       ValueError: the images do not have the size image_size.
     """
     c = self.config
-    if images.shape[1:3] != (c.image_size, c.image_size):
-      raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
+    check_image_size(images, c.image_size)
     # The paper's bias is zero. With it, a patch of zeros (padding) stays zero through all norms, whose slope there is
     # epsilon^-0.5 each: the first gradients would be as large as 1e10.
     stem = PatchEmbed(c.width, c.patch_size, c.dtype, kernel_init=_INIT, bias_init=_INIT, name="stem")

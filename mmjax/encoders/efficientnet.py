@@ -12,7 +12,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.encoders.config import TowerConfig
+from mmjax.encoders.config import TowerConfig, check_image_size
 from mmjax.nn.channel_norm import ChannelNorm, ChannelNormKind
 from mmjax.nn.pooling import mean_pool
 from mmjax.nn.stochastic import Rngs, drop_path, fold_in
@@ -225,8 +225,7 @@ class EfficientNet(nn.Module):
       ValueError: the images do not have the size image_size.
     """
     c, training = self.config, rng is not None
-    if images.shape[1:3] != (c.image_size, c.image_size):
-      raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
+    check_image_size(images, c.image_size)
     shared = (c.norm, c.dtype)
     stem = ConvNorm(STEM, 3, *shared, stride=2, name="stem")
     x, number = jax.nn.relu6(stem(images.astype(c.dtype), training=training)), 0

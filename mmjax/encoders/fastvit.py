@@ -10,7 +10,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.encoders.config import TowerConfig
+from mmjax.encoders.config import TowerConfig, check_image_size
 from mmjax.encoders.fastvit_blocks import HEAD_WIDTH, AttentionBlock, Branches, RepMixerBlock, SqueezeExcite
 from mmjax.nn.channel_norm import ChannelNormKind
 from mmjax.nn.mlp import gelu
@@ -167,8 +167,7 @@ class FastViT(nn.Module):
       ValueError: the images do not have the size image_size.
     """
     c, training = self.config, rng is not None
-    if images.shape[1:3] != (c.image_size, c.image_size):
-      raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
+    check_image_size(images, c.image_size)
     x, layer = self._stem(images.astype(c.dtype), training), 0
     for stage, (width, blocks) in enumerate(zip(c.widths, c.layers, strict=True)):
       if stage:

@@ -9,7 +9,7 @@ from einops import rearrange, reduce
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.encoders.config import TowerConfig
+from mmjax.encoders.config import TowerConfig, check_image_size
 from mmjax.nn.attention import attention
 from mmjax.nn.channel_norm import ChannelNorm, ChannelNormKind
 from mmjax.nn.dense import Dense
@@ -181,8 +181,7 @@ class ResNet(nn.Module):
         statistics of norm="batch".
     """
     c, training = self.config, rng is not None
-    if images.shape[1:3] != (c.image_size, c.image_size):
-      raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
+    check_image_size(images, c.image_size)
     x = images.astype(c.dtype)
     for i, features in enumerate((c.width // 2, c.width // 2, c.width), 1):
       x = _conv(features, 3, f"conv_{i}", c.dtype, stride=2 if i == 1 else 1)(x)

@@ -9,7 +9,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.encoders.config import TowerConfig
+from mmjax.encoders.config import TowerConfig, check_image_size
 from mmjax.nn.embeddings import PatchEmbed
 from mmjax.nn.initial import InitScheme
 from mmjax.nn.norm import LayerNorm
@@ -139,8 +139,7 @@ class Swin(nn.Module):
       ValueError: the images do not have the size image_size.
     """
     c = self.config
-    if images.shape[1:3] != (c.image_size, c.image_size):
-      raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
+    check_image_size(images, c.image_size)
     x = PatchEmbed(c.width, c.patch_size, c.dtype, name="stem")(images.astype(c.dtype))
     x = LayerNorm(c.norm_epsilon, name="stem_norm")(x)
     make = rematerialised(WindowBlock, c.remat, scan=False)

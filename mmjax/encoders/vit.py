@@ -10,7 +10,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float
 
-from mmjax.encoders.config import TowerConfig
+from mmjax.encoders.config import TowerConfig, check_image_size
 from mmjax.nn.channel_norm import ChannelNormKind
 from mmjax.nn.embeddings import ConvStem, NestedStem, PatchEmbed, sincos_2d, stem_widths
 from mmjax.nn.flops import attention_pool_flops, query_pool_flops, transformer_flops
@@ -233,8 +233,7 @@ class ViT(nn.Module):
       ValueError: the images do not have the size image_size.
     """
     c = self.config
-    if images.shape[1:3] != (c.image_size, c.image_size):
-      raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}, but image_size={c.image_size}")
+    check_image_size(images, c.image_size)
     x = self._embed(images, hidden, training=rng is not None)
     x = drop_patches(x, rate=c.patch_dropout, rng=fold_in(rng, 0))
     if c.has_class_token:
