@@ -25,7 +25,7 @@ from mmjax.nn.words import Words, WordsConfig
 from mmjax.types import Batch, Encoded
 
 _JOINT = ("merged_attention", "early")  # one sequence of tokens, of any number of modalities
-_BY_TOKEN = (*_JOINT, "co_attention", "bottleneck")
+_BY_TOKEN = (*_JOINT, "co_attention", "bottleneck", "gcn", "gat")
 
 
 @dataclasses.dataclass(frozen=True)
