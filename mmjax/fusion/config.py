@@ -51,16 +51,9 @@ GRAPHS: frozenset[FusionKind] = frozenset(("gcn", "gat"))
 """Kinds that are graph networks over the tokens."""
 
 _NOT_OF_GRAPHS = (
-  *_REFUSED,
-  "activation",
-  "mlp_gated",
-  "mlp_norm",
-  "mlp_input_norm",
-  "norm",
-  "layer_scale",
-  "input_norm",
+  *(*_REFUSED, "activation", "mlp_gated", "mlp_norm", "mlp_input_norm", "norm", "layer_scale", "input_norm"),
+  *("qk_norm", "attention_bias", "attention_norm", "drop_path", "scan", "remat", "attention_dropout"),
 )
-_NOT_OF_GRAPHS += ("qk_norm", "attention_bias", "attention_norm", "drop_path", "scan", "remat", "attention_dropout")
 
 
 @dataclasses.dataclass(frozen=True)

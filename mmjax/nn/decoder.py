@@ -112,7 +112,7 @@ class DecoderBlock(nn.Module):
     if memory is None:
       both = None if reading.rotation is None else (reading.rotation, reading.rotation)
       attention = MultiHeadAttention(**self._fields(), name=name)
-      kept = self._kept(y, y, rng)
+      kept = self._kept(y, None, rng)
       return attention(y, mask=reading.mask, causal=self.causal, rotations=both, factors=kept), None
     cached = CachedAttention(**self._fields(), name=name)
     return cached(y, memory.own, start=reading.start, rotation=reading.rotation)
@@ -131,8 +131,8 @@ class DecoderBlock(nn.Module):
     return CachedAttention(**self._fields(), name=name)(y, known, context=context, mask=mask)
 
   @nn.nowrap
-  def _kept(self, y: Tokens, read: Array, rng: Rngs) -> Array | None:
-    shape = (self.config.num_heads, y.shape[1], read.shape[1])
+  def _kept(self, y: Tokens, read: Array | None, rng: Rngs) -> Array | None:
+    shape = (self.config.num_heads, y.shape[1], (y if read is None else read).shape[1])
     return dropout_factors(shape, rate=self.config.attention_dropout, rng=rng)
 
   @nn.nowrap
