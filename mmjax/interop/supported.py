@@ -334,3 +334,8 @@ def supported() -> Iterator[Supported]:
     yield Supported("open_clip", f"timm's {name} as image tower", "0.1.0", "open_clip")
   yield Supported("big_vision", "SigLIP and other two towers, ViT", "0.1.0", BIG_VISION.name)
   yield Supported("mmjax", "every model", "0.1.0", NATIVE.name)
+
+
+def refused() -> Iterator[tuple[str, str]]:
+  """List the classes that are refused by name: (model_type, what it is and why)."""
+  yield from _REFUSED.items()

@@ -1,6 +1,7 @@
 """The table of supported architectures: no row is hidden by another one, and the command prints all of them."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,11 @@ def test_the_command_lists_every_row(capsys):
   shown = capsys.readouterr().out
   for line in supported():
     assert re.search(" .*".join(map(re.escape, line)), shown), line
+
+
+def test_the_page_is_the_list(capsys):
+  assert main(["list", "--markdown"]) == 0
+  page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+  assert page == capsys.readouterr().out, "python -m mmjax.interop list --markdown > docs/weights.md"
+  for line in supported():
+    assert f"| {' | '.join(line[1:])} |" in page
