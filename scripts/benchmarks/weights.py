@@ -265,9 +265,7 @@ def _print(result: dict[str, list[dict[str, Any]]]) -> None:
     )
   print("\n| tower | library | images per CPU second | images per second |\n|---|---|---|---|")
   for row in result["embedding"]:
-    print(
-      f"| {row['tower']} | {row['peer']} | {row['images_per_cpu_second']:.2f} | {row['images_per_second']:.2f} |"
-    )
+    print(f"| {row['tower']} | {row['peer']} | {row['images_per_cpu_second']:.2f} | {row['images_per_second']:.2f} |")
 
 
 def main() -> None:
