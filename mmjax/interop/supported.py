@@ -203,8 +203,8 @@ _REFUSED = {
   "aimv2_text_model": "Aimv2TextModel, whose causal blocks have RMS norms and gated MLPs. It is one tower",
   "beit": "BeitModel, whose blocks have a bias for each distance of two patches, which ViTConfig lacks. It is one "
   "tower without parts",
-  "blip-2": "Blip2Model, whose image tower has one tensor for queries, keys and values, and whose queries read it. None "
-  "of its parts is read",
+  "blip-2": "Blip2Model, whose image tower has one tensor for queries, keys and values, and whose queries read it. "
+  "None of its parts is read",
   "bridgetower": "BridgeTowerModel, whose towers read each other in every layer, so neither can be loaded alone",
   "data2vec-vision": "Data2VecVisionModel, a BEiT, whose blocks have a bias for each distance of two patches",
   "groupvit": "GroupViTModel, whose image tower groups its patches. None of its parts is read",
@@ -304,8 +304,8 @@ def _unknown(fields: Fields, known: Sequence[str]) -> InteropError:
     if kind in known:
       names = fields.values.get("architectures") or [repr(fields.get("model_type"))]
       return InteropError(
-        f"{error}. mmjax has no model for {names[0]}, but its {name} is {kind!r}: with transformers, save_pretrained of "
-        "this part alone writes a folder that mmjax reads"
+        f"{error}. mmjax has no model for {names[0]}, but its {name} is {kind!r}: with transformers, save_pretrained "
+        "of this part alone writes a folder that mmjax reads"
       )
   return error
 
