@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmjax.encoders import ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
+from mmjax.encoders import ClassicResNetConfig, ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
 from mmjax.interop import open_clip_timm as timm
 from mmjax.interop import transformers_blip as blip
 from mmjax.interop import transformers_causal as causal
@@ -19,6 +19,7 @@ from mmjax.interop import transformers_flava as flava
 from mmjax.interop import transformers_one_tower as one
 from mmjax.interop import transformers_owlvit as owl
 from mmjax.interop import transformers_pairs as others
+from mmjax.interop import transformers_resnet as resnet
 from mmjax.interop import transformers_single as single
 from mmjax.interop import transformers_swin as swin
 from mmjax.interop import transformers_t5 as t5
@@ -126,6 +127,7 @@ CONVNEXT = "ConvNextImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
+_CLASSIC = _is(ClassicResNetConfig)
 _CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
 
 CLASSES: tuple[Class, ...] = (
@@ -173,6 +175,8 @@ CLASSES: tuple[Class, ...] = (
   Class("convnextv2", convnext.CONVNEXT_V2, writes=_CONVNEXT_V2, processor=CONVNEXT),
   Class("convnext", classes.CONVNEXT_CLASSES, _HEAD, _classifier(_is(ConvNeXtConfig)), processor=CONVNEXT),
   Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=CONVNEXT),
+  Class("resnet", classes.RESNET_CLASSES, classes.HEAD_1, _classifier(_CLASSIC), processor=CONVNEXT),
+  Class("resnet", resnet.RESNET, writes=_CLASSIC, processor=CONVNEXT),
   Class("vit", classes.VIT_CLASSES, _HEAD, _is(ClassifierConfig), processor=_VIT),
   Class("vit", single.VIT, writes=_is(ViTConfig), processor=_VIT),
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
@@ -209,8 +213,6 @@ _REFUSED = {
   "data2vec-vision": "Data2VecVisionModel, a BEiT, whose blocks have a bias for each distance of two patches",
   "groupvit": "GroupViTModel, whose image tower groups its patches. None of its parts is read",
   "modernbert": "ModernBertModel, which reads a window of words in two of three layers. It is one tower without parts",
-  "resnet": "ResNetModel, the network of He et al. (2016), of which ResNetConfig is CLIP's variant. It is one tower "
-  "without parts",
   "swinv2": "Swinv2Model, whose attention compares directions and computes its bias. It is one tower without parts",
   "xclip": "XCLIPModel, whose image tower reads videos. None of its parts is read",
 }
