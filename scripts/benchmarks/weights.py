@@ -1,4 +1,4 @@
-"""What published weights cost here: seconds and memory to load a ViT-L/14, and embeddings per second on one core.
+"""Seconds and memory to load the published weights of a ViT-L/14, and embeddings per second on one core.
 
 Loading is compared with `safetensors.numpy.load_file`, which reads the same file and converts nothing: each load runs
 in a process of its own, and the readers take turns. Embeddings are compared with transformers, which reads the same
@@ -93,7 +93,7 @@ def timed(step: Callable[[], Any]) -> dict[str, float]:
 
 
 def loader(reader: str, folder: Path) -> Callable[[], Any]:
-  """What a reader does; its libraries are imported and JAX has started."""
+  """Make the function that loads a folder. The libraries of the reader are imported and JAX has started."""
   name, _, option = reader.partition("+")
   if name == "safetensors":
     from safetensors.numpy import load_file

@@ -106,14 +106,16 @@ def test_the_defaults_are_those_of_transformers(folder):
 
 
 VALUES = {
-  "use_cache": False, "cache_implementation": "dynamic", "bos_token_id": 7, "early_stopping": True,
-  "length_penalty": 3.0, "decoder_start_token_id": 7, "return_dict_in_generate": False, "output_scores": True,
-  "disable_compile": True,
+  "transformers_version": "4.1.0", "_from_model_config": True, "_commit_hash": "0", "use_cache": False,
+  "cache_implementation": "dynamic", "bos_token_id": 7, "decoder_start_token_id": 7, "early_stopping": True,
+  "length_penalty": 3.0, "return_dict_in_generate": False, "output_scores": True, "output_attentions": False,
+  "output_hidden_states": True, "disable_compile": True, "is_assistant": False, "num_assistant_tokens": 3,
+  "num_assistant_tokens_schedule": "heuristic", "assistant_confidence_threshold": 0.9,
 }  # fmt: skip
 
 
 def test_fields_without_effect_have_none_in_transformers(folder):
-  assert set(VALUES) <= set(GENERATION)
+  assert set(VALUES) == set(GENERATION)
   plain = theirs(settings(folder, max_new_tokens=3))
   np.testing.assert_array_equal(theirs(settings(folder, max_new_tokens=3, **VALUES)), plain)
   np.testing.assert_array_equal(ours(folder), plain)
