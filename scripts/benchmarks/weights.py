@@ -171,7 +171,8 @@ class Worker:
     devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"} if name.endswith("+shards") else {}
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", **devices}
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    self.name, self.process = name, subprocess.Popen(command, text=True, env=environment, **pipes)
+    self.name = name
+    self.process: Any = subprocess.Popen(command, text=True, env=environment, **pipes)
     self.start = self._answer()
 
   def _answer(self) -> dict[str, Any]:
