@@ -19,6 +19,7 @@ from mmjax.data.sources.shards import Shards
 from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
+from mmjax.encoders.classic_resnet import ClassicResNetConfig
 from mmjax.encoders.convnext import ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNetConfig
 from mmjax.encoders.fastvit import FastViTConfig
@@ -95,6 +96,7 @@ KINDS: tuple[type[Kind], ...] = (
   # towers
   ViTConfig,
   ResNetConfig,
+  ClassicResNetConfig,
   ConvNeXtConfig,
   EfficientNetConfig,
   FastViTConfig,

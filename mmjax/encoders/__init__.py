@@ -1,6 +1,7 @@
 """Encoders: each maps one modality to an `Encoded`."""
 
 from mmjax.encoders.bert import bert_config
+from mmjax.encoders.classic_resnet import ClassicResNet, ClassicResNetConfig
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.convnext import ConvNeXt, ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNet, EfficientNetConfig
@@ -12,6 +13,8 @@ from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 
 __all__ = [
+  "ClassicResNet",
+  "ClassicResNetConfig",
   "ConvNeXt",
   "ConvNeXtConfig",
   "EfficientNet",

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _inspect(options.source)
       case "package":
         return _package(options.name, options.target)
-    return _list()
+    return _list(markdown=options.markdown)
   except UserError as error:
     Console(stderr=True).print(f"[bold red]error:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
     return 2
@@ -61,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
   inspect.add_argument("source", metavar="IN", help="checkpoint: a folder, a file, or ORG/NAME in the hub's cache")
   for command in (convert, inspect):
     command.add_argument("--download", action="store_true", help="download IN, ORG/NAME of the Hugging Face hub, first")
-  commands.add_parser("list", help="list the architectures that mmjax reads and writes, by library")
+  listed = commands.add_parser("list", help="list the architectures that mmjax reads and writes, by library")
+  listed.add_argument("--markdown", action="store_true", help="print the page docs/weights.md")
   package = commands.add_parser(
     "package", help="print the folder of a checkpoint with the weights of an installed Python package"
   )
@@ -110,10 +111,14 @@ def _convert(options: Any) -> int:
   return 0
 
 
-def _list() -> int:
-  """Print the table of supported architectures."""
+def _list(*, markdown: bool) -> int:
+  """Print the table of supported architectures, or the page with it."""
+  from mmjax.interop.listing import markdown as page
   from mmjax.interop.supported import supported
 
+  if markdown:
+    print(page(), end="")
+    return 0
   console = _console()
   table = Table("library", Column("architecture", overflow="fold"), "since", "written by --to")
   for line in supported():

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from mmjax.encoders import ConvNeXtConfig, FastViTConfig, ResNetConfig, SwinConfig, TextConfig
+from mmjax.encoders import ClassicResNetConfig, ConvNeXtConfig, FastViTConfig, ResNetConfig, SwinConfig, TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -150,7 +150,9 @@ def canonical(config: Any) -> Any:
 
   Two configurations that are equal afterwards compute the same embeddings.
   """
-  if not isinstance(config, TransformerConfig | ResNetConfig | ConvNeXtConfig | FastViTConfig | SwinConfig):
+  if not isinstance(
+    config, TransformerConfig | ResNetConfig | ClassicResNetConfig | ConvNeXtConfig | FastViTConfig | SwinConfig
+  ):
     unlearned: dict[str, Any] = {n: value for n, value in _START.items() if getattr(config, n, None) is not None}
     changed = {name: canonical(tower) for name, tower in towers(config).items()}
     if isinstance(config, ClassifierConfig):
@@ -177,7 +179,7 @@ def canonical(config: Any) -> Any:
     if config.positions != "offsets":
       config = dataclasses.replace(config, offset_width=256)
     return _canonical_rotary(_canonical_map(config))
-  if isinstance(config, ResNetConfig):
+  if isinstance(config, ResNetConfig | ClassicResNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
     return dataclasses.replace(config, norm=norm, dtype="float32")
   if isinstance(config, FastViTConfig):

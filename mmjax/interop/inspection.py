@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from mmjax.interop import settings
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
+from mmjax.interop.generation_file import FILE as GENERATION_CONFIG
+from mmjax.interop.generation_file import generation_fields, read_generation
 from mmjax.interop.pretrained import read_transform
 from mmjax.interop.processor import (
   PREPROCESSOR_CONFIG,
@@ -19,6 +21,7 @@ from mmjax.interop.shapes import image_tower, text_tower
 from mmjax.interop.source import Source, tokenizer_fields
 from mmjax.interop.tokenizer import make_tokenizer
 from mmjax.interop.tokenizer_files import FILES, SENTENCE, TokenizerFiles, read_tokenizer_files
+from mmjax.models.gpt import GptConfig
 
 _SLOW = (
   "CLIPTokenizer is transformers' fast tokenizer. open_clip and transformers' slow CLIPTokenizer repair texts with "
@@ -36,7 +39,7 @@ _UNREAD = {
 }
 _VOCABULARIES = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 _UNREAD_NAMES = {
-  "generation_config.json": "settings of text generation",
+  GENERATION_CONFIG: "settings of text generation",
   "config_sentence_transformers.json": "versions and prompts",
   "data_config.json": "data of the training",
   PREPROCESSOR_CONFIG: f"{PROCESSOR_CONFIG} has precedence, or the format has no such file",
@@ -85,6 +88,10 @@ def beside(source: Source) -> Beside:
     uses += more
     read |= files
     notes += said
+  if isinstance(source.config, GptConfig):
+    fields, longest = generation_fields(source.folder), source.config.text.max_length
+    notes.append(_attempt("generation", lambda: read_generation(fields, 1, longest)))
+    uses += _object_uses(fields, source.folder, settings.GENERATION)
   # The last of all, because the other readers read fields of it too.
   uses = [*_object_uses(source.fields, source.folder, _table(source), deep=source.format != "mmjax"), *uses]
   return Beside([*uses, *_file_uses(source, read, {use.place.split(":")[0].split(" ")[0] for use in uses})], notes)

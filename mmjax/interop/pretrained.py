@@ -18,6 +18,7 @@ from mmjax.interop.architecture import Architecture, check_writable
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Content, Format, find_format
+from mmjax.interop.generation_file import generation_fields, read_generation
 from mmjax.interop.mapping import Table
 from mmjax.interop.processor import read_preprocess
 from mmjax.interop.restoring import make_array, plan_restore, read_all
@@ -31,6 +32,7 @@ from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.models.comparing import ComparingConfig
 from mmjax.models.config import with_towers
 from mmjax.models.gpt import GptConfig
+from mmjax.models.next_word import GenerateConfig
 from mmjax.models.shared_space import SpaceConfig
 
 Positions = Literal["open_clip", "transformers"]
@@ -67,6 +69,18 @@ class Pretrained:
     fields, config = tokenizer_fields(self.source), self.source.config
     pad = config.text.pad_id if isinstance(config, GptConfig) else None
     return load_tokenizer(self.source.folder, length, open_clip=fields, whole=length != own, pad_id=pad)
+
+  def generation(self, prompt_length: int) -> GenerateConfig:
+    """Settings for mmjax.models.generate, as generation_config.json and transformers' defaults have them.
+
+    Args:
+      prompt_length: tokens of the prompts with their padding. `max_length` in the file counts them too.
+    Raises: InteropError: the model does not continue texts, a setting is not supported, or the prompt is too long.
+    """
+    config = self.model.config
+    if not isinstance(config, GptConfig):
+      raise InteropError(f"{self.source.path} is {self.source.architecture.name}, not a causal language model")
+    return read_generation(generation_fields(self.source.folder), prompt_length, config.text.max_length)
 
 
 def load(

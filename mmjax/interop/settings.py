@@ -114,3 +114,15 @@ OPEN_CLIP_MODEL: Mapping[str, str] = {
   **_because("used only in generation", "pad_id"),
 }
 """Fields of model_cfg and of its parts (open_clip)."""
+
+GENERATION: Mapping[str, str] = {
+  **_because("set by the library that wrote the file", "transformers_version _from_model_config _commit_hash"),
+  **_because("a prompt has its own first token", "bos_token_id decoder_start_token_id"),
+  **_because("an implementation with the same results", "use_cache cache_implementation disable_compile"),
+  **_because("form of the library's outputs", "output_attentions output_hidden_states output_scores"),
+  **_because("form of the library's outputs", "return_dict_in_generate"),
+  **_because("used only with beams", "early_stopping length_penalty"),
+  **_because("used only by an assistant model", "is_assistant num_assistant_tokens num_assistant_tokens_schedule"),
+  **_because("used only by an assistant model", "assistant_confidence_threshold"),
+}
+"""Fields of generation_config.json (transformers)."""

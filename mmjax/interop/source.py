@@ -21,6 +21,7 @@ from mmjax.interop.finding import (
   inside,
   weights_in,
 )
+from mmjax.interop.generation_file import read_ids
 from mmjax.interop.mapping import Table
 from mmjax.interop.native import NATIVE
 from mmjax.interop.npz_file import NpzFile
@@ -34,6 +35,7 @@ from mmjax.interop.shapes import ModelConfig, depth, flat_shapes
 from mmjax.interop.supported import part_of_whole, read_class
 from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
 from mmjax.models.config import towers
+from mmjax.models.gpt import GptConfig
 
 _MAX_DEPTH = 1_000
 TEXT_CFG = "open_clip_text_cfg"
@@ -96,6 +98,8 @@ def open_source(path: str | Path, *, tower: str = "") -> Source:
     finish_model(fields, architecture.without_effect)
   if isinstance(config, TextConfig) and format_ == "transformers":
     config = read_pooling(config, folder)
+  if isinstance(config, GptConfig) and format_ == "transformers":
+    config = read_ids(config, folder)
   _check_depth(config, file)
   try:
     table = Table(architecture.rules(config), flat_shapes(config))

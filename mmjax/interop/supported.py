@@ -2,10 +2,10 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmjax.encoders import ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
+from mmjax.encoders import ClassicResNetConfig, ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
 from mmjax.interop import open_clip_timm as timm
 from mmjax.interop import transformers_blip as blip
 from mmjax.interop import transformers_causal as causal
@@ -19,6 +19,7 @@ from mmjax.interop import transformers_flava as flava
 from mmjax.interop import transformers_one_tower as one
 from mmjax.interop import transformers_owlvit as owl
 from mmjax.interop import transformers_pairs as others
+from mmjax.interop import transformers_resnet as resnet
 from mmjax.interop import transformers_single as single
 from mmjax.interop import transformers_swin as swin
 from mmjax.interop import transformers_t5 as t5
@@ -126,6 +127,7 @@ CONVNEXT = "ConvNextImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
+_CLASSIC = _is(ClassicResNetConfig)
 _CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
 
 CLASSES: tuple[Class, ...] = (
@@ -173,6 +175,8 @@ CLASSES: tuple[Class, ...] = (
   Class("convnextv2", convnext.CONVNEXT_V2, writes=_CONVNEXT_V2, processor=CONVNEXT),
   Class("convnext", classes.CONVNEXT_CLASSES, _HEAD, _classifier(_is(ConvNeXtConfig)), processor=CONVNEXT),
   Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=CONVNEXT),
+  Class("resnet", classes.RESNET_CLASSES, classes.HEAD_1, _classifier(_CLASSIC), processor=CONVNEXT),
+  Class("resnet", resnet.RESNET, writes=_CLASSIC, processor=CONVNEXT),
   Class("vit", classes.VIT_CLASSES, _HEAD, _is(ClassifierConfig), processor=_VIT),
   Class("vit", single.VIT, writes=_is(ViTConfig), processor=_VIT),
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
@@ -198,8 +202,21 @@ _REFUSED = {
   "blip_text_model": "BlipTextModel, which mmjax has no model for yet",
   "vilt": "ViltModel, whose words have a norm and segments that those of ViltConfig lack, and whose images have any "
   "shape. It is one transformer, so it has no tower to load alone",
+  "aimv2": "Aimv2Model, whose image tower gates its MLPs between RMS norms over patches with a norm of their own",
+  "aimv2_vision_model": "Aimv2VisionModel, whose patches have a norm of their own. It is one tower without parts",
+  "aimv2_text_model": "Aimv2TextModel, whose causal blocks have RMS norms and gated MLPs. It is one tower",
+  "beit": "BeitModel, whose blocks have a bias for each distance of two patches, which ViTConfig lacks. It is one "
+  "tower without parts",
+  "blip-2": "Blip2Model, whose image tower has one tensor for queries, keys and values, and whose queries read it. "
+  "None of its parts is read",
+  "bridgetower": "BridgeTowerModel, whose towers read each other in every layer, so neither can be loaded alone",
+  "data2vec-vision": "Data2VecVisionModel, a BEiT, whose blocks have a bias for each distance of two patches",
+  "groupvit": "GroupViTModel, whose image tower groups its patches. None of its parts is read",
+  "modernbert": "ModernBertModel, which reads a window of words in two of three layers. It is one tower without parts",
+  "swinv2": "Swinv2Model, whose attention compares directions and computes its bias. It is one tower without parts",
+  "xclip": "XCLIPModel, whose image tower reads videos. None of its parts is read",
 }
-"""Other kinds of transformers, and what they are."""
+"""Other kinds of transformers, and what they are: a sentence each, which says what of them can be had."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +294,26 @@ def read_class(fields: Fields, entries: Entries) -> Architecture:
     raise InteropError(
       f"{fields.where}: model_type is {kind!r}, but the tensors are not those of a class that mmjax reads"
     )
-  raise fields.wrong("model_type", f"one of {', '.join(map(repr, known))}")
+  raise _unknown(fields, known)
+
+
+def _unknown(fields: Fields, known: Sequence[str]) -> InteropError:
+  """Error for a class that no table names. It says which of its towers could be read, saved on their own."""
+  error = fields.wrong("model_type", f"one of {', '.join(map(repr, known))}")
+  for name in _TOWERS:
+    inner = fields.values.get(name)
+    kind = inner.get("model_type") if isinstance(inner, dict) else None
+    if kind in known:
+      names = fields.values.get("architectures") or [repr(fields.get("model_type"))]
+      return InteropError(
+        f"{error}. mmjax has no model for {names[0]}, but its {name} is {kind!r}: with transformers, save_pretrained "
+        "of this part alone writes a folder that mmjax reads"
+      )
+  return error
+
+
+_TOWERS = ("vision_config", "text_config", "encoder_config", "language_config", "decoder_config")
+"""Fields with the configuration of a part."""
 
 
 def part_of_whole(fields: Fields, file: TensorFile, tower: str) -> tuple[Fields, TensorFile]:
@@ -334,3 +370,8 @@ def supported() -> Iterator[Supported]:
     yield Supported("open_clip", f"timm's {name} as image tower", "0.1.0", "open_clip")
   yield Supported("big_vision", "SigLIP and other two towers, ViT", "0.1.0", BIG_VISION.name)
   yield Supported("mmjax", "every model", "0.1.0", NATIVE.name)
+
+
+def refused() -> Iterator[tuple[str, str]]:
+  """List the classes that are refused by name: (model_type, what it is and why)."""
+  yield from _REFUSED.items()

@@ -146,6 +146,26 @@ def _roberta(files: TokenizerFiles) -> tokenizers.Tokenizer:
   return engine
 
 
+def _gpt2(files: TokenizerFiles) -> tokenizers.Tokenizer:
+  """Byte-level BPE. The last step is that of tokenizer.json; without that file, the settings decide."""
+  vocabulary, merges = _merges(files)
+  model = models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
+  engine = tokenizers.Tokenizer(model)
+  engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=files.record.flag("add_prefix_space", False))
+  engine.decoder = decoders.ByteLevel()
+  with_tokens(engine, files, _GPT2_DEFAULTS)
+  if files.engine is not None:
+    engine.post_processor = files.engine.post_processor
+    return engine
+  begin, end = (
+    [required(files, name, _GPT2_DEFAULTS)] if files.record.flag(f"add_{name}", False) else []
+    for name in ("bos_token", "eos_token")
+  )
+  special = [(token, token_id(engine, token)) for token in dict.fromkeys((*begin, *end))]
+  engine.post_processor = processors.TemplateProcessing(single=[*begin, "$A", *end], special_tokens=special)
+  return engine
+
+
 def _gemma(files: TokenizerFiles, *, lowercase: bool) -> tokenizers.Tokenizer:
   """The classes ignore the normalizer and the pre-tokenizer of the file. SigLIP 2's converts texts to lower case."""
   if files.engine is None:
@@ -221,6 +241,7 @@ _BUILDERS: Mapping[str, Callable[[TokenizerFiles], tokenizers.Tokenizer]] = {
   "DistilBertTokenizer": _bert,
   "MPNetTokenizer": functools.partial(_bert, defaults=_MPNET_DEFAULTS, flags=_MPNET_FLAGS),
   "RobertaTokenizer": _roberta,
+  "GPT2Tokenizer": _gpt2,
   "XLMRobertaTokenizer": xlm_roberta,
   "NllbTokenizer": nllb,
   "T5Tokenizer": t5,

@@ -14,12 +14,13 @@ from mmjax.interop.transformers_deit import DEIT
 from mmjax.interop.transformers_dino import DINOV2, DINOV2_REGISTERS
 from mmjax.interop.transformers_one_tower import SIGLIP2_IMAGE, SIGLIP_IMAGE
 from mmjax.interop.transformers_parts import read_siglip_image, siglip2_side
+from mmjax.interop.transformers_resnet import RESNET
 from mmjax.interop.transformers_single import VIT, VIT_MSN
 from mmjax.interop.transformers_swin import SWIN
 from mmjax.models import ClassifierConfig
 
-HEAD = r"^classifier\.weight$"
-"""The tensor that tells a classifier from its encoder."""
+HEAD, HEAD_1 = r"^classifier\.weight$", r"^classifier\.1\.weight$"
+"""The tensor that tells a classifier from its encoder, and that of ResNet."""
 
 
 def classifier(
@@ -28,6 +29,7 @@ def classifier(
   prefix: str,
   pool: Literal["cls", "mean", "cls_and_mean"] | None = "cls",
   renamed: tuple[tuple[str, str], ...] = (),
+  head: str = "classifier",
 ) -> Architecture:
   """Make the architecture of an image classifier.
 
@@ -37,18 +39,19 @@ def classifier(
     prefix: prefix of the tower's tensors.
     pool: pooling of the tower's tokens, which the linear layer reads. None: the tower has only one.
     renamed: as in `Architecture`.
+    head: name of the linear layer.
   """
 
   def read(fields: Fields, entries: Entries) -> ClassifierConfig:
     inner = {n.removeprefix(prefix): entry for n, entry in entries.items() if n.startswith(prefix)}
-    return _with_head(_pooled(encoder.read(fields, inner), pool), fields, entries)
+    return _with_head(_pooled(encoder.read(fields, inner), pool), fields, entries, head)
 
   def write(config: Any) -> dict[str, Any]:
     fields = encoder.write(_tower(config, name))
     return fields | {"architectures": [name]} | _named(config)
 
   def rules(config: Any) -> tuple[Rule, ...]:
-    return joined(under("image/", prefix, encoder.rules(config.towers["image"])), _HEAD_RULES)
+    return joined(under("image/", prefix, encoder.rules(config.towers["image"])), linear("^class_projection", head))
 
   return Architecture(
     name,
@@ -92,13 +95,13 @@ def _pooled(tower: Any, pool: str | None) -> Any:
   return tower if pool is None else dataclasses.replace(tower, pool=pool)
 
 
-def _with_head(tower: Any, fields: Fields, entries: Entries) -> ClassifierConfig:
+def _with_head(tower: Any, fields: Fields, entries: Entries, head: str = "classifier") -> ClassifierConfig:
   """The tower with the linear layer of the file, and the names of its classes."""
-  count = entries["classifier.weight"].shape[0]
+  count = entries[f"{head}.weight"].shape[0]
   names = fields.get("id2label") or {}
   fields.get("label2id")  # the same names
   if not isinstance(names, dict) or (names and set(names) != {str(n) for n in range(count)}):
-    raise fields.wrong("id2label", f"an object with the names of the {count} classes that classifier.weight has")
+    raise fields.wrong("id2label", f"an object with the names of the {count} classes that {head}.weight has")
   classes = tuple(str(names[str(n)]) for n in range(count)) if names else ()
   return ClassifierConfig(towers={"image": tower}, num_classes=count, classes=classes)
 
@@ -128,6 +131,7 @@ REGISTERS_CLASSES = classifier(
 SWIN_CLASSES = classifier(SWIN, "SwinForImageClassification", "swin.", None)
 CONVNEXT_CLASSES = classifier(CONVNEXT, "ConvNextForImageClassification", "convnext.", None)
 CONVNEXT_V2_CLASSES = classifier(CONVNEXT_V2, "ConvNextV2ForImageClassification", "convnextv2.", None)
+RESNET_CLASSES = classifier(RESNET, "ResNetForImageClassification", "resnet.", None, head="classifier.1")
 SIGLIP_CLASSES = _siglip(
   SIGLIP_IMAGE,
   "SiglipForImageClassification",

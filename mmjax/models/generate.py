@@ -44,7 +44,7 @@ def generate(
   Raises:
     ValueError: keys are missing, or prompt and new tokens exceed the model's max_length.
   """
-  next_word = NextWord(model, params)
+  next_word = NextWord(model, params, config.end_ids)
   if config.beams > 1:
     return beam_search(next_word, prompt, context, config)
   if config.temperature and keys is None:
@@ -105,7 +105,7 @@ def _one_text_each(next_word: NextWord, prompt: Array, context: Any, config: Gen
       ids=texts.ids.at[jnp.arange(batch), texts.place].set(word),
       place=texts.place + (~texts.ended).astype(jnp.int32),
       last=word,
-      ended=texts.ended | (word == next_word.eos_id),
+      ended=texts.ended | next_word.ends(word),
       score=texts.score + jnp.where(texts.ended, 0.0, said),
     )
 

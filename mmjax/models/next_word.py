@@ -1,13 +1,16 @@
 """Next-word probabilities of a decoder, shared by all methods of text generation."""
 
 import dataclasses
+import functools
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mmjax.nn.cache import rewind
 
@@ -28,6 +31,8 @@ class GenerateConfig:
   """Number of beams; above 1, use beam search."""
   length_penalty: float = 0.0
   """A beam's score is log-probability / tokens ** length_penalty. 0 favours short texts; 1 is the mean per token."""
+  end_ids: tuple[int, ...] = ()
+  """Further tokens that end a text, beside the model's end token. Beam search has no such tokens."""
 
   def __post_init__(self) -> None:
     if self.max_new_tokens < 1 or self.beams < 1:
@@ -39,6 +44,8 @@ class GenerateConfig:
       raise ValueError(f"top_p={self.top_p} must lie in (0, 1]")
     if self.beams > 1 and self.temperature:
       raise ValueError(f"beams={self.beams} does not sample: set temperature=0, or beams=1")
+    if self.beams > 1 and self.end_ids:
+      raise ValueError(f"beams={self.beams} knows one end token, that of the model: set end_ids=(), or beams=1")
 
 
 @flax.struct.dataclass
@@ -55,16 +62,22 @@ class Generated:
 
 
 class NextWord:
-  """Next-word probabilities of a model with its parameters. Padding has probability 0, unless it is the end token.
+  """Next-word probabilities of a model with its parameters. Padding has probability 0, unless it is an end token.
 
   Args:
     model: an unbound module with `decode`, `empty_cache` and `config.text` (pad_id and eos_id).
     params: parameters of the model.
+    end_ids: tokens that end a text, beside eos_id.
   """
 
-  def __init__(self, model: Any, params: Any):
+  def __init__(self, model: Any, params: Any, end_ids: Sequence[int] = ()):
     self._model, self._params = model, params
     self.pad_id, self.eos_id = model.config.text.pad_id, model.config.text.eos_id
+    self._end_ids = (self.eos_id, *end_ids)
+
+  def ends(self, words: Int[Array, "..."]) -> Bool[Array, "..."]:
+    """True for each word that ends its text."""
+    return functools.reduce(operator.or_, [words == end for end in self._end_ids])
 
   def begin(
     self, prompt: Int[Array, "batch length"], context: Any, room: int
@@ -93,5 +106,5 @@ class NextWord:
     return self._model.apply({"params": self._params}, ids, context, cache=cache, method="decode")
 
   def _normal(self, logits: Float[Array, "batch vocab"]) -> Float[Array, "batch vocab"]:
-    possible = (jnp.arange(logits.shape[-1]) != self.pad_id) | (self.pad_id == self.eos_id)
+    possible = (jnp.arange(logits.shape[-1]) != self.pad_id) | (self.pad_id in self._end_ids)
     return jax.nn.log_softmax(jnp.where(possible[None], logits.astype(jnp.float32), -jnp.inf))

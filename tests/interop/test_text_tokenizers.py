@@ -10,7 +10,7 @@ from mmjax.interop.fields import Fields
 from mmjax.interop.sentencepiece_file import read_sentencepiece
 from mmjax.interop.tokenizer import load_tokenizer
 from tests.interop.references import reference
-from tests.interop.tokenizer_folders import CORPUS, TEXTS, mpnet, nllb, roberta
+from tests.interop.tokenizer_folders import CORPUS, TEXTS, gpt2, mpnet, nllb, roberta
 
 pytestmark = pytest.mark.references
 transformers = reference("transformers")
@@ -50,6 +50,8 @@ def folder(request, tmp_path, spiece, t5_spiece):
   match request.param.split()[0]:
     case "RobertaTokenizer":
       roberta(tmp_path)
+    case "GPT2Tokenizer":
+      gpt2(tmp_path)
     case "MPNetTokenizer":
       mpnet(tmp_path)
     case "NllbTokenizer":
@@ -71,12 +73,16 @@ def edited(folder, changes):
   path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-ROBERTA, XLM, T5 = "RobertaTokenizer", "XLMRobertaTokenizer", "T5Tokenizer"
+ROBERTA, XLM, T5, GPT2 = "RobertaTokenizer", "XLMRobertaTokenizer", "T5Tokenizer", "GPT2Tokenizer"
 CASES = [
   (ROBERTA, {}),
   (ROBERTA, dict(add_prefix_space=True, truncation_side="left")),
   (f"{ROBERTA} saved", dict(padding_side="left", trim_offsets=False)),
   (f"{ROBERTA} saved", dict(cls_token="</s>", sep_token="<pad>")),
+  (GPT2, {}),
+  (GPT2, dict(add_prefix_space=True, add_bos_token=True, padding_side="left")),
+  (f"{GPT2} saved", dict(add_eos_token=True, eos_token="</s>", truncation_side="left")),
+  (f"{GPT2} saved", {}),
   ("MPNetTokenizer", {}),
   ("MPNetTokenizer saved", dict(do_lower_case=False)),
   (XLM, {}),

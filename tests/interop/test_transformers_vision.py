@@ -37,6 +37,8 @@ CONVNEXT = dict(depths=[1, 2, 1, 1], hidden_sizes=[4, 8, 16, 32], image_size=16,
 CONVNEXT_OTHER = dict(hidden_sizes=[2, 4, 8, 16], layer_norm_eps=1e-3, layer_scale_init_value=0.0, patch_size=1)
 SWIN = dict(embed_dim=8, depths=[1, 2], num_heads=[2, 4], image_size=16, patch_size=2, window_size=2)
 SWIN_OTHER = dict(depths=[2], num_heads=[1], window_size=4, mlp_ratio=2.5, hidden_act="gelu_new")
+RESNET = dict(embedding_size=8, depths=[1, 2], hidden_sizes=[16, 32], image_size=16)
+RESNET_OTHER = dict(layer_type="basic", hidden_sizes=[8, 12], downsample_in_first_stage=True)
 # Class, the prefix of its configuration's class, and two configurations that are not the default.
 CASES = {
   "ViTForImageClassification": ("ViT", VIT | NAMES, VIT | OTHER | dict(num_labels=4)),
@@ -60,10 +62,16 @@ CASES = {
   "SwinForImageClassification": ("Swin", SWIN | NAMES, SWIN | SWIN_OTHER | dict(num_labels=4)),
   "ConvNextForImageClassification": ("ConvNext", CONVNEXT | NAMES, CONVNEXT | CONVNEXT_OTHER | dict(num_labels=4)),
   "ConvNextV2ForImageClassification": ("ConvNextV2", CONVNEXT | NAMES, CONVNEXT | dict(num_labels=4, patch_size=1)),
+  "ResNetModel": ("ResNet", RESNET, RESNET | RESNET_OTHER),
+  "ResNetForImageClassification": (
+    "ResNet",
+    RESNET | NAMES,
+    RESNET | dict(downsample_in_bottleneck=True, num_labels=4),
+  ),
   "SiglipForImageClassification": ("Siglip", SIGLIP, SIGLIP_OTHER),
   "Siglip2ForImageClassification": ("Siglip2", PATCHES | NAMES, PATCHES | dict(num_labels=4)),
 }
-UNUSED = ("mask_token", "vision_model.head.")
+UNUSED = ("mask_token", "vision_model.head.", "num_batches_tracked")
 """Tensors that no result depends on. They are not kept."""
 
 
@@ -80,7 +88,7 @@ def result(model, images):
     return out.logits
   # ViTMSNModel and ViTMAEModel have no pooler. They are written as ViTModel, which makes one at random.
   pooled = out.get("pooler_output") is not None and not type(model).__name__.startswith("ViT")
-  return out.pooler_output if pooled else out.last_hidden_state[:, 0]
+  return out.pooler_output.flatten(1) if pooled else out.last_hidden_state[:, 0]
 
 
 def ours(found, images):
@@ -115,7 +123,10 @@ def test_both_ways(name, second, tmp_path):
   assert tensors(tmp_path / "theirs") == tensors(tmp_path / "ours")
   again = transformers.AutoConfig.from_pretrained(tmp_path / "ours").architectures[0]
   again, info = getattr(transformers, again).from_pretrained(tmp_path / "ours", output_loading_info=True)
-  assert not [key for key in info["missing_keys"] if not key.startswith("pooler.")] and not info["unexpected_keys"]
+  assert (
+    not [key for key in info["missing_keys"] if not key.startswith("pooler.") and "num_batches" not in key]
+    and not info["unexpected_keys"]
+  )
   torch.testing.assert_close(result(again.eval(), images), expected, rtol=0, atol=1e-6)
   assert_same_params(interop.load(tmp_path / "ours")[1], found.params)
 

@@ -24,6 +24,12 @@ def roberta(folder):
   (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "RobertaTokenizer"}))
 
 
+def gpt2(folder):
+  roberta(folder)
+  settings = {"tokenizer_class": "GPT2Tokenizer", "pad_token": "<pad>"}
+  (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
 def mpnet(folder):
   letters = sorted({letter for text in TEXTS for letter in text.lower() if not letter.isspace()})
   words = [*SPECIAL, "[UNK]", "<mask>", "photo", "word", *letters, *(f"##{letter}" for letter in letters)]

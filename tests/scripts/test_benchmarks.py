@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks import decode, generation, loss, plan_memory, plan_table, train_step
+from scripts.benchmarks import decode, generation, loss, plan_memory, plan_table, train_step, weights
 
 BENCHMARKS = Path(__file__).parents[2] / "scripts" / "benchmarks"
 
@@ -168,3 +168,35 @@ def test_the_page_of_plans_keeps_its_own_bounds_and_a_worse_row_is_named():
   assert "fits in 2 pieces only; PLAN.md has 1" in worse(pieces="2")[0]
   assert "does not fit, as it did" in worse(fits="no")[0]
   assert "not planned: no compiler" in worse(fits="", MFU="", pieces="", jax="not planned: no compiler")[0]
+
+
+def test_weights_are_loaded_and_embed(tmp_path):
+  done = run(
+    "weights.py", "--peers", "mmjax", "--readers", "safetensors", "mmjax", "--output", tmp_path / "weights.json"
+  )
+  assert done.returncode == 0, done.stderr
+  result = json.loads((tmp_path / "weights.json").read_text())
+  assert [row["reader"] for row in result["loading"]] == ["safetensors", "mmjax"]
+  assert all(row["peak_mb"] > row["base_mb"] > 0 < row["cpu_seconds"] for row in result["loading"])
+  assert [(row["tower"], row["peer"]) for row in result["embedding"]] == [("tiny", "mmjax")]
+
+
+def weights_result(time=1.4, memory=1.2, speed=1.0):
+  load = lambda reader, time, memory: {"reader": reader, "cpu_seconds": time, "peak_mb": memory * 100, "file_mb": 100}
+  embed = lambda peer, speed: {"tower": "b32", "peer": peer, "images_per_cpu_second": speed}
+  loading = [load("safetensors", 1.0, 2.0), load("mmjax", time, memory)]
+  return {"loading": loading, "embedding": [embed("mmjax", speed), embed("transformers", 1.0)]}
+
+
+def test_weights_that_miss_a_bound_are_named():
+  assert list(weights.missed(weights_result())) == []
+  assert list(weights.missed(weights_result(time=1.6, memory=1.4, speed=0.9))) == [
+    "mmjax loads in 1.60 times the time of safetensors; the bound is 1.5",
+    "mmjax peaks at 1.40 times the file; the bound is 1.3",
+    "b32: mmjax embeds 0.90 times the images of transformers; the bound is 1",
+  ]
+  alone = {name: rows[:1] for name, rows in weights_result().items()}
+  assert list(weights.missed(alone)) == [
+    "loading was not compared with safetensors",
+    "b32: embeddings were not compared with transformers",
+  ]
