@@ -102,7 +102,7 @@ def test_whisper_keeps_the_range_below_the_loudest_band():
   short = X[:640]
   found = WhisperMel()(short)
   c = LogMel(mels=80, window=400, hop=160, fft=400, edges="reflect", logarithm="log10")
-  slow = np.stack([slow_log_mel(c, short, frame) for frame in range(len(short) // 160 + 1)])[:-1]  # without the last frame
+  slow = np.stack([slow_log_mel(c, short, frame) for frame in range(len(short) // 160)])  # without the last frame
   slow = (np.maximum(slow, slow.max() - 8) + 4) / 4
   np.testing.assert_allclose(found, slow, atol=1e-5)
   assert np.ptp(WhisperMel()(np.pad(X, (0, 1000)))) == pytest.approx(2)  # silence: 8 / 4 below the loudest
