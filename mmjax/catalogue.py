@@ -18,9 +18,11 @@ from mmjax.data.sources.flickr30k import Flickr30k
 from mmjax.data.sources.folder import Folder
 from mmjax.data.sources.scenes import Scenes
 from mmjax.data.sources.shards import Shards
+from mmjax.data.sources.spoken_digits import SpokenDigits
 from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
+from mmjax.encoders.ast import AstConfig
 from mmjax.encoders.convnext import ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNetConfig
 from mmjax.encoders.fastvit import FastViTConfig
@@ -80,6 +82,7 @@ KINDS: tuple[type[Kind], ...] = (
   Scenes,
   EasyVqa,
   Texts,
+  SpokenDigits,
   Coco,
   Vqav2,
   Flickr30k,
@@ -107,6 +110,7 @@ KINDS: tuple[type[Kind], ...] = (
   EfficientNetConfig,
   FastViTConfig,
   SwinConfig,
+  AstConfig,
   TextConfig,
   # models
   TwoTowerConfig,
