@@ -40,7 +40,10 @@ def variants() -> list[str]:
 
 @functools.cache  # the library has one state in a process
 def speaker() -> Speak:
-  """Load eSpeak NG. Raises DataError if its library cannot be loaded."""
+  """Load eSpeak NG. Raises DataError if its library cannot be loaded.
+
+  The same words in the same order give the same samples in every process. A word depends a little on those before it.
+  """
   loader = package()
   try:
     library = ctypes.CDLL(loader.get_library_path())

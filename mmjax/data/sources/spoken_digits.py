@@ -103,6 +103,5 @@ class DigitRecords:
   @property
   def fingerprint(self) -> int:
     """Number that changes with the recordings and their order."""
-    return digest(
-      f"{one.speaker} {one.language} {digit} {len(one.samples)}" for one, digit in zip(self._spoken, self._digits)
-    )
+    both = zip(self._spoken, self._digits.tolist(), strict=True)
+    return digest(f"{one.speaker} {one.language} {digit} {len(one.samples)}" for one, digit in both)
