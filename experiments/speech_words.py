@@ -6,13 +6,18 @@ prompts and Tux Paint, where they are installed (`--data.source.root DIR` for pa
 voice nor recording chain is shared. The frames of a word are interpolated to 32.
 """
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from mmjax.cli import main
-from mmjax.data import ClassLabel, DataConfig, Sound, SpokenDigits
+from mmjax.data import ClassLabel, DataConfig, Sound, SpokenDigits, make_source
 from mmjax.data.sound.augment import SoundAugmentation
 from mmjax.data.sound.features import LogMel
 from mmjax.encoders import AstConfig
+from mmjax.evaluate import Evaluator, Table, make_result
+from mmjax.evaluators import ClassAccuracy, ClassifiedExamples, EvaluationConfig
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models import ClassifierConfig
 from mmjax.objectives import Classify
@@ -28,6 +33,33 @@ WORDS = Sound(
     shift=0.05, noise=0.5, noise_level=(10.0, 40.0), time_masks=1, time_width=4, band_masks=1, band_width=6
   ),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class DurationOnly(Evaluator):
+  """The control: the commonest digit among the training recordings that are nearest in duration alone."""
+
+  neighbours: int = 25
+  """Number of training recordings."""
+
+  def run(self, run, shared):
+    train, test = (durations(run.experiment.data, split) for split in ("train", "validation"))
+    nearest = np.abs(test[:, None, 0] - train[None, :, 0]).argsort(axis=1, kind="stable")[:, : self.neighbours]
+    votes = np.stack([np.bincount(row, minlength=10) for row in train[nearest, 1].astype(int)])
+    share = float((votes.argmax(axis=1) == test[:, 1]).mean())
+    found = {"acc1": share}, {"acc1": 0.1}
+    table = Table("acc1", "Controls")
+    return [make_result(run, "duration_only", "control", "Digit by duration alone", test, found, table=table)]
+
+
+def durations(data, split):
+  """(seconds, digit) of every recording."""
+  records = make_source(data, split)
+  found = (records[place] for place in range(len(records)))
+  return np.array([(len(each["sound"][0]) / each["sound"][1], int(each["label"])) for each in found])
+
+
+KINDS = (DurationOnly,)
 
 EXPERIMENT = Experiment(
   data=DataConfig(source=SpokenDigits(), columns={"audio": WORDS, "label": ClassLabel()}),
@@ -51,8 +83,11 @@ EXPERIMENT = Experiment(
   ),
   objectives=(Classify(inputs=("audio",), label_smoothing=0.1),),
   optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.05, ema_decay=0.99),
+  evaluation=EvaluationConfig(
+    evaluators={"classes": ClassAccuracy(), "examples": ClassifiedExamples(), "duration_only": DurationOnly()}
+  ),
   run=RunConfig(workdir=Path("runs/speech_words"), steps=1000, batch_size=64),
 )
 
 if __name__ == "__main__":
-  main(EXPERIMENT, description=__doc__)
+  main(EXPERIMENT, description=__doc__, kinds=KINDS)

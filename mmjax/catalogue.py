@@ -30,6 +30,7 @@ from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.swin import SwinConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
+from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import built_in
 from mmjax.evaluators.probe import Probe
 from mmjax.kinds import Kind
@@ -164,4 +165,5 @@ KINDS: tuple[type[Kind], ...] = (
   # evaluators
   *(type(evaluator) for evaluator in built_in().values()),
   Probe,
+  ClassifiedExamples,
 )

@@ -136,11 +136,11 @@ class Ast(nn.Module):
     if c.positions == "patch":
       positions = self.param("position_embedding", init, (rows * columns, c.width), jnp.float32)
     else:
-      bands = self.param("band_embedding", init, (rows, 1, c.width), jnp.float32)
-      times = self.param("time_embedding", init, (1, columns, c.width), jnp.float32)
+      bands = self.param("band_position_embedding", init, (rows, 1, c.width), jnp.float32)
+      times = self.param("time_position_embedding", init, (1, columns, c.width), jnp.float32)
       positions = rearrange(bands + times, "f t d -> (f t) d")
     x = rearrange(x, "b f t d -> b (f t) d") + positions[None].astype(x.dtype)
-    names = ("class_token", "distillation_token")
+    names = ("class_token", "register_tokens")
     first = jnp.concatenate([self.param(name, init, (1, c.width), jnp.float32) for name in names])
-    first = first + self.param("first_positions", init, (FIRST, c.width), jnp.float32)
+    first = first + self.param("class_position", init, (FIRST, c.width), jnp.float32)
     return jnp.concatenate([jnp.broadcast_to(first[None].astype(x.dtype), (len(x), *first.shape)), x], axis=1)

@@ -62,8 +62,8 @@ def rules(config: AstConfig) -> tuple[Rule, ...]:
     norm("^transformer/norm", "layernorm"),
     (
       Rule("^class_token$", "embeddings.cls_token", "1 n d -> n d"),
-      Rule("^distillation_token$", "embeddings.distillation_token", "1 n d -> n d"),
-      Rule("^first_positions$", _POSITIONS, "1 n d -> n d", part=0, axis=1),
+      Rule("^register_tokens$", "embeddings.distillation_token", "1 n d -> n d"),
+      Rule("^class_position$", _POSITIONS, "1 n d -> n d", part=0, axis=1),
       Rule("^position_embedding$", _POSITIONS, "1 n d -> n d", part=1, axis=1),
     ),
   )

@@ -57,8 +57,8 @@ def test_patches_overlap_and_lie_by_bands_then_time():
 def test_positions_by_axes_are_sums():
   config = dataclasses.replace(SMALL, positions="axes")
   params = params_of(config)
-  whole = {k: v for k, v in params.items() if k not in ("band_embedding", "time_embedding")}
-  table = (params["band_embedding"] + params["time_embedding"]).reshape(24, 8)
+  whole = {k: v for k, v in params.items() if k not in ("band_position_embedding", "time_position_embedding")}
+  table = (params["band_position_embedding"] + params["time_position_embedding"]).reshape(24, 8)
   expected = encode(FEATURES, params=whole | {"position_embedding": table}).pooled
   np.testing.assert_allclose(encode(FEATURES, config, params).pooled, expected, atol=1e-6)
 
