@@ -68,21 +68,20 @@ EXPERIMENT = Experiment(
       "audio": AstConfig(
         frames=32,
         bands=40,
-        patch_size=8,
-        time_stride=4,
-        band_stride=4,
+        patch_size=4,
+        patch_bands=40,
+        time_stride=2,
         width=64,
-        depth=3,
+        depth=2,
         num_heads=4,
-        positions="axes",
-        pool="mean",
+        pool="flat",
         drop_path=0.1,
       )
     },
     num_classes=10,
   ),
   objectives=(Classify(inputs=("audio",), label_smoothing=0.1),),
-  optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.05, ema_decay=0.99),
+  optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=30, weight_decay=0.05, ema_decay=0.99),
   evaluation=EvaluationConfig(
     evaluators={"classes": ClassAccuracy(), "examples": ClassifiedExamples(), "duration_only": DurationOnly()}
   ),

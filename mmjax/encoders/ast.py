@@ -39,34 +39,48 @@ class AstConfig(TransformerConfig, TowerConfig):
   """Bands between the beginnings of two patches."""
   positions: Literal["patch", "axes"] = "patch"
   """Learned position embeddings: one per patch (AST), or the sum of one per place in time and one per band."""
-  pool: Literal["cls_distillation", "cls", "mean"] = "cls_distillation"
-  """Pooled vector: the mean of the two first tokens (AST), the class token, or the mean over the patches."""
+  pool: Literal["cls_distillation", "cls", "mean", "flat"] = "cls_distillation"
+  """Pooled vector: the mean of the two first tokens (AST), the class token, the mean over the patches, or all patches
+  concatenated (for few patches of words that are aligned in time, Sound.pad="stretch")."""
   norm_after_pool: bool = False
   """Normalise the pooled vector, as AST's classifier does."""
   masked: bool = False
   """Leave out patches that begin after the end of their clip (Sound.pad="mask"), in attention and in the mean."""
+  patch_bands: int | None = None
+  """Bands of a patch, such as all of them, which Gong et al. found best without pretraining. None: patch_size."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    if min(self.frames, self.bands) < self.patch_size:
-      raise ValueError(f"frames={self.frames} and bands={self.bands} must be at least patch_size={self.patch_size}")
+    if self.frames < self.patch_size or not 1 <= self.patch_height <= self.bands:
+      raise ValueError(
+        f"frames={self.frames} and bands={self.bands} must be at least those of a patch, {self.patch_size} and "
+        f"{self.patch_height}"
+      )
+    if self.pool == "flat" and self.masked:
+      raise ValueError('pool="flat" must have every patch: set masked=False')
     if min(self.time_stride, self.band_stride) < 1:
       raise ValueError(f"time_stride={self.time_stride} and band_stride={self.band_stride} must be at least 1")
 
   @property
   def pooled_width(self) -> int:
-    return self.width
+    rows, columns = self.grid
+    return rows * columns * self.width if self.pool == "flat" else self.width
+
+  @property
+  def patch_height(self) -> int:
+    """Bands of a patch."""
+    return self.patch_size if self.patch_bands is None else self.patch_bands
 
   @property
   def grid(self) -> tuple[int, int]:
     """Patches over the bands, and over time."""
-    rows = (self.bands - self.patch_size) // self.band_stride + 1
+    rows = (self.bands - self.patch_height) // self.band_stride + 1
     return rows, (self.frames - self.patch_size) // self.time_stride + 1
 
   def flops(self) -> int:
     rows, columns = self.grid
     patches = rows * columns
-    return 2 * patches * self.patch_size**2 * self.width + transformer_flops(self, patches + FIRST)
+    return 2 * patches * self.patch_size * self.patch_height * self.width + transformer_flops(self, patches + FIRST)
 
   def example(self, batch_size: int) -> Array:
     return jnp.zeros((batch_size, self.frames, self.bands), jnp.float32)
@@ -116,6 +130,8 @@ class Ast(nn.Module):
         pooled = first
       case "mean":
         pooled = mean_pool(tokens[:, FIRST:], mask[:, FIRST:])
+      case "flat":
+        pooled = rearrange(tokens[:, FIRST:], "b p d -> b (p d)")
       case _:
         pooled = (tokens[:, 0] + tokens[:, 1]) / 2
     return Encoded(tokens, mask, LayerNorm(c.norm_epsilon, name="norm")(pooled) if c.norm_after_pool else pooled)
@@ -130,7 +146,7 @@ class Ast(nn.Module):
   def _embed(self, features: Float[Array, "batch frames bands"]) -> Float[Array, "batch length width"]:
     c, (rows, columns) = self.config, self.config.grid
     image = rearrange(features, "b t f -> b f t 1").astype(c.dtype)
-    size, strides = (c.patch_size, c.patch_size), (c.band_stride, c.time_stride)
+    size, strides = (c.patch_height, c.patch_size), (c.band_stride, c.time_stride)
     x = nn.Conv(c.width, size, strides, "VALID", dtype=c.dtype, name="projection")(image)
     init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
     if c.positions == "patch":

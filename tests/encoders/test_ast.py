@@ -93,6 +93,13 @@ def test_pooling(pool):
   np.testing.assert_allclose(found.pooled, tokens[:, :first].mean(1), atol=1e-5)
 
 
+def test_patches_of_all_bands_side_by_side():
+  config = dataclasses.replace(SMALL, patch_bands=10, pool="flat")
+  assert config.grid == (1, 6) and config.pooled_width == 48
+  found = encode(FEATURES, config, params_of(config))
+  np.testing.assert_array_equal(found.pooled, np.asarray(found.tokens)[:, 2:].reshape(2, 48))
+
+
 def test_flops_are_those_of_the_program():
   """The program also computes the class token of the last block by itself, which the formula leaves out."""
   config = dataclasses.replace(SMALL, depth=6)
@@ -106,7 +113,9 @@ def test_features_of_another_size_are_refused():
     encode(FEATURES[:, :20])
 
 
-@pytest.mark.parametrize("fields", [dict(frames=8), dict(bands=8), dict(time_stride=0)])
+@pytest.mark.parametrize(
+  "fields", [dict(frames=8), dict(bands=8), dict(time_stride=0), dict(patch_bands=21), dict(pool="flat", masked=True)]
+)
 def test_settings_that_cannot_be_are_refused(fields):
-  with pytest.raises(ValueError, match="must be at least"):
+  with pytest.raises(ValueError, match="must"):
     AstConfig(**{"frames": 100, "bands": 20, **fields})

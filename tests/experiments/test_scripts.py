@@ -86,6 +86,9 @@ def test_train_evaluate_report(script, data_dir, tmp_path, capsys, request):
   assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
   assert (tmp_path / "report.html").stat().st_size > 10_000
   assert "step 3/3" in capsys.readouterr().out
+  if script.__name__ == "speech_words":
+    report = (tmp_path / "report.html").read_text()
+    assert "data:audio/wav" in report and "Digit by duration alone" in report
   if script.__name__ not in STEP_BY_STEP:
     return
   results = (tmp_path / "results.json").read_text()
