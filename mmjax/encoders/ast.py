@@ -112,7 +112,7 @@ class Ast(nn.Module):
 
     Args:
       features: normalised features, such as of mmjax.data.sound.features.Fbank.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
     Raises: ValueError: the features do not have the size of the configuration.
     """
     c = self.config

@@ -66,6 +66,14 @@ def test_padding_is_silence_or_a_value_or_marked():
   assert (marked[len(own) :] == np.float32(PADDED)).all() and len(marked) > len(own)
 
 
+def test_a_word_is_stretched_to_the_frames_of_a_row():
+  clip, column = tone(0.2, rate=8000), Sound(features=MEL, seconds=0.5, frames=37, pad="stretch")
+  own = MEL(clip)
+  slow = [[np.interp(t * (len(own) - 1) / 36, np.arange(len(own)), band) for band in own.T] for t in range(37)]
+  np.testing.assert_allclose(row(column, clip), slow, atol=1e-5)
+  np.testing.assert_array_equal(row(column, clip[:1]), np.repeat(MEL(clip[:1]), 37, axis=0))  # one frame
+
+
 def test_normalised_clips_are_padded_with_their_mean():
   found = row(Sound(features=Fbank(), seconds=0.5, pad="value", normalize="clip"), tone(0.2), 16000)
   np.testing.assert_array_equal(found[-3:], 0)
