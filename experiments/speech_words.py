@@ -4,6 +4,16 @@ A small audio spectrogram transformer (Gong et al. 2021) tells the ten digits in
 voices of eSpeak NG alone. The test has 148 recordings of 15 real voices: the package captcha, and Debian's Asterisk
 prompts and Tux Paint, where they are installed (`--data.source.root DIR` for packages that are only unpacked). Neither
 voice nor recording chain is shared. The frames of a word are interpolated to 32.
+
+Accuracy on the 148 recordings, 2026-11-30, one seed, 500 steps on 1,500 synthetic recordings (some 100 s of processor
+time; the standard error is .041):
+
+    this model                                .473    (.480 after 285 steps)
+    by duration alone (the control)           .142    chance .101
+
+The aim of .50 from synthetic voices alone was not reached. A multilayer perceptron on the same features had .561 in the
+calibration of the data. Not run: more seeds, more voices and takes, the control `--data.source.shuffled`, and training
+with other real speakers (`--data.source.real-speakers --data.source.held-out SPEAKER ...`).
 """
 
 import dataclasses
@@ -62,7 +72,7 @@ def durations(data, split):
 KINDS = (DurationOnly,)
 
 EXPERIMENT = Experiment(
-  data=DataConfig(source=SpokenDigits(), columns={"audio": WORDS, "label": ClassLabel()}),
+  data=DataConfig(source=SpokenDigits(voices=30, takes=1), columns={"audio": WORDS, "label": ClassLabel()}),
   model=ClassifierConfig(
     towers={
       "audio": AstConfig(
@@ -85,7 +95,7 @@ EXPERIMENT = Experiment(
   evaluation=EvaluationConfig(
     evaluators={"classes": ClassAccuracy(), "examples": ClassifiedExamples(), "duration_only": DurationOnly()}
   ),
-  run=RunConfig(workdir=Path("runs/speech_words"), steps=1000, batch_size=64),
+  run=RunConfig(workdir=Path("runs/speech_words"), steps=500, batch_size=64),
 )
 
 if __name__ == "__main__":
