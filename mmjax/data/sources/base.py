@@ -54,7 +54,7 @@ def columns_of_features(features: tuple[str, ...]) -> dict[str, Column]:
 
 
 Media = Literal["image", "sound"]
-"""What the files of a source are. The field of a record with the file has this name."""
+"""Content of the files of a source. The field of a record with the file has this name."""
 
 
 def media_columns(media: Media) -> dict[str, Column]:

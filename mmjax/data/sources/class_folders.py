@@ -36,7 +36,7 @@ class ClassFolders(Source):
   validation_share: float = 0.2
   """Share of the images for validation, if the directory has no folder per split."""
   media: Media = "image"
-  """What the files are: images, or sounds (.wav, .flac, .ogg, .mp3)."""
+  """Content of the files: images, or sounds (.wav, .flac, .ogg, .mp3)."""
 
   @property
   def columns(self) -> dict[str, Column]:

@@ -47,7 +47,7 @@ class Folder(Source):
   """Column with the caption; default: caption, text, title or captions. Several rows may caption the same image. In
   JSONL the value may be a list."""
   media: Media = "image"
-  """What the files are: images, or sounds (.wav, .flac, .ogg, .mp3). The column of a sound's name may also be called
+  """Content of the files: images, or sounds (.wav, .flac, .ogg, .mp3). The column of a sound's name may also be called
   sound, audio or path."""
 
   @property
