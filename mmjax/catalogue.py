@@ -8,6 +8,8 @@ from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
+from mmjax.data.columns.sound import Sound
+from mmjax.data.sound.features import Fbank, LogMel, Mfcc, WhisperMel
 from mmjax.data.sources.class_folders import ClassFolders
 from mmjax.data.sources.coco import Coco
 from mmjax.data.sources.easy_vqa import EasyVqa
@@ -16,9 +18,11 @@ from mmjax.data.sources.flickr30k import Flickr30k
 from mmjax.data.sources.folder import Folder
 from mmjax.data.sources.scenes import Scenes
 from mmjax.data.sources.shards import Shards
+from mmjax.data.sources.spoken_digits import SpokenDigits
 from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
+from mmjax.encoders.ast import AstConfig
 from mmjax.encoders.classic_resnet import ClassicResNetConfig
 from mmjax.encoders.convnext import ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNetConfig
@@ -27,6 +31,7 @@ from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.swin import SwinConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
+from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import built_in
 from mmjax.evaluators.probe import Probe
 from mmjax.kinds import Kind
@@ -79,6 +84,7 @@ KINDS: tuple[type[Kind], ...] = (
   Scenes,
   EasyVqa,
   Texts,
+  SpokenDigits,
   Coco,
   Vqav2,
   Flickr30k,
@@ -92,7 +98,13 @@ KINDS: tuple[type[Kind], ...] = (
   text.Text,
   ClassLabel,
   Label,
+  Sound,
   PatchCodes,
+  # features of sound
+  LogMel,
+  WhisperMel,
+  Fbank,
+  Mfcc,
   # towers
   ViTConfig,
   ResNetConfig,
@@ -101,6 +113,7 @@ KINDS: tuple[type[Kind], ...] = (
   EfficientNetConfig,
   FastViTConfig,
   SwinConfig,
+  AstConfig,
   TextConfig,
   # models
   TwoTowerConfig,
@@ -154,4 +167,5 @@ KINDS: tuple[type[Kind], ...] = (
   # evaluators
   *(type(evaluator) for evaluator in built_in().values()),
   Probe,
+  ClassifiedExamples,
 )
