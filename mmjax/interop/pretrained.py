@@ -35,7 +35,7 @@ from mmjax.models.shared_space import SpaceConfig
 
 Positions = Literal["open_clip", "transformers"]
 Dtype = Literal["float32", "bfloat16"]
-Tower = Literal["", "image", "text"]
+Tower = Literal["", "image", "audio", "text"]
 
 
 @dataclasses.dataclass(frozen=True)
