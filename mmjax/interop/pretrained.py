@@ -3,9 +3,9 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -26,12 +26,19 @@ from mmjax.interop.safetensors_file import write_safetensors
 from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten, with_dtype
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.source import Source, open_source, tokenizer_fields
+from mmjax.interop.speech_settings import check_features, find_features, read_generation
 from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.models.comparing import ComparingConfig
 from mmjax.models.config import with_towers
 from mmjax.models.gpt import GptConfig
+from mmjax.models.next_word import GenerateConfig
 from mmjax.models.shared_space import SpaceConfig
+from mmjax.models.whisper import WhisperConfig
+
+if TYPE_CHECKING:
+  from mmjax.data.sound.reading import SoundLike
+  from mmjax.interop.transcribing import Transcriber
 
 Positions = Literal["open_clip", "transformers"]
 Dtype = Literal["float32", "bfloat16"]
@@ -65,8 +72,52 @@ class Pretrained:
     """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
     length, own = _text_length(self.model.config), _text_length(self.source.config)
     fields, config = tokenizer_fields(self.source), self.source.config
-    pad = config.text.pad_id if isinstance(config, GptConfig) else None
+    pad = config.text.pad_id if isinstance(config, GptConfig | WhisperConfig) else None
     return load_tokenizer(self.source.folder, length, open_clip=fields, whole=length != own, pad_id=pad)
+
+  @functools.cached_property
+  def transcriber(self) -> "Transcriber":
+    """Transcriber of a Whisper. Raises InteropError as `transcribe` does."""
+    from mmjax.interop.transcribing import Transcriber
+
+    config = self.source.config
+    if not isinstance(config, WhisperConfig):
+      raise InteropError(f"{self.source.path} is {self.source.architecture.name}, which does not write down speech")
+    fields = find_features(self.source.folder)
+    if fields is not None:
+      check_features(fields, config)
+    tokenizer = self.tokenizer
+    assert isinstance(tokenizer, PretrainedTokenizer)
+    return Transcriber(self.model, self.params, read_generation(self.source), tokenizer.engine)
+
+  def transcribe(
+    self,
+    sounds: "Sequence[SoundLike]",
+    *,
+    language: str | None = None,
+    task: str | None = None,
+    config: GenerateConfig | None = None,
+    batch_size: int = 8,
+  ) -> list[str]:
+    """Write down what is said in sounds. The model must be a Whisper.
+
+    A sound is cut into windows of 30 s (the model's frames), one after the other, and the last one is filled up with
+    silence. The text of each window is written by itself, and the texts are joined: a word at the border of two windows
+    may be lost or written twice. transformers goes on from the last time that the model writes, which mmjax does not.
+
+    Args:
+      sounds: what `mmjax.data.sound.read_sound` reads: paths, encoded bytes, or (samples, rate).
+      language: code of the language, such as "en". None: that of generation_config.json, or else that of each window.
+      task: "transcribe" or "translate" (to English). None: that of generation_config.json.
+      config: number of beams, sampling and length. The suppressed tokens of generation_config.json are added. None:
+        greedy, up to its max_length.
+      batch_size: windows that are transcribed together.
+    Returns: one text for each sound.
+    Raises:
+      InteropError: the model is no Whisper, has no such language or task, or a setting of its files is not supported.
+      DataError: a sound cannot be read, is longer than 600 s, or the extra `sound` is not installed.
+    """
+    return self.transcriber(sounds, language=language, task=task, config=config, batch_size=batch_size)
 
 
 def load(
@@ -94,7 +145,7 @@ def load(
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.
 
   Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration has
-  `encode` and `decode` only. A causal language model has `decode`, and mmjax.models.generate continues texts.
+  `encode` and `decode` only, and so has Whisper, whose `transcribe` is in load_pretrained. A causal language model has `decode`, and mmjax.models.generate continues texts.
 
   Args:
     path: one of
@@ -110,7 +161,7 @@ def load(
       (interpolate_pos_encoding) does not, and its kernel overshoots more.
     dtype: dtype of the matrices and of the computation. "bfloat16" takes half of the memory. Biases, gains, the logit
       scale and the embeddings stay in float32.
-    tower: "image" or "text": only this tower of a whole model, which then is a single tower. Empty: the whole model.
+    tower: "image", "audio" or "text": only this tower of a whole model, which then is a single tower. Empty: the whole model.
     download: download a model of the Hugging Face hub that the local cache does not have.
   Returns: (model, params).
   Raises:
