@@ -48,7 +48,20 @@ EXTRAS = {
   ],
   # Images and questions of --data.source easy_vqa; see mmjax/data/easy_vqa_builder.py.
   "vqa": ["easy-vqa==1.0"],
-  "dev": ["pytest", "setuptools>=77", "hypothesis", "pytest-xdist", "ruff", "mypy", "import-linter", "easy-vqa==1.0"],
+  # Sound files and their rates; see mmjax/data/sound/.
+  "sound": ["soundfile", "soxr"],
+  "dev": [
+    "pytest",
+    "setuptools>=77",
+    "hypothesis",
+    "pytest-xdist",
+    "ruff",
+    "mypy",
+    "import-linter",
+    "easy-vqa==1.0",
+    "soundfile",
+    "soxr",
+  ],
   # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/{siglip_,}tokenizer.py.
   "interop": ["ftfy", "sentencepiece"],
   # Downloads that a user asks for (--download); see mmjax/interop/hub.py.

@@ -1,0 +1,1 @@
+"""Sound: reading, resampling, features and augmentation."""
