@@ -75,9 +75,10 @@ class SpeechConfig(TransformerConfig, TowerConfig):
 
 
 class SpeechTransformer(nn.Module):
-  """Speech encoder. Maps log-mel spectrograms [batch, frames, mel_bins] to `Encoded`. `pooled` is the mean of the tokens.
+  """Speech encoder. Maps log-mel spectrograms [batch, frames, mel_bins] to `Encoded`.
 
-  A clip may have fewer frames than the configuration's. Silence is read like any other sound: there is no mask.
+  `pooled` is the mean of the tokens. A clip may have fewer frames than the configuration's. There is no mask:
+  silence is read like any other sound.
 
   Parameters: conv_0, conv_1, transformer and position_embedding, which has no gradient: it is part of published files.
 

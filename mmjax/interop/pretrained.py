@@ -144,8 +144,9 @@ def load(
     With a projection (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.
 
-  Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration has
-  `encode` and `decode` only, and so has Whisper, whose `transcribe` is in load_pretrained. A causal language model has `decode`, and mmjax.models.generate continues texts.
+  Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration and
+  Whisper have `encode` and `decode` only; `Pretrained.transcribe` writes down what Whisper hears. A causal language
+  model has `decode`, and mmjax.models.generate continues texts.
 
   Args:
     path: one of
@@ -161,7 +162,8 @@ def load(
       (interpolate_pos_encoding) does not, and its kernel overshoots more.
     dtype: dtype of the matrices and of the computation. "bfloat16" takes half of the memory. Biases, gains, the logit
       scale and the embeddings stay in float32.
-    tower: "image", "audio" or "text": only this tower of a whole model, which then is a single tower. Empty: the whole model.
+    tower: "image", "audio" or "text": only this tower of a whole model, which then is a single tower. Empty: the whole
+      model.
     download: download a model of the Hugging Face hub that the local cache does not have.
   Returns: (model, params).
   Raises:

@@ -152,8 +152,8 @@ def _whisper(files: TokenizerFiles) -> tokenizers.Tokenizer:
   for token in begin:
     if engine.token_to_id(token) is None:
       raise InteropError(
-        f"{files.folder}: its vocabulary has no token {token!r}, with which {record.where} begins every text; a language "
-        'is written as its code, such as "en"'
+        f"{files.folder}: its vocabulary has no token {token!r}, with which {record.where} begins every text; a "
+        'language is written as its code, such as "en"'
       )
   engine.post_processor = processors.TemplateProcessing(
     single=[*begin, "$A", end],

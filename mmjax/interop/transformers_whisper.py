@@ -60,7 +60,11 @@ def rules(config: WhisperConfig) -> tuple[Rule, ...]:
 def read(fields: Fields, entries: Entries) -> WhisperConfig:
   """Read the configuration of Whisper. The tensors are not needed."""
   del entries
-  common = {"width": fields.integer("d_model", 384), "norm_epsilon": 1e-5, "attention_bias": "query_value"}
+  common: dict[str, Any] = {
+    "width": fields.integer("d_model", 384),
+    "norm_epsilon": 1e-5,
+    "attention_bias": "query_value",
+  }
   common |= {"activation": fields.choice("activation_function", ACTIVATIONS, "gelu")}
   audio = SpeechConfig(
     **common,
