@@ -13,6 +13,7 @@ from mmjax.interop.ctranslate2_whisper import write_checkpoint
 from mmjax.interop.errors import InteropError
 from mmjax.interop.source import open_source
 from mmjax.interop.speech_settings import read_generation
+from mmjax.models import GenerateConfig
 from tests.interop.hostile import refused_unallocated
 
 NUMBERS = {"f4": 0, "i1": 1, "i2": 2, "i4": 3, "f2": 4}
@@ -172,3 +173,21 @@ def test_random_bytes_are_refused_or_read(tmp_path):
     except InteropError:
       continue
     assert sum(file.read(name).nbytes for name in file.entries) < len(data)
+
+
+def test_a_long_sound_is_cut_into_windows_and_its_texts_are_joined(folder):
+  """A window is 1 s here. The text of each is the same whatever is transcribed with it."""
+  (folder / "model.bin").write_bytes(packed(whisper()))
+  write_checkpoint(folder / "model.bin", folder / "out")
+  found = interop.load_pretrained(folder / "out")
+  noise = np.random.default_rng(1).standard_normal(40_000).astype("f4") / 3
+  pieces = [(noise[start : start + 16_000], 16_000) for start in (0, 16_000, 32_000)]
+  words = GenerateConfig(max_new_tokens=3, suppress=(2, 3, 4, 5))
+  parts = found.transcribe(pieces, batch_size=2, config=words)
+  long, short = found.transcribe([(noise, 16_000), pieces[2]], batch_size=2, config=words)
+  assert long == " ".join(parts) and short == parts[2] and all(len(part) == 3 for part in parts)
+  with pytest.raises(TypeError, match="put a single sound in a list"):
+    found.transcribe("a.wav")
+  with pytest.raises(InteropError, match="no language 'fr'"):
+    found.transcribe(pieces, language="fr")
+  assert found.transcribe([]) == []
