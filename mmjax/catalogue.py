@@ -8,6 +8,8 @@ from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
+from mmjax.data.columns.sound import Sound
+from mmjax.data.sound.features import Fbank, LogMel, Mfcc, WhisperMel
 from mmjax.data.sources.class_folders import ClassFolders
 from mmjax.data.sources.coco import Coco
 from mmjax.data.sources.easy_vqa import EasyVqa
@@ -93,7 +95,13 @@ KINDS: tuple[type[Kind], ...] = (
   text.Text,
   ClassLabel,
   Label,
+  Sound,
   PatchCodes,
+  # features of sound
+  LogMel,
+  WhisperMel,
+  Fbank,
+  Mfcc,
   # towers
   ViTConfig,
   ResNetConfig,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
   from mmjax.data.columns.codes import PatchCodes
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
+  from mmjax.data.columns.sound import Sound
   from mmjax.data.columns.text import Caption, Question, SentencePair, Text
   from mmjax.data.config import DataConfig, Stream
   from mmjax.data.digits_words import DigitsWords
@@ -52,6 +53,7 @@ else:
       "columns.label": ["Label"],
       "columns.class_label": ["ClassLabel"],
       "columns.image": ["Image"],
+      "columns.sound": ["Sound"],
       "columns.text": ["Caption", "Question", "SentencePair", "Text"],
       "config": ["DataConfig", "Stream"],
       "images.config": ["AugmentationConfig"],
@@ -114,6 +116,7 @@ __all__ = [
   "Scenes",
   "SentencePair",
   "Shards",
+  "Sound",
   "Source",
   "Stream",
   "Text",

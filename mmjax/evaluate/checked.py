@@ -12,7 +12,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mmjax.data.columns.image import RELEVANCE, Image
 from mmjax.data.errors import DataError
 from mmjax.data.sources.base import IMAGE_TEXT
 from mmjax.evaluate.evaluator import Shared, applying
@@ -116,21 +115,20 @@ def readable(
 
 
 def decode_all(records: Sequence[Any], columns: Mapping[str, Column], data: DataConfig) -> list[DataError | None]:
-  """Decode the images of records, in threads. Returns the fault of each, or None; these are raised or logged.
+  """Decode the files of records, in threads. Returns the fault of each, or None; these are raised or logged.
 
   Args:
     records: the records.
-    columns: columns of the run, which tell the images.
+    columns: columns of the run, some of which decode files: images or sounds.
     data: settings of the data. With on_bad_record "error", the first fault is raised.
   """
-  images = [column for column in columns.values() if isinstance(column, Image)]
-  if not images:
+  decoding = [column for column in columns.values() if column.decodes]
+  if not decoding:
     return [None] * len(records)
-  masks = any(column.relevance for column in images)
   with ThreadPoolExecutor() as threads:
-    found = threads.map(lambda record: _fault(record, masks, data), records)
+    found = threads.map(lambda record: _fault(record, decoding, data), records)
     few, size = len(records) < _FEW, len(records)
-    faults = list(track(found, "checking images", size, transient=True, disable=few, console=Console(stderr=True)))
+    faults = list(track(found, "checking files", size, transient=True, disable=few, console=Console(stderr=True)))
   for fault in filter(None, faults):
     if data.on_bad_record != "skip":
       raise fault
@@ -138,13 +136,10 @@ def decode_all(records: Sequence[Any], columns: Mapping[str, Column], data: Data
   return faults
 
 
-def _fault(record: Mapping[str, Any], mask: bool, data: DataConfig) -> DataError | None:
-  from mmjax.data.images.decoding import decode, decode_mask
-
+def _fault(record: Mapping[str, Any], columns: Sequence[Column], data: DataConfig) -> DataError | None:
   try:
-    size = decode(record["image"], record=record["id"], max_pixels=data.max_pixels).size
-    if mask:
-      decode_mask(record[RELEVANCE], size, record=record["id"])
+    for column in columns:
+      column.decode(record, data)
   except DataError as error:
     return error
   return None

@@ -133,6 +133,14 @@ class Column(Kind):
   def check(self, record: Mapping[str, Any]) -> None:
     """Raise DataError if a record lacks a field that the column reads. Called once per record."""
 
+  @property
+  def decodes(self) -> bool:
+    """True if the column decodes a file, which `decode` can try before training."""
+    return type(self).decode is not Column.decode
+
+  def decode(self, record: Mapping[str, Any], data: "DataConfig") -> None:
+    """Raise DataError if the file of a record cannot be decoded. Called in threads, for the records of evaluation."""
+
   def maker(self, name: str, making: Making) -> Maker:
     """Return the Maker of the arrays for training. It is sent to worker processes."""
     return _RowByRow(self, name, self.arrays(name, making)[name], making.fitted.get(name))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from mmjax.data.columns.base import Column, Evaluating, Maker, Making, Shapes
 from mmjax.data.errors import DataError
 from mmjax.data.images.config import AugmentationConfig
 from mmjax.data.lazy_rows import LazyRows
+
+if TYPE_CHECKING:
+  from mmjax.data.config import DataConfig
 
 RELEVANCE = "relevance"
 
@@ -59,6 +62,13 @@ class Image(Column):
 
     rows = {name: LazyRows(places, (image.size, image.size, 3), shown)}
     return rows | ({RELEVANCE: LazyRows(places, (image.size, image.size), relevant)} if self.relevance else {})
+
+  def decode(self, record: Mapping[str, Any], data: "DataConfig") -> None:
+    from mmjax.data.images.decoding import decode, decode_mask
+
+    size = decode(record["image"], record=record["id"], max_pixels=data.max_pixels).size
+    if self.relevance:
+      decode_mask(record[RELEVANCE], size, record=record["id"])
 
   def record(self, item: Any) -> Mapping[str, Any]:
     return {"image": item, "id": "the image"}

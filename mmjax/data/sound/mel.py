@@ -88,7 +88,12 @@ def window(length: int, shape: Shape) -> Float[np.ndarray, "length"]:
 
 
 def num_frames(samples: int, length: int, hop: int, edges: Edges) -> int:
-  """Number of frames of a clip, at least 1."""
+  """Number of frames of a clip, at least 1.
+
+  Args:
+    samples: length of the clip.
+    length, hop, edges: as for `frames`.
+  """
   if edges in ("reflect", "zeros"):
     return 1 + samples // hop
   beyond = max(0, samples - length)
