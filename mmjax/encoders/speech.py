@@ -80,7 +80,8 @@ class SpeechTransformer(nn.Module):
   `pooled` is the mean of the tokens. A clip may have fewer frames than the configuration's. There is no mask:
   silence is read like any other sound.
 
-  Parameters: conv_0, conv_1, transformer and position_embedding, which has no gradient: it is part of published files.
+  Parameters: conv_0, conv_1, transformer and fixed_positions, which has no gradient and no decay: it is part of published
+  files.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -112,7 +113,7 @@ class SpeechTransformer(nn.Module):
     x = frames.astype(c.dtype)
     for i, stride in enumerate((1, _STRIDE)):
       x = gelu(Dense(c.width, nn.initializers.lecun_normal(), dtype=c.dtype, name=f"conv_{i}")(_windows(x, stride)))
-    positions = self.param("position_embedding", lambda _: sines_and_cosines(c.max_length, c.width))
+    positions = self.param("fixed_positions", lambda _: sines_and_cosines(c.max_length, c.width))
     x = x + lax.stop_gradient(positions)[None, : x.shape[1]].astype(x.dtype)
     tokens, _ = Transformer(c, name="transformer")(x, rng=rng)
     mask = jnp.ones(tokens.shape[:2], bool)

@@ -24,13 +24,13 @@ def resample_positions(
 
   Images: the square grid is resized. A row before the grid (for a class token, or for the mean token of a ResNet) is
   kept unchanged.
-  Texts and sounds: a shorter length keeps the first rows, so that a short text keeps its embedding. A longer length is
+  Texts: a shorter length keeps the first rows, so that a short text keeps its embedding. A longer length is
   interpolated linearly.
 
   Args:
     positions: embeddings [n, width].
     count: new number of positions.
-    text: True for texts and sounds, False for images.
+    text: True for texts, False for images.
     name: path of the parameter, for error messages.
     how: filter, for images.
   Returns: embeddings [count, width].

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.encoders import SpeechConfig, TextConfig
+from mmjax.encoders import TextConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.mapping import Place, check, surplus_names
 from mmjax.interop.resample import resample_positions
@@ -187,7 +187,7 @@ def _reader(source: Source, path: str, places: list[Place], shape: Shape) -> tup
       f"{source.path}: {places[0].theirs!r} gives {path!r} the shape {list(places[0].shape)}, but the model has "
       f"{list(wanted)}"
     )
-  text = isinstance(source.config, TextConfig | SpeechConfig) or path.startswith(("text/", "words/", "audio/"))
+  text = isinstance(source.config, TextConfig) or path.startswith(("text/", "words/"))
   found = _float32(places[0].read(source.file))
   positions = resample_positions(found, wanted[0], text=text, name=path, how=source.resampling)
   return lambda index: positions[index], True

@@ -49,7 +49,7 @@ def rules(config: WhisperConfig) -> tuple[Rule, ...]:
     norm(f"{_TEXT[0]}norm_cross", f"{_TEXT[1]}encoder_attn_layer_norm"),
     norm("^decoder/norm", "model.decoder.layer_norm"),
     (
-      Rule("^audio/position_embedding$", "model.encoder.embed_positions.weight"),
+      Rule("^audio/fixed_positions$", "model.encoder.embed_positions.weight"),
       Rule("^words/token_embedding$", "model.decoder.embed_tokens.weight"),
       Rule("^words/position_embedding$", "model.decoder.embed_positions.weight"),
       Rule("^words/output_embedding$", "proj_out.weight"),
@@ -86,7 +86,10 @@ def read(fields: Fields, entries: Entries) -> WhisperConfig:
     pad_id=fields.integer("pad_token_id", end, least=0),
     tied=fields.flag("tie_word_embeddings", True),
   )
-  return WhisperConfig(audio, text, fields.integer("decoder_start_token_id", 50_257, least=0))
+  begin = fields.integer("decoder_start_token_id", 50_257, least=0)
+  if begin >= text.vocab_size:
+    raise fields.wrong("decoder_start_token_id", f"below vocab_size, {text.vocab_size}")
+  return WhisperConfig(audio, text, begin)
 
 
 def write(config: Any) -> dict[str, Any]:
@@ -94,6 +97,8 @@ def write(config: Any) -> dict[str, Any]:
   if not isinstance(config, WhisperConfig):
     raise wrong_kind(WHISPER.name, "WhisperConfig", config)
   audio, text = config.audio, config.text
+  if config.begin_id >= text.vocab_size:
+    raise InteropError(f"begin_id is {config.begin_id}, but must be a token's id, below vocab_size={text.vocab_size}")
   for name in ("width", "activation"):
     if getattr(audio, name) != getattr(text, name):
       raise InteropError(

@@ -37,10 +37,6 @@ class WhisperConfig(ModelConfig):
   begin_id: int = 50_258
   """Token id with which every text begins (training: data.tokenizer.bos_token)."""
 
-  def __post_init__(self) -> None:
-    if not 0 <= self.begin_id < self.text.vocab_size:
-      raise ValueError(f"begin_id={self.begin_id} must lie in [0, text.vocab_size={self.text.vocab_size})")
-
   def example(self, batch_size: int) -> dict[str, Array]:
     """Make a batch of zeros with the arrays that the model encodes, for `init`."""
     text = jnp.zeros((batch_size, self.text.max_length), jnp.int32)

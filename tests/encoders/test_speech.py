@@ -24,7 +24,7 @@ def slowly(params, x):
     numbers = ("NWC", "WIO", "NWC")
     x = lax.conv_general_dilated(x, kernel, (stride,), [(1, 1)], dimension_numbers=numbers)
     x = gelu(x + params[f"conv_{i}"]["bias"][None, None])
-  x = x + params["position_embedding"][None, : x.shape[1]]
+  x = x + params["fixed_positions"][None, : x.shape[1]]
   return Transformer(CONFIG).apply({"params": params["transformer"]}, x)[0]
 
 
@@ -40,9 +40,9 @@ def test_it_is_two_convolutions_and_a_transformer(frames):
 
 def test_positions_are_fixed_and_keys_have_no_bias():
   params = jax.jit(MODEL.init)(jax.random.key(0), SOUND)["params"]
-  np.testing.assert_array_equal(params["position_embedding"], sines_and_cosines(6, 8))
+  np.testing.assert_array_equal(params["fixed_positions"], sines_and_cosines(6, 8))
   slopes = jax.jit(jax.grad(lambda p: MODEL.apply({"params": p}, SOUND).tokens.std()))(params)
-  assert not np.any(slopes["position_embedding"]) and np.any(slopes["conv_0"]["kernel"])
+  assert not np.any(slopes["fixed_positions"]) and np.any(slopes["conv_0"]["kernel"])
   attention = params["transformer"]["block_0"]["attention"]
   assert "bias" in attention["query"] and "bias" not in attention["key"]
 
