@@ -80,8 +80,7 @@ class SpeechTransformer(nn.Module):
   `pooled` is the mean of the tokens. A clip may have fewer frames than the configuration's. There is no mask:
   silence is read like any other sound.
 
-  Parameters: conv_0, conv_1, transformer and fixed_positions, which has no gradient and no decay: it is part of published
-  files.
+  Parameters: conv_0, conv_1, transformer and fixed_positions. The last one has no gradient and no decay; files have it.
 
   Example:
     >>> import jax, jax.numpy as jnp

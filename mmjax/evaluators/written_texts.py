@@ -87,7 +87,8 @@ class WrittenTexts(Evaluator):
 
 def _sources(experiment: Experiment) -> list[str]:
   """Names of the arrays that targets are written from."""
-  return [name for term in terms(experiment, Encodes, Writes) if "target" in term.needs for name in term.reads]
+  writing = [term for term in terms(experiment, Encodes, Writes) if "target" in term.needs]
+  return [name for term in writing for name in term.needs if name != "target"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,8 +71,7 @@ class Pretrained:
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
     """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
     length, own = _text_length(self.model.config), _text_length(self.source.config)
-    fields, config = tokenizer_fields(self.source), self.source.config
-    pad = config.text.pad_id if isinstance(config, GptConfig | WhisperConfig) else None
+    fields, pad = tokenizer_fields(self.source), padding_of(self.source.config)
     return load_tokenizer(self.source.folder, length, open_clip=fields, whole=length != own, pad_id=pad)
 
   @functools.cached_property
@@ -329,6 +328,11 @@ def _write(path: Path, form: Format, content: Content) -> Path:
   except OSError as error:
     raise InteropError(f"{folder} cannot be written: {error}; choose another folder") from error
   return weights
+
+
+def padding_of(config: Any) -> int | None:
+  """Token id that a model which writes is padded with, whatever the tokenizer's files say. None: the files decide."""
+  return config.text.pad_id if isinstance(config, GptConfig | WhisperConfig) else None
 
 
 def _text_length(config: Any) -> int:

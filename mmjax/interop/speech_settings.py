@@ -92,7 +92,11 @@ def read_generation(source: Source) -> SpeechSettings:
   assert isinstance(config, WhisperConfig)
   if not (source.folder / GENERATION).is_file():
     return _older(source.fields, config) if source.format == "transformers" else SpeechSettings(config.begin_id)
-  fields = read_json(source.folder / GENERATION)
+  return parse_generation(read_json(source.folder / GENERATION), config)
+
+
+def parse_generation(fields: Fields, config: WhisperConfig) -> SpeechSettings:
+  """Read the fields of generation_config.json. Raises InteropError if a setting is not supported."""
   for name, supported in _ONLY.items():
     fields.only(name, supported, supported)
   fields.only("eos_token_id", config.text.eos_id, config.text.eos_id)

@@ -42,7 +42,11 @@ class Transcriber:
     config: GenerateConfig | None = None,
     batch_size: int = 8,
   ) -> list[str]:
-    """Transcribe sounds. Arguments, result and errors are those of `Pretrained.transcribe`."""
+    """Transcribe sounds. The result and the errors are those of `Pretrained.transcribe`.
+
+    Args:
+      sounds, language, task, config, batch_size: as for `Pretrained.transcribe`.
+    """
     if isinstance(sounds, (str, bytes)):
       raise TypeError("transcribe takes a sequence of sounds; put a single sound in a list")
     windows, owners = [], []

@@ -10,6 +10,7 @@ import pytest
 from mmjax import interop
 from mmjax.interop.convert import convert
 from mmjax.interop.errors import InteropError
+from mmjax.interop.inspection import beside
 from mmjax.interop.source import open_source
 from mmjax.interop.speech_settings import read_generation
 from tests.interop.references import assert_same_params, assert_same_tensors, randomize, reference
@@ -218,3 +219,6 @@ def test_a_converted_folder_has_all_files(folder, tmp_path):
     assert read_generation(found.source) == read_generation(open_source(folder))
   extractor = transformers.WhisperFeatureExtractor.from_pretrained(tmp_path / "transformers")
   assert extractor.feature_size == 5 and extractor.n_samples == 16_000
+  uses = beside(open_source(folder))
+  assert not any("refused" in note for note in uses.notes) and len(uses.notes) == 3
+  assert not [use for use in uses.uses if use.use.startswith("not read") and use.place.endswith(".json")]
