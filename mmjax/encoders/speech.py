@@ -99,7 +99,7 @@ class SpeechTransformer(nn.Module):
 
     Args:
       frames: log-mel spectrograms.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
     Raises:
       ValueError: the clips are longer than the configuration's frames, or have other mel_bins.
     """
