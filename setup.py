@@ -50,6 +50,9 @@ EXTRAS = {
   "vqa": ["easy-vqa==1.0"],
   # Sound files and their rates; see mmjax/data/sound/.
   "sound": ["soundfile", "soxr"],
+  # Spoken digits, --data.source spoken_digits: voices of eSpeak NG (GPL-3), and a real voice; see
+  # mmjax/data/spoken_digits.py.
+  "voices": ["soundfile", "soxr", "espeakng-loader==0.2.4", "captcha==0.7.1"],
   "dev": [
     "pytest",
     "setuptools>=77",
@@ -61,6 +64,8 @@ EXTRAS = {
     "easy-vqa==1.0",
     "soundfile",
     "soxr",
+    "espeakng-loader==0.2.4",
+    "captcha==0.7.1",
   ],
   # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/{siglip_,}tokenizer.py.
   "interop": ["ftfy", "sentencepiece"],

@@ -18,9 +18,11 @@ from mmjax.data.sources.flickr30k import Flickr30k
 from mmjax.data.sources.folder import Folder
 from mmjax.data.sources.scenes import Scenes
 from mmjax.data.sources.shards import Shards
+from mmjax.data.sources.spoken_digits import SpokenDigits
 from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
+from mmjax.encoders.ast import AstConfig
 from mmjax.encoders.convnext import ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNetConfig
 from mmjax.encoders.fastvit import FastViTConfig
@@ -29,6 +31,7 @@ from mmjax.encoders.speech import SpeechConfig
 from mmjax.encoders.swin import SwinConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
+from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import built_in
 from mmjax.evaluators.probe import Probe
 from mmjax.kinds import Kind
@@ -82,6 +85,7 @@ KINDS: tuple[type[Kind], ...] = (
   Scenes,
   EasyVqa,
   Texts,
+  SpokenDigits,
   Coco,
   Vqav2,
   Flickr30k,
@@ -109,6 +113,7 @@ KINDS: tuple[type[Kind], ...] = (
   EfficientNetConfig,
   FastViTConfig,
   SwinConfig,
+  AstConfig,
   TextConfig,
   SpeechConfig,
   # models
@@ -164,4 +169,5 @@ KINDS: tuple[type[Kind], ...] = (
   # evaluators
   *(type(evaluator) for evaluator in built_in().values()),
   Probe,
+  ClassifiedExamples,
 )

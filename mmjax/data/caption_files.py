@@ -10,6 +10,7 @@ from mmjax.data.captions import CAPTION_FIELDS, json_object
 from mmjax.data.errors import DataError
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "filepath")
+SOUND_COLUMNS = ("sound", "audio", "file_name", "filename", "filepath", "path")
 DELIMITERS = {".csv": ",;\t", ".tsv": "\t,;", ".tab": "\t,;"}
 """Delimiters by file extension. The first with which the header has the columns is the file's."""
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -23,10 +24,12 @@ class Keys:
 
   image: str | None = None
   caption: str | None = None
+  columns: tuple[str, ...] = IMAGE_COLUMNS
+  """Usual names of the column with the file."""
 
   def find(self, names: Sequence[str], place: str) -> tuple[str, str]:
     """Find the columns of the image and of the caption. Raises DataError if one is not there, or is there twice."""
-    image = _column(names, self.image, IMAGE_COLUMNS, place, "--data.source.image-key")
+    image = _column(names, self.image, self.columns, place, "--data.source.image-key")
     caption = _column(names, self.caption, CAPTION_FIELDS, place, "--data.source.caption-key")
     for name in (image, caption, SPLIT):
       if names.count(name) > 1:

@@ -25,8 +25,8 @@ class Found(NamedTuple):
   name: str
 
 
-def find_image(directory: Path, name: Any, place: str) -> Found:
-  """Find the file of an image.
+def find_image(directory: Path, name: Any, place: str, media: str = "image") -> Found:
+  """Find the file of an image or a sound.
 
   A name in another normal form of Unicode than the file's (macOS decomposes é) is found as well.
 
@@ -34,11 +34,12 @@ def find_image(directory: Path, name: Any, place: str) -> Found:
     directory: folder of the images.
     name: name of the file, relative to the folder.
     place: file and line, for the error.
+    media: word for what the file is, for the error.
   Raises: DataError: the name is no text, or there is no such file.
   """
   fault = None if name == "" else text_fault(name)
   if fault is not None:
-    raise DataError(f"{place}: the name of the image {fault}. Correct the row, or use --data.on-bad-record skip.")
+    raise DataError(f"{place}: the name of the {media} {fault}. Correct the row, or use --data.on-bad-record skip.")
   for form in _forms(name):
     path = os.path.join(directory, form)
     identity = _identity(path)
@@ -46,7 +47,7 @@ def find_image(directory: Path, name: Any, place: str) -> Found:
       return Found(path, identity, _normal(directory, form))
   near = next((other for other in _near(name) if _identity(os.path.join(directory, other)) is not None), None)
   raise DataError(
-    f"{place}: there is no image {name!r} in {directory}{f', but {near!r}' if near else ''}. Correct the row, or use "
+    f"{place}: there is no {media} {name!r} in {directory}{f', but {near!r}' if near else ''}. Correct the row, or use "
     "--data.on-bad-record skip."
   )
 

@@ -8,6 +8,7 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | `id` | str | the name of the record in errors and reports |
 | `concept` | int | records with equal numbers mean the same thing; a non-negative int32, see below |
 | `image` | bytes | an encoded image file |
+| `sound` | bytes | an encoded sound file, or (samples, rate), see mmjax.data.columns.sound |
 | `captions` | {str: [str]} | captions by kind, see mmjax.data.captions; "name" is the main kind, which all have |
 | `picture` | int | records with equal numbers have the same image (absent: each record has its own) |
 | `question` | str | a question about the image |
@@ -46,6 +47,7 @@ class Record(TypedDict, total=False):
   """The fields of the table above, for type checkers. A record need not be made with this class."""
 
   image: bytes
+  sound: bytes
   captions: dict[str, list[str]]
   id: str
   concept: int

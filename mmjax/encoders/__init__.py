@@ -1,5 +1,6 @@
 """Encoders: each maps one modality to an `Encoded`."""
 
+from mmjax.encoders.ast import Ast, AstConfig
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.convnext import ConvNeXt, ConvNeXtConfig
@@ -13,6 +14,8 @@ from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 
 __all__ = [
+  "Ast",
+  "AstConfig",
   "ConvNeXt",
   "ConvNeXtConfig",
   "EfficientNet",

@@ -8,6 +8,7 @@ from mmjax.evaluators.attention import WordAttention
 from mmjax.evaluators.bootstrapped import CapFilt
 from mmjax.evaluators.captions import WrittenCaptions
 from mmjax.evaluators.classes import ClassAccuracy
+from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import EvaluationConfig, built_in
 from mmjax.evaluators.emoji import EmojiSuite
 from mmjax.evaluators.hidden_patches import HiddenPatches
@@ -33,6 +34,7 @@ __all__ = [
   "CapFilt",
   "CaptionNoise",
   "ClassAccuracy",
+  "ClassifiedExamples",
   "EmojiSuite",
   "EvaluationConfig",
   "Evaluator",

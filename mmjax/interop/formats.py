@@ -14,6 +14,7 @@ from mmjax.interop.errors import InteropError
 
 # Architectures import encoders and models. They are imported in the functions, so that --help can list the formats.
 if TYPE_CHECKING:
+  from mmjax.data import Sound
   from mmjax.interop.architecture import Architecture
   from mmjax.interop.run_image import ImageTransform
 
@@ -27,7 +28,9 @@ class Content:
     config: configuration of the model.
     fields: external configuration.
     tensors: external tensors by name.
-    preprocess: image preprocessing; None: it is not written. Formats of other libraries get the nearest one they have.
+    preprocess: preprocessing of images; None: it is not written. Formats of other libraries get the nearest one they
+      have.
+    sound: column of sounds; None: it is not written.
   """
 
   architecture: Architecture
@@ -35,6 +38,7 @@ class Content:
   fields: dict[str, Any]
   tensors: dict[str, np.ndarray]
   preprocess: ImageTransform | None
+  sound: Sound | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +117,12 @@ def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = 
   from mmjax.interop.finding import CONFIG
   from mmjax.interop.preprocess import to_transformers
   from mmjax.interop.run_image import nearest_preprocess
+  from mmjax.interop.sound_settings import to_extractor
   from mmjax.interop.supported import CONVNEXT, NAFLEX, PROCESSORS
 
   _write_json(folder / CONFIG, content.fields | (more or {}))
+  if content.sound is not None:
+    _write_json(folder / "preprocessor_config.json", to_extractor(content.sound))
   if content.preprocess is not None:
     p = nearest_preprocess(content.preprocess)
     processor = PROCESSORS.get(content.architecture.name, "SiglipImageProcessor")

@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from mmjax.encoders import TextConfig
+from mmjax.data import Sound
+from mmjax.encoders import AstConfig, TextConfig
 from mmjax.errors import ConfigError
 from mmjax.interop import hub
 from mmjax.interop.architecture import Architecture, check_writable
@@ -25,12 +26,13 @@ from mmjax.interop.run_image import PREPROCESS, ImageTransform, transform_from_j
 from mmjax.interop.safetensors_file import write_safetensors
 from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten, with_dtype
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
+from mmjax.interop.sound_settings import read_sound
 from mmjax.interop.source import Source, open_source, tokenizer_fields
 from mmjax.interop.speech_settings import check_features, find_features, read_generation
 from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.models.comparing import ComparingConfig
-from mmjax.models.config import with_towers
+from mmjax.models.config import towers, with_towers
 from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.shared_space import SpaceConfig
@@ -66,6 +68,18 @@ class Pretrained:
     Raises: InteropError: the model takes no images, or the files ask for an unsupported step.
     """
     return read_transform(self.source, _image_size(self.model.config))
+
+  @functools.cached_property
+  def sound(self) -> Sound:
+    """Column that makes the features of sounds for an audio spectrogram transformer, from the files or its defaults.
+
+    Raises: InteropError: the model is none, or the files ask for something that mmjax does not support.
+    """
+    config = self.model.config
+    tower = config if isinstance(config, AstConfig) else towers(config).get("audio")
+    if not isinstance(tower, AstConfig):
+      raise InteropError(f"{type(config).__name__} is no audio spectrogram transformer")
+    return read_sound(self.source.folder, tower.frames, tower.bands)
 
   @functools.cached_property
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
@@ -224,7 +238,7 @@ def save(
   path: str | Path,
   format: str = "transformers",
   *,
-  preprocess: ImageTransform | None = None,
+  preprocess: ImageTransform | Sound | None = None,
 ) -> Path:
   """Write weights and configuration in an external format. `load` reads the same values back, bit for bit.
 
@@ -241,13 +255,16 @@ def save(
       "openai";
       "big_vision";
       "mmjax": every model.
-    preprocess: preprocessing to write beside the weights, in the files of the format. None: not written.
+    preprocess: preprocessing to write beside the weights, in the files of the format: of images, or the column of
+      sounds of an audio spectrogram transformer (transformers only). None: not written.
   Returns: the file with the weights.
   Raises: InteropError: the format cannot hold the model (the message names every field that does not fit), `params` are
     not those of the model, or the files cannot be written.
   """
   config: ModelConfig = model.config
   form = find_format(format)
+  if isinstance(preprocess, Sound) and format != "transformers":
+    raise InteropError(f'the format "{format}" has no settings of sounds: leave preprocess out, or use "transformers"')
   architecture = form.architecture(config)
   fields, table = _their_side(architecture, config)
   flat = _effective(config, per_layer(params))
@@ -256,7 +273,8 @@ def save(
     raise InteropError(f"params are not those of this model: {sorted(missing)[0]!r} is only in one of the two")
   tensors = table.to_theirs(flat, lambda leaf: np.asarray(jax.device_get(leaf), np.float32))
   tensors |= {name: np.zeros(shape, np.float32) for name, shape in architecture.blank(config).items()}
-  return _write(Path(path).expanduser(), form, Content(architecture, config, fields, tensors, preprocess))
+  both = (None, preprocess) if isinstance(preprocess, Sound) else (preprocess, None)
+  return _write(Path(path).expanduser(), form, Content(architecture, config, fields, tensors, *both))
 
 
 def _their_side(architecture: Architecture, config: ModelConfig) -> tuple[dict[str, Any], Table]:

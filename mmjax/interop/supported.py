@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mmjax.encoders import ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
+from mmjax.encoders import AstConfig, ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
 from mmjax.interop import open_clip_timm as timm
+from mmjax.interop import transformers_ast as sound
 from mmjax.interop import transformers_blip as blip
 from mmjax.interop import transformers_causal as causal
 from mmjax.interop import transformers_classifiers as classes
@@ -103,6 +104,11 @@ def _classifier(of: Writes) -> Writes:
   return lambda c: isinstance(c, ClassifierConfig) and of(c.towers.get("image"))
 
 
+def _sounds(config: Any) -> bool:
+  """Classifiers of sounds."""
+  return isinstance(config, ClassifierConfig) and isinstance(config.towers.get("audio"), AstConfig)
+
+
 def _pair(*, map_pool: bool) -> Writes:
   """Two-tower models whose image tower pools as SigLIP does, or not."""
   return lambda c: isinstance(c, TwoTowerConfig) and _is(ViTConfig, pool="map")(c.image) == map_pool
@@ -175,6 +181,8 @@ CLASSES: tuple[Class, ...] = (
   Class("convnextv2", convnext.CONVNEXT_V2, writes=_CONVNEXT_V2, processor=CONVNEXT),
   Class("convnext", classes.CONVNEXT_CLASSES, _HEAD, _classifier(_is(ConvNeXtConfig)), processor=CONVNEXT),
   Class("convnext", convnext.CONVNEXT, writes=_is(ConvNeXtConfig), processor=CONVNEXT),
+  Class(sound.KIND, sound.AST_CLASSES, sound.HEAD, _sounds),
+  Class(sound.KIND, sound.AST, writes=_is(AstConfig)),
   Class("vit", classes.VIT_CLASSES, _HEAD, _is(ClassifierConfig), processor=_VIT),
   Class("vit", single.VIT, writes=_is(ViTConfig), processor=_VIT),
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),

@@ -1,7 +1,7 @@
 """Mapping of transformers' image classifiers: an image tower with a linear layer, and the names of the classes."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from mmjax.encoders import ViTConfig
@@ -18,6 +18,7 @@ from mmjax.interop.transformers_single import VIT, VIT_MSN
 from mmjax.interop.transformers_swin import SWIN
 from mmjax.models import ClassifierConfig
 
+_WEIGHT = "classifier.weight"
 HEAD = r"^classifier\.weight$"
 """The tensor that tells a classifier from its encoder."""
 
@@ -41,11 +42,11 @@ def classifier(
 
   def read(fields: Fields, entries: Entries) -> ClassifierConfig:
     inner = {n.removeprefix(prefix): entry for n, entry in entries.items() if n.startswith(prefix)}
-    return _with_head(_pooled(encoder.read(fields, inner), pool), fields, entries)
+    return with_head({"image": _pooled(encoder.read(fields, inner), pool)}, _WEIGHT, fields, entries)
 
   def write(config: Any) -> dict[str, Any]:
     fields = encoder.write(_tower(config, name))
-    return fields | {"architectures": [name]} | _named(config)
+    return fields | {"architectures": [name]} | named(config)
 
   def rules(config: Any) -> tuple[Rule, ...]:
     return joined(under("image/", prefix, encoder.rules(config.towers["image"])), _HEAD_RULES)
@@ -74,12 +75,12 @@ def _siglip(encoder: Architecture, name: str, model_type: str, read_image: _Read
     fields.get("text_config")  # such a file has no text tower
     vision = fields.object("vision_config")
     vision.flag("vision_use_head", True)
-    return _with_head(_pooled(read_image(vision), "mean"), fields, entries)
+    return with_head({"image": _pooled(read_image(vision), "mean")}, _WEIGHT, fields, entries)
 
   def write(config: Any) -> dict[str, Any]:
     vision = encoder.write(_tower(config, name)) | {"vision_use_head": False}
     del vision["architectures"]
-    return {"architectures": [name], "model_type": model_type, "vision_config": vision} | _named(config)
+    return {"architectures": [name], "model_type": model_type, "vision_config": vision} | named(config)
 
   def rules(config: Any) -> tuple[Rule, ...]:
     return joined(under("image/", "", encoder.rules(config.towers["image"])), _HEAD_RULES)
@@ -92,15 +93,22 @@ def _pooled(tower: Any, pool: str | None) -> Any:
   return tower if pool is None else dataclasses.replace(tower, pool=pool)
 
 
-def _with_head(tower: Any, fields: Fields, entries: Entries) -> ClassifierConfig:
-  """The tower with the linear layer of the file, and the names of its classes."""
-  count = entries["classifier.weight"].shape[0]
+def with_head(towers: Mapping[str, Any], head: str, fields: Fields, entries: Entries) -> ClassifierConfig:
+  """A classifier with the linear layer of a file, and the names of its classes.
+
+  Args:
+    towers: the towers by name.
+    head: name of the weights of the linear layer.
+    fields: config.json.
+    entries: the tensors.
+  """
+  count = entries[head].shape[0]
   names = fields.get("id2label") or {}
   fields.get("label2id")  # the same names
   if not isinstance(names, dict) or (names and set(names) != {str(n) for n in range(count)}):
-    raise fields.wrong("id2label", f"an object with the names of the {count} classes that classifier.weight has")
+    raise fields.wrong("id2label", f"an object with the names of the {count} classes that {head} has")
   classes = tuple(str(names[str(n)]) for n in range(count)) if names else ()
-  return ClassifierConfig(towers={"image": tower}, num_classes=count, classes=classes)
+  return ClassifierConfig(towers=towers, num_classes=count, classes=classes)
 
 
 def _tower(config: Any, name: str) -> TowerConfig:
@@ -110,7 +118,7 @@ def _tower(config: Any, name: str) -> TowerConfig:
   return config.towers["image"]
 
 
-def _named(config: ClassifierConfig) -> dict[str, Any]:
+def named(config: ClassifierConfig) -> dict[str, Any]:
   """Names of the classes, as transformers writes them."""
   names = config.classes or [f"LABEL_{n}" for n in range(config.num_classes)]
   ids = {str(n): name for n, name in enumerate(names)}

@@ -92,6 +92,28 @@ def picture(_: Path) -> Target:
   return Target(seeds, mutated, run, (DataError,))
 
 
+def sound(_: Path) -> Target:
+  """Decoded, resampled and turned into features, as training does."""
+  from mmjax.data.columns.sound import Sound
+  from mmjax.data.sound.features import LogMel
+
+  column = Sound(features=LogMel(mels=8), seconds=0.2, max_seconds=2.0, longer="refuse")
+
+  def run(data: bytes) -> None:
+    row = column.row({"id": "r", "sound": data}, None, None)
+    assert np.isfinite(row).all()
+
+  kinds = (
+    ("WAV", "PCM_16"),
+    ("WAV", "FLOAT"),
+    ("WAV", "GSM610"),
+    ("FLAC", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+  )
+  return Target([_sound(*kind) for kind in (*kinds, ("MP3", "MPEG_LAYER_III"))], mutated, run, (DataError,))
+
+
 def _folder(folder: Path, name: str, data: bytes) -> None:
   from mmjax.data import Folder, Reading
 
@@ -118,4 +140,12 @@ def _tar(kind: int) -> bytes:
       member = tarfile.TarInfo(name)
       member.size = len(content)
       archive.addfile(member, io.BytesIO(content))
+  return data.getvalue()
+
+
+def _sound(form: str, codec: str) -> bytes:
+  import soundfile
+
+  data = io.BytesIO()
+  soundfile.write(data, 0.1 * np.sin(np.arange(2000) / 5), 8000, format=form, subtype=codec)
   return data.getvalue()

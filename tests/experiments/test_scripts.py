@@ -38,6 +38,11 @@ OPTIONS = {
   "albef_emoji": [*TINY, *"--model.fusion-depth 1 --objectives.0.queue-size 24 --objectives.1.group 2".split()],
   "bert_text": [*TEXT, *RUN, *"--data.source.examples 60 --data.tokenizer.vocab-size 384".split()],
   "gpt_text": [*TEXT, *RUN, *"--data.source.examples 60 --data.tokenizer.vocab-size 384".split()],
+  "speech_words": [
+    *RUN,
+    *"--data.source.spoken en --data.source.voices 2 --data.source.takes 1 --data.source.root missing".split(),
+    *"--model.towers.audio.width 16 --model.towers.audio.depth 1 --model.towers.audio.num-heads 2".split(),
+  ],
   "vilt_scenes": [*TEXT, *RUN, *"--data.source.examples 60 --objectives.0.group 2".split()],
   "vqa_easy": [*IMAGE, *TEXT, *FUSION, *RUN, *"--evaluation.max-examples 60".split()],
 }
@@ -61,7 +66,12 @@ def script(request, monkeypatch):
 
 def call(script, *arguments) -> int:
   with pytest.raises(SystemExit) as stop:
-    script.main(script.EXPERIMENT, description=script.__doc__, arguments=list(arguments))
+    script.main(
+      script.EXPERIMENT,
+      description=script.__doc__,
+      arguments=list(arguments),
+      kinds=getattr(script, "KINDS", ()),
+    )
   return stop.value.code
 
 
@@ -76,6 +86,9 @@ def test_train_evaluate_report(script, data_dir, tmp_path, capsys, request):
   assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
   assert (tmp_path / "report.html").stat().st_size > 10_000
   assert "step 3/3" in capsys.readouterr().out
+  if script.__name__ == "speech_words":
+    report = (tmp_path / "report.html").read_text()
+    assert "data:audio/wav" in report and "Digit by duration alone" in report
   if script.__name__ not in STEP_BY_STEP:
     return
   results = (tmp_path / "results.json").read_text()

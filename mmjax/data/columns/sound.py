@@ -43,9 +43,10 @@ class Sound(Column):
   """Treatment of a clip of more than `max_seconds`: crop reads its beginning, refuse is an error."""
   max_seconds: float = 600.0
   """Longest clip that is decoded."""
-  pad: Literal["silence", "value", "mask"] = "silence"
+  pad: Literal["silence", "value", "mask", "stretch"] = "silence"
   """Padding of a short clip. silence: zeros, before the features are computed (Whisper). value: frames of one value
-  after that, which encoders read (AST). mask: frames of PADDED, which encoders leave out (AstConfig.masked)."""
+  after that, which encoders read (AST). mask: frames of PADDED, which encoders leave out (AstConfig.masked). stretch:
+  none; the frames of the clip, short or long, are interpolated to those of a row (isolated words)."""
   loudness: float | None = None
   """Scale each clip to this root mean square, in decibels of full scale (such as -26). None: as recorded."""
   normalize: Literal["none", "clip", "data"] = "none"
@@ -142,7 +143,8 @@ class Sound(Column):
       rng: random numbers for augmentation. None in evaluation.
       learnt: result of `fit`. None without normalize="data".
     """
-    values = self._values(self._cut(samples, rng))[: self.num_frames]
+    values = self._values(self._cut(samples, rng))
+    values = stretched(values, self.num_frames) if self.pad == "stretch" else values[: self.num_frames]
     if self.normalize == "clip":
       values = cmvn(values)
     elif self.normalize == "data":
@@ -171,6 +173,14 @@ class Sound(Column):
 
   def _values(self, samples: np.ndarray) -> np.ndarray:
     return self.features(samples if self.loudness is None else with_loudness(samples, self.loudness))
+
+
+def stretched(values: Float[np.ndarray, "frames size"], count: int) -> Float[np.ndarray, "count size"]:
+  """Interpolate frames linearly to another number of them, from the first to the last."""
+  places = np.linspace(0, len(values) - 1, count)
+  below = np.minimum(places.astype(int), max(len(values) - 2, 0))
+  share = (places - below)[:, None].astype(np.float32)
+  return values[below] * (1 - share) + values[np.minimum(below + 1, len(values) - 1)] * share
 
 
 @dataclasses.dataclass(frozen=True)

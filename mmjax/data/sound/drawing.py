@@ -27,9 +27,10 @@ def player(samples: Float[np.ndarray, "samples"], features: Features) -> str:
   shown = samples[: int(_SECONDS * features.rate)]
   picture = base64.b64encode(spectrogram(features(shown))).decode()
   sound = base64.b64encode(wav(shown, features.rate)).decode()
+  size, seconds = f"width: 100%; height: {_HEIGHT}px", len(samples) / features.rate
   return (
-    f'<img alt="spectrogram of {len(samples) / features.rate:.2f} s" src="data:image/png;base64,{picture}">'
-    f'<audio controls preload="none" src="data:audio/wav;base64,{sound}"></audio>'
+    f'<img style="{size}" alt="spectrogram of {seconds:.2f} s" src="data:image/png;base64,{picture}">'
+    f'<audio controls preload="none" style="width: 100%" src="data:audio/wav;base64,{sound}"></audio>'
   )
 
 

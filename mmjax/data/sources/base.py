@@ -53,6 +53,19 @@ def columns_of_features(features: tuple[str, ...]) -> dict[str, Column]:
   return {"image": Image(), "text": Caption()}
 
 
+Media = Literal["image", "sound"]
+"""What the files of a source are. The field of a record with the file has this name."""
+
+
+def media_columns(media: Media) -> dict[str, Column]:
+  """The column of the files: `image`, or `audio` for sounds."""
+  if media == "image":
+    return {"image": Image()}
+  from mmjax.data.columns.sound import Sound  # it imports features, which data without sounds does not need
+
+  return {"audio": Sound()}
+
+
 class Source(Kind):
   """A place that records come from. Subclasses are frozen dataclasses with the source's own settings.
 

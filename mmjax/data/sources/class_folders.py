@@ -1,4 +1,4 @@
-"""Images in one folder per class."""
+"""Images or sounds in one folder per class."""
 
 import dataclasses
 import functools
@@ -7,15 +7,18 @@ from pathlib import Path
 
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.class_label import ClassLabel
-from mmjax.data.columns.image import Image
 from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
 from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, Record, concept_number
-from mmjax.data.sources.base import Reading, Source
+from mmjax.data.sound.headers import EXTENSIONS
+from mmjax.data.sources.base import Media, Reading, Source, media_columns
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = {
+  "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+  "sound": EXTENSIONS,
+}
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
 _LAYOUT = "DIR/train/CLASS/IMAGE and DIR/validation/CLASS/IMAGE, or DIR/CLASS/IMAGE"
 
@@ -32,10 +35,12 @@ class ClassFolders(Source):
   """The directory."""
   validation_share: float = 0.2
   """Share of the images for validation, if the directory has no folder per split."""
+  media: Media = "image"
+  """What the files are: images, or sounds (.wav, .flac, .ogg, .mp3)."""
 
   @property
   def columns(self) -> dict[str, Column]:
-    return {"image": Image(), "text": Caption(), "label": ClassLabel()}
+    return {**media_columns(self.media), "text": Caption(), "label": ClassLabel()}
 
   @property
   def title(self) -> str:
@@ -54,9 +59,9 @@ class ClassFolders(Source):
       wanted = [folder for name, folders in found.items() if split in (name, "all") for folder in folders[:1]]
       if not wanted:
         raise DataError(f"{root} has no folder for validation: make one of {', '.join(SPLITS['validation'])}.")
-      return ClassRecords([image for folder in wanted for image in _images(folder)], root, reading)
-    images = [image for image in _images(root) if split in ("all", self._side(image[0]))]
-    return ClassRecords(images, root, reading)
+      return ClassRecords([file for folder in wanted for file in _files(folder, self.media)], root, reading, self.media)
+    images = [image for image in _files(root, self.media) if split in ("all", self._side(image[0]))]
+    return ClassRecords(images, root, reading, self.media)
 
   def _side(self, path: Path) -> str:
     try:
@@ -74,9 +79,9 @@ def _place(path: Path, size: int, changed: int) -> int:
   return int.from_bytes(hashlib.sha256(path.read_bytes()).digest()[:8], "big")
 
 
-def _images(folder: Path) -> list[tuple[Path, str]]:
-  """(path, class) of the images in the folders of a folder, sorted. Raises DataError, which names what is no image."""
-  images = []
+def _files(folder: Path, media: Media) -> list[tuple[Path, str]]:
+  """(path, class) of the files in the folders of a folder, sorted. Raises DataError, which names any other file."""
+  files, suffixes = [], SUFFIXES[media]
   for each in sorted(folder.iterdir()):
     if each.name.startswith("."):
       continue
@@ -84,30 +89,40 @@ def _images(folder: Path) -> list[tuple[Path, str]]:
       raise DataError(f"{each} is a file beside the folders of the classes. Move it away: the layout is {_LAYOUT}.")
     for path in sorted(each.rglob("*")):
       if path.is_file() and not path.name.startswith("."):
-        if path.suffix.lower() not in SUFFIXES:
-          raise DataError(f"{path} is not an image ({', '.join(SUFFIXES)}). Move it away, or convert it.")
-        images.append((path, each.name))
-  return images
+        if path.suffix.lower() not in suffixes:
+          what = "an image" if media == "image" else "a sound"
+          other = next((name for name, known in SUFFIXES.items() if path.suffix.lower() in known), None)
+          hint = f" Files of {other}s need --data.source.media {other}." if other else ""
+          raise DataError(f"{path} is not {what} ({', '.join(suffixes)}). Move it away, or convert it.{hint}")
+        files.append((path, each.name))
+  return files
 
 
 class ClassRecords:
-  """The images, each with its class as label and as caption."""
+  """The files, each with its class as label and as caption.
 
-  def __init__(self, images: list[tuple[Path, str]], root: Path, reading: Reading):
+  Args:
+    images: (path, class) of each file.
+    root: the directory.
+    reading: settings that all sources share.
+    media: field of a record with the content of its file.
+  """
+
+  def __init__(self, images: list[tuple[Path, str]], root: Path, reading: Reading, media: Media = "image"):
     if not images:
-      raise DataError(f"{root} has no images of this split in folders of classes. The layout is {_LAYOUT}.")
-    self._images, self._root, self._max_bytes = images, root, reading.max_bytes
+      raise DataError(f"{root} has no {media}s of this split in folders of classes. The layout is {_LAYOUT}.")
+    self._images, self._root, self._max_bytes, self._media = images, root, reading.max_bytes, media
 
   def __len__(self) -> int:
     return len(self._images)
 
   def __getitem__(self, index: int) -> Record:
     record = self.without_image(index)
-    record["image"] = read_image_file(self._images[index][0], self._max_bytes, otherwise="move it away")
+    record[self._media] = read_image_file(self._images[index][0], self._max_bytes, otherwise="move it away")
     return record
 
   def without_image(self, index: int) -> Record:
-    """The record without its image, which is not read."""
+    """The record without its file, which is not read."""
     path, label = self._images[index]
     words = label.replace("_", " ").replace("-", " ")
     return Record(captions={PRIMARY: [words]}, label=label, id=str(path), concept=concept_number(label))

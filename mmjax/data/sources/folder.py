@@ -1,4 +1,4 @@
-"""A user's own images: a directory, and a CSV, TSV or JSONL that says what each image shows."""
+"""A user's own images or sounds: a directory, and a CSV, TSV or JSONL with a caption of each."""
 
 import dataclasses
 import hashlib
@@ -8,14 +8,16 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.caption_files import Keys, Row, read_rows
+from mmjax.data.caption_files import IMAGE_COLUMNS, SOUND_COLUMNS, Keys, Row, read_rows
 from mmjax.data.captions import read_captions
+from mmjax.data.columns.base import Column
+from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
 from mmjax.data.image_names import Found, find_image
 from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, Record, captions_concept
-from mmjax.data.sources.base import Reading, Source
+from mmjax.data.sources.base import Media, Reading, Source, media_columns
 
 CAPTION_FILES = ("captions.csv", "captions.tsv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
 SPLITS = ("train", "validation", "all")
@@ -44,6 +46,13 @@ class Folder(Source):
   caption_key: str | None = None
   """Column with the caption; default: caption, text, title or captions. Several rows may caption the same image. In
   JSONL the value may be a list."""
+  media: Media = "image"
+  """What the files are: images, or sounds (.wav, .flac, .ogg, .mp3). The column of a sound's name may also be called
+  sound, audio or path."""
+
+  @property
+  def columns(self) -> dict[str, Column]:
+    return {**media_columns(self.media), "text": Caption()}
 
   @property
   def title(self) -> str:
@@ -80,14 +89,15 @@ class FolderRecords:
     if split not in SPLITS:
       raise unknown("split of a folder", split, SPLITS)
     self._directory = Path(config.path).expanduser()
-    self.num_skipped, self._max_bytes = 0, reading.max_bytes
+    self.num_skipped, self._max_bytes, self._media = 0, reading.max_bytes, config.media
     file = _find_captions(self._directory, config.captions_file)
-    images, last = self._read(file, Keys(config.image_key, config.caption_key), reading.skip)
+    usual = IMAGE_COLUMNS if config.media == "image" else SOUND_COLUMNS
+    images, last = self._read(file, Keys(config.image_key, config.caption_key, usual), reading.skip)
     chosen = [image for image in images if split in ("all", image.split or _hashed_split(image.name))]
     self._paths, self._captions = [image.path for image in chosen], [image.captions for image in chosen]
     if not chosen:
       raise DataError(
-        f"{file} lists no image of the split {split!r}. Add rows, or a column `split`."
+        f"{file} lists no {config.media} of the split {split!r}. Add rows, or a column `split`."
         + (f" The last of {self.num_skipped} skipped rows: {last}" if last else "")
       )
 
@@ -101,8 +111,10 @@ class FolderRecords:
 
   def __getitem__(self, index: int) -> Record:
     path, texts = Path(self._paths[index]), self._captions[index]
-    image = read_image_file(path, self._max_bytes, otherwise="remove its row")
-    return Record(image=image, captions={PRIMARY: texts}, id=str(path), concept=captions_concept(texts))
+    content = read_image_file(path, self._max_bytes, otherwise="remove its row")
+    record = Record(captions={PRIMARY: texts}, id=str(path), concept=captions_concept(texts))
+    record[self._media] = content
+    return record
 
   def _read(self, file: Path, keys: Keys, skip: bool) -> tuple[list[_Image], DataError | None]:
     """Read all rows. Returns the images, and the last row that was skipped."""
@@ -112,7 +124,7 @@ class FolderRecords:
       try:
         if isinstance(row, DataError):
           raise row
-        _add(images, row, find_image(self._directory, row.image, row.place))
+        _add(images, row, find_image(self._directory, row.image, row.place, self._media))
       except DataError as error:
         if not skip:
           raise

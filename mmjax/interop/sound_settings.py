@@ -1,0 +1,94 @@
+"""Settings of sounds beside the weights: the feature extractor of AST in transformers, as a column and back."""
+
+from pathlib import Path
+from typing import Any
+
+from mmjax.data import Sound
+from mmjax.data.sound.features import Fbank
+from mmjax.interop.errors import InteropError
+from mmjax.interop.fields import Fields, read_json
+from mmjax.interop.processor import PREPROCESSOR_CONFIG
+
+EXTRACTOR = "ASTFeatureExtractor"
+SECONDS_PER_FRAME = 0.01
+WITHOUT_EFFECT = {
+  "feature_size": "not read by this class",
+  "padding_side": "not read by this class",
+  "return_attention_mask": "form of the library's outputs; the model reads no mask",
+  "processor_class": "names a class",
+}
+
+
+def read_sound(folder: Path, frames: int, bands: int) -> Sound:
+  """Read the column of sounds that a checkpoint of AST takes.
+
+  Args:
+    folder: folder of the checkpoint. Without preprocessor_config.json, the column has the defaults of the class.
+    frames, bands: size of the model's input.
+  Returns: the column. A longer clip is cut at its middle in evaluation, where transformers cuts its end.
+  Raises: InteropError: the settings are not those of the model, or mmjax does not support them.
+  """
+  path = folder / PREPROCESSOR_CONFIG
+  fields = read_json(path) if path.is_file() else Fields({}, str(path))
+  found = from_extractor(fields, frames, bands)
+  fields.finish(WITHOUT_EFFECT)
+  return found
+
+
+def from_extractor(fields: Fields, frames: int, bands: int) -> Sound:
+  """Make the column of the settings of an ASTFeatureExtractor. Arguments and errors: as for `read_sound`."""
+  fields.only("feature_extractor_type", EXTRACTOR, EXTRACTOR)
+  fields.only("padding_value", 0.0, 0.0)
+  for name, wanted in (("max_length", frames), ("num_mel_bins", bands)):
+    if fields.integer(name, 1024 if name == "max_length" else 128) != wanted:
+      raise fields.wrong(name, f"{wanted}, which the model takes")
+  rate = fields.integer("sampling_rate", 16000)
+  if rate % 200:
+    raise fields.wrong("sampling_rate", "a multiple of 200, so that a frame of 25 ms has a whole number of samples")
+  mean, std = fields.number("mean", -4.2677393), fields.number("std", 4.5689974)
+  if not fields.flag("do_normalize", True):
+    mean, std = 0.0, 0.5  # (x - 0) / (2 * 0.5)
+  if not std > 0:
+    raise fields.wrong("std", "above 0")
+  return Sound(features=Fbank(rate, bands, mean, std), seconds=_seconds(frames), frames=frames, pad="value")
+
+
+def to_extractor(column: Sound) -> dict[str, Any]:
+  """Make preprocessor_config.json of a column.
+
+  Raises: InteropError: the feature extractor of AST has no such settings.
+  """
+  features = column.features
+  kept = isinstance(features, Fbank) and column == Sound(
+    field=column.field,
+    features=features,
+    seconds=_seconds(column.num_frames),
+    frames=column.num_frames,
+    longer=column.longer,
+    max_seconds=column.max_seconds,
+    pad="value",
+    augmentation=column.augmentation,
+  )
+  if not kept or not isinstance(features, Fbank):
+    raise InteropError(
+      f"{EXTRACTOR} cannot hold this column of sounds: it has the features Fbank, seconds of 10 ms a frame and one "
+      'window, pad="value", and no loudness or normalisation of its own. Leave preprocess out, or use these settings'
+    )
+  return {
+    "feature_extractor_type": EXTRACTOR,
+    "feature_size": 1,
+    "sampling_rate": features.rate,
+    "num_mel_bins": features.mels,
+    "max_length": column.num_frames,
+    "do_normalize": True,
+    "mean": features.mean,
+    "std": features.std,
+    "padding_value": 0.0,
+    "padding_side": "right",
+    "return_attention_mask": False,
+  }
+
+
+def _seconds(frames: int) -> float:
+  """Length of the clip that fills so many frames: one window of 25 ms, and 10 ms for each further frame."""
+  return round(0.025 + (frames - 1) * SECONDS_PER_FRAME, 3)
