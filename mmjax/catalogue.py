@@ -28,6 +28,7 @@ from mmjax.encoders.convnext import ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNetConfig
 from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.resnet import ResNetConfig
+from mmjax.encoders.speech import SpeechConfig
 from mmjax.encoders.swin import SwinConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
@@ -50,6 +51,7 @@ from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.models.vilt import ViltConfig
 from mmjax.models.vqa import VqaConfig
+from mmjax.models.whisper import WhisperConfig
 from mmjax.objectives.terms import (
   answers,
   classify,
@@ -115,6 +117,7 @@ KINDS: tuple[type[Kind], ...] = (
   SwinConfig,
   AstConfig,
   TextConfig,
+  SpeechConfig,
   # models
   TwoTowerConfig,
   SharedSpaceConfig,
@@ -133,6 +136,7 @@ KINDS: tuple[type[Kind], ...] = (
   Seq2SeqConfig,
   ViltConfig,
   VqaConfig,
+  WhisperConfig,
   # terms of the loss
   contrastive.Contrastive,
   distillation.Distillation,

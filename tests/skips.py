@@ -6,4 +6,5 @@ GPU_COMPILER = "needs the GPU compiler: pip install 'mmjax[plan-gpu]'"
 JAVA = "needs Java"
 CHROMIUM = "needs Chromium"
 DEBIAN = "needs a Debian system"
-EXPECTED = (REFERENCES, TPU_COMPILER, GPU_COMPILER, JAVA, CHROMIUM, DEBIAN)
+PROMPTS = "needs Debian's spoken prompts: apt install asterisk-core-sounds-en-wav"
+EXPECTED = (REFERENCES, TPU_COMPILER, GPU_COMPILER, JAVA, CHROMIUM, DEBIAN, PROMPTS)

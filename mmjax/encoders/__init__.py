@@ -9,6 +9,7 @@ from mmjax.encoders.efficientnet import EfficientNet, EfficientNetConfig
 from mmjax.encoders.fastvit import FastViT, FastViTConfig
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
+from mmjax.encoders.speech import SpeechConfig, SpeechTransformer
 from mmjax.encoders.swin import Swin, SwinConfig
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
@@ -26,6 +27,8 @@ __all__ = [
   "FastViTConfig",
   "ResNet",
   "ResNetConfig",
+  "SpeechConfig",
+  "SpeechTransformer",
   "Swin",
   "SwinConfig",
   "TextConfig",

@@ -1,4 +1,4 @@
-"""Texts that an encoder-decoder writes from other texts."""
+"""Texts that an encoder-decoder writes from other texts, or from speech."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jaxtyping import Int
 
 from mmjax.evaluate.captions import bleu
 from mmjax.evaluate.checked import checked_examples
+from mmjax.evaluate.edits import error_rate
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, shown_examples, shown_name
 from mmjax.evaluate.forward import over_batches, text_tokenizer
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 class WrittenTexts(Evaluator):
   """Texts written from `text`, against `target`: the share that is equal word for word, and BLEU-4 of the corpus.
 
+  For texts written from another array, such as `audio`, the word error rate and the character error rate as well.
   Words are what spaces separate. Case does not matter where the tokenizer folds it. Chance is the score of the same
   texts, each compared with the target of another record.
   """
@@ -49,11 +51,12 @@ class WrittenTexts(Evaluator):
       raise ValueError(f"WrittenTexts.beams is {self.beams}: it must be at least 1")
 
   def applies(self, experiment: Experiment) -> bool:
-    written = any("target" in term.needs for term in terms(experiment, Encodes, Writes))
-    return {"text", "target"} <= set(entries(experiment.data)) and written
+    sources = _sources(experiment)
+    return bool(sources) and {sources[0], "target"} <= set(entries(experiment.data))
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
-    return [f"{shown_name(experiment.data)}_texts/{name}" for name in ("exact", "bleu4")]
+    names = ("exact", "bleu4", *(("wer", "cer") if _sources(experiment)[0] != "text" else ()))
+    return [f"{shown_name(experiment.data)}_texts/{name}" for name in names]
 
   def check(self, run: Run, shared: Shared) -> None:
     checked_examples(run, shared)
@@ -63,35 +66,47 @@ class WrittenTexts(Evaluator):
     written, targets = self.write(run, examples), target_texts(run, examples)
     other = other_texts(np.array([record["concept"] for record in examples.records]))
     swapped = [targets[place if place >= 0 else own] for own, place in enumerate(other.tolist())]
-    found = text_scores(written, targets), text_scores(written, swapped)
+    task, score = "translation", text_scores
+    if _sources(run.experiment)[0] != "text":
+      task, score = "transcription", transcript_scores
+    found = score(written, targets), score(written, swapped)
     title = f"{examples.title}: texts written"
-    return [make_result(run, f"{examples.name}_texts", "translation", title, examples, found, table=TEXTS)]
+    return [make_result(run, f"{examples.name}_texts", task, title, examples, found, table=TEXTS)]
 
   def write(self, run: Run, examples: Examples) -> list[str]:
     """A text for every record, as `folded` spells it."""
     tokenizer = text_tokenizer(run)
     penalty = self.length_penalty if self.beams > 1 else 0.0
     room = GenerateConfig(tokenizer.config.max_length - 1, beams=self.beams, length_penalty=penalty)
-    write = WriteText(int(tokenizer([""])[0, 0]), room)
-    ids = [row for _, part in over_batches(run, write, batches(run, examples), ("text",)) for row in part]
+    source = _sources(run.experiment)[0]
+    write = WriteText(int(tokenizer([""])[0, 0]), room, source)
+    ids = [row for _, part in over_batches(run, write, batches(run, examples), (source,)) for row in part]
     said = (tokenizer.decode(row) for row in until_end(np.stack(ids), tokenizer.eos_id))
     return [folded(text, tokenizer.config.lowercase) for text in said]
 
 
+def _sources(experiment: Experiment) -> list[str]:
+  """Names of the arrays that targets are written from."""
+  writing = [term for term in terms(experiment, Encodes, Writes) if "target" in term.needs]
+  return [name for term in writing for name in term.needs if name != "target"]
+
+
 @dataclasses.dataclass(frozen=True)
 class WriteText:
-  """(model, batch with "text") -> ids of the text that is written from each.
+  """(model, batch with the source) -> ids of the text that is written from each.
 
   Attributes:
     begin: the token that texts begin with.
     config: how they are generated.
+    source: name of the array that they are written from.
   """
 
   begin: int
   config: GenerateConfig
+  source: str = "text"
 
   def __call__(self, model: Any, batch: Any) -> Int[Array, "batch t"]:
-    read = model.encode(batch)["text"]
+    read = model.encode(batch)[self.source]
     module, variables = model.unbind()
     prompt = jnp.full((len(read.mask), 1), self.begin, jnp.int32)
     return generate(module, variables["params"], prompt, read, config=self.config).ids[:, 1:]
@@ -116,3 +131,9 @@ def text_scores(written: Sequence[str], targets: Sequence[str]) -> Metrics:
   equal = float(np.mean([text == target for text, target in zip(written, targets, strict=True)]))
   score = bleu([text.split() for text in written], [[target.split()] for target in targets])["bleu4"]
   return {"exact": equal, "bleu4": score}
+
+
+def transcript_scores(written: Sequence[str], targets: Sequence[str]) -> Metrics:
+  """The scores of `text_scores`, and the error rates over words and over characters."""
+  words = error_rate([text.split() for text in written], [target.split() for target in targets])
+  return text_scores(written, targets) | {"wer": words, "cer": error_rate(written, targets)}

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
   libraries = ["open_clip", "transformers"]
   filters = "library whose filter resamples positions: open_clip antialiases, transformers does not"
   convert.add_argument("--positions", choices=libraries, default=libraries[0], help=filters)
-  convert.add_argument("--tower", choices=["image", "text"], help="write only this tower of a whole model")
+  convert.add_argument("--tower", choices=["image", "audio", "text"], help="write only this tower of a whole model")
   inspect = commands.add_parser(
     "inspect", help="show the architecture, every tensor, and the use of every file and field"
   )

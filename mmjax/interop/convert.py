@@ -10,8 +10,10 @@ from mmjax.interop.formats import Format, find_format
 from mmjax.interop.pretrained import Positions, Tower, load_pretrained, save
 from mmjax.interop.shapes import ModelConfig, image_tower, text_tower
 from mmjax.interop.source import TEXT_CFG, tokenizer_fields
+from mmjax.interop.speech_settings import copy_settings
 from mmjax.interop.tensors import TensorFile
 from mmjax.interop.tokenizer import TOKENIZER, copy_tokenizer
+from mmjax.models.whisper import WhisperConfig
 
 
 def convert(
@@ -33,7 +35,7 @@ def convert(
     image_size: new image size; position embeddings are resampled. None: the checkpoint's.
     max_length: new number of text tokens; position embeddings are cut off or interpolated. None: the checkpoint's.
     positions: library whose filter resamples image positions.
-    tower: "image" or "text": only this tower of a whole model. Empty: the whole model.
+    tower: "image", "audio" or "text": only this tower of a whole model. Empty: the whole model.
   Returns: the file with the weights.
   Raises: InteropError: `load` or `save` fails, or the target is the source.
   """
@@ -46,6 +48,8 @@ def convert(
   written = save(found.model, found.params, target, format, preprocess=preprocess)
   folder = written.parent
   copy_tokenizer(found.source.folder, folder)
+  if isinstance(config, WhisperConfig):
+    copy_settings(found.source.folder, folder)
   fields = found.source.fields.values
   name_tokenizer(find_format(format), folder, tokenizer_fields(found.source), config, fields)
   return written

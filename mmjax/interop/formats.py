@@ -102,8 +102,12 @@ def _class(config: Any, form: str) -> Architecture:
 def _write_transformers(folder: Path, content: Content) -> None:
   from mmjax.encoders import TextConfig
   from mmjax.interop.sentence import write_pooling
+  from mmjax.interop.speech_settings import FEATURES, write_features
+  from mmjax.models.whisper import WhisperConfig
 
   _write_config(folder, content, {"dtype": "float32"})
+  if isinstance(content.config, WhisperConfig):
+    _write_json(folder / FEATURES, write_features(content.config))
   if isinstance(content.config, TextConfig) and content.config.pool == "mean":
     write_pooling(content.config, folder)
 

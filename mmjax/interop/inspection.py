@@ -1,15 +1,16 @@
 """Use of the files in a checkpoint's folder, and of their fields: what `python -m mmjax.interop inspect` says."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax.interop import settings
 from mmjax.interop.errors import InteropError
-from mmjax.interop.fields import Fields
+from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.generation_file import FILE as GENERATION_CONFIG
 from mmjax.interop.generation_file import generation_fields, read_generation
-from mmjax.interop.pretrained import read_transform
+from mmjax.interop.pretrained import padding_of, read_transform
 from mmjax.interop.processor import (
   PREPROCESSOR_CONFIG,
   PROCESSOR_CONFIG,
@@ -19,9 +20,18 @@ from mmjax.interop.processor import (
 from mmjax.interop.run_image import PREPROCESS
 from mmjax.interop.shapes import image_tower, text_tower
 from mmjax.interop.source import Source, tokenizer_fields
+from mmjax.interop.speech_settings import (
+  FEATURE_FIELDS,
+  GENERATION,
+  GENERATION_FIELDS,
+  check_features,
+  find_features,
+  parse_generation,
+)
 from mmjax.interop.tokenizer import make_tokenizer
 from mmjax.interop.tokenizer_files import FILES, SENTENCE, TokenizerFiles, read_tokenizer_files
 from mmjax.models.gpt import GptConfig
+from mmjax.models.whisper import WhisperConfig
 
 _SLOW = (
   "CLIPTokenizer is transformers' fast tokenizer. open_clip and transformers' slow CLIPTokenizer repair texts with "
@@ -83,6 +93,11 @@ def beside(source: Source) -> Beside:
       read.add(Path(found.where.split(": ")[0]).name)
       _attempt("", lambda: from_transformers(found, tower.image_size, source.architecture.name))
       uses += _object_uses(found, source.folder, settings.PREPROCESSOR)
+  if isinstance(source.config, WhisperConfig):
+    more, files, said = _speech(source, source.config)
+    uses += more
+    read |= files
+    notes += said
   if getattr(text_tower(source.config), "max_length", None) is not None:
     more, files, said = _tokenizer(source)
     uses += more
@@ -103,6 +118,26 @@ def _table(source: Source) -> Mapping[str, str]:
   return {**settings.MODEL, **source.architecture.without_effect}
 
 
+def _speech(source: Source, config: WhisperConfig) -> tuple[list[Use], set[str], list[str]]:
+  """Use of the files about sounds and generation, their names, and what is to be said of them."""
+  uses, names, notes = list[Use](), {GENERATION}, list[str]()
+  generation = read_json(source.folder / GENERATION) if (source.folder / GENERATION).is_file() else None
+  if generation is not None:
+    said = _attempt("generation", lambda: "greedy, and without times" if parse_generation(generation, config) else "")
+    uses, notes = list(_object_uses(generation, source.folder, GENERATION_FIELDS)), [said]
+  features = find_features(source.folder)
+  if features is not None:
+    names.add(Path(features.where.split(": ")[0]).name)
+    notes.append(_attempt("sounds", functools.partial(_features, features, config)))
+    uses += _object_uses(features, source.folder, FEATURE_FIELDS)
+  return uses, names, notes
+
+
+def _features(features: Fields, config: WhisperConfig) -> str:
+  check_features(features, config)
+  return f"Whisper's log-mel features, {config.audio.mel_bins} frequencies"
+
+
 def _tokenizer(source: Source) -> tuple[list[Use], set[str], list[str]]:
   """Use of the tokenizer's files, their names, and what is to be said of the tokenizer."""
   open_clip = tokenizer_fields(source)
@@ -112,7 +147,8 @@ def _tokenizer(source: Source) -> tuple[list[Use], set[str], list[str]]:
   except InteropError as error:
     return [], set(), [f"texts: refused: {error}"]
   own = open_clip is not None and not open_clip.get("hf_tokenizer_name")
-  notes = [_attempt("texts", lambda: _described(files, make_tokenizer(files, length, open_clip=open_clip), own))]
+  make = functools.partial(make_tokenizer, open_clip=open_clip, pad_id=padding_of(source.config))
+  notes = [_attempt("texts", lambda: _described(files, make(files, length), own))]
   if files.kind == "CLIPTokenizer" and not own and "repair" not in notes[0]:
     notes.append(_SLOW)
   if own or not files.record.values:

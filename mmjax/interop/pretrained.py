@@ -3,9 +3,9 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,7 @@ from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_laye
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.sound_settings import read_sound
 from mmjax.interop.source import Source, open_source, tokenizer_fields
+from mmjax.interop.speech_settings import check_features, find_features, read_speech_generation
 from mmjax.interop.tensors import Entry
 from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.models.comparing import ComparingConfig
@@ -36,10 +37,15 @@ from mmjax.models.config import towers, with_towers
 from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.shared_space import SpaceConfig
+from mmjax.models.whisper import WhisperConfig
+
+if TYPE_CHECKING:
+  from mmjax.data.sound.reading import SoundLike
+  from mmjax.interop.transcribing import Transcriber
 
 Positions = Literal["open_clip", "transformers"]
 Dtype = Literal["float32", "bfloat16"]
-Tower = Literal["", "image", "text"]
+Tower = Literal["", "image", "audio", "text"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +86,7 @@ class Pretrained:
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
     """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
     length, own = _text_length(self.model.config), _text_length(self.source.config)
-    fields, config = tokenizer_fields(self.source), self.source.config
-    pad = config.text.pad_id if isinstance(config, GptConfig) else None
+    fields, pad = tokenizer_fields(self.source), padding_of(self.source.config)
     return load_tokenizer(self.source.folder, length, open_clip=fields, whole=length != own, pad_id=pad)
 
   def generation(self, prompt_length: int) -> GenerateConfig:
@@ -95,6 +100,50 @@ class Pretrained:
     if not isinstance(config, GptConfig):
       raise InteropError(f"{self.source.path} is {self.source.architecture.name}, not a causal language model")
     return read_generation(generation_fields(self.source.folder), prompt_length, config.text.max_length)
+
+  @functools.cached_property
+  def transcriber(self) -> "Transcriber":
+    """Transcriber of a Whisper. Raises InteropError as `transcribe` does."""
+    from mmjax.interop.transcribing import Transcriber
+
+    config = self.source.config
+    if not isinstance(config, WhisperConfig):
+      raise InteropError(f"{self.source.path} is {self.source.architecture.name}, which does not write down speech")
+    fields = find_features(self.source.folder)
+    if fields is not None:
+      check_features(fields, config)
+    tokenizer = self.tokenizer
+    assert isinstance(tokenizer, PretrainedTokenizer)
+    return Transcriber(self.model, self.params, read_speech_generation(self.source), tokenizer.engine)
+
+  def transcribe(
+    self,
+    sounds: "Sequence[SoundLike]",
+    *,
+    language: str | None = None,
+    task: str | None = None,
+    config: GenerateConfig | None = None,
+    batch_size: int = 8,
+  ) -> list[str]:
+    """Write down what is said in sounds. The model must be a Whisper.
+
+    A sound is cut into windows of 30 s (the model's frames), one after the other, and the last one is filled up with
+    silence. The text of each window is written by itself, and the texts are joined: a word at the border of two windows
+    may be lost or written twice. transformers goes on from the last time that the model writes, which mmjax does not.
+
+    Args:
+      sounds: what `mmjax.data.sound.read_sound` reads: paths, encoded bytes, or (samples, rate).
+      language: code of the language, such as "en". None: that of generation_config.json, or else that of each window.
+      task: "transcribe" or "translate" (to English). None: that of generation_config.json.
+      config: number of beams, sampling and length. The suppressed tokens of generation_config.json are added. None:
+        greedy, up to its max_length.
+      batch_size: windows that are transcribed together.
+    Returns: one text for each sound.
+    Raises:
+      InteropError: the model is no Whisper, has no such language or task, or a setting of its files is not supported.
+      DataError: a sound cannot be read, is longer than 600 s, or the extra `sound` is not installed.
+    """
+    return self.transcriber(sounds, language=language, task=task, config=config, batch_size=batch_size)
 
 
 def load(
@@ -121,8 +170,9 @@ def load(
     With a projection (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.
 
-  Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration has
-  `encode` and `decode` only. A causal language model has `decode`, and mmjax.models.generate continues texts.
+  Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration and
+  Whisper have `encode` and `decode` only; `Pretrained.transcribe` writes down what Whisper hears. A causal language
+  model has `decode`, and mmjax.models.generate continues texts.
 
   Args:
     path: one of
@@ -138,7 +188,8 @@ def load(
       (interpolate_pos_encoding) does not, and its kernel overshoots more.
     dtype: dtype of the matrices and of the computation. "bfloat16" takes half of the memory. Biases, gains, the logit
       scale and the embeddings stay in float32.
-    tower: "image" or "text": only this tower of a whole model, which then is a single tower. Empty: the whole model.
+    tower: "image", "audio" or "text": only this tower of a whole model, which then is a single tower. Empty: the whole
+      model.
     download: download a model of the Hugging Face hub that the local cache does not have.
   Returns: (model, params).
   Raises:
@@ -308,6 +359,11 @@ def _write(path: Path, form: Format, content: Content) -> Path:
   except OSError as error:
     raise InteropError(f"{folder} cannot be written: {error}; choose another folder") from error
   return weights
+
+
+def padding_of(config: Any) -> int | None:
+  """Token id that a model which writes is padded with, whatever the tokenizer's files say. None: the files decide."""
+  return config.text.pad_id if isinstance(config, GptConfig | WhisperConfig) else None
 
 
 def _text_length(config: Any) -> int:

@@ -89,6 +89,7 @@ TOKENIZER: Mapping[str, str] = {
   **_because("the file's last step decides", "add_bos_token add_eos_token"),
   **_because("used only to make places of ids in the text", "trim_offsets"),
   **_because("used only in translation", "tgt_lang"),
+  **_because("used only to compare texts", "normalizer_file"),
   **_because("mmjax takes the model's length or the length asked for", "model_max_length max_len"),
 }
 """Fields of tokenizer_config.json and special_tokens_map.json (transformers)."""

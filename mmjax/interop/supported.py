@@ -26,6 +26,7 @@ from mmjax.interop import transformers_swin as swin
 from mmjax.interop import transformers_t5 as t5
 from mmjax.interop import transformers_texts as texts
 from mmjax.interop import transformers_towers as pairs
+from mmjax.interop import transformers_whisper as whisper
 from mmjax.interop.architecture import Architecture, Entries
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
@@ -43,6 +44,7 @@ from mmjax.models import (
   GptConfig,
   SharedSpaceConfig,
   TwoTowerConfig,
+  WhisperConfig,
 )
 
 Writes = Callable[[Any], bool]
@@ -200,6 +202,7 @@ CLASSES: tuple[Class, ...] = (
   Class("qwen2", causal.QWEN2, writes=_language("only")),
   Class("llama", causal.LLAMA, writes=_language("all", "none", "query_value")),
   Class("gpt2", causal.GPT2, writes=_is(GptConfig)),
+  Class("whisper", whisper.WHISPER, writes=_is(WhisperConfig)),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""
 

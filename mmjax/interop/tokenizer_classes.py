@@ -34,6 +34,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
   "MPNetTokenizer": _MPNET_DEFAULTS,
   "RobertaTokenizer": _ROBERTA_DEFAULTS,
   "GPT2Tokenizer": _GPT2_DEFAULTS,
+  "WhisperTokenizer": _GPT2_DEFAULTS,
   "XLMRobertaTokenizer": PIECE_DEFAULTS,
   "NllbTokenizer": PIECE_DEFAULTS,
   "T5Tokenizer": T5_DEFAULTS,
@@ -130,14 +131,39 @@ def _words(files: TokenizerFiles) -> dict[str, int]:
   raise missing(files)
 
 
-def _roberta(files: TokenizerFiles) -> tokenizers.Tokenizer:
-  """Byte-level BPE, as GPT-2's. Of tokenizer.json, the class takes the vocabulary and the merges."""
+def _byte_level(files: TokenizerFiles, defaults: Mapping[str, str]) -> tokenizers.Tokenizer:
+  """Byte-level BPE, as GPT-2's. Of tokenizer.json, the classes take the vocabulary and the merges."""
   vocabulary, merges = _merges(files)
   model = models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
   engine = tokenizers.Tokenizer(model)
   engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=files.record.flag("add_prefix_space", False))
   engine.decoder = decoders.ByteLevel()
-  with_tokens(engine, files, _ROBERTA_DEFAULTS)
+  return with_tokens(engine, files, defaults)
+
+
+def _whisper(files: TokenizerFiles) -> tokenizers.Tokenizer:
+  """Byte-level BPE. A text begins with the tokens of the begin, of language and task if any, and of no times."""
+  engine, record = _byte_level(files, _GPT2_DEFAULTS), files.record
+  begin = ["<|startoftranscript|>"]
+  for name in ("language", "task"):
+    begin += [f"<|{record.text(name).lower()}|>"] if name in record else []
+  begin += [] if record.flag("predict_timestamps", False) else ["<|notimestamps|>"]
+  end = required(files, "eos_token", _GPT2_DEFAULTS)
+  for token in begin:
+    if engine.token_to_id(token) is None:
+      raise InteropError(
+        f"{files.folder}: its vocabulary has no token {token!r}, with which {record.where} begins every text; a "
+        'language is written as its code, such as "en"'
+      )
+  engine.post_processor = processors.TemplateProcessing(
+    single=[*begin, "$A", end],
+    special_tokens=[(token, token_id(engine, token)) for token in dict.fromkeys((*begin, end))],
+  )
+  return engine
+
+
+def _roberta(files: TokenizerFiles) -> tokenizers.Tokenizer:
+  engine = _byte_level(files, _ROBERTA_DEFAULTS)
   begin, end = (required(files, name, _ROBERTA_DEFAULTS) for name in ("cls_token", "sep_token"))
   engine.post_processor = processors.TemplateProcessing(
     single=[begin, "$A", end],
@@ -242,6 +268,7 @@ _BUILDERS: Mapping[str, Callable[[TokenizerFiles], tokenizers.Tokenizer]] = {
   "MPNetTokenizer": functools.partial(_bert, defaults=_MPNET_DEFAULTS, flags=_MPNET_FLAGS),
   "RobertaTokenizer": _roberta,
   "GPT2Tokenizer": _gpt2,
+  "WhisperTokenizer": _whisper,
   "XLMRobertaTokenizer": xlm_roberta,
   "NllbTokenizer": nllb,
   "T5Tokenizer": t5,

@@ -18,6 +18,7 @@ from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
+from mmjax.models.whisper import WhisperConfig
 
 __all__ = [
   "SHARDING_RULES",
@@ -42,4 +43,5 @@ __all__ = [
   "TwoTowerConfig",
   "ViltConfig",
   "VqaConfig",
+  "WhisperConfig",
 ]

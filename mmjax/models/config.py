@@ -52,10 +52,10 @@ def image_size(config: ModelConfig) -> int:
 
 
 def towers(config: Any) -> dict[str, Any]:
-  """Towers of a model by name: those of its field `towers`, or its fields `image` and `text`."""
+  """Towers of a model by name: those of its field `towers`, or its fields `image`, `audio` and `text`."""
   if hasattr(config, "towers"):
     return dict(config.towers)
-  found = {name: getattr(config, name, None) for name in ("image", "text")}
+  found = {name: getattr(config, name, None) for name in ("image", "audio", "text")}
   return {name: tower for name, tower in found.items() if dataclasses.is_dataclass(tower)}
 
 

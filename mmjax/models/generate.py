@@ -44,7 +44,7 @@ def generate(
   Raises:
     ValueError: keys are missing, or prompt and new tokens exceed the model's max_length.
   """
-  next_word = NextWord(model, params, config.end_ids)
+  next_word = NextWord(model, params, config)
   if config.beams > 1:
     return beam_search(next_word, prompt, context, config)
   if config.temperature and keys is None:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -33,6 +32,10 @@ class GenerateConfig:
   """A beam's score is log-probability / tokens ** length_penalty. 0 favours short texts; 1 is the mean per token."""
   end_ids: tuple[int, ...] = ()
   """Further tokens that end a text, beside the model's end token. Beam search has no such tokens."""
+  suppress: tuple[int, ...] = ()
+  """Token ids that are never generated (Whisper: signs that stand for no speech)."""
+  suppress_first: tuple[int, ...] = ()
+  """Token ids that no generated text begins with (Whisper: a blank and the end token)."""
 
   def __post_init__(self) -> None:
     if self.max_new_tokens < 1 or self.beams < 1:
@@ -67,13 +70,15 @@ class NextWord:
   Args:
     model: an unbound module with `decode`, `empty_cache` and `config.text` (pad_id and eos_id).
     params: parameters of the model.
-    end_ids: tokens that end a text, beside eos_id.
+    config: settings of the generation, for the words that end a text and those that have probability 0. None: only
+      eos_id ends a text, and only padding has probability 0.
   """
 
-  def __init__(self, model: Any, params: Any, end_ids: Sequence[int] = ()):
+  def __init__(self, model: Any, params: Any, config: GenerateConfig | None = None):
     self._model, self._params = model, params
+    self._never, self._not_first = ((), ()) if config is None else (config.suppress, config.suppress_first)
     self.pad_id, self.eos_id = model.config.text.pad_id, model.config.text.eos_id
-    self._end_ids = (self.eos_id, *end_ids)
+    self._end_ids = (self.eos_id, *(() if config is None else config.end_ids))
 
   def ends(self, words: Int[Array, "..."]) -> Bool[Array, "..."]:
     """True for each word that ends its text."""
@@ -95,16 +100,18 @@ class NextWord:
     cache = self._model.empty_cache(prompt.shape[0], prompt.shape[1] + room)
     logits, cache = self._decode(prompt, context, cache)
     last = jnp.take_along_axis(logits, (length - 1)[:, None, None], axis=1)[:, 0]
-    return self._normal(last), rewind(cache, length), length
+    return self._normal(last, self._never + self._not_first), rewind(cache, length), length
 
   def __call__(self, word: Int[Array, "batch"], cache: Any) -> tuple[Float[Array, "batch vocab"], Any]:
     """Reads one more word of each text. Returns (log-probabilities of the next word, cache)."""
     logits, cache = self._decode(word[:, None], None, cache)
-    return self._normal(logits[:, 0]), cache
+    return self._normal(logits[:, 0], self._never), cache
 
   def _decode(self, ids: Array, context: Any, cache: Any) -> Any:
     return self._model.apply({"params": self._params}, ids, context, cache=cache, method="decode")
 
-  def _normal(self, logits: Float[Array, "batch vocab"]) -> Float[Array, "batch vocab"]:
+  def _normal(self, logits: Float[Array, "batch vocab"], never: tuple[int, ...]) -> Float[Array, "batch vocab"]:
     possible = (jnp.arange(logits.shape[-1]) != self.pad_id) | (self.pad_id in self._end_ids)
+    if never:
+      possible = possible.at[jnp.asarray(never)].set(False)
     return jax.nn.log_softmax(jnp.where(possible[None], logits.astype(jnp.float32), -jnp.inf))

@@ -62,16 +62,19 @@ class Seq2Seq(nn.Module):
     *,
     rng: Rngs = None,
     cache: Cache | None = None,
+    text: Encoded | None = None,
   ) -> Any:
     """Float32 logits [batch, length, vocab] of the word that follows each of `ids`.
 
     Args:
       ids: token ids. With a cache, the ids that follow the cached ones.
-      context: encoded input text. With a cache, None except in the first call.
+      context: encoded input. With a cache, None except in the first call.
       rng: one key per example for dropout and stochastic depth; None: evaluation.
       cache: from `empty_cache` or from the previous call; None: no cache.
+      text: ignored; the decoder embeds the words itself.
     Returns: logits. With a cache, (logits, updated cache).
     """
+    del text  # the decoder embeds the words itself
     x = self.words(ids, None if cache is None else cache.length)
     tokens, cache = self.decoder(x, context=context, causal=True, rng=fold_in(rng, 1), cache=cache)
     logits = self.words.logits(tokens)

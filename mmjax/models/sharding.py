@@ -21,7 +21,7 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"/offset_bias_\d+/(up|down)/kernel$", ()),
   (
     r"(bias|scale|mean|var|class_token|class_position|register_tokens|register_position|position_embedding|"
-    r"padding_position|relative_bias/table|token_type_embedding|mode_embedding|probe|mask_token)$",
+    r"fixed_positions|padding_position|relative_bias/table|token_type_embedding|mode_embedding|probe|mask_token)$",
     (),
   ),
   (r"/bottleneck_tokens$", ()),

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from mmjax.data import DataConfig, Source, Text, TokenizerConfig, concept_number, make_source, make_tokenizer
+from mmjax.data.columns.sound import Sound
+from mmjax.data.sound.features import LogMel
 from mmjax.evaluate import evaluate
+from mmjax.evaluate.edits import edit_distance, error_rate
 from mmjax.evaluate.evaluator import measured
 from mmjax.evaluate.ngrams import Bigrams
 from mmjax.evaluators import WrittenTexts
@@ -23,6 +26,7 @@ from mmjax.parallel.mesh import ParallelConfig, make_mesh
 from mmjax.run import Run
 from mmjax.train.loop import fitted
 from mmjax.types import Encoded
+from tests.interop.references import reference
 
 sys.path.insert(0, str(Path(__file__).parent))
 from knowing import KnowingExperiment, evaluation_config
@@ -70,17 +74,82 @@ class Turner(nn.Module):
     return Cache(jnp.zeros(batch_size, jnp.int32), (jnp.zeros((batch_size, 1)),))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+HEARD = Sound(features=LogMel(mels=4), seconds=0.02)
+
+
+class Heard(Turned):
+  """The same, but the text is a tone of its own pitch."""
+
+  @property
+  def columns(self):
+    return {"audio": HEARD, "target": Text("turned")}
+
+  def open(self, split, reading):
+    waves = [np.sin(np.arange(320) * (0.2 + 0.3 * n)).astype(np.float32) for n in range(len(WORDS))]
+    return [one | {"sound": (wave, 16_000)} for one, wave in zip(super().open(split, reading), waves, strict=True)]
+
+
+class Hearer(Turner):
+  """Says the same of tones."""
+
+  def encode(self, batch, *, rng=None):
+    return {"audio": super().encode({"text": batch["audio"].reshape(len(batch["audio"]), -1)})["text"]}
+
+
+def made(source, objective, model, inputs, folder):
+  """A run whose model knows the inputs of all records."""
   tokenizer = TokenizerConfig(vocab_size=320, max_length=20, bos_token="<bos>")
-  data = DataConfig(source=Turned(), dir=str(tmp_path_factory.mktemp("data")), tokenizer=tokenizer)
+  data = DataConfig(source=source, dir=str(folder), tokenizer=tokenizer)
   tokenizer, records = make_tokenizer(data), make_source(data, "validation")
   experiment = fitted(
-    KnowingExperiment(data, (TargetText(),), evaluation_config(batch_size=8)), tokenizer, num_records={"": 8}
+    KnowingExperiment(data, (objective,), evaluation_config(batch_size=8)), tokenizer, num_records={"": 8}
   )
-  ids = [tuple(map(tuple, tokenizer([r[field] for r in records]).tolist())) for field in ("said", "turned")]
+  rows = lambda values: tuple(map(tuple, np.reshape(values, (8, -1)).tolist()))
+  known = rows(inputs(tokenizer, records)), rows(tokenizer([r["turned"] for r in records]))
   mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
-  return Run(experiment, Path("runs/turned"), Turner(experiment.model, *ids), {}, tokenizer, mesh, 7)
+  return Run(experiment, Path("runs/turned"), model(experiment.model, *known), {}, tokenizer, mesh, 7)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  read = lambda tokenizer, records: tokenizer([r["said"] for r in records])
+  return made(Turned(), TargetText(), Turner, read, tmp_path_factory.mktemp("data"))
+
+
+def test_transcripts_of_sounds_have_error_rates(tmp_path):
+  """The first one is that of the second: a word too many, and one too few, of 40."""
+  heard = lambda tokenizer, records: [HEARD.row(r, None, None) for r in records]
+  run = made(Heard(), TargetText(source="audio"), Hearer, heard, tmp_path)
+  (result,) = evaluate(run)
+  assert measured(run.experiment) == [f"heard_texts/{name}" for name in ("exact", "bleu4", "wer", "cer")]
+  metrics, chance = result["metrics"], result["chance"]
+  assert result["task"] == "transcription" and metrics["exact"] == 7 / 8 and metrics["wer"] == 2 / 40
+  assert 0 < metrics["cer"] < 0.05 and chance["wer"] > 0.3 and chance["cer"] > 0.2
+
+
+def test_edits_are_counted_by_the_definition():
+  rng = np.random.default_rng(0)
+
+  def slowly(a, b):
+    if not a or not b:
+      return len(a) + len(b)
+    return min(slowly(a[1:], b) + 1, slowly(a, b[1:]) + 1, slowly(a[1:], b[1:]) + (a[0] != b[0]))
+
+  for _ in range(30):
+    a, b = (rng.integers(3, size=rng.integers(6)).tolist() for _ in range(2))
+    assert edit_distance(a, b) == slowly(a, b)
+  assert error_rate([["a"], []], [["a", "b"], ["c"]]) == 2 / 3
+  assert error_rate([[]], [[]]) == 0.0 and error_rate([["a"]], [[]]) == float("inf")
+
+
+@pytest.mark.references
+def test_error_rates_are_those_of_jiwer():
+  jiwer, rng = reference("jiwer"), np.random.default_rng(0)
+  texts = [[" ".join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(20)] for _ in range(2)]
+  written, targets = texts
+  words = error_rate([text.split() for text in written], [text.split() for text in targets])
+  assert words == pytest.approx(jiwer.wer(targets, written), rel=1e-12)
+  assert error_rate(written, targets) == pytest.approx(jiwer.cer(targets, written), rel=1e-12)
 
 
 @pytest.mark.parametrize("beams", [1, 2])

