@@ -23,7 +23,7 @@ import hypothesis
 import jax
 import pytest
 
-from tests import shapes
+from tests import platforms, shapes
 from tests.fast import FAST
 from tests.skips import EXPECTED, REFERENCES
 
@@ -37,6 +37,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 shapes.install("mmjax")  # before anything imports it
+platforms.install()
 compiled.write_whole()
 
 
@@ -58,6 +59,13 @@ def one_device(monkeypatch):
   """Runs as on a laptop: programs for one device compile in two thirds of the time of those for eight."""
   first = jax.devices()[:1]
   monkeypatch.setattr(jax, "devices", lambda *_: first)
+
+
+@pytest.fixture(scope="module")
+def every_platform():
+  """Traces the branches of all platforms, as outside tests: for tests of what is in a program."""
+  with platforms.every():
+    yield
 
 
 def pytest_collection_modifyitems(items):

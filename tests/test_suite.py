@@ -3,11 +3,14 @@
 import os
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import jaxlib
 import pytest
+from jax import lax
 from jax._src.lru_cache import LRUCache
 
-from tests import compiled
+from tests import compiled, platforms
 from tests.fast import FAST
 
 TESTS = Path(__file__).parent
@@ -43,3 +46,15 @@ def test_a_program_is_read_when_all_of_it_is_written_and_not_before(tmp_path, mo
   assert cache.get("program") is None
   cache.put("program", b"whole")
   assert LRUCache(str(tmp_path), max_size=-1).get("program") == b"whole"
+
+
+def test_a_cpu_s_branch_is_traced_and_the_others_must_give_the_same():
+  double = lambda x: (x * 2.0).sum()
+  other = lambda x: (x + x).sum()
+  traced = lambda: str(jax.make_jaxpr(lambda x: lax.platform_dependent(x, cpu=double, default=other))(jnp.ones(3)))
+  assert traced().count("reduce_sum") == 1
+  assert float(lax.platform_dependent(jnp.ones(3), tpu=other, default=double)) == 6.0
+  with pytest.raises(AssertionError, match="a CPU's branch"):
+    lax.platform_dependent(jnp.ones(3), tpu=lambda x: x, default=double)
+  with platforms.every():
+    assert traced().count("reduce_sum") == 2
