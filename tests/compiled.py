@@ -37,7 +37,7 @@ def write_whole() -> None:
   """Has JAX move a program to its place when all of it is written.
 
   JAX writes it in place. Another process may then read half of it, and a process that is killed meanwhile leaves a half
-  that no later run replaces: each would warn of it and compile the program anew.
+  that no later run replaces: each would warn of it and compile the program anew. Here the new program takes its place.
   """
   from jax._src.lru_cache import LRUCache  # after the environment is set
 

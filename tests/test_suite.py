@@ -44,6 +44,7 @@ def test_a_program_is_read_when_all_of_it_is_written_and_not_before(tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
       cache.put("program", b"half")
   assert cache.get("program") is None
+  (tmp_path / "program-cache").write_bytes(b"ha")  # by a process without this, which was killed while it wrote
   cache.put("program", b"whole")
   assert LRUCache(str(tmp_path), max_size=-1).get("program") == b"whole"
 
