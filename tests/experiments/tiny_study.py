@@ -4,12 +4,10 @@ import pytest
 
 from mmjax.study import main
 
-# Momentum compiles sooner than Adam, which test_scripts.py trains with.
 TINY = """--data.source.limit 40 --data.tokenizer.vocab-size 384 --data.tokenizer.max-length 8
   --model.image.width 16 --model.image.depth 1 --model.image.num-heads 2 --model.image.image-size 16
   --model.text.width 16 --model.text.depth 1 --model.text.num-heads 2 --model.embed-dim 8
-  --optimizer.warmup-steps 1 --optimizer.algorithm momentum
-  --run.batch-size 16 --run.steps 2 --run.log-every 1 --run.no-tensorboard""".split()
+  --optimizer.warmup-steps 1 --run.batch-size 16 --run.steps 2 --run.log-every 1 --run.no-tensorboard""".split()
 
 
 def call(study, experiment, *arguments) -> int:
