@@ -1,11 +1,26 @@
-"""The folder in which tests keep compiled programs, from process to process and from run to run."""
+"""The folder in which tests keep compiled programs: for all processes, runs and checkouts of this user."""
 
+import contextlib
 import hashlib
+import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
-LARGEST = 2**30
-"""Bytes that stay from run to run."""
+import jaxlib
+
+LARGEST = 2**31
+"""Bytes that stay from run to run, of all processors and versions."""
+
+
+def root(environment: Mapping[str, str] = os.environ) -> Path:
+  """Where the folders of all processors and versions lie."""
+  return Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mmjax" / "tests"
+
+
+def folder(environment: Mapping[str, str] = os.environ) -> Path:
+  """The folder for this jaxlib and this processor. JAX names a file by its program, the versions and the flags."""
+  return root(environment) / f"jaxlib-{jaxlib.__version__}-{processor()}"
 
 
 def processor() -> str:
@@ -18,16 +33,35 @@ def processor() -> str:
   return hashlib.sha256("\n".join([platform.machine(), *features]).encode()).hexdigest()[:12]
 
 
-FOLDER = Path(__file__).parents[1] / ".pytest_cache" / "jax" / processor()
-"""JAX names a file by the program, the versions and the flags that it was compiled with."""
+def write_whole() -> None:
+  """Has JAX move a program to its place when all of it is written.
+
+  JAX writes it in place. Another process may then read half of it, and a process that is killed meanwhile leaves a half
+  that no later run replaces: each would warn of it and compile the program anew. Here the new program takes its place.
+  """
+  from jax._src.lru_cache import LRUCache  # after the environment is set
+
+  def put(self: LRUCache, key: str, value: bytes) -> None:
+    place, part = (Path(self.path) / f"{key}{end}" for end in ("-cache", f".{os.getpid()}.part"))
+    part.write_bytes(value)
+    part.replace(place)
+
+  LRUCache.put = put
 
 
-def trim(folder: Path = FOLDER, largest: int = LARGEST) -> None:
-  """Deletes the oldest programs until the rest take no more than `largest` bytes."""
-  files = sorted((path for path in folder.glob("*") if path.is_file()), key=lambda path: path.stat().st_mtime)
-  total = sum(path.stat().st_size for path in files)
-  for path in files:
+def trim(where: Path, largest: int = LARGEST) -> None:
+  """Deletes what was not used for longest until the rest takes no more than `largest` bytes.
+
+  Other processes may read, write and trim the folders meanwhile. A program that is gone is compiled again.
+  """
+  files = []
+  for path in where.glob("*/*"):
+    with contextlib.suppress(FileNotFoundError):
+      known = path.stat()
+      files.append((max(known.st_atime, known.st_mtime), known.st_size, path))
+  total = sum(size for _, size, _ in files)
+  for _, size, path in sorted(files):
     if total <= largest:
       break
-    total -= path.stat().st_size
-    path.unlink()
+    total -= size
+    path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from tests.compiled import FOLDER, trim
+from tests import compiled
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The programs are tiny and compiling them takes far longer than running them; this halves it and changes no HLO.
@@ -14,8 +14,8 @@ os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
 
-# What one process has compiled, the others of this run and the next run read from its file.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(FOLDER))
+# What one process has compiled, the others of this run and the next run read from its file, whatever the checkout.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled.folder()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -23,7 +23,7 @@ import hypothesis
 import jax
 import pytest
 
-from tests import shapes
+from tests import platforms, shapes
 from tests.fast import FAST
 from tests.skips import EXPECTED, REFERENCES
 
@@ -37,6 +37,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 shapes.install("mmjax")  # before anything imports it
+platforms.install()
+compiled.write_whole()
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,13 @@ def one_device(monkeypatch):
   """Runs as on a laptop: programs for one device compile in two thirds of the time of those for eight."""
   first = jax.devices()[:1]
   monkeypatch.setattr(jax, "devices", lambda *_: first)
+
+
+@pytest.fixture(scope="module")
+def every_platform():
+  """Traces the branches of all platforms, as outside tests: for tests of what is in a program."""
+  with platforms.every():
+    yield
 
 
 def pytest_collection_modifyitems(items):
@@ -92,9 +101,9 @@ def reason(report) -> str:
 
 
 def pytest_sessionfinish(session):
-  """Fails the run for an unexpected skip, and keeps the folder of compiled programs small."""
+  """Fails the run for an unexpected skip, and keeps the folders of compiled programs small."""
   if not hasattr(session.config, "workerinput"):
-    trim()
+    compiled.trim(compiled.root())
   reporter = session.config.pluginmanager.getplugin("terminalreporter")
   if session.exitstatus != pytest.ExitCode.OK or reporter is None:
     return

@@ -74,7 +74,8 @@ class Training:
     seed = self.experiment.run.seed
     check_frozen_norms(self.experiment)
     if self.experiment.pretrained.path is not None:
-      fresh = functools.partial(_state, self.experiment, self.model, self.optimizer, seed)
+      start = functools.partial(initial_params, self.experiment, self.model)
+      fresh = functools.partial(_state, self.experiment, start, self.optimizer, seed)
       return pretrained_state(fresh, self.experiment, self.shapes, self.shardings)
     return self.fresh(jnp.uint32(seed))
 
@@ -103,10 +104,11 @@ def prepare(
     check_together(each, mesh)
   check_model(experiment)
   model = experiment.model.build()
-  params = jax.eval_shape(lambda: initial_params(experiment, model, jax.random.key(0)))
+  start = jax.jit(functools.partial(initial_params, experiment, model))  # is traced once, for all that follows
+  params = jax.eval_shape(lambda: start(jax.random.key(0)))
   optimizer = make_optimizer(config, params, run.steps, core)
   check_moves(experiment, params)
-  shapes = jax.eval_shape(lambda: _state(experiment, model, optimizer, run.seed))
+  shapes = jax.eval_shape(lambda: _state(experiment, start, optimizer, run.seed))
   shardings = state_shardings(shapes, placement_rules(experiment), mesh)
   step = make_step(
     model,
@@ -120,7 +122,7 @@ def prepare(
     numerics=experiment.numerics,
     teachers=make_teachers(experiment.objectives, experiment.model, mesh, kinds),
   )
-  fresh = jax.jit(functools.partial(_state, experiment, model, optimizer), out_shardings=shardings)
+  fresh = jax.jit(functools.partial(_state, experiment, start, optimizer), out_shardings=shardings)
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step, fresh)
 
 
@@ -289,9 +291,11 @@ def _memory(experiment: Experiment) -> Any:
   return {name: memory for name, memory in kept.items() if memory is not None} or None
 
 
-def _state(experiment: Experiment, model: nn.Module, optimizer: optax.GradientTransformation, seed: Any) -> TrainState:
+def _state(
+  experiment: Experiment, start: Callable[[Any], Params], optimizer: optax.GradientTransformation, seed: Any
+) -> TrainState:
   return init_state(
-    lambda key: initial_params(experiment, model, key),
+    start,
     optimizer,
     seed=seed,
     ema=experiment.optimizer.ema_decay > 0,

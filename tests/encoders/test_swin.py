@@ -18,6 +18,7 @@ from mmjax.parallel.mesh import put_batch
 from mmjax.plan.variants import remat_of, with_remat
 from tests.tiny import experiment, host_batch, training_on
 
+pytestmark = pytest.mark.usefixtures("every_platform")
 SMALL = SwinConfig(image_size=16, patch_size=2, width=8, layers=(2, 1), num_heads=(2, 4), window_size=4)
 IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((3, 16, 16, 3)), jnp.float32)
 RNG = jax.random.split(jax.random.key(1), 3)

@@ -14,6 +14,7 @@ from mmjax.models.albef import Albef, AlbefConfig
 from mmjax.models.vilt import PatchesConfig, Vilt, ViltConfig
 from mmjax.nn.attention import MultiHeadAttention
 
+pytestmark = pytest.mark.usefixtures("every_platform")
 BATCH, WORDS, PATCHES = 3, 5, 4
 
 

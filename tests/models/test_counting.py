@@ -12,6 +12,7 @@ from mmjax.models.counting import traced_flops, training_flops
 from mmjax.models.flops import two_tower_flops
 from mmjax.models.two_tower import TwoTowerConfig
 
+pytestmark = pytest.mark.usefixtures("every_platform")
 X, W = jax.ShapeDtypeStruct((4, 8), jnp.float32), jax.ShapeDtypeStruct((8, 8), jnp.float32)
 ONE = 2 * 4 * 8 * 8
 

@@ -29,5 +29,5 @@ def assert_finite(loss, *inputs):
     return (losses * weights).sum(), (losses, weights)
 
   gradients, (losses, weights) = jax.jit(jax.grad(total, range(len(inputs)), has_aux=True))(*inputs)
-  assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((losses, weights, gradients)))
+  assert all(bool(np.isfinite(x).all()) for x in jax.tree.leaves((losses, weights, gradients)))
   return losses, weights, gradients
