@@ -44,8 +44,17 @@ class OptimizerConfig:
   """(regular expression of parameter paths, multiplier of the weight decay) pairs. The first match counts."""
   frozen: tuple[str, ...] = ()
   """Regular expressions of the paths of parameters that are not trained: no gradient, optimiser state or decay."""
+  layer_decay: float = 1.0
+  """Factor of the learning rate from each block of a tower to the one below it (BEiT: 0.65 to 0.75). 1: the same for
+  all."""
+  top_layers: int | None = None
+  """Number of top blocks of each tower that are trained, with all heads. 0: only the heads. None: all."""
 
   def __post_init__(self):
+    if not 0 < self.layer_decay <= 1:
+      raise ValueError(f"optimizer.layer_decay is {self.layer_decay}: it must lie in (0, 1]")
+    if self.top_layers is not None and self.top_layers < 0:
+      raise ValueError(f"optimizer.top_layers is {self.top_layers}: it must not be negative")
     for name in ("learning_rate", "weight_decay", "clip_norm", "warmup_steps", "cooldown_steps"):
       if getattr(self, name) < 0:
         raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must not be negative")
