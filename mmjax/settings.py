@@ -64,6 +64,32 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+  """Low-rank adapters of linear layers (LoRA, Hu et al. 2022). All other parameters are frozen, but `trained`."""
+
+  rank: int = 0
+  """Rank of the adapters. 0: no adapters."""
+  alpha: float = 8.0
+  """Factor of the adapters, divided by the rank."""
+  kernels: tuple[str, ...] = (r"attention/(query|value)/kernel$",)
+  """Regular expressions of the paths of the adapted kernels. Of those that match, linear layers and convolutions of one
+  pixel are adapted."""
+  trained: tuple[str, ...] = ("^class_projection/",)
+  """Regular expressions of the paths of parameters that are trained besides the adapters."""
+  dora: bool = False
+  """Also learn the norm of each column of the kernels (DoRA, Liu et al. 2024)."""
+
+  def __post_init__(self):
+    if self.rank < 0:
+      raise ValueError(f"adapter.rank is {self.rank}: it must not be negative")
+    if self.alpha <= 0:
+      raise ValueError(f"adapter.alpha is {self.alpha}: it must be positive")
+
+
+NO_ADAPTERS = AdapterConfig()
+
+
+@dataclasses.dataclass(frozen=True)
 class NumericsConfig:
   """Reaction to a loss or gradient that is not finite, and to a spike of the loss. Events are lines of events.jsonl."""
 

@@ -26,9 +26,8 @@ def distances(params: Any) -> Any:
     params: parameters, or their shapes. The first part of a path is the tower.
   Raises: ConfigError: the blocks of a tower are stacked in one array (scan).
   """
-  paths = [parameter_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-  blocks = _blocks(paths)
-  return jax.tree_util.tree_map_with_path(lambda path, _: _distance(parameter_path(path), blocks), params)
+  blocks = _blocks(_paths(params))
+  return jax.tree_util.tree_map_with_path(lambda path, _: _distance(_path(path), blocks), params)
 
 
 def decayed(params: Any, decay: float) -> Any:
@@ -38,16 +37,24 @@ def decayed(params: Any, decay: float) -> Any:
 
 def on_top(params: Any, layers: int) -> Any:
   """True for the parameters of the top `layers` blocks of each tower and for what follows them. 0: only the heads."""
-  paths = [parameter_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-  known = _blocks(paths)
+  known = _blocks(_paths(params))
   most = max((len(numbers) for numbers in known.values()), default=0)
   if layers > most:
     raise ConfigError(f"optimizer.top_layers is {layers}, but the deepest tower has {most} blocks: leave it out")
 
   def trained(path: Any, distance: int) -> bool:
-    return distance <= layers and (layers > 0 or parameter_path(path).split("/")[0] not in known)
+    return distance <= layers and (layers > 0 or _path(path).split("/")[0] not in known)
 
   return jax.tree_util.tree_map_with_path(trained, distances(params))
+
+
+def _path(key_path: Any) -> str:
+  """Path of a parameter. An adapter has that of its kernel."""
+  return parameter_path(key_path).removeprefix("adapters/")
+
+
+def _paths(params: Any) -> list[str]:
+  return [_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
 def _blocks(paths: Iterable[str]) -> dict[str, list[tuple[int, int]]]:
