@@ -18,9 +18,9 @@ from mmjax.interop.formats import find_format
 from mmjax.interop.mapping import Place, Table
 from mmjax.interop.safetensors_file import SafetensorsFile, write_safetensors
 from mmjax.interop.shapes import flat_shapes, flatten, per_layer, unflatten
+from mmjax.models.adapters import ADAPTERS, by_kernel, kernel_norms, merged
 from mmjax.run import Run
 from mmjax.settings import AdapterConfig
-from mmjax.train.adapters import ADAPTERS, by_kernel, kernel_norms, merged
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -194,7 +194,7 @@ def read_peft(folder: str | Path, model: Any) -> Adapters:
 def _check_shapes(folder: Path, config: AdapterConfig, kernels: Any, others: Any, shapes: Mapping[str, Any]) -> None:
   for path, parts in kernels.items():
     inputs, outputs = shapes[path]
-    wanted = {"down": (inputs, config.rank), "up": (config.rank, outputs)}
+    wanted: dict[str, tuple[int, ...]] = {"down": (inputs, config.rank), "up": (config.rank, outputs)}
     wanted |= {"magnitude": (outputs,)} if config.dora else {}
     found = {name: array.shape for name, array in parts.items()}
     if found != wanted:

@@ -9,8 +9,9 @@ from mmjax.data import Tokenizer
 from mmjax.errors import UserError
 from mmjax.evaluate import check_ready, evaluate, flatten
 from mmjax.evaluate.results import lower_is_better
+from mmjax.models.adapters import ADAPTERS
 from mmjax.run import Run
-from mmjax.train.adapters import ADAPTERS, with_adapters
+from mmjax.train.adapters import with_adapters
 from mmjax.train.setup import Training
 from mmjax.train.state import TrainState
 from mmjax.train.writers import Writer, read_evaluations

@@ -12,9 +12,9 @@ from mmjax import interop
 from mmjax.experiment import Experiment
 from mmjax.interop.errors import InteropError
 from mmjax.interop.peft import read_peft, write_peft
+from mmjax.models.adapters import initial_adapters, merged
 from mmjax.run import Run
 from mmjax.settings import AdapterConfig
-from mmjax.train.adapters import initial_adapters, merged
 from tests.interop.references import IMAGES, assert_close, assert_same_tensors, randomize, reference
 
 pytestmark = pytest.mark.references
