@@ -1,9 +1,9 @@
 """ALBEF on emoji: align before fuse, with a momentum teacher, matching and masked words.
 
-Li et al. 2021 (ALBEF): picture and text are first aligned by contrast with a moving average of the model and a queue of
+Li et al. 2021 (ALBEF): image and text are first aligned by contrast with a moving average of the model and a queue of
 what it said, then fused: the fused text says whether the pair belongs together (negatives drawn where the contrast errs
 most) and what its hidden words are. The moving average's guesses are part of the targets, against noisy captions. The
-claims to check: matching tells right from wrong pairs (AUC), and ordering the most similar pictures anew by the match
+claims to check: matching tells right from wrong pairs (AUC), and ordering the most similar images anew by the match
 head beats the similarity alone.
 
 About 400 concepts by two artists, tested on a third, 2026-11-22, seeds 0, 1 and 2 (1,100 steps; 512 to 611 s of
@@ -13,13 +13,13 @@ processor time; 532 s on the clock beside one other experiment):
     405 concepts, the unseen artist
       its own text or any, AUC                    .845      .857      .843
       its own text or the most similar, AUC       .529      .550      .534
-      text to picture, R@1 (re-ranked)        .393 (.247)   .402 (.269)   .422 (.277)    chance .002
-      hidden words, with (another) picture    .762 (.673)   .828 (.799)   .826 (.768)    chance .029
+      text to image, R@1 (re-ranked)          .393 (.247)   .402 (.269)   .422 (.277)    chance .002
+      hidden words, with (another) image      .762 (.673)   .828 (.799)   .826 (.768)    chance .029
 
 So the matching head tells own from random texts of the unseen artist, but hardly from the most similar ones, and
 re-ranking by it hurts: the second claim does not hold here. Tried for a better AUC, seed 0: negatives drawn at random
 .874 (most similar: .458); the same with weight decay .5, dropped paths and much more augmentation .853; a class token
-in place of all patches side by side .866 (text to picture .272), and half of the patches dropped besides .780. Towers
+in place of all patches side by side .866 (text to image .272), and half of the patches dropped besides .780. Towers
 of 128 that read all concepts and languages learn next to nothing in 250 steps. Twice as many concepts
 (--data.source.limit 1700) take longer: after 560 steps the match loss still stands at .615 of .637.
 """

@@ -6,7 +6,7 @@ warm-up, cosine decay, temperature from 0.07 and clipped at 100; a random square
 augmentation. It names no gradient clipping, so there is none. tests/experiments/paper_table.py has every value
 beside its source.
 
-What cannot be run here: the pairs are not public, and neither is such a machine here. Point it at pictures of
+What cannot be run here: the pairs are not public, and neither is such a machine here. Point it at images of
 your own with `--data.source.path DIR` (or `--data.source tfds --data.source.name ...`); their captions get a
 byte-level BPE of CLIP's size, unless `--data.tokenizer.path` names one. What it would take elsewhere (a
 v5e:16x16 reaches 50% of its peak, and 34% with blocks scanned and computed again, which compile three times

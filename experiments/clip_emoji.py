@@ -1,8 +1,8 @@
-"""CLIP on emoji: pictures by two artists, words in fourteen languages, tested on an artist it never saw.
+"""CLIP on emoji: images by two artists, words in fourteen languages, tested on an artist it never saw.
 
-Radford et al. 2021 (CLIP) claim that matching pictures and captions inside a batch teaches embeddings that carry over
-to pictures unlike those trained on. Here that is: train on Twemoji and OpenMoji, look up Noto. Three softmax terms of
-equal weight share one temperature: each artist's picture against a caption, and the two artists' pictures of the same
+Radford et al. 2021 (CLIP) claim that matching images and captions inside a batch teaches embeddings that carry over
+to images unlike those trained on. Here that is: train on Twemoji and OpenMoji, look up Noto. Three softmax terms of
+equal weight share one temperature: each artist's image against a caption, and the two artists' images of the same
 emoji against each other. Negatives of the same concept are left out.
 
 Expect, without flags and skin tones (n = 1,644; 2 cores, float32, 700 steps, seed 0; jax 0.10.2 in 12 to 13 minutes
@@ -22,8 +22,8 @@ What was tried, and what it gave (Noto to Twemoji, name to Noto, held-out R@10):
     this recipe with a cosine over 1,200 steps, stopped at step 300                .392  .246  .272 (Twemoji)
     this recipe                                                                    .442  .319  .276
 
-Trimming every picture to what is visible lifts raw pixels above the first goal (0.25): only what is above 0.35 is
-learnt. Flat pooling keeps the place of a patch, which says much once pictures are aligned; strong augmentation takes
+Trimming every image to what is visible lifts raw pixels above the first goal (0.25): only what is above 0.35 is
+learnt. Flat pooling keeps the place of a patch, which says much once images are aligned; strong augmentation takes
 that away again. The first two lines are from a prototype with other details and changed several things at once.
 """
 

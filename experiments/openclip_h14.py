@@ -6,7 +6,7 @@ parameters together: image 1,280 wide and 32 deep, text 1,024 wide and 24 deep, 
 learning rate 5e-4 (one entry of its appendix), crops and weight decay as in open_clip's code, other
 hyper-parameters as in clip_b32.py. The batch here is
 79,872, the next multiple of 256 devices x 3 microbatches x 8 examples, which fill the rows of a TPU's tiles. What
-cannot be run here: the pictures are gone from the web in part, and never were ours.
+cannot be run here: the images are gone from the web in part, and never were ours.
 """
 
 import dataclasses

@@ -10,7 +10,7 @@ alone. Here it is multiplied by the learning rate, so that 1e-4 is 1e-4 / 1e-3 =
 bias is clamped. Images are squashed into a square, here antialiased, there not. The initial weights are
 big_vision's (Xavier). tests/experiments/paper_table.py has every value beside its source.
 
-What cannot be run here: WebLI is not public. Point it at pictures of your own with `--data.source.path DIR`; their
+What cannot be run here: WebLI is not public. Point it at images of your own with `--data.source.path DIR`; their
 captions get a BPE of the paper's size (32,000), unless `--data.tokenizer.path` names one. What it would take
 elsewhere:
 

@@ -1,6 +1,6 @@
-"""UniCL on emoji: pictures, texts and classes taught by one loss.
+"""UniCL on emoji: images, texts and classes taught by one loss.
 
-Yang et al. 2022 (UniCL, the objective of Florence): where examples have classes, every picture and text of one class
+Yang et al. 2022 (UniCL, the objective of Florence): where examples have classes, every image and text of one class
 are positives of each other, so that a batch's labels shape the space as well as its texts do; where every example is a
 class of its own, it is CLIP's loss. The claim to check is that classes are told better for it than by CLIP's loss on
 the same texts. The classes are the nine groups of emoji ("animals and nature"); told are the groups of concepts that
@@ -12,7 +12,7 @@ CLIP's loss, term by term. (Tried with group names for half of the texts: the tw
 
 Seed 0, 2026-11-22 (200 steps each; 515 s on the clock for all, beside another experiment on two cores), accuracy of the
 group of concepts never seen (told by the group's name, or by names of its members in training), and recall@10 from
-text to pictures:
+text to images:
 
              group, by name    by members    unseen artist, of 1,644    held-out concepts, of 232
     UniCL         .312            .409              .027                        .168

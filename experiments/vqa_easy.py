@@ -1,6 +1,6 @@
 """easy-VQA: a published small benchmark of questions about shapes and colours.
 
-4,000 training pictures of one shape in one colour with 38,575 questions, 1,000 test pictures with 9,673 (the PyPI
+4,000 training images of one shape in one colour with 38,575 questions, 1,000 test images with 9,673 (the PyPI
 package easy-vqa by Victor Zhou, whose own CNN and bag of words, multiplied, is reported to reach 99%). Here two
 transformers, multiplied, at 32 pixels.
 

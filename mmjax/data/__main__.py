@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog="python -m mmjax.data", description="Make shards, and see what is in them.")
   commands = parser.add_subparsers(dest="command", required=True)
-  shard = commands.add_parser("shard", help="write pictures and captions as shards")
+  shard = commands.add_parser("shard", help="write images and captions as shards")
   shard.add_argument(
-    "source", metavar="IN", help="a folder with pictures and captions.csv or .jsonl, or a pattern of shards"
+    "source", metavar="IN", help="a folder with images and captions.csv or .jsonl, or a pattern of shards"
   )
   shard.add_argument("target", metavar="OUT", type=Path, help="the directory for 00000.tar, 00001.tar, ...")
   shard.add_argument(
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
   shard.add_argument("--per-shard", type=int, default=10_000, metavar="N", help="records a shard; default: %(default)s")
   inspect = commands.add_parser("inspect", help="count the records of shards, and what is wrong with them")
   inspect.add_argument("patterns", metavar="PATTERN", nargs="+", help="a path, a glob, or DIR/{00000..00099}.tar")
-  inspect.add_argument("--read", action="store_true", help="also read every record and decode its picture")
+  inspect.add_argument("--read", action="store_true", help="also read every record and decode its image")
   for command in (shard, inspect):
     command.add_argument("--skip", action="store_true", help="leave bad records out, and count them")
     command.add_argument("--dir", default=Reading.dir, help="where indices of tars are kept; default: %(default)s")

@@ -72,17 +72,17 @@ class DataConfig:
   other terms those of `source`. Streams share the tokenizer, the settings of the loader and, for columns that
   have none of their own, the augmentation."""
   views: Literal[1, 2] = 1
-  """2: rows also have `text2` and `image2`, another artist's picture of the same (or this one again)."""
+  """2: rows also have `text2` and `image2`, another artist's image of the same (or this one again)."""
   workers: int = 0
   """Processes that prepare batches; 0 prepares them in a thread of this process."""
   prefetch: int = 2
   """Batches prepared ahead, per worker."""
   cache_mb: int = 512
-  """Memory for decoded pictures, per worker; what does not fit is decoded each time. 0 switches it off."""
+  """Memory for decoded images, per worker; what does not fit is decoded each time. 0 switches it off."""
   max_pixels: int = 50_000_000
-  """A picture whose header claims more pixels is refused before it is decoded; one takes 24 bytes a pixel, at most."""
+  """An image whose header claims more pixels is refused before it is decoded; one takes 24 bytes a pixel, at most."""
   max_record_mb: int = 64
-  """A picture file with more megabytes is refused unread (and so is a caption over 1 MB); a record takes at most its
+  """An image file with more megabytes is refused unread (and so is a caption over 1 MB); a record takes at most its
   file twice, and 56 MB."""
   on_bad_record: Literal["error", "skip"] = "error"
   """error: stop and name the record; skip: log it, and take the next good one in its place (likewise, shards)."""

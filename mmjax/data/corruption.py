@@ -20,7 +20,7 @@ class CorruptedRecords:
   larger one, with the same wrong captions. Everything else of a record stays, also its concept.
 
   Args:
-    source: pictures with captions.
+    source: images with captions.
     share: 0 to 1.
 
   Raises:

@@ -1,4 +1,4 @@
-"""Build and read the emoji data: `python -m mmjax.data.emoji` draws every artist's pictures, once."""
+"""Build and read the emoji data: `python -m mmjax.data.emoji` draws every artist's images, once."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -40,7 +40,7 @@ def build(directory: str | Path, vendor: str, *, limit: int | None = None) -> An
 
 
 def read(builder: Any, split: str) -> list[Record]:
-  """All records of a split ("train" or "heldout"), pictures still encoded."""
+  """All records of a split ("train" or "heldout"), images still encoded."""
   return [_record(features) for features in examples(builder, split)]
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     for vendor in VENDORS:
       splits = build(arguments.dir, vendor, limit=arguments.limit).info.splits
       counts = ", ".join(f"{split.num_examples} {name}" for name, split in sorted(splits.items(), reverse=True))
-      print(f"{vendor}: {counts} pictures in {Path(arguments.dir).expanduser()}")
+      print(f"{vendor}: {counts} images in {Path(arguments.dir).expanduser()}")
   except DataError as error:
     parser.exit(1, f"{error}\n")
 

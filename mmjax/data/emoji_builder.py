@@ -14,7 +14,7 @@ from mmjax.data.emoji_text import LANGUAGES, Emoji, catalogue
 
 @dataclasses.dataclass
 class EmojiConfig(tfds.core.BuilderConfig):
-  """One artist's pictures; with `limit`, of about that many emoji spread over the whole catalogue."""
+  """One artist's images; with `limit`, of about that many emoji spread over the whole catalogue."""
 
   vendor: str = "twemoji"
   limit: int | None = None
@@ -37,7 +37,7 @@ class EmojiBuilder(tfds.core.GeneratorBasedBuilder):
   BUILDER_CONFIGS = [EmojiConfig(name=vendor, vendor=vendor) for vendor in VENDORS]  # noqa: RUF012
 
   advance: Callable[[], None] = staticmethod(lambda: None)
-  """Called after each picture; the command line moves its progress bar with it."""
+  """Called after each image; the command line moves its progress bar with it."""
 
   def _info(self) -> tfds.core.DatasetInfo:
     strings = tfds.features.Sequence(tfds.features.Text())

@@ -38,7 +38,7 @@ class ScenesBuilder(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version("1.0.0")  # raise it when scenes, questions or the drawing change
 
   advance: Callable[[], None] = staticmethod(lambda: None)
-  """Called after each picture; the command line moves its progress bar with it."""
+  """Called after each image; the command line moves its progress bar with it."""
 
   def _info(self) -> tfds.core.DatasetInfo:
     size = self.builder_config.size

@@ -1,4 +1,4 @@
-"""Scores of answers to questions about pictures, and what answering without a look would score."""
+"""Scores of answers to questions about images, and what answering without a look would score."""
 
 from collections import Counter
 from collections.abc import Sequence

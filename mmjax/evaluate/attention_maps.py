@@ -14,7 +14,7 @@ from jaxtyping import Float
 from mmjax.types import Batch
 
 Score = Callable[[Any, Batch], tuple[Float[Array, "batch"], int, int]]
-"""(bound model, batch) -> (the number per example that is explained, tokens of the picture, tokens of the text)."""
+"""(bound model, batch) -> (the number per example that is explained, tokens of the image, tokens of the text)."""
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ def caption_words(caption: str) -> list[str]:
 
 
 def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Metrics:
-  """bleu1..4, rouge_l and cider of captions, each with the references of its picture.
+  """bleu1..4, rouge_l and cider of captions, each with the references of its image.
 
-  Raises: ValueError where there are no captions, or a picture has no reference.
+  Raises: ValueError where there are no captions, or an image has no reference.
   """
   if not captions or not all(references):
-    raise ValueError("captions are scored against references: give at least one of each for every picture")
+    raise ValueError("captions are scored against references: give at least one of each for every image")
   written = [caption_words(caption) for caption in captions]
   known = [[caption_words(reference) for reference in many] for many in references]
   rouge = sum(rouge_l(words, many) for words, many in zip(written, known, strict=True)) / len(written)

@@ -1,4 +1,4 @@
-"""CIDEr-D: do a caption's rare n-grams occur in people's captions of the same picture (Vedantam et al. 2015)?"""
+"""CIDEr-D: do a caption's rare n-grams occur in people's captions of the same image (Vedantam et al. 2015)?"""
 
 import math
 from collections import Counter
@@ -9,9 +9,9 @@ _ORDERS, _SIGMA = (1, 2, 3, 4), 6.0
 
 
 def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-  """The mean over pictures, between 0 and 10; document frequencies are those of the references.
+  """The mean over images, between 0 and 10; document frequencies are those of the references.
 
-  Equals the COCO evaluation's: lengths are counted in bigrams there. With a single picture nothing is rare: 0.
+  Equals the COCO evaluation's: lengths are counted in bigrams there. With a single image nothing is rare: 0.
   """
   frequency: Counter[tuple[str, ...]] = Counter()
   for many in references:

@@ -38,7 +38,7 @@ def java_metrics() -> tuple[str, ...]:
 def tokenized(
   captions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-  """(references, captions) by picture, in Stanford's words: what pycocoevalcap's scorers take."""
+  """(references, captions) by image, in Stanford's words: what pycocoevalcap's scorers take."""
   from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
   tokenize = PTBTokenizer().tokenize

@@ -46,7 +46,7 @@ class EmojiRecords:
 
   @property
   def first(self) -> list[Any]:
-    """The records of any one artist; but for the picture they are alike."""
+    """The records of any one artist; but for the image they are alike."""
     return self.records[VENDORS[0]]
 
   @property
@@ -109,7 +109,7 @@ def shown_vendor(data: DataConfig) -> str:
 
 
 def examples(run: Run) -> Examples:
-  """The pictures and English names of one artist: one that was not trained on, if there is one."""
+  """The images and English names of one artist: one that was not trained on, if there is one."""
   data = run.experiment.data
   source: Any = data.source
   vendor = shown_vendor(data)

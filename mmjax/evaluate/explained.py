@@ -1,4 +1,4 @@
-"""The numbers that attention maps explain: that picture and text match, an answer, or the text's words."""
+"""The numbers that attention maps explain: that image and text match, an answer, or the text's words."""
 
 from typing import Any
 

@@ -80,7 +80,7 @@ def text_tokenizer(run: Run) -> Tokenizer:
 
 
 def encode_images(run: Run, pictures: Any) -> tuple[Encoded, np.ndarray | None]:
-  """(tokens of pictures, their unit-norm embeddings where the model has a common space), on the host."""
+  """(tokens of images, their unit-norm embeddings where the model has a common space), on the host."""
   take = lambda places: {"image": run.shown(pictures, places)}
   return gathered(over_rows(run, _image if hasattr(run.model, "project") else _image_alone, len(pictures), take))
 

@@ -1,4 +1,4 @@
-"""The pictures of records, decoded when they are asked for, and what their raw pixels alone can do."""
+"""The images of records, decoded when they are asked for, and what their raw pixels alone can do."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +18,9 @@ FLOOR_SIZES = (16, 32)
 
 
 class Images(Sequence):
-  """Decoded pictures of records, for `Run.encode_image`; errors name the record.
+  """Decoded images of records, for `Run.encode_image`; errors name the record.
 
-  With data.on_bad_record "skip" an unreadable picture is replaced by a white one and listed in `bad`.
+  With data.on_bad_record "skip" an unreadable image is replaced by a white one and listed in `bad`.
   """
 
   def __init__(self, records: Sequence[Any], config: DataConfig):
@@ -57,14 +57,14 @@ def raw_pixel_floor(
 ) -> tuple[Metrics, str]:
   """Nearest neighbours by raw pixels: the scores, and a sentence on how they were measured.
 
-  Cosine of RGB on white, minus each artist's own mean picture or minus white; of these and of FLOOR_SIZES the one
+  Cosine of RGB on white, minus each artist's own mean image or minus white; of these and of FLOOR_SIZES the one
   that scores best, since a floor should be the best that is this simple.
   """
   found: dict[str, Metrics] = {}
   for size in FLOOR_SIZES:
     rows = [_pixels(pictures, size) for pictures in (queries, gallery)]
     for name, centred in (
-      ("each artist's mean picture", [row - row.mean(axis=0, keepdims=True) for row in rows]),
+      ("each artist's mean image", [row - row.mean(axis=0, keepdims=True) for row in rows]),
       ("white", [row - 1 for row in rows]),
     ):
       pair = (Embedded(normalized(row), np.asarray(i)) for row, i in zip(centred, ids, strict=True))

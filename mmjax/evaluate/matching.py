@@ -1,4 +1,4 @@
-"""Does a model tell pictures with their own text from pictures with another's? And reports per class."""
+"""Does a model tell images with their own text from images with another's? And reports per class."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def match_scores(scores: Float[np.ndarray, " n"], matches: Bool[np.ndarray, " n"
 
   Args:
     scores: the match logit minus the other.
-    matches: whether picture and text belong together; both kinds must be there.
+    matches: whether image and text belong together; both kinds must be there.
   """
   from sklearn.metrics import accuracy_score, roc_auc_score
 
@@ -31,7 +31,7 @@ def match_scores(scores: Float[np.ndarray, " n"], matches: Bool[np.ndarray, " n"
 
 
 def other_texts(concepts: Int[np.ndarray, " n"], seed: int = 0) -> Int[np.ndarray, " n"]:
-  """For every picture the place of a text of another concept, drawn at random; -1 where there is none."""
+  """For every image the place of a text of another concept, drawn at random; -1 where there is none."""
   order = np.random.default_rng(seed).permutation(len(concepts))
   place = np.empty(len(order), np.int64)
   place[order] = np.arange(len(order))

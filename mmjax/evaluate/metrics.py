@@ -45,7 +45,7 @@ def retrieval_ranks(
 
   Args:
     query, gallery: unit-norm rows.
-    query_ids, gallery_ids: several items may share an id (captions of one picture).
+    query_ids, gallery_ids: several items may share an id (captions of one image).
   """
   query_ids, gallery_ids = np.asarray(query_ids), np.asarray(gallery_ids)
   found = [

@@ -32,7 +32,7 @@ def mean_embeddings(
 def zero_shot(
   images: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"], classes: Float[np.ndarray, "classes dim"]
 ) -> tuple[Metrics, Metrics]:
-  """(metrics, chance) of giving every picture the class of the nearest class embedding."""
+  """(metrics, chance) of giving every image the class of the nearest class embedding."""
   return classification(images @ classes.T, labels), chance_classification(len(classes))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SCORES = (
   (Answers, answer_score, "the answer that the model gives"),
-  (Matches, match_score, "that picture and text belong together"),
+  (Matches, match_score, "that image and text belong together"),
   (GuessesWords, words_score, "the text's own words"),
 )
 

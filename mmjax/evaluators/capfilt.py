@@ -26,7 +26,7 @@ if TYPE_CHECKING:
   from mmjax.data.config import DataConfig
   from mmjax.run import Run
 
-_AT_ONCE = 512  # records whose encoded pictures and texts are held in memory
+_AT_ONCE = 512  # records whose encoded images and texts are held in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Filtered:
   Attributes:
     records: how many there were.
     kept: how many still have a caption.
-    given, given_kept: captions the data had, and those of them that match their picture.
+    given, given_kept: captions the data had, and those of them that match their image.
     written, written_kept: captions the model wrote that the data did not have, and those that match.
   """
 
@@ -154,7 +154,7 @@ def _by_kind(judged: Sequence[Judged]) -> dict[str, list[str]]:
 
 
 def _candidates(captions: Mapping[str, Sequence[str]], new: str) -> list[tuple[str, str]]:
-  """(kind, text) of every caption a picture could have; the written one only if it says anything, and anything new."""
+  """(kind, text) of every caption an image could have; the written one only if it says anything, and anything new."""
   given = [(kind, text) for kind, texts in captions.items() for text in texts]
   return list(dict.fromkeys([*given, *([(PRIMARY, new)] if text_fault(new) is None else [])]))
 
@@ -162,7 +162,7 @@ def _candidates(captions: Mapping[str, Sequence[str]], new: str) -> list[tuple[s
 def _match(
   run: Run, records: Sequence[Any], candidates: Sequence[Sequence[tuple[str, str]]]
 ) -> list[Float[np.ndarray, " candidates"]]:
-  """The match logit of each record's picture with each of its candidates."""
+  """The match logit of each record's image with each of its candidates."""
   shown = [
     {**record, "captions": {PRIMARY: [text for _, text in proposed]}}
     for record, proposed in zip(records, candidates, strict=True)

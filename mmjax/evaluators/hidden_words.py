@@ -59,8 +59,8 @@ class HiddenWords(Evaluator):
     examples, ways, results = shown_examples(run, shared), self._ways(run.experiment), []
     if "" in ways:
       other = shuffled_images(examples)
-      results.append(self._guessed(run, examples, "", "with the picture", with_image))
-      results.append(self._guessed(run, other, "_shuffled", "with another picture", with_image))
+      results.append(self._guessed(run, examples, "", "with the image", with_image))
+      results.append(self._guessed(run, other, "_shuffled", "with another image", with_image))
     if "_text" in ways:
       results.append(self._guessed(run, examples, "_text", "from the text alone", from_text))
     return results
@@ -148,7 +148,7 @@ def hide(
 
 
 def with_image(model: Any, batch: Any) -> Int[Array, "batch most"]:
-  """The likeliest word at each place, given picture and text."""
+  """The likeliest word at each place, given image and text."""
   image, text = model.encode({"image": batch["image"]})["image"], model.encode_words(batch["hidden"])
   return _likeliest(model, model.fuse({"image": image, "text": text})["text"].tokens, batch)
 
@@ -164,7 +164,7 @@ def _likeliest(model: Any, tokens: Array, batch: Any, **which: bool) -> Int[Arra
 
 
 def shuffled_images(examples: Examples) -> Examples:
-  """The control: every record with the picture of another."""
+  """The control: every record with the image of another."""
   other = other_texts(np.array([record["concept"] for record in examples.records]))
   records = [
     {**record, "image": examples.records[place if place >= 0 else own]["image"]}

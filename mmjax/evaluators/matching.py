@@ -85,12 +85,12 @@ ITM = ("itm_auc", "itm_accuracy")
 
 
 def matching(shown: Pairs, negatives: str, other: Int[np.ndarray, " n"]) -> Result:
-  """Every picture with its first caption, and with another: drawn at random, or the most similar ("hard").
+  """Every image with its first caption, and with another: drawn at random, or the most similar ("hard").
 
   Args:
-    shown: pictures and captions.
+    shown: images and captions.
     negatives: "random" or "hard".
-    other: for each picture the place of that other caption; -1 where there is none.
+    other: for each image the place of that other caption; -1 where there is none.
   """
   kept = np.flatnonzero(other >= 0)
   images, texts = (

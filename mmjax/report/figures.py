@@ -127,7 +127,7 @@ def _svg(figure: Any, name: str) -> str:
 
 
 def heat_map(matrix: Float[np.ndarray, "n m"], pictures: Sequence[str], texts: Sequence[str]) -> str:
-  """Cosines of pictures (rows) and texts (columns) as an `<svg>`; the diagonal, framed, is what belongs together.
+  """Cosines of images (rows) and texts (columns) as an `<svg>`; the diagonal, framed, is what belongs together.
 
   Args:
     pictures: data URIs.

@@ -60,7 +60,7 @@ class Exhibition:
 
 
 HEADINGS = {
-  "text-to-picture": "Text to picture",
+  "text-to-image": "Text to image",
   "similarity": "Similarity of a batch",
   "neighbours": "Neighbours across artists",
 }
@@ -68,24 +68,24 @@ HEADINGS = {
 
 
 def retrieval_sections(show: Exhibition) -> list[Section]:
-  """Text to picture, the similarities of a batch, and the neighbours across artists."""
+  """Text to image, the similarities of a batch, and the neighbours across artists."""
   texts = "concepts trained on, and then over others" if show.others else "the validation split"
   shelf = escape(show.shelf.name)
   return [
     _section(
-      "text-to-picture",
-      f"The nearest pictures by {shelf} for every text, out of {len(show.shelf.records):,}. Texts are spread evenly "
+      "text-to-image",
+      f"The nearest images by {shelf} for every text, out of {len(show.shelf.records):,}. Texts are spread evenly "
       f"over {texts}.",
       text_to_image(show),
     ),
     _section(
       "similarity",
-      "Cosine between pictures (rows) and texts (columns). What belongs together is framed, on the diagonal.",
+      "Cosine between images (rows) and texts (columns). What belongs together is framed, on the diagonal.",
       similarity(show),
     ),
     _section(
       "neighbours",
-      f"For a picture by {shelf}, the nearest pictures by the others; right ones show the same emoji.",
+      f"For an image by {shelf}, the nearest images by the others; right ones show the same emoji.",
       neighbours(show),
     )
     if show.others
@@ -104,7 +104,7 @@ def evenly(places: np.ndarray, count: int) -> list[int]:
 
 
 def text_to_image(show: Exhibition) -> str:
-  """Queries and the nearest pictures, right and wrong marked."""
+  """Queries and the nearest images, right and wrong marked."""
   seen, unseen = np.flatnonzero(~show.held_out), np.flatnonzero(show.held_out)
   queries = evenly(seen, QUERIES - min(len(unseen), QUERIES // 2)) + evenly(unseen, QUERIES // 2)
   chosen = show.texts[np.array(queries)]
@@ -121,7 +121,7 @@ def text_to_image(show: Exhibition) -> str:
 
 
 def similarity(show: Exhibition) -> str:
-  """The cosines of a batch of pictures and their texts."""
+  """The cosines of a batch of images and their texts."""
   texts = evenly(np.arange(len(show.texts)), BATCH)
   by_concept = {concept: place for place, concept in enumerate(show.shelf.embedded.ids.tolist())}
   texts = [place for place in texts if int(show.texts.ids[place]) in by_concept]
@@ -133,7 +133,7 @@ def similarity(show: Exhibition) -> str:
 
 
 def neighbours(show: Exhibition) -> str:
-  """A picture of one artist, and the nearest ones of the others."""
+  """An image of one artist, and the nearest ones of the others."""
   queries = evenly(np.arange(len(show.shelf.records)), QUERIES)
   rows = show.shelf.embedded.rows[queries]
   order = {other.name: _nearest(rows, other.embedded.rows, NEIGHBOURS) for other in show.others}

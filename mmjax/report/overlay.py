@@ -23,7 +23,7 @@ def seen_pixels(
 
 
 def tile(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
-  """A data URI; small pictures are enlarged pixel by pixel."""
+  """A data URI; small images are enlarged pixel by pixel."""
   buffer = io.BytesIO()
   _sized(pixels).save(buffer, format="WEBP", lossless=True)
   return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -32,7 +32,7 @@ def tile(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
 def heated(
   pixels: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "rows columns"]
 ) -> UInt8[np.ndarray, "side side 3"]:
-  """The heat map, 0 (dark blue) to 1 (yellow), enlarged without smoothing and darker where the picture is dark."""
+  """The heat map, 0 (dark blue) to 1 (yellow), enlarged without smoothing and darker where the image is dark."""
   picture = np.asarray(_sized(pixels), np.float32)
   grey = picture @ np.array([0.299, 0.587, 0.114], np.float32)
   shades = _SHADES[np.clip(heat * 255, 0, 255).round().astype(int)]
@@ -41,7 +41,7 @@ def heated(
 
 
 def marked(pixels: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-  """The picture pale where the mask is not, and framed in orange where it is."""
+  """The image pale where the mask is not, and framed in orange where it is."""
   inner = mask.copy()
   for axis in (0, 1):
     for shift in (-1, 1):

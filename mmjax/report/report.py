@@ -34,7 +34,7 @@ def write_report(workdir: str | Path, run: Run | None = None) -> Path:
 
   Args:
     workdir: the folder of a run.
-    run: embeds the pictures that are shown; without it the picture sections say that there is no model.
+    run: embeds the images that are shown; without it the image sections say that there is no model.
   Returns: the path of report.html.
   Raises:
     UserError: a file of the workdir is not what it should be; the message names it (and the line).
@@ -231,7 +231,7 @@ def _training(lines: Sequence[Mapping], history: History) -> str:
 def _of_evaluators(run: Run | None) -> list[Section]:
   """The sections of the evaluators that apply to a run."""
   if run is None:
-    reason = missing("There is no model to embed pictures with: the workdir holds no checkpoint yet.")
+    reason = missing("There is no model to embed images with: the workdir holds no checkpoint yet.")
     return [Section(anchor, heading, reason) for anchor, heading in gallery.HEADINGS.items()]
   sections = []
   for stream, each in run.by_stream().items():

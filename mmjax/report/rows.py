@@ -6,7 +6,7 @@ from typing import Any
 
 from mmjax.evaluate.results import TABLES, table_of
 
-_DIRECTIONS = {"image_retrieval": "text to picture", "text_retrieval": "picture to text"}
+_DIRECTIONS = {"image_retrieval": "text to image", "text_retrieval": "image to text"}
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def questions(run: Run, examples: Examples) -> Section:
 
 
 def captions(run: Run, examples: Examples, write: Callable[[Images], Sequence[str]]) -> Section:
-  """Captions written for pictures spread evenly over the split, and one of people's for each."""
+  """Captions written for images spread evenly over the split, and one of people's for each."""
   some = chosen(examples, SHOWN)
   said = write(Images(some.records, run.experiment.data))
   lines = []
@@ -89,7 +89,7 @@ def attention(run: Run, examples: Examples, score: Score, meaning: str, layer: i
   which = "the mean over layers" if layer is None else f"layer {layer}"
   note = _note(
     f"Above: how much each word reads each patch ({which}). Below: that times its gradient, if positive: how much it "
-    f"raises the score of {meaning}. Yellow is the most in a picture's row, dark blue nothing."
+    f"raises the score of {meaning}. Yellow is the most in an image's row, dark blue nothing."
   )
   return Section("attention", "Where words look", note + "".join(lines))
 

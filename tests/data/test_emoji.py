@@ -91,7 +91,7 @@ def test_command_line_builds_every_artist(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(sys, "argv", ["emoji", "--dir", str(tmp_path), "--limit", "20"])
   emoji.main()
   lines = capsys.readouterr().out.splitlines()
-  assert [line.partition(":")[0] for line in lines if "pictures in" in line] == list(VENDORS)
+  assert [line.partition(":")[0] for line in lines if "images in" in line] == list(VENDORS)
 
 
 def test_noto_draws_an_emoji_as_one_glyph():

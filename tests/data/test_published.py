@@ -193,7 +193,7 @@ COCO = [
   (("annotations", 0, "image_id"), "9", r"annotations\[0\]: the field 'image_id' is '9', not a whole number"),
   (("annotations", 0, "image_id"), 77, r"annotations\[0\] is of image_id 77, which `images` does not list"),
   (("annotations", 3), "x", r"annotations\[3\] is not an object with image_id, caption"),
-  (("images", 2, "file_name"), "gone.jpg", r"images\[2\]: there is no picture 'gone.jpg' in .*train2017"),
+  (("images", 2, "file_name"), "gone.jpg", r"images\[2\]: there is no image 'gone.jpg' in .*train2017"),
   (("images", 2, "id"), None, r"images\[2\] has no field 'id'"),
 ]
 
@@ -211,7 +211,7 @@ VQA = [
   (0, ("questions", 1, "question"), None, r"questions.json: questions\[1\] has no field 'question'"),
   (0, ("questions", 1, "question"), "", r"questions\[1\]: the field 'question' is empty"),
   (0, ("questions", 1, "question_id"), 5, r"questions\[1\]: question_id 5 has no annotation in .*annotations.json"),
-  (0, ("questions", 1, "image_id"), 5, r"there is no picture 'COCO_train2014_000000000005.jpg' in .*train2014"),
+  (0, ("questions", 1, "image_id"), 5, r"there is no image 'COCO_train2014_000000000005.jpg' in .*train2014"),
   (1, ("annotations", 1, "answers"), None, r"annotations.json: annotations\[1\] has no field 'answers'"),
   (1, ("annotations", 1, "answers"), [], r"annotations\[1\] \(question_id 9001\): its `answers` must be objects"),
   (1, ("annotations", 1, "answers", 3, "answer"), None, r"\(question_id 9001\): its `answers` must be objects"),
@@ -234,7 +234,7 @@ FLICKR = [
   (("images", 0, "filename"), None, r"dataset_flickr30k.json: images\[0\] has no field 'filename'"),
   (("images", 0, "split"), "trian", r"images\[0\]: the field 'split' is 'trian', not train, restval, val, test"),
   (("images", 0, "sentences", 1), {"tokens": []}, r"images\[0\] \(0.jpg\): `sentences` must be objects"),
-  (("images", 0, "filename"), "gone.jpg", r"images\[0\]: there is no picture 'gone.jpg' in .*flickr30k-images"),
+  (("images", 0, "filename"), "gone.jpg", r"images\[0\]: there is no image 'gone.jpg' in .*flickr30k-images"),
 ]
 
 

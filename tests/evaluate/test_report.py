@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fakes import emoji_run
 from test_suite import folder_run
 
-SECTIONS = ["results", "training", "text-to-picture", "similarity", "neighbours", "configuration"]
+SECTIONS = ["results", "training", "text-to-image", "similarity", "neighbours", "configuration"]
 
 
 class Reader(html.parser.HTMLParser):

@@ -8,7 +8,7 @@ class AugmentationConfig:
   """Random changes of training images. All of them together are one resampling and one colour matrix."""
 
   crop_scale: tuple[float, float] = (0.6, 1.0)
-  """Share of the picture's area that a random crop keeps; 1 1 switches cropping off, above 1 zooms out."""
+  """Share of the image's area that a random crop keeps; 1 1 switches cropping off, above 1 zooms out."""
   crop_ratio: tuple[float, float] = (0.8, 1.25)
   """Width over height of a random crop, before it is resized to a square."""
   rotation: float = 10.0
@@ -26,8 +26,8 @@ class AugmentationConfig:
   hue: float = 0.0
   """Largest hue rotation, as a share of the colour circle (0.5 is all of it)."""
   greyscale: float = 0.0
-  """Probability that the picture loses its colours."""
+  """Probability that the image loses its colours."""
   background: float = 0.3
   """Probability that transparent parts get a random colour instead of white."""
   cutout: float = 0.0
-  """Probability that a square a quarter to a half of the picture's side is greyed out."""
+  """Probability that a square a quarter to a half of the image's side is greyed out."""

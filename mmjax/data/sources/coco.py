@@ -1,4 +1,4 @@
-"""COCO captions as published: pictures with about five captions each."""
+"""COCO captions as published: images with about five captions each."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from mmjax.data.captions import clean
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.sources.base import Reading, Source
 
-LAYOUT = "annotations/captions_train2017.json (and captions_val2017.json) and the pictures in train2017/ and val2017/"
+LAYOUT = "annotations/captions_train2017.json (and captions_val2017.json) and the images in train2017/ and val2017/"
 YEARS = ("2017", "2014")
 _PARTS = {"train": "train", "validation": "val"}
 _IMAGE: Mapping[str, type] = {"id": int, "file_name": str}
@@ -31,12 +31,12 @@ class Coco(Source):
 
 
 class CocoRecords(CaptionedImages):
-  """The captioned pictures of "train" or "validation", in the file's order: of 2017, or else of 2014.
+  """The captioned images of "train" or "validation", in the file's order: of 2017, or else of 2014.
 
-  The annotation file is read once (train2017: 92 MB; 0.3 GB at the peak, 0.2 GB kept); pictures when asked for.
+  The annotation file is read once (train2017: 92 MB; 0.3 GB at the peak, 0.2 GB kept); images when asked for.
 
   Raises:
-    DataError: naming file, entry and field: a file or picture is missing, or an entry is not as published.
+    DataError: naming file, entry and field: a file or image is missing, or an entry is not as published.
 
   Attributes:
     num_skipped: bad entries left out (--data.on-bad-record skip).
@@ -63,7 +63,7 @@ class CocoRecords(CaptionedImages):
         self._captions.setdefault(name, []).append(entry[1])
     self._names, self.num_skipped = list(self._captions), complaints.number
     if not self._names:
-      raise DataError(f"{file} captions no picture. Fetch it again.")
+      raise DataError(f"{file} captions no image. Fetch it again.")
 
 
 def _compact(entry: dict) -> Any:
@@ -74,7 +74,7 @@ def _compact(entry: dict) -> Any:
 
 
 def _names(images: Sequence[Any], file: str, pictures: Images, complaints: Complaints) -> dict[int, str | None]:
-  """File names by image id; None where the picture is not there."""
+  """File names by image id; None where the image is not there."""
   names: dict[int, str | None] = {}
   for place, entry in enumerate(images):
     where = f"{file}: images[{place}]"
@@ -87,5 +87,5 @@ def _names(images: Sequence[Any], file: str, pictures: Images, complaints: Compl
       continue
     names[number] = name if name in pictures else None
     if names[number] is None:
-      complaints.add(f"{where}: there is no picture {name!r} in {pictures.folder}.")
+      complaints.add(f"{where}: there is no image {name!r} in {pictures.folder}.")
   return names

@@ -28,7 +28,7 @@ class EasyVqa(Source):
 
 
 class EasyVqaRecords:
-  """The questions of a split, in the package's order of pictures; built at first use (seconds).
+  """The questions of a split, in the package's order of images; built at first use (seconds).
 
   Raises:
     DataError: unknown split, missing package, or a directory that cannot be written.

@@ -1,4 +1,4 @@
-"""Flickr30k as published, or with Karpathy's splits: pictures with five captions each."""
+"""Flickr30k as published, or with Karpathy's splits: images with five captions each."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from mmjax.data.sources.base import Reading, Source
 
 KARPATHY, TOKEN = "dataset_flickr30k.json", "results_20130124.token"
 FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
-LAYOUT = f"{KARPATHY} or {TOKEN}, and the pictures in flickr30k-images/"
+LAYOUT = f"{KARPATHY} or {TOKEN}, and the images in flickr30k-images/"
 SPLITS = ("train", "validation", "test", "all")
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
 
@@ -41,13 +41,13 @@ class Flickr30k(Source):
 
 
 class Flickr30kRecords(CaptionedImages):
-  """The captioned pictures of a split, in the file's order.
+  """The captioned images of a split, in the file's order.
 
   Karpathy's file has the splits "train" (29,000), "validation" and "test" (1,000 each); without it a hash of the
-  file name keeps about 5% of the pictures for "validation". Captions are held in memory (about 40 MB).
+  file name keeps about 5% of the images for "validation". Captions are held in memory (about 40 MB).
 
   Raises:
-    DataError: naming file, entry or line, and field: a file or picture is missing, or an entry is not as published.
+    DataError: naming file, entry or line, and field: a file or image is missing, or an entry is not as published.
 
   Attributes:
     num_skipped: bad entries left out (--data.on-bad-record skip).
@@ -65,14 +65,14 @@ class Flickr30kRecords(CaptionedImages):
     parts: dict[str, str] = {}
     for where, name, texts, part in entries:
       if name not in self._pictures:
-        complaints.add(f"{where}: there is no picture {name!r} in {self._pictures.folder}.")
+        complaints.add(f"{where}: there is no image {name!r} in {self._pictures.folder}.")
       elif parts.setdefault(name, part) != part:
-        complaints.add(f"{where}: the picture {name!r} is in the split {part!r}, and before in {parts[name]!r}.")
+        complaints.add(f"{where}: the image {name!r} is in the split {part!r}, and before in {parts[name]!r}.")
       elif split in ("all", part):
         self._captions.setdefault(name, []).extend(texts)
     self._names, self.num_skipped = list(self._captions), complaints.number
     if not self._names:
-      raise DataError(f"{file} has no picture of the split {split!r}. Fetch it again, or put {KARPATHY} beside it.")
+      raise DataError(f"{file} has no image of the split {split!r}. Fetch it again, or put {KARPATHY} beside it.")
 
 
 _Entry = tuple[str, str, list[str], str]

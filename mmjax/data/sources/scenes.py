@@ -1,4 +1,4 @@
-"""The scenes as records: pictures with captions, or with questions, answers and relevance masks."""
+"""The scenes as records: images with captions, or with questions, answers and relevance masks."""
 
 import dataclasses
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Text corpora as pairs of texts, for masked modelling and next-sentence prediction; there are no pictures."""
+"""Text corpora as pairs of texts, for masked modelling and next-sentence prediction; there are no images."""
 
 import dataclasses
 from pathlib import Path

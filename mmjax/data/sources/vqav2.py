@@ -1,4 +1,4 @@
-"""VQAv2 (Goyal et al. 2017) as published: questions about COCO's pictures, ten annotators' answers to each."""
+"""VQAv2 (Goyal et al. 2017) as published: questions about COCO's images, ten annotators' answers to each."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from mmjax.data.sources.base import QUESTION, Reading, Source
 
 LAYOUT = (
   "v2_OpenEnded_mscoco_train2014_questions.json, v2_mscoco_train2014_annotations.json (and the same of val2014), and "
-  "the pictures in train2014/ and val2014/"
+  "the images in train2014/ and val2014/"
 )
 _PARTS = {"train": "train2014", "validation": "val2014"}
 _QUESTION: Mapping[str, type] = {"question_id": int, "image_id": int, "question": str}
@@ -56,10 +56,10 @@ class Vqav2(Source):
 class Vqav2Records:
   """The questions of "train" or "validation", in the file's order; `answers` are the ten annotators'.
 
-  The two files are read once (train: 44 and 385 MB; 0.8 GB at the peak, 0.25 GB kept); pictures when asked for.
+  The two files are read once (train: 44 and 385 MB; 0.8 GB at the peak, 0.25 GB kept); images when asked for.
 
   Raises:
-    DataError: naming file, entry and field: a file or picture is missing, an entry is not as published, or a
+    DataError: naming file, entry and field: a file or image is missing, an entry is not as published, or a
       question has no annotation.
 
   Attributes:
@@ -87,7 +87,7 @@ class Vqav2Records:
         complaints.add(f"{where}: question_id {question.number} has no annotation in {annotations}.")
       elif self._name.format(question.picture) not in self._pictures:
         name = self._name.format(question.picture)
-        complaints.add(f"{where}: there is no picture {name!r} in {self._pictures.folder}.")
+        complaints.add(f"{where}: there is no image {name!r} in {self._pictures.folder}.")
       elif items.setdefault(question.number, (question, answers[question.number]))[0] != question:
         complaints.add(f"{where}: question_id {question.number} is there twice, with other words or another image.")
     self._items, self.num_skipped = list(items.values()), complaints.number
@@ -103,7 +103,7 @@ class Vqav2Records:
     return digest(str(question.number) for question, _ in self._items)
 
   def without_image(self, index: int) -> Record:
-    """The record but for its picture."""
+    """The record but for its image."""
     question, answers = self._items[index]
     return Record(
       id=f"vqav2/{question.number}",
