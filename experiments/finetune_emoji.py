@@ -110,7 +110,7 @@ def lora(experiment):
 
 def scratch(experiment):
   """The same architecture without weights, with the norm that needs none."""
-  tower = dataclasses.replace(TOWER, norm="group")
+  tower = dataclasses.replace(experiment.model.towers["image"], norm="group")
   optimizer = dataclasses.replace(ALL, learning_rate=1e-3, layer_decay=1.0, learning_rate_rules=((".*", 1.0),))
   return dataclasses.replace(
     experiment, model=ClassifierConfig(towers={"image": tower}), pretrained=PretrainedConfig(), optimizer=optimizer

@@ -87,7 +87,7 @@ class Classifier(nn.Module):
     return {name: getattr(self, name)(batch[name], rng=fold_in(rng, place)) for place, name in enumerate(towers)}
 
   def class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch classes"]:
-    """Scores of the classes in float32, from the encodings of all towers. The fusion has no stochastic depth."""
+    """Scores of the classes in float32, from the encodings of all towers. The fusion has no dropout."""
     each = [encoded[name] for name in self.config.towers]
     vectors = [self.fusion(*each).pooled] if self.config.fusion is not None else [one.pooled for one in each]
     return self.class_projection(jnp.concatenate([vector.astype(jnp.float32) for vector in vectors], axis=-1))
