@@ -1,0 +1,26 @@
+"""Adapters in a run: what is trained, and the parameters that a run is evaluated with."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mmjax.experiment import Experiment
+from mmjax.models.adapters import merged
+from mmjax.settings import OptimizerConfig
+
+
+def with_adapters(experiment: Experiment, params: Mapping[str, Any]) -> Any:
+  """`merged`, compiled, for the parameters of a run that is evaluated."""
+  return jax.jit(functools.partial(merged, experiment.adapter))(params) if experiment.adapter.rank else params
+
+
+def trained_besides(experiment: Experiment) -> OptimizerConfig:
+  """Settings of the optimiser, which freezes all but the adapters and `adapter.trained` if there are adapters."""
+  config, adapter = experiment.optimizer, experiment.adapter
+  if not adapter.rank:
+    return config
+  others = "|".join(f"(?:{expression})" for expression in ("^adapters/", "^balance/", *adapter.trained))
+  return dataclasses.replace(config, frozen=(*config.frozen, f"^(?!.*(?:{others}))"))
