@@ -95,11 +95,53 @@ class Run:
     if run is None:
       known = ", ".join(name for _, name in runs)
       raise UserError(f"the run in {self.workdir} has no column {column!r}; it has {known}")
-    kind = run_columns(run.experiment.data)[column]
-    evaluating = Evaluating(self.transform, self.tokenizer, lambda record: record["captions"]["name"][0], run.fitted)
-    records = [kind.record(item) for item in items]
-    rows = kind.evaluated(column, records, np.arange(len(items)), evaluating)[column] if records else []
+    rows = run._rows(column, items)
     return self._encode(_EncodeColumn(column), len(items), rows.__getitem__)
+
+  @property
+  def classes(self) -> tuple[str, ...]:
+    """Names of the classes of a classifier, in the order of its scores. Raises UserError for another model."""
+    run = self._classifier()
+    config: Any = run.experiment.model
+    return tuple(run.fitted[config.label]["classes"]) if config.label in run.fitted else config.classes
+
+  def classify(self, items: Sequence[Any] | Mapping[str, Sequence[Any]]) -> Float[np.ndarray, "n classes"]:
+    """Compute the probabilities of the classes, in float32. Their names are in `classes`.
+
+    Args:
+      items: items of the one tower, such as images; or for several towers, items by the name of the tower.
+    Raises: UserError: the model is no classifier, or the items are not those of its towers.
+    """
+    run = self._classifier()
+    config: Any = run.experiment.model
+    names = list(config.towers)
+    given = items if isinstance(items, Mapping) else {names[0]: items}
+    lengths = {len(given[name]) for name in names if name in given}
+    if set(given) != set(names) or len(lengths) != 1:
+      raise UserError(
+        f"the classifier in {self.workdir} reads {' and '.join(names)}: pass as many items of each, as "
+        f"{{{', '.join(f'{name!r}: [...]' for name in names)}}}"
+      )
+    columns = {name: run._rows(name, given[name]) for name in names}
+    take = lambda places: {name: rows[places] for name, rows in columns.items()}
+    found = run._in_batches(_classify, lengths.pop(), take)
+    return found if len(found) else np.zeros((0, config.num_classes), np.float32)
+
+  def _classifier(self) -> "Run":
+    """The run of the stream that is classified."""
+    from mmjax.models.protocols import Classifies
+
+    for run in self.by_stream().values():
+      if any(Classifies in term.asks for term in run.experiment.objectives):
+        return run
+    raise UserError(f"the run in {self.workdir} has no objective that classifies: train one with --objectives classify")
+
+  def _rows(self, name: str, items: Sequence[Any]) -> Any:
+    """Rows of items of a column, as in evaluation."""
+    kind = run_columns(self.experiment.data)[name]
+    evaluating = Evaluating(self.transform, self.tokenizer, lambda record: record["captions"]["name"][0], self.fitted)
+    records = [kind.record(item) for item in items]
+    return kind.evaluated(name, records, np.arange(len(items)), evaluating)[name] if records else []
 
   def shown(self, images: Any, places: Int[np.ndarray, " n"]) -> LazyRows:
     """Images at some places, as rows of a batch. Only rows for devices of this process are read and preprocessed."""
@@ -117,17 +159,20 @@ class Run:
   def _encode(
     self, method: str | Callable[..., Any], total: int, take: Callable[[np.ndarray], Any]
   ) -> Float[np.ndarray, "n dim"]:
-    """Encode in batches of one size, split over the mesh. The last one is padded. Every process gets all rows."""
-    size = self.batch_size(total)
-    parts = []
-    for start in range(0, total, size):
-      rows = put_rows(take(np.minimum(np.arange(start, start + size), total - 1)), batch_sharding(self.mesh))
-      embedded = _embed(self.model, method, replicated(self.mesh), self.params, rows)
-      parts.append(np.asarray(embedded)[: total - start])
-    if parts:
-      return np.concatenate(parts)
+    """Unit-norm embeddings of the rows that `take` gives, by a method of the model."""
+    found = self._in_batches(_Unit(method), total, take)
     model: Any = self.experiment.model
-    return np.zeros((0, model.embed_dim), np.float32)
+    return found if total else np.zeros((0, model.embed_dim), np.float32)
+
+  def _in_batches(self, ask: Callable[..., Any], total: int, take: Callable[[np.ndarray], Any]) -> np.ndarray:
+    """Results of `ask` in batches of one size, split over the mesh. The last one is padded. Every process gets all."""
+    size, parts = self.batch_size(total), [np.zeros((0,), np.float32)]
+    for start in range(0, total, size):
+      taken = take(np.minimum(np.arange(start, start + size), total - 1))
+      rows = jax.tree.map(lambda each: put_rows(each, batch_sharding(self.mesh)), taken)
+      found = _ask(self.model, ask, replicated(self.mesh), self.params, rows)
+      parts.append(np.asarray(found)[: total - start])
+    return np.concatenate(parts[1:] or parts)
 
   def batch_size(self, rows: int) -> int:
     """Return the batch size for a number of rows.
@@ -152,9 +197,22 @@ class _EncodeColumn:
     return model.project(model.encode({self.column: rows}))[self.column]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Unit:
+  """Unit-norm results of a method of a model, or of a function of it. Equal instances share a compilation."""
+
+  method: str | Callable[..., Any]
+
+  def __call__(self, model: Any, rows: jax.Array) -> jax.Array:
+    found = getattr(model, self.method)(rows) if isinstance(self.method, str) else self.method(model, rows)
+    return normalize(found)
+
+
+def _classify(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+  return jax.nn.softmax(model.class_logits(model.encode(batch)))
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _embed(
-  model: nn.Module, method: str | Callable[..., Any], sharding: NamedSharding, params: Any, rows: jax.Array
-) -> jax.Array:
-  embeddings: Any = model.apply({"params": params}, rows, method=method)
-  return jax.lax.with_sharding_constraint(normalize(embeddings), sharding)
+def _ask(model: nn.Module, ask: Callable[..., Any], sharding: NamedSharding, params: Any, rows: Any) -> jax.Array:
+  found: Any = model.apply({"params": params}, rows, method=ask)
+  return jax.lax.with_sharding_constraint(found, sharding)

@@ -56,7 +56,8 @@ class Result(_Required, total=False):
   simpler method (raw pixels, bigrams), and its name. gallery: images to choose among; classes: classes to choose among.
   counts: right answers of a retrieval, in words. control: a negative control, which must be at chance. skipped:
   unreadable records left out. priors: scores of answering without a look. report: precision, recall, F1 and support by
-  class. missing: metrics that could not be computed, and why.
+  class. confusion: numbers of examples by true class (row) and likeliest class (column). missing: metrics that could
+  not be computed, and why.
   """
 
   floor: Metrics
@@ -68,6 +69,7 @@ class Result(_Required, total=False):
   skipped: int
   priors: Metrics
   report: dict[str, Any]
+  confusion: list[list[int]]
   missing: dict[str, str]
 
 

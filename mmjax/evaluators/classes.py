@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from mmjax.evaluate.calibration import calibration, prior_calibration
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, shown_examples, shown_name
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
   from mmjax.run import Run
 
 CONFUSIONS = 20
+SHOWN = 100
+"""Largest number of classes whose confusion matrix is in the results."""
 
 
 class Guesses(NamedTuple):
@@ -42,26 +45,35 @@ class Guesses(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ClassAccuracy(Evaluator):
-  """Accuracy of the likeliest class, and the mean of the classes' recalls. Chance is the commonest class for all."""
+  """Accuracy of the likeliest class, mean recall and F1 of the classes, calibration, and which classes are confused.
+
+  Chance is the commonest class for all examples, and for the calibration the shares of the classes.
+  """
 
   def applies(self, experiment: Experiment) -> bool:
     return bool(terms(experiment, Classifies))
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     model: Any = experiment.model
-    return [f"{shown_name(experiment.data)}_classes/{name}" for name in classification_names(model.num_classes)]
+    names = (*classification_names(model.num_classes), "macro_f1", "log_loss", "brier_loss", "calibration_error")
+    return [f"{shown_name(experiment.data)}_classes/{name}" for name in names]
 
   def check(self, run: Run, shared: Shared) -> None:
     checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
-    examples, names, truth, logits = shared.once("classes", lambda: guesses(run, shared))
-    chance = chance_classification(len(names)) | {"acc1": commonest_share(truth)}
+    found = shared.once("classes", lambda: guesses(run, shared))
+    examples, names, truth, logits = found
+    report = class_report(truth, logits.argmax(axis=1), names)
+    metrics = classification(logits, truth) | {"macro_f1": macro_f1(report)} | calibration(logits, truth)
+    common = np.full_like(truth, np.bincount(truth).argmax())
+    chance = chance_classification(len(names)) | {"acc1": commonest_share(truth)} | prior_calibration(truth)
+    chance["macro_f1"] = macro_f1(class_report(truth, common, names))
     return [
       make_result(
-        run, f"{examples.name}_classes", "classification", f"{examples.title}: classes", examples,
-        (classification(logits, truth), chance), table=CLASSES, classes=len(names),
-        report=class_report(truth, logits.argmax(axis=1), names),
+        run, f"{examples.name}_classes", "classification", f"{examples.title}: classes", examples, (metrics, chance),
+        table=CLASSES, classes=len(names), report=report,
+        **({"confusion": confusion_matrix(found).tolist()} if len(names) <= SHOWN else {}),
       )
     ]  # fmt: skip
 
@@ -79,6 +91,18 @@ def guesses(run: Run, shared: Shared) -> Guesses:
   found = list(over_batches(run, class_logits, batches(run, examples), term.inputs, (term.label,)))
   truth = np.concatenate([kept[term.label] for kept, _ in found])
   return Guesses(examples, run.fitted[term.label]["classes"], truth, np.concatenate([logits for _, logits in found]))
+
+
+def confusion_matrix(found: Guesses) -> Int[np.ndarray, "classes classes"]:
+  """Number of examples of each class (row) whose likeliest class is each other (column)."""
+  counts = np.zeros((len(found.names), len(found.names)), int)
+  np.add.at(counts, (found.truth, found.logits.argmax(axis=1)), 1)
+  return counts
+
+
+def macro_f1(report: dict[str, dict]) -> float:
+  """Mean F1 of the classes in a result of `class_report`."""
+  return float(report["macro avg"]["f1-score"])
 
 
 def class_logits(model: Any, batch: Any) -> Any:

@@ -1,7 +1,9 @@
 """Export of a run's model in an external format: weights, preprocessing, tokenizer and model card."""
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from mmjax.data.transforms import EvalImage
 from mmjax.encoders import ViTConfig
@@ -12,6 +14,7 @@ from mmjax.interop.pretrained import save
 from mmjax.interop.run_image import nearest_preprocess
 from mmjax.interop.run_tokenizer import CheckpointTokenizer
 from mmjax.interop.tokenizer import copy_tokenizer, export_tokenizer
+from mmjax.models.classifier import ClassifierConfig
 from mmjax.run import CONFIG, Run
 
 
@@ -28,7 +31,7 @@ def export_run(run: Run, format: str, folder: Path | None = None) -> Path:
   form = find_format(format)
   folder = run.workdir / "export" / format if folder is None else folder
   params = {name: part for name, part in run.params.items() if name != "balance"}  # "balance": weights of loss terms
-  save(run.model, params, folder, format, preprocess=run.transform)
+  save(_named(run), params, folder, format, preprocess=run.transform)
   _write_tokenizer(run, form, folder)
   config = json.loads((run.workdir / CONFIG).read_text(encoding="utf-8"))
   results = run.workdir / "results.json"
@@ -36,6 +39,14 @@ def export_run(run: Run, format: str, folder: Path | None = None) -> Path:
   card = model_card(run.workdir.resolve().name, form, str(folder), config, found, notes(run, form, folder))
   (folder / "README.md").write_text(card, encoding="utf-8")
   return folder
+
+
+def _named(run: Run) -> Any:
+  """The model, with the names of its classes if it is a classifier."""
+  config = run.experiment.model
+  if not isinstance(config, ClassifierConfig):
+    return run.model
+  return dataclasses.replace(config, classes=run.classes).build()
 
 
 def _write_tokenizer(run: Run, form: Format, folder: Path) -> None:

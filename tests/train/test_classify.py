@@ -8,14 +8,18 @@ import pytest
 from PIL import Image
 
 from mmjax.data import AugmentationConfig, ClassFolders, DataConfig
+from mmjax.errors import UserError
 from mmjax.evaluate import evaluate, flatten, measure
+from mmjax.evaluate.calibration import softmax as calibration_softmax
 from mmjax.evaluate.evaluator import measured
 from mmjax.evaluators import Probe
 from mmjax.experiment import Experiment, RunConfig
+from mmjax.interop import export_run, load_pretrained
 from mmjax.loading import load_run
 from mmjax.models import ClassifierConfig
 from mmjax.objectives import Classify
 from mmjax.report import write_report
+from mmjax.run import Run
 from mmjax.settings import OptimizerConfig
 from mmjax.train.loop import train
 from tests.tiny import MODEL
@@ -63,8 +67,36 @@ def test_classes_of_folders_are_learned(folder, tmp_path):
   assert found[f"{name}/acc1"] > 0.9
   assert results[0]["chance"]["acc1"] == 0.5 and results[0]["classes"] == 3
   assert results[0]["report"]["red"]["support"] == 10
+  assert np.trace(results[0]["confusion"]) == round(found[f"{name}/acc1"] * 20)
   assert "Classes that are confused" in write_report(tmp_path, loaded).read_text()
+  _answers(loaded, folder, tmp_path)
   _probes(loaded)
+
+
+def _answers(run, folder, tmp_path):
+  """A loaded run names its classes and gives their probabilities; its export has the names, as published ones do."""
+  assert run.classes == tuple(COLOURS)
+  images = [folder / "validation" / colour / "0.png" for colour in ("red", "blue")]
+  found = run.classify(images)
+  assert found.shape == (2, 3) and found.dtype == np.float32
+  np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
+  assert [run.classes[place] for place in found.argmax(1)] == ["red", "blue"]
+  np.testing.assert_array_equal(run.classify({"image": images[:1]}), run.classify(images[:1]))
+  assert run.classify([]).shape == (0, 3)
+  with pytest.raises(UserError, match="reads image: pass as many items of each, as {'image': "):
+    run.classify({"picture": images})
+  published = load_pretrained(export_run(run, "transformers", tmp_path / "exported"))
+  assert published.model.config.classes == run.classes
+  pixels = np.stack([run.preprocess(image) for image in images])
+  logits = published.model.apply({"params": published.params}, {"image": pixels})
+  np.testing.assert_allclose(calibration_softmax(np.asarray(logits)), found, atol=1e-6)
+
+
+def test_a_run_without_classes_says_so(tmp_path):
+  contrasting = Experiment(data=DataConfig(source=ClassFolders(path=str(tmp_path))), model=MODEL)
+  run = Run(contrasting, tmp_path, MODEL.build(), {}, None, None, 0)
+  with pytest.raises(UserError, match="has no objective that classifies"):
+    run.classify([])
 
 
 def _probes(run):
