@@ -3,7 +3,7 @@
 A class that a script defines is not listed here. Pass it to `mmjax.cli.main` and `mmjax.load_run` as `kinds=(Mine,)`.
 """
 
-from mmjax.data.columns import answer, text
+from mmjax.data.columns import answer, table, text
 from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.image import Image
@@ -16,6 +16,7 @@ from mmjax.data.sources.flickr30k import Flickr30k
 from mmjax.data.sources.folder import Folder
 from mmjax.data.sources.scenes import Scenes
 from mmjax.data.sources.shards import Shards
+from mmjax.data.sources.table_file import TableFile
 from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
@@ -81,6 +82,7 @@ KINDS: tuple[type[Kind], ...] = (
   Coco,
   Vqav2,
   Flickr30k,
+  TableFile,
   # columns
   Image,
   answer.Answer,
@@ -92,6 +94,9 @@ KINDS: tuple[type[Kind], ...] = (
   ClassLabel,
   Label,
   PatchCodes,
+  table.Number,
+  table.Present,
+  table.Table,
   # towers
   ViTConfig,
   ResNetConfig,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
   from mmjax.data.columns.codes import PatchCodes
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
+  from mmjax.data.columns.table import Number, Present, Table
   from mmjax.data.columns.text import Caption, Question, SentencePair, Text
   from mmjax.data.config import DataConfig, Stream
   from mmjax.data.digits_words import DigitsWords
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     Scenes,
     Shards,
     Source,
+    TableFile,
     Texts,
     Tfds,
     Vqav2,
@@ -52,6 +54,7 @@ else:
       "columns.label": ["Label"],
       "columns.class_label": ["ClassLabel"],
       "columns.image": ["Image"],
+      "columns.table": ["Number", "Present", "Table"],
       "columns.text": ["Caption", "Question", "SentencePair", "Text"],
       "config": ["DataConfig", "Stream"],
       "images.config": ["AugmentationConfig"],
@@ -76,6 +79,7 @@ else:
         "Scenes",
         "Shards",
         "Source",
+        "TableFile",
         "Texts",
         "Tfds",
         "Vqav2",
@@ -106,7 +110,9 @@ __all__ = [
   "Image",
   "Label",
   "Loader",
+  "Number",
   "PatchCodes",
+  "Present",
   "Question",
   "Reading",
   "Record",
@@ -116,6 +122,8 @@ __all__ = [
   "Shards",
   "Source",
   "Stream",
+  "Table",
+  "TableFile",
   "Text",
   "Texts",
   "Tfds",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
   from mmjax.data.sources.folder import Folder
   from mmjax.data.sources.scenes import Scenes
   from mmjax.data.sources.shards import Shards
+  from mmjax.data.sources.table_file import TableFile
   from mmjax.data.sources.texts import Texts
   from mmjax.data.sources.tfds import Tfds
   from mmjax.data.sources.vqav2 import Vqav2
@@ -30,6 +31,7 @@ else:
       "folder": ["Folder"],
       "scenes": ["Scenes"],
       "shards": ["Shards"],
+      "table_file": ["TableFile"],
       "texts": ["Texts"],
       "tfds": ["Tfds"],
       "vqav2": ["Vqav2"],
@@ -47,6 +49,7 @@ __all__ = [
   "Scenes",
   "Shards",
   "Source",
+  "TableFile",
   "Texts",
   "Tfds",
   "Vqav2",
