@@ -25,6 +25,7 @@ from mmjax.encoders.efficientnet import EfficientNetConfig
 from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.swin import SwinConfig
+from mmjax.encoders.table import FTTransformerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.config import built_in
@@ -105,6 +106,7 @@ KINDS: tuple[type[Kind], ...] = (
   FastViTConfig,
   SwinConfig,
   TextConfig,
+  FTTransformerConfig,
   # models
   TwoTowerConfig,
   SharedSpaceConfig,

@@ -8,6 +8,7 @@ from mmjax.encoders.fastvit import FastViT, FastViTConfig
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
 from mmjax.encoders.swin import Swin, SwinConfig
+from mmjax.encoders.table import FTTransformer, FTTransformerConfig
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 
@@ -16,6 +17,8 @@ __all__ = [
   "ConvNeXtConfig",
   "EfficientNet",
   "EfficientNetConfig",
+  "FTTransformer",
+  "FTTransformerConfig",
   "FastViT",
   "FastViTConfig",
   "ResNet",

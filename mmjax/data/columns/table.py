@@ -139,7 +139,7 @@ class Table(Column):
 
   def record(self, item: Any) -> Mapping[str, Any]:
     """A record of one mapping from the fields to their values. Fields that it leaves out are missing."""
-    return {field: None for field in self.fields} | dict(item) | {"id": "the table's row"}
+    return dict.fromkeys(self.fields) | dict(item) | {"id": "the table's row"}
 
   def show(self, record: Mapping[str, Any]) -> str:
     return escape(", ".join(f"{field} {record.get(field)}" for field in self.fields))
@@ -158,8 +158,8 @@ class Table(Column):
       ) from None
     if not abs(number) <= LARGEST:
       raise DataError(
-        f"{record['id']}: the field {field!r} is {value!r:.60}, not a finite number (up to {LARGEST:g}). Leave the field empty if its value "
-        "is missing, or list the text in `missing`."
+        f"{record['id']}: the field {field!r} is {value!r:.60}, not a finite number (up to {LARGEST:g}). Leave the "
+        "field empty if its value is missing, or list the text in `missing`."
       )
     return number
 

@@ -41,8 +41,8 @@ class TableFile(Source):
   The text columns of data.columns read what `text` names, and image columns the file that `image` names; the columns
   Table, Number and ClassLabel read the other fields by their names.
 
-  Splits: "train", "validation", "all". A column `split` with the values train and validation decides. Without it, a hash
-  of the row (of its `group`, if there is one) keeps `validation_share` for validation.
+  Splits: "train", "validation", "all". A column `split` with the values train and validation decides. Without it, a
+  hash of the row (of its `group`, if there is one) keeps `validation_share` for validation.
   """
 
   path: str | None = None
@@ -210,8 +210,8 @@ def _separated(file: Path, delimiter: str) -> tuple[list[str], list[Row]]:
           rows.append(dict(zip(names, cells, strict=True)))
   except csv.Error as error:
     raise DataError(
-      f"{where(file, len(rows))} (line {reader.line_num}): {error}. Put a text with double quotes between double quotes, "
-      "and double those inside."
+      f"{where(file, len(rows))} (line {reader.line_num}): {error}. Put a text with double quotes between double "
+      "quotes, and double those inside."
     ) from error
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(f"Cannot read {file}: {error}. It must be {file.suffix} with a line of names, in UTF-8.") from error
