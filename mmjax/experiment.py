@@ -17,7 +17,7 @@ from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.objectives.terms.base import AVERAGE, Term
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.parallel.mesh import ParallelConfig
-from mmjax.settings import NumericsConfig, OptimizerConfig, PretrainedConfig, RunConfig
+from mmjax.settings import AdapterConfig, NumericsConfig, OptimizerConfig, PretrainedConfig, RunConfig
 from mmjax.upgrade import upgraded
 
 __all__ = ["Experiment", "PretrainedConfig", "RunConfig", "from_json", "read_experiment", "to_json"]
@@ -48,6 +48,8 @@ class Experiment:
   """Metrics and the steps between evaluations."""
   run: RunConfig = RunConfig()
   """Steps, batch size, seed and the workdir."""
+  adapter: AdapterConfig = AdapterConfig()
+  """Low-rank adapters (LoRA)."""
 
   def __post_init__(self):
     if not self.objectives:

@@ -15,6 +15,7 @@ from mmjax.kinds import Kind
 from mmjax.models.config import image_size
 from mmjax.parallel.mesh import make_mesh
 from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, PREPROCESS, TOKENIZER, Run
+from mmjax.train.adapters import ADAPTERS, with_adapters
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.setup import parameter_plan
 
@@ -48,4 +49,6 @@ def load_run(
   texts = any(column.tokenizes for column in columns)
   tokenizer = load_saved(folder) if texts or folder.exists() else None
   image = read_image(workdir / PREPROCESS, image_size(experiment.model))
-  return Run(experiment, workdir, model, params, tokenizer, mesh, step, load_columns(workdir / COLUMNS), image)
+  adapters, params = params.get(ADAPTERS), with_adapters(experiment, params)
+  fitted = load_columns(workdir / COLUMNS)
+  return Run(experiment, workdir, model, params, tokenizer, mesh, step, fitted, image, adapters)

@@ -37,13 +37,14 @@ class Run:
     workdir: folder of the run.
     model: the linen module.
     params: parameters of the model. If the run kept a moving average, these are the averages (see
-      evaluation.average).
+      evaluation.average). Adapters are added to their kernels.
     tokenizer: converts strings to token ids as in training (padding, EOS, case and length). None for a run without
       text.
     mesh: devices that encode. Batches are split over its batch axes.
     step: number of optimiser steps of the parameters.
     fitted: values that columns learned from the training data, by column name.
     image: transform of images in evaluation. None: that of `experiment.data`.
+    adapters: the adapters alone, by the paths of their kernels. None: the run has none.
   """
 
   experiment: Experiment
@@ -55,6 +56,7 @@ class Run:
   step: int
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   image: Any = None
+  adapters: Any = None
 
   def by_stream(self) -> "dict[str, Run]":
     """One run per data stream, as if the stream were the only data. That of data.source has the name ""."""

@@ -44,14 +44,49 @@ class OptimizerConfig:
   """(regular expression of parameter paths, multiplier of the weight decay) pairs. The first match counts."""
   frozen: tuple[str, ...] = ()
   """Regular expressions of the paths of parameters that are not trained: no gradient, optimiser state or decay."""
+  layer_decay: float = 1.0
+  """Factor of the learning rate from each block of a tower to the one below it (BEiT: 0.65 to 0.75). 1: the same for
+  all."""
+  top_layers: int | None = None
+  """Number of top blocks of each tower that are trained, with all heads. 0: only the heads. None: all."""
 
   def __post_init__(self):
+    if not 0 < self.layer_decay <= 1:
+      raise ValueError(f"optimizer.layer_decay is {self.layer_decay}: it must lie in (0, 1]")
+    if self.top_layers is not None and self.top_layers < 0:
+      raise ValueError(f"optimizer.top_layers is {self.top_layers}: it must not be negative")
     for name in ("learning_rate", "weight_decay", "clip_norm", "warmup_steps", "cooldown_steps"):
       if getattr(self, name) < 0:
         raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must not be negative")
     for name in ("b1", "b2", "ema_decay"):
       if not 0 <= getattr(self, name) < 1:
         raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must lie in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+  """Low-rank adapters of linear layers (LoRA, Hu et al. 2022). All other parameters are frozen, but `trained`."""
+
+  rank: int = 0
+  """Rank of the adapters. 0: no adapters."""
+  alpha: float = 8.0
+  """Factor of the adapters, divided by the rank."""
+  kernels: tuple[str, ...] = (r"attention/(query|value)/kernel$",)
+  """Regular expressions of the paths of the adapted kernels. Of those that match, linear layers and convolutions of one
+  pixel are adapted."""
+  trained: tuple[str, ...] = ("^class_projection/",)
+  """Regular expressions of the paths of parameters that are trained besides the adapters."""
+  dora: bool = False
+  """Also learn the norm of each column of the kernels (DoRA, Liu et al. 2024)."""
+
+  def __post_init__(self):
+    if self.rank < 0:
+      raise ValueError(f"adapter.rank is {self.rank}: it must not be negative")
+    if self.alpha <= 0:
+      raise ValueError(f"adapter.alpha is {self.alpha}: it must be positive")
+
+
+NO_ADAPTERS = AdapterConfig()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,4 +27,5 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"/bottleneck_tokens$", ()),
   (r"^logit_(scale|bias)$", ()),
   (r"^balance/", ()),
+  (r"^adapters/", ()),
 )

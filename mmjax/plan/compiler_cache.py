@@ -84,7 +84,7 @@ def _step_fields(experiment: Experiment) -> dict[str, Any]:
   fields = to_json(experiment)
   run = {name: fields["run"][name] for name in ("steps", "batch_size", "seed")}
   data = {name: _rows(each) for name, each in experiment.by_stream().items()}
-  kept = {name: fields[name] for name in ("model", "objectives", "optimizer", "parallel")}
+  kept = {name: fields[name] for name in ("model", "objectives", "optimizer", "parallel", "adapter")}
   return kept | {"run": run, "data": data}
 
 

@@ -10,6 +10,7 @@ from mmjax.errors import UserError
 from mmjax.evaluate import check_ready, evaluate, flatten
 from mmjax.evaluate.results import lower_is_better
 from mmjax.run import Run
+from mmjax.train.adapters import ADAPTERS, with_adapters
 from mmjax.train.setup import Training
 from mmjax.train.state import TrainState
 from mmjax.train.writers import Writer, read_evaluations
@@ -34,16 +35,18 @@ class Made:
 
 def as_run(training: Training, made: Made, state: TrainState) -> Run:
   """Make a Run from a training state."""
+  params = state.params if state.ema is None or not training.experiment.evaluation.average else state.ema
   return Run(
     experiment=training.experiment,
     workdir=made.workdir,
     model=training.model,
-    params=state.params if state.ema is None or not training.experiment.evaluation.average else state.ema,
+    params=with_adapters(training.experiment, params),
     tokenizer=made.tokenizer,
     mesh=training.mesh,
     step=int(state.step),
     fitted=made.fitted,
     image=made.image,
+    adapters=params.get(ADAPTERS),
   )
 
 

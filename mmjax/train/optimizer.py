@@ -11,6 +11,7 @@ from mmjax.nn.channel_norm import AVERAGES
 from mmjax.objectives.losses.momentum import momentum_update
 from mmjax.parallel.rules import match_rules
 from mmjax.settings import OptimizerConfig
+from mmjax.train.layers import decayed, on_top
 from mmjax.train.schedule import make_schedule
 
 
@@ -25,11 +26,17 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def trainable(config: OptimizerConfig, params: Any) -> Any:
-  """Make the mask of trained parameters: True if no expression of `frozen` matches. Raises ConfigError if none is."""
+  """Make the mask of trained parameters: False below `top_layers` and where an expression of `frozen` matches.
+
+  Raises: ConfigError: no parameter is trained, or the settings do not fit the parameters.
+  """
   rules = [(expression, False) for expression in config.frozen] + [(".*", True)]
   mask = match_rules(rules, params, purpose="freezing")
+  if config.top_layers is not None:
+    mask = jax.tree.map(lambda mine, top: mine and top, mask, on_top(params, config.top_layers))
   if not any(jax.tree.leaves(mask)):
-    raise ConfigError(f"optimizer.frozen={config.frozen} freezes every parameter: nothing is left to train")
+    top = "" if config.top_layers is None else f" with optimizer.top_layers={config.top_layers}"
+    raise ConfigError(f"optimizer.frozen={config.frozen}{top} freezes every parameter: nothing is left to train")
   return mask
 
 
@@ -47,6 +54,8 @@ def make_optimizer(
   # Statistics of the data are no weights: a rule such as ".*" does not mean them.
   decay = match_rules(((AVERAGES, 0.0), *config.weight_decay_rules), params, purpose="weight decay")
   rate = match_rules(config.learning_rate_rules, params, purpose="learning rate")
+  if config.layer_decay != 1:
+    rate = jax.tree.map(lambda rule, layer: rule * layer, rate, decayed(params, config.layer_decay))
   trained = trainable(config, params)
   train = optax.chain(
     optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),

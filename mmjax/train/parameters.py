@@ -8,14 +8,21 @@ import jax.numpy as jnp
 
 from mmjax.experiment import Experiment
 from mmjax.models.config import init_params
+from mmjax.train.adapters import ADAPTERS, initial_adapters
 
 BALANCE = "balance"
 """Entry of the parameters for the learned log variances of the terms (uncertainty weighting)."""
 
 
+_ADAPTERS_KEY = 1  # folded into the key of the parameters
+
+
 def initial_params(experiment: Experiment, model: nn.Module, key: jax.Array) -> Any:
-  """Make the random parameters of the model and, with uncertainty weighting, the log variances of the terms."""
+  """Make the random parameters of the model, and what the run adds: adapters, and log variances of the terms."""
   params = init_params(model, key)
+  if experiment.adapter.rank:
+    adapters = initial_adapters(experiment.adapter, params, jax.random.fold_in(key, _ADAPTERS_KEY))
+    params = {**params, ADAPTERS: adapters}
   if experiment.balance == "fixed":
     return params
   return {**params, BALANCE: {term.key: jnp.zeros(()) for term in experiment.objectives}}

@@ -11,6 +11,7 @@ from mmjax.data.feed import Feed
 from mmjax.experiment import Experiment
 from mmjax.parallel.host import trim_allocator
 from mmjax.run import CHECKPOINTS
+from mmjax.train.adapters import trained_besides
 from mmjax.train.checkpoint import Checkpoints, Restored
 from mmjax.train.clock import Clock
 from mmjax.train.diagnosis import event, sentence, stopped
@@ -19,6 +20,7 @@ from mmjax.train.health import HealthWatch, single_rows
 from mmjax.train.interrupt import Interrupt, Interrupted
 from mmjax.train.loss import stream_rows
 from mmjax.train.numerics import Policy, no_losses
+from mmjax.train.optimizer import trainable
 from mmjax.train.progress import TrainingProgress
 from mmjax.train.setup import Training
 from mmjax.train.state import TrainState
@@ -210,10 +212,15 @@ class Session:
 
   def _greet(self) -> None:
     run, mesh = self._experiment.run, self._training.mesh
-    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self._training.shapes.params))
+    shapes = self._training.shapes.params
+    sizes = jax.tree.map(lambda leaf: int(np.prod(leaf.shape)), shapes)
+    trained = trainable(trained_besides(self._experiment), shapes)
+    count = sum(jax.tree.leaves(sizes))
+    moved = sum(jax.tree.leaves(jax.tree.map(lambda size, mine: size * mine, sizes, trained)))
+    some = f" ({moved / 1e6:.2f}M trained)" if moved < count else ""
     devices = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     self._progress.say(
-      f"{count / 1e6:.2f}M parameters, batch {run.batch_size} on {mesh.size} {mesh.devices.flat[0].platform} "
+      f"{count / 1e6:.2f}M parameters{some}, batch {run.batch_size} on {mesh.size} {mesh.devices.flat[0].platform} "
       f"device(s) ({devices}), {run.steps} steps, workdir {self._workdir}"
     )
     if self._start:

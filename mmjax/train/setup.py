@@ -36,6 +36,7 @@ from mmjax.parallel.mesh import (
 )
 from mmjax.parallel.rules import Rules, match_rules, parameter_path
 from mmjax.run import TOKENIZER
+from mmjax.train.adapters import trained_besides
 from mmjax.train.numerics import no_losses
 from mmjax.train.optimizer import make_optimizer
 from mmjax.train.parameters import initial_params
@@ -94,7 +95,7 @@ def prepare(
     kinds: the classes that the script defines. They are needed to read the runs of frozen teachers.
   Raises: ConfigError: batch, mesh, rules or objectives do not fit together.
   """
-  config, run = experiment.optimizer, experiment.run
+  config, run = trained_besides(experiment), experiment.run
   mesh = make_mesh(experiment.parallel, devices)
   for name, each in experiment.by_stream().items():
     rows = f"rows of data.streams.{name}" if name else "rows of data.source"
@@ -118,6 +119,7 @@ def prepare(
     microbatches=experiment.parallel.microbatches,
     shardings=shardings,
     numerics=experiment.numerics,
+    adapter=experiment.adapter,
     teachers=make_teachers(experiment.objectives, experiment.model, mesh, kinds),
   )
   fresh = jax.jit(functools.partial(_state, experiment, model, optimizer), out_shardings=shardings)

@@ -16,7 +16,8 @@ from mmjax.nn.channel_norm import moved_statistics
 from mmjax.objectives.terms.base import Term
 from mmjax.parallel.mesh import batch_sharding, replicated
 from mmjax.parallel.rules import parameter_path
-from mmjax.settings import NumericsConfig, OptimizerConfig
+from mmjax.settings import NO_ADAPTERS, AdapterConfig, NumericsConfig, OptimizerConfig
+from mmjax.train.adapters import merged
 from mmjax.train.loss import Aux, has_streams, make_loss
 from mmjax.train.numerics import judge
 from mmjax.train.optimizer import learning_rate, trainable, update_ema
@@ -58,6 +59,7 @@ def make_step(
   microbatches: int,
   shardings: TrainState,
   numerics: NumericsConfig,
+  adapter: AdapterConfig = NO_ADAPTERS,
   teachers: Teachers = NO_TEACHERS,
 ) -> Step:
   """Make the training step of a model and its objectives.
@@ -76,6 +78,7 @@ def make_step(
     microbatches: number of microbatches per device.
     shardings: shardings of the state.
     numerics: settings for losses that are not finite and for spikes.
+    adapter: settings of the adapters, which the model's kernels get before it is applied.
     teachers: the frozen teachers of the objectives.
   """
   schedule = learning_rate(config, steps)
@@ -83,6 +86,9 @@ def make_step(
 
   def loss_fn(params: Params, state: TrainState, batch: Batch, frozen: Any) -> tuple[Float[Array, ""], Aux]:
     params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params))
+    if adapter.rank:
+      params = merged(adapter, params)
+      state = state.replace(ema=None if state.ema is None else merged(adapter, state.ema))
     return loss_of(params, state, batch, batch_keys(state.rng, state.step, batch), frozen)
 
   def step(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:

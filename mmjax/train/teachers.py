@@ -58,12 +58,14 @@ def make_teachers(objectives: Sequence[Term], model: Any, mesh: Mesh, kinds: tup
     model: configuration of the trained model.
     mesh: mesh for the parameters of the teachers.
     kinds: the classes that the script defines.
-  Raises: ConfigError: a teacher takes images of another size than the model.
+  Raises: ConfigError: a teacher takes images of another size than the model, or has adapters.
   """
   paths = list(dict.fromkeys(o.teacher for o in objectives if o.teacher not in (None, AVERAGE)))
   modules, shapes, shardings = {}, {}, {}
   for path in paths:
     run = _run(path, kinds)
+    if run is not None and run.adapter.rank:
+      raise ConfigError(f"the teacher {path} has adapters: export it (export --to mmjax), and name that folder instead")
     config = _published(path).config if run is None else run.model
     if image_size(config) != image_size(model):
       raise ConfigError(
