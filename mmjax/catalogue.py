@@ -41,6 +41,7 @@ from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
+from mmjax.models.predictor import PredictorConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
@@ -55,6 +56,7 @@ from mmjax.objectives.terms import (
   matching,
   momentum,
   patches,
+  regress,
   sogclr,
 )
 from mmjax.objectives.terms.pair_losses import (
@@ -122,6 +124,7 @@ KINDS: tuple[type[Kind], ...] = (
   GptConfig,
   OpenClipCocaConfig,
   PairConfig,
+  PredictorConfig,
   Seq2SeqConfig,
   ViltConfig,
   VqaConfig,
@@ -145,6 +148,7 @@ KINDS: tuple[type[Kind], ...] = (
   answers.ModalityAnswer,
   answers.Relevance,
   classify.Classify,
+  regress.Regress,
   # pairwise losses
   Softmax,
   Sigmoid,
