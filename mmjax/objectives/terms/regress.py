@@ -20,7 +20,7 @@ class Regress(ExampleTerm):
   """Names of the arrays that the model reads."""
   target: str = "target"
   """Name of the column with the number (Number)."""
-  loss: RegressionLoss = "squared"
+  kind: RegressionLoss = "squared"
   """"squared": the squared error. "huber": half of it up to `delta`, then linear."""
   delta: float = 1.0
   """Error from which the Huber loss is linear, in standard deviations."""
@@ -51,10 +51,10 @@ class Regress(ExampleTerm):
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     predicted, true = forward.model.predict(forward.encoded), forward.batch[self.target]
-    return {"loss": regression_loss(predicted, true, kind=self.loss, delta=self.delta)}
+    return {"loss": regression_loss(predicted, true, kind=self.kind, delta=self.delta)}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
-    return 1.0 if self.loss == "squared" else None
+    return 1.0 if self.kind == "squared" else None
 
 
 def check_inputs(term: str, inputs: Sequence[str], model: Any, columns: Mapping[str, Any]) -> None:
@@ -77,8 +77,8 @@ def check_inputs(term: str, inputs: Sequence[str], model: Any, columns: Mapping[
   if isinstance(column, Present) != (PRESENT in inputs):
     fault = "reads it, but the data has no" if PRESENT in inputs else "does not read it, but the data has a"
     raise ConfigError(
-      f"the objective {term} {fault} column {PRESENT!r} (Present), which says which modalities an example has: have both "
-      f"the column in data.columns and {PRESENT!r} in the inputs of the objective, or neither"
+      f"the objective {term} {fault} column {PRESENT!r} (Present), which says which modalities an example has: have "
+      f"both the column in data.columns and {PRESENT!r} in the inputs of the objective, or neither"
     )
   if isinstance(column, Present) and (column.modalities != names or not getattr(model, "chooses", False)):
     raise ConfigError(
