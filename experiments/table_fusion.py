@@ -131,15 +131,15 @@ def _held_out(units: Sequence[Mapping[str, Any]], least: int, fold: int) -> dict
 
 
 def _record(unit: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  text = RACE_WORD.sub("unit", re.sub(r"\s+", " ", unit["description"]))
+  text = RACE_WORD.sub("unit", re.sub(r"\s+", " ", unit["description"].replace('""', '"')))
   table = {name: unit.get(name) for name in (*NUMBERS, *CATEGORIES)}
   identity = {"id": f"unit/{unit['id']}", "concept": concept_number(unit["id"]), "race": unit["race"]}
   return {**identity, **table, "image": _image(unit, folder).read_bytes(), "captions": {"name": [text]}}
 
 
-SMALL = dict(width=48, depth=2, num_heads=4, mlp_dim=96)
+SMALL = dict(width=32, depth=1, num_heads=4, mlp_dim=64)
 TOWERS = {
-  "image": ViTConfig(**SMALL, image_size=32, patch_size=8, pool="mean", stem="conv"),
+  "image": ViTConfig(**SMALL, image_size=32, patch_size=8, pool="mean"),
   "text": TextConfig(**SMALL, causal=False, pool="mean"),
   "table": FTTransformerConfig(**SMALL),
 }
@@ -147,13 +147,13 @@ EXPERIMENT = Experiment(
   data=DataConfig(
     source=Units(),
     trim=True,
-    tokenizer=TokenizerConfig(vocab_size=1024, max_length=64),
+    tokenizer=TokenizerConfig(vocab_size=1024, max_length=48),
     augmentation=AugmentationConfig(flip=0.5),
   ),
   model=ClassifierConfig(towers=TOWERS, fusion=FusionConfig(kind="late"), modality_dropout=0.3),
   objectives=(Classify(inputs=tuple(TOWERS), label_smoothing=0.1),),
-  optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20, weight_decay=0.1, ema_decay=0.95),
-  run=RunConfig(workdir=Path("runs/table_fusion"), steps=200, batch_size=64, log_every=20, tensorboard=False),
+  optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=20, weight_decay=0.1, ema_decay=0.95),
+  run=RunConfig(workdir=Path("runs/table_fusion"), steps=300, batch_size=32, log_every=50, tensorboard=False),
 )
 
 
