@@ -12,10 +12,11 @@ from mmjax.experiment import read_experiment
 from mmjax.interop.run_image import read_image
 from mmjax.interop.run_tokenizer import load_saved
 from mmjax.kinds import Kind
+from mmjax.models.adapters import ADAPTERS
 from mmjax.models.config import image_size
 from mmjax.parallel.mesh import make_mesh
 from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, PREPROCESS, TOKENIZER, Run
-from mmjax.train.adapters import ADAPTERS, with_adapters
+from mmjax.train.adapters import with_adapters
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.setup import parameter_plan
 

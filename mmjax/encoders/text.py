@@ -122,7 +122,7 @@ class TextTransformer(nn.Module):
     Args:
       ids: token ids.
       types: segment of each token; None: all tokens belong to segment 0.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
     Raises:
       ValueError: the text is longer than max_length.
     """

@@ -226,7 +226,7 @@ class ViT(nn.Module):
 
     Args:
       images: normalised images.
-      rng: one key per example for patch dropout and stochastic depth; None: evaluation.
+      rng: one key per example for dropout of patches and elements, and stochastic depth; None: evaluation.
       hidden: True for each patch that is replaced by one learned vector (masked image modelling). The patch keeps its
         position embedding.
     Raises:

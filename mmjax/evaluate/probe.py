@@ -31,19 +31,22 @@ class Features(NamedTuple):
     return Features(self.rows[places], self.labels[places])
 
 
-def linear_probe(train: Features, test: Features, strength: float) -> Float[np.ndarray, "n classes"]:
+def linear_probe(
+  train: Features, test: Features, strength: float, *, tolerance: float = 1e-4
+) -> Float[np.ndarray, "n classes"]:
   """Scores of multinomial logistic regression by L-BFGS, for the classes of `train` in order.
 
   Args:
     train: the examples to learn from. Features are standardised by their mean and deviation.
     test: the examples to score.
     strength: weight of the L2 penalty: the loss is sum(cross-entropy) + strength / 2 * |weights|^2.
+    tolerance: largest gradient of the solution. 1e-4 finds the same classes as 1e-10, much sooner.
   """
   from sklearn.linear_model import LogisticRegression
   from sklearn.pipeline import make_pipeline
   from sklearn.preprocessing import StandardScaler
 
-  model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / strength, max_iter=1000))
+  model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / strength, tol=tolerance, max_iter=10_000))
   model.fit(train.rows, train.labels)
   scores = model.decision_function(test.rows)
   return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores

@@ -66,7 +66,7 @@ class ClassAccuracy(Evaluator):
     examples, names, truth, logits = found
     report = class_report(truth, logits.argmax(axis=1), names)
     metrics = classification(logits, truth) | {"macro_f1": macro_f1(report)} | calibration(logits, truth)
-    common = np.full_like(truth, np.bincount(truth).argmax())
+    common = np.full_like(truth, int(np.argmax(np.bincount(truth))))
     chance = chance_classification(len(names)) | {"acc1": commonest_share(truth)} | prior_calibration(truth)
     chance["macro_f1"] = macro_f1(class_report(truth, common, names))
     return [

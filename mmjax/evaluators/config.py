@@ -72,13 +72,18 @@ class EvaluationConfig:
   caption of the same concept, for captions that are class names. Images of one emoji always count."""
   evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=built_in, hash=False)
   """By name. A run takes those that apply to it, in this order."""
+  patience: int = 0
+  """Stop the training after this many evaluations in a row without a better best_metric. 0: train to run.steps."""
 
   def __post_init__(self):
     for name in ("batch_size", "max_examples"):
       if getattr(self, name) < 1:
         raise ValueError(f"evaluation.{name} is {getattr(self, name)}: it must be at least 1")
-    if self.every < 0:
-      raise ValueError(f"evaluation.every is {self.every}: it must not be negative")
+    for name in ("every", "patience"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"evaluation.{name} is {getattr(self, name)}: it must not be negative")
+    if self.patience and not self.every:
+      raise ValueError("evaluation.patience counts evaluations, and there are none: set evaluation.every")
 
   def after(self, step: int) -> bool:
     """True if a run evaluates after a step."""

@@ -7,6 +7,7 @@ from mmjax.fusion.config import FusionConfig, FusionKind, make_fusion, make_oper
 from mmjax.fusion.cross import CoAttention, CrossAttention
 from mmjax.fusion.elementwise import Average, Concat, Product, Sum
 from mmjax.fusion.gate import Gate
+from mmjax.fusion.graph import GraphFusion, similarity_edges
 from mmjax.fusion.joint import EarlyFusion, JointTransformer, MergedAttention
 from mmjax.fusion.late import Late
 from mmjax.fusion.low_rank import MFB, MUTAN
@@ -28,6 +29,7 @@ __all__ = [
   "FusionConfig",
   "FusionKind",
   "Gate",
+  "GraphFusion",
   "JointTransformer",
   "Late",
   "MLPFusion",
@@ -41,6 +43,7 @@ __all__ = [
   "make_operator",
   "power_normalize",
   "signed_sqrt",
+  "similarity_edges",
   "sketch_constants",
   "split",
 ]

@@ -11,6 +11,7 @@ from mmjax.fusion.compact import MCB
 from mmjax.fusion.cross import CoAttention, CrossAttention
 from mmjax.fusion.elementwise import Average, Concat, Product, Sum
 from mmjax.fusion.gate import Gate
+from mmjax.fusion.graph import GraphFusion
 from mmjax.fusion.joint import EarlyFusion, MergedAttention
 from mmjax.fusion.late import Late
 from mmjax.fusion.low_rank import MFB, MUTAN
@@ -36,21 +37,38 @@ FusionKind = Literal[
   "merged_attention",
   "early",
   "bottleneck",
+  "gcn",
+  "gat",
 ]
 
 _REFUSED = ("head_dim", "key_heads", "linear_bias", "rms_norm", "scaled_attention", "relative_buckets")
 TRANSFORMERS: frozenset[FusionKind] = frozenset(
   ("cross_attention", "co_attention", "merged_attention", "early", "bottleneck")
 )
-"""Kinds that read all tokens, not one vector per modality."""
+"""Kinds that are stacks of blocks over the tokens."""
+
+GRAPHS: frozenset[FusionKind] = frozenset(("gcn", "gat"))
+"""Kinds that are graph networks over the tokens."""
+
+_NOT_OF_GRAPHS = (
+  *_REFUSED,
+  "activation",
+  "mlp_gated",
+  "mlp_norm",
+  "mlp_input_norm",
+  "norm",
+  "layer_scale",
+  "input_norm",
+)
+_NOT_OF_GRAPHS += ("qk_norm", "attention_bias", "attention_norm", "drop_path", "scan", "remat", "attention_dropout")
 
 
 @dataclasses.dataclass(frozen=True)
 class FusionConfig(TransformerConfig):
   """Configuration of a fusion. Raises ValueError if the fields are inconsistent.
 
-  Kinds that are transformers use the transformer's fields. Of these fields, the other kinds use only width (of the
-  result), mlp_dim (mlp) and dtype.
+  Kinds that are transformers use the transformer's fields. Of these fields, gcn and gat use width, depth, num_heads
+  (gat), norm_epsilon, dropout and dtype. The other kinds use only width (of the result), mlp_dim (mlp) and dtype.
   """
 
   kind: FusionKind = "merged_attention"
@@ -63,11 +81,22 @@ class FusionConfig(TransformerConfig):
   """mcb: random seed of the count sketches."""
   bottlenecks: int = 4
   """bottleneck: number of bottleneck tokens, through which the modalities exchange information (MBT: 4)."""
+  own_edges: int = 4
+  """gcn, gat: number of edges from each token to the most similar tokens of its modality."""
+  cross_edges: int = 4
+  """gcn, gat: number of edges from each token to the most similar tokens of each other modality. 0: no modality
+  reads another."""
 
   def __post_init__(self) -> None:
     if self.kind in TRANSFORMERS:
       super().__post_init__()
       refuse_block_options(self, "a fusion", _REFUSED)
+    if self.kind in GRAPHS:
+      super().__post_init__()
+      refuse_block_options(self, "a graph network", _NOT_OF_GRAPHS)
+    for name in ("own_edges", "cross_edges"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
     for name in ("rank", "bottlenecks"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -81,7 +110,8 @@ def make_fusion(config: FusionConfig) -> nn.Module:
   `pooled` of the result is the joint vector. Its tokens depend on the kind:
 
   * cross_attention: the tokens of the first modality.
-  * co_attention, merged_attention, early, bottleneck: the tokens of all modalities, which `mmjax.fusion.split` splits.
+  * co_attention, merged_attention, early, bottleneck, gcn, gat: the tokens of all modalities, which
+    `mmjax.fusion.split` splits.
   * late: one token per modality.
   * other kinds: one token, equal to `pooled`.
   """
@@ -99,6 +129,8 @@ def make_fusion(config: FusionConfig) -> nn.Module:
       return EarlyFusion(c)
     case "bottleneck":
       return Bottleneck(c, c.bottlenecks)
+    case "gcn" | "gat":
+      return GraphFusion(c, c.own_edges, c.cross_edges, c.kind == "gat")
     case _:
       return PooledFusion(make_operator(c), c.dtype)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
   from mmjax.interop.export import export_run
   from mmjax.interop.formats import FORMATS
   from mmjax.interop.packages import PACKAGES, from_package
+  from mmjax.interop.peft import load_adapters, save_adapters
   from mmjax.interop.preprocess import Preprocess
   from mmjax.interop.pretrained import Pretrained, load, load_pretrained, save
   from mmjax.interop.restoring import Report, restore
@@ -26,6 +27,7 @@ else:
       "export": ["export_run"],
       "formats": ["FORMATS"],
       "packages": ["PACKAGES", "from_package"],
+      "peft": ["load_adapters", "save_adapters"],
       "preprocess": ["Preprocess"],
       "pretrained": ["Pretrained", "load", "load_pretrained", "save"],
       "restoring": ["Report", "restore"],
@@ -46,7 +48,9 @@ __all__ = [
   "export_run",
   "from_package",
   "load",
+  "load_adapters",
   "load_pretrained",
   "restore",
   "save",
+  "save_adapters",
 ]

@@ -21,7 +21,8 @@ Difference = tuple[str, Any, Any]
 """Path of a setting, its value in the run, and its value in the checkpoint."""
 
 # Settings of training. They change no result of a published model, except for rounding (dtype).
-_TRAINING = ("drop_path", "scan", "remat", "dtype", "attention", "patch_dropout", "mask_id", "special_ids")
+_TRAINING = ("drop_path", "dropout", "attention_dropout", "scan", "remat", "dtype", "attention", "patch_dropout")
+_TRAINING += ("mask_id", "special_ids")
 _LIMITS = ("max_logit_scale", "max_logit_bias")
 _HEADS = ("embed_dim", "image_projection", "text_projection", "init_logit_bias")
 _ROUNDING = 1.001  # a scale of exactly 100 is 100.03 in float16

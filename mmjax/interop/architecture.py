@@ -158,7 +158,7 @@ def canonical(config: Any) -> Any:
     return dataclasses.replace(with_towers(config, changed), **unlearned)
   if isinstance(config, TransformerConfig):
     defaults = TransformerConfig()
-    same = {n: getattr(defaults, n) for n in ("drop_path", "scan", "remat", "dtype", "attention", "init_scheme")}
+    same = {n: getattr(defaults, n) for n in (*_ONLY_TRAINING, "dropout", "attention_dropout", "scan")}
     scale = None if config.layer_scale is None else 1.0  # an initial value
     far = config.relative_distance if config.relative_buckets else 128
     head = None if config.attention_width == config.width else config.head_dim

@@ -134,7 +134,7 @@ class BlipCaptioner(nn.Module):
     Args:
       ids: token ids. With a cache, the ids that follow the cached ones.
       image: encoded image. With a cache, None except in the first call.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
       cache: from `empty_cache` or from the previous call; None: no cache.
       text: ignored; the decoder embeds the words itself.
     Returns: logits. With a cache, (logits, updated cache).

@@ -118,7 +118,7 @@ class Coca(Comparing):
     Args:
       ids: token ids. With a cache, the ids that follow the cached ones.
       image: encoded image. With a cache, None except in the first call.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
       cache: from `empty_cache` or from the previous call; None: no cache.
       text: result of `encode` for the same ids, if available. It saves the unimodal decoder. Not used with a cache.
     Returns: logits. With a cache, (logits, updated cache).

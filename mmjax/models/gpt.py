@@ -61,7 +61,7 @@ class Gpt(nn.Module):
     Args:
       ids: token ids. With a cache, the ids that follow the cached ones.
       context: must be None; a language model has no context.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
       cache: from `empty_cache` or from the previous call; None: no cache.
       text: ignored; the decoder embeds the words itself.
     Returns: logits. With a cache, (logits, updated cache).

@@ -68,7 +68,7 @@ class Seq2Seq(nn.Module):
     Args:
       ids: token ids. With a cache, the ids that follow the cached ones.
       context: encoded input text. With a cache, None except in the first call.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
       cache: from `empty_cache` or from the previous call; None: no cache.
     Returns: logits. With a cache, (logits, updated cache).
     """

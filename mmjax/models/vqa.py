@@ -25,7 +25,7 @@ from mmjax.nn.words import Words, WordsConfig
 from mmjax.types import Batch, Encoded
 
 _JOINT = ("merged_attention", "early")  # one sequence of tokens, of any number of modalities
-_BY_TOKEN = (*_JOINT, "co_attention", "bottleneck")
+_BY_TOKEN = (*_JOINT, "co_attention", "bottleneck", "gcn", "gat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ class VqaWriter(Vqa):
     Args:
       ids: token ids of the answer. With a cache, the ids that follow the cached ones.
       question: the fused question. With a cache, None except in the first call.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
       cache: from `empty_cache` or from the previous call; None: no cache.
       text: ignored; the decoder embeds the words itself.
     Returns: logits. With a cache, (logits, updated cache).

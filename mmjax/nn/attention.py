@@ -189,6 +189,13 @@ def attention(
   return lax.platform_dependent(query, key, value, mask, bias, cpu=cpu, default=default)
 
 
+def _weighted_sum(
+  weights: Float[Array, "batch heads q k"], value: Float[Array, "batch k heads dim"]
+) -> Float[Array, "batch q heads dim"]:
+  out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+  return out.astype(value.dtype)
+
+
 def may_have_kernel(layer: nn.Module, *, qk_norm: bool, implementation: Implementation) -> bool:
   """True if a layer may use the TPU kernel: "auto", no QK norm, and attention weights are not recorded.
 
@@ -317,6 +324,7 @@ class MultiHeadAttention(Projections):
     causal: bool = False,
     bias: Float[Array, "#batch heads length k"] | None = None,
     rotations: tuple[Rotation, Rotation] | None = None,
+    factors: Float[Array, "batch heads length k"] | None = None,
   ) -> Float[Array, "batch length width"]:
     """Applies attention and the output projection.
 
@@ -327,13 +335,15 @@ class MultiHeadAttention(Projections):
       causal: if True, query i reads only keys 0 to i.
       bias: added to the scaled logits.
       rotations: rotations of the queries and of the keys (rotary position embedding).
+      factors: multiplied with the attention weights (dropout).
     Returns: one vector for each token of `x`.
     Raises:
       ValueError: num_heads does not divide the width of `x`.
     """
     batch, length, width = x.shape
     own = rearrange(x, "b l w -> (b l) w")
-    if context is None and bias is None and rotations is None and self._is_for_kernel(length, width):
+    plain = context is None and bias is None and rotations is None and factors is None
+    if plain and self._is_for_kernel(length, width):
       from mmjax.nn.attention_tpu import self_attention
 
       projected, bias = self._project_together(own)
@@ -346,7 +356,10 @@ class MultiHeadAttention(Projections):
       query, key = rotate(query, rotations[0]), rotate(key, rotations[1])
     if self.key_heads is not None:
       key, value = (jnp.repeat(heads, self.num_heads // self.key_heads, axis=2) for heads in (key, value))
-    if self.is_mutable_collection("intermediates"):  # the caller wants the attention weights
+    if factors is not None:
+      weights = attention_weights(query, key, mask=mask, causal=causal, bias=bias)
+      heads = _weighted_sum(weights * factors, value)
+    elif self.is_mutable_collection("intermediates"):  # the caller wants the attention weights
       heads = self._shown(query, key, value, mask, causal, bias)
     else:
       heads = attention(query, key, value, mask=mask, causal=causal, bias=bias, implementation=self.implementation)
@@ -382,5 +395,4 @@ class MultiHeadAttention(Projections):
     name = f"weights_{query.shape[1]}"
     weights = self.perturb(name, attention_weights(query, key, mask=mask, causal=causal, bias=bias))
     self.sow("intermediates", name, weights)
-    out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
-    return out.astype(value.dtype)
+    return _weighted_sum(weights, value)

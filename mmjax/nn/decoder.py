@@ -16,7 +16,7 @@ from mmjax.nn.dense import Initializer
 from mmjax.nn.initial import kernel_init
 from mmjax.nn.norm import LayerScale
 from mmjax.nn.rotary import Rotation
-from mmjax.nn.stochastic import Rngs, drop_path, fold_in
+from mmjax.nn.stochastic import Rngs, drop_path, dropout, dropout_factors, fold_in
 from mmjax.nn.transformer import TransformerConfig, block_attention, block_mlp, norm_layer, rematerialised
 from mmjax.types import Encoded
 
@@ -73,7 +73,7 @@ class DecoderBlock(nn.Module):
     Args:
       x: tokens.
       reading: masks, context and positions.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
       layer: number of the block in the stack.
       memory: cached keys and values of this block; None: no cache.
     Returns: the tokens, and the updated memory (None without `memory`).
@@ -88,6 +88,7 @@ class DecoderBlock(nn.Module):
       y = norm(y) if c.norm == "branch" else y
       if c.layer_scale is not None:
         y = LayerScale(c.layer_scale, name=name.replace("norm", "scale"))(y)
+      y = dropout(y, rate=c.dropout, rng=fold_in(rng, stream + 4))
       x = x + (drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y)
       return (norm(x) if c.norm == "post" else x), remembered
 
@@ -96,34 +97,43 @@ class DecoderBlock(nn.Module):
       return add(x, norm, stream, lambda y: (mlp(y), None))[0]
 
     known = None if memory is None else memory.context
-    x, own = add(x, "norm1", 0, lambda y: self._read_own(y, reading, memory))
+    x, own = add(x, "norm1", 0, lambda y: self._read_own(y, reading, memory, fold_in(rng, 8)))
     if self.cross_mlp:
       x = think(x, "mlp", 2, "norm2")
     if known is not None or reading.context is not None:
-      x, known = add(x, "norm_cross", 1, lambda y: self._read_context(y, reading, memory))
+      x, known = add(x, "norm_cross", 1, lambda y: self._read_context(y, reading, memory, fold_in(rng, 9)))
       x = think(x, "cross_mlp", 3, "norm_cross_mlp") if self.cross_mlp else x
     x = x if self.cross_mlp else think(x, "mlp", 2, "norm2")
     return x, None if own is None else LayerMemory(own, known)
 
   @nn.nowrap
-  def _read_own(self, y: Tokens, reading: Reading, memory: LayerMemory | None) -> tuple[Tokens, Remembered]:
+  def _read_own(self, y: Tokens, reading: Reading, memory: LayerMemory | None, rng: Rngs) -> tuple[Tokens, Remembered]:
     name = "causal_attention" if self.causal and self.separate_causal else "attention"
     if memory is None:
       both = None if reading.rotation is None else (reading.rotation, reading.rotation)
       attention = MultiHeadAttention(**self._fields(), name=name)
-      return attention(y, mask=reading.mask, causal=self.causal, rotations=both), None
+      kept = self._kept(y, y, rng)
+      return attention(y, mask=reading.mask, causal=self.causal, rotations=both, factors=kept), None
     cached = CachedAttention(**self._fields(), name=name)
     return cached(y, memory.own, start=reading.start, rotation=reading.rotation)
 
   @nn.nowrap
-  def _read_context(self, y: Tokens, reading: Reading, memory: LayerMemory | None) -> tuple[Tokens, Remembered]:
+  def _read_context(
+    self, y: Tokens, reading: Reading, memory: LayerMemory | None, rng: Rngs
+  ) -> tuple[Tokens, Remembered]:
     name, mask, context = "cross_attention", reading.context_mask, reading.context
     if self.cross_mlp and context is not None:
       context = norm_layer(self.config, "norm_context")(context)
     if memory is None:
-      return MultiHeadAttention(**self._fields(), name=name)(y, context, mask=mask), None
+      attention = MultiHeadAttention(**self._fields(), name=name)
+      return attention(y, context, mask=mask, factors=self._kept(y, context, rng)), None
     known = memory.context if context is None else None
     return CachedAttention(**self._fields(), name=name)(y, known, context=context, mask=mask)
+
+  @nn.nowrap
+  def _kept(self, y: Tokens, read: Array, rng: Rngs) -> Array | None:
+    shape = (self.config.num_heads, y.shape[1], read.shape[1])
+    return dropout_factors(shape, rate=self.config.attention_dropout, rng=rng)
 
   @nn.nowrap
   def _fields(self) -> dict[str, Any]:
@@ -175,7 +185,7 @@ class Decoder(nn.Module):
       mask: True for each token of `x` that may be read. Must be None with a cache, where real tokens come first.
       context: encoded tokens for cross-attention; None if there are none, or if the cache already holds them.
       causal: if True, a token reads only itself and earlier tokens. Must be True with a cache.
-      rng: one key per example, for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
       cache: from `empty_cache` or from the previous call; None: no cache.
     Returns: the tokens, and the updated cache (None without `cache`).
     Raises:
@@ -185,6 +195,7 @@ class Decoder(nn.Module):
     x = x.astype(c.dtype)
     if c.input_norm:
       x = norm_layer(c, "input_norm")(x)
+    x = dropout(x, rate=c.dropout, rng=fold_in(rng, c.depth))  # the streams before belong to the blocks
     tokens, context_mask = (None, None) if context is None else (context.tokens, context.mask)
     if cache is not None:
       if not causal or mask is not None:

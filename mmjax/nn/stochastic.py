@@ -34,6 +34,25 @@ def drop_path(
   return x * jnp.expand_dims(factor, range(1, x.ndim))
 
 
+def dropout_factors(shape: tuple[int, ...], *, rate: float, rng: Rngs) -> Float[Array, "batch *shape"] | None:
+  """Factors for the elements of a `shape` per example: 0 with probability `rate`, otherwise 1 / (1 - rate), in float32.
+
+  Source: dropout, Srivastava et al. 2014, in the inverted form, which leaves evaluation unchanged.
+
+  Returns: the factors; None if nothing is dropped (`rng` is None, or `rate` is 0).
+  """
+  if rng is None or rate == 0.0:
+    return None
+  kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shape))(rng)
+  return kept.astype(jnp.float32) / (1.0 - rate)
+
+
+def dropout(x: Float[Array, "batch *shape"], *, rate: float, rng: Rngs) -> Float[Array, "batch *shape"]:
+  """Sets elements to zero with probability `rate`, and scales the others by 1 / (1 - rate)."""
+  factors = dropout_factors(x.shape[1:], rate=rate, rng=rng)
+  return x if factors is None else x * factors.astype(x.dtype)
+
+
 def drop_patches(
   patches: Float[Array, "batch length width"], *, rate: float, rng: Rngs
 ) -> Float[Array, "batch kept width"]:

@@ -19,7 +19,7 @@ from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm, LayerScale
 from mmjax.nn.relative import RelativeBias
 from mmjax.nn.rotary import Rotation
-from mmjax.nn.stochastic import Rngs, drop_path, fold_in
+from mmjax.nn.stochastic import Rngs, drop_path, dropout, dropout_factors, fold_in
 from mmjax.nn.tpu import rows_major
 
 Remat = Literal["none", "dots", "hidden", "attention", "full"]  # ordered from no recomputation to full recomputation
@@ -98,6 +98,12 @@ class TransformerConfig:
   """Initial weights. "clip": normal, with deviations from width and depth (the code of CLIP's text tower). "xavier":
   Xavier uniform kernels, embeddings of deviation 1 / sqrt(width) (big_vision, SigLIP). "bert": normal with deviation
   0.02, truncated at two deviations (Devlin et al. 2019, BERT's code)."""
+  dropout: float = 0.0
+  """Probability of dropping an element of the embeddings (the input of the first block) and of the result of each
+  branch (Vaswani et al. 2017, section 5.4; BERT and GPT-2: 0.1)."""
+  attention_dropout: float = 0.0
+  """Probability of dropping an attention weight (BERT and GPT-2: 0.1). In training, attention then keeps all weights in
+  memory: no fused implementation has this option."""
 
   def __post_init__(self) -> None:
     if self.depth < 1:
@@ -106,8 +112,9 @@ class TransformerConfig:
       raise ValueError(f"width={self.width} must be divisible by num_heads={self.num_heads}")
     if self.key_heads is not None and (self.key_heads < 1 or self.num_heads % self.key_heads):
       raise ValueError(f"key_heads={self.key_heads} must divide num_heads={self.num_heads}")
-    if not 0.0 <= self.drop_path < 1.0:
-      raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
+    for name in ("drop_path", "dropout", "attention_dropout"):
+      if not 0.0 <= getattr(self, name) < 1.0:
+        raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
     if self.relative_buckets and not 4 <= self.relative_buckets <= 2 * self.relative_distance:
       raise ValueError(
         f"relative_buckets={self.relative_buckets} must lie in [4, 2 * relative_distance={2 * self.relative_distance}]"
@@ -192,7 +199,7 @@ class Block(nn.Module):
 
   Parameters: attention, mlp, norm1, norm2; scale1 and scale2, with `config.layer_scale`.
 
-  With `context`, `x` holds only some of its tokens, and only these are computed. `mask` then marks the tokens of
+  With `context`, `x` holds only one token of each example, and only these are computed. `mask` then marks the tokens of
   `context` that they may read.
 
   The tokens of all examples form one axis, which is the layout that matrix products read. With a separate batch axis, a
@@ -218,17 +225,19 @@ class Block(nn.Module):
     context: Float[Array, "batch*k width"] | None = None,
     rotations: tuple[Rotation, Rotation] | None = None,
     bias: Float[Array, "#rows heads q k"] | None = None,
+    pick: int | Int[Array, "batch"] = 0,
   ) -> Float[Array, "batch*length width"]:
     """Applies the block.
 
     Args:
       x: tokens.
       mask: True for each token that may be read; None: all.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
       layer: number of the block in the stack.
-      context: all tokens, if `x` holds only some of them.
+      context: all tokens, if `x` holds only one of each example.
       rotations: rotations of the tokens of `x`, and of all tokens (rotary position embedding).
       bias: bias of the attention logits.
+      pick: position of the tokens of `x` in `context`. With `context`, these elements are dropped as without.
     Returns: the tokens of `x` after the block.
     """
     c = self.config
@@ -240,6 +249,10 @@ class Block(nn.Module):
     def branch(y: Array, stream: int) -> Array:
       if c.layer_scale is not None:
         y = LayerScale(c.layer_scale, name=f"scale{stream + 1}")(y)
+      factors = dropout_factors((self.length, c.width), rate=c.dropout, rng=fold_in(rng, stream + 2))
+      if factors is not None:
+        kept = factors if context is None else take_token(factors, pick)
+        y = y * rearrange(kept, "b l w -> (b l) w").astype(y.dtype)
       return drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y
 
     attention = MultiHeadAttention(**block_attention(c, out_init), name="attention")
@@ -251,7 +264,11 @@ class Block(nn.Module):
     def attend(y: Array, read: Array | None) -> Array:
       rows = lambda z: rearrange(z, "(b l) w -> b l w", b=batch)
       both = None if read is None else rows(read)
-      y = attention(rows(y), both, mask=mask, causal=causal, bias=bias, rotations=rotations)
+      shape = (c.num_heads, self.length, self.length)
+      factors = dropout_factors(shape, rate=c.attention_dropout, rng=fold_in(rng, 4))
+      if read is not None:
+        factors = _of_query(factors, pick)
+      y = attention(rows(y), both, mask=mask, causal=causal, bias=bias, rotations=rotations, factors=factors)
       return rearrange(y, "b l w -> (b l) w")
 
     if c.norm == "post":
@@ -268,14 +285,16 @@ class Block(nn.Module):
 
 
 def _of_query(
-  bias: Float[Array, "1 heads length length"] | None, position: int | Int[Array, "batch"]
+  rows: Float[Array, "#batch heads length length"] | None, position: int | Int[Array, "batch"]
 ) -> Float[Array, "#batch heads 1 length"] | None:
-  """Take the bias of one query of each example."""
-  if bias is None:
+  """Takes one query of each example of a bias, or of factors, of the attention weights."""
+  if rows is None:
     return None
   if isinstance(position, int):
-    return bias[:, :, position : position + 1]
-  return jnp.moveaxis(jnp.take(bias[0], position, axis=1), 1, 0)[:, :, None]
+    return rows[:, :, position : position + 1]
+  if rows.shape[0] == 1:
+    return jnp.moveaxis(jnp.take(rows[0], position, axis=1), 1, 0)[:, :, None]
+  return jnp.take_along_axis(rows, position[:, None, None, None], axis=2)
 
 
 def _identity(x: Array) -> Array:
@@ -339,7 +358,7 @@ class Transformer(nn.Module):
     Args:
       x: embedded tokens.
       mask: True for each token that may be read; None: all.
-      rng: one key per example for stochastic depth; None: evaluation.
+      rng: one key per example for dropout and stochastic depth; None: evaluation.
       pick: position of the picked token, the same in all examples (int) or one per example.
       rotation: rotation of each token's queries and keys (rotary position embedding); None: no rotation.
       biases: biases of the attention logits of each block; None: those of relative_buckets, if any.
@@ -357,6 +376,7 @@ class Transformer(nn.Module):
     x = x.astype(c.dtype)
     if c.input_norm:
       x = norm_layer(c, "input_norm")(x)
+    x = dropout(x, rate=c.dropout, rng=fold_in(rng, c.depth))  # the streams before belong to the blocks
     bias = None
     if c.relative_buckets:
       far = (c.relative_buckets, c.relative_distance, self.causal)
@@ -382,7 +402,7 @@ class Transformer(nn.Module):
     last, index = block(name=f"block_{c.depth - 1}"), jnp.asarray(c.depth - 1)
     readable = self._readable(x.shape[0] // length, length, mask, pick)
     apart = None if rotation is None else (rotation.at(pick), rotation)
-    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart, _of_query(bias, pick))
+    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart, _of_query(bias, pick), pick)
     return rows(norm(last(x, mask, rng, index, None, both, bias)))[:, :own], norm(picked)
 
   @nn.nowrap

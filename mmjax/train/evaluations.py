@@ -9,8 +9,9 @@ from mmjax.data import Tokenizer
 from mmjax.errors import UserError
 from mmjax.evaluate import check_ready, evaluate, flatten
 from mmjax.evaluate.results import lower_is_better
+from mmjax.models.adapters import ADAPTERS
 from mmjax.run import Run
-from mmjax.train.adapters import ADAPTERS, with_adapters
+from mmjax.train.adapters import with_adapters
 from mmjax.train.setup import Training
 from mmjax.train.state import TrainState
 from mmjax.train.writers import Writer, read_evaluations
@@ -90,6 +91,18 @@ class Evaluations:
     """True if the run evaluates after this step and has not done so yet."""
     return self._config.after(step) and step not in self._done
 
+  @property
+  def best(self) -> int | None:
+    """Step of the first evaluation with the best score. None: there is none yet."""
+    scores = {step: self._score_of(numbers) for step, numbers in self._done.items() if self._best in numbers}
+    return max(scores, key=lambda step: (scores[step], -step)) if scores else None
+
+  @property
+  def exhausted(self) -> bool:
+    """True if evaluation.patience evaluations in a row were no better than the best."""
+    best, patience = self.best, self._config.patience
+    return patience > 0 and best is not None and sum(step > best for step in self._done) >= patience
+
   def rewind(self, step: int) -> None:
     """Forget the evaluations after a step."""
     self._done = {done: numbers for done, numbers in self._done.items() if done <= step}
@@ -112,4 +125,7 @@ class Evaluations:
     return f"step {step}  {self._best} {numbers[self._best]:.3f}"
 
   def _tell(self, step: int, numbers: Mapping[str, float]) -> None:
-    self._score(step, -numbers[self._best] if lower_is_better(self._best) else numbers[self._best])
+    self._score(step, self._score_of(numbers))
+
+  def _score_of(self, numbers: Mapping[str, float]) -> float:
+    return -numbers[self._best] if lower_is_better(self._best) else numbers[self._best]

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.experiment import Experiment
+from mmjax.models.adapters import ADAPTERS, initial_adapters
 from mmjax.models.config import init_params
-from mmjax.train.adapters import ADAPTERS, initial_adapters
 
 BALANCE = "balance"
 """Entry of the parameters for the learned log variances of the terms (uncertainty weighting)."""

@@ -87,7 +87,7 @@ class Session:
       state = self._train(self._state)
       if self._step > self._saved:
         self._save(state)
-      if self._step == run.steps:
+      if self._step == run.steps or self._evaluations.exhausted:
         self._checkpoints.prune()
       self._farewell()
     self._writer.close()
@@ -115,7 +115,7 @@ class Session:
   def _goes_on(self) -> bool:
     self._checkpoints.check()
     self._turn += 1
-    return not self._interrupt.reached(self._turn)
+    return not self._interrupt.reached(self._turn) and not self._evaluations.exhausted
 
   def _next_batch(self) -> Batch | None:
     """Return the next batch, or None if the run is asked to stop while it waits."""
@@ -229,6 +229,10 @@ class Session:
       self._warn("batch", self._step, message)
 
   def _farewell(self) -> None:
+    if self._evaluations.exhausted:
+      self._progress.say(
+        f"stopped after step {self._step}: no evaluation since step {self._evaluations.best} was better"
+      )
     if self._interrupt:
       self._progress.say(f"stopped after step {self._step}; saving")
       self._checkpoints.wait()

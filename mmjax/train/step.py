@@ -12,12 +12,12 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float, Key
 
+from mmjax.models.adapters import merged
 from mmjax.nn.channel_norm import moved_statistics
 from mmjax.objectives.terms.base import Term
 from mmjax.parallel.mesh import batch_sharding, replicated
 from mmjax.parallel.rules import parameter_path
 from mmjax.settings import NO_ADAPTERS, AdapterConfig, NumericsConfig, OptimizerConfig
-from mmjax.train.adapters import merged
 from mmjax.train.loss import Aux, has_streams, make_loss
 from mmjax.train.numerics import judge
 from mmjax.train.optimizer import learning_rate, trainable, update_ema

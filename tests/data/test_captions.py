@@ -248,7 +248,5 @@ def test_an_image_of_coco_or_flickr_is_one_image(tmp_path):
   content = json.loads(file.read_text())
   content["images"].append(content["images"][0] | {"split": "test"})
   file.write_text(json.dumps(content))
-  with pytest.raises(
-    DataError, match=r"images\[1\]: the image 'a.png' is in the split 'test', and before in 'train'"
-  ):
+  with pytest.raises(DataError, match=r"images\[1\]: the image 'a.png' is in the split 'test', and before in 'train'"):
     flickr.open("train", Reading())

@@ -27,6 +27,7 @@ def test_the_linear_probe_minimises_its_loss():
   model = LogisticRegression(C=1 / 3.0, tol=1e-10, max_iter=10_000).fit(rows(TRAIN.rows), TRAIN.labels)
   expected = model.decision_function(rows(TEST.rows))
   np.testing.assert_allclose(linear_probe(TRAIN, TEST, 3.0), expected, atol=2e-3)
+  np.testing.assert_allclose(linear_probe(TRAIN, TEST, 3.0, tolerance=1e-10), expected, atol=1e-6)
 
 
 def test_two_classes_have_two_scores():

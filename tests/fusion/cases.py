@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.fusion import FusionConfig, FusionKind, make_fusion
-from mmjax.fusion.config import TRANSFORMERS
+from mmjax.fusion.config import GRAPHS, TRANSFORMERS
 from mmjax.types import Encoded
 
 KINDS = get_args(FusionKind)
-TOKENS = tuple(kind for kind in KINDS if kind in TRANSFORMERS)
+BLOCKS = tuple(kind for kind in KINDS if kind in TRANSFORMERS)
+TOKENS = tuple(kind for kind in KINDS if kind in TRANSFORMERS | GRAPHS)
 WIDTH, DEPTH = 8, 2
 
 
 def config(kind: str, **fields) -> FusionConfig:
-  sizes = dict(width=WIDTH, depth=DEPTH, num_heads=2, mlp_dim=12, rank=3, bottlenecks=2)
+  sizes = dict(width=WIDTH, depth=DEPTH, num_heads=2, mlp_dim=12, rank=3, bottlenecks=2, own_edges=1, cross_edges=2)
   return FusionConfig(kind=kind, **(sizes | fields))
 
 

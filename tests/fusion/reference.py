@@ -168,10 +168,57 @@ def late(p, vectors, masks):
   return np.stack(answers), sum(there) / len(there)
 
 
+def neighbours(tokens, masks, own=1, cross=2):
+  """For each token the set of those that it is joined to: itself, the most similar, and whoever chose it."""
+  place = [(m, i) for m, x in enumerate(tokens) for i in range(len(x))]
+  rows, real = np.concatenate(tokens), np.concatenate(masks)
+  unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+  joined = [{i} if real[i] else set() for i in range(len(rows))]
+  for i, m in np.ndindex(len(rows), len(tokens)):
+    others = [j for j in range(len(rows)) if place[j][0] == m and real[j] and j != i]
+    others.sort(key=lambda j: -unit[i] @ unit[j])
+    for j in others[: own if place[i][0] == m else cross] if real[i] else []:
+      joined[i].add(j)
+      joined[j].add(i)
+  return joined
+
+
+def graph(p, tokens, masks, depth, layer):
+  joined, x, real = neighbours(tokens, masks), np.concatenate(tokens), np.concatenate(masks)
+  for number in range(depth):
+    y = linear(p[f"layer_{number}"], norm(p[f"norm_{number}"], x))
+    x = x + np.stack([layer(number, y, i, joined) if joined[i] else np.zeros_like(y[0]) for i in range(len(x))])
+  x = norm(p["norm"], x)
+  return x, x[real].mean(0)
+
+
+def gcn(p, tokens, masks, depth):
+  def layer(number, y, i, joined):
+    return np.maximum(sum(y[j] / math.sqrt(len(joined[i]) * len(joined[j])) for j in joined[i]), 0)
+
+  return graph(p, tokens, masks, depth, layer)
+
+
+def gat(p, tokens, masks, depth):
+  def layer(number, y, i, joined):
+    reader, read = p[f"attention_{number}_reader"], p[f"attention_{number}_read"]
+    out = []
+    for head, part in enumerate(np.split(np.arange(y.shape[1]), HEADS)):
+      scores = {j: y[i, part] @ reader[head] + y[j, part] @ read[head] for j in joined[i]}
+      weights = {j: math.exp(score if score > 0 else 0.2 * score) for j, score in scores.items()}
+      out.append(sum(weight * y[j, part] for j, weight in weights.items()) / sum(weights.values()))
+    out = np.concatenate(out)
+    return np.where(out > 0, out, np.expm1(out))
+
+  return graph(p, tokens, masks, depth, layer)
+
+
 TOKENS = {
   "cross_attention": cross_attention,
   "co_attention": co_attention,
   "merged_attention": merged,
   "early": early,
   "bottleneck": bottleneck,
+  "gcn": gcn,
+  "gat": gat,
 }

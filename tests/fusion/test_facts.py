@@ -14,12 +14,25 @@ from mmjax.fusion import (
   make_operator,
   power_normalize,
   signed_sqrt,
+  similarity_edges,
   sketch_constants,
   split,
 )
 from mmjax.parallel.mesh import ParallelConfig, batch_sharding, make_mesh
 from mmjax.types import Encoded
-from tests.fusion.cases import INPUTS, KINDS, TOKENS, apply, config, every_params, modality, params, run_all, say_all
+from tests.fusion.cases import (
+  BLOCKS,
+  INPUTS,
+  KINDS,
+  TOKENS,
+  apply,
+  config,
+  every_params,
+  modality,
+  params,
+  run_all,
+  say_all,
+)
 
 ADDITIVE = ("concat", "sum", "average", "late")
 EMPTY = INPUTS[0], INPUTS[1].replace(mask=jnp.zeros_like(INPUTS[1].mask), pooled=jnp.zeros_like(INPUTS[1].pooled))
@@ -124,7 +137,7 @@ def test_bfloat16_is_close(low, kind):
   np.testing.assert_allclose(fused.pooled.astype(jnp.float32), expected.pooled, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("kind", TOKENS)
+@pytest.mark.parametrize("kind", BLOCKS)
 def test_blocks_are_rematerialised_where_the_configuration_says_so(kind):
   def blocks(remat):
     return str(jax.make_jaxpr(lambda p: apply(kind, INPUTS, p, remat=remat).pooled)(params(kind))).count("remat2[")
@@ -179,6 +192,31 @@ def test_a_bottleneck_passes_nothing_before_its_second_layer():
   assert min(_crossing(depth=2)) > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["gcn", "gat"])
+def test_a_graph_knows_no_order_and_without_cross_edges_is_two_graphs(kind):
+  image, text = INPUTS
+  order = jnp.asarray([2, 0, 3, 1])
+  turned = Encoded(image.tokens[:, order], image.mask[:, order], image.pooled)
+  fused = jax.jit(lambda a, b: apply(kind, (a, b), params(kind)))
+  plain, moved = fused(image, text), fused(turned, text)
+  _assert_close(plain.pooled, moved.pooled, 2e-5)
+  _assert_close(plain.tokens[:, order], moved.tokens[:, :4], 2e-5)
+  said = lambda tokens: apply(kind, (image.replace(tokens=tokens), text), params(kind), cross_edges=0).tokens[:, 4:]
+  assert (np.asarray(jax.jit(jax.grad(lambda x: jnp.sin(said(x)).sum()))(image.tokens)) == 0).all()
+
+
+def test_edges_by_hand():
+  """Three tokens of an image, the last of them padding, and two of a text."""
+  image = Encoded(jnp.asarray([[[1.0, 0], [0, 1], [1, 1]]]), jnp.asarray([[True, True, False]]), jnp.zeros((1, 2)))
+  text = Encoded(jnp.asarray([[[2.0, 0.1], [1, 0.5]]]), jnp.ones((1, 2), bool), jnp.zeros((1, 2)))
+  edges = lambda own, cross: similarity_edges((image, text), own=own, cross=cross)[0].astype(int).tolist()
+  alone = [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]
+  assert edges(0, 0) == alone
+  assert edges(5, 0) == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1]]
+  # Both words choose the first token; it chooses the first word, and the second token the second word.
+  assert edges(0, 1) == [[1, 0, 0, 1, 1], [0, 1, 0, 0, 1], [0, 0, 0, 0, 0], [1, 0, 0, 1, 0], [1, 1, 0, 0, 1]]
+
+
 def test_late_decisions_know_nothing_of_each_other():
   image, text = INPUTS
 
@@ -228,6 +266,8 @@ def test_split_takes_apart_what_was_joined():
     (lambda: FusionConfig(rank=0), "rank=0"),
     (lambda: FusionConfig(kind="early", width=10, num_heads=3), "width=10 must be divisible by num_heads=3"),
     (lambda: FusionConfig(kind="bottleneck", scan=True), "scan=True is not for kind='bottleneck'"),
+    (lambda: FusionConfig(kind="gcn", remat="full"), "remat=full is not an option of a graph network"),
+    (lambda: FusionConfig(kind="gat", cross_edges=-1), "cross_edges=-1 must be at least 0"),
     (lambda: make_operator(config("late")), "kind='late' reads more than one vector"),
     (lambda: apply("bilinear", (*INPUTS, modality(2, 2)), {}), "takes two modalities, not 3"),
     (lambda: make_operator(config("sum")).apply({}, jnp.ones((1, 2)), jnp.ones((1, 3))), r"one width, not \[2, 3\]"),

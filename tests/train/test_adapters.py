@@ -15,9 +15,10 @@ from mmjax.experiment import Experiment, RunConfig
 from mmjax.interop import export_run, load
 from mmjax.loading import load_run
 from mmjax.models import ClassifierConfig
+from mmjax.models.adapters import initial_adapters, merged
 from mmjax.objectives import Classify
 from mmjax.settings import AdapterConfig, OptimizerConfig
-from mmjax.train.adapters import initial_adapters, merged, trained_besides
+from mmjax.train.adapters import trained_besides
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.loop import train
 from mmjax.train.setup import prepare
