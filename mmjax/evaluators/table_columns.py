@@ -58,7 +58,7 @@ class TableColumns(Evaluator):
   def _html(self, run: Run, examples: Examples, name: str, column: Table) -> str:
     rises = importance(run, examples, name, self.repeats)
     rows = np.concatenate([batch[name][batch["valid"]] for batch in batches(run, examples)])
-    largest = max(float(rises.mean(axis=1).max()), 1e-12)
+    largest = max(float(np.max(rises.mean(axis=1))), 1e-12)
     lines = []
     for place in np.argsort(-rises.mean(axis=1)).tolist():
       field, rise = column.fields[place], rises[place]

@@ -61,6 +61,14 @@ def test_quantiles_are_normal_scores():
   assert column.row(same[0], None, column.fit(same))[0, 0] == 0  # equal numbers count as their middle
 
 
+def test_equal_numbers_have_a_deviation_of_one():
+  rows, column = [{"id": "", "x": 0.1}] * 10, Table(numeric=("x",))  # 0.1 is not the mean of ten times 0.1 in float64
+  fitted = column.fit(rows)
+  assert fitted["numeric"]["x"]["std"] == 1 and abs(column.row(rows[0], None, fitted)[0, 0]) < 1e-15
+  huge = column.row({"id": "", "x": 1e30}, None, {**fitted, "numeric": {"x": {"mean": 0.0, "std": 1e-20}}})
+  assert huge[0, 0] == np.float32(1e30)  # float32 has no such number of deviations
+
+
 @pytest.mark.parametrize(
   ("change", "said"),
   [

@@ -32,7 +32,7 @@ a troll."
         number=3
     [/attack]
     [attack]
-        range=melee
+        range={attack}
         damage=4
         number=4
     [/attack]
@@ -56,9 +56,11 @@ def folder(tmp_path):
   (core / "images" / "units").mkdir(parents=True)
   pixels = io.BytesIO()
   PIL.Image.new("RGBA", (16, 16), (20, 99, 7, 255)).save(pixels, "PNG")
-  for race, hp in (("elf", 2), ("orc", 4)):
+  for race, hp, attack in (("elf", 2, "melee"), ("orc", 4, "ranged")):
     names = [f"{race}{number}" for number in range(4)]
-    text = "".join(UNIT.format(name=n, race=race, hp=hp, after=names[1] if n == names[0] else "null") for n in names)
+    text = "".join(
+      UNIT.format(name=n, race=race, hp=hp, attack=attack, after=names[1] if n == names[0] else "null") for n in names
+    )
     (core / "units" / "x" / f"{race}.cfg").write_text(text)
     for name in names:
       (core / "images" / "units" / f"{name}.png").write_bytes(pixels.getvalue())

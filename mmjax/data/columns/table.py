@@ -213,7 +213,7 @@ class Number(Column):
   def fit(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Learn the mean and the standard deviation: {"mean": m, "std": s}. Raises DataError if all numbers are equal."""
     values = np.array([self.number(record) for record in without_images(records)], np.float64)
-    if not len(values) or values.min() == values.max():
+    if not len(values) or not np.ptp(values):
       what = f"all {len(values)} training records have the same number" if len(values) else "there is no record"
       raise DataError(
         f"{what} in the field {self.field!r}: nothing can be learned. Add records, or name another field."
@@ -273,7 +273,7 @@ def without_images(records: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str
 
 def mean_and_std(values: Float[np.ndarray, " n"]) -> dict[str, float]:
   """Mean and standard deviation of numbers. The deviation of equal numbers is written as 1."""
-  return {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
+  return {"mean": float(values.mean()), "std": float(values.std()) if np.ptp(values) else 1.0}
 
 
 def scaled(number: float, scale: Mapping[str, float]) -> float:
