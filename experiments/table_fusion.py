@@ -147,7 +147,7 @@ EXPERIMENT = Experiment(
   data=DataConfig(
     source=Units(),
     trim=True,
-    tokenizer=TokenizerConfig(vocab_size=1024, max_length=48),
+    tokenizer=TokenizerConfig(vocab_size=2048, max_length=96),
     augmentation=AugmentationConfig(flip=0.5),
   ),
   model=ClassifierConfig(towers=TOWERS, fusion=FusionConfig(kind="late"), modality_dropout=0.3),
@@ -163,9 +163,11 @@ def only(name: str) -> Callable[[Experiment], Experiment]:
   def change(experiment: Experiment) -> Experiment:
     model: Any = experiment.model
     one = dataclasses.replace(model, towers={name: model.towers[name]}, fusion=None, modality_dropout=0.0)
-    return dataclasses.replace(
-      experiment, model=one, objectives=(dataclasses.replace(experiment.objectives[0], inputs=(name,)),)
-    )
+    columns = experiment.data.source.columns
+    data = dataclasses.replace(experiment.data, columns={name: columns[name], "label": columns["label"]})
+    objective: Any = experiment.objectives[0]
+    alone = dataclasses.replace(objective, inputs=(name,))
+    return dataclasses.replace(experiment, data=data, model=one, objectives=(alone,))
 
   return change
 
@@ -177,9 +179,8 @@ def fused(kind: FusionKind, dropout: bool) -> Callable[[Experiment], Experiment]
     model: Any = experiment.model
     fusion = dataclasses.replace(model.fusion, kind=kind, **SMALL)
     rate = model.modality_dropout if dropout else 0.0
-    return dataclasses.replace(
-      experiment, model=dataclasses.replace(model, fusion=fusion, modality_dropout=rate, partial=True)
-    )
+    changed = dataclasses.replace(model, fusion=fusion, modality_dropout=rate, partial=True)
+    return dataclasses.replace(experiment, model=changed)
 
   return change
 
