@@ -153,7 +153,7 @@ EXPERIMENT = Experiment(
   model=ClassifierConfig(towers=TOWERS, fusion=FusionConfig(kind="late"), modality_dropout=0.3),
   objectives=(Classify(inputs=tuple(TOWERS), label_smoothing=0.1),),
   optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=20, weight_decay=0.1, ema_decay=0.95),
-  run=RunConfig(workdir=Path("runs/table_fusion"), steps=300, batch_size=32, log_every=50, tensorboard=False),
+  run=RunConfig(workdir=Path("runs/table_fusion"), steps=200, batch_size=32, log_every=50, tensorboard=False),
 )
 
 
