@@ -87,7 +87,7 @@ class GraphFusion(nn.Module):
     x, mask = join(encoded, c.dtype)
     for layer in range(c.depth):
       y = LayerNorm(c.norm_epsilon, name=f"norm_{layer}")(x)
-      y = Dense(c.width, nn.initializers.lecun_normal(), dtype=c.dtype, name=f"layer_{layer}")(y)
+      y = Dense(c.width, nn.initializers.lecun_normal(), dtype=c.dtype, name=f"layer_{layer}_projection")(y)
       y = self._attend(y, edges, layer) if self.attention else nn.relu(_convolve(y, edges))
       x = x + dropout(y, rate=c.dropout, rng=fold_in(rng, layer))
     x = LayerNorm(c.norm_epsilon, name="norm")(x)
@@ -102,7 +102,7 @@ class GraphFusion(nn.Module):
     init = nn.initializers.normal(y.shape[-1] ** -0.5)
     scores = []
     for side in ("reader", "read"):
-      vector = self.param(f"attention_{layer}_{side}", init, y.shape[2:], jnp.float32)
+      vector = self.param(f"layer_{layer}_{side}", init, y.shape[2:], jnp.float32)
       scores.append(jnp.einsum("bnhd,hd->bhn", y.astype(jnp.float32), vector))
     logits = nn.leaky_relu(scores[0][..., None] + scores[1][:, :, None], 0.2)
     logits = jnp.where(edges[:, None], logits, jnp.finfo(jnp.float32).min)

@@ -31,10 +31,10 @@ def call(study, experiment, *arguments) -> int:
 
 def test_variants_differ_in_their_fusion_and_nothing_else(script):
   runs = members(script.STUDY, script.EXPERIMENT)
-  assert len(runs) == 3 * 19 and len({run.experiment.run.workdir for run in runs}) == len(runs)
+  assert len(runs) == 3 * 22 and len({run.experiment.run.workdir for run in runs}) == len(runs)
   models = {run.variant.name: run.experiment.model for run in runs}
   assert {model.image for model in models.values()} == {script.EXPERIMENT.model.image}
-  assert len(set(models.values())) == 19
+  assert len(set(models.values())) == 22
   assert [name for name, model in models.items() if model.blind] == ["image only", "text only"]
 
 

@@ -186,7 +186,7 @@ def neighbours(tokens, masks, own=1, cross=2):
 def graph(p, tokens, masks, depth, layer):
   joined, x, real = neighbours(tokens, masks), np.concatenate(tokens), np.concatenate(masks)
   for number in range(depth):
-    y = linear(p[f"layer_{number}"], norm(p[f"norm_{number}"], x))
+    y = linear(p[f"layer_{number}_projection"], norm(p[f"norm_{number}"], x))
     x = x + np.stack([layer(number, y, i, joined) if joined[i] else np.zeros_like(y[0]) for i in range(len(x))])
   x = norm(p["norm"], x)
   return x, x[real].mean(0)
@@ -201,7 +201,7 @@ def gcn(p, tokens, masks, depth):
 
 def gat(p, tokens, masks, depth):
   def layer(number, y, i, joined):
-    reader, read = p[f"attention_{number}_reader"], p[f"attention_{number}_read"]
+    reader, read = p[f"layer_{number}_reader"], p[f"layer_{number}_read"]
     out = []
     for head, part in enumerate(np.split(np.arange(y.shape[1]), HEADS)):
       scores = {j: y[i, part] @ reader[head] + y[j, part] @ read[head] for j in joined[i]}

@@ -18,7 +18,9 @@ from mmjax.fusion import (
   sketch_constants,
   split,
 )
+from mmjax.models import SHARDING_RULES
 from mmjax.parallel.mesh import ParallelConfig, batch_sharding, make_mesh
+from mmjax.parallel.rules import match_rules
 from mmjax.types import Encoded
 from tests.fusion.cases import (
   BLOCKS,
@@ -203,6 +205,11 @@ def test_a_graph_knows_no_order_and_without_cross_edges_is_two_graphs(kind):
   _assert_close(plain.tokens[:, order], moved.tokens[:, :4], 2e-5)
   said = lambda tokens: apply(kind, (image.replace(tokens=tokens), text), params(kind), cross_edges=0).tokens[:, 4:]
   assert (np.asarray(jax.jit(jax.grad(lambda x: jnp.sin(said(x)).sum()))(image.tokens)) == 0).all()
+
+
+@each_kind
+def test_every_parameter_has_a_placement(kind):
+  match_rules(SHARDING_RULES, {"fusion": params(kind)}, purpose="placement")
 
 
 def test_edges_by_hand():
