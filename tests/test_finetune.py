@@ -52,7 +52,9 @@ def run(*arguments) -> int:
   return stop.value.code
 
 
-def test_weights_become_a_classifier_beside_probes_and_zero_shot(images, weights, tmp_path, capsys):
+def test_weights_become_a_classifier_beside_probes_and_zero_shot(images, weights, tmp_path, capsys, monkeypatch):
+  first = jax.devices()[:1]
+  monkeypatch.setattr(jax, "devices", lambda *_: first)  # a program for one device compiles sooner
   workdir = tmp_path / "run"
   options = ("--data", images, "--workdir", workdir, "--batch-size", 16, "--epochs", 5, "--patience", 2)
   assert run(weights, *options, "--rank", 2, "--learning-rate", 0.03) == 0

@@ -46,7 +46,7 @@ def linear_probe(
   from sklearn.pipeline import make_pipeline
   from sklearn.preprocessing import StandardScaler
 
-  model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / strength, tol=tolerance, max_iter=10_000))
+  model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / strength, tol=tolerance, max_iter=1000))
   model.fit(train.rows, train.labels)
   scores = model.decision_function(test.rows)
   return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores

@@ -56,5 +56,5 @@ class Classifier(Joined):
   head = "class_projection"
 
   def class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch classes"]:
-    """Scores of the classes in float32, from the encodings of all towers. The fusion has no stochastic depth."""
+    """Scores of the classes in float32, from the encodings of all towers. The fusion has no dropout."""
     return self.outputs(encoded)

@@ -121,7 +121,7 @@ class Joined(nn.Module):
     return {name: self._only_if(there[:, names.index(name)], name, one) for name, one in encoded.items()}
 
   def outputs(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch outputs"]:
-    """Outputs in float32, from the encodings of all towers. The fusion has no stochastic depth."""
+    """Outputs in float32, from the encodings of all towers. The fusion has no dropout."""
     each = [encoded[name] for name in self.config.towers]
     fusion = self.config.fusion
     if fusion is None:

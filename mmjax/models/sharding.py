@@ -12,9 +12,9 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"mlp/down/kernel$", ("model", "fsdp")),
   (r"attention_pool/(query|key|value)/kernel$", ("fsdp", "model")),
   (r"attention_pool/out/kernel$", ("model", "fsdp")),
-  (r"depthwise/kernel$", ()),
+  (r"depthwise/(conv/)?kernel$", ()),
   (
-    r"(conv_\w+|projection|word_scores|image_projection|text_projection|projection/(up|down)|tanh_pool/dense)/kernel$",
+    r"(conv|conv_\w+|projection|word_scores|image_projection|text_projection|projection/(up|down)|tanh_pool/dense)/kernel$",
     ("fsdp", None),
   ),
   (r"(^|/)(token|output)_embedding$", (None, "fsdp")),

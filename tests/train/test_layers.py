@@ -20,6 +20,8 @@ from mmjax.encoders import (
 )
 from mmjax.errors import ConfigError
 from mmjax.interop.shapes import flat_shapes, unflatten
+from mmjax.models import SHARDING_RULES
+from mmjax.parallel.rules import match_rules
 from mmjax.settings import OptimizerConfig
 from mmjax.train.layers import decayed, distances, on_top
 from mmjax.train.optimizer import make_optimizer, trainable
@@ -97,6 +99,7 @@ def named(path):
 )
 def test_every_tower_has_its_stem_below_and_its_last_layer_on_top(tower):
   shapes = {f"image/{path}": jnp.zeros(()) for path in flat_shapes(tower)}
+  match_rules(SHARDING_RULES, unflatten(shapes), purpose="placement")  # so that a run can train it
   found = {named(path): distance for path, distance in flat(distances(unflatten(shapes)))}
   last = max(found.values())
   at = lambda wanted: {re.sub("_[0-9].*", "", path.split("/")[1]) for path, d in found.items() if d == wanted}
