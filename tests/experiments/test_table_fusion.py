@@ -1,13 +1,18 @@
 """The study of image, text and table runs tiny on a miniature of Wesnoth's files, whose units it reads as they are."""
 
 import dataclasses
+import functools
 import io
 import json
 
+import jax
 import PIL.Image
 import pytest
 
-from mmjax.study import main
+from mmjax.evaluate.evaluator import measured
+from mmjax.models.config import init_params
+from mmjax.study import main, members
+from mmjax.train.setup import check_model
 
 UNIT = """
 [unit_type]
@@ -84,23 +89,33 @@ def _ids(folds):
   return [[record["id"] for record in fold] for fold in folds]
 
 
-def test_the_study_runs(script, folder, tmp_path, one_device, capsys):
-  variants = [v for v in script.STUDY.variants if v.name in ("table only", "late, dropout")]
-  study = dataclasses.replace(script.STUDY, variants=tuple(variants), seeds=1)
+@pytest.fixture
+def experiment(script, folder, tmp_path):
   small = dict(width=8, depth=1, num_heads=2, mlp_dim=8)
   towers = {name: dataclasses.replace(tower, **small) for name, tower in script.TOWERS.items()}
-  towers["image"] = dataclasses.replace(towers["image"], image_size=16)
-  experiment = dataclasses.replace(
-    script.EXPERIMENT,
-    data=dataclasses.replace(script.EXPERIMENT.data, source=script.Units(path=str(folder)), dir=str(tmp_path / "data")),
-    model=dataclasses.replace(script.EXPERIMENT.model, towers=towers),
-    run=dataclasses.replace(script.EXPERIMENT.run, workdir=tmp_path / "runs", steps=2, batch_size=4),
-  )
+  data = dataclasses.replace(script.EXPERIMENT.data, source=script.Units(path=str(folder)), dir=str(tmp_path / "data"))
+  model = dataclasses.replace(script.EXPERIMENT.model, towers=towers)
+  run = dataclasses.replace(script.EXPERIMENT.run, workdir=tmp_path / "runs", steps=2, batch_size=4)
+  return dataclasses.replace(script.EXPERIMENT, data=data, model=model, run=run)
+
+
+def test_every_variant_has_the_columns_and_metrics_that_it_needs(script, experiment):
+  measures = set()
+  for member in members(script.STUDY, experiment):
+    check_model(member.experiment)
+    shapes = jax.eval_shape(functools.partial(init_params, member.experiment.model.build()), jax.random.key(0))
+    assert ("image_absent_bias" in shapes) == ("only" not in member.variant.name)
+    measures |= {*measured(member.experiment)}
+  assert {*script.STUDY.metrics.values()} <= measures
+
+
+def test_the_study_runs(script, experiment, tmp_path, one_device, capsys):
+  study = dataclasses.replace(script.STUDY, variants=script.STUDY.variants[2:3], seeds=1)
+  study = dataclasses.replace(study, metrics={"accuracy": "units_classes/acc1"})
   with pytest.raises(SystemExit) as stop:
     main(study, experiment, arguments=["train"])
   assert stop.value.code == 0, capsys.readouterr()
-  rows = json.loads((tmp_path / "runs" / "comparison.json").read_text())
-  assert [row["variant"] for row in rows] == ["table only", "late, dropout"]
-  assert rows[0]["only text"] == [] and len(rows[1]["only text"]) == 1
-  page = (tmp_path / "runs" / "late_dropout" / "seed0" / "report.html").read_text(encoding="utf-8")
-  assert "Which columns of table matter" in page and "without image" in page
+  (row,) = json.loads((tmp_path / "runs" / "comparison.json").read_text())
+  assert row["variant"] == "table only" and len(row["accuracy"]) == 1
+  page = (tmp_path / "runs" / "table_only" / "seed0" / "report.html").read_text(encoding="utf-8")
+  assert "Which columns of table matter" in page and "<td>melee</td>" in page
