@@ -1,4 +1,4 @@
-"""What a model of towers predicts, a class or a number, and how well."""
+"""Predictions of a model of towers, which are classes or numbers, and their scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-  """What a model of towers predicts.
+  """Prediction of a model of towers.
 
   Attributes:
     inputs: names of the arrays that the model reads.
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(experiment: Experiment) -> Outcome | None:
-  """What the model of an experiment predicts. None: it has not towers with a class or a number."""
+  """Return the prediction of the model of an experiment. None: it has no towers, or predicts no class or number."""
   if not isinstance(experiment.model, JoinedConfig):
     return None
   for term in (*terms(experiment, Classifies), *terms(experiment, Predicts)):

@@ -55,7 +55,7 @@ class SomeModalities(Evaluator):
 
 
 def subsets(towers: Sequence[str]) -> dict[str, tuple[bool, ...]]:
-  """Which towers are read, by name: only_A for each tower and, with more than two, without_A."""
+  """Towers that are read, by name: only_A for each tower and, with more than two, without_A."""
   only = {f"only_{name}": tuple(other == name for other in towers) for name in towers}
   without = {f"without_{name}": tuple(other != name for other in towers) for name in towers}
   return only | (without if len(towers) > 2 else {})
