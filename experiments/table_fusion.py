@@ -9,10 +9,17 @@ The data is that of the Debian package wesnoth-1.16-data (GPL-2+), which has to 
     apt-get install wesnoth-1.16-data
     python experiments/table_fusion.py train --data.source.path /usr/share/games/wesnoth/1.16/data/core
 
-RESULTS
+Measured so far on 2026-11-30, one seed, fold 0 (125 units for training, 86 held out of 12 races: standard error
+.05; the commonest race is .326), accuracy, 60 s of processor time:
 
-Controls: each modality alone; and the models of all modalities with some of them only ("only" and "without"), trained
-with and without modality dropout.
+    late fusion, without dropout    all .512    without image .477, text .384, table .419
+                                    only image .326, text .372, table .256
+
+All three together are above each alone here, but this model was not trained to answer with one: the variants of one
+modality, the other fusions, modality dropout, and three seeds have not been measured yet.
+
+Controls: each modality alone, trained as such; and the models of all modalities with some of them only ("only" and
+"without"), trained with and without modality dropout.
 """
 
 import dataclasses
