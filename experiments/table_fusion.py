@@ -144,7 +144,7 @@ def _record(unit: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   return {**identity, **table, "image": _image(unit, folder).read_bytes(), "captions": {"name": [text]}}
 
 
-SMALL = dict(width=32, depth=1, num_heads=4, mlp_dim=64)
+SMALL: dict[str, Any] = dict(width=32, depth=1, num_heads=4, mlp_dim=64)
 TOWERS = {
   "image": ViTConfig(**SMALL, image_size=32, patch_size=8, pool="mean"),
   "text": TextConfig(**SMALL, causal=False, pool="mean"),
