@@ -3,7 +3,7 @@
 A class that a script defines is not listed here. Pass it to `mmjax.cli.main` and `mmjax.load_run` as `kinds=(Mine,)`.
 """
 
-from mmjax.data.columns import answer, text
+from mmjax.data.columns import answer, table, text
 from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.image import Image
@@ -19,6 +19,7 @@ from mmjax.data.sources.folder import Folder
 from mmjax.data.sources.scenes import Scenes
 from mmjax.data.sources.shards import Shards
 from mmjax.data.sources.spoken_digits import SpokenDigits
+from mmjax.data.sources.table_file import TableFile
 from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
@@ -30,6 +31,7 @@ from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.speech import SpeechConfig
 from mmjax.encoders.swin import SwinConfig
+from mmjax.encoders.table import FTTransformerConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.classified import ClassifiedExamples
@@ -46,6 +48,7 @@ from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
+from mmjax.models.predictor import PredictorConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
@@ -61,6 +64,7 @@ from mmjax.objectives.terms import (
   matching,
   momentum,
   patches,
+  regress,
   sogclr,
 )
 from mmjax.objectives.terms.pair_losses import (
@@ -90,6 +94,7 @@ KINDS: tuple[type[Kind], ...] = (
   Coco,
   Vqav2,
   Flickr30k,
+  TableFile,
   # columns
   Image,
   answer.Answer,
@@ -107,6 +112,9 @@ KINDS: tuple[type[Kind], ...] = (
   WhisperMel,
   Fbank,
   Mfcc,
+  table.Number,
+  table.Present,
+  table.Table,
   # towers
   ViTConfig,
   ResNetConfig,
@@ -118,6 +126,7 @@ KINDS: tuple[type[Kind], ...] = (
   AstConfig,
   TextConfig,
   SpeechConfig,
+  FTTransformerConfig,
   # models
   TwoTowerConfig,
   SharedSpaceConfig,
@@ -133,6 +142,7 @@ KINDS: tuple[type[Kind], ...] = (
   GptConfig,
   OpenClipCocaConfig,
   PairConfig,
+  PredictorConfig,
   Seq2SeqConfig,
   ViltConfig,
   VqaConfig,
@@ -157,6 +167,7 @@ KINDS: tuple[type[Kind], ...] = (
   answers.ModalityAnswer,
   answers.Relevance,
   classify.Classify,
+  regress.Regress,
   # pairwise losses
   Softmax,
   Sigmoid,

@@ -21,7 +21,10 @@ from mmjax.data.transforms import eval_transform
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
 from mmjax.models.config import image_size
+from mmjax.models.joined import PRESENT
+from mmjax.models.protocols import Classifies, Predicts
 from mmjax.nn.norm import normalize
+from mmjax.objectives.terms.regress import Regress
 from mmjax.parallel.mesh import batch_sharding, batch_shards, put_rows, replicated
 
 CONFIG, CHECKPOINTS, TOKENIZER, COLUMNS = "config.json", "checkpoints", "tokenizer", "columns.json"
@@ -103,7 +106,7 @@ class Run:
   @property
   def classes(self) -> tuple[str, ...]:
     """Names of the classes of a classifier, in the order of its scores. Raises UserError for another model."""
-    run = self._classifier()
+    run = self._asking(Classifies, "classifies: train one with --objectives classify")
     config: Any = run.experiment.model
     return tuple(run.fitted[config.label]["classes"]) if config.label in run.fitted else config.classes
 
@@ -111,32 +114,57 @@ class Run:
     """Compute the probabilities of the classes, in float32. Their names are in `classes`.
 
     Args:
-      items: items of the one tower, such as images; or for several towers, items by the name of the tower.
+      items: items of the one tower, such as images; or for several towers, items by the name of the tower. A model with
+        modality_dropout or partial answers with some of the towers.
     Raises: UserError: the model is no classifier, or the items are not those of its towers.
     """
-    run = self._classifier()
+    run = self._asking(Classifies, "classifies: train one with --objectives classify")
+    found = run._outputs(_classify, items)
     config: Any = run.experiment.model
-    names = list(config.towers)
-    given = items if isinstance(items, Mapping) else {names[0]: items}
-    lengths = {len(given[name]) for name in names if name in given}
-    if set(given) != set(names) or len(lengths) != 1:
-      raise UserError(
-        f"the classifier in {self.workdir} reads {' and '.join(names)}: pass as many items of each, as "
-        f"{{{', '.join(f'{name!r}: [...]' for name in names)}}}"
-      )
-    columns = {name: run._rows(name, given[name]) for name in names}
-    take = lambda places: {name: rows[places] for name, rows in columns.items()}
-    found = run._in_batches(_classify, lengths.pop(), take)
     return found if len(found) else np.zeros((0, config.num_classes), np.float32)
 
-  def _classifier(self) -> "Run":
-    """The run of the stream that is classified."""
-    from mmjax.models.protocols import Classifies
+  def predict(self, items: Sequence[Any] | Mapping[str, Sequence[Any]]) -> Float[np.ndarray, " n"]:
+    """Predict a number for each item, in float64 and in the unit of the data.
 
+    Args:
+      items: as in `classify`. An item of a table is a mapping from its fields to their values.
+    Raises: UserError: the model predicts no number, or the items are not those of its towers.
+    """
+    run = self._asking(Predicts, "predicts a number: train one with --objectives regress")
+    (target,) = {term.target for term in run.experiment.objectives if isinstance(term, Regress)}
+    scale = run.fitted[target]
+    return run._outputs(_predict, items).astype(np.float64) * scale["std"] + scale["mean"]
+
+  def _outputs(self, ask: Callable[..., Any], items: Sequence[Any] | Mapping[str, Sequence[Any]]) -> np.ndarray:
+    """Outputs of a model of towers for items of its towers."""
+    config: Any = self.experiment.model
+    names = list(config.towers)
+    given = items if isinstance(items, Mapping) else {names[0]: items}
+    lengths = {len(rows) for rows in given.values()}
+    some = bool(given) and set(given) <= set(names) if config.chooses else set(given) == set(names)
+    if not some or len(lengths) != 1:
+      raise UserError(
+        f"the model in {self.workdir} reads {' and '.join(names)}: pass as many items of each, as "
+        f"{{{', '.join(f'{name!r}: [...]' for name in names)}}}"
+      )
+    columns = {name: self._rows(name, rows) for name, rows in given.items()}
+    absent = {name: np.asarray(config.towers[name].example(1)) for name in names if name not in given}
+
+    def take(places: Int[np.ndarray, " n"]) -> dict[str, Any]:
+      rows = {name: rows[places] for name, rows in columns.items()}
+      if not absent:
+        return rows
+      there = np.tile([name in given for name in names], (len(places), 1))
+      return rows | {name: np.repeat(one, len(places), 0) for name, one in absent.items()} | {PRESENT: there}
+
+    return self._in_batches(ask, lengths.pop(), take)
+
+  def _asking(self, protocol: type, what: str) -> "Run":
+    """The run of the stream whose objective asks the model for a protocol."""
     for run in self.by_stream().values():
-      if any(Classifies in term.asks for term in run.experiment.objectives):
+      if any(protocol in term.asks for term in run.experiment.objectives):
         return run
-    raise UserError(f"the run in {self.workdir} has no objective that classifies: train one with --objectives classify")
+    raise UserError(f"the run in {self.workdir} has no objective that {what}")
 
   def _rows(self, name: str, items: Sequence[Any]) -> Any:
     """Rows of items of a column, as in evaluation."""
@@ -212,6 +240,10 @@ class _Unit:
 
 def _classify(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
   return jax.nn.softmax(model.class_logits(model.encode(batch)))
+
+
+def _predict(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+  return model.predict(model.encode(batch))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
   from mmjax.data.columns.sound import Sound
+  from mmjax.data.columns.table import Number, Present, Table
   from mmjax.data.columns.text import Caption, Question, SentencePair, Text
   from mmjax.data.config import DataConfig, Stream
   from mmjax.data.digits_words import DigitsWords
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     Shards,
     Source,
     SpokenDigits,
+    TableFile,
     Texts,
     Tfds,
     Vqav2,
@@ -55,6 +57,7 @@ else:
       "columns.class_label": ["ClassLabel"],
       "columns.image": ["Image"],
       "columns.sound": ["Sound"],
+      "columns.table": ["Number", "Present", "Table"],
       "columns.text": ["Caption", "Question", "SentencePair", "Text"],
       "config": ["DataConfig", "Stream"],
       "images.config": ["AugmentationConfig"],
@@ -80,6 +83,7 @@ else:
         "Shards",
         "Source",
         "SpokenDigits",
+        "TableFile",
         "Texts",
         "Tfds",
         "Vqav2",
@@ -110,7 +114,9 @@ __all__ = [
   "Image",
   "Label",
   "Loader",
+  "Number",
   "PatchCodes",
+  "Present",
   "Question",
   "Reading",
   "Record",
@@ -122,6 +128,8 @@ __all__ = [
   "Source",
   "SpokenDigits",
   "Stream",
+  "Table",
+  "TableFile",
   "Text",
   "Texts",
   "Tfds",

@@ -11,6 +11,7 @@ from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
 from mmjax.encoders.speech import SpeechConfig, SpeechTransformer
 from mmjax.encoders.swin import Swin, SwinConfig
+from mmjax.encoders.table import FTTransformer, FTTransformerConfig
 from mmjax.encoders.text import TextConfig, TextTransformer
 from mmjax.encoders.vit import ViT, ViTConfig
 
@@ -23,6 +24,8 @@ __all__ = [
   "ConvNeXtConfig",
   "EfficientNet",
   "EfficientNetConfig",
+  "FTTransformer",
+  "FTTransformerConfig",
   "FastViT",
   "FastViTConfig",
   "ResNet",

@@ -1,5 +1,7 @@
 """The base of the configurations of towers."""
 
+from typing import Any
+
 import flax.linen as nn
 from jax import Array
 
@@ -18,6 +20,14 @@ class TowerConfig(Kind):
   def batch_statistics(self) -> bool:
     """True if the result for an example depends on the other examples of a training batch (batch norm)."""
     return False
+
+  def fitted(self, learnt: Any) -> "TowerConfig":
+    """Return the configuration with the fields that depend on the data. Called before the first step.
+
+    Args:
+      learnt: values that the column of the tower learned from the training data (Column.fit).
+    """
+    return self
 
   def flops(self) -> int:
     """Forward FLOPs for one example, by formula: what is dropped in training counts, and so does padding."""

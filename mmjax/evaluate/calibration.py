@@ -19,7 +19,7 @@ def calibration(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"])
   truth = np.eye(logits.shape[1])[labels]
   confidence = probabilities.max(axis=1)
   return {
-    "log_loss": float(-_log_softmax(logits)[np.arange(len(labels)), labels].mean()),
+    "log_loss": float(log_losses(logits, labels).mean()),
     "brier_loss": float(np.square(probabilities - truth).sum(axis=1).mean()),
     "calibration_error": _calibration_error(confidence, probabilities.argmax(axis=1) == labels),
   }
@@ -30,6 +30,11 @@ def prior_calibration(labels: Int[np.ndarray, " n"]) -> Metrics:
   shares = np.unique(labels, return_counts=True)[1] / len(labels)
   entropy = float(-(shares * np.log(shares)).sum())
   return {"log_loss": entropy, "brier_loss": float(1 - np.square(shares).sum()), "calibration_error": 0.0}
+
+
+def log_losses(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+  """-log p(true class) of each example, in nats, in float64."""
+  return -_log_softmax(logits)[np.arange(len(labels)), labels]
 
 
 def softmax(logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:

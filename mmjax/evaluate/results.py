@@ -19,6 +19,8 @@ class Table(NamedTuple):
 RETRIEVAL = Table("recall", "Retrieval")
 ZERO_SHOT = Table("accuracy", "Zero-shot classification")
 CLASSES = Table("classes", "Classification")
+NUMBERS = Table("numbers", "Regression")
+MODALITIES = Table("modalities", "With some modalities only")
 ANSWERS = Table("answers", "Answers to questions")
 MASKS = Table("masks", "Relevant pixels")
 MATCHING = Table("matching", "Do image and text belong together?")
@@ -28,7 +30,7 @@ WORDS = Table("words", "Hidden words, next sentences")
 LANGUAGE = Table("language", "Language modelling")
 TEXTS = Table("texts", "Texts written from texts")
 PATCHES = Table("patches", "Hidden patches")
-_SEEN = (RETRIEVAL, ZERO_SHOT, CLASSES, ANSWERS, MASKS, MATCHING, BOOTSTRAPPED)
+_SEEN = (RETRIEVAL, ZERO_SHOT, CLASSES, NUMBERS, MODALITIES, ANSWERS, MASKS, MATCHING, BOOTSTRAPPED)
 TABLES = (*_SEEN, CAPTIONS, WORDS, LANGUAGE, TEXTS, PATCHES)
 """The tables of the evaluators that come with mmjax, in the order of a report. Other tables come after them."""
 

@@ -15,11 +15,14 @@ from mmjax.evaluators.hidden_patches import HiddenPatches
 from mmjax.evaluators.hidden_words import HiddenWords
 from mmjax.evaluators.language import LanguageModelling
 from mmjax.evaluators.matching import MatchedPairs
+from mmjax.evaluators.modalities import SomeModalities
 from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
+from mmjax.evaluators.numbers import PredictedNumbers
 from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
+from mmjax.evaluators.table_columns import TableColumns
 from mmjax.evaluators.written_answers import WrittenAnswers
 from mmjax.evaluators.written_texts import WrittenTexts
 from mmjax.lazy import lazy_names
@@ -44,9 +47,12 @@ __all__ = [
   "LanguageModelling",
   "MatchedPairs",
   "NextSentenceAccuracy",
+  "PredictedNumbers",
   "Probe",
   "RelevantPixels",
   "Shared",
+  "SomeModalities",
+  "TableColumns",
   "WordAttention",
   "WrittenAnswers",
   "WrittenCaptions",

@@ -15,10 +15,13 @@ from mmjax.evaluators.hidden_patches import HiddenPatches
 from mmjax.evaluators.hidden_words import HiddenWords
 from mmjax.evaluators.language import LanguageModelling
 from mmjax.evaluators.matching import MatchedPairs
+from mmjax.evaluators.modalities import SomeModalities
 from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
+from mmjax.evaluators.numbers import PredictedNumbers
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
+from mmjax.evaluators.table_columns import TableColumns
 from mmjax.evaluators.written_answers import WrittenAnswers
 from mmjax.evaluators.written_texts import WrittenTexts
 
@@ -29,6 +32,8 @@ def built_in() -> dict[str, Evaluator]:
     "emoji": EmojiSuite(),
     "retrieval": ImageTextRetrieval(),
     "classes": ClassAccuracy(),
+    "numbers": PredictedNumbers(),
+    "modalities": SomeModalities(),
     "answers": AnswerAccuracy(),
     "written_answers": WrittenAnswers(),
     "relevance": RelevantPixels(),
@@ -42,6 +47,7 @@ def built_in() -> dict[str, Evaluator]:
     "written_texts": WrittenTexts(),
     "hidden_patches": HiddenPatches(),
     "attention": WordAttention(),
+    "table_columns": TableColumns(),
   }
 
 

@@ -12,6 +12,7 @@ from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.pair import PairConfig
+from mmjax.models.predictor import PredictorConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.shared_space import SharedSpaceConfig
@@ -37,6 +38,7 @@ __all__ = [
   "OpenClipCocaConfig",
   "PairConfig",
   "PatchesConfig",
+  "PredictorConfig",
   "Seq2SeqConfig",
   "SharedSpaceConfig",
   "TwoTower",

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmjax.encoders.config import TowerConfig
 from mmjax.kinds import Kind
 
 
@@ -22,9 +23,11 @@ class ModelConfig(Kind):
     """Return the configuration with the fields that depend on the data. Called before the first step.
 
     Args:
-      learnt: values that columns learned from the training data, by column name (Column.fit).
+      learnt: values that columns learned from the training data, by column name (Column.fit). A tower gets those of
+        the column that has its name.
     """
-    return self
+    found = {name: tower for name, tower in towers(self).items() if name in learnt and isinstance(tower, TowerConfig)}
+    return with_towers(self, {name: tower.fitted(learnt[name]) for name, tower in found.items()}) if found else self
 
   def example(self, batch_size: int) -> dict[str, Array]:
     """Make a batch of zeros with the arrays that the model encodes, for `init`.

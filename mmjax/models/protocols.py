@@ -126,6 +126,14 @@ class Classifies(Protocol):
   def class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch classes"]: ...
 
 
+class Predicts(Protocol):
+  """Predicts a number."""
+
+  def predict(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch"]:
+    """Compute the number for each example, in standard deviations from the mean of the training data."""
+    ...
+
+
 class AnswersByModality(Protocol):
   """Classifies the answer from each modality alone (late fusion)."""
 

@@ -32,6 +32,7 @@ from mmjax.objectives.losses.next_sentence import next_sentence_loss
 from mmjax.objectives.losses.patch_masks import block_patches, random_patches
 from mmjax.objectives.losses.patches import normalize_patches, patchify, unpatchify
 from mmjax.objectives.losses.per_example import ExampleLosses, class_loss, cross_entropy, mean_where, weighted
+from mmjax.objectives.losses.regression import regression_loss
 from mmjax.objectives.losses.relevance import relevance_loss
 from mmjax.objectives.losses.reweighted import dcl_loss, focal_loss, sogclr_loss
 from mmjax.objectives.losses.smoothed import align_loss
@@ -59,6 +60,7 @@ from mmjax.objectives.terms.pair_losses import (
   Unicl,
 )
 from mmjax.objectives.terms.patches import MaskedBoth, MaskedPatches
+from mmjax.objectives.terms.regress import Regress
 from mmjax.objectives.terms.sogclr import Sogclr
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
   "PairLoss",
   "Pairwise",
   "Queue",
+  "Regress",
   "Relevance",
   "Scores",
   "SemiHard",
@@ -147,6 +150,7 @@ __all__ = [
   "piecewise_linear",
   "predicted_tokens",
   "random_patches",
+  "regression_loss",
   "relevance_loss",
   "semi_hard_triplet_loss",
   "siglip_loss",

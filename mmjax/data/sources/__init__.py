@@ -15,6 +15,7 @@ if TYPE_CHECKING:
   from mmjax.data.sources.scenes import Scenes
   from mmjax.data.sources.shards import Shards
   from mmjax.data.sources.spoken_digits import SpokenDigits
+  from mmjax.data.sources.table_file import TableFile
   from mmjax.data.sources.texts import Texts
   from mmjax.data.sources.tfds import Tfds
   from mmjax.data.sources.vqav2 import Vqav2
@@ -32,6 +33,7 @@ else:
       "scenes": ["Scenes"],
       "shards": ["Shards"],
       "spoken_digits": ["SpokenDigits"],
+      "table_file": ["TableFile"],
       "texts": ["Texts"],
       "tfds": ["Tfds"],
       "vqav2": ["Vqav2"],
@@ -50,6 +52,7 @@ __all__ = [
   "Shards",
   "Source",
   "SpokenDigits",
+  "TableFile",
   "Texts",
   "Tfds",
   "Vqav2",

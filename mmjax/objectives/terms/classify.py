@@ -15,6 +15,7 @@ from mmjax.models.protocols import Classifies, Encodes
 from mmjax.objectives.losses.mixing import Mixed, cutmix, mixup, partners
 from mmjax.objectives.losses.per_example import ExampleLosses, correct, cross_entropy
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores
+from mmjax.objectives.terms.regress import check_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,9 @@ class Classify(ExampleTerm):
         f"classes ({', '.join(learnt[self.label]['classes'][:5])}, ...): give one weight per class, in this order"
       )
     return self
+
+  def check(self, model: Any, columns: Mapping[str, Any]) -> None:
+    check_inputs(self.name, self.inputs, model, columns)
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     labels = forward.batch[self.label]

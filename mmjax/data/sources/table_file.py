@@ -1,0 +1,238 @@
+"""A table in one file: CSV, TSV or Parquet, with a name of an image file and a text in each row, or without."""
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.captions import read_captions
+from mmjax.data.columns.base import Column
+from mmjax.data.columns.image import Image
+from mmjax.data.columns.table import MISSING, Present
+from mmjax.data.columns.text import Caption
+from mmjax.data.errors import DataError, unknown
+from mmjax.data.fingerprint import digest
+from mmjax.data.image_names import find_image
+from mmjax.data.images.files import read_image_file
+from mmjax.data.records import PRIMARY, concept_number
+from mmjax.data.sources.base import Reading, Source
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+PARQUET = (".parquet", ".pq")
+SPLITS = ("train", "validation", "all")
+RESERVED = ("concept", "captions", "missing")
+"""Fields of a record that the source makes, and that no column of the file may be called."""
+MAX_BYTES = 2**31
+"""Largest Parquet table, in uncompressed bytes. Tables are held in memory."""
+NO_TEXT = "missing"
+"""Caption of a row without a text. The field `missing` says that it is none."""
+
+Row = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TableFile(Source):
+  """A CSV, TSV or Parquet file with one record per row. The columns of the file are the fields of the records.
+
+  The text columns of data.columns read what `text` names, and image columns the file that `image` names; the columns
+  Table, Number and ClassLabel read the other fields by their names.
+
+  Splits: "train", "validation", "all". A column `split` with the values train and validation decides. Without it, a
+  hash of the row (of its `group`, if there is one) keeps `validation_share` for validation.
+  """
+
+  path: str | None = None
+  """The file: .csv, .tsv or .parquet. CSV and TSV begin with the names of the columns, in UTF-8."""
+  image: str = ""
+  """Column with the image file, relative to the folder of the table. An empty cell: the record has no image (its field
+  `missing` says so). "": no images."""
+  text: str = ""
+  """Column with the text. An empty cell: the record has no text (its field `missing` says so). "": no texts."""
+  split: str = "split"
+  """Column with the split, if the file has it."""
+  group: str = ""
+  """Column by which rows stay together: those with the same value are all for training or all for validation."""
+  validation_share: float = 0.2
+  """Share of the rows (of the groups) for validation, if the file has no column `split`."""
+
+  def __post_init__(self) -> None:
+    if not 0 <= self.validation_share < 1:
+      raise ValueError(f"validation_share={self.validation_share} must lie in [0, 1)")
+
+  @property
+  def columns(self) -> dict[str, Column]:
+    image: dict[str, Column] = {"image": Image()} if self.image else {}
+    text: dict[str, Column] = {"text": Caption()} if self.text else {}
+    found = image | text
+    return found | ({"present": Present(tuple(found))} if found else {})
+
+  @property
+  def title(self) -> str:
+    return self.path or super().title
+
+  def open(self, split: str, reading: Reading) -> "TableRecords":
+    if self.path is None:
+      raise DataError("--data.source table_file needs --data.source.path FILE: a .csv, .tsv or .parquet file.")
+    if split not in SPLITS:
+      raise unknown("split of a table", split, SPLITS)
+    file = Path(self.path).expanduser()
+    names, rows = read_table(file)
+    for option in ("image", "text", "group"):
+      wanted = getattr(self, option)
+      if wanted and wanted not in names:
+        raise DataError(
+          f"{file}: there is no column {wanted!r}, only {', '.join(map(repr, names))}. Check --data.source.{option}."
+        )
+    chosen = [place for place, row in enumerate(rows) if split in ("all", self._split(file, place, row))]
+    if not chosen:
+      raise DataError(
+        f"{file}: none of the {len(rows)} rows is in the split {split!r}. Add rows, or a column {self.split!r}."
+      )
+    return TableRecords(self, file, rows, chosen, reading)
+
+  def _split(self, file: Path, place: int, row: Row) -> str:
+    if self.split in row:
+      value = str(row[self.split]).strip().casefold()
+      if value not in SPLITS[:2]:
+        raise DataError(
+          f"{where(file, place)}: the field {self.split!r} is {row[self.split]!r:.60}. Write train or validation."
+        )
+      return value
+    key = str(row[self.group]) if self.group else "\0".join(f"{name}\0{row[name]}" for name in sorted(row))
+    share = int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big") / 2**64
+    return "validation" if share < self.validation_share else "train"
+
+
+class TableRecords:
+  """The rows of one split, in the order of the file. Images are read when a record is.
+
+  Args:
+    source: settings of the source.
+    file: the file, for errors.
+    rows: all rows.
+    chosen: places of the rows of the split.
+    reading: settings that all sources share.
+  """
+
+  def __init__(self, source: TableFile, file: Path, rows: Sequence[Row], chosen: Sequence[int], reading: Reading):
+    self._source, self._file, self._rows, self._chosen = source, file, rows, chosen
+    self._max_bytes = reading.max_bytes
+
+  def __len__(self) -> int:
+    return len(self._chosen)
+
+  @functools.cached_property
+  def fingerprint(self) -> int:
+    """Number that changes with the rows and their order."""
+    return digest(repr(sorted(self._rows[place].items(), key=lambda item: item[0])) for place in self._chosen)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    record = self.without_image(index)
+    if self._source.image:
+      record["image"] = self._image(self._chosen[index])
+    return record
+
+  def without_image(self, index: int) -> dict[str, Any]:
+    """The record, without reading its image."""
+    place, source = self._chosen[index], self._source
+    row, at = self._rows[place], where(self._file, self._chosen[index])
+    lacks = tuple(name for name in ("image", "text") if getattr(source, name) and is_empty(row[getattr(source, name)]))
+    record = {**row, "id": at, "concept": concept_number(at), "missing": lacks}
+    if source.text:
+      given = NO_TEXT if "text" in lacks else row[source.text]
+      record["captions"] = {PRIMARY: read_captions(given, f"{at}: the field {source.text!r}")}
+    return record
+
+  def _image(self, place: int) -> bytes:
+    name, at = self._rows[place][self._source.image], where(self._file, place)
+    if is_empty(name):
+      return grey_image()
+    found = find_image(self._file.parent, name, f"{at}: the field {self._source.image!r}")
+    return read_image_file(Path(found.path), self._max_bytes, otherwise="empty the cell")
+
+
+def where(file: Path, place: int) -> str:
+  """Name of a row in errors and reports. Rows are counted from 1, without the line of names."""
+  return f"{file}, row {place + 1}"
+
+
+def is_empty(value: Any) -> bool:
+  """True for a cell without a value."""
+  return value is None or (isinstance(value, str) and value.strip().casefold() in MISSING)
+
+
+@functools.cache
+def grey_image() -> bytes:
+  """The placeholder of a missing image, as a PNG."""
+  from PIL import Image as Pixels
+
+  buffer = io.BytesIO()
+  Pixels.new("RGB", (8, 8), (128, 128, 128)).save(buffer, "PNG")
+  return buffer.getvalue()
+
+
+def read_table(file: Path) -> tuple[list[str], list[Row]]:
+  """Read a table. Returns the names of its columns, and its rows: texts from CSV, typed values from Parquet.
+
+  Raises: DataError: the file cannot be read, has no rows, has two columns of one name or one of a reserved name, or a
+    row has another number of fields. The message names file and row.
+  """
+  kind = file.suffix.lower()
+  if kind not in (*DELIMITERS, *PARQUET):
+    raise DataError(f"{file}: a table is {', '.join((*DELIMITERS, *PARQUET))}. Rename it to what it is.")
+  names, rows = _separated(file, DELIMITERS[kind]) if kind in DELIMITERS else _parquet(file)
+  for name in names:
+    if names.count(name) > 1 or name in RESERVED or not name:
+      fault = "is reserved" if name in RESERVED else f"is there {names.count(name)} times" if name else "has no name"
+      raise DataError(f"{file}: the column {name!r} {fault}. Rename it.")
+  if not rows:
+    raise DataError(f"{file}: the table has no rows, only the columns {', '.join(map(repr, names))}. Add rows.")
+  return names, rows
+
+
+def _separated(file: Path, delimiter: str) -> tuple[list[str], list[Row]]:
+  rows: list[Row] = []
+  try:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+      reader = csv.reader(lines, delimiter=delimiter, strict=True)
+      names = [name.strip() for name in next(reader, [])]
+      for cells in reader:
+        if len(cells) not in (0, len(names)):
+          raise DataError(
+            f"{where(file, len(rows))} (line {reader.line_num}): {len(cells)} fields, and there are {len(names)} "
+            f"columns. Put a text that contains {delimiter!r} between double quotes."
+          )
+        if cells:  # not an empty line
+          rows.append(dict(zip(names, cells, strict=True)))
+  except csv.Error as error:
+    raise DataError(
+      f"{where(file, len(rows))} (line {reader.line_num}): {error}. Put a text with double quotes between double "
+      "quotes, and double those inside."
+    ) from error
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataError(f"Cannot read {file}: {error}. It must be {file.suffix} with a line of names, in UTF-8.") from error
+  return names, rows
+
+
+def _parquet(file: Path) -> tuple[list[str], list[Row]]:
+  try:
+    import pyarrow
+    from pyarrow import parquet
+  except ImportError as error:
+    raise DataError(f"{file}: Parquet needs the package pyarrow. Install it, or write the table as CSV.") from error
+  try:
+    with parquet.ParquetFile(file) as opened:
+      metadata = opened.metadata
+      size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+      if size > MAX_BYTES:
+        raise DataError(f"{file}: the table has {size} bytes; up to {MAX_BYTES} are read. Split it.")
+      table = opened.read()
+    return list(table.column_names), table.to_pylist()
+  except DataError:
+    raise
+  except (OSError, ValueError, OverflowError, NotImplementedError, MemoryError, pyarrow.ArrowException) as error:
+    raise DataError(f"Cannot read {file}: {error}. It must be a Parquet file.") from error
