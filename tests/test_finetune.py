@@ -13,7 +13,7 @@ import mmjax
 from mmjax.data import ClassFolders, DataConfig, TokenizerConfig, make_source, make_tokenizer
 from mmjax.finetune import Finetune, finetuned, main
 from mmjax.interop import load, save
-from mmjax.interop.tokenizer import export_tokenizer
+from mmjax.interop.pretrained_tokenizer import export_tokenizer
 from mmjax.models.config import init_params, with_vocabulary
 from tests.tiny import MODEL
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
   from mmjax.interop.peft import load_adapters, save_adapters
   from mmjax.interop.preprocess import Preprocess
   from mmjax.interop.pretrained import Pretrained, load, load_pretrained, save
+  from mmjax.interop.pretrained_tokenizer import PretrainedTokenizer
   from mmjax.interop.restoring import Report, restore
   from mmjax.interop.siglip_tokenizer import SiglipTokenizer
-  from mmjax.interop.tokenizer import PretrainedTokenizer
 else:
   __getattr__, __dir__ = lazy_names(
     __name__,
@@ -32,7 +32,7 @@ else:
       "pretrained": ["Pretrained", "load", "load_pretrained", "save"],
       "restoring": ["Report", "restore"],
       "siglip_tokenizer": ["SiglipTokenizer"],
-      "tokenizer": ["PretrainedTokenizer"],
+      "pretrained_tokenizer": ["PretrainedTokenizer"],
     },
   )
 

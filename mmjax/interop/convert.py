@@ -8,11 +8,11 @@ from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Format, find_format
 from mmjax.interop.pretrained import Positions, Tower, load_pretrained, save
+from mmjax.interop.pretrained_tokenizer import TOKENIZER, copy_tokenizer
 from mmjax.interop.shapes import ModelConfig, image_tower, text_tower
 from mmjax.interop.source import TEXT_CFG, tokenizer_fields
 from mmjax.interop.speech_settings import copy_settings
 from mmjax.interop.tensors import TensorFile
-from mmjax.interop.tokenizer import TOKENIZER, copy_tokenizer
 from mmjax.models.whisper import WhisperConfig
 
 

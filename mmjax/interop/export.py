@@ -11,9 +11,9 @@ from mmjax.interop.card import model_card
 from mmjax.interop.convert import name_tokenizer
 from mmjax.interop.formats import Format, find_format
 from mmjax.interop.pretrained import save
+from mmjax.interop.pretrained_tokenizer import copy_tokenizer, export_tokenizer
 from mmjax.interop.run_image import nearest_preprocess
 from mmjax.interop.run_tokenizer import CheckpointTokenizer
-from mmjax.interop.tokenizer import copy_tokenizer, export_tokenizer
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.run import CONFIG, Run
 

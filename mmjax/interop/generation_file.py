@@ -6,7 +6,7 @@ from typing import Any
 
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
-from mmjax.interop.settings import GENERATION
+from mmjax.interop.without_effect import GENERATION
 from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
 

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmjax.interop import settings
+from mmjax.interop import without_effect
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.generation_file import FILE as GENERATION_CONFIG
 from mmjax.interop.generation_file import generation_fields, read_generation
 from mmjax.interop.pretrained import padding_of, read_transform
+from mmjax.interop.pretrained_tokenizer import make_tokenizer
 from mmjax.interop.processor import (
   PREPROCESSOR_CONFIG,
   PROCESSOR_CONFIG,
@@ -28,7 +29,6 @@ from mmjax.interop.speech_settings import (
   find_features,
   parse_generation,
 )
-from mmjax.interop.tokenizer import make_tokenizer
 from mmjax.interop.tokenizer_files import FILES, SENTENCE, TokenizerFiles, read_tokenizer_files
 from mmjax.models.gpt import GptConfig
 from mmjax.models.whisper import WhisperConfig
@@ -92,7 +92,7 @@ def beside(source: Source) -> Beside:
     if found is not None and PREPROCESS not in source.fields:
       read.add(Path(found.where.split(": ")[0]).name)
       _attempt("", lambda: from_transformers(found, tower.image_size, source.architecture.name))
-      uses += _object_uses(found, source.folder, settings.PREPROCESSOR)
+      uses += _object_uses(found, source.folder, without_effect.PREPROCESSOR)
   if isinstance(source.config, WhisperConfig):
     more, files, said = _speech(source, source.config)
     uses += more
@@ -106,7 +106,7 @@ def beside(source: Source) -> Beside:
   if isinstance(source.config, GptConfig):
     fields, longest = generation_fields(source.folder), source.config.text.max_length
     notes.append(_attempt("generation", lambda: read_generation(fields, 1, longest)))
-    uses += _object_uses(fields, source.folder, settings.GENERATION)
+    uses += _object_uses(fields, source.folder, without_effect.GENERATION)
   # The last of all, because the other readers read fields of it too.
   uses = [*_object_uses(source.fields, source.folder, _table(source), deep=source.format != "mmjax"), *uses]
   return Beside([*uses, *_file_uses(source, read, {use.place.split(":")[0].split(" ")[0] for use in uses})], notes)
@@ -114,8 +114,8 @@ def beside(source: Source) -> Beside:
 
 def _table(source: Source) -> Mapping[str, str]:
   if source.format == "open_clip":
-    return {**settings.OPEN_CLIP_MODEL, **settings.OPEN_CLIP}
-  return {**settings.MODEL, **source.architecture.without_effect}
+    return {**without_effect.OPEN_CLIP_MODEL, **without_effect.OPEN_CLIP}
+  return {**without_effect.MODEL, **source.architecture.without_effect}
 
 
 def _speech(source: Source, config: WhisperConfig) -> tuple[list[Use], set[str], list[str]]:
@@ -153,7 +153,7 @@ def _tokenizer(source: Source) -> tuple[list[Use], set[str], list[str]]:
     notes.append(_SLOW)
   if own or not files.record.values:
     return [], {name for name in FILES if own and files.has(name)}, notes
-  return list(_object_uses(files.record, source.folder, settings.TOKENIZER)), _read_files(files), notes
+  return list(_object_uses(files.record, source.folder, without_effect.TOKENIZER)), _read_files(files), notes
 
 
 def _described(files: TokenizerFiles, tokenizer: Any, own: bool) -> str:

@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
-from mmjax.interop import settings
+from mmjax.interop import without_effect
 from mmjax.interop.architecture import sides
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -113,10 +113,10 @@ _SHARED = {"layers", "width", "mlp_ratio", "act_kwargs", "norm_kwargs", "ls_init
 _SHARED |= {name for name, _ in _ONLY}
 _VISION = _SHARED | {"head_width", "patch_size", "image_size", "patch_dropout", "no_ln_pre", "pos_embed_type"}
 _VISION |= {"attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "timm_model_name", "final_ln_after_pool"}
-_VISION |= {name for name in settings.OPEN_CLIP_MODEL if name.startswith("timm_")}
+_VISION |= {name for name in without_effect.OPEN_CLIP_MODEL if name.startswith("timm_")}
 TEXTS = _SHARED | {"context_length", "vocab_size", "heads", "no_causal_mask", "pad_id", "embed_cls", "hf_model_name"}
 TEXTS |= {"eos_id", "proj_bias", "proj_type", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
-TEXTS |= {name for name in settings.OPEN_CLIP_MODEL if name.startswith("hf_")}
+TEXTS |= {name for name in without_effect.OPEN_CLIP_MODEL if name.startswith("hf_")}
 _POOLS: dict[str, Literal["argmax", "eos_or_first", "first", "last"]] = {
   "argmax": "argmax",
   "eos": "eos_or_first",

@@ -21,6 +21,7 @@ from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Content, Format, find_format
 from mmjax.interop.generation_file import generation_fields, read_generation
 from mmjax.interop.mapping import Table
+from mmjax.interop.pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.interop.processor import read_preprocess
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.run_image import PREPROCESS, ImageTransform, transform_from_json
@@ -31,7 +32,6 @@ from mmjax.interop.sound_settings import read_sound
 from mmjax.interop.source import Source, open_source, tokenizer_fields
 from mmjax.interop.speech_settings import check_features, find_features, read_speech_generation
 from mmjax.interop.tensors import Entry
-from mmjax.interop.tokenizer import PretrainedTokenizer, load_tokenizer
 from mmjax.models.comparing import ComparingConfig
 from mmjax.models.config import towers, with_towers
 from mmjax.models.gpt import GptConfig

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mmjax.interop import settings
+from mmjax.interop import without_effect
 from mmjax.interop.colors import Colors
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
@@ -84,7 +84,7 @@ def find_preprocess(folder: Path, form: str) -> Fields | None:
   if (folder / PROCESSOR_CONFIG).is_file():  # it has precedence, as in transformers
     both = read_json(folder / PROCESSOR_CONFIG)
     if "image_processor" in both:
-      both.finish(settings.PROCESSOR)
+      both.finish(without_effect.PROCESSOR)
       return both.object("image_processor")
   return read_json(folder / PREPROCESSOR_CONFIG) if (folder / PREPROCESSOR_CONFIG).is_file() else None
 
@@ -136,7 +136,7 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
     grid=grid,
   )
   hidden = {n: "used only in training, to hide patches" for n in fields.values if name == _FLAVA and _HIDDEN.match(n)}
-  fields.finish({**settings.PREPROCESSOR, **_unused(normalize), **hidden})
+  fields.finish({**without_effect.PREPROCESSOR, **_unused(normalize), **hidden})
   return found
 
 
@@ -253,7 +253,7 @@ def from_open_clip(fields: Fields, size: int) -> Preprocess:
     fill=fields.integer("fill_color", 0, least=0),
     colors="late",
   )
-  fields.finish(settings.OPEN_CLIP)
+  fields.finish(without_effect.OPEN_CLIP)
   return found
 
 

@@ -17,9 +17,9 @@ from mmjax.files import write_atomically
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.finding import CONFIG, OPEN_CLIP_CONFIG
+from mmjax.interop.pretrained_tokenizer import FILES, TOKENIZER_CONFIG, load_tokenizer
 from mmjax.interop.shapes import text_tower
 from mmjax.interop.source import open_source, tokenizer_fields
-from mmjax.interop.tokenizer import FILES, TOKENIZER_CONFIG, load_tokenizer
 
 _RECORD = "checkpoint_tokenizer.json"
 _COPIED = (*FILES, CONFIG, OPEN_CLIP_CONFIG)

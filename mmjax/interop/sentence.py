@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from mmjax.encoders import TextConfig
-from mmjax.interop import settings
+from mmjax.interop import without_effect
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import read_json
 
@@ -29,7 +29,7 @@ def read_pooling(config: TextConfig, folder: Path) -> TextConfig:
   if mean == pooling.flag("pooling_mode_cls_token", False):
     raise InteropError(f"{path}: exactly one of pooling_mode_mean_tokens and pooling_mode_cls_token must be true")
   pooling.only("word_embedding_dimension", config.width, config.width)
-  pooling.finish(settings.POOLING)
+  pooling.finish(without_effect.POOLING)
   return dataclasses.replace(config, pool="mean" if mean else "first", tanh_pool=False)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from mmjax.interop import settings
+from mmjax.interop import without_effect
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.tokenizer_files import SPIECE
@@ -127,7 +127,7 @@ def load_siglip_tokenizer(folder: Path, record: Fields, max_length: int) -> Sigl
       raise InteropError(f"{record.where}: the special token {token!r} is not in the vocabulary of {path}")
   unknown, end, pad = names.values()
   lower = record.flag("do_lower_case", True)
-  record.finish(settings.TOKENIZER)
+  record.finish(without_effect.TOKENIZER)
   return SiglipTokenizer(model, max_length, special, unknown, end, pad, lower, cut, side)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmjax.encoders import TextConfig
 from mmjax.encoders.config import TowerConfig
-from mmjax.interop import settings
+from mmjax.interop import without_effect
 from mmjax.interop.architecture import Architecture
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
@@ -143,7 +143,7 @@ def finish_model(fields: Fields, more: Mapping[str, str]) -> None:
     more: further fields without an effect, and the reason of each.
   """
   for part in (fields, *fields.parts.values()):
-    part.finish({**settings.MODEL, **more})
+    part.finish({**without_effect.MODEL, **more})
 
 
 def tokenizer_fields(source: Source) -> Fields | None:

@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from mmjax.interop.tokenizer import load_tokenizer
+from mmjax.interop.pretrained_tokenizer import load_tokenizer
 from tests.interop.references import AWKWARD, reference
 
 pytestmark = pytest.mark.references

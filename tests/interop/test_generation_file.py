@@ -10,8 +10,8 @@ import pytest
 from mmjax import interop
 from mmjax.interop.generation_file import FILE, generation_fields, read_generation
 from mmjax.interop.inspection import beside
-from mmjax.interop.settings import GENERATION
 from mmjax.interop.source import open_source
+from mmjax.interop.without_effect import GENERATION
 from mmjax.models.generate import choose, generate
 from mmjax.models.next_word import GenerateConfig
 from tests.interop.references import randomize, reference

@@ -8,8 +8,8 @@ from mmjax.data import TokenizerConfig
 from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
 from mmjax.interop.__main__ import main
 from mmjax.interop.inspection import beside
+from mmjax.interop.pretrained_tokenizer import export_tokenizer
 from mmjax.interop.source import open_source
-from mmjax.interop.tokenizer import export_tokenizer
 from tests.interop.hostile import write_clip
 
 PROCESSOR = dict(feature_extractor_type="CLIPFeatureExtractor", size=10, crop_size=8, do_pad=None)

@@ -7,8 +7,8 @@ from PIL import Image
 
 from mmjax import interop
 from mmjax.interop.fields import Fields
+from mmjax.interop.pretrained_tokenizer import load_tokenizer
 from mmjax.interop.processor import from_open_clip
-from mmjax.interop.tokenizer import load_tokenizer
 from tests.interop.open_clip_folders import written
 from tests.interop.references import (
   AWKWARD,

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data.errors import DataError
-from mmjax.interop import InteropError, settings
+from mmjax.interop import InteropError, without_effect
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.preprocess import Preprocess, to_open_clip, to_transformers
 from mmjax.interop.processor import from_transformers
@@ -191,7 +191,7 @@ VALUES |= {"processor_class": "CLIPProcessor", "model_input_names": ["pixel_valu
 VALUES |= {"_valid_processor_keys": ["images"], "transformers_version": "4.40.0", "_commit_hash": "0"}
 
 
-@pytest.mark.parametrize("name", settings.PREPROCESSOR)
+@pytest.mark.parametrize("name", without_effect.PREPROCESSOR)
 def test_a_field_without_effect_has_none(name, tmp_path):
   fields = CROPPED | {name: VALUES.get(name, 3)}
   assert_same_pixels(read(tmp_path, "CLIPImageProcessor", fields), tmp_path)

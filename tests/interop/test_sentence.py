@@ -6,8 +6,8 @@ import pytest
 
 from mmjax.encoders import bert_config
 from mmjax.interop import InteropError
+from mmjax.interop.pretrained_tokenizer import _sentence_length
 from mmjax.interop.sentence import read_pooling, write_pooling
-from mmjax.interop.tokenizer import _sentence_length
 
 BERT = bert_config(width=8, depth=1, num_heads=2, vocab_size=20, max_length=16)
 

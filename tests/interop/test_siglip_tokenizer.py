@@ -6,7 +6,7 @@ import pytest
 
 from mmjax import interop
 from mmjax.interop.fields import Fields
-from mmjax.interop.tokenizer import load_tokenizer
+from mmjax.interop.pretrained_tokenizer import load_tokenizer
 from tests.interop.references import AWKWARD, reference
 
 pytestmark = pytest.mark.references

@@ -7,8 +7,8 @@ import pytest
 
 from mmjax.interop import InteropError
 from mmjax.interop.fields import Fields
+from mmjax.interop.pretrained_tokenizer import load_tokenizer
 from mmjax.interop.sentencepiece_file import read_sentencepiece
-from mmjax.interop.tokenizer import load_tokenizer
 from tests.interop.references import reference
 from tests.interop.tokenizer_folders import CORPUS, TEXTS, gpt2, mpnet, nllb, roberta
 

@@ -12,8 +12,8 @@ from mmjax.interop import open_clip, timm_eva
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Table
-from mmjax.interop.settings import OPEN_CLIP_MODEL
 from mmjax.interop.shapes import flat_shapes
+from mmjax.interop.without_effect import OPEN_CLIP_MODEL
 from tests.interop.open_clip_folders import written
 from tests.interop.references import IMAGES, assert_close, embed, reference
 

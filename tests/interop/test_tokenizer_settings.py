@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from mmjax.interop import InteropError, settings
+from mmjax.interop import InteropError, without_effect
 from mmjax.interop.fields import Fields
-from mmjax.interop.tokenizer import load_tokenizer
+from mmjax.interop.pretrained_tokenizer import load_tokenizer
 from tests.interop.references import AWKWARD, clip_vocabulary, reference
 
 pytestmark = pytest.mark.references
@@ -223,7 +223,7 @@ READ = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "tokenizer_c
 def test_fields_without_effect_have_none(kind, write):
   folder = write(kind)
   expected = theirs(transformers.AutoTokenizer.from_pretrained(folder), 20)
-  changes = {name: VALUES.get(name, True) for name in settings.TOKENIZER if kind == CLIP or name not in READ}
+  changes = {name: VALUES.get(name, True) for name in without_effect.TOKENIZER if kind == CLIP or name not in READ}
   del changes["model_max_length"], changes["max_len"]
   edited(folder, **changes | {"tokenizer_class": kind})
   (folder / "config.json").write_text("{}")

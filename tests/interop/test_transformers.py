@@ -12,8 +12,8 @@ from mmjax.data import TokenizerConfig
 from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
 from mmjax.interop.fields import read_json
 from mmjax.interop.preprocess import to_transformers
+from mmjax.interop.pretrained_tokenizer import export_tokenizer, load_tokenizer
 from mmjax.interop.processor import from_transformers
-from mmjax.interop.tokenizer import export_tokenizer, load_tokenizer
 from tests.interop.references import (
   AWKWARD,
   IMAGES,

@@ -21,10 +21,10 @@ from mmjax.interop.agreement import model_differences, refuse
 from mmjax.interop.export import export_run, notes
 from mmjax.interop.formats import find_format
 from mmjax.interop.preprocess import Preprocess
+from mmjax.interop.pretrained_tokenizer import export_tokenizer
 from mmjax.interop.run_tokenizer import load_saved
 from mmjax.interop.shapes import flat_shapes, unflatten
 from mmjax.interop.source import open_source
-from mmjax.interop.tokenizer import export_tokenizer
 from mmjax.models import TwoTowerConfig
 from mmjax.objectives import Caption
 from mmjax.train.adopt import adopted, check_agreement, run_image, run_tokenizer, with_checkpoint

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmjax import interop
-from mmjax.interop import InteropError, settings
+from mmjax.interop import InteropError, without_effect
 from mmjax.interop.source import open_source
 from tests.interop.hostile import write_clip
 from tests.interop.references import reference
@@ -121,7 +121,7 @@ def test_fields_without_effect_have_none(kind, tmp_path):
   path = tmp_path / "changed/config.json"
   changed = json.loads(path.read_text())
   for part, known in zip(parts(changed), read_fields(folder), strict=True):
-    part |= {field: other(field) for field in settings.MODEL if field not in known and other(field) is not None}
+    part |= {field: other(field) for field in without_effect.MODEL if field not in known and other(field) is not None}
   path.write_text(json.dumps(changed))
   for mine, yours in zip(outputs(name, cls, tmp_path / "changed"), expected, strict=True):
     np.testing.assert_allclose(mine, yours, atol=1e-5)

@@ -2,7 +2,7 @@
 
 A field of a configuration file is honoured (a reader reads it and refuses values that mmjax does not support), has no
 effect (it is listed here), or is refused by name. `Fields.finish` refuses the fields that are neither read nor listed.
-tests/interop/test_settings.py compares every entry with the reference library.
+tests/interop/test_without_effect.py compares every entry with the reference library.
 """
 
 from collections.abc import Mapping

@@ -12,7 +12,7 @@ import tokenizers
 from jaxtyping import Int32
 
 from mmjax.data.text.tokenizer import Tokenizer
-from mmjax.interop import settings
+from mmjax.interop import without_effect
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer, load_siglip_tokenizer
@@ -121,7 +121,7 @@ def make_tokenizer(
   engine.enable_truncation(own if whole else min(own, _sentence_length(folder)), direction=cut)
   engine.enable_padding(direction=side, pad_id=pad, pad_token=engine.id_to_token(pad) or "", length=own)
   engine.encode_special_tokens = files.record.flag("split_special_tokens", False)
-  files.record.finish(settings.TOKENIZER)
+  files.record.finish(without_effect.TOKENIZER)
   return PretrainedTokenizer(engine, own, clean, zeroed)
 
 
@@ -147,7 +147,7 @@ def _sentence_length(folder: Path) -> int:
   record = read_json(folder / SENTENCE)
   record.only("do_lower_case", False, False)
   length = record.integer("max_seq_length") if "max_seq_length" in record else 2**24
-  record.finish(settings.SENTENCE)
+  record.finish(without_effect.SENTENCE)
   return length
 
 
