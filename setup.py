@@ -67,7 +67,7 @@ EXTRAS = {
     "espeakng-loader==0.2.4",
     "captcha==0.7.1",
   ],
-  # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/{pretrained,siglip}_tokenizer.py.
+  # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/siglip_tokenizer.py.
   "interop": ["ftfy", "sentencepiece"],
   # Downloads that a user asks for (--download); see mmjax/interop/hub.py.
   "hub": ["huggingface_hub"],

@@ -22,9 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mmjax.cli import main
-from mmjax.data import ClassLabel, DataConfig, Sound, SpokenDigits, make_source
-from mmjax.data.sound.augment import SoundAugmentation
-from mmjax.data.sound.features import LogMel
+from mmjax.data import ClassLabel, DataConfig, LogMel, Sound, SoundAugmentation, SpokenDigits, make_source
 from mmjax.encoders import AstConfig
 from mmjax.evaluate import Evaluator, Table, make_result
 from mmjax.evaluators import ClassAccuracy, ClassifiedExamples, EvaluationConfig

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
   from mmjax.data.recaption import write_captions
   from mmjax.data.records import Record, Records, captions_concept, concept_number
   from mmjax.data.scenes import COLOURS
+  from mmjax.data.sound.augment import SoundAugmentation
+  from mmjax.data.sound.features import Fbank, LogMel, Mfcc, WhisperMel
   from mmjax.data.sources import (
     ClassFolders,
     Coco,
@@ -71,6 +73,8 @@ else:
       "recaption": ["write_captions"],
       "records": ["Record", "Records", "captions_concept", "concept_number"],
       "scenes": ["COLOURS"],
+      "sound.augment": ["SoundAugmentation"],
+      "sound.features": ["Fbank", "LogMel", "Mfcc", "WhisperMel"],
       "sources": [
         "ClassFolders",
         "Coco",
@@ -108,12 +112,15 @@ __all__ = [
   "DigitsWords",
   "EasyVqa",
   "Emoji",
+  "Fbank",
   "Feed",
   "Flickr30k",
   "Folder",
   "Image",
   "Label",
   "Loader",
+  "LogMel",
+  "Mfcc",
   "Number",
   "PatchCodes",
   "Present",
@@ -125,6 +132,7 @@ __all__ = [
   "SentencePair",
   "Shards",
   "Sound",
+  "SoundAugmentation",
   "Source",
   "SpokenDigits",
   "Stream",
@@ -137,6 +145,7 @@ __all__ = [
   "TokenizerConfig",
   "Vqav2",
   "Weight",
+  "WhisperMel",
   "captions_concept",
   "concept_number",
   "device_prefetch",
