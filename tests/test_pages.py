@@ -31,6 +31,7 @@ from mmjax import interop
 from mmjax.catalogue import KINDS
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.experiment import Experiment, from_json, to_json
+from mmjax.finetune import Finetune
 from mmjax.kinds import Kind, base_of, of_base
 from mmjax.models import TwoTower, TwoTowerConfig
 from mmjax.models.config import init_params
@@ -207,6 +208,7 @@ def nothing_is_run(monkeypatch):
     "mmjax.cli.started",
     "mmjax.study.started",
     "mmjax.plan.command.fit_mesh",
+    "mmjax.finetune.finetune",
     "mmjax.data.__main__._shard",
     "mmjax.data.__main__._inspect",
     "mmjax.interop.__main__._convert",
@@ -226,8 +228,9 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch, pytestconfig: 
   """Fails where a command does not exist, or does not take its options."""
   match words:
     case ["python", "-m", package, *arguments]:
+      module = importlib.import_module(package)
       with parsed():
-        importlib.import_module(f"{package}.__main__").main(arguments)
+        (importlib.import_module(f"{package}.__main__") if hasattr(module, "__path__") else module).main(arguments)
     case ["python", script, *arguments]:
       with parsed():
         start(script, arguments)
@@ -291,8 +294,8 @@ def test_an_option_exists(page, name, monkeypatch):
   monkeypatch.syspath_prepend(str(ROOT / "experiments"))
   value = importlib.import_module("clip_emoji").EXPERIMENT
   if "." not in name:
-    plan = {field.name for field in dataclasses.fields(PlanOptions)}
-    assert name in {"help", *plan} or f"--{name}" in options_of_convert(), name
+    others = {field.name for options in (PlanOptions, Finetune) for field in dataclasses.fields(options)}
+    assert name in {"help", *others} or f"--{name}" in options_of_convert(), name
     return
   *parts, last = name.removesuffix(".FIELD").replace("-", "_").split(".")
   for part in parts:
