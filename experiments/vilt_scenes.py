@@ -6,8 +6,14 @@ shape of a scene (mmjax.data.scenes, layout "free": shapes across patches, of th
 distractors) with its colour and row, all independent: a hidden colour is one of six to whoever reads the text only.
 Controls: the same model that is shown another scene's image, and the commonest word.
 
-One caption in 24 is true of another scene as well, so no model reaches an AUC of 1 in matching. **No number is there
-yet:** this run was only tried with three steps.
+2,000 held-out scenes, seed 0, 2026-11-30:
+
+    its own caption or any other, AUC                     .753    (chance .500; 1 cannot be reached, see below)
+    hidden colours, with the image (another scene's)      .392    (.165; the commonest colour .177)
+
+So the model looks at the image and finds some of what is asked for, but 1,600 steps are too few: both losses still fall
+at the end. One caption in 24 is true of another scene as well, so no model reaches an AUC of 1 in matching. One seed;
+longer runs were not tried.
 """
 
 from pathlib import Path
