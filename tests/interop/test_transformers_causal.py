@@ -76,6 +76,7 @@ def test_greedy_texts_are_the_same(case, tmp_path):
   end = int(texts(theirs, TEXTS[0], 7)[2])  # the third word of the first text ends it
   path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": end}))
   theirs.generation_config.eos_token_id = end
+  theirs.generation_config.save_pretrained(tmp_path)  # its tokens are those of the generation, there and here
   model, params = interop.load(tmp_path)
   pad = model.config.text.pad_id
   assert pad == (0 if "wide" in case else end)
