@@ -11,6 +11,7 @@ import numpy as np
 
 from mmjax.data.columns.base import Column
 from mmjax.data.features import run_columns
+from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import example_columns
 from mmjax.evaluate.traits import terms
@@ -35,6 +36,9 @@ class ClassifiedExamples(Evaluator):
     found, columns = terms(experiment, Classifies), run_columns(experiment.data)
     inputs: Sequence[str] = getattr(found[0], "inputs", ()) if found else ()
     return any(_draws(columns.get(name)) for name in inputs)
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
 
   def sections(self, run: Run, shared: Shared) -> list[Section]:
     from mmjax.report.page import Section

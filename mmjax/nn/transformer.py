@@ -225,7 +225,7 @@ class Block(nn.Module):
     context: Float[Array, "batch*k width"] | None = None,
     rotations: tuple[Rotation, Rotation] | None = None,
     bias: Float[Array, "#rows heads q k"] | None = None,
-    pick: int | Int[Array, "batch"] = 0,
+    pick: Int[Array, "batch"] | None = None,
   ) -> Float[Array, "batch*length width"]:
     """Applies the block.
 
@@ -237,7 +237,7 @@ class Block(nn.Module):
       context: all tokens, if `x` holds only one of each example.
       rotations: rotations of the tokens of `x`, and of all tokens (rotary position embedding).
       bias: bias of the attention logits.
-      pick: position of the tokens of `x` in `context`. With `context`, these elements are dropped as without.
+      pick: with `context`, position of the token of `x` in it. Its elements are dropped as among all tokens.
     Returns: the tokens of `x` after the block.
     """
     c = self.config
@@ -251,7 +251,7 @@ class Block(nn.Module):
         y = LayerScale(c.layer_scale, name=f"scale{stream + 1}")(y)
       factors = dropout_factors((self.length, c.width), rate=c.dropout, rng=fold_in(rng, stream + 2))
       if factors is not None:
-        kept = factors if context is None else take_token(factors, pick)
+        kept = factors if pick is None else take_token(factors, pick)
         y = y * rearrange(kept, "b l w -> (b l) w").astype(y.dtype)
       return drop_path(y, rate=rate, rng=fold_in(rng, stream)) if c.drop_path else y
 
@@ -266,7 +266,7 @@ class Block(nn.Module):
       both = None if read is None else rows(read)
       shape = (c.num_heads, self.length, self.length)
       factors = dropout_factors(shape, rate=c.attention_dropout, rng=fold_in(rng, 4))
-      if read is not None:
+      if pick is not None:
         factors = _of_query(factors, pick)
       y = attention(rows(y), both, mask=mask, causal=causal, bias=bias, rotations=rotations, factors=factors)
       return rearrange(y, "b l w -> (b l) w")
@@ -402,7 +402,8 @@ class Transformer(nn.Module):
     last, index = block(name=f"block_{c.depth - 1}"), jnp.asarray(c.depth - 1)
     readable = self._readable(x.shape[0] // length, length, mask, pick)
     apart = None if rotation is None else (rotation.at(pick), rotation)
-    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart, _of_query(bias, pick), pick)
+    each = jnp.broadcast_to(jnp.asarray(pick, jnp.int32), (x.shape[0] // length,))
+    picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart, _of_query(bias, pick), each)
     return rows(norm(last(x, mask, rng, index, None, both, bias)))[:, :own], norm(picked)
 
   @nn.nowrap

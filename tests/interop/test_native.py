@@ -8,7 +8,7 @@ import pytest
 
 from mmjax import interop
 from mmjax.catalogue import KINDS
-from mmjax.encoders import TextConfig, bert_config
+from mmjax.encoders import SpeechConfig, TextConfig, bert_config
 from mmjax.fusion.config import FusionConfig
 from mmjax.interop.__main__ import main
 from mmjax.interop.shapes import flat_shapes, flatten, unflatten
@@ -25,10 +25,12 @@ from mmjax.models.config import ModelConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
+from mmjax.models.predictor import PredictorConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
+from mmjax.models.whisper import WhisperConfig
 from tests.interop.references import assert_same_params
 from tests.models.decoders import IMAGE, TEXT
 
@@ -61,6 +63,8 @@ CONFIGS = (
   PairConfig(image=IMAGE, fusion=FusionConfig(width=12, depth=1, num_heads=2)),
   ClassifierConfig(towers={"image": IMAGE, "text": READER}, num_classes=3),
   SharedSpaceConfig(towers={"image": IMAGE, "text": READER}, embed_dim=4, init_logit_bias=-1.0),
+  PredictorConfig(towers={"image": IMAGE, "text": READER}),
+  WhisperConfig(audio=SpeechConfig(width=12, depth=1, num_heads=2, mel_bins=4, frames=8), text=TEXT, begin_id=2),
 )
 
 
