@@ -19,7 +19,7 @@ Accuracy on 3,500 unseen pairs, 2026-11-30 (500 steps of 128; mean and standard 
 
 So additive fusion stays below .55 and what interacts is above .95, or just below in graph networks, whose seeds differ
 more; a gate with one share per modality can only choose whom to believe. The graphs were run apart, in 169 s of
-processor time for nine runs. The 57 other runs took 555 s of processor time, and 15:48 on the clock beside the tests on two cores. With a
+processor time for nine runs. The 57 other runs took 555 s, and 15:48 on the clock beside the tests on two cores. With a
 loop of its own, which this script had before, the numbers were the same within .013.
 
 Controls: a model that could interact, but sees one modality only.
