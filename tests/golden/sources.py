@@ -19,6 +19,7 @@ from mmjax.data import (
   Folder,
   Scenes,
   Shards,
+  TableFile,
   Texts,
   Tfds,
   TokenizerConfig,
@@ -161,6 +162,16 @@ def captions_from(folder: Path, emoji: DataConfig) -> dict[str, Any]:
   return dict(captions_from=str(folder / "captions.jsonl"))
 
 
+def table_file_(folder: Path) -> dict[str, Any]:
+  rows = ["picture,words,weight,colour"]
+  for number in range(1, 31):
+    write(folder / f"{number}.png", picture(number))
+    cells = (f"{number}.png" if number % 7 else "", sentence(number) if number % 5 else "", number % 4 or "", "red")
+    rows.append(",".join(map(str, cells)))
+  write(folder / "table.csv", "\n".join(rows).encode())
+  return dict(source=TableFile(str(folder / "table.csv"), image="picture", text="words"))
+
+
 def texts_files(folder: Path) -> dict[str, Any]:
   for number in range(30):
     write(folder / f"{number}.txt", f"{sentence(number)}\n{sentence(50 + number)}\n\n{sentence(number)}\nthe end\n")
@@ -185,6 +196,7 @@ CASES = {
   "scenes, questions": lambda folder, emoji: scenes("question"),
   "scenes, captions": lambda folder, emoji: scenes("caption"),
   "easy_vqa": lambda folder, emoji: dict(source=EasyVqa()),
+  "table_file": lambda folder, emoji: table_file_(folder / "table"),
   "texts": lambda folder, emoji: dict(source=Texts(examples=60), tokenizer=PAIRS),
   "texts, files": lambda folder, emoji: texts_files(folder),
   "class_folders": lambda folder, emoji: class_folders_(folder / "images"),

@@ -18,7 +18,7 @@ from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
 from mmjax.data.image_names import find_image
 from mmjax.data.images.files import read_image_file
-from mmjax.data.records import PRIMARY, concept_number
+from mmjax.data.records import PRIMARY, captions_concept, concept_number
 from mmjax.data.sources.base import Reading, Source
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -102,7 +102,7 @@ class TableFile(Source):
           f"{where(file, place)}: the field {self.split!r} is {row[self.split]!r:.60}. Write train or validation."
         )
       return value
-    key = str(row[self.group]) if self.group else "\0".join(f"{name}\0{row[name]}" for name in sorted(row))
+    key = str(row[self.group]) if self.group else _content(row)
     share = int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big") / 2**64
     return "validation" if share < self.validation_share else "train"
 
@@ -141,11 +141,18 @@ class TableRecords:
     place, source = self._chosen[index], self._source
     row, at = self._rows[place], where(self._file, self._chosen[index])
     lacks = tuple(name for name in ("image", "text") if getattr(source, name) and is_empty(row[getattr(source, name)]))
-    record = {**row, "id": at, "concept": concept_number(at), "missing": lacks}
+    record = {**row, "id": at, "concept": self._concept(row, lacks), "missing": lacks}
     if source.text:
       given = NO_TEXT if "text" in lacks else row[source.text]
       record["captions"] = {PRIMARY: read_captions(given, f"{at}: the field {source.text!r}")}
     return record
+
+  def _concept(self, row: Row, lacks: Sequence[str]) -> int:
+    """Concept of a row: that of its text, or else of its image file, or else of all of its fields."""
+    source = self._source
+    if source.text and "text" not in lacks:
+      return captions_concept([str(row[source.text])])
+    return concept_number(str(row[source.image]) if source.image and "image" not in lacks else _content(row))
 
   def _image(self, place: int) -> bytes:
     name, at = self._rows[place][self._source.image], where(self._file, place)
@@ -153,6 +160,10 @@ class TableRecords:
       return grey_image()
     found = find_image(self._file.parent, name, f"{at}: the field {self._source.image!r}")
     return read_image_file(Path(found.path), self._max_bytes, otherwise="empty the cell")
+
+
+def _content(row: Row) -> str:
+  return "\0".join(f"{name}\0{row[name]}" for name in sorted(row))
 
 
 def where(file: Path, place: int) -> str:
