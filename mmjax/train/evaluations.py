@@ -100,8 +100,10 @@ class Evaluations:
   @property
   def exhausted(self) -> bool:
     """True if evaluation.patience evaluations in a row were no better than the best."""
-    best, patience = self.best, self._config.patience
-    return patience > 0 and best is not None and sum(step > best for step in self._done) >= patience
+    if not self._config.patience:  # asked before every step
+      return False
+    best = self.best
+    return best is not None and sum(step > best for step in self._done) >= self._config.patience
 
   def rewind(self, step: int) -> None:
     """Forget the evaluations after a step."""
