@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from mmjax.data.columns.table import Table
+from mmjax.data.columns.table import Table, without_images
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, shown_examples
@@ -57,19 +57,20 @@ class TableColumns(Evaluator):
 
   def _html(self, run: Run, examples: Examples, name: str, column: Table) -> str:
     rises = importance(run, examples, name, self.repeats)
-    rows = np.concatenate([batch[name][batch["valid"]] for batch in batches(run, examples)])
+    records, coded = list(without_images(examples.records)), column.coder(run.fitted[name])
     largest = max(float(np.max(rises.mean(axis=1))), 1e-12)
     lines = []
     for place in np.argsort(-rises.mean(axis=1)).tolist():
       field, rise = column.fields[place], rises[place]
       unknown = ""
       if field in column.categorical:
-        unknown = str(sum(column.unknown(record, field, run.fitted[name]) for record in examples.records))
+        unknown = str(sum(column.unknown(record, field, run.fitted[name]) for record in records))
+      missing = np.mean([coded(record, field)[1] for record in records])
       width = 10 * max(float(rise.mean()), 0.0) / largest
       bar = f'<div style="background:var(--series-1);height:.8em;width:{width:.2f}em"></div>'
       lines.append(
         f"<tr><td>{escape(field)}</td><td>{rise.mean():+.4f} ± {rise.std():.4f}</td><td>{bar}</td>"
-        f"<td>{rows[:, place, 1].mean():.0%}</td><td>{unknown}</td></tr>"
+        f"<td>{missing:.0%}</td><td>{unknown}</td></tr>"
       )
     heads = ("field", "rise of the loss", "", "missing", "unknown categories")
     what: Any = outcome(run.experiment)
@@ -99,8 +100,8 @@ def importance(run: Run, examples: Examples, name: str, repeats: int) -> Float[n
     repeats: number of permutations of each field. They are the same ones in every call.
   """
   found: Any = outcome(run.experiment)
-  rows = np.concatenate([batch[name][batch["valid"]] for batch in batches(run, examples)])
-  truth = np.concatenate([batch[found.target][batch["valid"]] for batch in batches(run, examples)])
+  kept = [[batch[each][batch["valid"]] for each in (name, found.target)] for batch in batches(run, examples)]
+  rows, truth = (np.concatenate(parts) for parts in zip(*kept, strict=True))
   rng = np.random.default_rng(0)
   orders = [rng.permutation(len(rows)) for _ in range(repeats)]
   fields = range(rows.shape[1])
