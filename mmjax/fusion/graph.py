@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
@@ -32,9 +33,7 @@ def similarity_edges(encoded: Sequence[Encoded], *, own: int, cross: int) -> Boo
   itself = jnp.eye(mask.shape[1], dtype=bool)[None]
   there = mask[:, :, None] & mask[:, None]
   similarity = jnp.where(there & ~itself, similarity, -jnp.inf)
-  modality = jnp.repeat(
-    jnp.arange(len(encoded)), jnp.asarray([e.mask.shape[1] for e in encoded]), total_repeat_length=mask.shape[1]
-  )
+  modality = np.repeat(np.arange(len(encoded)), [e.mask.shape[1] for e in encoded])
   chosen = itself & there
   for number, e in enumerate(encoded):
     columns = (modality == number)[None, None]
