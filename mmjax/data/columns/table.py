@@ -146,27 +146,12 @@ class Table(Column):
 
   def number(self, record: Mapping[str, Any], field: str) -> float | None:
     """The number in a field; None if it is missing. Raises DataError if it is not a finite number."""
-    value = record[field]
-    if self._missing(value):
-      return None
-    try:
-      number = math.nan if isinstance(value, bool | np.bool_) else float(value)
-    except (TypeError, ValueError, OverflowError):
-      raise DataError(
-        f"{record['id']}: the field {field!r} is {value!r:.60}, not a number. Correct it, list the field in "
-        "`categorical`, or list the text in `missing`."
-      ) from None
-    if not abs(number) <= LARGEST:
-      raise DataError(
-        f"{record['id']}: the field {field!r} is {value!r:.60}, not a finite number (up to {LARGEST:g}). Leave the "
-        "field empty if its value is missing, or list the text in `missing`."
-      )
-    return number
+    return number_of(record, field, self.missing)
 
   def category(self, record: Mapping[str, Any], field: str) -> str | None:
     """The name of the category in a field; None if it is missing. Raises DataError if it is not a name."""
     value = record[field]
-    if self._missing(value):
+    if is_missing(value, self.missing):
       return None
     if isinstance(value, float | np.floating) and value.is_integer():  # whole numbers beside missing ones are floats
       value = int(value)
@@ -176,11 +161,6 @@ class Table(Column):
         "field in `numeric`."
       )
     return str(value).strip()
-
-  def _missing(self, value: Any) -> bool:
-    return value is None or (
-      isinstance(value, str | float | np.floating) and str(value).strip().casefold() in self.missing
-    )
 
   def _scale(self, values: Float[np.ndarray, " n"]) -> dict[str, Any]:
     if self.scaling == "quantile":
@@ -225,7 +205,7 @@ class Number(Column):
 
   def number(self, record: Mapping[str, Any]) -> float:
     """The number of a record. Raises DataError if there is none, or if it is not finite."""
-    value = Table(numeric=(self.field,)).number(record, self.field)
+    value = number_of(record, self.field, MISSING)
     if value is None:
       raise DataError(
         f"{record['id']}: the field {self.field!r}, which is predicted, is empty. Fill it, or remove the record."
@@ -241,7 +221,7 @@ class Present(Column):
   """Modalities that a record has, bool [modalities].
 
   The field `missing` of a record names those that it lacks. Their arrays hold placeholders, which a model with the
-  setting `present` does not read.
+  setting `partial` does not read.
   """
 
   modalities: tuple[str, ...] = ()
@@ -263,6 +243,31 @@ class Present(Column):
   def record(self, item: Any) -> Mapping[str, Any]:
     """A record that has the modalities in `item`."""
     return {"missing": tuple(name for name in self.modalities if name not in item), "id": "the record"}
+
+
+def is_missing(value: Any, missing: Sequence[str]) -> bool:
+  """True for None, and for a value whose text is listed as missing."""
+  return value is None or (isinstance(value, str | float | np.floating) and str(value).strip().casefold() in missing)
+
+
+def number_of(record: Mapping[str, Any], field: str, missing: Sequence[str]) -> float | None:
+  """The number in a field of a record; None if it is missing. Raises DataError if it is not a finite number."""
+  value = record[field]
+  if is_missing(value, missing):
+    return None
+  try:
+    number = math.nan if isinstance(value, bool | np.bool_) else float(value)
+  except (TypeError, ValueError, OverflowError):
+    raise DataError(
+      f"{record['id']}: the field {field!r} is {value!r:.60}, not a number. Correct it, list the field in "
+      "`categorical`, or list the text in `missing`."
+    ) from None
+  if not abs(number) <= LARGEST:
+    raise DataError(
+      f"{record['id']}: the field {field!r} is {value!r:.60}, not a finite number (up to {LARGEST:g}). Leave the "
+      "field empty if its value is missing, or list the text in `missing`."
+    )
+  return number
 
 
 def without_images(records: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

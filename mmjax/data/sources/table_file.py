@@ -12,7 +12,7 @@ from typing import Any
 from mmjax.data.captions import read_captions
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.image import Image
-from mmjax.data.columns.table import MISSING, Present
+from mmjax.data.columns.table import MISSING, Present, is_missing
 from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
@@ -140,7 +140,9 @@ class TableRecords:
     """The record, without reading its image."""
     place, source = self._chosen[index], self._source
     row, at = self._rows[place], where(self._file, self._chosen[index])
-    lacks = tuple(name for name in ("image", "text") if getattr(source, name) and is_empty(row[getattr(source, name)]))
+    lacks = tuple(
+      name for name in ("image", "text") if getattr(source, name) and is_missing(row[getattr(source, name)], MISSING)
+    )
     record = {**row, "id": at, "concept": self._concept(row, lacks), "missing": lacks}
     if source.text:
       given = NO_TEXT if "text" in lacks else row[source.text]
@@ -156,7 +158,7 @@ class TableRecords:
 
   def _image(self, place: int) -> bytes:
     name, at = self._rows[place][self._source.image], where(self._file, place)
-    if is_empty(name):
+    if is_missing(name, MISSING):
       return grey_image()
     found = find_image(self._file.parent, name, f"{at}: the field {self._source.image!r}")
     return read_image_file(Path(found.path), self._max_bytes, otherwise="empty the cell")
@@ -169,11 +171,6 @@ def _content(row: Row) -> str:
 def where(file: Path, place: int) -> str:
   """Name of a row in errors and reports. Rows are counted from 1, without the line of names."""
   return f"{file}, row {place + 1}"
-
-
-def is_empty(value: Any) -> bool:
-  """True for a cell without a value."""
-  return value is None or (isinstance(value, str) and value.strip().casefold() in MISSING)
 
 
 @functools.cache
