@@ -8,10 +8,10 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float
 
-from mmjax.fusion.tokens import check_width, join, mean_of_firsts, present, with_tokens
+from mmjax.fusion.tokens import check_width, first_streams, join, mean_of_firsts, present, with_tokens
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.pooling import mean_pool
-from mmjax.nn.stochastic import Rngs, dropout, fold_in
+from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.nn.transformer import Block, TransformerConfig, rematerialised
 from mmjax.types import Encoded
 
@@ -42,8 +42,7 @@ class Bottleneck(nn.Module):
     init = nn.initializers.normal(0.02)
     shared = self.param("bottleneck_tokens", init, (self.num_tokens, c.width), jnp.float32)
     bottleneck = jnp.broadcast_to(shared[None].astype(c.dtype), (encoded[0].mask.shape[0], *shared.shape))
-    kept = [dropout(e.tokens, rate=c.dropout, rng=fold_in(fold_in(rng, i), c.depth)) for i, e in enumerate(encoded)]
-    streams = [with_tokens(e, tokens.astype(c.dtype)) for e, tokens in zip(encoded, kept, strict=True)]
+    streams = first_streams(encoded, c, rng)
     for layer in range(c.depth):
       streams, bottleneck = self._layer(streams, bottleneck, rng, layer)
     if c.norm != "post":

@@ -3,10 +3,10 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmjax.fusion.tokens import check_width, join, mean_of_firsts, with_tokens
+from mmjax.fusion.tokens import check_width, first_streams, join, mean_of_firsts, with_tokens
 from mmjax.nn.decoder import Decoder, DecoderBlock, Reading
 from mmjax.nn.norm import LayerNorm
-from mmjax.nn.stochastic import Rngs, dropout, fold_in
+from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.nn.transformer import TransformerConfig, rematerialised
 from mmjax.types import Encoded
 
@@ -47,8 +47,7 @@ class CoAttention(nn.Module):
     c = self.config
     check_width(encoded, c.width)
     block = rematerialised(DecoderBlock, c.remat, scan=False)
-    kept = [dropout(e.tokens, rate=c.dropout, rng=fold_in(fold_in(rng, i), c.depth)) for i, e in enumerate(encoded)]
-    streams = [with_tokens(e, tokens.astype(c.dtype)) for e, tokens in zip(encoded, kept, strict=True)]
+    streams = first_streams(encoded, c, rng)
     for layer in range(c.depth):
       before = list(streams)
       for i, e in enumerate(before):

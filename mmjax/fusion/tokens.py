@@ -8,7 +8,8 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from mmjax.nn.pooling import mean_pool
-from mmjax.nn.stochastic import Rngs
+from mmjax.nn.stochastic import Rngs, dropout, fold_in
+from mmjax.nn.transformer import TransformerConfig
 from mmjax.types import Encoded
 
 
@@ -56,6 +57,15 @@ def check_width(encoded: Sequence[Encoded], width: int) -> None:
 def with_tokens(encoded: Encoded, tokens: Float[Array, "batch length w"]) -> Encoded:
   """Replaces the tokens of an `Encoded`; mask and pooled vector stay."""
   return Encoded(tokens, encoded.mask, encoded.pooled)
+
+
+def first_streams(encoded: Sequence[Encoded], config: TransformerConfig, rng: Rngs) -> list[Encoded]:
+  """Tokens before the first block of fusions with blocks of each modality: in the compute dtype, with dropout."""
+  streams = []
+  for i, e in enumerate(encoded):
+    kept = dropout(e.tokens, rate=config.dropout, rng=fold_in(fold_in(rng, i), config.depth))
+    streams.append(with_tokens(e, kept.astype(config.dtype)))
+  return streams
 
 
 def present(encoded: Sequence[Encoded]) -> Bool[Array, "batch modalities"]:

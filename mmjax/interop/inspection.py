@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mmjax.interop import without_effect
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
-from mmjax.interop.generation_file import FILE as GENERATION_CONFIG
+from mmjax.interop.generation_file import FILE as GENERATION
 from mmjax.interop.generation_file import generation_fields, read_generation
 from mmjax.interop.pretrained import padding_of, read_transform
 from mmjax.interop.pretrained_tokenizer import make_tokenizer
@@ -23,7 +23,6 @@ from mmjax.interop.shapes import image_tower, text_tower
 from mmjax.interop.source import Source, tokenizer_fields
 from mmjax.interop.speech_settings import (
   FEATURE_FIELDS,
-  GENERATION,
   GENERATION_FIELDS,
   check_features,
   find_features,
@@ -49,7 +48,7 @@ _UNREAD = {
 }
 _VOCABULARIES = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 _UNREAD_NAMES = {
-  GENERATION_CONFIG: "settings of text generation",
+  GENERATION: "settings of text generation",
   "config_sentence_transformers.json": "versions and prompts",
   "data_config.json": "data of the training",
   PREPROCESSOR_CONFIG: f"{PROCESSOR_CONFIG} has precedence, or the format has no such file",

@@ -9,10 +9,11 @@ from typing import Any
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.generation_file import FILE as GENERATION
+from mmjax.interop.processor import PREPROCESSOR_CONFIG as FEATURES
+from mmjax.interop.processor import PROCESSOR_CONFIG as PROCESSOR
 from mmjax.interop.source import Source
 from mmjax.models.whisper import WhisperConfig
 
-FEATURES, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 RATE, HOP = 16_000, 160
 """Samples per second, and samples from one frame to the next (10 ms)."""
 _BLANK_OR_END = (220, 50_256)  # transformers' default of begin_suppress_tokens
