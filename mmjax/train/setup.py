@@ -138,6 +138,12 @@ def check_needs(experiment: Experiment, records: Any, tokenizer: Tokenizer | Non
   Raises: ConfigError: objectives, columns and towers do not fit together. The message names them.
   """
   entries = row_shapes(experiment.data, image_size(experiment.model), records)
+  empty = [name for name, (shape, _) in entries.items() if 0 in shape]
+  if empty:
+    raise ConfigError(
+      f"the column {empty[0]!r} makes arrays of shape {entries[empty[0]][0]}, as the model has no tower that takes "
+      "images: leave it out of --data.columns, or give the model an image tower"
+    )
   mask, begin = (None, None) if tokenizer is None else (tokenizer.mask_id, tokenizer.begin_id)
   tokens = {
     "mask": (mask, "hides words: set --data.tokenizer.mask-token '<mask>'"),

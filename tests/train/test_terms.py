@@ -162,6 +162,9 @@ def test_columns_towers_and_terms_that_do_not_fit_are_named():
   with pytest.raises(ConfigError, match=r"the column 'text' gives int32 \[8\] a row, and .* takes int32 \[9\]"):
     text = dataclasses.replace(EXPERIMENT.model.text, max_length=9)
     check(dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, text=text)))
+  with pytest.raises(ConfigError, match=r"the column 'image' makes .* no tower that takes images: leave it out of"):
+    words = SharedSpaceConfig(towers={"text": STILL.text})
+    check(dataclasses.replace(with_terms(dataclasses.replace(Sounding(), between=("text", "text"))), model=words))
 
 
 @dataclasses.dataclass(frozen=True)
