@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from mmjax.models.joined import Joined, JoinedConfig
+from mmjax.nn.stochastic import Rngs
 from mmjax.types import Encoded
 
 
@@ -55,6 +56,6 @@ class Classifier(Joined):
   config: ClassifierConfig
   head = "class_projection"
 
-  def class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch classes"]:
-    """Scores of the classes in float32, from the encodings of all towers. The fusion has no dropout."""
-    return self.outputs(encoded)
+  def class_logits(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> Float[Array, "batch classes"]:
+    """Scores of the classes in float32, from the encodings of all towers. `rng` is that of `outputs`."""
+    return self.outputs(encoded, rng=rng)

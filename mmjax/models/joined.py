@@ -120,14 +120,19 @@ class Joined(nn.Module):
     names = list(self.config.towers)
     return {name: self._only_if(there[:, names.index(name)], name, one) for name, one in encoded.items()}
 
-  def outputs(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch outputs"]:
-    """Outputs in float32, from the encodings of all towers. The fusion has no dropout."""
+  def outputs(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> Float[Array, "batch outputs"]:
+    """Outputs in float32, from the encodings of all towers.
+
+    Args:
+      encoded: encodings by name.
+      rng: one key per example for the fusion. None: no randomness.
+    """
     each = [encoded[name] for name in self.config.towers]
     fusion = self.config.fusion
     if fusion is None:
       joint = jnp.concatenate([one.pooled.astype(jnp.float32) for one in each], axis=-1)
     else:
-      joint = self.fusion(*each).pooled.astype(jnp.float32)
+      joint = self.fusion(*each, rng=rng).pooled.astype(jnp.float32)
     return joint if fusion is not None and fusion.kind == "late" else getattr(self, self.head)(joint)
 
   @nn.jit

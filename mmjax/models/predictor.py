@@ -8,6 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from mmjax.models.joined import Joined, JoinedConfig
+from mmjax.nn.stochastic import Rngs
 from mmjax.types import Encoded
 
 
@@ -36,6 +37,6 @@ class Predictor(Joined):
   config: PredictorConfig
   head = "number_projection"
 
-  def predict(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch"]:
-    """The number for each example in float32, from the encodings of all towers."""
-    return self.outputs(encoded)[:, 0]
+  def predict(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> Float[Array, "batch"]:
+    """The number for each example in float32, from the encodings of all towers. `rng` is that of `outputs`."""
+    return self.outputs(encoded, rng=rng)[:, 0]

@@ -123,13 +123,13 @@ class Answers(Protocol):
 class Classifies(Protocol):
   """Classifies examples."""
 
-  def class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch classes"]: ...
+  def class_logits(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> Float[Array, "batch classes"]: ...
 
 
 class Predicts(Protocol):
   """Predicts a number."""
 
-  def predict(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch"]:
+  def predict(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> Float[Array, "batch"]:
     """Compute the number for each example, in standard deviations from the mean of the training data."""
     ...
 

@@ -17,6 +17,7 @@ from mmjax.fusion import FusionConfig, FusionKind
 from mmjax.models import ClassifierConfig, PredictorConfig
 from mmjax.models.joined import PRESENT
 from mmjax.objectives import Classify, Regress, regression_loss
+from mmjax.objectives.terms.base import Forward
 from mmjax.types import Encoded
 
 
@@ -138,6 +139,25 @@ def test_evaluation_leaves_out_what_is_not_there_only(dropping):
   )
   assert [bool(one.mask[0].any()) for one in given.values()] == [True, False, True]
   np.testing.assert_array_equal(given["second"].tokens[0], 0)
+
+
+def test_a_term_gives_the_fusion_the_keys_of_the_examples():
+  fusion = FusionConfig(kind="merged_attention", width=8, depth=1, num_heads=2, dropout=0.5)
+  model = dataclasses.replace(config(partial=False), fusion=fusion).build()
+  params = drawn(model, NAMES)
+  batch = {name: jnp.asarray(RNG.normal(size=(4, 2, 8)), jnp.float32) for name in NAMES}
+  batch["label"], keys = jnp.asarray([0, 1, 2, 0]), jax.random.split(jax.random.key(1), 4)
+
+  @functools.partial(jax.jit, static_argnames="training")
+  def losses(rows, training):
+    some, their_keys = jax.tree.map(lambda leaf: leaf[rows], (batch, keys))
+    made = Forward(model.bind({"params": params}), some, their_keys, jnp.int32(0), NAMES, training=training)
+    return Classify(inputs=NAMES).over_rows(made, None)["loss"].losses
+
+  rows = jnp.arange(4)
+  dropped = losses(rows, training=True)
+  assert (dropped != losses(rows, training=False)).all()
+  np.testing.assert_allclose(losses(rows[::-1], training=True), dropped[::-1], rtol=1e-6)
 
 
 def test_models_without_absent_modalities_have_no_such_parameters():

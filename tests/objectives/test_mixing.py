@@ -54,7 +54,7 @@ class Scores:
     first = batch["image"][:, 0, 0, :]
     return {"image": Encoded(first[:, None], jnp.ones((len(first), 1), bool), first)}
 
-  def class_logits(self, encoded):
+  def class_logits(self, encoded, *, rng=None):
     return encoded["image"].pooled
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Key
 
 from mmjax.kinds import Kind
 from mmjax.models.protocols import Compares, Encodes
-from mmjax.nn.stochastic import fold_in
+from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.objectives.losses.balance import piecewise_linear
 from mmjax.types import Batch, Encoded
 
@@ -264,7 +264,12 @@ class Forward:
   @functools.cached_property
   def fused(self) -> dict[str, Encoded]:
     """Encodings after the fusion, by name."""
-    return self.model.fuse(self.encoded, rng=fold_in(self.rng, _FUSION))
+    return self.model.fuse(self.encoded, rng=self.fusion_rng)
+
+  @property
+  def fusion_rng(self) -> Rngs:
+    """One key per row for the fusion of the model. None: no randomness."""
+    return fold_in(self.rng, _FUSION)
 
   def keys(self, name: str) -> Key[Array, "batch"]:
     """Make one key per row from a name. The keys do not depend on other terms."""

@@ -93,12 +93,13 @@ class Classify(ExampleTerm):
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     labels = forward.batch[self.label]
     if not self.mixes:
-      logits = forward.model.class_logits(forward.encoded)
+      logits = forward.model.class_logits(forward.encoded, rng=forward.fusion_rng)
       loss = self._loss(logits, labels)
     else:
       mixed = self._mixed(forward)
       rows = {name: forward.batch[name] for name in self.inputs} | {"image": mixed.images}
-      logits = forward.model.class_logits(forward.model.encode(rows, rng=forward.rng))
+      encoded = forward.model.encode(rows, rng=forward.rng)
+      logits = forward.model.class_logits(encoded, rng=forward.fusion_rng)
       loss = _blended(self._loss(logits, labels), self._loss(logits, partners(labels, self.group)), mixed.share)
     return {"loss": loss, "accuracy": correct(logits, labels)}
 

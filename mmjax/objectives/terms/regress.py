@@ -50,7 +50,8 @@ class Regress(ExampleTerm):
     check_inputs(self.name, self.inputs, model, columns)
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
-    predicted, true = forward.model.predict(forward.encoded), forward.batch[self.target]
+    predicted = forward.model.predict(forward.encoded, rng=forward.fusion_rng)
+    true = forward.batch[self.target]
     return {"loss": regression_loss(predicted, true, kind=self.kind, delta=self.delta)}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
