@@ -16,6 +16,7 @@ from mmjax.interop.processor import (
   PREPROCESSOR_CONFIG,
   PROCESSOR_CONFIG,
   find_preprocess,
+  find_settings,
   from_transformers,
 )
 from mmjax.interop.run_image import PREPROCESS
@@ -25,7 +26,6 @@ from mmjax.interop.speech_settings import (
   FEATURE_FIELDS,
   GENERATION_FIELDS,
   check_features,
-  find_features,
   parse_generation,
 )
 from mmjax.interop.tokenizer_files import FILES, SENTENCE, TokenizerFiles, read_tokenizer_files
@@ -124,7 +124,7 @@ def _speech(source: Source, config: WhisperConfig) -> tuple[list[Use], set[str],
   if generation is not None:
     said = _attempt("generation", lambda: "greedy, and without times" if parse_generation(generation, config) else "")
     uses, notes = list(_object_uses(generation, source.folder, GENERATION_FIELDS)), [said]
-  features = find_features(source.folder)
+  features = find_settings(source.folder, "feature_extractor")
   if features is not None:
     names.add(Path(features.where.split(": ")[0]).name)
     notes.append(_attempt("sounds", functools.partial(_features, features, config)))

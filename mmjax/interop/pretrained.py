@@ -22,7 +22,7 @@ from mmjax.interop.formats import Content, Format, find_format
 from mmjax.interop.generation_file import generation_fields, read_generation
 from mmjax.interop.mapping import Table
 from mmjax.interop.pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
-from mmjax.interop.processor import read_preprocess
+from mmjax.interop.processor import find_settings, read_preprocess
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.run_image import PREPROCESS, ImageTransform, transform_from_json
 from mmjax.interop.safetensors_file import write_safetensors
@@ -30,7 +30,7 @@ from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_laye
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.sound_settings import read_sound
 from mmjax.interop.source import Source, open_source, tokenizer_fields
-from mmjax.interop.speech_settings import check_features, find_features, read_speech_generation
+from mmjax.interop.speech_settings import check_features, read_speech_generation
 from mmjax.interop.tensors import Entry
 from mmjax.models.comparing import ComparingConfig
 from mmjax.models.config import towers, with_towers
@@ -109,7 +109,7 @@ class Pretrained:
     config = self.source.config
     if not isinstance(config, WhisperConfig):
       raise InteropError(f"{self.source.path} is {self.source.architecture.name}, which does not write down speech")
-    fields = find_features(self.source.folder)
+    fields = find_settings(self.source.folder, "feature_extractor")
     if fields is not None:
       check_features(fields, config)
     tokenizer = self.tokenizer

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmjax.interop import without_effect
 from mmjax.interop.colors import Colors
@@ -79,13 +79,16 @@ def find_preprocess(folder: Path, form: str) -> Fields | None:
     folder: folder of the checkpoint.
     form: format of the checkpoint. Only transformers' and mmjax's have these files.
   """
-  if form not in ("transformers", "mmjax"):
-    return None
+  return find_settings(folder, "image_processor") if form in ("transformers", "mmjax") else None
+
+
+def find_settings(folder: Path, part: Literal["image_processor", "feature_extractor"]) -> Fields | None:
+  """Settings of a part of the processor in a folder, or None if the folder has none."""
   if (folder / PROCESSOR_CONFIG).is_file():  # it has precedence, as in transformers
     both = read_json(folder / PROCESSOR_CONFIG)
-    if "image_processor" in both:
+    if part in both:
       both.finish(without_effect.PROCESSOR)
-      return both.object("image_processor")
+      return both.object(part)
   return read_json(folder / PREPROCESSOR_CONFIG) if (folder / PREPROCESSOR_CONFIG).is_file() else None
 
 

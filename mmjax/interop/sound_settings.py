@@ -6,8 +6,8 @@ from typing import Any
 from mmjax.data import Sound
 from mmjax.data.sound.features import Fbank
 from mmjax.interop.errors import InteropError
-from mmjax.interop.fields import Fields, read_json
-from mmjax.interop.processor import PREPROCESSOR_CONFIG
+from mmjax.interop.fields import Fields
+from mmjax.interop.processor import PREPROCESSOR_CONFIG, find_settings
 
 EXTRACTOR = "ASTFeatureExtractor"
 SECONDS_PER_FRAME = 0.01
@@ -23,13 +23,13 @@ def read_sound(folder: Path, frames: int, bands: int) -> Sound:
   """Read the column of sounds that a checkpoint of AST takes.
 
   Args:
-    folder: folder of the checkpoint. Without preprocessor_config.json, the column has the defaults of the class.
+    folder: folder of the checkpoint. Without settings of a feature extractor, the column has the defaults of the class.
     frames, bands: size of the model's input.
   Returns: the column. A longer clip is cut at its middle in evaluation, where transformers cuts its end.
   Raises: InteropError: the settings are not those of the model, or mmjax does not support them.
   """
-  path = folder / PREPROCESSOR_CONFIG
-  fields = read_json(path) if path.is_file() else Fields({}, str(path))
+  given = find_settings(folder, "feature_extractor")
+  fields = Fields({}, str(folder / PREPROCESSOR_CONFIG)) if given is None else given
   found = from_extractor(fields, frames, bands)
   fields.finish(WITHOUT_EFFECT)
   return found

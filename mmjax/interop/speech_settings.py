@@ -169,15 +169,6 @@ def _id(fields: Fields, name: str, value: Any) -> int:
   return value
 
 
-def find_features(folder: Path) -> Fields | None:
-  """Settings of the feature extractor in a folder, or None if it has none."""
-  if (folder / PROCESSOR).is_file():  # it has precedence, as in transformers
-    both = read_json(folder / PROCESSOR)
-    if "feature_extractor" in both:
-      return both.object("feature_extractor")
-  return read_json(folder / FEATURES) if (folder / FEATURES).is_file() else None
-
-
 def check_features(fields: Fields, config: WhisperConfig) -> None:
   """Check that the settings of a feature extractor are those of Whisper's features for a model.
 

@@ -90,6 +90,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(record))
     with pytest.raises(InteropError, match=name):
       _ = interop.load_pretrained(tmp_path).sound
+  (tmp_path / "processor_config.json").write_text(
+    json.dumps({"feature_extractor": {"max_length": 40, "num_mel_bins": 16, "std": 2.0}, "processor_class": "P"})
+  )
+  assert interop.load_pretrained(tmp_path).sound.features.std == 2.0  # before the other file, as in transformers
+  (tmp_path / "processor_config.json").unlink()
   (tmp_path / "preprocessor_config.json").unlink()
   with pytest.raises(InteropError, match="max_length"):
     _ = interop.load_pretrained(tmp_path).sound  # the defaults of the class are for another model
