@@ -59,7 +59,7 @@ def test_every_block_is_rematerialised(params):
 def test_a_token_is_read_in_its_window_only(shift, token, moved):
   x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 4, 8)), jnp.float32)
   run = window_block(shift)
-  changed = np.abs(run(x.at[0, *token].add(1.0)) - run(x)).max(-1)[0] > 1e-7
+  changed = np.abs(run(x.at[0, *token, 0].add(1.0)) - run(x)).max(-1)[0] > 1e-5  # the norm removes a shift of all
   assert set(zip(*map(np.ndarray.tolist, np.nonzero(changed)), strict=True)) == moved
 
 

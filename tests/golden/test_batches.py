@@ -47,14 +47,17 @@ def entry(array: np.ndarray) -> Any:
 
 @functools.cache
 def products() -> str:
-  """A digest of what numpy and OpenCV make of float32 products like those of the images on this machine."""
+  """A digest of what numpy and OpenCV make of products like those of the images on this machine."""
   rng = np.random.default_rng(0)
   left, right = (rng.random(shape, np.float32) for shape in ((SIDE * SIDE, 4), (4, 3)))
   pixels, matrix = rng.integers(0, 256, (SIDE, SIDE, 4), np.uint8), rng.random((2, 3))
   colors = cv2.transform(pixels.astype(np.float32), rng.random((4, 5)))
+  opaque = cv2.transform(pixels[..., :3].astype(np.float32), rng.random((3, 4)).astype(np.float32))
+  small = functools.reduce(np.matmul, rng.random((8, 2, 4, 4)))  # matrices of colours and places, float64
   warped = cv2.warpAffine(pixels, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
   shrunk = cv2.resize(pixels, (SIDE // 3, SIDE // 2 - 1), interpolation=cv2.INTER_AREA)
-  return digest(np.concatenate([np.ravel(part).astype(np.float32) for part in (left @ right, colors, warped, shrunk)]))
+  parts = left @ right, colors, opaque, small, warped, shrunk
+  return digest(np.concatenate([np.ravel(part).astype(np.float64) for part in parts]))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -30,7 +30,9 @@ def test_the_queue_holds_what_the_moving_average_said():
 @pytest.mark.parametrize(("system", "balance"), [*((name, "fixed") for name in SYSTEMS), ("bert", "uncertainty")])
 def test_two_steps_are_the_golden_ones(system, balance):
   fields = {} if balance == "fixed" else {"balance": balance}
-  values.check("steps", f"{system}, {balance}", two_steps(experiment(system, **fields)), rel=1e-6)
+  # The second step repeats the rounding of the first: processors differ by up to 2.3e-6 in a norm of its gradient.
+  for step, metrics in enumerate(two_steps(experiment(system, **fields))):
+    values.check("steps", f"{system}, {balance}, step {step}", metrics, rel=(1e-6, 5e-6)[step])
 
 
 def test_a_schedule_weighs_a_term_step_by_step():
