@@ -32,7 +32,7 @@ count.write_text("x" * (attempt + 1))
 
 
 def local(*arguments: str) -> subprocess.CompletedProcess:
-  return subprocess.run([*LOCAL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+  return subprocess.run([*LOCAL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=180)
 
 
 def test_every_process_knows_its_place(tmp_path):
