@@ -22,7 +22,6 @@ def test_the_second_round_of_blip_is_trained_on_what_captioner_and_filter_keep(o
   monkeypatch.setattr("mmjax.evaluators.capfilt.judge_captions", kept_but_the_first)
   whole = ["--data.source.groups"]  # of 40 emoji, one group leaves nothing to evaluate
   small = "--objectives.0.queue-size 24 --objectives.1.group 2 --data.tokenizer.vocab-size 300".split()
-  small += ["--optimizer.algorithm", "momentum"]  # compiles sooner than Adam
   arguments = [*options, *whole, *small, "--run.workdir", str(tmp_path)]
   small_contrast = dataclasses.replace(script.CONTRAST, queue_size=24)
   small_match = dataclasses.replace(script.MATCH, group=2)

@@ -87,7 +87,7 @@ def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_pat
   known = [tower for tower in ("image", "text") if hasattr(module.EXPERIMENT.model, tower)]
   towers = [f"--model.{tower}.{field}" for tower in known for field in ("width", "depth", "num-heads")]
   sizes = [word for pair in zip(towers, ["16", "1", "2"] * len(known), strict=True) for word in pair]
-  options = [*sizes, *smaller.split(), *TINY[TINY.index("--optimizer.warmup-steps") :], "--data.dir", str(tmp_path)]
+  options = [*sizes, *smaller.split(), *TINY[TINY.index("--optimizer.algorithm") :], "--data.dir", str(tmp_path)]
   options += ["--run.workdir", str(tmp_path / "run")]
   metrics = {k: v for k, v in module.STUDY.metrics.items() if "text alone" not in k}  # of another variant
   study = dataclasses.replace(module.STUDY, variants=module.STUDY.variants[:1], metrics=metrics, seeds=1, reports=True)
