@@ -14,8 +14,10 @@ from rich.table import Table
 
 from mmjax.cli import answered, started
 from mmjax.errors import ConfigError, UserError
+from mmjax.files import write_atomically
 
 if TYPE_CHECKING:
+  from mmjax.evaluate import Result
   from mmjax.experiment import Experiment
   from mmjax.run import Run
 
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def finetune(options: Finetune) -> int:
   """Measure the frozen weights, train, and compare. Returns the exit status, as `mmjax.train.loop.Outcome`."""
-  from mmjax.evaluate import check_ready, measure
+  from mmjax.evaluate import check_ready, evaluate, write_results
   from mmjax.loading import load_run
   from mmjax.report import check_report, write_report
   from mmjax.train.loop import train
@@ -100,11 +102,12 @@ def finetune(options: Finetune) -> int:
     made.append(prepare(*parts, **more))
     return made[-1]
 
-  before: dict[str, dict[str, float]] = {}
+  kept = options.workdir.expanduser() / "finetune.json"
+  save = lambda rows: write_atomically(kept, json.dumps(rows, indent=2) + "\n")
 
   def measured_before(run: "Run") -> None:
     if run.step == 0:
-      before.update(_before(options, path, run, made[-1]))
+      save(_before(options, path, run, made[-1]))  # before training, so that a run that is stopped has them too
 
   checks = (check_ready, check_report, measured_before)
   outcome = train(experiment, made_by=prepared, checks=checks)
@@ -112,16 +115,14 @@ def finetune(options: Finetune) -> int:
     return outcome.exit_status
   best = _best_step(outcome.run)
   run = load_run(options.workdir, step=best)
-  results = measure(run)
+  results = evaluate(run)
+  rows = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+  frozen = {name: row for name, row in rows.items() if not name.startswith("fine-tuned")}
+  compared = [_of_frozen(results[0], name, row) for name, row in frozen.items()]
+  write_results([*results, *compared], run.workdir / "results.json")
   write_report(run.workdir, run)
-  kept = run.workdir.expanduser() / "finetune.json"
-  before = before or (json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {})
-  title = f"fine-tuned ({options.how}), step {best}"
-  rows = {
-    **{name: row for name, row in before.items() if not name.startswith("fine-tuned")},
-    title: results[0]["metrics"],
-  }
-  kept.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+  rows = {**frozen, f"fine-tuned ({options.how}), step {best}": results[0]["metrics"]}
+  save(rows)
   _show(rows, run)
   return 0
 
@@ -236,6 +237,19 @@ def _before(options: Finetune, path: str, run: "Run", training: Any) -> dict[str
   )
   zero = _zero_shot(path, run) if options.image_size is None else None
   return found if zero is None else {"zero-shot": zero, **found}
+
+
+def _of_frozen(tuned: "Result", name: str, metrics: dict[str, float]) -> "Result":
+  """The result of a method on the frozen weights, for the table in which that of the fine-tuned model stands."""
+  unlike = ("report", "confusion", "skipped", "missing", "metrics", "chance")
+  found: Any = {field: value for field, value in tuned.items() if field not in unlike}
+  return found | {
+    "title": f"{tuned['title']}, frozen weights: {name}",
+    "dataset": f"{tuned['dataset']}_frozen_{name.replace(' ', '_').replace('-', '_')}",
+    "step": 0,
+    "metrics": metrics,
+    "chance": {metric: value for metric, value in tuned["chance"].items() if metric in metrics},
+  }
 
 
 def _seconds_per_step(training: Any, state: Any) -> float:

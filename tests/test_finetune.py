@@ -15,6 +15,7 @@ from mmjax.finetune import Finetune, finetuned, main
 from mmjax.interop import load, save
 from mmjax.interop.pretrained_tokenizer import export_tokenizer
 from mmjax.models.config import init_params, with_vocabulary
+from mmjax.train import loop
 from tests.tiny import MODEL
 
 COLOURS = {"dark_blue": (10, 10, 90), "red": (230, 20, 20)}
@@ -57,13 +58,27 @@ def test_weights_become_a_classifier_beside_probes_and_zero_shot(images, weights
   monkeypatch.setattr(jax, "devices", lambda *_: alone)  # a program for one device compiles sooner
   workdir = tmp_path / "run"
   options = ("--data", images, "--workdir", workdir, "--batch-size", 16, "--epochs", 5, "--patience", 2)
+  train, frozen = loop.train, ["zero-shot", "linear probe", "nearest neighbours"]
+
+  def trained(*parts, **more):
+    outcome = train(*parts, **more)
+    assert list(json.loads((workdir / "finetune.json").read_text())) == frozen  # a run that is stopped has them, too
+    return outcome
+
+  monkeypatch.setattr(loop, "train", trained)
   assert run(weights, *options, "--rank", 2, "--learning-rate", 0.03) == 0
   said = capsys.readouterr().out
   assert "10 steps of " in said and "5 evaluations of at most" in said
   rows = json.loads((workdir / "finetune.json").read_text())
   (title,) = [name for name in rows if name.startswith("fine-tuned (lora), step ")]
-  assert list(rows) == ["zero-shot", "linear probe", "nearest neighbours", title]
+  assert list(rows) == [*frozen, title]
   assert rows["linear probe"]["acc1"] == 1 and rows[title]["acc1"] == 1
+  results = {result["dataset"]: result for result in json.loads((workdir / "results.json").read_text())}
+  assert [name.partition("_classes")[2] for name in results] == [
+    "", "_frozen_zero_shot", "_frozen_linear_probe", "_frozen_nearest_neighbours",
+  ]  # fmt: skip
+  assert all(result["metrics"].keys() >= result["chance"].keys() >= {"acc1"} for result in results.values())
+  assert "frozen weights: linear probe" in (workdir / "report.html").read_text()
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   scores = {line["step"]: line["eval"] for line in lines if "eval" in line}
   best = int(title.split()[-1])
