@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -91,6 +92,12 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], History]:
   return lines, history
 
 
+def _seconds(lines: Sequence[Mapping]) -> float:
+  """Seconds of training, of all processes of a run that was stopped and resumed. Each begins to count at 0."""
+  counts = [line["seconds"] for line in lines if "seconds" in line]
+  return counts[-1] + sum(before for before, after in itertools.pairwise(counts) if after < before)
+
+
 def _lead(config: Any, lines: Sequence[Mapping], results: Sequence[Any], run: Run | None) -> str:
   """A sentence and the numbers one looks for first."""
   planned = config.get("experiment", {}).get("run", {}).get("steps")
@@ -105,7 +112,7 @@ def _lead(config: Any, lines: Sequence[Mapping], results: Sequence[Any], run: Ru
     if speeds:
       cards.append(card(f"{speeds[len(speeds) // 2]:,.0f}", "examples / s", "median"))
     if "seconds" in last:
-      cards.append(card(f"{last['seconds'] / 60:.1f}", "minutes"))
+      cards.append(card(f"{_seconds(lines) / 60:.1f}", "minutes"))
   for row in _first_rows(results):
     first = row.cells[0]
     cards.append(card(number(first, first.value), f"{short(first.metric)}, {row.title}", beside(first, " · ")))

@@ -69,7 +69,8 @@ def fill(workdir, results):
   with (workdir / "metrics.jsonl").open("w") as file:
     for step in range(1, 41):
       numbers = {"loss": 5 / step, "chance": math.log(256), "logit_scale": 14.0, "grad_norm": 1.0}
-      numbers |= {"learning_rate": 1e-3, "examples_per_second": 500.0, "input_wait": 0.01, "seconds": step / 2}
+      numbers |= {"learning_rate": 1e-3, "examples_per_second": 500.0, "input_wait": 0.01}
+      numbers["seconds"] = 30 * ((step - 1) % 30 + 1)  # it was resumed after step 30
       file.write(json.dumps({"step": step, **numbers}) + "\n")
     file.write(json.dumps({"step": 20, "eval": {k: v / 2 for k, v in flatten(results).items()}}) + "\n")
     file.write('{"step": 41, "lo')  # cut short by a crash
@@ -87,6 +88,7 @@ def test_finished_run(finished):
   text, reader = read(finished)
   assert finished.name == "report.html" and reader.tags.count("svg") == 8  # seven charts and the matrix
   assert "fill: #ffffff" not in text  # charts are see-through, so that they fit a dark page
+  assert re.search(r">20\.0<.*?>minutes<", text)
   assert ">chance<" in text and "Noto (unseen) to Twemoji" in text and "best so far" in text
   assert 'class="tile right"' in text and 'class="tile wrong"' in text
   assert "right one at rank 1<" in text and "prefers-color-scheme: dark" in text
