@@ -126,6 +126,12 @@ class Classifies(Protocol):
   def class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch classes"]: ...
 
 
+class ClassifiesByMember(Protocol):
+  """Classifies examples by each member of an ensemble alone."""
+
+  def member_class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "members batch classes"]: ...
+
+
 class Predicts(Protocol):
   """Predicts a number."""
 
