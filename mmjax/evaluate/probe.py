@@ -31,25 +31,56 @@ class Features(NamedTuple):
     return Features(self.rows[places], self.labels[places])
 
 
-def linear_probe(
-  train: Features, test: Features, strength: float, *, tolerance: float = 1e-4
-) -> Float[np.ndarray, "n classes"]:
-  """Scores of multinomial logistic regression by L-BFGS, for the classes of `train` in order.
+class LinearProbe(NamedTuple):
+  """A linear classifier.
+
+  Attributes:
+    kernel, bias: scores of the classes are rows @ kernel + bias. Their softmax is the probability.
+    classes: numbers of the classes, in the order of the scores.
+  """
+
+  kernel: Float[np.ndarray, "dim classes"]
+  bias: Float[np.ndarray, " classes"]
+  classes: Int[np.ndarray, " classes"]
+
+  def scores(self, rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n classes"]:
+    """Scores of the classes."""
+    return rows @ self.kernel + self.bias
+
+
+def fit_linear(train: Features, strength: float, *, tolerance: float = 1e-4) -> LinearProbe:
+  """Fit multinomial logistic regression by L-BFGS, in the precision of the features.
 
   Args:
     train: the examples to learn from. Features are standardised by their mean and deviation.
-    test: the examples to score.
-    strength: weight of the L2 penalty: the loss is sum(cross-entropy) + strength / 2 * |weights|^2.
+    strength: weight of the L2 penalty: the loss is sum(cross-entropy) + strength / 2 * |weights|^2, with the weights of
+      the standardised features.
     tolerance: largest gradient of the solution. 1e-4 finds the same classes as 1e-10, much sooner.
   """
   from sklearn.linear_model import LogisticRegression
-  from sklearn.pipeline import make_pipeline
   from sklearn.preprocessing import StandardScaler
 
-  model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / strength, tol=tolerance, max_iter=1000))
-  model.fit(train.rows, train.labels)
-  scores = model.decision_function(test.rows)
-  return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
+  scaler = StandardScaler().fit(train.rows)
+  rows = scaler.transform(train.rows)
+  model = LogisticRegression(C=1 / strength, tol=tolerance, max_iter=1000).fit(rows, train.labels)
+  coefficients, intercept = model.coef_.T, model.intercept_
+  if len(model.classes_) == 2:  # scikit-learn has one score then, the difference
+    coefficients, intercept = np.c_[-coefficients / 2, coefficients / 2], np.r_[-intercept / 2, intercept / 2]
+  kernel = coefficients / scaler.scale_[:, None]
+  return LinearProbe(kernel, intercept - scaler.mean_ @ kernel, model.classes_)
+
+
+def linear_probe(
+  train: Features, test: Features, strength: float, *, tolerance: float = 1e-4
+) -> Float[np.ndarray, "n classes"]:
+  """Scores of the linear classifier of `fit_linear`, for the classes of `train` in order.
+
+  Args:
+    train: the examples to learn from.
+    test: the examples to score.
+    strength, tolerance: as for `fit_linear`.
+  """
+  return fit_linear(train, strength, tolerance=tolerance).scores(test.rows)
 
 
 def accuracy(scores: Float[np.ndarray, "n classes"], classes: Int[np.ndarray, " c"], test: Features) -> Metrics:

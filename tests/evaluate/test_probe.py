@@ -6,12 +6,14 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from mmjax.evaluate.calibration import softmax
 from mmjax.evaluate.probe import (
   Features,
   accuracy,
   best_strength,
   choose_strength,
   few_shots,
+  fit_linear,
   linear_probe,
   mean_and_deviation,
   nearest_neighbours,
@@ -23,11 +25,20 @@ TEST = Features(ROWS[1::2].astype(np.float32), LABELS[1::2])
 
 
 def test_the_linear_probe_minimises_its_loss():
-  rows = StandardScaler().fit(TRAIN.rows).transform
-  model = LogisticRegression(C=1 / 3.0, tol=1e-10, max_iter=10_000).fit(rows(TRAIN.rows), TRAIN.labels)
-  expected = model.decision_function(rows(TEST.rows))
+  train, test = (each._replace(rows=each.rows.astype(np.float64)) for each in (TRAIN, TEST))
+  rows = StandardScaler().fit(train.rows).transform
+  model = LogisticRegression(C=1 / 3.0, tol=1e-10, max_iter=10_000).fit(rows(train.rows), train.labels)
+  expected = model.decision_function(rows(test.rows))
   np.testing.assert_allclose(linear_probe(TRAIN, TEST, 3.0), expected, atol=2e-3)
-  np.testing.assert_allclose(linear_probe(TRAIN, TEST, 3.0, tolerance=1e-10), expected, atol=1e-6)
+  np.testing.assert_allclose(linear_probe(train, test, 3.0, tolerance=1e-10), expected, atol=1e-6)
+
+
+def test_two_classes_have_the_probabilities_of_scikit_learn():
+  two = Features(TRAIN.rows[TRAIN.labels > 0].astype(np.float64), TRAIN.labels[TRAIN.labels > 0])
+  rows = StandardScaler().fit(two.rows).transform
+  model = LogisticRegression(C=1 / 3.0, tol=1e-10, max_iter=10_000).fit(rows(two.rows), two.labels)
+  found = softmax(fit_linear(two, 3.0, tolerance=1e-10).scores(TEST.rows))
+  np.testing.assert_allclose(found, model.predict_proba(rows(TEST.rows)), atol=1e-6)
 
 
 def test_two_classes_have_two_scores():
