@@ -6,6 +6,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from mmjax.data import DataError
 from mmjax.evaluate.calibration import softmax
 from mmjax.evaluate.probe import (
   Features,
@@ -17,7 +18,10 @@ from mmjax.evaluate.probe import (
   linear_probe,
   mean_and_deviation,
   nearest_neighbours,
+  probes,
+  read_features,
 )
+from mmjax.probe import main
 
 ROWS, LABELS = load_iris(return_X_y=True)
 TRAIN = Features(ROWS[::2].astype(np.float32), LABELS[::2])
@@ -94,3 +98,37 @@ def test_shots_are_of_every_class_and_differ_by_seed():
 def test_draws_are_summed_up():
   mean, deviation = mean_and_deviation([{"acc1": 0.5}, {"acc1": 0.7}])
   assert mean == {"acc1": pytest.approx(0.6)} and deviation == {"acc1": pytest.approx(0.1)}
+
+
+def test_features_of_a_file_are_probed(tmp_path, capsys):
+  path, arrays = tmp_path / "iris.npz", dict(train_rows=TRAIN.rows, train_labels=TRAIN.labels)
+  arrays |= dict(test_rows=TEST.rows, test_labels=TEST.labels)
+  np.savez(path, **arrays)
+  with pytest.raises(SystemExit) as stop:
+    main([str(path), "--shots", "2", "--draws", "2", "--neighbours", "5"])
+  assert stop.value.code == 0
+  found = probes(TRAIN, TEST, neighbours=5, shots=(2,), draws=2)
+  assert [each.name for each in found] == ["linear", "neighbours", "2_shot"] and found[0].metrics["acc1"] > 0.9
+  assert found[2].deviation["acc1"] > 0 == found[0].deviation["acc1"]
+  printed = " ".join(capsys.readouterr().out.split())
+  assert f"{found[2].metrics['acc1']:.3f}" in printed and "commonest class: 0.333" in printed
+
+
+@pytest.mark.parametrize(
+  ("changes", "said"),
+  [
+    ({"test_labels": None}, "has no array 'test_labels'"),
+    ({"train_rows": np.array([[np.nan, 0], [1, 2]])}, r"train_rows is float64 \[2, 2\], not finite"),
+    ({"test_labels": np.array([0.5])}, "test_labels is float64"),
+    ({"test_rows": np.ones((1, 3))}, "train_rows has 2 features and test_rows 3"),
+    ({"train_labels": np.array([1, 1])}, "has one class only"),
+  ],
+)
+def test_files_whose_arrays_do_not_fit_are_refused(changes, said, tmp_path):
+  arrays = dict(train_rows=np.eye(2), train_labels=np.arange(2), test_rows=np.ones((1, 2)), test_labels=np.array([0]))
+  np.savez(tmp_path / "f.npz", **{name: value for name, value in (arrays | changes).items() if value is not None})
+  with pytest.raises(DataError, match=said):
+    read_features(tmp_path / "f.npz")
+  (tmp_path / "f.npz").write_bytes(b"no zip")
+  with pytest.raises(DataError, match="Cannot read the features"):
+    read_features(tmp_path / "f.npz")
