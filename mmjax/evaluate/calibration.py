@@ -1,5 +1,7 @@
 """Calibration of the probabilities that a classifier gives: log loss, Brier score and expected calibration error."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -64,7 +66,46 @@ def log_softmax(logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
   return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def _calibration_error(confidence: Float[np.ndarray, " n"], right: np.ndarray) -> float:
+class Reliability(NamedTuple):
+  """Bins of equal width of the confidence, those with examples only.
+
+  Attributes:
+    confidence: mean confidence in the bin.
+    accuracy: share of right answers in the bin.
+    examples: number of examples in the bin.
+  """
+
+  confidence: Float[np.ndarray, " bins"]
+  accuracy: Float[np.ndarray, " bins"]
+  examples: Int[np.ndarray, " bins"]
+
+
+def reliability(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Reliability:
+  """Confidence and accuracy in 15 bins (Guo et al. 2017, section 2: reliability diagrams)."""
+  probabilities = softmax(logits)
+  return _reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
+
+
+def rescaled(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n c"]:
+  """Divide each half of the examples (every second one) by the best temperature of the other half.
+
+  So no example helps to choose its own temperature, and `calibration` of the result is what temperature scaling is
+  worth.
+  """
+  scaled = np.array(logits, np.float64)
+  for first in (0, 1):
+    scaled[first::2] /= best_temperature(logits[1 - first :: 2], labels[1 - first :: 2])
+  return scaled
+
+
+def _reliability(confidence: Float[np.ndarray, " n"], right: np.ndarray) -> Reliability:
   bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-  gaps = np.bincount(bins, confidence, BINS) - np.bincount(bins, right, BINS)
-  return float(np.abs(gaps).sum() / len(confidence))
+  counts = np.bincount(bins, minlength=BINS)
+  kept = counts > 0
+  mean = lambda values: np.bincount(bins, values, BINS)[kept] / counts[kept]
+  return Reliability(mean(confidence), mean(right), counts[kept])
+
+
+def _calibration_error(confidence: Float[np.ndarray, " n"], right: np.ndarray) -> float:
+  found = _reliability(confidence, right)
+  return float((np.abs(found.confidence - found.accuracy) * found.examples).sum() / len(confidence))
