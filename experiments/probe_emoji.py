@@ -12,6 +12,7 @@ Controls: the pixels of the same images at 16 x 16, and the commonest group. The
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image as PILImage
@@ -47,8 +48,8 @@ class Groups(Source):
   def open(self, split, reading):
     vendors = ("twemoji", "openmoji") if split == "train" else ("noto",)
     emoji = Emoji(vendors=vendors, skin_tones=False, limit=self.limit)
-    part = "train" if split == "train" else "heldout"
-    return [record for record in emoji.open(part, reading) if record["group"] != "flags"]
+    found = emoji.open("train" if split == "train" else "heldout", reading)
+    return [record for record in found.records if record["group"] != "flags"]
 
 
 KINDS = (Groups,)
@@ -81,7 +82,8 @@ def compare(call: Call) -> int:
 def pixels(experiment: Experiment, split: str) -> Features:
   """Colours of the images on white, at 16 x 16 pixels, and the numbers of their groups."""
   rows, labels = [], []
-  for record in make_source(experiment.data, split):
+  records: Any = make_source(experiment.data, split)
+  for record in records:
     image = PILImage.open(io.BytesIO(record["image"])).convert("RGBA")
     white = PILImage.alpha_composite(PILImage.new("RGBA", image.size, "white"), image).convert("RGB")
     rows.append(np.asarray(white.resize((SIDE, SIDE), PILImage.Resampling.BOX), np.float32).ravel() / 255)

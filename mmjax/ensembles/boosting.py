@@ -13,7 +13,7 @@ from mmjax.data import Weighted
 from mmjax.data.features import run_columns
 from mmjax.ensembles.combining import combine
 from mmjax.ensembles.scoring import predictions
-from mmjax.errors import ConfigError
+from mmjax.errors import ConfigError, UserError
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind
 from mmjax.run import Run
@@ -96,6 +96,7 @@ def boost(
     made_by: as in mmjax.train.train, so that the members share compiled programs.
   Returns: an ensemble that votes, with run.workdir as its folder. `save_run` writes it.
   Raises: ConfigError: the experiment has no objective Classify, or its first member is no better than chance.
+    UserError: a signal stopped the training.
   """
   from mmjax.objectives import Classify
 
@@ -108,8 +109,10 @@ def boost(
     workdir = root / f"round_{number}"
     workdir.mkdir(parents=True, exist_ok=True)
     np.save(workdir / "weights.npy", weights)
-    run = train(_member(experiment, number, workdir), kinds=kinds, made_by=made_by).run
-    return run, predictions(run, "train").logits.argmax(1)
+    outcome = train(_member(experiment, number, workdir), kinds=kinds, made_by=made_by)
+    if outcome.exit_status:
+      raise UserError(f"round {number} was stopped after step {outcome.run.step}; the same call resumes from there")
+    return outcome.run, predictions(outcome.run, "train").logits.argmax(1)
 
   labels, classes = _labels(experiment)
   found = samme(round_of, labels, classes=classes, rounds=rounds)

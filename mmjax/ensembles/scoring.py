@@ -86,7 +86,7 @@ def _scores(
   if term is None:
     raise ConfigError(f"the run in {run.workdir} has no objective that classifies")
   data = run.experiment.data
-  source = make_source(data, split)
+  source: Any = make_source(data, split)
   examples = Examples(split, split, source, tuple(getattr(source, "features", entries(data))))
   found = list(over_batches(run, ask, batches(run, examples), term.inputs, (term.label,)))
   labels = np.concatenate([kept[term.label] for kept, _ in found])
@@ -105,5 +105,5 @@ def _member_logits(model: Any, batch: Any) -> Any:
 
 
 def _mean(logits: Float[np.ndarray, "members classes"]) -> Float[np.ndarray, " classes"]:
-  weights = np.full(len(logits), 1 / len(logits), np.float32)
-  return np.asarray(mean_of_probabilities(logits[:, None], weights))[0]
+  weights = jax.numpy.full(len(logits), 1 / len(logits), jax.numpy.float32)
+  return np.asarray(mean_of_probabilities(jax.numpy.asarray(logits[:, None]), weights))[0]

@@ -81,8 +81,8 @@ def with_vocabulary(config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfi
   Returns: the new configuration.
   """
   if hasattr(config, "models"):  # of an ensemble
-    changed: Any = tuple(with_vocabulary(model, facts) for model in config.models)
-    return dataclasses.replace(config, models=changed)
+    ensemble: Any = config
+    return dataclasses.replace(ensemble, models=tuple(with_vocabulary(model, facts) for model in config.models))
   return with_towers(config, {name: _worded(tower, facts) for name, tower in towers(config).items()})
 
 
