@@ -20,39 +20,25 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from PIL import Image as PILImage
 from rich.console import Console
 from rich.table import Table
 
+from mmjax import ensembles, evaluate, interop
+from mmjax import train as training
 from mmjax.cli import COMMANDS, Call, Command, main, parse, started
 from mmjax.data import AugmentationConfig, ClassLabel, DataConfig, DataError, Image, Source, make_source
 from mmjax.encoders import ViTConfig
-from mmjax.ensembles import (
-  Predictions,
-  average,
-  boost,
-  calibrated,
-  combine,
-  greedy_soup,
-  members,
-  out_of_sample,
-  predictions,
-  snapshots,
-  stack,
-  tree_accuracy,
-)
-from mmjax.evaluate.calibration import calibration
-from mmjax.evaluate.probe import Features
 from mmjax.experiment import Experiment, PretrainedConfig, RunConfig
-from mmjax.interop import export_run
 from mmjax.models import ClassifierConfig, EnsembleConfig
 from mmjax.objectives import Classify, ClassifyMembers
-from mmjax.run import Run
-from mmjax.train import OptimizerConfig, Training, prepare, train
+from mmjax.settings import OptimizerConfig
+
+if TYPE_CHECKING:
+  from mmjax import Run
 
 SPLITS = {"validation": (0, 600), "select": (600, 1000), "train": (1000, 1797)}
 SEEDS, MEMBERS = 3, 5
@@ -120,9 +106,9 @@ def one_seed(experiment: Experiment) -> dict[str, float]:
   """Accuracy of every ensemble on the test digits, and other numbers, by name."""
   root, made_by = experiment.run.workdir, shared_programs()
 
-  def trained(name: str, **changes: Any) -> Run:
+  def trained(name: str, **changes: Any) -> "Run":
     run = dataclasses.replace(experiment.run, workdir=root / name, **changes.pop("run", {}))
-    outcome = train(dataclasses.replace(experiment, run=run, **changes), kinds=KINDS, made_by=made_by)
+    outcome = training.train(dataclasses.replace(experiment, run=run, **changes), kinds=KINDS, made_by=made_by)
     if outcome.exit_status:
       sys.exit(outcome.exit_status)
     return outcome.run
@@ -138,100 +124,108 @@ def one_seed(experiment: Experiment) -> dict[str, float]:
   singles = members_of(deep)
   alone = [test_accuracy(run) for run in singles]
   numbers |= {"deep: mean member": float(np.mean(alone)), "deep: best member": max(alone), "deep": test_accuracy(deep)}
-  numbers["average of weights, five beginnings"] = test_accuracy(average(singles, root / "collapsed"))
+  numbers["average of weights, five beginnings"] = test_accuracy(ensembles.average(singles, root / "collapsed"))
   numbers |= _calibration(deep, root)
   boosted = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, workdir=root / "boosted"))
-  numbers["boosting (SAMME)"] = test_accuracy(boost(boosted, MEMBERS, kinds=KINDS, made_by=made_by))
+  numbers["boosting (SAMME)"] = test_accuracy(ensembles.boost(boosted, MEMBERS, kinds=KINDS, made_by=made_by))
   numbers |= _stacking(trained, model, root)
   cycles = dataclasses.replace(experiment.optimizer, cycles=MEMBERS, warmup_steps=0)
   steps = MEMBERS * experiment.run.steps
   long = dict(steps=steps, save_every=experiment.run.steps, keep_last=MEMBERS)
   last = trained("cycles", optimizer=cycles, run=long)
-  taken = snapshots(root / "cycles", root / "snapshots", kinds=KINDS)
+  taken = ensembles.snapshots(root / "cycles", root / "snapshots", kinds=KINDS)
   numbers |= {"snapshots: last": test_accuracy(last), "snapshots": test_accuracy(taken)}
   numbers |= _soups(trained, experiment, root)
   train_, test = (_pixels(experiment, split) for split in ("train", "validation"))
-  numbers |= {name: found["acc1"] for name, found in tree_accuracy(train_, test, experiment.run.seed).items()}
+  numbers |= {name: found["acc1"] for name, found in ensembles.tree_accuracy(train_, test, experiment.run.seed).items()}
   return numbers
 
 
-def _stacking(trained: Callable[..., Run], model: Any, root: Path) -> dict[str, float]:
+def _stacking(trained: Callable[..., "Run"], model: Any, root: Path) -> dict[str, float]:
   """Stack three kinds of members, each trained on five folds. The control learns from training predictions."""
   tower, kinds = model.towers["image"], []
   for name, changes in {"patches": {}, "pixels": {"patch_size": 2}, "whole": {"patch_size": 8}}.items():
     changed = dataclasses.replace(model, towers={"image": dataclasses.replace(tower, **changes)})
     folds = EnsembleConfig(models=(changed,) * MEMBERS)
     kinds.append(trained(f"folds_{name}", model=folds, objectives=(ClassifyMembers(sampling="folds"),)))
-  held_out = [out_of_sample(run) for run in kinds]
-  leaky = [dataclasses.replace(predictions(run, "train"), seen=np.zeros(len(held_out[0].ids), bool)) for run in kinds]
+  held_out = [ensembles.out_of_sample(run) for run in kinds]
+  leaky = [
+    dataclasses.replace(ensembles.predictions(run, "train"), seen=np.zeros(len(held_out[0].ids), bool)) for run in kinds
+  ]
   return {
     "stacking: best kind": max(test_accuracy(run) for run in kinds),
-    "stacking: mean of the kinds": test_accuracy(combine(kinds, root / "mean")),
-    "stacking": test_accuracy(stack(kinds, held_out, root / "stack")),
-    "stacking on training predictions": test_accuracy(stack(kinds, leaky, root / "leaky")),
+    "stacking: mean of the kinds": test_accuracy(ensembles.combine(kinds, root / "mean")),
+    "stacking": test_accuracy(ensembles.stack(kinds, held_out, root / "stack")),
+    "stacking on training predictions": test_accuracy(ensembles.stack(kinds, leaky, root / "leaky")),
   }
 
 
-def _soups(trained: Callable[..., Run], experiment: Experiment, root: Path) -> dict[str, float]:
+def _soups(trained: Callable[..., "Run"], experiment: Experiment, root: Path) -> dict[str, float]:
   """Fine-tune one beginning with different orders of the data, and average the weights."""
   start = trained("start")
-  begun = PretrainedConfig(path=str(export_run(start, "mmjax")))
+  begun = PretrainedConfig(path=str(interop.export_run(start, "mmjax")))
   optimizer = dataclasses.replace(experiment.optimizer, learning_rate=experiment.optimizer.learning_rate / 2)
   tuned = [
     trained(f"tuned_{n}", pretrained=begun, optimizer=optimizer, run=dict(seed=experiment.run.seed + 1 + n))
     for n in range(MEMBERS - 1)
   ]
   alone = [test_accuracy(run) for run in tuned]
-  soup = greedy_soup(tuned, lambda run: accuracy(predictions(run, "select")), root / "greedy")
+  soup = ensembles.greedy_soup(tuned, lambda run: accuracy(ensembles.predictions(run, "select")), root / "greedy")
   return {
     "soup: mean member": float(np.mean(alone)),
     "soup: best member": max(alone),
-    "soup, uniform": test_accuracy(average(tuned, root / "uniform")),
+    "soup, uniform": test_accuracy(ensembles.average(tuned, root / "uniform")),
     "soup, greedy": test_accuracy(soup.run),
-    "mean of the probabilities of the same": test_accuracy(combine(tuned, root / "tuned")),
+    "mean of the probabilities of the same": test_accuracy(ensembles.combine(tuned, root / "tuned")),
   }
 
 
-def _calibration(run: Run, root: Path) -> dict[str, float]:
+def _calibration(run: "Run", root: Path) -> dict[str, float]:
   """Calibration of an ensemble before and after temperature scaling, which learns from the split `select`."""
-  chosen = predictions(run, "select")
-  cooled = calibrated(run, chosen.logits, chosen.labels, root / "cooled")
-  before, after = predictions(run), predictions(cooled)
+  chosen = ensembles.predictions(run, "select")
+  cooled = ensembles.calibrated(run, chosen.logits, chosen.labels, root / "cooled")
+  before, after = ensembles.predictions(run), ensembles.predictions(cooled)
   return {
-    "deep: calibration error": calibration(before.logits, before.labels)["calibration_error"],
-    "deep, with a temperature: calibration error": calibration(after.logits, after.labels)["calibration_error"],
+    "deep: calibration error": _calibration_error(before),
+    "deep, with a temperature: calibration error": _calibration_error(after),
   }
 
 
-def members_of(run: Run) -> list[Run]:
+def _calibration_error(found: "ensembles.Predictions") -> float:
+  """Difference between confidence and accuracy, weighted by the examples of each bin."""
+  bins = evaluate.reliability(found.logits, found.labels)
+  return float((np.abs(bins.confidence - bins.accuracy) * bins.examples).sum() / bins.examples.sum())
+
+
+def members_of(run: "Run") -> list["Run"]:
   """The members of an ensemble, each in a workdir of its own name."""
-  return [dataclasses.replace(one, workdir=run.workdir / str(n)) for n, one in enumerate(members(run))]
+  return [dataclasses.replace(one, workdir=run.workdir / str(n)) for n, one in enumerate(ensembles.members(run))]
 
 
-def voting(run: Run, workdir: Path) -> Run:
+def voting(run: "Run", workdir: Path) -> "Run":
   """The same members, voting."""
-  return combine(members_of(run), workdir, rule="vote")
+  return ensembles.combine(members_of(run), workdir, rule="vote")
 
 
-def test_accuracy(run: Run) -> float:
+def test_accuracy(run: "Run") -> float:
   """Accuracy on the test digits."""
-  return accuracy(predictions(run))
+  return accuracy(ensembles.predictions(run))
 
 
-def accuracy(found: Predictions) -> float:
+def accuracy(found: "ensembles.Predictions") -> float:
   """Share of the examples whose likeliest class is right."""
   return float((found.logits.argmax(1) == found.labels).mean())
 
 
-def shared_programs() -> Callable[..., Training]:
+def shared_programs() -> Callable[..., "training.Training"]:
   """mmjax.train.prepare, once for all runs that differ only in data, beginning, seed and workdir."""
-  made: dict[Any, Training] = {}
+  made: dict[Any, "training.Training"] = {}
 
-  def prepared(experiment: Experiment, core: Any, *, kinds: Any) -> Training:
+  def prepared(experiment: Experiment, core: Any, *, kinds: Any) -> "training.Training":
     bare = dataclasses.replace(experiment.run, seed=0, workdir=Path())
     key = dataclasses.replace(experiment, run=bare, pretrained=PretrainedConfig(), data=DataConfig(source=Digits()))
     if key not in made:
-      made[key] = prepare(experiment, core, kinds=kinds)
+      made[key] = training.prepare(experiment, core, kinds=kinds)
     return dataclasses.replace(made[key], experiment=experiment)
 
   return prepared
@@ -239,6 +233,8 @@ def shared_programs() -> Callable[..., Training]:
 
 def _time_of_five(experiment: Experiment) -> float:
   """Time of a step of bagging five members, divided by that of a step of one of them."""
+  import jax
+
   model: Any = experiment.model
   model = dataclasses.replace(model, num_classes=10)
   rows = experiment.run.batch_size
@@ -248,24 +244,24 @@ def _time_of_five(experiment: Experiment) -> float:
   bagged = dict(model=EnsembleConfig(models=(model,) * MEMBERS), objectives=(ClassifyMembers(),))
   variants: tuple[dict[str, Any], ...] = (dict(model=model), bagged)
   for changes in variants:
-    training = prepare(dataclasses.replace(experiment, **changes), kinds=KINDS)
-    state, _ = training.step(training.initial_state(), jax.device_put(batch))
+    made = training.prepare(dataclasses.replace(experiment, **changes), kinds=KINDS)
+    state, _ = made.step(made.initial_state(), jax.device_put(batch))
     times = []
     for _ in range(5):
       began = time.perf_counter()
       for _ in range(20):
-        state, _ = training.step(state, batch)
+        state, _ = made.step(state, batch)
       jax.block_until_ready(state.params)
       times.append(time.perf_counter() - began)
     seconds.append(min(times))
   return seconds[1] / seconds[0]
 
 
-def _pixels(experiment: Experiment, split: str) -> Features:
+def _pixels(experiment: Experiment, split: str) -> "evaluate.Features":
   """Pixels and classes of the digits of a split."""
   records: Any = make_source(experiment.data, split)
   images = [np.asarray(PILImage.open(io.BytesIO(record["image"]))).ravel() for record in records]
-  return Features(np.stack(images).astype(np.float32), np.array([record["label"] for record in records]))
+  return evaluate.Features(np.stack(images).astype(np.float32), np.array([record["label"] for record in records]))
 
 
 def _show(found: list[dict[str, float]]) -> None:

@@ -14,20 +14,12 @@ import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image as PILImage
-
 from mmjax.cli import COMMANDS, Call, Command, main, parse, started
 from mmjax.data import ClassLabel, DataConfig, Emoji, Image, Source, concept_number, make_source
-from mmjax.evaluate import Shared
-from mmjax.evaluate.metrics import commonest_share
-from mmjax.evaluate.probe import Features, Probed, probes
 from mmjax.evaluators import Probe
 from mmjax.experiment import Experiment, PretrainedConfig, RunConfig
-from mmjax.interop import from_package
 from mmjax.models import ClassifierConfig
 from mmjax.objectives import Classify
-from mmjax.probe import frozen_run, show
 from mmjax.train import OptimizerConfig
 
 WEIGHTS = "efficientnet-lite0"
@@ -65,6 +57,10 @@ EXPERIMENT = Experiment(
 
 def compare(call: Call) -> int:
   """Probe the features and the pixels."""
+  from mmjax.evaluate import Probed, Shared, commonest_share, probes
+  from mmjax.interop import from_package
+  from mmjax.probe import frozen_run, show
+
   experiment = parse("probe", call)
   with started():
     given = experiment.pretrained
@@ -79,8 +75,13 @@ def compare(call: Call) -> int:
   return 0
 
 
-def pixels(experiment: Experiment, split: str) -> Features:
-  """Colours of the images on white, at 16 x 16 pixels, and the numbers of their groups."""
+def pixels(experiment: Experiment, split: str) -> Any:
+  """Colours of the images on white, at 16 x 16 pixels, and the numbers of their groups (Features)."""
+  import numpy as np
+  from PIL import Image as PILImage
+
+  from mmjax.evaluate import Features
+
   rows, labels = [], []
   records: Any = make_source(experiment.data, split)
   for record in records:

@@ -18,23 +18,18 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from clip_emoji import EXPERIMENT as CLIP
 from clip_emoji import NAMES
-from rich.console import Console
-from rich.table import Table
 
 from mmjax.cli import COMMANDS, Call, Command, main, parse, started
-from mmjax.ensembles import average, combine, greedy_soup, interpolate
-from mmjax.evaluate import evaluate, flatten
 from mmjax.evaluators import EmojiSuite, EvaluationConfig
 from mmjax.experiment import Experiment, PretrainedConfig
-from mmjax.interop import export_run
 from mmjax.objectives import Contrastive
-from mmjax.run import Run
-from mmjax.train import train
+
+if TYPE_CHECKING:
+  from mmjax import Run
 
 SEEDS = 3
 FACTORS = (0.5, 0.35, 0.25, 0.15)
@@ -75,11 +70,16 @@ def compare(call: Call) -> int:
 
 def one_seed(experiment: Experiment) -> dict[str, dict[str, float]]:
   """Metrics of every model, by its name."""
+  from mmjax.ensembles import average, combine, greedy_soup, interpolate
+  from mmjax.evaluate import evaluate, flatten
+  from mmjax.interop import export_run
+  from mmjax.train import train
+
   root, seed = experiment.run.workdir, experiment.run.seed
   first: Any = experiment.data.source
   alone = dataclasses.replace(experiment.data, source=dataclasses.replace(first, vendors=("twemoji",)))
 
-  def trained(name: str, **changes: Any) -> Run:
+  def trained(name: str, **changes: Any) -> "Run":
     run = dataclasses.replace(experiment.run, workdir=root / name, **changes.pop("run", {}))
     outcome = train(dataclasses.replace(experiment, run=run, **changes))
     if outcome.exit_status:
@@ -97,7 +97,7 @@ def one_seed(experiment: Experiment) -> dict[str, dict[str, float]]:
   start = _of_the_same_data(start, tuned[0])
   other = _of_the_same_data(other, tuned[0])
   soup = greedy_soup(tuned, lambda run: flatten(evaluate(run))[CHOSEN_BY], root / "greedy")
-  models: dict[str, Callable[[], Run]] = {
+  models: dict[str, Callable[[], "Run"]] = {
     "the beginning": lambda: start,
     **{
       f"fine-tuned, {factor} of the rate": functools.partial(tuned.__getitem__, n) for n, factor in enumerate(FACTORS)
@@ -111,19 +111,25 @@ def one_seed(experiment: Experiment) -> dict[str, dict[str, float]]:
   return {name: metrics(make()) for name, make in models.items()}
 
 
-def _of_the_same_data(run: Run, like: Run) -> Run:
+def _of_the_same_data(run: "Run", like: "Run") -> "Run":
   """The run, evaluated on the data of another one: both have the same tokenizer and preprocessing."""
   experiment = dataclasses.replace(run.experiment, data=like.experiment.data)
   return dataclasses.replace(run, experiment=experiment, image=like.image)
 
 
-def metrics(run: Run) -> dict[str, float]:
+def metrics(run: "Run") -> dict[str, float]:
   """The compared metrics of a run."""
+  from mmjax.evaluate import evaluate, flatten
+
   found = flatten(evaluate(run))
   return {name: found[metric] for name, metric in METRICS.items()}
 
 
 def _show(found: list[dict[str, dict[str, float]]]) -> None:
+  import numpy as np
+  from rich.console import Console
+  from rich.table import Table
+
   table = Table("", *METRICS, title=f"emoji, mean ± deviation of {len(found)} seeds")
   for name in found[0]:
     values = {metric: [numbers[name][metric] for numbers in found] for metric in METRICS}
