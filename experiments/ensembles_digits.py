@@ -9,6 +9,17 @@ and the members of the greedy soup.
 
     python experiments/ensembles_digits.py            (all of it, three seeds)
 
+Measured so far on 2026-11-30, seed 0 alone (test accuracy; 600 digits, standard error about .02):
+
+    bagging (vmap)     .680    its members: mean .542, best .617; by votes .658
+    deep ensemble      .710    its members: mean .587, best .648; average of their weights .407
+    trees on pixels    random forest .945, extremely randomised .967, gradient boosting .930, AdaBoost .903
+    calibration error of the deep ensemble    .438, with a temperature .039
+
+So both ensembles are better than their best member, the average of weights from five beginnings is worse than the mean
+member, and trees on the pixels are far better than these members, which are weak on purpose (60 steps). Boosting,
+stacking, snapshots, soups and the other seeds have not been measured yet.
+
 Controls: the members alone, stacking on predictions for the training examples (which `stack` refuses: its guard is
 passed by), the average of weights from different beginnings, and scikit-learn's trees on the pixels.
 """

