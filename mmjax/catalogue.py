@@ -23,6 +23,7 @@ from mmjax.data.sources.table_file import TableFile
 from mmjax.data.sources.texts import Texts
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.sources.vqav2 import Vqav2
+from mmjax.data.sources.weighted import Weighted
 from mmjax.encoders.ast import AstConfig
 from mmjax.encoders.classic_resnet import ClassicResNetConfig
 from mmjax.encoders.convnext import ConvNeXtConfig
@@ -45,6 +46,7 @@ from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConf
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
+from mmjax.models.ensemble import EnsembleConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
@@ -62,6 +64,7 @@ from mmjax.objectives.terms import (
   distillation,
   language,
   matching,
+  members,
   momentum,
   patches,
   regress,
@@ -95,6 +98,7 @@ KINDS: tuple[type[Kind], ...] = (
   Vqav2,
   Flickr30k,
   TableFile,
+  Weighted,
   # columns
   Image,
   answer.Answer,
@@ -138,6 +142,7 @@ KINDS: tuple[type[Kind], ...] = (
   BlipRetrievalConfig,
   ClassifierConfig,
   CocaConfig,
+  EnsembleConfig,
   FlavaConfig,
   GptConfig,
   OpenClipCocaConfig,
@@ -167,6 +172,7 @@ KINDS: tuple[type[Kind], ...] = (
   answers.ModalityAnswer,
   answers.Relevance,
   classify.Classify,
+  members.ClassifyMembers,
   regress.Regress,
   # pairwise losses
   Softmax,

@@ -18,6 +18,9 @@ class OptimizerConfig:
   """Peak learning rate."""
   schedule: Schedule = "cosine"
   """Learning rate after the linear warm-up: cosine to zero, or rsqrt or constant with a linear cooldown."""
+  cycles: int = 1
+  """Number of cycles of the cosine, each from the peak to zero over the same number of steps (Huang et al. 2017, for
+  snapshot ensembles)."""
   warmup_steps: int = 100
   """Steps of linear warm-up. Warm-up and cooldown are shortened if they exceed half of run.steps."""
   cooldown_steps: int = 0
@@ -55,6 +58,8 @@ class OptimizerConfig:
       raise ValueError(f"optimizer.layer_decay is {self.layer_decay}: it must lie in (0, 1]")
     if self.top_layers is not None and self.top_layers < 0:
       raise ValueError(f"optimizer.top_layers is {self.top_layers}: it must not be negative")
+    if self.cycles < 1 or (self.cycles > 1 and self.schedule != "cosine"):
+      raise ValueError(f"optimizer.cycles is {self.cycles}: it must be at least 1, and more need the schedule cosine")
     for name in ("learning_rate", "weight_decay", "clip_norm", "warmup_steps", "cooldown_steps"):
       if getattr(self, name) < 0:
         raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must not be negative")

@@ -15,6 +15,7 @@ from mmjax.finetune import Finetune, finetuned, main
 from mmjax.interop import load, save
 from mmjax.interop.pretrained_tokenizer import export_tokenizer
 from mmjax.models.config import init_params, with_vocabulary
+from mmjax.probe import main as probe_main
 from mmjax.train import loop
 from tests.tiny import MODEL
 
@@ -51,6 +52,21 @@ def run(*arguments) -> int:
   with pytest.raises(SystemExit) as stop:
     main([str(argument) for argument in arguments])
   return stop.value.code
+
+
+def test_probes_of_weights_keep_their_features(images, weights, tmp_path, capsys, monkeypatch):
+  alone = jax.devices()[:1]
+  monkeypatch.setattr(jax, "devices", lambda *_: alone)
+  line = [str(weights), "--data", str(images), "--workdir", str(tmp_path), "--shots", "2", "--draws", "2"]
+  tables, written = [], []
+  for _ in range(2):
+    with pytest.raises(SystemExit) as stop:
+      probe_main(line)
+    assert stop.value.code == 0
+    tables.append(capsys.readouterr().out)
+    written.append(sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "features").iterdir()))
+  assert len(written[0]) == 2 and written[0] == written[1] and tables[0] == tables[1]
+  assert "linear probe, L2 strength" in tables[0] and "1.000" in tables[0]
 
 
 def test_weights_become_a_classifier_beside_probes_and_zero_shot(images, weights, tmp_path, capsys, monkeypatch):

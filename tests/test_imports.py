@@ -29,7 +29,7 @@ NOT_FOR_PARSING = (
   "tensorstore",
   "tokenizers",
 )
-LAZY = ("mmjax", "mmjax.data", "mmjax.evaluate", "mmjax.interop", "mmjax.plan", "mmjax.report")
+LAZY = ("mmjax", "mmjax.data", "mmjax.ensembles", "mmjax.evaluate", "mmjax.interop", "mmjax.plan", "mmjax.report")
 
 PARSE = """
 import contextlib, importlib, io, json, sys

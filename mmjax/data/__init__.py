@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     Texts,
     Tfds,
     Vqav2,
+    Weighted,
   )
   from mmjax.data.text.config import TokenizerConfig
   from mmjax.data.text.tokenizer import Tokenizer
@@ -91,6 +92,7 @@ else:
         "Texts",
         "Tfds",
         "Vqav2",
+        "Weighted",
       ],
       "text.tokenizer": ["Tokenizer"],
       "transforms": ["eval_transform"],
@@ -145,6 +147,7 @@ __all__ = [
   "TokenizerConfig",
   "Vqav2",
   "Weight",
+  "Weighted",
   "WhisperMel",
   "captions_concept",
   "concept_number",

@@ -1,5 +1,7 @@
 """Calibration of the probabilities that a classifier gives: log loss, Brier score and expected calibration error."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -34,21 +36,76 @@ def prior_calibration(labels: Int[np.ndarray, " n"]) -> Metrics:
 
 def log_losses(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
   """-log p(true class) of each example, in nats, in float64."""
-  return -_log_softmax(logits)[np.arange(len(labels)), labels]
+  return -log_softmax(logits)[np.arange(len(labels)), labels]
+
+
+def best_temperature(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
+  """Temperature T > 0 with the smallest mean log loss of softmax(logits / T) (Guo et al. 2017, section 4.2).
+
+  Args:
+    logits: scores of the classes, for examples that the model was not trained on.
+    labels: classes of the examples.
+  Returns: T, between 0.01 and 100. 1 leaves the probabilities as they are; more than 1 makes them less certain.
+  """
+  from scipy.optimize import minimize_scalar
+
+  loss = lambda inverse: float(log_losses(logits * np.exp(inverse), labels).mean())  # convex in 1 / T
+  found = minimize_scalar(loss, bounds=(-np.log(100), np.log(100)), method="bounded", options={"xatol": 1e-6})
+  return float(np.exp(-found.x))
 
 
 def softmax(logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
   """Probabilities of the classes, in float64."""
-  return np.exp(_log_softmax(logits))
+  return np.exp(log_softmax(logits))
 
 
-def _log_softmax(logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
+def log_softmax(logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
+  """Logarithms of the probabilities of the classes, in float64."""
   logits = logits.astype(np.float64)
   shifted = logits - logits.max(axis=1, keepdims=True)
   return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def _calibration_error(confidence: Float[np.ndarray, " n"], right: np.ndarray) -> float:
+class Reliability(NamedTuple):
+  """Bins of equal width of the confidence, those with examples only.
+
+  Attributes:
+    confidence: mean confidence in the bin.
+    accuracy: share of right answers in the bin.
+    examples: number of examples in the bin.
+  """
+
+  confidence: Float[np.ndarray, " bins"]
+  accuracy: Float[np.ndarray, " bins"]
+  examples: Int[np.ndarray, " bins"]
+
+
+def reliability(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Reliability:
+  """Confidence and accuracy in 15 bins (Guo et al. 2017, section 2: reliability diagrams)."""
+  probabilities = softmax(logits)
+  return _reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
+
+
+def rescaled(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n c"]:
+  """Divide each half of the examples (every second one) by the best temperature of the other half.
+
+  So no example helps to choose its own temperature, and `calibration` of the result is what temperature scaling is
+  worth.
+  """
+  scaled = np.array(logits, np.float64)
+  for first in (0, 1):
+    scaled[first::2] /= best_temperature(logits[1 - first :: 2], labels[1 - first :: 2])
+  return scaled
+
+
+def _reliability(confidence: Float[np.ndarray, " n"], right: np.ndarray) -> Reliability:
   bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-  gaps = np.bincount(bins, confidence, BINS) - np.bincount(bins, right, BINS)
-  return float(np.abs(gaps).sum() / len(confidence))
+  counts = np.bincount(bins, minlength=BINS)
+  kept = counts > 0
+  mean = lambda values: np.bincount(bins, values, BINS)[kept] / counts[kept]
+  return Reliability(mean(confidence), mean(right), counts[kept])
+
+
+def _calibration_error(confidence: Float[np.ndarray, " n"], right: np.ndarray) -> float:
+  found = _reliability(confidence, right)
+  return float((np.abs(found.confidence - found.accuracy) * found.examples).sum() / len(confidence))

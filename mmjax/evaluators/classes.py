@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmjax.evaluate.calibration import calibration, prior_calibration
+from mmjax.evaluate.calibration import best_temperature, calibration, prior_calibration, reliability, rescaled
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, shown_examples, shown_name
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
   from mmjax.run import Run
 
 CONFUSIONS = 20
+LEAST_CALIBRATED = 4
+"""Smallest number of examples for which confidence and accuracy are compared."""
 SHOWN = 100
 """Largest number of classes whose confusion matrix is in the results."""
 
@@ -81,7 +83,10 @@ class ClassAccuracy(Evaluator):
     from mmjax.report.page import Section
 
     found = shared.once("classes", lambda: guesses(run, shared))
-    return [Section("confusions", "Classes that are confused", _confusions(found))]
+    return [
+      Section("confusions", "Classes that are confused", _confusions(found)),
+      Section("reliability", "Confidence and accuracy", _reliability(found)),
+    ]
 
 
 def guesses(run: Run, shared: Shared) -> Guesses:
@@ -108,6 +113,33 @@ def macro_f1(report: dict[str, dict]) -> float:
 def class_logits(model: Any, batch: Any) -> Any:
   """Scores of the classes for the rows of a batch."""
   return model.class_logits(model.encode(batch))
+
+
+def _reliability(found: Guesses) -> str:
+  """Accuracy against confidence, as the model says it and with a temperature."""
+  from mmjax.report.figures import line_chart
+
+  if len(found.truth) < LEAST_CALIBRATED:
+    return f'<p class="note">Fewer than {LEAST_CALIBRATED} examples.</p>'
+  scaled = rescaled(found.logits, found.truth)
+  given, after = reliability(found.logits, found.truth), reliability(scaled, found.truth)
+  errors = [calibration(logits, found.truth)["calibration_error"] for logits in (found.logits, scaled)]
+  chart = line_chart(
+    [
+      (f"as given, error {errors[0]:.3f}", given.confidence, given.accuracy),
+      (f"with a temperature, error {errors[1]:.3f}", after.confidence, after.accuracy),
+    ],
+    reference=("equal", [0, 1], [0, 1]),
+    xlabel="confidence",
+    ylabel="accuracy",
+    zero=True,
+  )
+  temperature = best_temperature(found.logits, found.truth)
+  note = (
+    f"The best temperature of all examples is {temperature:.2f}. For the curve, that of each half of the examples is "
+    "chosen on the other half."
+  )
+  return f'<div class="charts">{chart}</div><p class="note">{note}</p>'
 
 
 def _confusions(found: Guesses) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from mmjax.configs import to_json
@@ -18,15 +20,7 @@ from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, spread, validation_examples
 from mmjax.evaluate.forward import over_batches
 from mmjax.evaluate.metrics import commonest_share
-from mmjax.evaluate.probe import (
-  Features,
-  accuracy,
-  choose_strength,
-  few_shots,
-  linear_probe,
-  mean_and_deviation,
-  nearest_neighbours,
-)
+from mmjax.evaluate.probe import Features, probes
 from mmjax.evaluate.results import Result, Table
 from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import entries
@@ -75,24 +69,8 @@ class Probe(Evaluator):
   def run(self, run: Run, shared: Shared) -> list[Result]:
     examples = validation_examples(run)
     train, test = self._features(run, "train"), self._features(run, "validation")
-    classes = np.unique(train.labels)
-    strength = choose_strength(train)
-    results = [
-      self._result(run, examples, "linear", f"linear probe, L2 strength {strength:.2g}", test,
-                   accuracy(linear_probe(train, test, strength), classes, test)),
-      self._result(run, examples, "neighbours", f"{self.neighbours} nearest neighbours", test,
-                   accuracy(nearest_neighbours(train, test, k=self.neighbours), classes, test)),
-    ]  # fmt: skip
-    for shots in self.shots:
-      found, spread_of = mean_and_deviation([self._few(train, test, shots, seed) for seed in range(self.draws)])
-      number = f"{shots} example{'s' * (shots != 1)} per class"
-      title = f"{number}, acc1 ± {spread_of['acc1']:.3f} over {self.draws} draws"
-      results.append(self._result(run, examples, f"{shots}_shot", title, test, found))
-    return results
-
-  def _few(self, train: Features, test: Features, shots: int, seed: int) -> dict[str, float]:
-    some = few_shots(train, shots, seed)
-    return accuracy(linear_probe(some, test, choose_strength(some, seed)), np.unique(some.labels), test)
+    found = probes(train, test, neighbours=self.neighbours, shots=self.shots, draws=self.draws)
+    return [self._result(run, examples, each.name, each.title, test, each.metrics) for each in found]
 
   def _result(
     self, run: Run, examples: Examples, name: str, title: str, test: Features, found: dict[str, float]
@@ -120,7 +98,11 @@ class Probe(Evaluator):
 
   def _path(self, run: Run, split: str, examples: Examples) -> Path:
     fields = {"data": to_json(run.experiment.data), "step": run.step, "tower": self.tower, "label": self.label}
-    fields |= {"examples": len(examples), "fingerprint": getattr(examples.records, "fingerprint", None)}
+    fields |= {
+      "params": _checksum(run.params),
+      "examples": len(examples),
+      "fingerprint": getattr(examples.records, "fingerprint", None),
+    }
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
     return run.workdir / "features" / f"{split}-{digest}.npz"
 
@@ -129,6 +111,14 @@ class Probe(Evaluator):
 
     source = make_source(run.experiment.data, "train")
     return dataclasses.replace(validation_examples(run), records=_Some(source, spread(len(source), self.max_examples)))
+
+
+def _checksum(params: Any) -> int:
+  """Number that changes with the parameters: averages of runs have the steps and data of the runs."""
+  found = 0
+  for leaf in jax.tree.leaves(params):
+    found = zlib.crc32(np.ascontiguousarray(jax.device_get(leaf)).tobytes(), found)
+  return found
 
 
 class _Some(Sequence):

@@ -15,6 +15,7 @@ from mmjax.interop.shapes import ModelConfig
 from mmjax.interop.tensors import Entry
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.config import towers, with_towers
+from mmjax.models.ensemble import EnsembleConfig
 from mmjax.nn.transformer import TransformerConfig
 from mmjax.nn.words import WordsConfig
 
@@ -150,6 +151,8 @@ def canonical(config: Any) -> Any:
 
   Two configurations that are equal afterwards compute the same embeddings.
   """
+  if isinstance(config, EnsembleConfig):  # only mmjax's own format holds it, with all fields
+    return config
   if not isinstance(
     config, TransformerConfig | ResNetConfig | ClassicResNetConfig | ConvNeXtConfig | FastViTConfig | SwinConfig
   ):

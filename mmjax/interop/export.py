@@ -15,6 +15,7 @@ from mmjax.interop.pretrained_tokenizer import copy_tokenizer, export_tokenizer
 from mmjax.interop.run_image import nearest_preprocess
 from mmjax.interop.run_tokenizer import CheckpointTokenizer
 from mmjax.models.classifier import ClassifierConfig
+from mmjax.models.ensemble import EnsembleConfig
 from mmjax.run import CONFIG, Run
 
 
@@ -43,10 +44,16 @@ def export_run(run: Run, format: str, folder: Path | None = None) -> Path:
 
 def _named(run: Run) -> Any:
   """The model, with the names of its classes if it is a classifier."""
-  config = run.experiment.model
-  if not isinstance(config, ClassifierConfig):
-    return run.model
-  return dataclasses.replace(config, classes=run.classes).build()
+  named = _with_classes(run.experiment.model, run)
+  return run.model if named is run.experiment.model else named.build()
+
+
+def _with_classes(config: Any, run: Run) -> Any:
+  if isinstance(config, EnsembleConfig):
+    models = tuple(_with_classes(model, run) for model in config.models)
+    same = all(new is old for new, old in zip(models, config.models, strict=True))
+    return config if same else dataclasses.replace(config, models=models)
+  return dataclasses.replace(config, classes=run.classes) if isinstance(config, ClassifierConfig) else config
 
 
 def _write_tokenizer(run: Run, form: Format, folder: Path) -> None:

@@ -15,6 +15,8 @@ from mmjax.interop.mapping import Rule
 from mmjax.interop.shapes import ModelConfig
 from mmjax.kinds import TAG, of_base
 from mmjax.models.config import ModelConfig as SystemConfig
+from mmjax.models.config import towers
+from mmjax.models.ensemble import EnsembleConfig
 from mmjax.upgrade import upgraded_model
 
 MODELS: dict[str, type] = {kind.__name__: kind for base in (SystemConfig, TowerConfig) for kind in of_base(base, KINDS)}
@@ -33,7 +35,17 @@ def read(fields: Fields, entries: Entries) -> ModelConfig:
 
 
 def write(config: Any) -> dict[str, Any]:
-  """Write the type and the fields of the model's configuration."""
+  """Write the type and the fields of the model's configuration.
+
+  Raises: InteropError: the members of an ensemble have blocks that are stacked in one array.
+  """
+  if isinstance(config, EnsembleConfig) and any(
+    getattr(tower, "scan", False) for model in config.models for tower in towers(model).values()
+  ):
+    raise InteropError(
+      "the members of this ensemble have towers with scan=True, whose stacked blocks are not exported together: export "
+      "the members one by one"
+    )
   return {"mmjax_model": type(config).__name__, "config": to_json(config)}
 
 

@@ -8,6 +8,7 @@ from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
+from mmjax.models.ensemble import EnsembleConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
@@ -31,6 +32,7 @@ __all__ = [
   "BlipRetrievalConfig",
   "ClassifierConfig",
   "CocaConfig",
+  "EnsembleConfig",
   "FlavaConfig",
   "GenerateConfig",
   "GptConfig",

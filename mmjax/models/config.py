@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmjax.encoders.config import TowerConfig
+from mmjax.errors import ConfigError
 from mmjax.kinds import Kind
 
 
@@ -63,7 +64,9 @@ def towers(config: Any) -> dict[str, Any]:
 
 
 def with_towers(config: Any, changed: Mapping[str, Any]) -> Any:
-  """Replace towers of a model by name."""
+  """Replace towers of a model by name. Raises ConfigError for an ensemble, whose members have their own."""
+  if hasattr(config, "models"):
+    raise ConfigError("the towers of an ensemble are those of its members: change or begin the members one by one")
   fields = {"towers": {**config.towers, **changed}} if hasattr(config, "towers") else changed
   return dataclasses.replace(config, **fields)
 
@@ -77,6 +80,9 @@ def with_vocabulary(config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfi
       those for which it has a field.
   Returns: the new configuration.
   """
+  if hasattr(config, "models"):  # of an ensemble
+    ensemble: Any = config
+    return dataclasses.replace(ensemble, models=tuple(with_vocabulary(model, facts) for model in config.models))
   return with_towers(config, {name: _worded(tower, facts) for name, tower in towers(config).items()})
 
 

@@ -126,6 +126,14 @@ class Classifies(Protocol):
   def class_logits(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> Float[Array, "batch classes"]: ...
 
 
+class ClassifiesByMember(Protocol):
+  """Classifies examples by each member of an ensemble alone."""
+
+  def member_class_logits(
+    self, encoded: Mapping[str, Encoded], *, rng: Rngs = None
+  ) -> Float[Array, "members batch classes"]: ...
+
+
 class Predicts(Protocol):
   """Predicts a number."""
 

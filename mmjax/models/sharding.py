@@ -26,7 +26,7 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   ),
   (r"/bottleneck_tokens$", ()),
   (r"/layer_\d+_(reader|read)$", ()),
-  (r"^logit_(scale|bias)$", ()),
+  (r"(^|/)logit_(scale|bias)$", ()),
   (r"^balance/", ()),
   (r"^adapters/", ()),
 )

@@ -45,6 +45,7 @@ from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.distillation import Distillation
 from mmjax.objectives.terms.language import Caption, MaskedWords, NextSentence, TargetText
 from mmjax.objectives.terms.matching import Matching, SwappedMatching
+from mmjax.objectives.terms.members import ClassifyMembers
 from mmjax.objectives.terms.momentum import MomentumContrastive
 from mmjax.objectives.terms.pair_losses import (
   Align,
@@ -73,6 +74,7 @@ __all__ = [
   "BatchTerm",
   "Caption",
   "Classify",
+  "ClassifyMembers",
   "Contrastive",
   "Dcl",
   "Distillation",

@@ -78,6 +78,11 @@ class Checkpoints:
   def latest_step(self) -> int | None:
     return self._manager.latest_step()
 
+  @property
+  def steps(self) -> list[int]:
+    """Steps of all checkpoints, in order."""
+    return sorted(self._manager.all_steps())
+
   def score(self, step: int, value: float) -> None:
     """Set the score of a checkpoint. The checkpoint with the highest score is kept."""
     self._kept.scores[step] = value

@@ -13,6 +13,7 @@ _BLOCK = re.compile(r"^(?P<tower>[^/]+)/(?:.*/)?(?:stage_(?P<stage>\d+)_)?block_
 _STAGE = re.compile(r"^(?P<tower>[^/]+)/stage_(?P<stage>\d+)_")
 _LAST = re.compile(r"^[^/]+/(transformer/norm|norm|pool|attention_pool|tanh_pool|head|last\w*)(/|$)")
 _STACKED = re.compile(r"(^|/)blocks/")
+_MEMBERS = re.compile(r"^members_\d+/")
 
 
 def distances(params: Any) -> Any:
@@ -24,7 +25,7 @@ def distances(params: Any) -> Any:
 
   Args:
     params: parameters, or their shapes. The first part of a path is the tower.
-  Raises: ConfigError: the blocks of a tower are stacked in one array (scan).
+  Raises: ConfigError: the blocks of a tower are stacked in one array (scan), or the model is an ensemble.
   """
   blocks = _blocks(_paths(params))
   return jax.tree_util.tree_map_with_path(lambda path, _: _distance(_path(path), blocks), params)
@@ -61,6 +62,8 @@ def _blocks(paths: Iterable[str]) -> dict[str, list[tuple[int, int]]]:
   """(stage, block) of the blocks of each tower, in order. Towers without stages have stage 0."""
   found: dict[str, set[tuple[int, int]]] = {}
   for path in paths:
+    if _MEMBERS.search(path):
+      raise ConfigError("optimizer.layer_decay and optimizer.top_layers are not for ensembles: train the members alone")
     if _STACKED.search(path):
       raise ConfigError(
         f"{path} stacks the blocks of a tower in one array, which has one learning rate: set --model.TOWER.no-scan to "

@@ -22,6 +22,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     steps=steps,
     warmup=config.warmup_steps,
     cooldown=config.cooldown_steps,
+    cycles=config.cycles,
   )
 
 

@@ -28,6 +28,7 @@ from mmjax.data import (
   Texts,
   Tfds,
   Vqav2,
+  Weighted,
   make_loader,
   make_source,
   make_tokenizer,
@@ -121,7 +122,7 @@ def test_settings_of_older_versions_are_read(source):
 
 
 def test_older_settings_of_every_source_are_tested():
-  newer = {ClassFolders, SpokenDigits, TableFile}
+  newer = {ClassFolders, SpokenDigits, TableFile, Weighted}
   assert [type(source) for source in READ] == [kind for kind in of_base(Source, KINDS) if kind not in newer]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, confusion_matrix, f1_score, log_loss
 
-from mmjax.evaluate.calibration import calibration, prior_calibration, softmax
+from mmjax.evaluate.calibration import calibration, prior_calibration, reliability, rescaled, softmax
 from mmjax.evaluators import classes
 
 RNG = np.random.default_rng(0)
@@ -44,3 +44,22 @@ def test_chance_is_to_give_the_shares_of_the_classes():
   shares = np.bincount(TRUTH) / len(TRUTH)
   expected = calibration(np.broadcast_to(np.log(shares), (200, 4)), TRUTH)
   assert prior_calibration(TRUTH) == pytest.approx(expected, abs=1e-9)
+
+
+def test_reliability_is_the_mean_of_each_bin():
+  found = reliability(LOGITS, TRUTH)
+  probabilities = softmax(LOGITS)
+  confidence, right = probabilities.max(1), probabilities.argmax(1) == TRUTH
+  inside = (confidence >= 14 / 15) & (confidence <= 1)
+  assert found.examples.sum() == 200 and found.examples[-1] == inside.sum()
+  assert found.confidence[-1] == pytest.approx(confidence[inside].mean())
+  assert found.accuracy[-1] == pytest.approx(right[inside].mean())
+
+
+def test_a_temperature_repairs_confidence_and_is_chosen_on_other_examples():
+  sure = LOGITS * 8
+  before, after = calibration(sure, TRUTH), calibration(rescaled(sure, TRUTH), TRUTH)
+  assert after["calibration_error"] < before["calibration_error"] / 2 and after["log_loss"] < before["log_loss"] / 2
+  other = TRUTH.copy()
+  other[0] = (other[0] + 1) % 4
+  np.testing.assert_array_equal(rescaled(sure, other)[::2], rescaled(sure, TRUTH)[::2])

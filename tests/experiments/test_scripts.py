@@ -15,10 +15,11 @@ from tests.experiments.paper_scale import PAPER_SCALE
 
 ROOT = Path(__file__).parents[2]
 # Studies train several runs each, and the papers' own configurations need a pod: both have tests of their own.
+# probe_emoji trains nothing; its command is that of tests/test_finetune.py.
 SCRIPTS = sorted(
   path
   for path in (ROOT / "experiments").glob("*.py")
-  if "\nSTUDY = " not in path.read_text() and path.stem not in (*PAPER_SCALE, "own_modality")
+  if "\nSTUDY = " not in path.read_text() and path.stem not in (*PAPER_SCALE, "own_modality", "probe_emoji")
 )
 
 # Small enough to run in seconds; everything else is the script's own.
@@ -37,6 +38,7 @@ STEP_BY_STEP = ("clip_emoji", "vqa_easy")
 OPTIONS = {
   "albef_emoji": [*TINY, *"--model.fusion-depth 1 --objectives.0.queue-size 24 --objectives.1.group 2".split()],
   "bert_text": [*TEXT, *RUN, *"--data.source.examples 60 --data.tokenizer.vocab-size 384".split()],
+  "ensembles_digits": RUN,
   "gpt_text": [*TEXT, *RUN, *"--data.source.examples 60 --data.tokenizer.vocab-size 384".split()],
   "speech_words": [
     *RUN,

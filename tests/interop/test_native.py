@@ -22,6 +22,7 @@ from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
+from mmjax.models.ensemble import EnsembleConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
@@ -62,6 +63,7 @@ CONFIGS = (
   BertConfig(text=bert_config(**SIZE)),
   PairConfig(image=IMAGE, fusion=FusionConfig(width=12, depth=1, num_heads=2)),
   ClassifierConfig(towers={"image": IMAGE, "text": READER}, num_classes=3),
+  EnsembleConfig(models=(ClassifierConfig(towers={"image": IMAGE}, num_classes=3),) * 2),
   SharedSpaceConfig(towers={"image": IMAGE, "text": READER}, embed_dim=4, init_logit_bias=-1.0),
   PredictorConfig(towers={"image": IMAGE, "text": READER}),
   WhisperConfig(audio=SpeechConfig(width=12, depth=1, num_heads=2, mel_bins=4, frames=8), text=TEXT, begin_id=2),

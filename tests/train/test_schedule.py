@@ -35,3 +35,8 @@ def test_constant_by_hand():
 def test_in_a_run_too_short_for_them_warm_up_and_cooldown_take_half_of_it():
   got = values("constant", [0, 10, 20, 70, 85, 100], warmup=200, cooldown=300)  # becomes 20 and 30 of 100
   assert got == pytest.approx([0, 1, 2, 2, 1, 0])
+
+
+def test_cycles_of_the_cosine_by_hand():
+  got = values("cosine", [0, 25, 50, 75, 99.99], warmup=0, cooldown=0, cycles=2)
+  assert got == pytest.approx([2, 1, 2, 1, 0], abs=1e-3)

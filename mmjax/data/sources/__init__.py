@@ -19,6 +19,7 @@ if TYPE_CHECKING:
   from mmjax.data.sources.texts import Texts
   from mmjax.data.sources.tfds import Tfds
   from mmjax.data.sources.vqav2 import Vqav2
+  from mmjax.data.sources.weighted import Weighted
 else:
   __getattr__, __dir__ = lazy_names(
     __name__,
@@ -37,6 +38,7 @@ else:
       "texts": ["Texts"],
       "tfds": ["Tfds"],
       "vqav2": ["Vqav2"],
+      "weighted": ["Weighted"],
     },
   )
 
@@ -56,4 +58,5 @@ __all__ = [
   "Texts",
   "Tfds",
   "Vqav2",
+  "Weighted",
 ]

@@ -38,6 +38,8 @@ class Classify(ExampleTerm):
   """Alpha of CutMix (Yun et al. 2019: 1.0). 0: none."""
   group: int = 8
   """Number of consecutive rows among which images are mixed. It must divide a microbatch of one device."""
+  example_weights: str = ""
+  """Name of the column with the weights of the examples in the loss (Weight). Empty: equal weights."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -47,6 +49,8 @@ class Classify(ExampleTerm):
       raise ValueError(f"mixup and cutmix are {self.mixup} and {self.cutmix}: they must not be negative")
     if self.mixes and "image" not in self.inputs:
       raise ValueError(f"mixup and cutmix mix images, and the inputs of {self.name} are {', '.join(self.inputs)}")
+    if self.mixes and self.example_weights:
+      raise ValueError("mixup and cutmix mix examples, which then have no weight of their own: leave one of both out")
 
   @property
   def name(self) -> str:
@@ -59,7 +63,7 @@ class Classify(ExampleTerm):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return (*self.inputs, self.label)
+    return (*self.inputs, self.label, *((self.example_weights,) if self.example_weights else ()))
 
   @property
   def reads(self) -> tuple[str, ...]:
@@ -94,23 +98,29 @@ class Classify(ExampleTerm):
     labels = forward.batch[self.label]
     if not self.mixes:
       logits = forward.model.class_logits(forward.encoded, rng=forward.fusion_rng)
-      loss = self._loss(logits, labels)
+      loss = self._loss(logits, labels, forward)
     else:
       mixed = self._mixed(forward)
       rows = {name: forward.batch[name] for name in self.inputs} | {"image": mixed.images}
       encoded = forward.model.encode(rows, rng=forward.rng)
       logits = forward.model.class_logits(encoded, rng=forward.fusion_rng)
-      loss = _blended(self._loss(logits, labels), self._loss(logits, partners(labels, self.group)), mixed.share)
+      other = self._loss(logits, partners(labels, self.group), forward)
+      loss = _blended(self._loss(logits, labels, forward), other, mixed.share)
     return {"loss": loss, "accuracy": correct(logits, labels)}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
     return math.log(model.num_classes)
 
-  def _loss(self, logits: Float[Array, "batch classes"], labels: Int[Array, "batch"]) -> ExampleLosses:
+  def _loss(
+    self, logits: Float[Array, "*members batch classes"], labels: Int[Array, "*members batch"], forward: Forward
+  ) -> ExampleLosses:
     losses = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-    if not self.class_weights:
-      return ExampleLosses(losses, jnp.ones_like(losses))
-    return ExampleLosses(losses, jnp.asarray(self.class_weights, jnp.float32)[labels])
+    weights = jnp.ones_like(losses)
+    if self.class_weights:
+      weights = jnp.asarray(self.class_weights, jnp.float32)[labels]
+    if self.example_weights:
+      weights *= jnp.broadcast_to(forward.batch[self.example_weights], losses.shape)
+    return ExampleLosses(losses, weights)
 
   def _mixed(self, forward: Forward) -> Mixed:
     images, keys = forward.batch["image"], forward.keys(self.name)
