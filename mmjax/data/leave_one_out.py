@@ -97,11 +97,14 @@ class Interactions:
     """Number of training interactions of each item."""
     return np.bincount(self.item[self.trained], minlength=len(self.items.names))
 
-  @functools.cached_property
-  def seen(self) -> Bool[np.ndarray, "users items"]:
-    """True for the items of each user before the held-out interaction."""
-    found = np.zeros((len(self.users.names), len(self.items.names)), bool)
-    found[self.user[~self.last], self.item[~self.last]] = True
+  def matrix(self, chosen: Bool[np.ndarray, " n"]) -> Any:
+    """Sparse matrix [users, items] in float32: 1 for the pairs of some interactions. Repetitions count once."""
+    from scipy.sparse import csr_array  # here, so that training does not wait for it
+
+    shape = (len(self.users.names), len(self.items.names))
+    found = csr_array((np.ones(int(chosen.sum()), np.float32), (self.user[chosen], self.item[chosen])), shape=shape)
+    found.sum_duplicates()
+    found.data[:] = 1.0
     return found
 
   def split(self, name: str) -> "InteractionRecords":
@@ -122,6 +125,11 @@ class Interactions:
   def catalogue(self) -> "ItemRecords":
     """One record for each item."""
     return ItemRecords(self)
+
+  @functools.cached_property
+  def place_of_user(self) -> dict[str, int]:
+    """The place of each user, by the name."""
+    return {name: place for place, name in enumerate(self.users.names)}
 
   def earlier(self, place: int) -> list[str]:
     """Items of the user before an interaction, the latest first, at most `history`."""
