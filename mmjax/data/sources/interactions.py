@@ -9,7 +9,7 @@ import numpy as np
 
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.ids import Ids
-from mmjax.data.columns.table import MISSING, is_missing, number_of
+from mmjax.data.columns.table import MISSING, Present, is_missing, number_of
 from mmjax.data.errors import DataError
 from mmjax.data.leave_one_out import OTHER, Entities, InteractionRecords, Interactions, aligned, numbered
 from mmjax.data.sources.base import Reading, Source
@@ -86,6 +86,11 @@ class InteractionFile(InteractionSource):
   """Table of the users. Without `path`: none."""
   items: TableFile = TableFile()
   """Table of the items, with images and texts. Without `path`: none."""
+
+  @property
+  def fields(self) -> dict[str, Column]:
+    shown = {name: column for name, column in self.items.columns.items() if not isinstance(column, Present)}
+    return {**super().fields, **shown}
 
   @property
   def title(self) -> str:
