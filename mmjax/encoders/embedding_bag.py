@@ -91,7 +91,8 @@ class EmbeddingBag(nn.Module):
     if rng is not None and c.id_dropout:
       gone = jax.vmap(lambda key: jax.random.bernoulli(key, c.id_dropout, ids.shape[1:]))(fold_in(rng, 1))
       ids = jnp.where(gone & mask, UNKNOWN, ids)
-    tokens = dropout(jnp.take(table, ids, axis=0), rate=c.dropout, rng=rng) * mask[:, :, None]
+    tokens = dropout(jnp.take(table, ids, axis=0), rate=c.dropout, rng=rng)
+    tokens = jnp.where(mask[:, :, None], tokens, 0.0)
     return Encoded(tokens, mask, _weighted_mean(tokens, jnp.where(mask, jnp.exp(bias)[None], 0.0)))
 
 
