@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mmjax.data.errors import DataError, unknown
+from mmjax.data.errors import DataError
 from mmjax.data.fingerprint import digest
 
 SPLITS = ("train", "validation")
@@ -110,10 +110,8 @@ class Interactions:
   def split(self, name: str) -> "InteractionRecords":
     """Records of a split: "train", or "validation" (the last interaction of each user who has two or more).
 
-    Raises: DataError: there is no such split, or it is empty.
+    Raises: DataError: the split is empty.
     """
-    if name not in SPLITS:
-      raise unknown("split of interactions", name, SPLITS)
     places = np.flatnonzero(self.trained if name == "train" else self.last)
     if not len(places):
       raise DataError(

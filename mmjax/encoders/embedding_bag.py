@@ -1,4 +1,4 @@
-"""Embedding bag: the weighted mean of the embeddings of some ids, such as the items of a history or the words of a title."""
+"""Embedding bag: the weighted mean of the embeddings of some ids, such as the items of a history."""
 
 import dataclasses
 from collections.abc import Mapping

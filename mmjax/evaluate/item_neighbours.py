@@ -1,4 +1,4 @@
-"""Recommendation by neighbours of items: the floor of learned models (Sarwar et al. 2001; Deshpande and Karypis 2004)."""
+"""Recommendation by neighbours of items (Sarwar et al. 2001; Deshpande and Karypis 2004)."""
 
 from typing import Any
 

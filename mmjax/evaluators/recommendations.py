@@ -128,8 +128,9 @@ class Recommendations(Evaluator):
     own, log = shared.once("recommendations", lambda: self._own(run, shared)), interactions(run, shared)
     examples, catalogue = shown_examples(run, shared), log.catalogue()
     columns = item_columns(run, examples)
-    title = lambda place: escape(str(catalogue[place].get("title", ""))) or "; ".join(
-      filter(None, (column.show(catalogue[place]) for column in columns.values()))
+    title = lambda place: (
+      escape(str(catalogue[place].get("title", "")))
+      or "; ".join(filter(None, (column.show(catalogue[place]) for column in columns.values())))
     )
     places = {name: place for place, name in enumerate(log.items.names)}
     lines = []

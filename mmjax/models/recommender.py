@@ -1,4 +1,4 @@
-"""Recommender: a tower of users and a tower of items, each over several arrays (Covington et al. 2016; Yi et al. 2019)."""
+"""Recommender: a tower of users and one of items, each over several arrays (Covington et al. 2016; Yi et al. 2019)."""
 
 import dataclasses
 from collections.abc import Mapping

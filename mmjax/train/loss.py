@@ -208,7 +208,9 @@ def _fetching(terms: Sequence[Term]) -> list[ExampleTerm]:
 
 def _encoded(terms: Sequence[Term]) -> tuple[str, ...]:
   """Names of the arrays that the towers encode for some terms."""
-  return tuple(sorted(_compared(terms, "encodes") | {n for term in terms if isinstance(term, ExampleTerm) for n in term.reads}))
+  return tuple(
+    sorted(_compared(terms, "encodes") | {n for term in terms if isinstance(term, ExampleTerm) for n in term.reads})
+  )
 
 
 def _embeddings(module: Any, forward: Forward, terms: Sequence[Term]) -> dict[str, Array]:

@@ -47,7 +47,10 @@ def test_the_last_interaction_by_time_is_held_out(folder):
   assert held_out[0]["history"] == ["c", "b", "a"] and train[0]["history"] == [] and train[2]["history"] == ["b", "a"]
   assert source(folder, history=2).open("validation", Reading())[0]["history"] == ["c", "b"]
   assert [held_out[0][name] for name in ("concept", "time")] == [3, 9.0]
-  assert train.fingerprint not in (held_out.fingerprint, source(folder, drop_last=1).open("train", Reading()).fingerprint)
+  assert train.fingerprint not in (
+    held_out.fingerprint,
+    source(folder, drop_last=1).open("train", Reading()).fingerprint,
+  )
 
 
 def test_earlier_interactions_can_be_held_out_to_choose_settings(folder):
@@ -96,7 +99,11 @@ def test_a_drawn_item_stands_beside_each_interaction(folder):
 @pytest.mark.parametrize(
   ("rows", "fields", "said"),
   [
-    (ROWS, dict(time="when"), r"log.csv: there is no column 'when', only 'user', 'item', 'time'. Check --data.source.t"),
+    (
+      ROWS,
+      dict(time="when"),
+      r"log.csv: there is no column 'when', only 'user', 'item', 'time'. Check --data.source.t",
+    ),
     (ROWS + "ann,,4\n", {}, "log.csv, row 9: the field 'item' is '', not a name"),
     (ROWS + "ann,a,soon\n", {}, "log.csv, row 9: the field 'time' is 'soon', not a number"),
     (ROWS + "ann,a,\n", {}, "log.csv, row 9: the field 'time', by which interactions are ordered, is empty"),
@@ -135,7 +142,9 @@ def test_ids_are_places_in_a_vocabulary_that_columns_share(folder):
   row = lambda names: column.row({"id": "x", "history": names}, None, fitted).tolist()
   assert row(["c", "d"]) == [4, 1, 0] and row([]) == [0, 0, 0] and row(["a", "a", "b", "c"]) == [2, 2, 3]
   assert dataclasses.replace(column, min_count=2).fit(records) == {"ids": ["a", "b"]}
-  batcher = Batcher(DataConfig(source=source(folder), columns={"history": column}), records, None, 0, 0, {"history": fitted})
+  batcher = Batcher(
+    DataConfig(source=source(folder), columns={"history": column}), records, None, 0, 0, {"history": fitted}
+  )
   assert batcher(np.zeros(2, int), np.array([2, 0])).batch["history"].tolist() == [[3, 2, 0], [0, 0, 0]]
   for value in (1.5, [None], {"a": 1}, True):
     with pytest.raises(DataError, match="x: the field 'history' is .*, not a name or a list of names"):
@@ -148,7 +157,9 @@ def test_ids_are_places_in_a_vocabulary_that_columns_share(folder):
     column.row(records[0], None, {"classes": []})
 
 
-INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t10\t3\t5\n1\t20\t4\t4\n2\t10\t1\t7\n2\t20\t1\t8\n"
+INTER = (
+  "user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t10\t3\t5\n1\t20\t4\t4\n2\t10\t1\t7\n2\t20\t1\t8\n"
+)
 USER = "user_id:token\tage:token\tgender:token\toccupation:token\n2\t7\tF\twriter\n1\t24\tM\tartist\n"
 ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n10\tHeat, The\t1995\tAction Crime\n20\t\t\t\n"
 

@@ -1,4 +1,4 @@
-"""Recommendation from a file to a report: trained, evaluated with floors and cold items, loaded; what is wrong is said."""
+"""Recommendation from a file to a report: trained, evaluated with floors and cold items; what is wrong is said."""
 
 import dataclasses
 
@@ -29,7 +29,9 @@ def folder(tmp_path_factory):
   """Each user goes from one item to the next one of 16 in a circle; the kind of an item is its name's last letter."""
   folder, rng = tmp_path_factory.mktemp("walks"), np.random.default_rng(0)
   lines = [
-    f"u{user},i{(start + step) % ITEMS},{step}" for user, start in enumerate(rng.integers(0, ITEMS, 160)) for step in range(WALK)
+    f"u{user},i{(start + step) % ITEMS},{step}"
+    for user, start in enumerate(rng.integers(0, ITEMS, 160))
+    for step in range(WALK)
   ]
   (folder / "log.csv").write_text("\n".join(["user,item,time", *lines]))
   (folder / "items.csv").write_text("\n".join(["item,title", *(f"i{n},The {n}. item" for n in range(ITEMS))]))

@@ -111,7 +111,7 @@ def vocabulary(fitted: Any) -> dict[str, int]:
   return {name: FIRST + place for place, name in enumerate(fitted["ids"])}
 
 
-def named(record: Mapping[str, Any], field: str) -> list[str]:
+def named(record: Mapping[str, Any], field: str) -> Sequence[str]:
   """The names in a field of a record. Raises DataError if there is no such field, or if it has something else."""
   if field not in record:
     raise DataError(
@@ -120,6 +120,8 @@ def named(record: Mapping[str, Any], field: str) -> list[str]:
     )
   value = record[field]
   each = value if isinstance(value, list | tuple) else (value,)
+  if set(map(type, each)) <= {str}:
+    return each
   if not all(isinstance(one, str | int | np.integer) and not isinstance(one, bool) for one in each):
     raise DataError(
       f"{record['id']}: the field {field!r} is {value!r:.60}, not a name or a list of names. Correct it, or name "

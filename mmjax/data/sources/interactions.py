@@ -10,8 +10,8 @@ import numpy as np
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.ids import Ids
 from mmjax.data.columns.table import MISSING, Present, is_missing, number_of
-from mmjax.data.errors import DataError
-from mmjax.data.leave_one_out import OTHER, Entities, InteractionRecords, Interactions, aligned, numbered
+from mmjax.data.errors import DataError, unknown
+from mmjax.data.leave_one_out import OTHER, SPLITS, Entities, InteractionRecords, Interactions, aligned, numbered
 from mmjax.data.sources.base import Reading, Source
 from mmjax.data.sources.table_file import TableFile, read_table, where
 
@@ -52,6 +52,8 @@ class InteractionSource(Source):
     return {"history": Ids("history", names="item", length=self.history), "item": Ids("item")}
 
   def open(self, split: str, reading: Reading) -> InteractionRecords:
+    if split not in SPLITS:
+      raise unknown("split of interactions", split, SPLITS)
     return self.interactions(reading).split(split)
 
   def interactions(self, reading: Reading) -> Interactions:
@@ -165,5 +167,3 @@ def _time(row: Mapping[str, Any], field: str) -> float:
   if number is None:
     raise DataError(f"{row['id']}: the field {field!r}, by which interactions are ordered, is empty. Fill it.")
   return number
-
-

@@ -16,6 +16,7 @@ from mmjax.objectives.losses.sampled_softmax import sampled_softmax_loss
 from mmjax.objectives.terms.base import BatchTerm, Whole
 from mmjax.objectives.terms.sharded import over_shards
 
+
 @dataclasses.dataclass(frozen=True)
 class SampledSoftmax(BatchTerm):
   """Cross-entropy of the item of each user among the items of the batch (Yi et al. 2019), for a Recommender.

