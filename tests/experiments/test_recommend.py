@@ -25,7 +25,10 @@ def experiment(script, tmp_path):
   rows = [f"{user}\t{item}\t3\t{rng.integers(99)}" for user in range(12) for item in rng.permutation(15)[:6]]
   files = {
     "inter": ["user_id:token\titem_id:token\trating:float\ttimestamp:float", *rows],
-    "user": ["user_id:token\tage:token\tgender:token\toccupation:token", *(f"{u}\t{20 + u}\tF\twriter" for u in range(12))],
+    "user": [
+      "user_id:token\tage:token\tgender:token\toccupation:token",
+      *(f"{user}\t{20 + user}\tF\twriter" for user in range(12)),
+    ],
     "item": [
       "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq",
       *(f"{n}\tFilm {n}\t19{80 + n}\tDrama" for n in range(15)),
