@@ -47,16 +47,18 @@ EXPERIMENT = Experiment(
 
 def term(**fields: Any) -> Callable[[Experiment], Experiment]:
   """Other settings of the loss."""
-  return lambda experiment: dataclasses.replace(
-    experiment, objectives=(dataclasses.replace(experiment.objectives[0], **fields),)
-  )
+
+  def change(experiment: Experiment) -> Experiment:
+    objective: Any = experiment.objectives[0]
+    return dataclasses.replace(experiment, objectives=(dataclasses.replace(objective, **fields),))
+
+  return change
 
 
 def mixed(experiment: Experiment) -> Experiment:
   """Also films that are drawn uniformly as negatives (Yang et al. 2020)."""
-  source = dataclasses.replace(experiment.data.source, other=True)
-  changed = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, source=source))
-  return term(mixed=True, inputs=(*experiment.objectives[0].inputs, "item2", "words2"))(changed)
+  change = term(mixed=True, inputs=(*TOWERS, "item2", "words2"))
+  return of_source(change, other=True)(experiment)
 
 
 def only(*names: str) -> Callable[[Experiment], Experiment]:
@@ -78,8 +80,9 @@ def of_source(change: Callable[[Experiment], Experiment] | None = None, **fields
   """Other settings of the source, and then another change."""
 
   def changed(experiment: Experiment) -> Experiment:
-    source = dataclasses.replace(experiment.data.source, **fields)
-    other = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, source=source))
+    source: Any = experiment.data.source
+    data = dataclasses.replace(experiment.data, source=dataclasses.replace(source, **fields))
+    other = dataclasses.replace(experiment, data=data)
     return other if change is None else change(other)
 
   return changed

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 
 from mmjax.data.errors import DataError
 from mmjax.data.fingerprint import digest
+from mmjax.data.records import Records
 
 SPLITS = ("train", "validation")
 OTHER = "2"
@@ -25,11 +26,11 @@ class Entities:
 
   Attributes:
     names: their names. Those in the interactions come first.
-    fields: their fields, in the same order. It may have a method `without_image`.
+    fields: their fields, in the same order: a list, or records with a method `without_image`.
   """
 
   names: Sequence[str]
-  fields: Sequence[Mapping[str, Any]]
+  fields: Records
 
   def __getitem__(self, place: int) -> Mapping[str, Any]:
     return self.fields[place]
@@ -222,7 +223,7 @@ def numbered(names: Sequence[str]) -> tuple[list[str], Int[np.ndarray, " n"]]:
   return found.tolist(), places.astype(np.int32)
 
 
-def aligned(names: Sequence[str], keys: Iterator[str], fields: Sequence[Mapping[str, Any]], origin: str) -> Entities:
+def aligned(names: Sequence[str], keys: Iterator[str], fields: Records, origin: str) -> Entities:
   """Put the rows of a table into the order of names. Names that are in the table alone come last.
 
   Args:
@@ -250,7 +251,7 @@ def aligned(names: Sequence[str], keys: Iterator[str], fields: Sequence[Mapping[
 class _Picked:
   """Rows at some places."""
 
-  rows: Sequence[Mapping[str, Any]]
+  rows: Records
   places: Sequence[int]
 
   def __len__(self) -> int:

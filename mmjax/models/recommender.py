@@ -50,7 +50,8 @@ class RecommenderConfig(SpaceConfig):
 
   @property
   def members(self) -> dict[str, Member]:
-    return {name: Member(side, self.projection) for name, side in self.sides.items()}
+    sides: Mapping[str, Any] = self.sides  # they are no towers of one array, and are used like towers
+    return {name: Member(side, self.projection) for name, side in sides.items()}
 
   @property
   def sides(self) -> dict[str, "SideConfig"]:
@@ -84,8 +85,8 @@ class Side(Joined):
   config: SideConfig
   head = None
 
-  def __call__(self, batch: Batch, *, rng: Rngs = None) -> Encoded:
-    """Encode arrays, by name, to one vector for each example, which is also the only token."""
+  def __call__(self, batch: Batch, *, rng: Rngs = None) -> Any:
+    """Encode arrays, by name, to `Encoded`: one vector for each example, which is also the only token."""
     joint = self.joint(self.encode(batch, rng=rng))
     return Encoded(joint[:, None], jnp.ones((len(joint), 1), bool), joint)
 
