@@ -1,4 +1,4 @@
-"""Which film does a user rate next? Two towers with sampled softmax on MovieLens-100K (Yi et al. 2019).
+"""The film that a user rates next: two towers with sampled softmax on MovieLens-100K (Yi et al. 2019).
 
 The user is the last 20 rated films, age, gender and occupation; the film is its id, the words of its title, its genres
 and its decade. Each user's last rating by time is held out, and all 1,682 films but the earlier ones of the user are
