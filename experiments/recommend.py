@@ -11,8 +11,8 @@ The films are those of the package recbole, without what it depends on (GroupLen
     pip install --no-deps recbole==1.2.1
     python experiments/recommend.py train
 
-Controls: the most popular films, and neighbours of the user's films (item kNN), in every result; no logQ correction;
-films exchanged among all ratings.
+Controls: the most popular films, neighbours of all films of the user (item kNN) and of the last 20 (latest kNN), in each
+result; no logQ correction; films exchanged among all ratings.
 """
 
 import dataclasses
@@ -107,6 +107,7 @@ STUDY = Study(
     "new films HR@10": "movielens_cold/hit_rate@10",
     "popularity HR@10": "movielens_popularity/hit_rate@10",
     "item kNN HR@10": "movielens_item_knn/hit_rate@10",
+    "latest kNN HR@10": "movielens_latest_knn/hit_rate@10",
   },
   seeds=3,
 )

@@ -98,6 +98,12 @@ class Interactions:
     """Number of training interactions of each item."""
     return np.bincount(self.item[self.trained], minlength=len(self.items.names))
 
+  @functools.cached_property
+  def latest(self) -> Bool[np.ndarray, " n"]:
+    """True for the interactions that the history of the held-out one has."""
+    end = np.searchsorted(self.user, self.user, side="right") - 1
+    return ~self.last & (end - np.arange(len(self.user)) <= self.history)
+
   def matrix(self, chosen: Bool[np.ndarray, " n"]) -> Any:
     """Sparse matrix [users, items] in float32: 1 for the pairs of some interactions. Repetitions count once."""
     from scipy.sparse import csr_array  # here, so that training does not wait for it

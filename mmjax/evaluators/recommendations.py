@@ -27,6 +27,8 @@ if TYPE_CHECKING:
   from mmjax.report.page import Section
   from mmjax.run import Run
 
+FLOORS = ("popularity", "item_knn", "latest_knn")
+"""Methods that each run is compared with."""
 HEAD = 0.2
 """Share of the items, those with the most training interactions, that are no part of the tail."""
 _ROWS = 1024  # users whose scores are held at a time
@@ -54,8 +56,8 @@ class Recommendations(Evaluator):
   not among a sample of them).
 
   Hit rate, NDCG and coverage; the same for held-out items of the tail (not among the fifth of the items with the most
-  training interactions), and with the setting `cold` of the source for items without training interactions. Two floors:
-  the most popular items, and neighbours of the user's items.
+  training interactions), and with the setting `cold` of the source for items without training interactions. Floors: the
+  most popular items, neighbours of all items of the user, and neighbours of those in the history alone.
   """
 
   cutoffs: tuple[int, ...] = (5, 10, 20)
@@ -76,7 +78,7 @@ class Recommendations(Evaluator):
     name, cold = experiment.data.source.title, getattr(experiment.data.source, "cold", 0)
     hits = [f"{metric}@{cutoff}" for cutoff in self._cutoffs for metric in ("hit_rate", "ndcg")]
     covered = [f"coverage@{cutoff}" for cutoff in self._cutoffs]
-    parts = ["", "_popularity", "_item_knn"]
+    parts = ["", *(f"_{floor}" for floor in FLOORS)]
     whole = [f"{name}{part}/{metric}" for part in parts for metric in (*hits, *covered)]
     return [*whole, *(f"{name}{part}/{metric}" for part in (["_tail"] + ["_cold"] * bool(cold)) for metric in hits)]
 
@@ -96,18 +98,25 @@ class Recommendations(Evaluator):
     seen = log.matrix(~log.last)[users]
     popular = np.broadcast_to(log.counts.astype(np.float32), (len(users), len(log.counts)))
     near = item_neighbours(log.matrix(log.trained), self.neighbours)
-    floors = {
-      "popularity": self._ranked(lambda rows: popular[rows], seen, target),
-      "item_knn": self._ranked(lambda rows: neighbour_scores(seen[rows], near), seen, target),
+    latest = log.matrix(log.latest)[users]
+    scores: dict[str, Scores] = {
+      "popularity": lambda rows: popular[rows],
+      "item_knn": lambda rows: neighbour_scores(seen[rows], near),
+      "latest_knn": lambda rows: neighbour_scores(latest[rows], near),
     }
+    floors = {name: self._ranked(score, seen, target) for name, score in scores.items()}
     own = shared.once("recommendations", lambda: self._own(run, shared))
     chance = chance_ranking(own.sizes, self._cutoffs)
-    floor: Any = dict(floor=self._scored(floors["item_knn"], log), floor_is="item kNN, which knows no order of time")
+    floor: Any = dict(floor=self._scored(floors["item_knn"], log), floor_is="item kNN on all items of the user")
     make = lambda part, title, rows, found, **more: make_result(
       run, name + part, "recommendation", title, rows, found, table=RECOMMENDATION, gallery=len(log.items.names), **more
     )
     results = [make("", f"{name}, held-out item of each user", users, (self._scored(own, log), chance), **floor)]
-    titles = {"popularity": "most popular items", "item_knn": f"item kNN, {self.neighbours} neighbours"}
+    titles = {
+      "popularity": "most popular items",
+      "item_knn": f"item kNN, {self.neighbours} neighbours of all items of the user",
+      "latest_knn": f"item kNN, {self.neighbours} neighbours of the latest {log.history} items",
+    }
     results += [
       make(f"_{key}", f"{name}: {titles[key]}", users, (self._scored(ranked, log), chance))
       for key, ranked in floors.items()

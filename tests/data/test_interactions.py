@@ -45,7 +45,8 @@ def test_the_last_interaction_by_time_is_held_out(folder):
   assert pairs(train) == [("ann", "a"), ("ann", "b"), ("ann", "c"), ("bob", "b"), ("bob", "a"), ("cid", "a")]
   assert pairs(held_out) == [("ann", "d"), ("bob", "d")]
   assert held_out[0]["history"] == ["c", "b", "a"] and train[0]["history"] == [] and train[2]["history"] == ["b", "a"]
-  assert source(folder, history=2).open("validation", Reading())[0]["history"] == ["c", "b"]
+  short = source(folder, history=2).open("validation", Reading())
+  assert short[0]["history"] == ["c", "b"] and short.log.matrix(short.log.latest).toarray()[0].tolist() == [0, 1, 1, 0]
   assert [held_out[0][name] for name in ("concept", "time")] == [3, 9.0]
   assert train.fingerprint not in (
     held_out.fingerprint,

@@ -68,7 +68,7 @@ def test_the_next_item_is_found_beyond_the_floors_and_a_cold_one_is_not(trained,
   results = {result["dataset"].removeprefix(str(folder / "log.csv")): result for result in measure(loaded)}
   found = flatten(results.values())
   assert sorted(found) == sorted(measured(loaded.experiment)) and list(results) == [
-    "", "_popularity", "_item_knn", "_tail", "_cold",
+    "", "_popularity", "_item_knn", "_latest_knn", "_tail", "_cold",
   ]  # fmt: skip
   source = loaded.experiment.data.source
   log = source.interactions(Reading())
