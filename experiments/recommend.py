@@ -11,7 +11,7 @@ The films are those of the package recbole, without what it depends on (GroupLen
     pip install --no-deps recbole==1.2.1
     python experiments/recommend.py train
 
-Controls: the most popular films, neighbours of all films of the user (item kNN) and of the last 20 (latest kNN), in each
+Controls: the most popular films, neighbours of all films of the user (item kNN) and of the last 20 (latest kNN) in each
 result; no logQ correction; films exchanged among all ratings.
 """
 
