@@ -113,12 +113,16 @@ class Recommender(SharedSpace):
     Args:
       batch: arrays by name.
       rng: one key per example. None: no randomness.
+    Raises: ValueError: some arrays of a tower are in the batch, and others are not.
     """
     encoded: dict[str, Encoded] = {}
     for number, (name, side) in enumerate(self.config.sides.items()):
       for view in ("", "2"):
         rows = {array: batch[array + view] for array in side.towers if array + view in batch}
-        if len(rows) == len(side.towers):
+        if 0 < len(rows) < len(side.towers):
+          lacking = ", ".join(array + view for array in side.towers if array not in rows)
+          raise ValueError(f"the tower of the {name} reads {', '.join(side.towers)}, and the batch lacks {lacking}")
+        if rows:
           encoded[name + view] = getattr(self, name)(rows, rng=fold_in(rng, 2 * number + bool(view)))
     return encoded
 

@@ -81,6 +81,10 @@ def test_users_and_items_are_encoded_from_all_their_arrays_and_the_second_item_l
     assert np.abs(np.asarray(changed[side] - found[side])).max() > 1e-3, name
   alone = jax.eval_shape(lambda: model.apply({"params": params}, {name: batch[name] for name in config.of_user}))
   assert set(alone) == {"user"}
+  with pytest.raises(
+    ValueError, match="the tower of the item reads item, text, image, and the batch lacks text2, image2"
+  ):
+    jax.eval_shape(lambda: model.apply({"params": params}, {"item2": batch["item"]}))
 
 
 def test_settings_that_do_not_fit_are_named():
