@@ -26,8 +26,8 @@ the standard error of a hit rate of .18 is .012):
 The tail are the 414 users whose film is not among the fifth with the most ratings: there the plain softmax is better,
 as it pushes down the frequent films; the correction helps on the whole, not in the tail.
 
-With a tenth of the films kept out of the training (seed 0), 3 of the 90 users whose film is new have it among ten by its
-words (HR .033), and none by ids only; over all users HR is .161, and .143 by ids only.
+With a tenth of the films kept out of the training (seed 0), 3 of the 90 users whose film is new have it among ten by
+its words (HR .033), and none by ids only; over all users HR is .161, and .143 by ids only.
 
 Neighbours of the last 10 films instead of 20, and 100 of them instead of 20, have HR .176, chosen on these held-out
 films: much of what can be known here is what was rated a moment ago. The model's settings were chosen by single runs of
