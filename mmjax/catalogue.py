@@ -6,6 +6,7 @@ A class that a script defines is not listed here. Pass it to `mmjax.cli.main` an
 from mmjax.data.columns import answer, table, text
 from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.codes import PatchCodes
+from mmjax.data.columns.ids import Ids
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
 from mmjax.data.columns.sound import Sound
@@ -16,6 +17,8 @@ from mmjax.data.sources.easy_vqa import EasyVqa
 from mmjax.data.sources.emoji import Emoji
 from mmjax.data.sources.flickr30k import Flickr30k
 from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.interactions import InteractionFile
+from mmjax.data.sources.movie_lens import MovieLens
 from mmjax.data.sources.scenes import Scenes
 from mmjax.data.sources.shards import Shards
 from mmjax.data.sources.spoken_digits import SpokenDigits
@@ -28,6 +31,7 @@ from mmjax.encoders.ast import AstConfig
 from mmjax.encoders.classic_resnet import ClassicResNetConfig
 from mmjax.encoders.convnext import ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNetConfig
+from mmjax.encoders.embedding_bag import EmbeddingBagConfig
 from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.speech import SpeechConfig
@@ -51,6 +55,7 @@ from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.recommender import RecommenderConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
@@ -68,6 +73,7 @@ from mmjax.objectives.terms import (
   momentum,
   patches,
   regress,
+  sampled_softmax,
   sogclr,
 )
 from mmjax.objectives.terms.pair_losses import (
@@ -99,6 +105,8 @@ KINDS: tuple[type[Kind], ...] = (
   Flickr30k,
   TableFile,
   Weighted,
+  InteractionFile,
+  MovieLens,
   # columns
   Image,
   answer.Answer,
@@ -119,6 +127,7 @@ KINDS: tuple[type[Kind], ...] = (
   table.Number,
   table.Present,
   table.Table,
+  Ids,
   # towers
   ViTConfig,
   ResNetConfig,
@@ -131,6 +140,7 @@ KINDS: tuple[type[Kind], ...] = (
   TextConfig,
   SpeechConfig,
   FTTransformerConfig,
+  EmbeddingBagConfig,
   # models
   TwoTowerConfig,
   SharedSpaceConfig,
@@ -148,6 +158,7 @@ KINDS: tuple[type[Kind], ...] = (
   OpenClipCocaConfig,
   PairConfig,
   PredictorConfig,
+  RecommenderConfig,
   Seq2SeqConfig,
   ViltConfig,
   VqaConfig,
@@ -157,6 +168,7 @@ KINDS: tuple[type[Kind], ...] = (
   distillation.Distillation,
   momentum.MomentumContrastive,
   sogclr.Sogclr,
+  sampled_softmax.SampledSoftmax,
   matching.Matching,
   matching.SwappedMatching,
   language.Caption,

@@ -18,6 +18,7 @@ data/test_fingerprint
 data/test_folder_source
 data/test_image_modes
 data/test_images
+data/test_interactions
 data/test_order
 data/test_recaption
 data/test_splits
@@ -32,6 +33,7 @@ evaluate/test_counting
 evaluate/test_matching
 evaluate/test_metrics
 evaluate/test_probe
+evaluate/test_ranking
 evaluate/test_report
 evaluate/test_suite
 evaluate/test_zero_shot

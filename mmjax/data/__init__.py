@@ -9,6 +9,7 @@ if TYPE_CHECKING:
   from mmjax.data.columns.base import Column
   from mmjax.data.columns.class_label import ClassLabel
   from mmjax.data.columns.codes import PatchCodes
+  from mmjax.data.columns.ids import Ids
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
   from mmjax.data.columns.sound import Sound
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     Emoji,
     Flickr30k,
     Folder,
+    InteractionFile,
+    InteractionSource,
+    MovieLens,
     Reading,
     Scenes,
     Shards,
@@ -58,6 +62,7 @@ else:
       "columns.codes": ["PatchCodes"],
       "columns.label": ["Label"],
       "columns.class_label": ["ClassLabel"],
+      "columns.ids": ["Ids"],
       "columns.image": ["Image"],
       "columns.sound": ["Sound"],
       "columns.table": ["Number", "Present", "Table"],
@@ -83,6 +88,9 @@ else:
         "Emoji",
         "Flickr30k",
         "Folder",
+        "InteractionFile",
+        "InteractionSource",
+        "MovieLens",
         "Reading",
         "Scenes",
         "Shards",
@@ -118,11 +126,15 @@ __all__ = [
   "Feed",
   "Flickr30k",
   "Folder",
+  "Ids",
   "Image",
+  "InteractionFile",
+  "InteractionSource",
   "Label",
   "Loader",
   "LogMel",
   "Mfcc",
+  "MovieLens",
   "Number",
   "PatchCodes",
   "Present",

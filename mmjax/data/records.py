@@ -20,6 +20,8 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | `others` | [str] | texts that do not follow `first` |
 | `label` | str | the name of the class, see mmjax.data.columns.class_label |
 | `text` | str | a text of its own, such as a pair in one |
+| `user`, `item` | str | names of a user and an item, see mmjax.data.leave_one_out |
+| `history` | [str] | names of earlier items of the user, the latest first |
 | `missing` | [str] | modalities that the record lacks, whose fields hold placeholders, see mmjax.data.columns.table |
 | `group` | str | a class of concepts (emoji: "people-and-body"), see `Source.has_group` |
 | `codepoint`, `concept_group`, `subgroup`, `vendor`, `skin_tone` | | emoji only, see mmjax.data.emoji_builder |
@@ -34,6 +36,7 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | coco, flickr30k, folder, shards, tfds | images with the same set of captions, see `captions_concept` |
 | texts | equal pairs of texts |
 | table_file | none: each row is a concept of its own |
+| interaction_file, movie_lens | interactions with one item; the number is its place in the catalogue |
 """
 
 import dataclasses

@@ -6,6 +6,7 @@ from mmjax.encoders.classic_resnet import ClassicResNet, ClassicResNetConfig
 from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.convnext import ConvNeXt, ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNet, EfficientNetConfig
+from mmjax.encoders.embedding_bag import EmbeddingBag, EmbeddingBagConfig
 from mmjax.encoders.fastvit import FastViT, FastViTConfig
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
@@ -24,6 +25,8 @@ __all__ = [
   "ConvNeXtConfig",
   "EfficientNet",
   "EfficientNetConfig",
+  "EmbeddingBag",
+  "EmbeddingBagConfig",
   "FTTransformer",
   "FTTransformerConfig",
   "FastViT",

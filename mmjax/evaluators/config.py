@@ -19,6 +19,7 @@ from mmjax.evaluators.modalities import SomeModalities
 from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.numbers import PredictedNumbers
+from mmjax.evaluators.recommendations import Recommendations
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.table_columns import TableColumns
@@ -48,6 +49,7 @@ def built_in() -> dict[str, Evaluator]:
     "hidden_patches": HiddenPatches(),
     "attention": WordAttention(),
     "table_columns": TableColumns(),
+    "recommendations": Recommendations(),
   }
 
 

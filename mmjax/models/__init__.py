@@ -14,6 +14,7 @@ from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.recommender import RecommenderConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.shared_space import SharedSpaceConfig
@@ -41,6 +42,7 @@ __all__ = [
   "PairConfig",
   "PatchesConfig",
   "PredictorConfig",
+  "RecommenderConfig",
   "Seq2SeqConfig",
   "SharedSpaceConfig",
   "TwoTower",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -76,11 +76,12 @@ class Joined(nn.Module):
   pooled vector is a learned one. So nothing of its array is read by any fusion.
 
   Parameters: each tower under its name, fusion if there is one, NAME_projection/{kernel,bias} (`head`; not with late
-  fusion), and TOWER_absent_bias, the vector of an absent modality (with modality_dropout or partial).
+  fusion, or if `head` is None), and TOWER_absent_bias, the vector of an absent modality (with modality_dropout or
+  partial).
   """
 
   config: Any
-  head = "output_projection"
+  head: ClassVar[str | None] = "output_projection"
 
   def setup(self) -> None:
     c = self.config
@@ -95,7 +96,7 @@ class Joined(nn.Module):
         name: self.param(f"{name}_absent_bias", normal, (tower.pooled_width,), jnp.float32)
         for name, tower in c.towers.items()
       }
-    if not late:
+    if not late and self.head is not None:
       setattr(self, self.head, Dense(c.outputs, nn.initializers.zeros))
 
   def encode(self, batch: Batch, *, rng: Rngs = None) -> dict[str, Encoded]:
@@ -121,19 +122,22 @@ class Joined(nn.Module):
     return {name: self._only_if(there[:, names.index(name)], name, one) for name, one in encoded.items()}
 
   def outputs(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> Float[Array, "batch outputs"]:
-    """Outputs in float32, from the encodings of all towers.
+    """Outputs in float32, from the encodings of all towers. Arguments: as for `joint`."""
+    joint, fusion = self.joint(encoded, rng=rng), self.config.fusion
+    late = fusion is not None and fusion.kind == "late"
+    return joint if late else getattr(self, str(self.head))(joint)
+
+  def joint(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> Float[Array, "batch width"]:
+    """One float32 vector per example, from the encodings of all towers: side by side, or that of the fusion.
 
     Args:
       encoded: encodings by name.
       rng: one key per example for the fusion. None: no randomness.
     """
     each = [encoded[name] for name in self.config.towers]
-    fusion = self.config.fusion
-    if fusion is None:
-      joint = jnp.concatenate([one.pooled.astype(jnp.float32) for one in each], axis=-1)
-    else:
-      joint = self.fusion(*each, rng=rng).pooled.astype(jnp.float32)
-    return joint if fusion is not None and fusion.kind == "late" else getattr(self, self.head)(joint)
+    if self.config.fusion is None:
+      return jnp.concatenate([one.pooled.astype(jnp.float32) for one in each], axis=-1)
+    return self.fusion(*each, rng=rng).pooled.astype(jnp.float32)
 
   @nn.jit
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:

@@ -14,6 +14,7 @@ from mmjax.objectives.losses.codebook import fit_codebook, nearest_code
 from mmjax.objectives.losses.contrastive import clip_loss, masked_logits, siglip_loss
 from mmjax.objectives.losses.distillation import distillation_loss
 from mmjax.objectives.losses.inputs import image_text
+from mmjax.objectives.losses.item_frequency import ItemFrequency
 from mmjax.objectives.losses.labelled import supcon_loss, supcon_views_loss, unicl_loss
 from mmjax.objectives.losses.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
 from mmjax.objectives.losses.masked_images import masked_code_loss, masked_pixel_loss
@@ -35,6 +36,7 @@ from mmjax.objectives.losses.per_example import ExampleLosses, class_loss, cross
 from mmjax.objectives.losses.regression import regression_loss
 from mmjax.objectives.losses.relevance import relevance_loss
 from mmjax.objectives.losses.reweighted import dcl_loss, focal_loss, sogclr_loss
+from mmjax.objectives.losses.sampled_softmax import sampled_softmax_loss
 from mmjax.objectives.losses.smoothed import align_loss
 from mmjax.objectives.pairwise.engine import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
 from mmjax.objectives.pairwise.similarity import pair_similarity, similarity
@@ -62,6 +64,7 @@ from mmjax.objectives.terms.pair_losses import (
 )
 from mmjax.objectives.terms.patches import MaskedBoth, MaskedPatches
 from mmjax.objectives.terms.regress import Regress
+from mmjax.objectives.terms.sampled_softmax import SampledSoftmax
 from mmjax.objectives.terms.sogclr import Sogclr
 
 __all__ = [
@@ -83,6 +86,7 @@ __all__ = [
   "Focal",
   "Forward",
   "Hinge",
+  "ItemFrequency",
   "MaskedBoth",
   "MaskedPatches",
   "MaskedWords",
@@ -96,6 +100,7 @@ __all__ = [
   "Queue",
   "Regress",
   "Relevance",
+  "SampledSoftmax",
   "Scores",
   "SemiHard",
   "Sigmoid",
@@ -154,6 +159,7 @@ __all__ = [
   "random_patches",
   "regression_loss",
   "relevance_loss",
+  "sampled_softmax_loss",
   "semi_hard_triplet_loss",
   "siglip_loss",
   "similarity",

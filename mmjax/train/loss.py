@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -89,7 +89,7 @@ def _of_stream(
   teach = {
     name: mapped(_teacher(module, [o for o in objectives if o.teacher == name])) for name, module in taught_by.items()
   }
-  read = sorted({name for o in objectives for name in (*_between([o]), *o.needs)})
+  read = sorted({name for o in objectives for name in (*_compared([o], "encodes"), *o.needs)})
 
   def terms_of(params: Params, state: TrainState, batch: Batch, keys: Array, frozen: Mapping[str, Params]) -> Any:
     rows = {name: batch[name] for name in read}
@@ -196,8 +196,9 @@ def over_rows(fn: Callable[[Any, Any], Any], mesh: Mesh, microbatches: int, toge
   )
 
 
-def _between(terms: Sequence[Term]) -> set[str]:
-  return {name for term in terms if isinstance(term, BatchTerm) for name in term.between}
+def _compared(terms: Sequence[Term], names: Literal["embeds", "encodes"]) -> set[str]:
+  """Names of the embeddings that terms compare, or of the arrays that are encoded for them."""
+  return {name for term in terms if isinstance(term, BatchTerm) for name in getattr(term, names)}
 
 
 def _fetching(terms: Sequence[Term]) -> list[ExampleTerm]:
@@ -207,12 +208,14 @@ def _fetching(terms: Sequence[Term]) -> list[ExampleTerm]:
 
 def _encoded(terms: Sequence[Term]) -> tuple[str, ...]:
   """Names of the arrays that the towers encode for some terms."""
-  return tuple(sorted(_between(terms) | {n for term in terms if isinstance(term, ExampleTerm) for n in term.reads}))
+  return tuple(
+    sorted(_compared(terms, "encodes") | {n for term in terms if isinstance(term, ExampleTerm) for n in term.reads})
+  )
 
 
 def _embeddings(module: Any, forward: Forward, terms: Sequence[Term]) -> dict[str, Array]:
   found = {name for term in _fetching(terms) if Compares in term.asks for name in term.reads}
-  names = sorted(_between(terms) | found)
+  names = sorted(_compared(terms, "embeds") | found)
   return module.project({name: forward.encoded[name] for name in names}) if names else {}
 
 

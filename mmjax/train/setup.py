@@ -199,7 +199,7 @@ def _check_towers(experiment: Experiment, entries: Shapes) -> None:
         f"{array.dtype} {list(array.shape[1:])}: make the settings of --data.columns.{name} and of the tower equal"
       )
   for term in experiment.objectives:
-    for name in term.between if isinstance(term, BatchTerm) else ():
+    for name in term.encodes if isinstance(term, BatchTerm) else ():
       if tower_of(name, list(taken)) is None:
         raise ConfigError(
           f"the objective {term.name} compares {name!r}, for which the model has no tower; it has {', '.join(taken)}"

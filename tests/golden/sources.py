@@ -17,6 +17,7 @@ from mmjax.data import (
   EasyVqa,
   Flickr30k,
   Folder,
+  InteractionFile,
   Scenes,
   Shards,
   TableFile,
@@ -172,6 +173,19 @@ def table_file_(folder: Path) -> dict[str, Any]:
   return dict(source=TableFile(str(folder / "table.csv"), image="picture", text="words"))
 
 
+def interaction_file_(folder: Path) -> dict[str, Any]:
+  """Interactions with the rows of `table_file_`, under the names that its table gives them."""
+  items = ["name,picture,words"]
+  for number in range(1, 10):
+    write(folder / f"{number}.png", picture(number))
+    items.append(f"i{number},{number}.png,{sentence(number)}")
+  rows = [f"u{n % 6},i{n * 5 % 9 + 1},{100 - n // 6}" for n in range(40)]
+  write(folder / "items.csv", "\n".join(items).encode())
+  write(folder / "log.csv", "\n".join(["user,name,time", *rows]).encode())
+  table = TableFile(str(folder / "items.csv"), image="picture", text="words")
+  return dict(source=InteractionFile(path=str(folder / "log.csv"), item="name", items=table, history=3, other=True))
+
+
 def texts_files(folder: Path) -> dict[str, Any]:
   for number in range(30):
     write(folder / f"{number}.txt", f"{sentence(number)}\n{sentence(50 + number)}\n\n{sentence(number)}\nthe end\n")
@@ -197,6 +211,7 @@ CASES = {
   "scenes, captions": lambda folder, emoji: scenes("caption"),
   "easy_vqa": lambda folder, emoji: dict(source=EasyVqa()),
   "table_file": lambda folder, emoji: table_file_(folder / "table"),
+  "interaction_file": lambda folder, emoji: interaction_file_(folder / "log"),
   "texts": lambda folder, emoji: dict(source=Texts(examples=60), tokenizer=PAIRS),
   "texts, files": lambda folder, emoji: texts_files(folder),
   "class_folders": lambda folder, emoji: class_folders_(folder / "images"),

@@ -27,6 +27,7 @@ from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.recommender import RecommenderConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
@@ -66,6 +67,7 @@ CONFIGS = (
   EnsembleConfig(models=(ClassifierConfig(towers={"image": IMAGE}, num_classes=3),) * 2),
   SharedSpaceConfig(towers={"image": IMAGE, "text": READER}, embed_dim=4, init_logit_bias=-1.0),
   PredictorConfig(towers={"image": IMAGE, "text": READER}),
+  RecommenderConfig(embed_dim=4),
   WhisperConfig(audio=SpeechConfig(width=12, depth=1, num_heads=2, mel_bins=4, frames=8), text=TEXT, begin_id=2),
 )
 

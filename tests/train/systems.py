@@ -9,6 +9,7 @@ import optax
 
 from mmjax.catalogue import KINDS
 from mmjax.encoders.bert import bert_config
+from mmjax.encoders.embedding_bag import EmbeddingBagConfig
 from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.experiment import Experiment, RunConfig
@@ -21,6 +22,7 @@ from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
+from mmjax.models.recommender import RecommenderConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
@@ -43,6 +45,7 @@ from mmjax.objectives import (
   NextSentence,
   PairLoss,
   Relevance,
+  SampledSoftmax,
   Softmax,
   SwappedMatching,
   TargetText,
@@ -126,6 +129,14 @@ SYSTEMS["vilt_paper"] = (
   ViltConfig(PatchesConfig(SIDE, 4), BERT, image_class_token=True),
   (SwappedMatching(among="global"), MaskedWords(whole_words=True)),
 )
+BAGS = {
+  "history": EmbeddingBagConfig(width=8, length=3, names=9, dropout=0.1),
+  "item": EmbeddingBagConfig(width=8, names=9),
+}
+SYSTEMS["recommender"] = (
+  RecommenderConfig(towers=BAGS, embed_dim=8),
+  (SampledSoftmax(inputs=("history", "item", "item2"), seen="history", mixed=True, slots=16, items=9),),
+)
 SYSTEMS["vqa_soft"] = (
   SYSTEMS["vqa_writer"][0],
   (AnswerScores(weights="agreement"), AnswerRanking(), AnswerText(weights="agreement")),
@@ -165,6 +176,9 @@ def batch() -> dict[str, np.ndarray]:
     "agreement": (np.arange(ROWS) % 4).astype(np.float32) / 3,
     "image2": rng.normal(size=(ROWS, SIDE, SIDE, 3)).astype(np.float32),
     "answer_scores": rng.integers(0, 4, (ROWS, 5)).astype(np.float32) / 3,
+    "history": rng.integers(0, 11, (ROWS, 3), dtype=np.int32),
+    "item": rng.integers(2, 11, (ROWS, 1), dtype=np.int32),
+    "item2": rng.integers(2, 11, (ROWS, 1), dtype=np.int32),
   }
 
 

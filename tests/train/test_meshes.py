@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilations")
     ("classifier", dict(fsdp=2)),
     ("vqa_soft", dict(microbatches=2)),
     ("vilt_paper", dict(fsdp=2)),
+    ("recommender", dict(fsdp=2, microbatches=2)),
   ],
 )
 def test_two_steps_do_not_depend_on_the_mesh(system, parallel):

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
   from mmjax.data.sources.emoji import Emoji
   from mmjax.data.sources.flickr30k import Flickr30k
   from mmjax.data.sources.folder import Folder
+  from mmjax.data.sources.interactions import InteractionFile, InteractionSource
+  from mmjax.data.sources.movie_lens import MovieLens
   from mmjax.data.sources.scenes import Scenes
   from mmjax.data.sources.shards import Shards
   from mmjax.data.sources.spoken_digits import SpokenDigits
@@ -31,6 +33,8 @@ else:
       "emoji": ["Emoji"],
       "flickr30k": ["Flickr30k"],
       "folder": ["Folder"],
+      "interactions": ["InteractionFile", "InteractionSource"],
+      "movie_lens": ["MovieLens"],
       "scenes": ["Scenes"],
       "shards": ["Shards"],
       "spoken_digits": ["SpokenDigits"],
@@ -49,6 +53,9 @@ __all__ = [
   "Emoji",
   "Flickr30k",
   "Folder",
+  "InteractionFile",
+  "InteractionSource",
+  "MovieLens",
   "Reading",
   "Scenes",
   "Shards",

@@ -181,6 +181,16 @@ class BatchTerm(Term):
   def compares(self) -> bool:
     return True
 
+  @property
+  def embeds(self) -> tuple[str, ...]:
+    """Names of the embeddings that are compared."""
+    return self.between
+
+  @property
+  def encodes(self) -> tuple[str, ...]:
+    """Names of the arrays that the model encodes to get these embeddings."""
+    return self.embeds
+
   def memory(self, embed_dim: int) -> Any:
     """Make the values that the term keeps from step to step, before the first step. None: it keeps none."""
     return None
