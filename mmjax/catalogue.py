@@ -49,6 +49,7 @@ from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.recognizer import RecognizerConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
@@ -59,6 +60,7 @@ from mmjax.objectives.terms import (
   answers,
   classify,
   contrastive,
+  ctc,
   distillation,
   language,
   matching,
@@ -143,12 +145,14 @@ KINDS: tuple[type[Kind], ...] = (
   OpenClipCocaConfig,
   PairConfig,
   PredictorConfig,
+  RecognizerConfig,
   Seq2SeqConfig,
   ViltConfig,
   VqaConfig,
   WhisperConfig,
   # terms of the loss
   contrastive.Contrastive,
+  ctc.Ctc,
   distillation.Distillation,
   momentum.MomentumContrastive,
   sogclr.Sogclr,

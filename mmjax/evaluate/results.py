@@ -90,8 +90,10 @@ def flatten(results: Sequence[Result]) -> Metrics:
 
 
 def lower_is_better(metric: str) -> bool:
-  """True for a metric whose name ends with rank, loss, perplexity, error or distance."""
-  return metric.endswith(("rank", "loss", "perplexity", "error", "distance"))
+  """True for an error rate (wer, cer, eer), and for a metric whose name ends with rank, loss, perplexity, error or
+  distance."""
+  name = metric.rpartition("/")[2]
+  return name in ("wer", "cer", "eer") or name.endswith(("rank", "loss", "perplexity", "error", "distance"))
 
 
 def table_of(result: Mapping[str, Any]) -> Table:

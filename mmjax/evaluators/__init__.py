@@ -20,6 +20,7 @@ from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.numbers import PredictedNumbers
 from mmjax.evaluators.probe import Probe
+from mmjax.evaluators.recognized import RecognizedTexts
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.table_columns import TableColumns
@@ -49,6 +50,7 @@ __all__ = [
   "NextSentenceAccuracy",
   "PredictedNumbers",
   "Probe",
+  "RecognizedTexts",
   "RelevantPixels",
   "Shared",
   "SomeModalities",

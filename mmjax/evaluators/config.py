@@ -19,6 +19,7 @@ from mmjax.evaluators.modalities import SomeModalities
 from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.numbers import PredictedNumbers
+from mmjax.evaluators.recognized import RecognizedTexts
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.table_columns import TableColumns
@@ -45,6 +46,7 @@ def built_in() -> dict[str, Evaluator]:
     "next_sentence": NextSentenceAccuracy(),
     "language": LanguageModelling(),
     "written_texts": WrittenTexts(),
+    "recognized": RecognizedTexts(),
     "hidden_patches": HiddenPatches(),
     "attention": WordAttention(),
     "table_columns": TableColumns(),

@@ -112,11 +112,11 @@ class WriteText:
     return generate(module, variables["params"], prompt, read, config=self.config).ids[:, 1:]
 
 
-def target_texts(run: Run, examples: Examples) -> list[str]:
-  """The whole target of every record, also where the tokenizer would cut it, as `folded` spells it."""
+def target_texts(run: Run, examples: Examples, name: str = "target") -> list[str]:
+  """The whole text of a column for every record, also where the tokenizer would cut it, as `folded` spells it."""
   from mmjax.data.features import run_columns
 
-  column: Any = run_columns(run.experiment.data)["target"]
+  column: Any = run_columns(run.experiment.data)[name]
   lowercase = text_tokenizer(run).config.lowercase
   return [folded(column.texts(record)[0], lowercase) for record in examples.records]
 

@@ -13,6 +13,7 @@ from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.recognizer import RecognizerConfig, SymbolsConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.shared_space import SharedSpaceConfig
@@ -39,8 +40,10 @@ __all__ = [
   "PairConfig",
   "PatchesConfig",
   "PredictorConfig",
+  "RecognizerConfig",
   "Seq2SeqConfig",
   "SharedSpaceConfig",
+  "SymbolsConfig",
   "TwoTower",
   "TwoTowerConfig",
   "ViltConfig",

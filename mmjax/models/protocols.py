@@ -114,6 +114,14 @@ class Writes(Protocol):
   def empty_cache(self, batch_size: int, length: int) -> Any: ...
 
 
+class Recognizes(Protocol):
+  """Scores the symbols of a text for each token of an encoding, for CTC."""
+
+  def symbol_logits(self, encoded: Encoded) -> Float[Array, "batch frames symbols"]:
+    """Compute the scores in float32. The blank is the padding token of the vocabulary (`config.text.pad_id`)."""
+    ...
+
+
 class Answers(Protocol):
   """Classifies the answer to a question."""
 

@@ -12,6 +12,7 @@ from mmjax.objectives.losses.balance import piecewise_linear, uncertainty_weight
 from mmjax.objectives.losses.captioning import caption_loss, predicted_tokens, text_log_likelihood
 from mmjax.objectives.losses.codebook import fit_codebook, nearest_code
 from mmjax.objectives.losses.contrastive import clip_loss, masked_logits, siglip_loss
+from mmjax.objectives.losses.ctc import ctc_loss
 from mmjax.objectives.losses.distillation import distillation_loss
 from mmjax.objectives.losses.inputs import image_text
 from mmjax.objectives.losses.labelled import supcon_loss, supcon_views_loss, unicl_loss
@@ -42,6 +43,7 @@ from mmjax.objectives.terms.answers import Answer, AnswerRanking, AnswerScores, 
 from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores, Term, Whole
 from mmjax.objectives.terms.classify import Classify
 from mmjax.objectives.terms.contrastive import Contrastive
+from mmjax.objectives.terms.ctc import Ctc
 from mmjax.objectives.terms.distillation import Distillation
 from mmjax.objectives.terms.language import Caption, MaskedWords, NextSentence, TargetText
 from mmjax.objectives.terms.matching import Matching, SwappedMatching
@@ -74,6 +76,7 @@ __all__ = [
   "Caption",
   "Classify",
   "Contrastive",
+  "Ctc",
   "Dcl",
   "Distillation",
   "ExampleLosses",
@@ -119,6 +122,7 @@ __all__ = [
   "class_loss",
   "clip_loss",
   "cross_entropy",
+  "ctc_loss",
   "cutmix",
   "dcl_loss",
   "distillation_loss",
