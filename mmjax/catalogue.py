@@ -53,6 +53,7 @@ from mmjax.models.recognizer import RecognizerConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
+from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
@@ -63,6 +64,7 @@ from mmjax.objectives.terms import (
   ctc,
   distillation,
   language,
+  margin_softmax,
   matching,
   momentum,
   patches,
@@ -147,6 +149,7 @@ KINDS: tuple[type[Kind], ...] = (
   PredictorConfig,
   RecognizerConfig,
   Seq2SeqConfig,
+  VerifierConfig,
   ViltConfig,
   VqaConfig,
   WhisperConfig,
@@ -171,6 +174,8 @@ KINDS: tuple[type[Kind], ...] = (
   answers.ModalityAnswer,
   answers.Relevance,
   classify.Classify,
+  margin_softmax.ArcFace,
+  margin_softmax.CosFace,
   regress.Regress,
   # pairwise losses
   Softmax,

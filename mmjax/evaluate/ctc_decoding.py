@@ -39,10 +39,14 @@ def prefix_beam(
     length_bonus: added for each symbol, in nats. Sums over alignments favour short texts.
     threshold: symbols of a lower log-probability are not tried in a frame.
   """
-  score = lambda prefix, ends: np.logaddexp(*ends) + length_bonus * len(prefix)
+
+  def score(item: tuple[tuple[int, ...], tuple[float, float]]) -> float:
+    prefix, ends = item
+    return np.logaddexp(*ends) + length_bonus * len(prefix)
+
   kept: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -np.inf)}  # log p: ends in a blank, in a symbol
   for frame in log_probs:
-    tried = [each for each in np.flatnonzero(frame >= threshold).tolist() if each != blank_id]
+    tried: list[int] = [each for each in np.flatnonzero(frame >= threshold).tolist() if each != blank_id]
     found: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [-np.inf, -np.inf])
     for prefix, (blank, symbol) in kept.items():
       either = np.logaddexp(blank, symbol)
@@ -54,6 +58,6 @@ def prefix_beam(
         longer = found[(*prefix, each)]
         before = blank if prefix and prefix[-1] == each else either  # a symbol is repeated after a blank only
         longer[1] = np.logaddexp(longer[1], before + frame[each])
-    best = sorted(found.items(), key=lambda item: score(*item), reverse=True)[:beams]
-    kept = {prefix: (ends[0], ends[1]) for prefix, ends in best}
-  return list(max(kept, key=lambda prefix: score(prefix, kept[prefix])))
+    extended = [(prefix, (ends[0], ends[1])) for prefix, ends in found.items()]
+    kept = dict(sorted(extended, key=score, reverse=True)[:beams])
+  return list(max(kept.items(), key=score)[0])

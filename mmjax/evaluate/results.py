@@ -30,8 +30,9 @@ WORDS = Table("words", "Hidden words, next sentences")
 LANGUAGE = Table("language", "Language modelling")
 TEXTS = Table("texts", "Texts written from texts")
 PATCHES = Table("patches", "Hidden patches")
+VERIFICATION = Table("verification", "One identity or two?")
 _SEEN = (RETRIEVAL, ZERO_SHOT, CLASSES, NUMBERS, MODALITIES, ANSWERS, MASKS, MATCHING, BOOTSTRAPPED)
-TABLES = (*_SEEN, CAPTIONS, WORDS, LANGUAGE, TEXTS, PATCHES)
+TABLES = (*_SEEN, CAPTIONS, WORDS, LANGUAGE, TEXTS, PATCHES, VERIFICATION)
 """The tables of the evaluators that come with mmjax, in the order of a report. Other tables come after them."""
 
 

@@ -24,6 +24,7 @@ from mmjax.evaluators.recognized import RecognizedTexts
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.table_columns import TableColumns
+from mmjax.evaluators.verification import Verification
 from mmjax.evaluators.written_answers import WrittenAnswers
 from mmjax.evaluators.written_texts import WrittenTexts
 from mmjax.lazy import lazy_names
@@ -55,6 +56,7 @@ __all__ = [
   "Shared",
   "SomeModalities",
   "TableColumns",
+  "Verification",
   "WordAttention",
   "WrittenAnswers",
   "WrittenCaptions",

@@ -23,6 +23,7 @@ from mmjax.evaluators.recognized import RecognizedTexts
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.table_columns import TableColumns
+from mmjax.evaluators.verification import Verification
 from mmjax.evaluators.written_answers import WrittenAnswers
 from mmjax.evaluators.written_texts import WrittenTexts
 
@@ -47,6 +48,7 @@ def built_in() -> dict[str, Evaluator]:
     "language": LanguageModelling(),
     "written_texts": WrittenTexts(),
     "recognized": RecognizedTexts(),
+    "verification": Verification(),
     "hidden_patches": HiddenPatches(),
     "attention": WordAttention(),
     "table_columns": TableColumns(),

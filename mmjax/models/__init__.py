@@ -18,6 +18,7 @@ from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
+from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
@@ -46,6 +47,7 @@ __all__ = [
   "SymbolsConfig",
   "TwoTower",
   "TwoTowerConfig",
+  "VerifierConfig",
   "ViltConfig",
   "VqaConfig",
   "WhisperConfig",

@@ -134,6 +134,14 @@ class Classifies(Protocol):
   def class_logits(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch classes"]: ...
 
 
+class Identifies(Protocol):
+  """Compares embeddings with a vector of each identity of the training data."""
+
+  def identity_cosines(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch identities"]:
+    """Compute the cosines in float32, from the encoding of one array."""
+    ...
+
+
 class Predicts(Protocol):
   """Predicts a number."""
 

@@ -17,6 +17,7 @@ from mmjax.objectives.losses.distillation import distillation_loss
 from mmjax.objectives.losses.inputs import image_text
 from mmjax.objectives.losses.labelled import supcon_loss, supcon_views_loss, unicl_loss
 from mmjax.objectives.losses.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
+from mmjax.objectives.losses.margin_softmax import arcface_cosines, cosface_cosines
 from mmjax.objectives.losses.masked_images import masked_code_loss, masked_pixel_loss
 from mmjax.objectives.losses.masked_words import (
   choose_positions,
@@ -46,6 +47,7 @@ from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.ctc import Ctc
 from mmjax.objectives.terms.distillation import Distillation
 from mmjax.objectives.terms.language import Caption, MaskedWords, NextSentence, TargetText
+from mmjax.objectives.terms.margin_softmax import ArcFace, CosFace, MarginSoftmax
 from mmjax.objectives.terms.matching import Matching, SwappedMatching
 from mmjax.objectives.terms.momentum import MomentumContrastive
 from mmjax.objectives.terms.pair_losses import (
@@ -72,10 +74,12 @@ __all__ = [
   "AnswerRanking",
   "AnswerScores",
   "AnswerText",
+  "ArcFace",
   "BatchTerm",
   "Caption",
   "Classify",
   "Contrastive",
+  "CosFace",
   "Ctc",
   "Dcl",
   "Distillation",
@@ -84,6 +88,7 @@ __all__ = [
   "Focal",
   "Forward",
   "Hinge",
+  "MarginSoftmax",
   "MaskedBoth",
   "MaskedPatches",
   "MaskedWords",
@@ -115,12 +120,14 @@ __all__ = [
   "answer_ranking_loss",
   "answer_score_loss",
   "answer_scores",
+  "arcface_cosines",
   "batch_mean",
   "block_patches",
   "caption_loss",
   "choose_positions",
   "class_loss",
   "clip_loss",
+  "cosface_cosines",
   "cross_entropy",
   "ctc_loss",
   "cutmix",

@@ -132,6 +132,12 @@ def test_digits_train_on_synthetic_voices_and_are_tested_on_real_ones(tmp_path):
   assert [r["label"] for r in shuffled] != [r["label"] for r in train] and shuffled.fingerprint != train.fingerprint
 
 
+def test_synthetic_voices_are_held_out(tmp_path):
+  source, reading = SpokenDigits(spoken=("en",), voices=4, takes=1, test="synthetic"), Reading(dir=str(tmp_path))
+  speakers = [{record["speaker"] for record in source.open(split, reading)} for split in ("train", "validation")]
+  assert [len(names) for names in speakers] == [3, 1] and not speakers[0] & speakers[1]
+
+
 def test_installed_packages_are_read_and_speakers_held_out(tmp_path):
   folder = tmp_path / "usr/share/asterisk/sounds"
   for voice in ("en_US_f_Allison", "it_IT_m_Carlo"):

@@ -43,6 +43,11 @@ OPTIONS = {
     *"--data.source.spoken en --data.source.voices 2 --data.source.takes 1 --data.source.root missing".split(),
     *"--model.towers.audio.width 16 --model.towers.audio.depth 1 --model.towers.audio.num-heads 2".split(),
   ],
+  "verify": [
+    *RUN,
+    *"--data.source.spoken en --data.source.voices 8".split(),
+    *"--model.towers.audio.width 16 --model.towers.audio.depth 1 --model.towers.audio.num-heads 2".split(),
+  ],
   "vilt_scenes": [*TEXT, *RUN, *"--data.source.examples 60 --objectives.0.group 2".split()],
   "vqa_easy": [*IMAGE, *TEXT, *FUSION, *RUN, *"--evaluation.max-examples 60".split()],
 }
