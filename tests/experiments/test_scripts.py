@@ -43,6 +43,11 @@ OPTIONS = {
     *"--data.source.spoken en --data.source.voices 2 --data.source.takes 1 --data.source.root missing".split(),
     *"--model.towers.audio.width 16 --model.towers.audio.depth 1 --model.towers.audio.num-heads 2".split(),
   ],
+  "speech_to_text": [
+    *RUN,
+    *"--data.source.voices 4 --data.source.strings 40".split(),
+    *"--model.audio.width 16 --model.audio.depth 1 --model.audio.num-heads 2".split(),
+  ],
   "verify": [
     *RUN,
     *"--data.source.spoken en --data.source.voices 8".split(),

@@ -1,0 +1,107 @@
+"""Speech to letters without alignments: numbers of one to three digits, by CTC (Graves et al. 2006).
+
+Whisper's encoder, small, learns from voices of eSpeak NG; every fourth voice is held out. A recording is one to three
+spoken digits of one voice with pauses between them, and its text is the words: "three five one". The symbols are
+letters. `--data.source.test real` trains on all synthetic voices and tests on the real ones that are installed (see
+speech_words.py; of PyPI alone that is the one of captcha).
+"""
+
+import dataclasses
+from collections import defaultdict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mmjax.cli import main
+from mmjax.data import DataConfig, LogMel, Sound, SoundAugmentation, Source, SpokenDigits, Text, TokenizerConfig
+from mmjax.data import concept_number as concept
+from mmjax.encoders import SpeechConfig
+from mmjax.evaluators import EvaluationConfig, RecognizedTexts
+from mmjax.experiment import Experiment, RunConfig
+from mmjax.models import RecognizerConfig
+from mmjax.objectives import Ctc
+from mmjax.train import OptimizerConfig
+
+WORDS = "zero one two three four five six seven eight nine".split()
+RATE = 8000
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitStrings(Source):
+  """Numbers of one to three English digits, spoken one after the other in one voice."""
+
+  voices: int = 96
+  """Synthetic voices."""
+  takes: int = 2
+  """Recordings of a digit by a synthetic voice."""
+  strings: int = 3000
+  """Numbers for training. A tenth as many are for validation."""
+  seconds: float = 2.4
+  """Longest recording. A digit that does not fit is left out."""
+  test: Literal["real", "synthetic"] = "synthetic"
+  """Voices of the validation split, as for SpokenDigits."""
+  root: str = "/"
+  """Folder in which Debian's packages are installed, or unpacked."""
+  shuffled: bool = False
+  """Give every training recording the text of another one (the control)."""
+
+  @property
+  def columns(self):
+    return {"audio": Sound(), "text": Text()}
+
+  def open(self, split, reading):
+    digits = SpokenDigits(spoken=("en",), voices=self.voices, takes=self.takes, test=self.test, root=self.root)
+    voices = defaultdict(lambda: defaultdict(list))
+    for record in map(digits.open(split, reading).__getitem__, range(len(digits.open(split, reading)))):
+      voices[record["speaker"]][int(record["label"])].append(record["sound"][0])
+    complete = sorted(name for name, said in voices.items() if len(said) == len(WORDS))
+    rng = np.random.default_rng(split == "train")
+    records = [
+      self.record(number, complete[number % len(complete)], voices[complete[number % len(complete)]], rng)
+      for number in range(self.strings if split == "train" else max(1, self.strings // 10))
+    ]
+    if not (self.shuffled and split == "train"):
+      return records
+    texts = rng.permutation([record["text"] for record in records]).tolist()
+    return [{**record, "text": text} for record, text in zip(records, texts, strict=True)]
+
+  def record(self, number, voice, said, rng):
+    parts, words = [], []
+    for digit in rng.integers(10, size=rng.integers(1, 4)).tolist():
+      part = said[digit][rng.integers(len(said[digit]))]
+      pause = np.zeros(rng.integers(RATE // 20, RATE // 5), np.int16)
+      if not words or sum(map(len, parts)) + len(part) + len(pause) < self.seconds * RATE:
+        parts, words = [*parts, part, pause], [*words, WORDS[digit]]
+    text = " ".join(words)
+    return {"id": f"{voice}/{number}", "concept": concept(text), "sound": (np.concatenate(parts), RATE), "text": text}
+
+
+KINDS = (DigitStrings,)
+
+EXPERIMENT = Experiment(
+  data=DataConfig(
+    source=DigitStrings(),
+    columns={
+      "audio": Sound(
+        features=LogMel(rate=RATE, mels=40, window=200, hop=80, fft=256, low=100.0, high=3800.0, scale="htk"),
+        seconds=2.4,
+        frames=240,
+        pad="mask",
+        normalize="clip",
+        augmentation=SoundAugmentation(noise=0.5, noise_level=(10.0, 40.0), time_masks=1, time_width=10,
+                                       band_masks=1, band_width=6),
+      ),
+      "text": Text(),
+    },
+    tokenizer=TokenizerConfig(vocab_size=258, max_length=20),
+  ),
+  model=RecognizerConfig(audio=SpeechConfig(width=96, depth=3, num_heads=4, mel_bins=40, frames=240, masked=True)),
+  objectives=(Ctc(),),
+  optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.01, ema_decay=0.98),
+  evaluation=EvaluationConfig(evaluators={"recognized": RecognizedTexts()}),
+  run=RunConfig(workdir=Path("runs/speech_to_text"), steps=600, batch_size=32),
+)  # fmt: skip
+
+if __name__ == "__main__":
+  main(EXPERIMENT, description=__doc__, kinds=KINDS)
