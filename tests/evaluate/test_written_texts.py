@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.data import DataConfig, Source, Text, TokenizerConfig, concept_number, make_source, make_tokenizer
+from mmjax.data import DataConfig, DataError, Source, Text, TokenizerConfig, concept_number, make_source, make_tokenizer
 from mmjax.data.columns.sound import Sound
 from mmjax.data.sound.features import LogMel
+from mmjax.errors import UserError
 from mmjax.evaluate import evaluate
 from mmjax.evaluate.edits import edit_distance, error_rate
 from mmjax.evaluate.evaluator import Shared, measured
@@ -136,6 +137,11 @@ def test_transcripts_of_sounds_have_error_rates(tmp_path):
   metrics, chance = result["metrics"], result["chance"]
   assert result["task"] == "transcription" and metrics["exact"] == 7 / 8 and metrics["wer"] == 2 / 40
   assert 0 < metrics["cer"] < 0.05 and chance["wer"] > 0.3 and chance["cer"] > 0.2
+  records = make_source(run.experiment.data, "validation")
+  assert run.transcribe([records[3]["sound"]]) == [" ".join(records[3]["turned"].lower().split())]
+  assert run.transcribe([]) == []
+  with pytest.raises(DataError, match="the limit is 0.02 s"):
+    run.transcribe([(np.zeros(400, np.float32), 16_000)])
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -151,8 +157,18 @@ def test_texts_recognized_by_ctc_have_error_rates(beams, tmp_path):
   assert result["metrics"]["exact"] == 7 / 8 and result["metrics"]["wer"] == 2 / 40
   assert result["chance"]["wer"] > 0.3
   assert lower_is_better("heard_recognized/wer") and not lower_is_better("vqa/answer")
+  records = make_source(run.experiment.data, "validation")
+  texts = [" ".join(record["turned"].lower().split()) for record in records]
+  assert run.transcribe([record["sound"] for record in records]) == [texts[1], *texts[1:]]
   (section,) = evaluators["recognized"].sections(run, Shared())
   assert section.html.count("<audio") == 8 and section.html.count("right</b>") == 7
+
+
+def test_a_run_that_writes_no_sounds_down_says_so(run):
+  with pytest.raises(UserError, match="has no objective that writes down sounds: train one with --objectives ctc"):
+    run.transcribe([(np.zeros(9, np.float32), 16_000)])
+  with pytest.raises(TypeError, match="put the one sound in a list"):
+    run.transcribe("a.wav")
 
 
 def test_edits_are_counted_by_the_definition():
