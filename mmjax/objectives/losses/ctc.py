@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
@@ -29,6 +28,8 @@ def ctc_loss(
     blank_id: id of the blank, which stands in no text, such as that of padding.
     special_ids: ids that are no symbols of a text. They are left out of the texts.
   """
+  import optax  # here, not at the top: a command line is parsed without it
+
   labels, counted = symbols(ids, special_ids)
   paddings = [1.0 - real.astype(jnp.float32) for real in (mask, counted)]
   with jax.default_matmul_precision("highest"):  # log-probabilities are picked out by a product with one-hot vectors
