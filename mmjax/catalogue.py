@@ -16,6 +16,7 @@ from mmjax.data.sources.easy_vqa import EasyVqa
 from mmjax.data.sources.emoji import Emoji
 from mmjax.data.sources.flickr30k import Flickr30k
 from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.instruments import Instruments
 from mmjax.data.sources.scenes import Scenes
 from mmjax.data.sources.shards import Shards
 from mmjax.data.sources.spoken_digits import SpokenDigits
@@ -95,6 +96,7 @@ KINDS: tuple[type[Kind], ...] = (
   EasyVqa,
   Texts,
   SpokenDigits,
+  Instruments,
   Coco,
   Vqav2,
   Flickr30k,

@@ -19,6 +19,7 @@ from mmjax.evaluators.modalities import SomeModalities
 from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.numbers import PredictedNumbers
+from mmjax.evaluators.pair_retrieval import PairRetrieval
 from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.recognized import RecognizedTexts
 from mmjax.evaluators.relevance import RelevantPixels
@@ -49,6 +50,7 @@ __all__ = [
   "LanguageModelling",
   "MatchedPairs",
   "NextSentenceAccuracy",
+  "PairRetrieval",
   "PredictedNumbers",
   "Probe",
   "RecognizedTexts",

@@ -19,6 +19,7 @@ from mmjax.evaluators.modalities import SomeModalities
 from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.numbers import PredictedNumbers
+from mmjax.evaluators.pair_retrieval import PairRetrieval
 from mmjax.evaluators.recognized import RecognizedTexts
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
@@ -33,6 +34,7 @@ def built_in() -> dict[str, Evaluator]:
   return {
     "emoji": EmojiSuite(),
     "retrieval": ImageTextRetrieval(),
+    "pairs": PairRetrieval(),
     "classes": ClassAccuracy(),
     "numbers": PredictedNumbers(),
     "modalities": SomeModalities(),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
   from mmjax.data.sources.emoji import Emoji
   from mmjax.data.sources.flickr30k import Flickr30k
   from mmjax.data.sources.folder import Folder
+  from mmjax.data.sources.instruments import Instruments
   from mmjax.data.sources.scenes import Scenes
   from mmjax.data.sources.shards import Shards
   from mmjax.data.sources.spoken_digits import SpokenDigits
@@ -30,6 +31,7 @@ else:
       "emoji": ["Emoji"],
       "flickr30k": ["Flickr30k"],
       "folder": ["Folder"],
+      "instruments": ["Instruments"],
       "scenes": ["Scenes"],
       "shards": ["Shards"],
       "spoken_digits": ["SpokenDigits"],
@@ -47,6 +49,7 @@ __all__ = [
   "Emoji",
   "Flickr30k",
   "Folder",
+  "Instruments",
   "Reading",
   "Scenes",
   "Shards",
