@@ -9,7 +9,7 @@ speech_words.py; of PyPI alone that is the one of captcha).
 import dataclasses
 from collections import defaultdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -52,8 +52,9 @@ class DigitStrings(Source):
 
   def open(self, split, reading):
     digits = SpokenDigits(spoken=("en",), voices=self.voices, takes=self.takes, test=self.test, root=self.root)
-    voices = defaultdict(lambda: defaultdict(list))
-    for record in map(digits.open(split, reading).__getitem__, range(len(digits.open(split, reading)))):
+    recordings = digits.open(split, reading)
+    voices: Any = defaultdict(lambda: defaultdict(list))
+    for record in (recordings[place] for place in range(len(recordings))):
       voices[record["speaker"]][int(record["label"])].append(record["sound"][0])
     complete = sorted(name for name, said in voices.items() if len(said) == len(WORDS))
     rng = np.random.default_rng(split == "train")
@@ -67,11 +68,12 @@ class DigitStrings(Source):
     return [{**record, "text": text} for record, text in zip(records, texts, strict=True)]
 
   def record(self, number, voice, said, rng):
-    parts, words = [], []
+    parts: list[Any] = []
+    words: list[str] = []
     for digit in rng.integers(10, size=rng.integers(1, 4)).tolist():
       part = said[digit][rng.integers(len(said[digit]))]
       pause = np.zeros(rng.integers(RATE // 20, RATE // 5), np.int16)
-      if not words or sum(map(len, parts)) + len(part) + len(pause) < self.seconds * RATE:
+      if not words or sum(len(each) for each in parts) + len(part) + len(pause) < self.seconds * RATE:
         parts, words = [*parts, part, pause], [*words, WORDS[digit]]
     text = " ".join(words)
     return {"id": f"{voice}/{number}", "concept": concept(text), "sound": (np.concatenate(parts), RATE), "text": text}
