@@ -86,23 +86,23 @@ EXPERIMENT = Experiment(
     source=DigitStrings(),
     columns={
       "audio": Sound(
-        features=LogMel(rate=RATE, mels=40, window=200, hop=80, fft=256, low=100.0, high=3800.0, scale="htk"),
+        features=LogMel(rate=RATE, mels=40, window=240, hop=120, fft=256, low=100.0, high=3800.0, scale="htk"),
         seconds=2.4,
-        frames=240,
+        frames=160,
         pad="mask",
         normalize="clip",
-        augmentation=SoundAugmentation(noise=0.5, noise_level=(10.0, 40.0), time_masks=1, time_width=10,
-                                       band_masks=1, band_width=6),
+        augmentation=SoundAugmentation(noise=0.5, noise_level=(15.0, 40.0), time_masks=1, time_width=6,
+                                       band_masks=1, band_width=5),
       ),
       "text": Text(),
     },
     tokenizer=TokenizerConfig(vocab_size=258, max_length=20),
   ),
-  model=RecognizerConfig(audio=SpeechConfig(width=96, depth=3, num_heads=4, mel_bins=40, frames=240, masked=True)),
+  model=RecognizerConfig(audio=SpeechConfig(width=96, depth=3, num_heads=4, mel_bins=40, frames=160, masked=True)),
   objectives=(Ctc(),),
   optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.01, ema_decay=0.98),
   evaluation=EvaluationConfig(evaluators={"recognized": RecognizedTexts()}),
-  run=RunConfig(workdir=Path("runs/speech_to_text"), steps=600, batch_size=32),
+  run=RunConfig(workdir=Path("runs/speech_to_text"), steps=1000, batch_size=32),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -4,8 +4,15 @@ A small audio spectrogram transformer learns the voices of eSpeak NG that say th
 out. All pairs of its recordings are trials, also of other digits and languages. `--data.source.test real` trains on all
 synthetic voices and tests on the real ones that are installed (see speech_words.py).
 
-    python experiments/verify.py --objectives.0.margin 0                 # the control: no margin
-    python experiments/verify.py --objectives.0 cos_face
+Equal error rate and true acceptances at 1% of false ones, over the 258,840 pairs of 720 recordings of 24 voices, of
+which none was heard in training; 2026-11-30, one seed, 500 steps (some 60 s of processor time):
+
+    this model, ArcFace with a margin of .3                EER .092    TAR .495
+    without a margin (--objectives.0.margin 0)                 .107        .474
+    mean spectrum of the recording (the floor)                 .357        .076
+    chance                                                     .5          .01
+
+Not run: CosFace (--objectives.0 cos_face), more seeds.
 """
 
 from pathlib import Path
