@@ -28,7 +28,14 @@ NOTE = Sound(
   normalize="data",
   loudness=-26.0,
   augmentation=SoundAugmentation(
-    shift=0.05, noise=0.5, noise_level=(15.0, 40.0), time_masks=1, time_width=8, band_masks=2, band_width=8
+    shift=0.05,
+    noise=0.5,
+    noise_level=(15.0, 40.0),
+    time_masks=1,
+    time_width=8,
+    band_masks=2,
+    band_width=8,
+    band_gain=0.5,
   ),
 )
 

@@ -122,7 +122,7 @@ def test_a_resumed_loader_continues_with_the_same_rows():
   second.close()
 
 
-@pytest.mark.parametrize("name", ["shift", "gain", "noise", "time_masks", "band_masks", "band_warp"])
+@pytest.mark.parametrize("name", ["shift", "gain", "noise", "time_masks", "band_masks", "band_warp", "band_gain"])
 def test_each_augmentation_changes_a_row(name):
   alone = dataclasses.replace(SoundAugmentation(), **{name: getattr(ALL, name)})
   plain, changed = (Sound(features=MEL, seconds=0.25, augmentation=each) for each in (SoundAugmentation(), alone))
@@ -146,6 +146,17 @@ def test_warped_bands_have_what_other_bands_had():
   np.testing.assert_allclose(warped(values, 1.5), [[0, 1.5, 3, 4, 4]])
   with pytest.raises(ValueError, match="band_warp is 1"):
     SoundAugmentation(band_warp=1.0)
+
+
+def test_a_filter_is_the_same_for_all_frames_and_within_its_gain():
+  values = np.random.default_rng(0).normal(size=(6, 13)).astype(np.float32)
+  changed = values.copy()
+  SoundAugmentation(band_gain=0.5).features(changed, np.random.default_rng(1))
+  filter = (changed - values)[0]
+  np.testing.assert_allclose(changed - values, np.tile(filter, (6, 1)), atol=1e-6)
+  assert 0.1 < np.abs(filter).max() <= 0.5 and np.abs(np.diff(filter, 2))[[0, 1, 3, 5, 7, 9]].max() < 1e-6
+  with pytest.raises(ValueError, match="band_gain is -1"):
+    SoundAugmentation(band_gain=-1)
 
 
 def test_noise_has_the_level_that_is_asked_for():
