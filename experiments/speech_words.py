@@ -36,9 +36,17 @@ WORDS = Sound(
   seconds=2.0,
   frames=32,
   pad="stretch",
-  normalize="clip",
+  normalize="data",  # not "clip": the mean of a short word's bands tells its vowels
+  loudness=-26.0,
   augmentation=SoundAugmentation(
-    shift=0.05, noise=0.5, noise_level=(10.0, 40.0), time_masks=1, time_width=4, band_masks=1, band_width=6
+    shift=0.05,
+    noise=0.5,
+    noise_level=(10.0, 40.0),
+    band_warp=0.1,
+    time_masks=1,
+    time_width=4,
+    band_masks=1,
+    band_width=6,
   ),
 )
 
@@ -70,7 +78,7 @@ def durations(data, split):
 KINDS = (DurationOnly,)
 
 EXPERIMENT = Experiment(
-  data=DataConfig(source=SpokenDigits(voices=30, takes=1), columns={"audio": WORDS, "label": ClassLabel()}),
+  data=DataConfig(source=SpokenDigits(voices=97, takes=1), columns={"audio": WORDS, "label": ClassLabel()}),
   model=ClassifierConfig(
     towers={
       "audio": AstConfig(
@@ -93,7 +101,7 @@ EXPERIMENT = Experiment(
   evaluation=EvaluationConfig(
     evaluators={"classes": ClassAccuracy(), "examples": ClassifiedExamples(), "duration_only": DurationOnly()}
   ),
-  run=RunConfig(workdir=Path("runs/speech_words"), steps=500, batch_size=64),
+  run=RunConfig(workdir=Path("runs/speech_words"), steps=700, batch_size=64),
 )
 
 if __name__ == "__main__":
