@@ -16,7 +16,8 @@ The aim was .50 from synthetic voices alone. Runs before it, each one seed: .473
 normalised within each clip (CMVN); .486 with 97 voices and 700 steps; .480 with two takes and 1,500 steps; .493 with
 bands warped by up to 15% (VTLP) as well. The last change was to normalise over the data, at one loudness, in place of
 CMVN, which removes the mean of a word's bands. The settings were compared on these 148 recordings, so the number is
-somewhat too high. At chance the standard error is .025: the first shuffled run is 2 of these above it. A multilayer perceptron had .561 in the calibration of the data.
+somewhat too high. Both shuffled runs have one and the same permutation, and are 2 standard errors (.025) above chance.
+A multilayer perceptron had .561 in the calibration of the data.
 
 Not run: training with other real speakers (`--data.source.real-speakers --data.source.held-out SPEAKER ...`).
 """
