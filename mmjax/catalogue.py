@@ -17,6 +17,7 @@ from mmjax.data.sources.easy_vqa import EasyVqa
 from mmjax.data.sources.emoji import Emoji
 from mmjax.data.sources.flickr30k import Flickr30k
 from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.instruments import Instruments
 from mmjax.data.sources.interactions import InteractionFile
 from mmjax.data.sources.movie_lens import MovieLens
 from mmjax.data.sources.scenes import Scenes
@@ -55,10 +56,12 @@ from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.recognizer import RecognizerConfig
 from mmjax.models.recommender import RecommenderConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTowerConfig
+from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
@@ -66,8 +69,10 @@ from mmjax.objectives.terms import (
   answers,
   classify,
   contrastive,
+  ctc,
   distillation,
   language,
+  margin_softmax,
   matching,
   members,
   momentum,
@@ -100,6 +105,7 @@ KINDS: tuple[type[Kind], ...] = (
   EasyVqa,
   Texts,
   SpokenDigits,
+  Instruments,
   Coco,
   Vqav2,
   Flickr30k,
@@ -159,12 +165,15 @@ KINDS: tuple[type[Kind], ...] = (
   PairConfig,
   PredictorConfig,
   RecommenderConfig,
+  RecognizerConfig,
   Seq2SeqConfig,
+  VerifierConfig,
   ViltConfig,
   VqaConfig,
   WhisperConfig,
   # terms of the loss
   contrastive.Contrastive,
+  ctc.Ctc,
   distillation.Distillation,
   momentum.MomentumContrastive,
   sogclr.Sogclr,
@@ -185,6 +194,8 @@ KINDS: tuple[type[Kind], ...] = (
   answers.Relevance,
   classify.Classify,
   members.ClassifyMembers,
+  margin_softmax.ArcFace,
+  margin_softmax.CosFace,
   regress.Regress,
   # pairwise losses
   Softmax,

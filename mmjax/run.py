@@ -100,7 +100,7 @@ class Run:
     if run is None:
       known = ", ".join(name for _, name in runs)
       raise UserError(f"the run in {self.workdir} has no column {column!r}; it has {known}")
-    rows = run._rows(column, items)
+    rows = run.rows(column, items)
     return self._encode(_EncodeColumn(column), len(items), rows.__getitem__)
 
   @property
@@ -135,6 +135,22 @@ class Run:
     scale = run.fitted[target]
     return run._outputs(_predict, items).astype(np.float64) * scale["std"] + scale["mean"]
 
+  def transcribe(self, sounds: Sequence[Any]) -> list[str]:
+    """Write down what is said in sounds, decoded as in evaluation.
+
+    Args:
+      sounds: paths, encoded bytes, or (samples, rate).
+    Returns: one text for each sound, in lower case where the tokenizer folds it.
+    Raises:
+      UserError: the run has no objective that writes down sounds.
+      DataError: a sound cannot be read, or is longer than a row of its column.
+    """
+    from mmjax.evaluators.transcripts import transcripts  # it imports generation, which other runs do not need
+
+    if isinstance(sounds, str | bytes):
+      raise TypeError("transcribe takes a sequence of sounds; put the one sound in a list")
+    return transcripts(self, sounds)
+
   def _outputs(self, ask: Callable[..., Any], items: Sequence[Any] | Mapping[str, Sequence[Any]]) -> np.ndarray:
     """Outputs of a model of towers for items of its towers."""
     config: Any = self.experiment.model
@@ -147,7 +163,7 @@ class Run:
         f"the model in {self.workdir} reads {' and '.join(names)}: pass as many items of each, as "
         f"{{{', '.join(f'{name!r}: [...]' for name in names)}}}"
       )
-    columns = {name: self._rows(name, rows) for name, rows in given.items()}
+    columns = {name: self.rows(name, rows) for name, rows in given.items()}
     absent = {name: np.asarray(config.towers[name].example(1)) for name in names if name not in given}
 
     def take(places: Int[np.ndarray, " n"]) -> dict[str, Any]:
@@ -166,8 +182,8 @@ class Run:
         return run
     raise UserError(f"the run in {self.workdir} has no objective that {what}")
 
-  def _rows(self, name: str, items: Sequence[Any]) -> Any:
-    """Rows of items of a column, as in evaluation."""
+  def rows(self, name: str, items: Sequence[Any]) -> Any:
+    """Rows of items of a column, as in evaluation: an array or LazyRows."""
     kind = run_columns(self.experiment.data)[name]
     evaluating = Evaluating(self.transform, self.tokenizer, lambda record: record["captions"]["name"][0], self.fitted)
     records = [kind.record(item) for item in items]

@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,7 +14,9 @@ from rich.progress import track
 
 from mmjax.data.errors import DataError
 from mmjax.data.images.decoding import decode
+from mmjax.data.records import Media
 from mmjax.data.shards.tar_samples import Faults
+from mmjax.data.sound.reading import read_sound
 from mmjax.data.sources.base import Reading
 from mmjax.data.sources.folder import Folder
 from mmjax.data.sources.shards import ShardRecords, Shards, listed
@@ -34,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog="python -m mmjax.data", description="Make shards, and see what is in them.")
   commands = parser.add_subparsers(dest="command", required=True)
-  shard = commands.add_parser("shard", help="write images and captions as shards")
+  shard = commands.add_parser("shard", help="write images or sounds, and captions, as shards")
   shard.add_argument(
-    "source", metavar="IN", help="a folder with images and captions.csv or .jsonl, or a pattern of shards"
+    "source", metavar="IN", help="a folder with images or sounds and captions.csv or .jsonl, or a pattern of shards"
   )
   shard.add_argument("target", metavar="OUT", type=Path, help="the directory for 00000.tar, 00001.tar, ...")
   shard.add_argument(
@@ -45,9 +47,10 @@ def _parser() -> argparse.ArgumentParser:
   shard.add_argument("--per-shard", type=int, default=10_000, metavar="N", help="records a shard; default: %(default)s")
   inspect = commands.add_parser("inspect", help="count the records of shards, and what is wrong with them")
   inspect.add_argument("patterns", metavar="PATTERN", nargs="+", help="a path, a glob, or DIR/{00000..00099}.tar")
-  inspect.add_argument("--read", action="store_true", help="also read every record and decode its image")
+  inspect.add_argument("--read", action="store_true", help="also read every record and decode its image or sound")
   for command in (shard, inspect):
     command.add_argument("--skip", action="store_true", help="leave bad records out, and count them")
+    command.add_argument("--media", choices=get_args(Media), default="image", help="files; default: %(default)s")
     command.add_argument("--dir", default=Reading.dir, help="where indices of tars are kept; default: %(default)s")
   return parser
 
@@ -56,8 +59,8 @@ def _open(patterns: Sequence[str], options: Any) -> Any:
   """A folder, or shards."""
   reading = Reading(options.dir, "skip" if options.skip else "error")
   if len(patterns) == 1 and Path(patterns[0]).expanduser().is_dir():
-    return Folder(patterns[0]).open("all", reading)
-  return ShardRecords(Shards(tuple(patterns)), "all", reading)
+    return Folder(patterns[0], media=options.media).open("all", reading)
+  return ShardRecords(Shards(tuple(patterns), media=options.media), "all", reading)
 
 
 class _Records:
@@ -67,8 +70,8 @@ class _Records:
     read, skipped: how many were given, and how many were not.
   """
 
-  def __init__(self, source: Any, skip: bool, *, decoded: bool = False):
-    self._source, self._skip, self._decoded = source, skip, decoded
+  def __init__(self, source: Any, options: Any, *, decoded: bool = False):
+    self._source, self._skip, self._media, self._decoded = source, options.skip, options.media, decoded
     self.read, self.skipped = 0, source.num_skipped
 
   def __iter__(self) -> Iterator[Any]:
@@ -76,7 +79,7 @@ class _Records:
       try:
         record = self._source[index]
         if self._decoded:
-          decode(record["image"], record=record["id"])
+          _decode(record, self._media)
       except DataError as error:
         if not self._skip:
           raise
@@ -87,11 +90,20 @@ class _Records:
       yield record
 
 
+def _decode(record: Any, media: Media) -> None:
+  """Raise DataError if the file of a record cannot be decoded."""
+  if media == "image":
+    decode(record["image"], record=record["id"])
+  else:
+    read_sound(record["sound"], record=record["id"])
+
+
 def _shard(options: Any) -> int:
   from mmjax.data.shards.writer import write_shards
 
-  records = _Records(_open([options.source], options), options.skip)
-  shards = list(write_shards(records, options.target, format=options.format, per_shard=options.per_shard))
+  records = _Records(_open([options.source], options), options)
+  to = {"format": options.format, "per_shard": options.per_shard, "media": options.media}
+  shards = list(write_shards(records, options.target, **to))
   if not shards:
     raise DataError(f"{options.source} has no record that can be used; {records.skipped} were skipped.")
   _say(f"{records.read} records in {len(shards)} shards, the last {shards[-1]}; {records.skipped} skipped")
@@ -100,14 +112,14 @@ def _shard(options: Any) -> int:
 
 def _inspect(options: Any) -> int:
   source = _open(options.patterns, options)
-  records = _Records(source, options.skip, decoded=True)
+  records = _Records(source, options, decoded=True)
   if options.read:
     deque(records, maxlen=0)
   read = f", {records.read} of them read and decoded" if options.read else ""
   account = getattr(source, "account", Faults())
   _say(f"{len(source)} records{read}; {records.skipped} skipped; refused {listed(account.refused) or 'nothing'}")
   if account.members:
-    members = {"image or caption of a record": account.taken, "of a fault": account.faulty}
+    members = {f"{options.media} or caption of a record": account.taken, "of a fault": account.faulty}
     _say(f"{account.members} members: {listed({**members, **account.passed, **account.refused})}")
   if account.bytes:
     used = ", ".join(f"{number} {use}" for use, number in account.bytes.items() if number)

@@ -42,10 +42,14 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 PRIMARY = "name"
 """The main kind of caption. Every record with captions has it."""
+
+
+Media = Literal["image", "sound"]
+"""Content of the files of a source. The field of a record with the file has this name."""
 
 
 class Record(TypedDict, total=False):

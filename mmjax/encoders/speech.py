@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from mmjax.data.columns.sound import PADDED
 from mmjax.encoders.config import TowerConfig
 from mmjax.nn.attention import Biased
 from mmjax.nn.dense import Dense
@@ -43,6 +44,8 @@ class SpeechConfig(TransformerConfig, TowerConfig):
   """Frequencies of the log-mel spectrogram."""
   frames: int = 3000
   """Frames of the longest clip; must be even. Whisper's 3000 frames of 10 ms are 30 s."""
+  masked: bool = False
+  """Leave out the frames after the end of a clip (Sound.pad="mask"), in convolutions, attention and the mean."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -77,8 +80,8 @@ class SpeechConfig(TransformerConfig, TowerConfig):
 class SpeechTransformer(nn.Module):
   """Speech encoder. Maps log-mel spectrograms [batch, frames, mel_bins] to `Encoded`.
 
-  `pooled` is the mean of the tokens. A clip may have fewer frames than the configuration's. There is no mask:
-  silence is read like any other sound.
+  `pooled` is the mean of the tokens. A clip may have fewer frames than the configuration's. Without `masked` there is
+  no mask: silence is read like any other sound. With it, frames of PADDED (mmjax.data.columns.sound) are left out.
 
   Parameters: conv_0, conv_1, transformer and fixed_positions. The last one has no gradient and no decay; files have it.
 
@@ -109,14 +112,16 @@ class SpeechTransformer(nn.Module):
         f"clips have {frames.shape[1]} frames of {frames.shape[2]} frequencies, but the model takes at most "
         f"frames={c.frames} of mel_bins={c.mel_bins}"
       )
-    x = frames.astype(c.dtype)
+    real = frames[:, :, 0] > PADDED / 2 if c.masked else jnp.ones(frames.shape[:2], bool)
+    x = jnp.where(real[:, :, None], frames, 0.0).astype(c.dtype) if c.masked else frames.astype(c.dtype)
     for i, stride in enumerate((1, _STRIDE)):
       x = gelu(Dense(c.width, nn.initializers.lecun_normal(), dtype=c.dtype, name=f"conv_{i}")(_windows(x, stride)))
+      real = real[:, ::stride]
+      x = jnp.where(real[:, :, None], x, 0) if c.masked else x
     positions = self.param("fixed_positions", lambda _: sines_and_cosines(c.max_length, c.width))
     x = x + lax.stop_gradient(positions)[None, : x.shape[1]].astype(x.dtype)
-    tokens, _ = Transformer(c, name="transformer")(x, rng=rng)
-    mask = jnp.ones(tokens.shape[:2], bool)
-    return Encoded(tokens, mask, mean_pool(tokens, mask))
+    tokens, _ = Transformer(c, name="transformer")(x, real if c.masked else None, rng=rng)
+    return Encoded(tokens, real, mean_pool(tokens, real))
 
 
 def _windows(x: Float[Array, "batch frames channels"], stride: int) -> Float[Array, "batch out window"]:

@@ -31,8 +31,9 @@ LANGUAGE = Table("language", "Language modelling")
 TEXTS = Table("texts", "Texts written from texts")
 PATCHES = Table("patches", "Hidden patches")
 RECOMMENDATION = Table("recommendation", "Recommendation")
+VERIFICATION = Table("verification", "One identity or two?")
 _SEEN = (RETRIEVAL, ZERO_SHOT, CLASSES, NUMBERS, MODALITIES, ANSWERS, MASKS, MATCHING, BOOTSTRAPPED)
-TABLES = (*_SEEN, CAPTIONS, WORDS, LANGUAGE, TEXTS, PATCHES, RECOMMENDATION)
+TABLES = (*_SEEN, CAPTIONS, WORDS, LANGUAGE, TEXTS, PATCHES, RECOMMENDATION, VERIFICATION)
 """The tables of the evaluators that come with mmjax, in the order of a report. Other tables come after them."""
 
 
@@ -91,8 +92,10 @@ def flatten(results: Sequence[Result]) -> Metrics:
 
 
 def lower_is_better(metric: str) -> bool:
-  """True for a metric whose name ends with rank, loss, perplexity, error or distance."""
-  return metric.endswith(("rank", "loss", "perplexity", "error", "distance"))
+  """True for an error rate (wer, cer, eer), and for a metric whose name ends with rank, loss, perplexity, error or
+  distance."""
+  name = metric.rpartition("/")[2]
+  return name in ("wer", "cer", "eer") or name.endswith(("rank", "loss", "perplexity", "error", "distance"))
 
 
 def table_of(result: Mapping[str, Any]) -> Table:

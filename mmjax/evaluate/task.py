@@ -56,8 +56,9 @@ def make_result(
 
 def describe(model: Any) -> str:
   """One word for the network: kind, width x depth, patch size, image size, as far as it has them."""
-  image, text = getattr(model, "image", None), getattr(model, "text", None)
-  tower: Any = image if hasattr(image, "width") else text  # ViLT's patches have no width of their own
+  image, audio, text = (getattr(model, name, None) for name in ("image", "audio", "text"))
+  # ViLT's patches and a recognizer's vocabulary have no width of their own.
+  tower: Any = next((each for each in (image, text, audio) if hasattr(each, "width")), None)
   kind = type(model if tower is text else tower).__name__.removesuffix("Config")
   size = "" if tower is None else f"-{tower.width}" + (f"x{tower.depth}" if hasattr(tower, "depth") else "")
   fields = (("patch_size", "-p{}"), ("image_size", "-{}px"))

@@ -19,11 +19,14 @@ from mmjax.evaluators.modalities import SomeModalities
 from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.numbers import PredictedNumbers
+from mmjax.evaluators.pair_retrieval import PairRetrieval
 from mmjax.evaluators.probe import Probe
+from mmjax.evaluators.recognized import RecognizedTexts
 from mmjax.evaluators.recommendations import Recommendations
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.table_columns import TableColumns
+from mmjax.evaluators.verification import Verification
 from mmjax.evaluators.written_answers import WrittenAnswers
 from mmjax.evaluators.written_texts import WrittenTexts
 from mmjax.lazy import lazy_names
@@ -48,13 +51,16 @@ __all__ = [
   "LanguageModelling",
   "MatchedPairs",
   "NextSentenceAccuracy",
+  "PairRetrieval",
   "PredictedNumbers",
   "Probe",
+  "RecognizedTexts",
   "Recommendations",
   "RelevantPixels",
   "Shared",
   "SomeModalities",
   "TableColumns",
+  "Verification",
   "WordAttention",
   "WrittenAnswers",
   "WrittenCaptions",

@@ -19,10 +19,13 @@ from mmjax.evaluators.modalities import SomeModalities
 from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.numbers import PredictedNumbers
+from mmjax.evaluators.pair_retrieval import PairRetrieval
+from mmjax.evaluators.recognized import RecognizedTexts
 from mmjax.evaluators.recommendations import Recommendations
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.table_columns import TableColumns
+from mmjax.evaluators.verification import Verification
 from mmjax.evaluators.written_answers import WrittenAnswers
 from mmjax.evaluators.written_texts import WrittenTexts
 
@@ -32,6 +35,7 @@ def built_in() -> dict[str, Evaluator]:
   return {
     "emoji": EmojiSuite(),
     "retrieval": ImageTextRetrieval(),
+    "pairs": PairRetrieval(),
     "classes": ClassAccuracy(),
     "numbers": PredictedNumbers(),
     "modalities": SomeModalities(),
@@ -46,6 +50,8 @@ def built_in() -> dict[str, Evaluator]:
     "next_sentence": NextSentenceAccuracy(),
     "language": LanguageModelling(),
     "written_texts": WrittenTexts(),
+    "recognized": RecognizedTexts(),
+    "verification": Verification(),
     "hidden_patches": HiddenPatches(),
     "attention": WordAttention(),
     "table_columns": TableColumns(),

@@ -28,6 +28,7 @@ from mmjax.models.next_word import GenerateConfig
 from mmjax.models.protocols import Encodes, Writes
 
 if TYPE_CHECKING:
+  from mmjax.data.text.tokenizer import Tokenizer
   from mmjax.experiment import Experiment
   from mmjax.run import Run
 
@@ -75,14 +76,17 @@ class WrittenTexts(Evaluator):
 
   def write(self, run: Run, examples: Examples) -> list[str]:
     """A text for every record, as `folded` spells it."""
-    tokenizer = text_tokenizer(run)
-    penalty = self.length_penalty if self.beams > 1 else 0.0
-    room = GenerateConfig(tokenizer.config.max_length - 1, beams=self.beams, length_penalty=penalty)
-    source = _sources(run.experiment)[0]
-    write = WriteText(int(tokenizer([""])[0, 0]), room, source)
+    tokenizer, source = text_tokenizer(run), _sources(run.experiment)[0]
+    write = self.writer(tokenizer, source)
     ids = [row for _, part in over_batches(run, write, batches(run, examples), (source,)) for row in part]
     said = (tokenizer.decode(row) for row in until_end(np.stack(ids), tokenizer.eos_id))
     return [folded(text, tokenizer.config.lowercase) for text in said]
+
+  def writer(self, tokenizer: Tokenizer, source: str) -> WriteText:
+    """The function that writes texts from an array with these settings."""
+    penalty = self.length_penalty if self.beams > 1 else 0.0
+    room = GenerateConfig(tokenizer.config.max_length - 1, beams=self.beams, length_penalty=penalty)
+    return WriteText(int(tokenizer([""])[0, 0]), room, source)
 
 
 def _sources(experiment: Experiment) -> list[str]:
@@ -112,11 +116,11 @@ class WriteText:
     return generate(module, variables["params"], prompt, read, config=self.config).ids[:, 1:]
 
 
-def target_texts(run: Run, examples: Examples) -> list[str]:
-  """The whole target of every record, also where the tokenizer would cut it, as `folded` spells it."""
+def target_texts(run: Run, examples: Examples, name: str = "target") -> list[str]:
+  """The whole text of a column for every record, also where the tokenizer would cut it, as `folded` spells it."""
   from mmjax.data.features import run_columns
 
-  column: Any = run_columns(run.experiment.data)["target"]
+  column: Any = run_columns(run.experiment.data)[name]
   lowercase = text_tokenizer(run).config.lowercase
   return [folded(column.texts(record)[0], lowercase) for record in examples.records]
 

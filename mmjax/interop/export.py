@@ -14,8 +14,10 @@ from mmjax.interop.pretrained import save
 from mmjax.interop.pretrained_tokenizer import copy_tokenizer, export_tokenizer
 from mmjax.interop.run_image import nearest_preprocess
 from mmjax.interop.run_tokenizer import CheckpointTokenizer
+from mmjax.interop.speech_export import named_begin, write_speech
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.ensemble import EnsembleConfig
+from mmjax.models.whisper import WhisperConfig
 from mmjax.run import CONFIG, Run
 
 
@@ -32,7 +34,10 @@ def export_run(run: Run, format: str, folder: Path | None = None) -> Path:
   form = find_format(format)
   folder = run.workdir / "export" / format if folder is None else folder
   params = {name: part for name, part in run.params.items() if name != "balance"}  # "balance": weights of loss terms
-  save(_named(run), params, folder, format, preprocess=run.transform)
+  model = _named(run)
+  save(model, params, folder, format, preprocess=run.transform)
+  if isinstance(model.config, WhisperConfig) and form.name == "transformers":
+    write_speech(model.config, run, folder)
   _write_tokenizer(run, form, folder)
   config = json.loads((run.workdir / CONFIG).read_text(encoding="utf-8"))
   results = run.workdir / "results.json"
@@ -43,9 +48,12 @@ def export_run(run: Run, format: str, folder: Path | None = None) -> Path:
 
 
 def _named(run: Run) -> Any:
-  """The model, with the names of its classes if it is a classifier."""
-  named = _with_classes(run.experiment.model, run)
-  return run.model if named is run.experiment.model else named.build()
+  """The model, with the names of its classes if it is a classifier, and the token that begins texts if a Whisper."""
+  config = run.experiment.model
+  if isinstance(config, WhisperConfig):
+    return named_begin(config, run).build()
+  named = _with_classes(config, run)
+  return run.model if named is config else named.build()
 
 
 def _with_classes(config: Any, run: Run) -> Any:

@@ -31,6 +31,7 @@ class Transcriber:
 
   def __init__(self, model: Any, params: Any, settings: SpeechSettings, tokenizer: Any):
     self._model, self._params, self._settings, self._tokenizer = model, params, settings, tokenizer
+    self._silent = _silent(tokenizer, model.config.text.vocab_size)
     self._features = WhisperMel(RATE, model.config.audio.mel_bins)
 
   def __call__(
@@ -85,8 +86,8 @@ class Transcriber:
     return [row[: row.index(end)] if end in row else row for row in rows]
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of token ids. Ids from the end token's on stand for no text: languages, tasks and times."""
-    words = [one for one in ids if one < self._model.config.text.eos_id]
+    """Text of token ids, without special tokens and those of the form <|...|>: languages, tasks and times."""
+    words = [one for one in ids if one not in self._silent]
     return self._tokenizer.decode(words, skip_special_tokens=False).strip()
 
   def _windows(self, sound: SoundLike, number: int) -> list[Float[np.ndarray, "frames mel_bins"]]:
@@ -110,6 +111,14 @@ class Transcriber:
     config = GenerateConfig(max_new_tokens=max(1, room)) if config is None else config
     never, not_first = (*config.suppress, *s.suppress), (*config.suppress_first, *s.suppress_first)
     return dataclasses.replace(config, suppress=never, suppress_first=not_first)
+
+
+def _silent(tokenizer: Any, vocab_size: int) -> frozenset[int]:
+  """Ids that stand for no text: special tokens, <|...|>, and those that the tokenizer does not have."""
+  special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+  names = ((id, tokenizer.id_to_token(id)) for id in range(vocab_size))
+  marked = (id for id, name in names if name is None or (name.startswith("<|") and name.endswith("|>")))
+  return frozenset(special.union(marked))
 
 
 @functools.partial(jax.jit, static_argnames="model")

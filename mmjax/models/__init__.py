@@ -14,11 +14,13 @@ from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.recognizer import RecognizerConfig, SymbolsConfig
 from mmjax.models.recommender import RecommenderConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
+from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
@@ -42,11 +44,14 @@ __all__ = [
   "PairConfig",
   "PatchesConfig",
   "PredictorConfig",
+  "RecognizerConfig",
   "RecommenderConfig",
   "Seq2SeqConfig",
   "SharedSpaceConfig",
+  "SymbolsConfig",
   "TwoTower",
   "TwoTowerConfig",
+  "VerifierConfig",
   "ViltConfig",
   "VqaConfig",
   "WhisperConfig",

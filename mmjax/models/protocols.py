@@ -114,6 +114,14 @@ class Writes(Protocol):
   def empty_cache(self, batch_size: int, length: int) -> Any: ...
 
 
+class Recognizes(Protocol):
+  """Scores the symbols of a text for each token of an encoding, for CTC."""
+
+  def symbol_logits(self, encoded: Encoded) -> Float[Array, "batch frames symbols"]:
+    """Compute the scores in float32. The blank is the padding token of the vocabulary (`config.text.pad_id`)."""
+    ...
+
+
 class Answers(Protocol):
   """Classifies the answer to a question."""
 
@@ -132,6 +140,14 @@ class ClassifiesByMember(Protocol):
   def member_class_logits(
     self, encoded: Mapping[str, Encoded], *, rng: Rngs = None
   ) -> Float[Array, "members batch classes"]: ...
+
+
+class Identifies(Protocol):
+  """Compares embeddings with a vector of each identity of the training data."""
+
+  def identity_cosines(self, encoded: Mapping[str, Encoded]) -> Float[Array, "batch identities"]:
+    """Compute the cosines in float32, from the encoding of one array."""
+    ...
 
 
 class Predicts(Protocol):

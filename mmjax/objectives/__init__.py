@@ -12,11 +12,13 @@ from mmjax.objectives.losses.balance import piecewise_linear, uncertainty_weight
 from mmjax.objectives.losses.captioning import caption_loss, predicted_tokens, text_log_likelihood
 from mmjax.objectives.losses.codebook import fit_codebook, nearest_code
 from mmjax.objectives.losses.contrastive import clip_loss, masked_logits, siglip_loss
+from mmjax.objectives.losses.ctc import ctc_loss
 from mmjax.objectives.losses.distillation import distillation_loss
 from mmjax.objectives.losses.inputs import image_text
 from mmjax.objectives.losses.item_frequency import ItemFrequency
 from mmjax.objectives.losses.labelled import supcon_loss, supcon_views_loss, unicl_loss
 from mmjax.objectives.losses.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
+from mmjax.objectives.losses.margin_softmax import arcface_cosines, cosface_cosines
 from mmjax.objectives.losses.masked_images import masked_code_loss, masked_pixel_loss
 from mmjax.objectives.losses.masked_words import (
   choose_positions,
@@ -44,8 +46,10 @@ from mmjax.objectives.terms.answers import Answer, AnswerRanking, AnswerScores, 
 from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores, Term, Whole
 from mmjax.objectives.terms.classify import Classify
 from mmjax.objectives.terms.contrastive import Contrastive
+from mmjax.objectives.terms.ctc import Ctc
 from mmjax.objectives.terms.distillation import Distillation
 from mmjax.objectives.terms.language import Caption, MaskedWords, NextSentence, TargetText
+from mmjax.objectives.terms.margin_softmax import ArcFace, CosFace, MarginSoftmax
 from mmjax.objectives.terms.matching import Matching, SwappedMatching
 from mmjax.objectives.terms.members import ClassifyMembers
 from mmjax.objectives.terms.momentum import MomentumContrastive
@@ -74,11 +78,14 @@ __all__ = [
   "AnswerRanking",
   "AnswerScores",
   "AnswerText",
+  "ArcFace",
   "BatchTerm",
   "Caption",
   "Classify",
   "ClassifyMembers",
   "Contrastive",
+  "CosFace",
+  "Ctc",
   "Dcl",
   "Distillation",
   "ExampleLosses",
@@ -87,6 +94,7 @@ __all__ = [
   "Forward",
   "Hinge",
   "ItemFrequency",
+  "MarginSoftmax",
   "MaskedBoth",
   "MaskedPatches",
   "MaskedWords",
@@ -119,13 +127,16 @@ __all__ = [
   "answer_ranking_loss",
   "answer_score_loss",
   "answer_scores",
+  "arcface_cosines",
   "batch_mean",
   "block_patches",
   "caption_loss",
   "choose_positions",
   "class_loss",
   "clip_loss",
+  "cosface_cosines",
   "cross_entropy",
+  "ctc_loss",
   "cutmix",
   "dcl_loss",
   "distillation_loss",

@@ -42,6 +42,52 @@ def tar(folder: Path) -> Target:
   return Target([_tar(kind) for kind in formats], tar_mutator, run, (DataError,))
 
 
+def sound_tar(folder: Path) -> Target:
+  """A tar of sounds: indexed anew, and every sound of it decoded."""
+  from mmjax.data import Reading, Shards
+  from mmjax.data.sound.reading import read_sound
+
+  def run(data: bytes) -> None:
+    path = folder / "x.tar"
+    path.write_bytes(data)
+    for index in (folder / "shards").glob("*"):
+      index.unlink()
+    source = Shards((str(path),), media="sound").open("all", Reading(str(folder), "skip", max_bytes=10_000))
+    failed = 0
+    for index in range(len(source)):
+      record = source[index]
+      try:
+        read_sound(record["sound"], record=record["id"], max_seconds=2.0)
+      except DataError:
+        failed += 1
+    if failed:
+      raise DataError(f"{failed} sounds cannot be decoded")
+
+  files = (("a.wav", "WAV", "PCM_16"), ("b.flac", "FLAC", "PCM_16"), ("c.ogg", "OGG", "VORBIS"))
+  members = [(name, _sound(form, codec)) for name, form, codec in (*files, ("d.mp3", "MP3", "MPEG_LAYER_III"))]
+  texts = [(f"{name[0]}.txt", b"a caption") for name, _ in members]
+  pairs = [member for pair in zip(members, texts, strict=True) for member in pair]
+  formats = (tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT)
+  return Target([_archive(kind, pairs) for kind in formats], tar_mutator, run, (DataError,))
+
+
+def sound_captions(folder: Path) -> Target:
+  """A file of captions that names sounds."""
+  from mmjax.data import Folder, Reading
+
+  for name, form in (("a.wav", "WAV"), ("b.flac", "FLAC")):
+    (folder / name).write_bytes(_sound(form, "PCM_16"))
+
+  def run(data: bytes) -> None:
+    (folder / "captions.csv").write_bytes(data)
+    source = Folder(str(folder), media="sound").open("all", Reading(on_bad_record="skip"))
+    for index in range(len(source)):
+      assert source[index]["sound"]
+
+  seeds = [b'sound,caption\r\na.wav,"a, b"\r\nb.flac,x\r\n', "path;text\nb.flac;é\na.wav;y\n".encode()]
+  return Target(seeds, mutated, run, (DataError,))
+
+
 def array_record(_: Path) -> Target:
   from mmjax.data.shards.record import decode_record, encode_record
 
@@ -130,13 +176,18 @@ def _picture(kind: str) -> bytes:
 
 
 def _tar(kind: int) -> bytes:
-  data = io.BytesIO()
   long = "d/" * 60 + "k" if kind != tarfile.USTAR_FORMAT else "d/k"
+  members = [
+    ("a.png", _picture("PNG")), ("a.txt", b"a caption"), (f"{long}.jpg", _picture("JPEG")),
+    (f"{long}.json", b'{"caption": ["x", "y"]}'), ("b.pkl", b"cos\nsystem\n(S'false'\ntR."),
+  ]  # fmt: skip
+  return _archive(kind, members)
+
+
+def _archive(kind: int, members: list[tuple[str, bytes]]) -> bytes:
+  data = io.BytesIO()
   with tarfile.open(fileobj=data, mode="w", format=kind) as archive:
-    for name, content in (
-      ("a.png", _picture("PNG")), ("a.txt", b"a caption"), (f"{long}.jpg", _picture("JPEG")),
-      (f"{long}.json", b'{"caption": ["x", "y"]}'), ("b.pkl", b"cos\nsystem\n(S'false'\ntR."),
-    ):  # fmt: skip
+    for name, content in members:
       member = tarfile.TarInfo(name)
       member.size = len(content)
       archive.addfile(member, io.BytesIO(content))

@@ -10,13 +10,15 @@ from mmjax.data import DataConfig, DataError, Sound, evaluation_batches
 from mmjax.data.batching import Batcher
 from mmjax.data.columns.sound import PADDED
 from mmjax.data.loader import Loader
-from mmjax.data.sound.augment import SoundAugmentation, noisy, shifted
+from mmjax.data.sound.augment import SoundAugmentation, noisy, shifted, warped
 from mmjax.data.sound.features import Fbank, LogMel, WhisperMel, cmvn
 from mmjax.data.transforms import ExampleRng
 from tests.data.sounds import encoded, tone
 
 MEL = LogMel(rate=8000, mels=12, window=200, hop=80, fft=256)
-ALL = SoundAugmentation(shift=0.05, gain=6, noise=1.0, time_masks=1, time_width=4, band_masks=1, band_width=3)
+ALL = SoundAugmentation(
+  shift=0.05, gain=6, noise=1.0, time_masks=1, time_width=4, band_masks=1, band_width=3, band_warp=0.2, band_gain=0.5
+)
 
 
 def records(count: int = 5):
@@ -120,7 +122,7 @@ def test_a_resumed_loader_continues_with_the_same_rows():
   second.close()
 
 
-@pytest.mark.parametrize("name", ["shift", "gain", "noise", "time_masks", "band_masks"])
+@pytest.mark.parametrize("name", ["shift", "gain", "noise", "time_masks", "band_masks", "band_warp", "band_gain"])
 def test_each_augmentation_changes_a_row(name):
   alone = dataclasses.replace(SoundAugmentation(), **{name: getattr(ALL, name)})
   plain, changed = (Sound(features=MEL, seconds=0.25, augmentation=each) for each in (SoundAugmentation(), alone))
@@ -136,6 +138,25 @@ def test_hidden_ranges_are_as_wide_as_they_may_be():
   frames, bands = ((changed != values).all(axis=axis).sum() for axis in (1, 0))
   assert 0 < frames <= 10 and bands <= 2
   assert np.ptp(changed[(changed != values)]) < 1e-6  # the mean of the clip
+
+
+def test_warped_bands_have_what_other_bands_had():
+  values = np.arange(5, dtype=np.float32)[None]
+  np.testing.assert_allclose(warped(values, 0.75), [[0, 0.75, 1.5, 2.25, 3]])
+  np.testing.assert_allclose(warped(values, 1.5), [[0, 1.5, 3, 4, 4]])
+  with pytest.raises(ValueError, match="band_warp is 1"):
+    SoundAugmentation(band_warp=1.0)
+
+
+def test_a_filter_is_the_same_for_all_frames_and_within_its_gain():
+  values = np.random.default_rng(0).normal(size=(6, 13)).astype(np.float32)
+  changed = values.copy()
+  SoundAugmentation(band_gain=0.5).features(changed, np.random.default_rng(1))
+  filter = (changed - values)[0]
+  np.testing.assert_allclose(changed - values, np.tile(filter, (6, 1)), atol=1e-6)
+  assert 0.1 < np.abs(filter).max() <= 0.5 and np.abs(np.diff(filter, 2))[[0, 1, 2, 4, 5, 6, 8, 9, 10]].max() < 1e-6
+  with pytest.raises(ValueError, match="band_gain is -1"):
+    SoundAugmentation(band_gain=-1)
 
 
 def test_noise_has_the_level_that_is_asked_for():

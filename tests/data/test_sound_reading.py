@@ -8,6 +8,7 @@ import pytest
 
 from mmjax.data import DataError
 from mmjax.data.sound.clip import Clip, fitted, resampled, with_loudness
+from mmjax.data.sound.mpeg import _frame, with_length
 from mmjax.data.sound.reading import read_sound
 from tests.data.sounds import encoded, tone
 
@@ -29,6 +30,30 @@ def test_a_file_is_read_as_the_mean_of_its_channels_at_its_rate(form, codec, tol
 def test_an_mp3_is_read():
   clip = read_sound(encoded(tone(), "MP3"))
   assert len(clip.samples) == len(tone()) and np.corrcoef(clip.samples, tone())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("rate, channels", [(16000, 1), (44100, 2), (8000, 1)])
+def test_an_mp3_with_a_variable_bit_rate_and_no_header_is_read_whole(rate, channels):
+  samples = tone(1.0, rate=rate, channels=channels)
+  data = encoded(samples, "MP3", rate=rate)
+  first = _frame(data, 0)
+  assert first is not None and data[first.body : first.body + 4] == b"Xing" and with_length(data, "r") is data
+  bare = data[first.size :]
+  clip, whole = read_sound(bare), read_sound(data)
+  assert clip.rate == rate and len(clip.samples) >= len(whole.samples)
+  mono = samples if channels == 1 else samples.mean(axis=1)
+  delay = np.argmax(np.correlate(clip.samples, mono[: len(mono) // 2], "valid"))  # the header also has the delay
+  assert np.corrcoef(clip.samples[delay : delay + len(mono)], mono[: len(clip.samples) - delay])[0, 1] > 0.9
+  with pytest.raises(DataError, match=r"r: the sound is truncated: its last frame has \d+ of \d+ bytes"):
+    read_sound(bare[:-20], record="r")
+
+
+def test_tags_around_the_frames_of_an_mp3_are_no_frames():
+  data = encoded(tone(), "MP3")
+  bare = data[_frame(data, 0).size :]
+  plain = read_sound(bare).samples
+  tagged = b"ID3\3\0\0\0\0\1\x02" + bytes(130) + bare + b"TAG".ljust(128, b" ")
+  np.testing.assert_array_equal(read_sound(tagged).samples, plain)
 
 
 @pytest.mark.parametrize(

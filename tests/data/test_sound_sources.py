@@ -5,11 +5,14 @@ import csv
 import numpy as np
 import pytest
 
-from mmjax.data import ClassFolders, DataConfig, DataError, Folder, Reading, Sound, SpokenDigits, make_source
+from mmjax.data import ClassFolders, DataConfig, DataError, Folder, Reading, Shards, Sound, SpokenDigits, make_source
+from mmjax.data.__main__ import main
 from mmjax.data.features import run_columns
+from mmjax.data.shards.writer import write_shards
 from mmjax.data.sound.clip import trimmed
 from mmjax.data.sound.synthetic_voices import speaker, variants
 from mmjax.data.spoken_digits import Spoken, load, real, save
+from tests.data.shard_files import picture, tar_of
 from tests.data.sounds import encoded, tone
 
 FORMS = {"a.wav": "WAV", "b.flac": "FLAC", "c.ogg": "OGG", "d.mp3": "MP3"}
@@ -48,6 +51,56 @@ def test_a_file_of_captions_names_sounds(tmp_path):
     source.open("all", Reading())
 
 
+@pytest.mark.parametrize("form", ["webdataset", "arrayrecord"])
+def test_shards_of_sounds_are_written_inspected_and_read(form, tmp_path, capsys):
+  written(tmp_path / "in")
+  rows = [("path", "caption"), *((name, f"a tone {name}") for name in FORMS)]
+  (tmp_path / "in" / "captions.csv").write_text("".join(f"{a},{b}\n" for a, b in rows))
+  options = ["--media", "sound", "--dir", str(tmp_path)]
+  assert main(["shard", str(tmp_path / "in"), str(tmp_path / "out"), "--format", form, *options]) == 0
+  (path,) = (tmp_path / "out").glob("0*")
+  source = Shards((str(path),), media="sound")
+  records = source.open("all", Reading(str(tmp_path)))
+  contents = [(tmp_path / "in" / name).read_bytes() for name in FORMS]
+  assert [(records[place]["sound"], records[place]["captions"]["name"]) for place in range(4)] == [
+    (content, [f"a tone {name}"]) for content, name in zip(contents, FORMS, strict=True)
+  ]
+  assert list(run_columns(DataConfig(source=source))) == ["audio", "text"]
+  assert main(["inspect", str(path), "--read", *options]) == 0
+  assert "4 records, 4 of them read and decoded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  "name, content, message",
+  [
+    ("a.m4a", b"x", "a sound, but .m4a is not read. Convert it to .flac or .wav"),
+    ("a.bin", encoded(tone(0.1)), "its content is a sound, but its name does not end in .flac, .wav or the like"),
+    ("a.jpg", b"x", "a: has no sound"),
+    ("a.wav", b"x" * 60_000, "a.wav: 60000 bytes; 1 to 50000 are accepted"),
+  ],
+)
+def test_tars_without_the_sound_of_a_record_are_refused(name, content, message, tmp_path):
+  path = tar_of(tmp_path / "x.tar", [("a.txt", b"a tone"), (name, content)])
+  with pytest.raises(DataError, match=message):
+    Shards((str(path),), media="sound").open("all", Reading(str(tmp_path), max_bytes=50_000))
+
+
+def test_a_tar_of_pictures_and_sounds_is_read_as_either(tmp_path):
+  members = [("a.png", picture(1)), ("a.wav", encoded(tone(0.1))), ("a.txt", b"a tone")]
+  path = tar_of(tmp_path / "x.tar", members)
+  for media, content in (("image", members[0][1]), ("sound", members[1][1])):
+    record = Shards((str(path),), media=media).open("all", Reading(str(tmp_path)))[0]
+    assert record[media] == content and {"image", "sound"} & set(record) == {media}
+
+
+def test_samples_in_memory_are_not_written_to_shards(tmp_path):
+  record = {"sound": (tone(0.1), 16000), "captions": {"name": ["a"]}, "id": "r", "concept": 0}
+  with pytest.raises(DataError, match="r: has no encoded sound"):
+    list(write_shards([record], tmp_path, format="webdataset", per_shard=1, media="sound"))
+  with pytest.raises(DataError, match="r: a sound in a shard is WAV, FLAC, Ogg or MP3"):
+    list(write_shards([record | {"sound": b"x"}], tmp_path, format="webdataset", per_shard=1, media="sound"))
+
+
 def test_silence_at_the_ends_is_cut_off():
   clip = np.concatenate([np.zeros(800), 0.5 * np.sin(np.arange(1600)), np.zeros(800)]).astype(np.float32)
   kept = trimmed(clip, 8000)
@@ -77,6 +130,12 @@ def test_digits_train_on_synthetic_voices_and_are_tested_on_real_ones(tmp_path):
   np.testing.assert_array_equal(again[3]["sound"][0], train[3]["sound"][0])
   shuffled = SpokenDigits(spoken=("en",), voices=2, takes=1, root=str(tmp_path), shuffled=True).open("train", reading)
   assert [r["label"] for r in shuffled] != [r["label"] for r in train] and shuffled.fingerprint != train.fingerprint
+
+
+def test_synthetic_voices_are_held_out(tmp_path):
+  source, reading = SpokenDigits(spoken=("en",), voices=4, takes=1, test="synthetic"), Reading(dir=str(tmp_path))
+  speakers = [{record["speaker"] for record in source.open(split, reading)} for split in ("train", "validation")]
+  assert [len(names) for names in speakers] == [3, 1] and not speakers[0] & speakers[1]
 
 
 def test_installed_packages_are_read_and_speakers_held_out(tmp_path):

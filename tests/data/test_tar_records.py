@@ -12,7 +12,8 @@ from mmjax.data import DataError, Reading, Shards
 from mmjax.data.__main__ import main
 from mmjax.data.images.decoding import FORMATS
 from mmjax.data.records import Record
-from mmjax.data.shards import tar_headers, tar_names
+from mmjax.data.shards import tar_headers
+from mmjax.data.shards.media import IMAGE
 from mmjax.data.shards.tar_index import scan
 from mmjax.data.shards.writer import write_shards
 from tests.data.shard_files import number_of, picture, tar_of
@@ -315,9 +316,9 @@ def test_what_looks_like_an_image_or_a_caption_and_is_not_taken_is_named(tmp_pat
 def test_images_of_all_formats_that_are_decoded_are_taken(tmp_path):
   Image.init()
   known = {extension.removeprefix(".") for extension, name in Image.EXTENSION.items() if name in FORMATS}
-  assert known <= set(tar_names.IMAGES)
-  assert not set(tar_names.IMAGES) & set(tar_names.UNREAD_IMAGES)
-  for extension in (*tar_names.IMAGES, "TIF", "Jpeg"):
+  assert known <= set(IMAGE.extensions)
+  assert not set(IMAGE.extensions) & set(IMAGE.unread)
+  for extension in (*IMAGE.extensions, "TIF", "Jpeg"):
     members = [(f"a.{extension}", picture(7)), ("a.TXT", b"number 7")]
     assert numbers(tar_of(tmp_path / "x.tar", members)) == [7]
 

@@ -11,17 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.data import DataConfig, Source, Text, TokenizerConfig, concept_number, make_source, make_tokenizer
+from mmjax.data import DataConfig, DataError, Source, Text, TokenizerConfig, concept_number, make_source, make_tokenizer
 from mmjax.data.columns.sound import Sound
 from mmjax.data.sound.features import LogMel
+from mmjax.errors import UserError
 from mmjax.evaluate import evaluate
 from mmjax.evaluate.edits import edit_distance, error_rate
-from mmjax.evaluate.evaluator import measured
+from mmjax.evaluate.evaluator import Shared, measured
 from mmjax.evaluate.ngrams import Bigrams
-from mmjax.evaluators import WrittenTexts
+from mmjax.evaluate.results import lower_is_better
+from mmjax.evaluators import RecognizedTexts, WrittenTexts
 from mmjax.evaluators.written_texts import text_scores
 from mmjax.nn.cache import Cache
-from mmjax.objectives import Caption, TargetText
+from mmjax.objectives import Caption, Ctc, TargetText
 from mmjax.parallel.mesh import ParallelConfig, make_mesh
 from mmjax.run import Run
 from mmjax.train.loop import fitted
@@ -96,6 +98,16 @@ class Hearer(Turner):
     return {"audio": super().encode({"text": batch["audio"].reshape(len(batch["audio"]), -1)})["text"]}
 
 
+class Speller(Hearer):
+  """Scores the tokens of the same, each for two frames, with a blank between them."""
+
+  def symbol_logits(self, encoded):
+    said, vocabulary = jnp.array(self.targets)[encoded.pooled[:, 0].astype(jnp.int32)], self.config.text
+    said = jnp.where(jnp.isin(said, jnp.asarray(vocabulary.special_ids)), vocabulary.pad_id, said)
+    frames = jnp.stack([said, said, jnp.full_like(said, vocabulary.pad_id)], axis=2).reshape(len(said), -1)
+    return 20 * jax.nn.one_hot(frames, vocabulary.vocab_size)
+
+
 def made(source, objective, model, inputs, folder):
   """A run whose model knows the inputs of all records."""
   tokenizer = TokenizerConfig(vocab_size=320, max_length=20, bos_token="<bos>")
@@ -125,6 +137,38 @@ def test_transcripts_of_sounds_have_error_rates(tmp_path):
   metrics, chance = result["metrics"], result["chance"]
   assert result["task"] == "transcription" and metrics["exact"] == 7 / 8 and metrics["wer"] == 2 / 40
   assert 0 < metrics["cer"] < 0.05 and chance["wer"] > 0.3 and chance["cer"] > 0.2
+  records = make_source(run.experiment.data, "validation")
+  assert run.transcribe([records[3]["sound"]]) == [" ".join(records[3]["turned"].lower().split())]
+  assert run.transcribe([]) == []
+  with pytest.raises(DataError, match="the limit is 0.02 s"):
+    run.transcribe([(np.zeros(400, np.float32), 16_000)])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_texts_recognized_by_ctc_have_error_rates(beams, tmp_path):
+  """As above: the first one is that of the second."""
+  heard = lambda tokenizer, records: [HEARD.row(r, None, None) for r in records]
+  run = made(Heard(), Ctc(text="target"), Speller, heard, tmp_path)
+  evaluators = {"recognized": RecognizedTexts(beams=beams, length_bonus=0.1 * (beams > 1))}
+  evaluation = dataclasses.replace(run.experiment.evaluation, evaluators=evaluators)
+  run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, evaluation=evaluation))
+  (result,) = evaluate(run)
+  assert measured(run.experiment) == [f"heard_recognized/{name}" for name in ("wer", "cer", "exact")]
+  assert result["metrics"]["exact"] == 7 / 8 and result["metrics"]["wer"] == 2 / 40
+  assert result["chance"]["wer"] > 0.3
+  assert lower_is_better("heard_recognized/wer") and not lower_is_better("vqa/answer")
+  records = make_source(run.experiment.data, "validation")
+  texts = [" ".join(record["turned"].lower().split()) for record in records]
+  assert run.transcribe([record["sound"] for record in records]) == [texts[1], *texts[1:]]
+  (section,) = evaluators["recognized"].sections(run, Shared())
+  assert section.html.count("<audio") == 8 and section.html.count("right</b>") == 7
+
+
+def test_a_run_that_writes_no_sounds_down_says_so(run):
+  with pytest.raises(UserError, match="has no objective that writes down sounds: train one with --objectives ctc"):
+    run.transcribe([(np.zeros(9, np.float32), 16_000)])
+  with pytest.raises(TypeError, match="put the one sound in a list"):
+    run.transcribe("a.wav")
 
 
 def test_edits_are_counted_by_the_definition():

@@ -15,11 +15,13 @@ from tests.experiments.paper_scale import PAPER_SCALE
 
 ROOT = Path(__file__).parents[2]
 # Studies train several runs each, and the papers' own configurations need a pod: both have tests of their own.
-# probe_emoji trains nothing; its command is that of tests/test_finetune.py.
+# audio_text needs sound fonts of Debian, and tests/evaluate/test_pair_retrieval.py tests its parts; probe_emoji trains
+# nothing, and its command is that of tests/test_finetune.py.
+ELSEWHERE = ("own_modality", "audio_text", "probe_emoji")
 SCRIPTS = sorted(
   path
   for path in (ROOT / "experiments").glob("*.py")
-  if "\nSTUDY = " not in path.read_text() and path.stem not in (*PAPER_SCALE, "own_modality", "probe_emoji")
+  if "\nSTUDY = " not in path.read_text() and path.stem not in (*PAPER_SCALE, *ELSEWHERE)
 )
 
 # Small enough to run in seconds; everything else is the script's own.
@@ -43,6 +45,16 @@ OPTIONS = {
   "speech_words": [
     *RUN,
     *"--data.source.spoken en --data.source.voices 2 --data.source.takes 1 --data.source.root missing".split(),
+    *"--model.towers.audio.width 16 --model.towers.audio.depth 1 --model.towers.audio.num-heads 2".split(),
+  ],
+  "speech_to_text": [
+    *RUN,
+    *"--data.source.voices 4 --data.source.strings 40".split(),
+    *"--model.audio.width 16 --model.audio.depth 1 --model.audio.num-heads 2".split(),
+  ],
+  "verify": [
+    *RUN,
+    *"--data.source.spoken en --data.source.voices 8".split(),
     *"--model.towers.audio.width 16 --model.towers.audio.depth 1 --model.towers.audio.num-heads 2".split(),
   ],
   "vilt_scenes": [*TEXT, *RUN, *"--data.source.examples 60 --objectives.0.group 2".split()],

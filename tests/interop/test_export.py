@@ -10,19 +10,20 @@ from PIL import Image
 
 from mmjax import interop
 from mmjax.cli import main
-from mmjax.data import TokenizerConfig
+from mmjax.data import Sound, Text, TokenizerConfig, WhisperMel
 from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
-from mmjax.encoders import TextConfig, ViTConfig
+from mmjax.encoders import SpeechConfig, TextConfig, ViTConfig
 from mmjax.interop.convert import convert
 from mmjax.interop.export import export_run, notes
 from mmjax.interop.formats import find_format
 from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.shapes import flat_shapes, unflatten
-from mmjax.models import TwoTowerConfig
+from mmjax.models import TwoTowerConfig, WhisperConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.nn.words import WordsConfig
+from mmjax.objectives import TargetText
 from mmjax.parallel.mesh import make_mesh
 from mmjax.run import Run
 from mmjax.train.loop import fitted
@@ -217,6 +218,41 @@ def test_a_model_without_pictures_is_exported(run, tmp_path):
   folder, params = exported(run[1], GptConfig(text=text), "mmjax", tmp_path)
   assert jax.tree.all(jax.tree.map(np.array_equal, interop.load(folder)[1], params))
   assert "## Notes" not in (folder / "README.md").read_text()  # which is about pictures
+
+
+def heard(run, **audio):
+  """A run of a tiny Whisper on the texts of the other one."""
+  config = dataclasses.replace(run.tokenizer.config, bos_token="<bos>")
+  tokenizer = Tokenizer(train_vocabulary(STRINGS, config), config)
+  sizes = dict(width=16, depth=1, num_heads=2, norm_epsilon=1e-5, attention_bias="query_value")
+  words = WordsConfig(**sizes, vocab_size=tokenizer.vocab_size, max_length=9, pad_id=0, eos_id=1)
+  model = WhisperConfig(SpeechConfig(**sizes, mel_bins=5, frames=12), words)
+  columns = {"audio": Sound(**{"features": WhisperMel(16_000, 5), "seconds": 0.12, **audio}), "target": Text()}
+  data = dataclasses.replace(run.experiment.data, columns=columns)
+  terms = (TargetText(source="audio"),)
+  experiment = dataclasses.replace(run.experiment, data=data, model=model, objectives=terms)
+  experiment = fitted(experiment, tokenizer, num_records={"": 1})
+  rng, shapes = np.random.default_rng(0), flat_shapes(experiment.model)
+  params = unflatten({n: 0.5 * rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
+  return dataclasses.replace(
+    run, experiment=experiment, model=experiment.model.build(), params=params, tokenizer=tokenizer
+  )
+
+
+def test_a_whisper_that_was_trained_here_writes_the_same_after_export(run, tmp_path):
+  whisper = heard(run[1])
+  folder = export_run(whisper, "transformers", tmp_path)
+  written = json.loads((folder / "generation_config.json").read_text())
+  assert written["decoder_start_token_id"] == whisper.tokenizer.begin_id and written["max_length"] == 8
+  sounds = [(np.sin(np.arange(1900) * step).astype(np.float32), 16_000) for step in (0.1, 0.7)]
+  ours = whisper.transcribe(sounds)
+  theirs = interop.load_pretrained(folder).transcribe(sounds)
+  assert [" ".join(text.split()) for text in theirs] == ours and any(ours)
+
+
+def test_other_features_than_whispers_are_not_exported_as_them(run, tmp_path):
+  with pytest.raises(interop.InteropError, match="makes other features than Whisper's feature extractor"):
+    export_run(heard(run[1], loudness=-26.0), "transformers", tmp_path)
 
 
 def test_flava_is_not_exported_as_if_it_were_its_two_towers(run, tmp_path):

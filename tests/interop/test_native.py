@@ -27,9 +27,11 @@ from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.recognizer import RecognizerConfig, SymbolsConfig
 from mmjax.models.recommender import RecommenderConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
+from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
@@ -69,6 +71,10 @@ CONFIGS = (
   PredictorConfig(towers={"image": IMAGE, "text": READER}),
   RecommenderConfig(embed_dim=4),
   WhisperConfig(audio=SpeechConfig(width=12, depth=1, num_heads=2, mel_bins=4, frames=8), text=TEXT, begin_id=2),
+  RecognizerConfig(
+    SpeechConfig(width=12, depth=1, num_heads=2, mel_bins=4, frames=8, masked=True), SymbolsConfig(9, 2, (1, 2))
+  ),
+  VerifierConfig(towers={"image": IMAGE}, embed_dim=4, num_identities=3),
 )
 
 

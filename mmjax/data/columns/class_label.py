@@ -4,7 +4,7 @@ import bisect
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,10 +15,15 @@ from mmjax.errors import did_you_mean
 
 @dataclasses.dataclass(frozen=True)
 class ClassLabel(Column):
-  """Class of a record, int32 []: the place of its name among the sorted names of the training data."""
+  """Class of a record, int32 []: the place of its name among the sorted names of the training data.
+
+  `name` tells the name of the class of a record.
+  """
 
   field: str = "label"
   """Field of the record with the name of the class: a text or a whole number."""
+  unseen: Literal["refuse", "accept"] = "refuse"
+  """Class that no training record has. accept: it is -1 (verification of identities that were never seen)."""
 
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((), np.int32)}
@@ -30,7 +35,7 @@ class ClassLabel(Column):
     Raises: DataError: there is one class only, or a record has no class.
     """
     read = getattr(records, "without_image", records.__getitem__)
-    counts = Counter(self._name(read(index)) for index in range(len(records)))
+    counts = Counter(self.name(read(index)) for index in range(len(records)))
     if len(counts) < 2:
       raise DataError(
         f"all {len(records)} training records have the class {next(iter(counts))!r} in the field {self.field!r}: "
@@ -40,9 +45,11 @@ class ClassLabel(Column):
     return {"classes": names, "counts": [counts[name] for name in names]}
 
   def row(self, record: Mapping[str, Any], rng: np.random.Generator | None, fitted: Any) -> np.ndarray:
-    name, names = self._name(record), fitted["classes"]
+    name, names = self.name(record), fitted["classes"]
     place = bisect.bisect_left(names, name)
     if place == len(names) or names[place] != name:
+      if self.unseen == "accept":
+        return np.asarray(-1, np.int32)
       raise DataError(
         f"{record['id']}: the class {name!r} is not one of the {len(names)} of the training data "
         f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}).{did_you_mean(name, names)} Correct its name, "
@@ -51,9 +58,10 @@ class ClassLabel(Column):
     return np.asarray(place, np.int32)
 
   def show(self, record: Mapping[str, Any]) -> str:
-    return self._name(record)
+    return self.name(record)
 
-  def _name(self, record: Mapping[str, Any]) -> str:
+  def name(self, record: Mapping[str, Any]) -> str:
+    """Name of the class of a record. Raises DataError if it has none."""
     value = record[self.field]
     if isinstance(value, bool) or not isinstance(value, str | int | np.integer) or value == "":
       raise DataError(f"{record['id']}: the field {self.field!r} is {value!r}, not the name or number of a class.")

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 from mmjax.data.errors import DataError
-from mmjax.data.records import PRIMARY, Record, captions_concept
+from mmjax.data.records import PRIMARY, Media, Record, captions_concept
 from mmjax.data.shards.array_record_file import ArrayRecordFile
+from mmjax.data.shards.media import MEDIA
 from mmjax.data.shards.open_files import OpenFiles
 from mmjax.data.shards.record import MAX_TEXT_BYTES, decode_record, parse_json, parse_text
 from mmjax.data.shards.tar_headers import BrokenTar, members
@@ -36,18 +37,20 @@ class Shard(Protocol):
 
 
 class TarShard:
-  """A WebDataset tar: members KEY.jpg (or another of IMAGES) and KEY.txt or KEY.json, one key after the other.
+  """A WebDataset tar: members KEY.jpg (or another extension of the medium, mmjax.data.shards.media) and KEY.txt or
+  KEY.json, one key after the other.
 
   Args:
     path: the tar.
     index: its index.
     files: open files, as descriptors.
     field: field of the captions in JSON. None: the first of CAPTION_FIELDS that is present.
+    media: name of the medium, and of the field of a record with its file.
   """
 
-  def __init__(self, path: Path, index: TarIndex, files: OpenFiles, field: str | None):
+  def __init__(self, path: Path, index: TarIndex, files: OpenFiles, field: str | None, media: Media = "image"):
     self.path, self.faults = path, index.faults
-    self._index, self._files, self._field = index, files, field
+    self._index, self._files, self._field, self._media = index, files, field, media
 
   def __len__(self) -> int:
     return len(self._index)
@@ -55,8 +58,8 @@ class TarShard:
   def record(self, position: int) -> Record:
     """Read a record. Raises DataError if it is bad."""
     row = self._row(position)
-    name, image = self._member(row.image, row.image_size)
-    return _record(image, self._texts(row), f"{self.path}:{name}")
+    name, file = self._member(row.file, row.file_size)
+    return _record(self._media, file, self._texts(row), f"{self.path}:{name}")
 
   def captions(self, position: int) -> list[str]:
     """Read the captions of a record. Raises DataError if they are bad."""
@@ -108,12 +111,13 @@ class ArrayRecordShard:
     path: the file.
     files: open files, as ArrayRecordFile.
     field: field of the captions. None: the first of CAPTION_FIELDS that is present.
-    max_bytes: largest size of an encoded image.
+    max_bytes: largest size of an encoded image or sound.
+    media: name of the medium, and of the field of a record with its file.
   """
 
-  def __init__(self, path: Path, files: OpenFiles, field: str | None, max_bytes: int):
+  def __init__(self, path: Path, files: OpenFiles, field: str | None, max_bytes: int, media: Media = "image"):
     self.path, self.faults = path, Faults()
-    self._files, self._field, self._max_bytes = files, field, max_bytes
+    self._files, self._field, self._max_bytes, self._media = files, field, max_bytes, media
     self._count = size = 0
     try:
       size = path.stat().st_size
@@ -127,8 +131,8 @@ class ArrayRecordShard:
 
   def record(self, position: int) -> Record:
     """Read a record. Raises DataError if it is bad."""
-    image, texts, key = self._decoded(position)
-    return _record(image, texts, f"{self.path}:{key or position}")
+    file, texts, key = self._decoded(position)
+    return _record(self._media, file, texts, f"{self.path}:{key or position}")
 
   def captions(self, position: int) -> list[str]:
     """Read the captions of a record. Raises DataError if it is bad."""
@@ -141,10 +145,11 @@ class ArrayRecordShard:
       data = self._files.use(self.path, lambda file: file.read(position, most))
     except (OSError, RuntimeError, ValueError, IndexError) as error:
       raise DataError(f"{place}: cannot be read ({_first_line(error)}). Write the shard again.") from error
-    image, texts, key = decode_record(data, place, self._field)
-    if not 0 < len(image) <= self._max_bytes:
-      raise DataError(f"{place}: an image of {len(image)} bytes; 1 to {self._max_bytes} are accepted.")
-    return image, texts, key
+    file, texts, key = decode_record(data, place, self._field)
+    if not 0 < len(file) <= self._max_bytes:
+      what = MEDIA[self._media].what
+      raise DataError(f"{place}: {what} of {len(file)} bytes; 1 to {self._max_bytes} are accepted.")
+    return file, texts, key
 
 
 def array_record_files() -> OpenFiles:
@@ -152,8 +157,10 @@ def array_record_files() -> OpenFiles:
   return OpenFiles(ArrayRecordFile, ArrayRecordFile.close)
 
 
-def _record(image: bytes, texts: list[str], name: str) -> Record:
-  return Record(image=image, captions={PRIMARY: texts}, id=name, concept=captions_concept(texts))
+def _record(media: Media, file: bytes, texts: list[str], name: str) -> Record:
+  record = Record(captions={PRIMARY: texts}, id=name, concept=captions_concept(texts))
+  record[media] = file
+  return record
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ A record in an ArrayRecord file consists of:
 * the bytes `mmj1`
 * the length of the header (4 bytes, little endian)
 * the header: a JSON object in UTF-8 with "key" and "caption" (a string or a list of strings)
-* the encoded image, up to the end
+* the encoded image or sound, up to the end
 
 Nothing in a record can be executed. Each length is compared with the size of the record before it is used.
 """
@@ -43,13 +43,13 @@ def parse_json(data: bytes, place: str, field: str | None = None) -> list[str]:
   return _captions(json_object(_decoded(data, place), place), place, field)
 
 
-def encode_record(image: bytes, captions: list[str], key: str) -> bytes:
+def encode_record(file: bytes, captions: list[str], key: str) -> bytes:
   """Encode a record for an ArrayRecord file. Raises DataError if the header is larger than MAX_TEXT_BYTES."""
   caption: Any = captions[0] if len(captions) == 1 else captions
   header = json.dumps({"key": key, "caption": caption}, ensure_ascii=False).encode()
   if len(header) > MAX_TEXT_BYTES:
     raise DataError(f"{key}: its captions take {len(header)} bytes, and the limit is {MAX_TEXT_BYTES}. Shorten them.")
-  return _MAGIC + _LENGTH.pack(len(header)) + header + image
+  return _MAGIC + _LENGTH.pack(len(header)) + header + file
 
 
 def decode_record(data: bytes, place: str, field: str | None = None) -> tuple[bytes, list[str], str]:
@@ -59,7 +59,7 @@ def decode_record(data: bytes, place: str, field: str | None = None) -> tuple[by
     data: the record.
     place: name of the record in error messages.
     field: field of the header with the captions. None: the first of CAPTION_FIELDS that is present.
-  Returns: (encoded image, captions, key).
+  Returns: (encoded image or sound, captions, key).
   Raises: DataError: the data are not such a record.
   """
   if data[:4] != _MAGIC or len(data) < 8:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.errors import DataError
+from mmjax.data.shards.media import MEDIA
 from mmjax.data.shards.record import MAX_TEXT_BYTES
 from mmjax.data.shards.tar_headers import ZEROS, BrokenTar, members
 from mmjax.data.shards.tar_samples import ROW, Faults, Row, Samples
 
-_VERSION = 2
+_VERSION = 3
 
 
 class TarIndex:
@@ -48,7 +49,7 @@ class TarIndex:
     return Row(*ROW.unpack(read(self.path, ROW.size, self._start + position * ROW.size)))
 
 
-def tar_index(path: Path, directory: Path, *, json_first: bool, max_bytes: int) -> TarIndex:
+def tar_index(path: Path, directory: Path, *, json_first: bool, max_bytes: int, media: str = "image") -> TarIndex:
   """Read the index of a tar from the cache, or make it.
 
   A cached index is used only if the tar has the same size and modification time.
@@ -57,18 +58,19 @@ def tar_index(path: Path, directory: Path, *, json_first: bool, max_bytes: int) 
     path: the tar.
     directory: folder of the cache.
     json_first: read captions from .json if a record has both .json and .txt.
-    max_bytes: largest size of an image. A record with a larger image is bad.
+    max_bytes: largest size of a file. A record with a larger one is bad.
+    media: medium of the files, "image" or "sound".
   Returns: the index. A broken tar raises no error; its index has faults.
   Raises:
     DataError: the tar cannot be read, or the cache cannot be read or written.
   """
   try:
     status = path.stat()
-    identity = [_VERSION, str(path), status.st_size, status.st_mtime_ns, json_first, max_bytes]
+    identity = [_VERSION, str(path), status.st_size, status.st_mtime_ns, json_first, max_bytes, media]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     cached = directory / f"{name}.index"
     if not cached.exists():
-      _write(cached, *scan(path, json_first=json_first, max_bytes=max_bytes))
+      _write(cached, *scan(path, json_first=json_first, max_bytes=max_bytes, media=media))
     return TarIndex(cached)
   except OSError as error:
     raise DataError(f"Cannot index the shard {path}: {error}. Check it, and that --data.dir is writable.") from error
@@ -76,20 +78,20 @@ def tar_index(path: Path, directory: Path, *, json_first: bool, max_bytes: int) 
     raise DataError(f"The index {cached} of {path} is damaged ({error!r}). Delete it.") from error
 
 
-def scan(path: Path, *, json_first: bool, max_bytes: int) -> tuple[bytes, Faults]:
+def scan(path: Path, *, json_first: bool, max_bytes: int, media: str = "image") -> tuple[bytes, Faults]:
   """Make the rows of a tar's records, packed and in order, and its faults. Arguments as for `tar_index`.
 
   A tar in which records are in several places is read twice: to find that there are any, and to name them.
   """
-  samples = _samples(path, json_first, max_bytes, ())
+  samples = _samples(path, json_first, max_bytes, media, ())
   if repeated := samples.repeated():
-    samples = _samples(path, json_first, max_bytes, repeated)
+    samples = _samples(path, json_first, max_bytes, media, repeated)
     samples.name_scattered()
   return bytes(samples.rows), samples.faults
 
 
-def _samples(path: Path, json_first: bool, max_bytes: int, repeated: Collection[int]) -> Samples:
-  samples = Samples(json_first=json_first, max_bytes=max_bytes, repeated=repeated)
+def _samples(path: Path, json_first: bool, max_bytes: int, media: str, repeated: Collection[int]) -> Samples:
+  samples = Samples(json_first=json_first, max_bytes=max_bytes, medium=MEDIA[media], repeated=repeated)
   contents = zeros = end = 0
   fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # O_NONBLOCK: do not wait for the writer of a FIFO
   try:
@@ -112,7 +114,7 @@ def _samples(path: Path, json_first: bool, max_bytes: int, repeated: Collection[
 
 
 def _account(found: Counter[str], *, contents: int, zeros: int, end: int, size: int) -> None:
-  """Complete the number of bytes by use, which has images and captions."""
+  """Complete the number of bytes by use, which has files and captions."""
   taken = found.total()
   found["other members"] = contents - taken
   found["headers and padding"] = end - contents - zeros

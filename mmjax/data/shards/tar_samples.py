@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mmjax.data.shards import tar_names
+from mmjax.data.shards.media import FILE, JSON, PICKLE, TXT, UNREAD, Medium
 from mmjax.data.shards.record import MAX_TEXT_BYTES
 from mmjax.data.shards.tar_headers import CLIMBS, DIRECTORY, LABEL, ZEROS, Member
-from mmjax.data.shards.tar_names import IMAGE, JSON, TXT, UNREAD, shown
+from mmjax.data.shards.tar_names import shown
 
 ROW = struct.Struct("<QIQI?")
 MAX_NAMED = 20  # number of faults of a shard that are described; all are counted
@@ -31,13 +32,13 @@ class Row(NamedTuple):
   """Location of a record in a tar.
 
   Attributes:
-    image, image_size: position of the image's first header, and size of the image, in bytes.
+    file, file_size: position of the first header of the image or sound, and its size, in bytes.
     text, text_size: the same of the caption.
     json: True if the caption is JSON.
   """
 
-  image: int
-  image_size: int
+  file: int
+  file_size: int
   text: int
   text_size: int
   json: bool
@@ -49,9 +50,9 @@ class Faults:
 
   Attributes:
     refused: number of members that are never read, by kind, such as "symbolic link".
-    taken: number of members that are read, the image and the caption of each record.
-    passed: number of members that are neither images nor captions of a record, by kind, such as ".cls".
-    bad: number of records that cannot be used, and of images and captions that belong to none.
+    taken: number of members that are read, the file and the caption of each record.
+    passed: number of members that are neither files nor captions of a record, by kind, such as ".cls".
+    bad: number of records that cannot be used, and of files and captions that belong to none.
     faulty: number of members of these.
     named: descriptions of the first of these, each with a remedy.
     broken: the reason if the shard ends early; otherwise empty.
@@ -98,14 +99,15 @@ class Samples:
 
   Args:
     json_first: read captions from .json if a record has both .json and .txt.
-    max_bytes: largest size of an image. A record with a larger image is bad.
+    max_bytes: largest size of a file. A record with a larger one is bad.
+    medium: medium of the files.
     repeated: `hash` of the names of records that are known to be in several places. They are bad.
   """
 
-  def __init__(self, *, json_first: bool, max_bytes: int, repeated: Collection[int] = ()):
+  def __init__(self, *, json_first: bool, max_bytes: int, medium: Medium, repeated: Collection[int] = ()):
     self.rows, self.faults = bytearray(), Faults()
     self._texts = (JSON, TXT) if json_first else (TXT, JSON)
-    self._limit = min(max_bytes, 2**32 - 1)
+    self._medium, self._limit = medium, min(max_bytes, 2**32 - 1)
     self._sample = ""
     self._records: dict[str, list[_Part]] = {}
     self._hashes = array("q")
@@ -118,19 +120,19 @@ class Samples:
       self.close()
       return
     sample, record, extension, hidden = tar_names.place(member.name)
-    role = "" if hidden else tar_names.role(member.name, extension)
+    role = "" if hidden else tar_names.role(member.name, extension, self._medium)
     if member.kind in (DIRECTORY, LABEL):
       self._pass(member.kind)
     elif hidden:
       self._pass(HIDDEN)
-    elif member.kind or role == tar_names.PICKLE:
+    elif member.kind or role == PICKLE:
       self.faults.refused[member.kind or role] += 1
-      if role in (IMAGE, TXT, JSON, UNREAD):
+      if role in (FILE, TXT, JSON, UNREAD):
         remedy = _REMEDIES.get(member.kind, "Write the tar anew without it")
         self._add(sample, record, _Part(UNREAD, member, f"{member.kind}, which is refused. {remedy}"))
-    elif role in (IMAGE, TXT, JSON):
+    elif role in (FILE, TXT, JSON):
       self._add(sample, record, _Part(role, member, ""))
-    elif problem := tar_names.unread(member.name, extension, member.head):
+    elif problem := tar_names.unread(member.name, extension, member.head, self._medium):
       self._add(sample, record, _Part(UNREAD, member, problem))
     else:
       self._pass(f".{extension}" if extension else "name without extension")
@@ -179,9 +181,9 @@ class Samples:
   def _finish(self, record: str, parts: Sequence[_Part]) -> None:
     """Make the row of a record, or name its fault."""
     unread = [part for part in parts if part.role == UNREAD]
-    images, first, second = ([part for part in parts if part.role == role] for role in (IMAGE, *self._texts))
+    files, first, second = ([part for part in parts if part.role == role] for role in (FILE, *self._texts))
     texts = first or second
-    fault = self._fault(record, images, texts, first and second)
+    fault = self._fault(record, files, texts, first and second)
     if unread:
       self.faults.add(f"{shown(unread[0].member.name)}: {unread[0].problem}")
     elif fault:
@@ -191,25 +193,25 @@ class Samples:
       return
     if unread:
       self._fail(unread)
-    image, text = images[0].member, texts[0].member
-    self.rows += ROW.pack(image.start, image.size, text.start, text.size, texts[0].role == JSON)
+    file, text = files[0].member, texts[0].member
+    self.rows += ROW.pack(file.start, file.size, text.start, text.size, texts[0].role == JSON)
     self.faults.taken += 2
-    self.faults.bytes["images"] += image.size
+    self.faults.bytes[f"{self._medium.name}s"] += file.size
     self.faults.bytes["captions"] += text.size
     if first and second:
       self._pass(f"{second[0].role} beside {first[0].role}")
 
-  def _fault(self, record: str, images: Sequence[_Part], texts: Sequence[_Part], both: Sequence[_Part]) -> str:
+  def _fault(self, record: str, files: Sequence[_Part], texts: Sequence[_Part], both: Sequence[_Part]) -> str:
     """Reason why this is no record, and the remedy; empty if it is one."""
-    for kind, found in (("images", images), ("captions", texts), ("captions", both)):
+    for kind, found in ((f"{self._medium.name}s", files), ("captions", texts), ("captions", both)):
       if len(found) > 1:
         listed = _listed([part.member for part in found])
         return f"{shown(record)}: has {len(found)} {kind}: {listed}. Keep one, or rename the others"
-    if not images:
-      return f"{shown(record)}: has no image (.jpg, .png or the like, after the same name). Add, rename or remove one"
+    if not files:
+      return tar_names.lacking(record, self._medium)
     if not texts:
       return f"{shown(record)}: has no caption (.txt or .json, after the same name). Add, rename or remove one"
-    for part, limit in ((images[0], self._limit), (texts[0], MAX_TEXT_BYTES)):
+    for part, limit in ((files[0], self._limit), (texts[0], MAX_TEXT_BYTES)):
       if not 0 < part.member.size <= limit:
         remedy = "Shrink it" if part.member.size else "Restore it"
         return f"{shown(part.member.name)}: {part.member.size} bytes; 1 to {limit} are accepted. {remedy}"

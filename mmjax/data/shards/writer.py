@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from mmjax.data.captions import read_captions
 from mmjax.data.errors import DataError
-from mmjax.data.records import PRIMARY, Record
+from mmjax.data.records import PRIMARY, Media, Record
 from mmjax.data.shards.record import encode_record
+from mmjax.data.sound.headers import sound_format
 
 Format = Literal["webdataset", "arrayrecord"]
 _SUFFIXES: dict[str, str] = {"webdataset": ".tar", "arrayrecord": ".array_record"}
@@ -20,18 +21,21 @@ _MAGIC = {
 }
 
 
-def write_shards(records: Iterable[Record], directory: Path, *, format: Format, per_shard: int) -> Iterator[Path]:
+def write_shards(
+  records: Iterable[Record], directory: Path, *, format: Format, per_shard: int, media: Media = "image"
+) -> Iterator[Path]:
   """Write DIRECTORY/00000.tar (or .array_record), 00001, and so on.
 
   Args:
-    records: records to write. Only the image and the main captions are written. Keys are numbers of nine digits,
+    records: records to write. Only the file and the main captions are written. Keys are numbers of nine digits,
       counted over all shards.
     directory: folder to write into. It is created if it does not exist, and must not contain shards.
     format: "webdataset" (KEY.jpg and KEY.txt, or KEY.json for several captions) or "arrayrecord".
     per_shard: number of records in each shard but the last.
+    media: field of the records with the encoded file.
   Returns: an iterator over the paths. Each path is yielded when its shard is written.
   Raises:
-    DataError: per_shard is less than 1, an image has an unknown format, captions are too long, the directory cannot be
+    DataError: per_shard is less than 1, a file has an unknown format, captions are too long, the directory cannot be
       written, or it contains shards.
   """
   if per_shard < 1:
@@ -45,7 +49,7 @@ def write_shards(records: Iterable[Record], directory: Path, *, format: Format, 
       path = directory / f"{number:05}{suffix}"
       partial = path.with_name(path.name + ".partial")
       write = _write_tar if format == "webdataset" else _write_array_record
-      write(partial, some)
+      write(partial, some, media)
       partial.replace(path)
       yield path
   except OSError as error:
@@ -68,11 +72,13 @@ def _some(first: tuple[str, Record], rest: Iterator[tuple[str, Record]], size: i
     yield following
 
 
-def _write_tar(path: Path, records: Iterable[tuple[str, Record]]) -> None:
+def _write_tar(path: Path, records: Iterable[tuple[str, Record]], media: Media) -> None:
   with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
     for key, record in records:
       texts = _texts(record)
-      _add(tar, f"{key}.{extension(record['image'], record['id'])}", record["image"])
+      file = encoded(record, media)
+      ending = extension(file, record["id"]) if media == "image" else sound_extension(file, record["id"])
+      _add(tar, f"{key}.{ending}", file)
       if len(texts) == 1:
         _add(tar, f"{key}.txt", texts[0].encode())
       else:
@@ -85,19 +91,35 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
   tar.addfile(member, io.BytesIO(data))
 
 
-def _write_array_record(path: Path, records: Iterable[tuple[str, Record]]) -> None:
+def _write_array_record(path: Path, records: Iterable[tuple[str, Record]], media: Media) -> None:
   from array_record.python import array_record_module
 
-  writer: Any = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")  # images are compressed
+  writer: Any = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")  # files are compressed
   add: Callable[[bytes], None] = writer.write
   for key, record in records:
-    add(encode_record(record["image"], _texts(record), key))
+    add(encode_record(encoded(record, media), _texts(record), key))
   writer.close()
 
 
 def _texts(record: Record) -> list[str]:
   """The main captions. Raises DataError where a reader of the shard would."""
   return read_captions(record["captions"][PRIMARY], f"{record['id']}: the caption")
+
+
+def encoded(record: Record, media: Media) -> bytes:
+  """The encoded image or sound of a record. Raises DataError if it has none, or only samples in memory."""
+  file = record.get(media)
+  if not isinstance(file, bytes):
+    raise DataError(f"{record['id']}: has no encoded {media}, which a shard consists of. Write it to a file first.")
+  return file
+
+
+def sound_extension(sound: bytes, record: str) -> str:
+  """File extension of an encoded sound, from its first bytes. Raises DataError if the format is not read."""
+  found = sound_format(sound)
+  if found is None:
+    raise DataError(f"{record}: a sound in a shard is WAV, FLAC, Ogg or MP3, and this is none. Convert it to FLAC.")
+  return found.lower()
 
 
 def extension(image: bytes, record: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from mmjax.data.errors import DataError
 from mmjax.data.sound.clip import Clip, library
 from mmjax.data.sound.headers import FORMATS, check_complete, sound_format, truncated
+from mmjax.data.sound.mpeg import with_length
 
 SoundLike = bytes | str | os.PathLike | Clip | tuple[np.ndarray, int]
 
@@ -72,6 +73,8 @@ def _decoded(data: bytes, record: str, max_seconds: float, longer: str) -> tuple
   if form is None:
     raise DataError(f"{record}: is not a sound file; formats are {', '.join(FORMATS)}. Replace it or remove it.")
   check_complete(data, form, record)
+  if form == "MP3":
+    data = with_length(data, record)
   soundfile = library("soundfile")
   if form not in soundfile.available_formats():
     raise DataError(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
   from mmjax.data.sources.emoji import Emoji
   from mmjax.data.sources.flickr30k import Flickr30k
   from mmjax.data.sources.folder import Folder
+  from mmjax.data.sources.instruments import Instruments
   from mmjax.data.sources.interactions import InteractionFile, InteractionSource
   from mmjax.data.sources.movie_lens import MovieLens
   from mmjax.data.sources.scenes import Scenes
@@ -35,6 +36,7 @@ else:
       "folder": ["Folder"],
       "interactions": ["InteractionFile", "InteractionSource"],
       "movie_lens": ["MovieLens"],
+      "instruments": ["Instruments"],
       "scenes": ["Scenes"],
       "shards": ["Shards"],
       "spoken_digits": ["SpokenDigits"],
@@ -53,6 +55,7 @@ __all__ = [
   "Emoji",
   "Flickr30k",
   "Folder",
+  "Instruments",
   "InteractionFile",
   "InteractionSource",
   "MovieLens",

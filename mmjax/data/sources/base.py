@@ -8,7 +8,7 @@ from mmjax.data.columns.answer import Answer
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.text import Caption, Question, SentencePair
-from mmjax.data.records import Records
+from mmjax.data.records import Media, Records
 from mmjax.kinds import Kind, option_name
 
 # Features are names of the entries of a batch, see mmjax.types. "text" is a caption; the question where there are
@@ -51,10 +51,6 @@ def columns_of_features(features: tuple[str, ...]) -> dict[str, Column]:
   if "answer" in features:
     return {"image": Image(relevance="relevance" in features), "text": Question(), "answer": Answer()}
   return {"image": Image(), "text": Caption()}
-
-
-Media = Literal["image", "sound"]
-"""Content of the files of a source. The field of a record with the file has this name."""
 
 
 def media_columns(media: Media) -> dict[str, Column]:

@@ -11,9 +11,9 @@ from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
 from mmjax.data.images.files import read_image_file
-from mmjax.data.records import PRIMARY, Record, concept_number
+from mmjax.data.records import PRIMARY, Media, Record, concept_number
 from mmjax.data.sound.headers import EXTENSIONS
-from mmjax.data.sources.base import Media, Reading, Source, media_columns
+from mmjax.data.sources.base import Reading, Source, media_columns
 
 SUFFIXES = {
   "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),

@@ -16,8 +16,8 @@ from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
 from mmjax.data.image_names import Found, find_image
 from mmjax.data.images.files import read_image_file
-from mmjax.data.records import PRIMARY, Record, captions_concept
-from mmjax.data.sources.base import Media, Reading, Source, media_columns
+from mmjax.data.records import PRIMARY, Media, Record, captions_concept
+from mmjax.data.sources.base import Reading, Source, media_columns
 
 CAPTION_FILES = ("captions.csv", "captions.tsv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
 SPLITS = ("train", "validation", "all")

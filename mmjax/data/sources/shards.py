@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data.columns.base import Column
+from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import sample
-from mmjax.data.records import Part, Record, concept_number
+from mmjax.data.records import Media, Part, Record, concept_number
 from mmjax.data.shards.open_files import plain_files
 from mmjax.data.shards.paths import expand
 from mmjax.data.shards.reading import ARRAY_RECORD, TAR, ArrayRecordShard, Shard, TarShard, array_record_files
 from mmjax.data.shards.tar_headers import DIRECTORY, LABEL
 from mmjax.data.shards.tar_index import tar_index
 from mmjax.data.shards.tar_samples import Faults
-from mmjax.data.sources.base import Reading, Source
+from mmjax.data.sources.base import Reading, Source, media_columns
 
 SPLITS = ("train", "validation", "all")
 HELD_OUT = 20
@@ -46,6 +48,12 @@ class Shards(Source):
   """Files to evaluate on; empty: every 20th record of each shard is kept for it."""
   caption_key: str | None = None
   """Field of the caption in JSON; default: caption, text, title or captions."""
+  media: Media = "image"
+  """Content of the files: images, or sounds (.wav, .flac, .ogg, .mp3). Files of the other medium are passed over."""
+
+  @property
+  def columns(self) -> dict[str, Column]:
+    return {**media_columns(self.media), "text": Caption()}
 
   def open(self, split: str, reading: Reading) -> "ShardRecords":
     records = ShardRecords(self, split, reading)
@@ -86,7 +94,7 @@ class ShardRecords:
     self.patterns = patterns
     self._split, self._skip = "all" if config.validation else split, reading.skip
     self._index = Path(reading.dir).expanduser() / "shards"
-    self._field, self._max_bytes = config.caption_key, reading.max_bytes
+    self._field, self._max_bytes, self._media = config.caption_key, reading.max_bytes, config.media
     self._files, self._readers = plain_files(), array_record_files()
     self.num_skipped, self.account = 0, Faults()
     self.shards: list[Shard] = []
@@ -153,10 +161,12 @@ class ShardRecords:
 
   def _shard(self, path: Path) -> Shard:
     if path.suffix.lower() == TAR:
-      index = tar_index(path, self._index, json_first=self._field is not None, max_bytes=self._max_bytes)
-      return TarShard(path, index, self._files, self._field)
+      index = tar_index(
+        path, self._index, json_first=self._field is not None, max_bytes=self._max_bytes, media=self._media
+      )
+      return TarShard(path, index, self._files, self._field, self._media)
     if path.suffix.lower() in ARRAY_RECORD or ".array_record-" in path.name:
-      return ArrayRecordShard(path, self._readers, self._field, self._max_bytes)
+      return ArrayRecordShard(path, self._readers, self._field, self._max_bytes, self._media)
     raise DataError(f"{path}: shards are {TAR} or {' or '.join(ARRAY_RECORD)} files. Rename it, or narrow the pattern.")
 
   def _note(self, shard: Shard) -> None:

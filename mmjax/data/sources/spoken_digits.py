@@ -4,7 +4,7 @@ import dataclasses
 import fcntl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,8 @@ class SpokenDigits(Source):
 
   Splits: "train" are synthetic voices (eSpeak NG), with `real_speakers` also real ones. "validation" are real voices:
   the package captcha, and those of Debian's packages that are installed (asterisk-core-sounds-{en,es,fr,it,ru}-wav,
-  asterisk-prompt-it-menardi-wav, asterisk-prompt-fr-armelle, asterisk-prompt-es-co, tuxpaint-stamps-default).
+  asterisk-prompt-it-menardi-wav, asterisk-prompt-fr-armelle, asterisk-prompt-es-co, tuxpaint-stamps-default); with
+  test="synthetic", synthetic voices.
   No speaker is in both.
   """
 
@@ -39,6 +40,8 @@ class SpokenDigits(Source):
   """Names, or beginnings of names, of the real speakers to evaluate on. Empty: all."""
   root: str = "/"
   """Folder in which Debian's packages are installed, or unpacked (dpkg -x)."""
+  test: Literal["real", "synthetic"] = "real"
+  """Voices of the validation split. synthetic: every fourth synthetic voice, which is then in no training recording."""
   seed: int = 0
   """Seed of speed and pitch."""
   shuffled: bool = False
@@ -57,6 +60,8 @@ class SpokenDigits(Source):
     recorded = [one for one in real(Path(self.root).expanduser()) if one.language in self.spoken]
     tested = [one for one in recorded if not self.held_out or one.speaker.startswith(self.held_out)]
     if split == "validation":
+      if self.test == "synthetic":
+        return DigitRecords(self._synthetic(reading, held_out=True))
       if not tested:
         raise DataError(
           "No recording of a real voice was found: install the package captcha (pip install 'mmjax[voices]'), or "
@@ -68,8 +73,8 @@ class SpokenDigits(Source):
     others = [one for one in recorded if not one.speaker.startswith(self.held_out)] if self.real_speakers else []
     return DigitRecords([*self._synthetic(reading), *others], shuffled=self.shuffled)
 
-  def _synthetic(self, reading: Reading) -> list[Spoken]:
-    """The synthetic recordings. They are made once, and kept in data.dir."""
+  def _synthetic(self, reading: Reading, *, held_out: bool = False) -> list[Spoken]:
+    """The synthetic recordings of training, or of validation. All are made once, and kept in data.dir."""
     folder = Path(reading.dir).expanduser()
     name = f"spoken_digits-{'-'.join(self.spoken)}-{self.voices}-{self.takes}-{self.seed}.npz"
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +82,11 @@ class SpokenDigits(Source):
       fcntl.flock(lock, fcntl.LOCK_EX)
       if not (folder / name).is_file():
         save(folder / name, list(synthetic(self.spoken, self.voices, self.takes, self.seed)))
-    return load(folder / name)
+    spoken = load(folder / name)
+    if self.test == "real":
+      return spoken
+    left_out = sorted({one.speaker for one in spoken})[3::4]
+    return [one for one in spoken if (one.speaker in left_out) == held_out]
 
 
 class DigitRecords:

@@ -1,0 +1,145 @@
+"""Retrieval between any two arrays that a contrastive term compares, such as sounds and texts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mmjax.data.columns.text import TextColumn
+from mmjax.data.sources.base import IMAGE_TEXT
+from mmjax.evaluate.checked import checked_examples
+from mmjax.evaluate.evaluator import Evaluator, Shared
+from mmjax.evaluate.examples import Examples, batches, example_columns, shown_examples, shown_name
+from mmjax.evaluate.forward import over_batches
+from mmjax.evaluate.metrics import recall_names
+from mmjax.evaluate.results import RETRIEVAL, Result
+from mmjax.evaluate.retrieval import Embedded, one_way
+from mmjax.evaluate.task import make_result
+from mmjax.evaluate.traits import entries
+
+if TYPE_CHECKING:
+  from mmjax.experiment import Experiment
+  from mmjax.report.page import Section
+  from mmjax.run import Run
+
+
+class _Pairs(NamedTuple):
+  """Examples, and their embeddings under both names. `places` are the examples of the gallery of the second."""
+
+  examples: Examples
+  first: Embedded
+  second: Embedded
+  places: Int[np.ndarray, " gallery"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PairRetrieval(Evaluator):
+  """Retrieval both ways between the two arrays of a contrastive term (audio, text), and with the pairs shuffled.
+
+  With evaluation.counts "concept", all examples of a concept answer each other, and each text is in the gallery once.
+  """
+
+  examples: int = 12
+  """Number of examples in the report, with their nearest items."""
+
+  def applies(self, experiment: Experiment) -> bool:
+    names = compared(experiment)
+    return names is not None and set(names) <= set(entries(experiment.data))
+
+  def metrics(self, experiment: Experiment) -> Sequence[str]:
+    name, (first, second) = shown_name(experiment.data), _names(experiment)
+    prefixes = (f"{second}_retrieval", f"{first}_retrieval")
+    return [f"{name}/{metric}" for prefix in prefixes for metric in recall_names(prefix)]
+
+  def check(self, run: Run, shared: Shared) -> None:
+    checked_examples(run, shared)
+
+  def run(self, run: Run, shared: Shared) -> list[Result]:
+    pairs, (first, second) = self._pairs(run, shared), _names(run.experiment)
+    said = {"own": "the other array of the same example", "concept": "all examples of the same concept"}
+    results = []
+    for suffix, title, shown in (
+      ("", pairs.examples.title, pairs.first),
+      ("_shuffled", f"Control: {pairs.examples.name} shuffled", pairs.first.shuffled()),
+    ):
+      there, back = (
+        one_way(shown, pairs.second, f"{second}_retrieval"),
+        one_way(pairs.second, shown, f"{first}_retrieval"),
+      )
+      results.append(
+        make_result(
+          run, f"{pairs.examples.name}{suffix}", "retrieval", f"{title}: {first} and {second}", pairs.examples,
+          (there[0] | back[0], there[1] | back[1]), table=RETRIEVAL, control=bool(suffix), gallery=len(pairs.second),
+          skipped=pairs.examples.skipped, counts=said[run.experiment.evaluation.counts],
+        )
+      )  # fmt: skip
+    return results
+
+  def sections(self, run: Run, shared: Shared) -> list[Section]:
+    from mmjax.report.page import Section
+
+    pairs, (first, second) = self._pairs(run, shared), _names(run.experiment)
+    columns = example_columns(run.experiment.data, pairs.examples.features)
+    cards = []
+    for place in np.unique(np.linspace(0, len(pairs.examples) - 1, self.examples).round().astype(int)).tolist():
+      nearest = np.argsort(-pairs.second.rows @ pairs.first.rows[place])[:3]
+      lines = [
+        f'<b class="{"good" if pairs.second.ids[each] == pairs.first.ids[place] else "bad"}">{number}.</b> '
+        + _shown(columns[second], pairs.examples[pairs.places[each]])
+        for number, each in enumerate(nearest.tolist(), 1)
+      ]
+      record = pairs.examples[place]
+      caption = f"<figcaption>{escape(record['id'])}<br>{'<br>'.join(lines)}</figcaption>"
+      cards.append(f'<figure style="width: 220px">{_shown(columns[first], record)}{caption}</figure>')
+    title = f"Examples of {first}, and the nearest of {second}"
+    return [Section("pairs", title, f'<div class="tiles">{"".join(cards)}</div>')]
+
+  def _pairs(self, run: Run, shared: Shared) -> _Pairs:
+    def compute() -> _Pairs:
+      names, examples = _names(run.experiment), shown_examples(run, shared)
+      found = [rows for _, rows in over_batches(run, PairEmbeddings(names), batches(run, examples), names)]
+      rows = [np.concatenate([part[place] for part in found]) for place in range(2)]
+      ids = np.array([int(record["concept"]) for record in examples.records])
+      places = np.arange(len(ids))
+      if run.experiment.evaluation.counts == "own":
+        ids = places
+      elif isinstance(example_columns(run.experiment.data, examples.features)[names[1]], TextColumn):
+        places = np.sort(np.unique(ids, return_index=True)[1])
+      return _Pairs(examples, Embedded(rows[0], ids), Embedded(rows[1][places], ids[places]), places)
+
+    return shared.once("pairs", compute)
+
+
+def compared(experiment: Experiment) -> tuple[str, str] | None:
+  """The two arrays of the first term that compares others than images with texts. None: there is no such term."""
+  for term in experiment.objectives:
+    names = getattr(term, "between", None) if term.compares else None
+    if names and not {name.rstrip("0123456789") for name in names} <= set(IMAGE_TEXT):
+      return names
+  return None
+
+
+def _names(experiment: Experiment) -> tuple[str, str]:
+  names = compared(experiment)
+  assert names is not None  # `applies` has seen to it
+  return names
+
+
+@dataclasses.dataclass(frozen=True)
+class PairEmbeddings:
+  """(model, batch with both arrays) -> unit-norm embeddings of both."""
+
+  names: tuple[str, str]
+
+  def __call__(self, model: Any, batch: Any) -> tuple[Float[Any, "batch dim"], Float[Any, "batch dim"]]:
+    rows = model.project(model.encode(batch))
+    return rows[self.names[0]], rows[self.names[1]]
+
+
+def _shown(column: Any, record: Any) -> str:
+  return escape(column.texts(record)[0]) if isinstance(column, TextColumn) else column.show(record)
