@@ -9,6 +9,7 @@ from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
 from mmjax.data.columns.sound import Sound
+from mmjax.data.columns.video import Video
 from mmjax.data.sound.features import Fbank, LogMel, Mfcc, WhisperMel
 from mmjax.data.sources.class_folders import ClassFolders
 from mmjax.data.sources.coco import Coco
@@ -106,6 +107,7 @@ KINDS: tuple[type[Kind], ...] = (
   ClassLabel,
   Label,
   Sound,
+  Video,
   PatchCodes,
   # features of sound
   LogMel,

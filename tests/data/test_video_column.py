@@ -140,5 +140,5 @@ def test_folders_of_classes_with_videos(tmp_path):
     (tmp_path / "train" / name / "a.webp").write_bytes(animated(clip(3)))
   source = ClassFolders(path=str(tmp_path), media="video")
   records = source.open("train", Reading())
-  assert [record["label"] for record in records] == ["run", "walk"] and list(source.columns)[0] == "video"
+  assert [record["label"] for record in records] == ["run", "walk"] and next(iter(source.columns)) == "video"
   assert numbers(evaluated(Video(frames=3), [records[0]])[0]) == [0, 1, 2]

@@ -112,8 +112,8 @@ class Container:
     context = stream.codec_context
     if context is None:
       raise DataError(
-        f"{self._record}: the installed FFmpeg (of the package av {self._av.__version__}) has no decoder for its codec. "
-        "Convert it to H.264 or VP9."
+        f"{self._record}: the installed FFmpeg (of the package av {self._av.__version__}) has no decoder for its "
+        "codec. Convert it to H.264 or VP9."
       )
     if not context.width or not context.height:  # the decoder refused it while the file was opened
       raise DataError(
@@ -163,7 +163,7 @@ class Container:
       raise self._corrupt(error) from error
 
   def _of_place(self, frame: Any, place: int) -> Any:
-    """Check that a decoded frame is that of a place, or of a neighbour (a packet may hold a frame that is not shown)."""
+    """Check that a decoded frame is that of a place, or of a neighbour: a packet may hold a frame that is not shown."""
     low, high = self._shown[max(place - 1, 0)], self._shown[min(place + 1, len(self._shown) - 1)]
     if frame is None or frame.pts is None or not low <= frame.pts <= high or frame.is_corrupt:
       raise DataError(

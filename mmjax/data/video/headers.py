@@ -64,7 +64,7 @@ def _check_matroska(data: bytes, record: str) -> None:
 
 
 def _vint(data: bytes, place: int) -> tuple[int | None, int]:
-  """(value, place after it) of a number of variable length (RFC 8794, section 4). None: unknown, as of a live stream."""
+  """(value, place after it) of a number of variable length (RFC 8794, section 4). None: unknown (a live stream)."""
   first = data[place] if place < len(data) else 0
   length = 9 - first.bit_length()
   value = int.from_bytes(data[place : place + length], "big") & ((1 << 7 * length) - 1)

@@ -38,6 +38,6 @@ class Limits:
   def too_long(self, record: str, said: str) -> DataError:
     """The error for a clip that is longer than the limits, with longer="refuse"."""
     return DataError(
-      f"{record}: refused, it has {said}, and the limits are {self.max_seconds:.6g} s and {self.max_frames} frames. Cut "
-      'it, set longer="crop" to use its beginning, or raise max_seconds and max_frames.'
+      f"{record}: refused, it has {said}, and the limits are {self.max_seconds:.6g} s and {self.max_frames} frames. "
+      'Cut it, set longer="crop" to use its beginning, or raise max_seconds and max_frames.'
     )

@@ -16,6 +16,7 @@ from mmjax.data.video.container import Container
 from mmjax.data.video.headers import ANIMATIONS, FORMATS, check_complete, video_format
 from mmjax.data.video.limits import MAX_BYTES, Limits
 
+DEFAULT = Limits()
 VideoLike = bytes | str | os.PathLike | np.ndarray | Sequence[ImageLike]
 
 
@@ -40,7 +41,7 @@ class OpenVideo(Protocol):
 
 
 def open_video(
-  video: VideoLike, *, record: str = "the video", limits: Limits = Limits(), frame_rate: float = 25.0
+  video: VideoLike, *, record: str = "the video", limits: Limits = DEFAULT, frame_rate: float = 25.0
 ) -> OpenVideo:
   """Open a video.
 
@@ -63,7 +64,8 @@ def open_video(
   if isinstance(video, np.ndarray):
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[3] not in (3, 4):
       raise DataError(
-        f"{record}: an array of {video.dtype} {list(video.shape)} is not a video; give uint8 [frames, height, width, 3]."
+        f"{record}: an array of {video.dtype} {list(video.shape)} is not a video; give uint8 [frames, height, width, "
+        "3]."
       )
     return Stills(video, frame_rate, record, limits)
   if isinstance(video, (str, os.PathLike)):
@@ -89,6 +91,7 @@ def frames_alike(frames: Iterator[Image.Image], record: str) -> Iterator[Any]:
     size = size or frame.size
     if frame.size != size:
       raise DataError(
-        f"{record}: has frames of {size[0]} x {size[1]} and of {frame.width} x {frame.height} pixels. Give all one size."
+        f"{record}: has frames of {size[0]} x {size[1]} and of {frame.width} x {frame.height} pixels. Give all "
+        "frames one size."
       )
     yield frame
