@@ -34,6 +34,7 @@ from mmjax.encoders.speech import SpeechConfig
 from mmjax.encoders.swin import SwinConfig
 from mmjax.encoders.table import FTTransformerConfig
 from mmjax.encoders.text import TextConfig
+from mmjax.encoders.video import VideoConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import built_in
@@ -44,6 +45,7 @@ from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.models.classifier import ClassifierConfig
+from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.flava import FlavaConfig
@@ -64,6 +66,7 @@ from mmjax.objectives.terms import (
   language,
   matching,
   momentum,
+  pair_softmax,
   patches,
   regress,
   sogclr,
@@ -129,6 +132,7 @@ KINDS: tuple[type[Kind], ...] = (
   TextConfig,
   SpeechConfig,
   FTTransformerConfig,
+  VideoConfig,
   # models
   TwoTowerConfig,
   SharedSpaceConfig,
@@ -139,6 +143,7 @@ KINDS: tuple[type[Kind], ...] = (
   BlipQuestionConfig,
   BlipRetrievalConfig,
   ClassifierConfig,
+  Clip4ClipConfig,
   CocaConfig,
   FlavaConfig,
   GptConfig,
@@ -156,6 +161,7 @@ KINDS: tuple[type[Kind], ...] = (
   sogclr.Sogclr,
   matching.Matching,
   matching.SwappedMatching,
+  pair_softmax.PairSoftmax,
   language.Caption,
   language.MaskedWords,
   language.NextSentence,

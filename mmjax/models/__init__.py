@@ -5,6 +5,7 @@ from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.models.classifier import ClassifierConfig
+from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
@@ -30,6 +31,7 @@ __all__ = [
   "BlipQuestionConfig",
   "BlipRetrievalConfig",
   "ClassifierConfig",
+  "Clip4ClipConfig",
   "CocaConfig",
   "FlavaConfig",
   "GenerateConfig",
