@@ -19,6 +19,7 @@ from mmjax.evaluators.modalities import SomeModalities
 from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.numbers import PredictedNumbers
+from mmjax.evaluators.paired_retrieval import PairedRetrieval
 from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
@@ -47,6 +48,7 @@ __all__ = [
   "LanguageModelling",
   "MatchedPairs",
   "NextSentenceAccuracy",
+  "PairedRetrieval",
   "PredictedNumbers",
   "Probe",
   "RelevantPixels",

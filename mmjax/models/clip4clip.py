@@ -123,7 +123,9 @@ class Clip4Clip(SharedSpace):
       texts: for each video, the pooled vectors of its candidates (Encoded.pooled of "text").
     """
     video, (tight, variables) = encoded[VIDEO], self.tight.unbind()
-    candidates = self.embedding("text", Encoded(texts, jnp.ones(texts.shape[:2], bool), texts))
+    flat = rearrange(texts, "b m d -> (b m) d")
+    projected = self.embedding("text", Encoded(flat[:, None], jnp.ones((len(flat), 1), bool), flat))
+    candidates = rearrange(projected, "(b m) d -> b m d", m=texts.shape[1])
 
     @jax.checkpoint
     def of_video(one: tuple[Array, Array, Array]) -> Array:
@@ -132,10 +134,10 @@ class Clip4Clip(SharedSpace):
 
     return jax.lax.map(of_video, (video.tokens, video.mask, candidates))
 
-  def __call__(self, batch: Batch) -> dict[str, Float[Array, "batch dim"]]:
-    """Run all parts once, for `init`."""
+  def __call__(self, batch: Batch) -> dict[str, Any]:
+    """Run all parts once, for `init`. Returns embeddings by name, and the scores of the first video."""
     encoded = self.encode(batch)
-    found = self.project(encoded)
+    found: dict[str, Any] = dict(self.project(encoded))
     if self.config.temporal == "tight":
       first = jax.tree.map(lambda leaf: leaf[0], encoded[VIDEO])
       found["scores"] = self.tight(first.tokens, first.mask, self.embedding("text", encoded["text"]))
