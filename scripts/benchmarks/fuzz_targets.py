@@ -7,11 +7,12 @@ from fuzz_inputs import Target
 from fuzz_records import array_record, array_record_file, caption_json, csv, jsonl, picture, sound, tar
 from fuzz_runs import answers, checkpoint, command_line, config, data_position, safetensors, tokenizer, tokenizer_record
 from fuzz_tables import table_csv, table_parquet
+from fuzz_videos import video
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
   function.__name__.replace("_", "-"): function
   for function in (
     csv, jsonl, tar, array_record, array_record_file, caption_json, picture, sound, tokenizer, tokenizer_record,
-    answers, checkpoint, data_position, safetensors, config, command_line, table_csv, table_parquet,
+    answers, checkpoint, data_position, safetensors, config, command_line, table_csv, table_parquet, video,
   )
 }  # fmt: skip
