@@ -41,7 +41,7 @@ class OrderedClips(Source):
   """Number of emoji."""
   held_out: int = 200
   """Number of unordered pairs for validation, each in both orders."""
-  each: int = 3
+  each: int = 2
   """Frames of each emoji."""
   limit: int | None = None
   """Build about this many emoji only, for quick trials."""
@@ -126,21 +126,21 @@ EXPERIMENT = Experiment(
     source=OrderedClips(),
     tokenizer=TokenizerConfig(vocab_size=600, max_length=16),
     augmentation=STILL,
-    columns={"video": Video(frames=6), "text": Caption()},
+    columns={"video": Video(frames=4), "text": Caption()},
   ),
   model=Clip4ClipConfig(
     image=ViTConfig(image_size=SIZE, patch_size=8, width=64, depth=2, num_heads=4, pool="mean"),
     text=TextConfig(width=64, depth=2, num_heads=4),
     embed_dim=64,
     temporal="lstm",
-    frames=6,
+    frames=4,
     temporal_depth=2,
     temporal_heads=4,
   ),
   objectives=(Contrastive(between=("video", "text")),),
   optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.05),
   evaluation=EvaluationConfig(evaluators={"order": ClipOrder(), "retrieval": PairedRetrieval()}),
-  run=RunConfig(workdir=Path("runs/clip4clip_order"), steps=600, batch_size=64, log_every=50, tensorboard=False),
+  run=RunConfig(workdir=Path("runs/clip4clip_order"), steps=300, batch_size=64, log_every=50, tensorboard=False),
 )
 
 

@@ -37,7 +37,7 @@ def test_scores_of_pairs_are_trained_and_retrieve(script, tmp_path, one_device):
   assert results["ordered_clips"]["n"] == 8 and results["ordered_clips"]["metrics"]["video_retrieval_recall@10"] == 1.0
   assert results["ordered_clips_shuffled"]["control"] and 0 <= results["clip_order"]["metrics"]["order"] <= 1
   report = (workdir / "report.html").read_text()
-  assert report.count("data:image/webp;base64,") == 8 and "6 frames of 0.24 s" in report
+  assert report.count("data:image/webp;base64,") == 8 and "4 frames of 0.16 s" in report
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   assert lines[0]["pair_softmax"] == pytest.approx(math.log(16), abs=0.3)  # chance
 
