@@ -59,6 +59,7 @@ from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.models.vilt import ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
+from mmjax.models.writer import WriterConfig
 from mmjax.objectives.terms import (
   answers,
   classify,
@@ -155,6 +156,7 @@ KINDS: tuple[type[Kind], ...] = (
   ViltConfig,
   VqaConfig,
   WhisperConfig,
+  WriterConfig,
   # terms of the loss
   contrastive.Contrastive,
   distillation.Distillation,

@@ -21,6 +21,7 @@ from mmjax.models.two_tower import TwoTower, TwoTowerConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
+from mmjax.models.writer import WriterConfig
 
 __all__ = [
   "SHARDING_RULES",
@@ -48,4 +49,5 @@ __all__ = [
   "ViltConfig",
   "VqaConfig",
   "WhisperConfig",
+  "WriterConfig",
 ]
