@@ -140,7 +140,7 @@ EXPERIMENT = Experiment(
   objectives=(Contrastive(between=("video", "text")),),
   optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.05),
   evaluation=EvaluationConfig(evaluators={"order": ClipOrder(), "retrieval": PairedRetrieval()}),
-  run=RunConfig(workdir=Path("runs/clip4clip_order"), steps=300, batch_size=64, log_every=50, tensorboard=False),
+  run=RunConfig(workdir=Path("runs/clip4clip_order"), steps=400, batch_size=64, log_every=50, tensorboard=False),
 )
 
 

@@ -3,7 +3,7 @@
 import bisect
 import importlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,12 +88,13 @@ class Container:
     """
     frames: Iterator[Any] = iter(())
     begin, frame, image, last = -1, None, None, None
+    wanted = {self._shown[place] for place in places}
     for place in places:
       if place != last:
         target = self._shown[place]
         key = self._keys[max(0, bisect.bisect_right(self._keys, target, key=lambda each: each[0]) - 1)][1]
         if key > begin:  # frames between are not decoded
-          begin, frames, frame = key, self._decoded(key), None
+          begin, frames, frame = key, self._decoded(key, wanted), None
         while frame is None or frame.pts is None or frame.pts < target:
           following = next(frames, None)
           if following is None:
@@ -151,12 +152,13 @@ class Container:
       raise truncated(self._record, f"its header claims {claimed} frames, and {len(packets)} are there")
     return packets
 
-  def _decoded(self, start: int) -> Iterator[Any]:
-    """Decode all frames from a packet on."""
+  def _decoded(self, start: int, wanted: Collection[int]) -> Iterator[Any]:
+    """Decode frames from a packet on: those with the wanted times, and all that another frame may depend on."""
     context = self._stream.codec_context
     try:
       context.flush_buffers()
       for packet in self._packets[start:]:
+        context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
         yield from context.decode(packet)
       yield from context.decode(None)
     except Exception as error:
