@@ -79,7 +79,9 @@ def test_only_frames_that_are_needed_are_decoded(monkeypatch):
     assert [number(frame) for frame in video.read([23, 27, 38])] == [23, 27, 38]
   assert decoded == [*range(20, 28), *range(30, 39)]
   decoded.clear()
-  with open_video(encoded(clip(height=48, width=64), gop=40)) as video:  # H.264 with frames on which no other one depends
+  with open_video(
+    encoded(clip(height=48, width=64), gop=40)
+  ) as video:  # H.264 with frames on which no other one depends
     assert [number(frame) for frame in video.read([5, 21])] == [5, 21]
   assert {5, 21} <= set(decoded) and len(decoded) <= 16
 

@@ -1,6 +1,7 @@
 """Videos in models that are not made for them: captions by a decoder, answers by a fusion with the question."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,7 +26,7 @@ def losses(config, term, rows):
   def of(rows):
     def ask(module):
       keys = jax.random.split(jax.random.key(0), 3)
-      return term.over_rows(Forward(module, rows, keys, 0, term.reads, training=False), None)["loss"][0]
+      return term.over_rows(Forward(module, rows, keys, jnp.int32(0), term.reads, training=False), None)["loss"][0]
 
     return model.apply({"params": params}, method=ask)
 
