@@ -1,6 +1,6 @@
 """Encoders of the order of a clip's frames, which stand between a frame encoder and the mean over frames."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -45,7 +45,8 @@ class TemporalEncoder(nn.Module):
     """
     c = self.config
     if self.kind == "lstm":
-      return x + nn.RNN(nn.OptimizedLSTMCell(c.width, dtype=jnp.dtype(c.dtype), parent=None), name="lstm")(x)
+      outputs: Any = nn.RNN(nn.OptimizedLSTMCell(c.width, dtype=jnp.dtype(c.dtype), parent=None), name="lstm")(x)
+      return x + outputs
     if self.kind == "transformer":
       init = embedding_init(c.init_scheme, c.width**-0.5, c.width)
       positions = self.param("position_embedding", init, (self.frames, c.width), jnp.float32)

@@ -128,7 +128,8 @@ class Container:
 
   def _read_packets(self) -> list[Any]:
     """The packets in the order of decoding, up to the limits."""
-    packets, limits, self._cropped = [], self._limits, False
+    packets: list[Any] = []
+    limits, self._cropped = self._limits, False
     tick = float(self._stream.time_base)
     for packet in self._file.demux(self._stream):
       if not packet.size or packet.is_discard:

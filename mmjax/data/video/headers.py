@@ -79,7 +79,8 @@ def gif_durations(data: bytes, record: str) -> list[int]:
     record: name of the record, for the error.
   Raises: DataError: the file is truncated, or its structure is damaged.
   """
-  place, found, delay = 13 + _table(data, 10), [], 0
+  found: list[int] = []
+  place, delay = 13 + _table(data, 10), 0
   while place < len(data):
     kind = data[place]
     if kind == 0x3B:  # trailer
@@ -117,7 +118,8 @@ def webp_durations(data: bytes, record: str) -> list[int]:
     record: name of the record, for the error.
   Raises: DataError: the file is truncated.
   """
-  end, place, found = 8 + int.from_bytes(data[4:8], "little"), 12, []
+  found: list[int] = []
+  end, place = 8 + int.from_bytes(data[4:8], "little"), 12
   if end > len(data):
     raise truncated(record, f"its header claims {end} bytes, and there are {len(data)}")
   while place + 8 <= end:
