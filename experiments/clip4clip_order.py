@@ -80,7 +80,8 @@ def emoji(concepts: int, frames: int, directory: str, limit: int | None) -> tupl
   from mmjax.data import Reading
 
   source = Emoji(vendors=("twemoji",), languages=(), skin_tones=False, limit=limit)
-  found = {record["captions"]["name"][0]: record for record in source.open("all", Reading(directory)) if short(record)}
+  records = source.open("all", Reading(directory)).records
+  found = {record["captions"]["name"][0]: record for record in records if short(record)}
   names = sorted(found, key=concept_number)[:concepts]
   return names, [moving(found[name]["image"], frames, concept_number(name)) for name in names]
 

@@ -51,7 +51,7 @@ class Record(TypedDict, total=False):
 
   image: bytes
   sound: bytes
-  video: bytes
+  video: bytes | str
   captions: dict[str, list[str]]
   id: str
   concept: int

@@ -51,7 +51,7 @@ class VideoConfig(TowerConfig):
   @property
   def mixer(self) -> TransformerConfig:
     """Configuration of the encoder of the order."""
-    dtype = getattr(self.frame, "dtype", "float32")
+    dtype: Any = getattr(self.frame, "dtype", "float32")
     heads = self.temporal_heads if self.temporal == "transformer" else 1
     return TransformerConfig(width=self.frame.pooled_width, depth=self.temporal_depth, num_heads=heads, dtype=dtype)
 

@@ -128,7 +128,7 @@ class Clip4Clip(SharedSpace):
     candidates = rearrange(projected, "(b m) d -> b m d", m=texts.shape[1])
 
     @jax.checkpoint
-    def of_video(one: tuple[Array, Array, Array]) -> Array:
+    def of_video(one: tuple[Array, Array, Array]) -> Any:
       frames, mask, texts = one
       return tight.apply(variables, frames, mask, texts)
 
