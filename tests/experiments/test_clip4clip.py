@@ -7,10 +7,13 @@ import math
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
+from mmjax import load_run
 from mmjax.data.batching import row_shapes
 from mmjax.models.config import image_size, init_params
+from tests.data.videos import animated
 from tests.experiments.tiny_study import call
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -40,6 +43,10 @@ def test_scores_of_pairs_are_trained_and_retrieve(script, tmp_path, one_device):
   assert report.count("data:image/webp;base64,") == 8 and "4 frames of 0.16 s" in report
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   assert lines[0]["pair_softmax"] == pytest.approx(math.log(16), abs=0.3)  # chance
+  run, still = load_run(workdir, kinds=study.kinds), np.full((4, 32, 32, 3), 200, np.uint8)
+  rows = run.encode("video", [still, list(still[:2]), animated(still)])  # arrays, images and a file
+  np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+  np.testing.assert_allclose(rows, rows[[0, 0, 0]], atol=1e-5)  # the mean of equal frames
 
 
 @pytest.mark.parametrize("script", ["clip4clip_b32"], indirect=True)
