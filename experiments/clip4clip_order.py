@@ -7,7 +7,17 @@ everything does: two emoji fly past, one after the other, and the caption says i
 out, so that both orders of a test pair are new. All is trained from scratch.
 
 "order" is the share of the 400 held-out clips whose own caption is nearer than the reversed one. For meanP it is .5 by
-construction: both clips of a pair have the same mean, and both are counted. R@1 is among the 400 captions.
+construction: both clips of a pair have the same mean, and both are counted. R@1 is video to text, among the 400
+captions; chance is .003.
+
+2026-11-30, seed 0, 400 steps of 64 (67 s of processor time a run):
+
+                 order    R@1    text to video R@1
+    seqLSTM       .975   .955    .975      (240 steps: order .955, R@1 .895)
+    shuffled               .005    .005      (the control: pairs at random)
+
+An order of .99 was the aim, as in the calibration of the data on animated emoji. Not run: the other variants, more
+seeds, more steps, and real animations (npm's @lobehub/fluent-emoji-anim).
 """
 
 import dataclasses
