@@ -10,12 +10,12 @@ out, so that both orders of a test pair are new. All is trained from scratch.
 construction: both clips of a pair have the same mean, and both are counted. R@1 is video to text, among the 400
 captions; chance is .003.
 
-2026-11-30, seed 0, 400 steps of 64 (some 75 s of processor time a run; the standard error of order is up to .025):
+2026-11-30, seed 0, 400 steps of 64 (some 75 s of processor time a run; the standard error is .01):
 
                  order    R@1    text to video R@1
     meanP         .500   .490    .000
     seqLSTM       .975   .955    .975      (240 steps: order .955, R@1 .895)
-    seqTransf     .955   .932
+    seqTransf     .955   .932    .960
     seqLSTM, pairs shuffled in the evaluation: R@1 .005
 
 Text to video R@1 of meanP is 0 because the two orders are equal, and ties count against the query. An order of .99 was
