@@ -53,6 +53,8 @@ EXTRAS = {
   # Spoken digits, --data.source spoken_digits: voices of eSpeak NG (GPL-3), and a real voice; see
   # mmjax/data/spoken_digits.py.
   "voices": ["soundfile", "soxr", "espeakng-loader==0.2.4", "captcha==0.7.1"],
+  # MP4, WebM and MKV files; see mmjax/data/video/. GIF, WebP and folders of frames need no more than Pillow.
+  "video": ["av"],
   "dev": [
     "pytest",
     "setuptools>=77",
@@ -66,6 +68,7 @@ EXTRAS = {
     "soxr",
     "espeakng-loader==0.2.4",
     "captcha==0.7.1",
+    "av",
   ],
   # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/siglip_tokenizer.py.
   "interop": ["ftfy", "sentencepiece"],

@@ -10,6 +10,7 @@ from mmjax.data.columns.ids import Ids
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
 from mmjax.data.columns.sound import Sound
+from mmjax.data.columns.video import Video
 from mmjax.data.sound.features import Fbank, LogMel, Mfcc, WhisperMel
 from mmjax.data.sources.class_folders import ClassFolders
 from mmjax.data.sources.coco import Coco
@@ -39,9 +40,11 @@ from mmjax.encoders.speech import SpeechConfig
 from mmjax.encoders.swin import SwinConfig
 from mmjax.encoders.table import FTTransformerConfig
 from mmjax.encoders.text import TextConfig
+from mmjax.encoders.video import VideoConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import built_in
+from mmjax.evaluators.paired_retrieval import PairedRetrieval
 from mmjax.evaluators.probe import Probe
 from mmjax.kinds import Kind
 from mmjax.models.albef import AlbefConfig
@@ -49,6 +52,7 @@ from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.models.classifier import ClassifierConfig
+from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.ensemble import EnsembleConfig
@@ -65,6 +69,7 @@ from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
+from mmjax.models.writer import WriterConfig
 from mmjax.objectives.terms import (
   answers,
   classify,
@@ -76,6 +81,7 @@ from mmjax.objectives.terms import (
   matching,
   members,
   momentum,
+  pair_softmax,
   patches,
   regress,
   sampled_softmax,
@@ -124,6 +130,7 @@ KINDS: tuple[type[Kind], ...] = (
   ClassLabel,
   Label,
   Sound,
+  Video,
   PatchCodes,
   # features of sound
   LogMel,
@@ -147,6 +154,7 @@ KINDS: tuple[type[Kind], ...] = (
   SpeechConfig,
   FTTransformerConfig,
   EmbeddingBagConfig,
+  VideoConfig,
   # models
   TwoTowerConfig,
   SharedSpaceConfig,
@@ -157,6 +165,7 @@ KINDS: tuple[type[Kind], ...] = (
   BlipQuestionConfig,
   BlipRetrievalConfig,
   ClassifierConfig,
+  Clip4ClipConfig,
   CocaConfig,
   EnsembleConfig,
   FlavaConfig,
@@ -171,6 +180,7 @@ KINDS: tuple[type[Kind], ...] = (
   ViltConfig,
   VqaConfig,
   WhisperConfig,
+  WriterConfig,
   # terms of the loss
   contrastive.Contrastive,
   ctc.Ctc,
@@ -180,6 +190,7 @@ KINDS: tuple[type[Kind], ...] = (
   sampled_softmax.SampledSoftmax,
   matching.Matching,
   matching.SwappedMatching,
+  pair_softmax.PairSoftmax,
   language.Caption,
   language.MaskedWords,
   language.NextSentence,
@@ -212,4 +223,5 @@ KINDS: tuple[type[Kind], ...] = (
   *(type(evaluator) for evaluator in built_in().values()),
   Probe,
   ClassifiedExamples,
+  PairedRetrieval,
 )

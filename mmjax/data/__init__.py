@@ -15,6 +15,7 @@ if TYPE_CHECKING:
   from mmjax.data.columns.sound import Sound
   from mmjax.data.columns.table import Number, Present, Table
   from mmjax.data.columns.text import Caption, Question, SentencePair, Text
+  from mmjax.data.columns.video import Video
   from mmjax.data.config import DataConfig, Stream
   from mmjax.data.digits_words import DigitsWords
   from mmjax.data.errors import DataError
@@ -68,6 +69,7 @@ else:
       "columns.sound": ["Sound"],
       "columns.table": ["Number", "Present", "Table"],
       "columns.text": ["Caption", "Question", "SentencePair", "Text"],
+      "columns.video": ["Video"],
       "config": ["DataConfig", "Stream"],
       "images.config": ["AugmentationConfig"],
       "text.config": ["TokenizerConfig"],
@@ -160,6 +162,7 @@ __all__ = [
   "Tfds",
   "Tokenizer",
   "TokenizerConfig",
+  "Video",
   "Vqav2",
   "Weight",
   "Weighted",

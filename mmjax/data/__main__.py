@@ -12,12 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
+from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
-from mmjax.data.images.decoding import decode
 from mmjax.data.records import Media
 from mmjax.data.shards.tar_samples import Faults
-from mmjax.data.sound.reading import read_sound
-from mmjax.data.sources.base import Reading
+from mmjax.data.sources.base import Reading, media_columns
 from mmjax.data.sources.folder import Folder
 from mmjax.data.sources.shards import ShardRecords, Shards, listed
 
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog="python -m mmjax.data", description="Make shards, and see what is in them.")
   commands = parser.add_subparsers(dest="command", required=True)
-  shard = commands.add_parser("shard", help="write images or sounds, and captions, as shards")
+  shard = commands.add_parser("shard", help="write images, sounds or videos, and captions, as shards")
   shard.add_argument(
     "source", metavar="IN", help="a folder with images or sounds and captions.csv or .jsonl, or a pattern of shards"
   )
@@ -92,10 +91,8 @@ class _Records:
 
 def _decode(record: Any, media: Media) -> None:
   """Raise DataError if the file of a record cannot be decoded."""
-  if media == "image":
-    decode(record["image"], record=record["id"])
-  else:
-    read_sound(record["sound"], record=record["id"])
+  for column in media_columns(media).values():
+    column.decode(record, DataConfig())
 
 
 def _shard(options: Any) -> int:

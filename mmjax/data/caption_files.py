@@ -11,6 +11,7 @@ from mmjax.data.errors import DataError
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "filepath")
 SOUND_COLUMNS = ("sound", "audio", "file_name", "filename", "filepath", "path")
+VIDEO_COLUMNS = ("video", "file_name", "filename", "filepath", "path")
 DELIMITERS = {".csv": ",;\t", ".tsv": "\t,;", ".tab": "\t,;"}
 """Delimiters by file extension. The first with which the header has the columns is the file's."""
 JSON_LINES = (".jsonl", ".ndjson", ".json")

@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
 
 def find_image(directory: Path, name: Any, place: str, media: str = "image") -> Found:
-  """Find the file of an image or a sound.
+  """Find the file of an image, a sound or a video, which may be a folder of frames.
 
   A name in another normal form of Unicode than the file's (macOS decomposes é) is found as well.
 
@@ -42,7 +42,7 @@ def find_image(directory: Path, name: Any, place: str, media: str = "image") -> 
     raise DataError(f"{place}: the name of the {media} {fault}. Correct the row, or use --data.on-bad-record skip.")
   for form in _forms(name):
     path = os.path.join(directory, form)
-    identity = _identity(path)
+    identity = _identity(path, folders=media == "video")
     if identity is not None:
       return Found(path, identity, _normal(directory, form))
   near = next((other for other in _near(name) if _identity(os.path.join(directory, other)) is not None), None)
@@ -61,12 +61,12 @@ def _forms(name: str) -> Iterator[str]:
     yield unicodedata.normalize("NFD", name)
 
 
-def _identity(path: str) -> Hashable | None:
+def _identity(path: str, *, folders: bool = False) -> Hashable | None:
   try:
     status = os.stat(path)
   except (OSError, ValueError):  # ValueError: no file can have such a name
     return None
-  if not stat.S_ISREG(status.st_mode):
+  if not stat.S_ISREG(status.st_mode) and not (folders and stat.S_ISDIR(status.st_mode)):
     return None
   if status.st_ino == 0:  # a file system without numbers
     return os.path.realpath(path)

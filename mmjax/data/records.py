@@ -9,6 +9,7 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | `concept` | int | records with equal numbers mean the same thing; a non-negative int32, see below |
 | `image` | bytes | an encoded image file |
 | `sound` | bytes | an encoded sound file, or (samples, rate), see mmjax.data.columns.sound |
+| `video` | bytes | an encoded video, or what else mmjax.data.columns.video reads |
 | `captions` | {str: [str]} | captions by kind, see mmjax.data.captions; "name" is the main kind, which all have |
 | `picture` | int | records with equal numbers have the same image (absent: each record has its own) |
 | `question` | str | a question about the image |
@@ -48,7 +49,7 @@ PRIMARY = "name"
 """The main kind of caption. Every record with captions has it."""
 
 
-Media = Literal["image", "sound"]
+Media = Literal["image", "sound", "video"]
 """Content of the files of a source. The field of a record with the file has this name."""
 
 
@@ -57,6 +58,7 @@ class Record(TypedDict, total=False):
 
   image: bytes
   sound: bytes
+  video: bytes | str
   captions: dict[str, list[str]]
   id: str
   concept: int

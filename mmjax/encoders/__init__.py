@@ -14,6 +14,7 @@ from mmjax.encoders.speech import SpeechConfig, SpeechTransformer
 from mmjax.encoders.swin import Swin, SwinConfig
 from mmjax.encoders.table import FTTransformer, FTTransformerConfig
 from mmjax.encoders.text import TextConfig, TextTransformer
+from mmjax.encoders.video import VideoConfig, VideoTower
 from mmjax.encoders.vit import ViT, ViTConfig
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
   "TowerConfig",
   "ViT",
   "ViTConfig",
+  "VideoConfig",
+  "VideoTower",
   "bert_config",
   "vit_size",
 ]

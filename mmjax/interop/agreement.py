@@ -33,7 +33,8 @@ _ROUNDING = 1.001  # a scale of exactly 100 is 100.03 in float16
 def derived_model(model: Any, source: Source, into: str) -> Any:
   """Replace the model of a run by that of a checkpoint. Settings that only training uses are kept.
 
-  A model of another class is returned unchanged: then it is compared with the checkpoint's.
+  A model of a subclass, such as Clip4ClipConfig of TwoTowerConfig, keeps its own fields. A model of another class is
+  returned unchanged: then it is compared with the checkpoint's.
 
   Args:
     model: the model of the run.
@@ -55,11 +56,12 @@ def derived_model(model: Any, source: Source, into: str) -> Any:
   if _is_part(theirs, model):
     return _with_part(model, theirs)
   mine = towers(model)
-  if type(model) is not type(theirs) or mine.keys() != towers(theirs).keys():
+  if not isinstance(model, type(theirs)) or mine.keys() != towers(theirs).keys():
     return model
   adopted = with_towers(theirs, {n: _kept(mine[n], tower) or tower for n, tower in towers(theirs).items()})
+  shared = {field.name: getattr(adopted, field.name) for field in dataclasses.fields(adopted)}
   limits = {name: _limit(source, name, getattr(model, name)) for name in _LIMITS if hasattr(model, name)}
-  return dataclasses.replace(adopted, **limits)
+  return dataclasses.replace(model, **shared | limits)
 
 
 def _is_part(theirs: Any, model: Any) -> bool:

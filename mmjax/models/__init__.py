@@ -5,6 +5,7 @@ from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.models.classifier import ClassifierConfig
+from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
@@ -24,6 +25,7 @@ from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
+from mmjax.models.writer import WriterConfig
 
 __all__ = [
   "SHARDING_RULES",
@@ -34,6 +36,7 @@ __all__ = [
   "BlipQuestionConfig",
   "BlipRetrievalConfig",
   "ClassifierConfig",
+  "Clip4ClipConfig",
   "CocaConfig",
   "EnsembleConfig",
   "FlavaConfig",
@@ -55,4 +58,5 @@ __all__ = [
   "ViltConfig",
   "VqaConfig",
   "WhisperConfig",
+  "WriterConfig",
 ]

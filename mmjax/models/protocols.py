@@ -49,6 +49,21 @@ class Matches(Protocol):
   def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]: ...
 
 
+class ScoresPairs(Protocol):
+  """Computes a score from both items of a pair, which is no product of two embeddings."""
+
+  def pair_scores(
+    self, encoded: Mapping[str, Encoded], texts: Float[Array, "batch candidates width"]
+  ) -> Float[Array, "batch candidates"]:
+    """Compute the score of each item, such as a video, with some texts.
+
+    Args:
+      encoded: encodings by name.
+      texts: for each item, the pooled vectors of its candidates.
+    """
+    ...
+
+
 class GuessesWords(Protocol):
   """Encodes texts with masked words, and predicts these words."""
 

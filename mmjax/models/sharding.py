@@ -27,6 +27,7 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"/bottleneck_tokens$", ()),
   (r"/layer_\d+_(reader|read)$", ()),
   (r"(^|/)logit_(scale|bias)$", ()),
+  (r"/lstm/cell/\w+/kernel$", ("fsdp", None)),
   (r"^balance/", ()),
   (r"^adapters/", ()),
 )

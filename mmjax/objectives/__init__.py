@@ -66,6 +66,7 @@ from mmjax.objectives.terms.pair_losses import (
   Triplet,
   Unicl,
 )
+from mmjax.objectives.terms.pair_softmax import PairSoftmax
 from mmjax.objectives.terms.patches import MaskedBoth, MaskedPatches
 from mmjax.objectives.terms.regress import Regress
 from mmjax.objectives.terms.sampled_softmax import SampledSoftmax
@@ -104,6 +105,7 @@ __all__ = [
   "Negatives",
   "NextSentence",
   "PairLoss",
+  "PairSoftmax",
   "Pairwise",
   "Queue",
   "Regress",

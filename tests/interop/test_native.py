@@ -8,7 +8,7 @@ import pytest
 
 from mmjax import interop
 from mmjax.catalogue import KINDS
-from mmjax.encoders import SpeechConfig, TextConfig, bert_config
+from mmjax.encoders import SpeechConfig, TextConfig, VideoConfig, bert_config
 from mmjax.fusion.config import FusionConfig
 from mmjax.interop.__main__ import main
 from mmjax.interop.shapes import flat_shapes, flatten, unflatten
@@ -19,6 +19,7 @@ from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.models.classifier import ClassifierConfig
+from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
@@ -35,6 +36,7 @@ from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
+from mmjax.models.writer import WriterConfig
 from tests.interop.references import assert_same_params
 from tests.models.decoders import IMAGE, TEXT
 
@@ -75,6 +77,10 @@ CONFIGS = (
     SpeechConfig(width=12, depth=1, num_heads=2, mel_bins=4, frames=8, masked=True), SymbolsConfig(9, 2, (1, 2))
   ),
   VerifierConfig(towers={"image": IMAGE}, embed_dim=4, num_identities=3),
+  Clip4ClipConfig(
+    image=IMAGE, text=READER, embed_dim=4, temporal="tight", frames=2, temporal_depth=1, temporal_heads=2
+  ),
+  WriterConfig(towers={"video": VideoConfig(frame=IMAGE, frames=2, temporal="lstm", output="patches")}, text=TEXT),
 )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from mmjax.data.sound.headers import EXTENSIONS as SOUNDS
+from mmjax.data.video.headers import EXTENSIONS as VIDEOS
 
 FILE, TXT, JSON, PICKLE, UNREAD = "file", ".txt", ".json", "pickle", "unread"
 """Roles of a member: the file of a record, its caption as text or JSON, and what is never read or not read."""
@@ -82,5 +83,34 @@ SOUND = Medium(
   ),
   ".flac or .wav",
 )
-MEDIA: Mapping[str, Medium] = {medium.name: medium for medium in (IMAGE, SOUND)}
+VIDEO = Medium(
+  "video",
+  "a video",
+  tuple(extension.removeprefix(".") for extension in VIDEOS),
+  (
+    "3g2",
+    "3gp",
+    "apng",
+    "asf",
+    "avi",
+    "f4v",
+    "flv",
+    "m2ts",
+    "mpeg",
+    "mpg",
+    "mts",
+    "mxf",
+    "ogm",
+    "ogv",
+    "ts",
+    "vob",
+    "wmv",
+  ),
+  re.compile(
+    rb"....ftyp|\x1a\x45\xdf\xa3|GIF8[79]a|RIFF....(WEBP|AVI )|\0\0\x01[\xb3\xba]|FLV\x01|\x30\x26\xb2\x75|OggS",
+    re.DOTALL,
+  ),
+  ".mp4 or .webm",
+)
+MEDIA: Mapping[str, Medium] = {medium.name: medium for medium in (IMAGE, SOUND, VIDEO)}
 """Media by name."""

@@ -111,7 +111,7 @@ class ArrayRecordShard:
     path: the file.
     files: open files, as ArrayRecordFile.
     field: field of the captions. None: the first of CAPTION_FIELDS that is present.
-    max_bytes: largest size of an encoded image or sound.
+    max_bytes: largest size of an encoded file.
     media: name of the medium, and of the field of a record with its file.
   """
 

@@ -5,7 +5,7 @@ A record in an ArrayRecord file consists of:
 * the bytes `mmj1`
 * the length of the header (4 bytes, little endian)
 * the header: a JSON object in UTF-8 with "key" and "caption" (a string or a list of strings)
-* the encoded image or sound, up to the end
+* the encoded file, up to the end
 
 Nothing in a record can be executed. Each length is compared with the size of the record before it is used.
 """
@@ -59,7 +59,7 @@ def decode_record(data: bytes, place: str, field: str | None = None) -> tuple[by
     data: the record.
     place: name of the record in error messages.
     field: field of the header with the captions. None: the first of CAPTION_FIELDS that is present.
-  Returns: (encoded image or sound, captions, key).
+  Returns: (encoded file, captions, key).
   Raises: DataError: the data are not such a record.
   """
   if data[:4] != _MAGIC or len(data) < 8:

@@ -59,7 +59,7 @@ def tar_index(path: Path, directory: Path, *, json_first: bool, max_bytes: int, 
     directory: folder of the cache.
     json_first: read captions from .json if a record has both .json and .txt.
     max_bytes: largest size of a file. A record with a larger one is bad.
-    media: medium of the files, "image" or "sound".
+    media: medium of the files, "image", "sound" or "video".
   Returns: the index. A broken tar raises no error; its index has faults.
   Raises:
     DataError: the tar cannot be read, or the cache cannot be read or written.

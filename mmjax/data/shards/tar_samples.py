@@ -32,7 +32,7 @@ class Row(NamedTuple):
   """Location of a record in a tar.
 
   Attributes:
-    file, file_size: position of the first header of the image or sound, and its size, in bytes.
+    file, file_size: position of the first header of the file, and its size, in bytes.
     text, text_size: the same of the caption.
     json: True if the caption is JSON.
   """

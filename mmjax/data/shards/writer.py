@@ -3,7 +3,7 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from mmjax.data.errors import DataError
 from mmjax.data.records import PRIMARY, Media, Record
 from mmjax.data.shards.record import encode_record
 from mmjax.data.sound.headers import sound_format
+from mmjax.data.video.headers import video_format
 
 Format = Literal["webdataset", "arrayrecord"]
 _SUFFIXES: dict[str, str] = {"webdataset": ".tar", "arrayrecord": ".array_record"}
@@ -77,8 +78,7 @@ def _write_tar(path: Path, records: Iterable[tuple[str, Record]], media: Media) 
     for key, record in records:
       texts = _texts(record)
       file = encoded(record, media)
-      ending = extension(file, record["id"]) if media == "image" else sound_extension(file, record["id"])
-      _add(tar, f"{key}.{ending}", file)
+      _add(tar, f"{key}.{_EXTENSION[media](file, record['id'])}", file)
       if len(texts) == 1:
         _add(tar, f"{key}.txt", texts[0].encode())
       else:
@@ -107,7 +107,7 @@ def _texts(record: Record) -> list[str]:
 
 
 def encoded(record: Record, media: Media) -> bytes:
-  """The encoded image or sound of a record. Raises DataError if it has none, or only samples in memory."""
+  """The encoded file of a record. Raises DataError if it has none, or only samples in memory."""
   file = record.get(media)
   if not isinstance(file, bytes):
     raise DataError(f"{record['id']}: has no encoded {media}, which a shard consists of. Write it to a file first.")
@@ -122,6 +122,16 @@ def sound_extension(sound: bytes, record: str) -> str:
   return found.lower()
 
 
+def video_extension(video: bytes, record: str) -> str:
+  """File extension of an encoded video, from its first bytes. Raises DataError if the format is not read."""
+  found = {"MP4": "mp4", "MATROSKA": "mkv", "GIF": "gif", "WEBP": "webp"}.get(video_format(video) or "")
+  if found is None:
+    raise DataError(
+      f"{record}: a video in a shard is MP4, WebM, MKV, GIF or animated WebP, and this is none. Convert it to MP4."
+    )
+  return found
+
+
 def extension(image: bytes, record: str) -> str:
   """File extension of an encoded image, from its first bytes. Raises DataError if the format is not known."""
   if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
@@ -134,3 +144,10 @@ def extension(image: bytes, record: str) -> str:
       f"{record}: an image in a shard is JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or AVIF, and this is none. Convert it."
     )
   return found
+
+
+_EXTENSION: Mapping[Media, Callable[[bytes, str], str]] = {
+  "image": extension,
+  "sound": sound_extension,
+  "video": video_extension,
+}

@@ -54,9 +54,13 @@ def columns_of_features(features: tuple[str, ...]) -> dict[str, Column]:
 
 
 def media_columns(media: Media) -> dict[str, Column]:
-  """The column of the files: `image`, or `audio` for sounds."""
+  """The column of the files: `image`, `audio` for sounds, or `video`."""
   if media == "image":
     return {"image": Image()}
+  if media == "video":
+    from mmjax.data.columns.video import Video
+
+    return {"video": Video()}
   from mmjax.data.columns.sound import Sound  # it imports features, which data without sounds does not need
 
   return {"audio": Sound()}

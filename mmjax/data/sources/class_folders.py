@@ -1,4 +1,4 @@
-"""Images or sounds in one folder per class."""
+"""Images, sounds or videos in one folder per class."""
 
 import dataclasses
 import functools
@@ -14,10 +14,12 @@ from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, Media, Record, concept_number
 from mmjax.data.sound.headers import EXTENSIONS
 from mmjax.data.sources.base import Reading, Source, media_columns
+from mmjax.data.video.headers import EXTENSIONS as VIDEOS
 
 SUFFIXES = {
   "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
   "sound": EXTENSIONS,
+  "video": VIDEOS,
 }
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
 _LAYOUT = "DIR/train/CLASS/IMAGE and DIR/validation/CLASS/IMAGE, or DIR/CLASS/IMAGE"
@@ -36,7 +38,7 @@ class ClassFolders(Source):
   validation_share: float = 0.2
   """Share of the images for validation, if the directory has no folder per split."""
   media: Media = "image"
-  """Content of the files: images, or sounds (.wav, .flac, .ogg, .mp3)."""
+  """Content of the files: images, sounds (.wav, .flac, .ogg, .mp3), or videos (.mp4, .webm, .mkv, .gif, .webp)."""
 
   @property
   def columns(self) -> dict[str, Column]:
@@ -90,7 +92,7 @@ def _files(folder: Path, media: Media) -> list[tuple[Path, str]]:
     for path in sorted(each.rglob("*")):
       if path.is_file() and not path.name.startswith("."):
         if path.suffix.lower() not in suffixes:
-          what = "an image" if media == "image" else "a sound"
+          what = "an image" if media == "image" else f"a {media}"
           other = next((name for name, known in SUFFIXES.items() if path.suffix.lower() in known), None)
           hint = f" Files of {other}s need --data.source.media {other}." if other else ""
           raise DataError(f"{path} is not {what} ({', '.join(suffixes)}). Move it away, or convert it.{hint}")

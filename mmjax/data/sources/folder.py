@@ -1,4 +1,4 @@
-"""A user's own images or sounds: a directory, and a CSV, TSV or JSONL with a caption of each."""
+"""A user's own images, sounds or videos: a directory, and a CSV, TSV or JSONL with a caption of each."""
 
 import dataclasses
 import hashlib
@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.caption_files import IMAGE_COLUMNS, SOUND_COLUMNS, Keys, Row, read_rows
+from mmjax.data.caption_files import IMAGE_COLUMNS, SOUND_COLUMNS, VIDEO_COLUMNS, Keys, Row, read_rows
 from mmjax.data.captions import read_captions
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.text import Caption
@@ -24,6 +24,8 @@ SPLITS = ("train", "validation", "all")
 TRAINING = ("train", "training")
 HELD_OUT = ("validation", "valid", "val", "dev", "eval", "test", "testing", "heldout", "held-out", "holdout")
 """Values of the column `split`, besides TRAINING. All of them are the split "validation"."""
+USUAL_COLUMNS = {"image": IMAGE_COLUMNS, "sound": SOUND_COLUMNS, "video": VIDEO_COLUMNS}
+"""Usual names of the column with the file."""
 VALIDATION_FRACTION = 0.05
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,8 @@ class Folder(Source):
   """Column with the caption; default: caption, text, title or captions. Several rows may caption the same image. In
   JSONL the value may be a list."""
   media: Media = "image"
-  """Content of the files: images, or sounds (.wav, .flac, .ogg, .mp3). The column of a sound's name may also be called
-  sound, audio or path."""
+  """Content of the files: images, sounds (.wav, .flac, .ogg, .mp3), or videos (.mp4, .webm, .mkv, .gif, .webp, or a
+  folder of frames). The column of the name may also be called sound, audio or path; or video or path."""
 
   @property
   def columns(self) -> dict[str, Column]:
@@ -91,7 +93,7 @@ class FolderRecords:
     self._directory = Path(config.path).expanduser()
     self.num_skipped, self._max_bytes, self._media = 0, reading.max_bytes, config.media
     file = _find_captions(self._directory, config.captions_file)
-    usual = IMAGE_COLUMNS if config.media == "image" else SOUND_COLUMNS
+    usual = USUAL_COLUMNS[config.media]
     images, last = self._read(file, Keys(config.image_key, config.caption_key, usual), reading.skip)
     chosen = [image for image in images if split in ("all", image.split or _hashed_split(image.name))]
     self._paths, self._captions = [image.path for image in chosen], [image.captions for image in chosen]
@@ -111,9 +113,10 @@ class FolderRecords:
 
   def __getitem__(self, index: int) -> Record:
     path, texts = Path(self._paths[index]), self._captions[index]
-    content = read_image_file(path, self._max_bytes, otherwise="remove its row")
     record = Record(captions={PRIMARY: texts}, id=str(path), concept=captions_concept(texts))
-    record[self._media] = content
+    if self._media == "video" and path.is_dir():  # of whose frames only some are read
+      return {**record, "video": str(path)}
+    record[self._media] = read_image_file(path, self._max_bytes, otherwise="remove its row")
     return record
 
   def _read(self, file: Path, keys: Keys, skip: bool) -> tuple[list[_Image], DataError | None]:

@@ -219,7 +219,8 @@ class TargetText(ExampleTerm):
   label_smoothing: float = 0.1
   """Share of the target that is spread uniformly over the vocabulary (Vaswani et al. 2017, section 5.4)."""
   source: str = "text"
-  """Name of the array that the text is written from. "audio": speech recognition (Whisper)."""
+  """Name of the array that the text is written from. "audio": speech recognition (Whisper); "video": captions of
+  videos (WriterConfig)."""
 
   @property
   def name(self) -> str:

@@ -1,0 +1,1 @@
+"""Video: reading, sampling of frames, and drawing."""
