@@ -248,6 +248,8 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch, pytestconfig: 
       monkeypatch.setattr(sys, "argv", words)
       command = importlib.import_module("scripts.launch.local").parse().command
       assert (ROOT / command[0]).is_file()
+    case ["pip", "install", "--no-deps", requirement]:
+      assert any(requirement in path.read_text(encoding="utf-8") for path in (ROOT / "mmjax").rglob("*.py"))
     case ["pip", "install", *options]:
       extra = re.fullmatch(r"(?:\.|mmjax)\[([\w,-]+)\]", options[-1])
       assert extra and {*extra[1].split(",")} <= asked().keys() and options[:-1] in ([], ["-e"])

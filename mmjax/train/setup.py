@@ -138,12 +138,6 @@ def check_needs(experiment: Experiment, records: Any, tokenizer: Tokenizer | Non
   Raises: ConfigError: objectives, columns and towers do not fit together. The message names them.
   """
   entries = row_shapes(experiment.data, image_size(experiment.model), records)
-  empty = [name for name, (shape, _) in entries.items() if 0 in shape]
-  if empty:
-    raise ConfigError(
-      f"the column {empty[0]!r} makes arrays of shape {entries[empty[0]][0]}, as the model has no tower that takes "
-      "images: leave it out of --data.columns, or give the model an image tower"
-    )
   mask, begin = (None, None) if tokenizer is None else (tokenizer.mask_id, tokenizer.begin_id)
   tokens = {
     "mask": (mask, "hides words: set --data.tokenizer.mask-token '<mask>'"),
@@ -163,7 +157,18 @@ def check_needs(experiment: Experiment, records: Any, tokenizer: Tokenizer | Non
         raise ConfigError(f"the objective {term.name} {remedy}")
   if tokenizer is not None and tokenizer.pad_id == tokenizer.eos_id:
     _check_padding(experiment)
+  _check_images(experiment, entries)
   _check_towers(experiment, entries)
+
+
+def _check_images(experiment: Experiment, entries: Shapes) -> None:
+  """Raise ConfigError if the data has a column of images, and the model no tower that says their size."""
+  for name, (shape, _) in entries.items():
+    if len(shape) > 1 and 0 in shape and not image_size(experiment.model):
+      raise ConfigError(
+        f"the column {name!r} makes arrays of shape {shape}, as the model has no tower that takes images: leave it out "
+        "of --data.columns, or give the model an image tower"
+      )
 
 
 def _check_padding(experiment: Experiment) -> None:

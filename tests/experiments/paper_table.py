@@ -213,6 +213,7 @@ OURS = {
   "optimizer.cooldown_steps": "not used by a cosine",
   "optimizer.learning_rate_rules": "one learning rate for all",
   "optimizer.frozen": "nothing is frozen",
+  "optimizer.cycles": "one cosine",
   "optimizer.layer_decay": "one learning rate for all blocks",
   "optimizer.top_layers": "all blocks are trained",
   "data.augmentation.crop_scale": "CLIP's paper gives no share of the image: open_clip's 0.9 to 1",

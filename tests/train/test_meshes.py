@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilations")
   ],
 )
 def test_two_steps_do_not_depend_on_the_mesh(system, parallel):
-  golden = values.read("steps")[f"{system}, fixed"]  # of one device
+  golden = [values.read("steps")[f"{system}, fixed, step {step}"] for step in range(2)]  # of one device
   assert all(math.isfinite(value) for step in golden for value in step.values())
   found = two_steps(experiment(system, parallel=ParallelConfig(**parallel)), 8)
   for left, right in zip(found, golden, strict=True):
