@@ -18,7 +18,7 @@ from clip_b32 import EXPERIMENT as B32
 
 from mmjax.cli import main
 from mmjax.data import Caption, Folder, Video
-from mmjax.evaluators import EvaluationConfig, PairedRetrieval
+from mmjax.evaluators import EvaluationConfig, PairScoreRetrieval
 from mmjax.models import Clip4ClipConfig
 from mmjax.objectives import Contrastive
 from mmjax.parallel import ParallelConfig
@@ -44,7 +44,7 @@ EXPERIMENT = dataclasses.replace(
     warmup_steps=703,
     clip_norm=1.0,
   ),
-  evaluation=EvaluationConfig(evaluators={"retrieval": PairedRetrieval()}),
+  evaluation=EvaluationConfig(evaluators={"retrieval": PairScoreRetrieval()}),
   run=dataclasses.replace(B32.run, workdir=Path("runs/clip4clip_b32"), batch_size=128, steps=7031, save_every=500),
 )
 

@@ -37,7 +37,7 @@ from PIL import Image
 from mmjax.data import AugmentationConfig, Caption, DataConfig, Emoji, Source, TokenizerConfig, Video, concept_number
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.evaluate import Evaluator, Table, make_result
-from mmjax.evaluators import EvaluationConfig, PairedRetrieval
+from mmjax.evaluators import EvaluationConfig, PairScoreRetrieval
 from mmjax.experiment import Experiment, RunConfig
 from mmjax.models import Clip4ClipConfig
 from mmjax.objectives import Contrastive, PairSoftmax
@@ -125,7 +125,7 @@ class ClipOrder(Evaluator):
     return ["clip_order/order"]
 
   def run(self, run, shared):
-    scores = PairedRetrieval().paired(run, shared).scores
+    scores = PairScoreRetrieval().paired(run, shared).scores
     own = np.arange(len(scores))
     difference = scores[own, own] - scores[own, own ^ 1]
     found = {"order": float(np.mean((difference > 0) + 0.5 * (difference == 0)))}, {"order": 0.5}
@@ -154,7 +154,7 @@ EXPERIMENT = Experiment(
   ),
   objectives=(Contrastive(between=("video", "text")),),
   optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.05),
-  evaluation=EvaluationConfig(evaluators={"order": ClipOrder(), "retrieval": PairedRetrieval()}),
+  evaluation=EvaluationConfig(evaluators={"order": ClipOrder(), "retrieval": PairScoreRetrieval()}),
   run=RunConfig(workdir=Path("runs/clip4clip_order"), steps=400, batch_size=64, log_every=50, tensorboard=False),
 )
 

@@ -44,7 +44,7 @@ from mmjax.encoders.video import VideoConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import built_in
-from mmjax.evaluators.paired_retrieval import PairedRetrieval
+from mmjax.evaluators.pair_score_retrieval import PairScoreRetrieval
 from mmjax.evaluators.probe import Probe
 from mmjax.kinds import Kind
 from mmjax.models.albef import AlbefConfig
@@ -223,5 +223,5 @@ KINDS: tuple[type[Kind], ...] = (
   *(type(evaluator) for evaluator in built_in().values()),
   Probe,
   ClassifiedExamples,
-  PairedRetrieval,
+  PairScoreRetrieval,
 )

@@ -20,7 +20,7 @@ from mmjax.evaluators.next_sentence import NextSentenceAccuracy
 from mmjax.evaluators.noise import CaptionNoise
 from mmjax.evaluators.numbers import PredictedNumbers
 from mmjax.evaluators.pair_retrieval import PairRetrieval
-from mmjax.evaluators.paired_retrieval import PairedRetrieval
+from mmjax.evaluators.pair_score_retrieval import PairScoreRetrieval
 from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.recognized import RecognizedTexts
 from mmjax.evaluators.recommendations import Recommendations
@@ -53,7 +53,7 @@ __all__ = [
   "MatchedPairs",
   "NextSentenceAccuracy",
   "PairRetrieval",
-  "PairedRetrieval",
+  "PairScoreRetrieval",
   "PredictedNumbers",
   "Probe",
   "RecognizedTexts",

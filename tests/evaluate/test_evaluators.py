@@ -27,7 +27,7 @@ from mmjax.evaluators import (
   ClassifiedExamples,
   EvaluationConfig,
   MatchedPairs,
-  PairedRetrieval,
+  PairScoreRetrieval,
   Probe,
   WrittenCaptions,
   built_in,
@@ -137,7 +137,7 @@ def test_metrics_that_are_to_fall():
 
 def test_every_evaluator_that_comes_with_mmjax_is_listed_and_saved():
   # One reads the training images once more, one measures nothing, and one names two columns of the script.
-  by_choice = {Probe, ClassifiedExamples, PairedRetrieval}
+  by_choice = {Probe, ClassifiedExamples, PairScoreRetrieval}
   assert set(of_base(Evaluator, KINDS)) - by_choice == {type(each) for each in built_in().values()}
   assert from_json(json.loads(json.dumps(to_json(Experiment())))) == Experiment()
   assert hash(Experiment()) == hash(Experiment())

@@ -1,4 +1,4 @@
-"""Retrieval between the items of two columns, such as videos and texts, on the validation split."""
+"""Retrieval between the items of two columns by scores of all pairs, such as those of a model that reads both."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from mmjax.evaluate.metrics import TIE, chance_recalls, ranks, recall_names, rec
 from mmjax.evaluate.results import RETRIEVAL, Metrics, Result
 from mmjax.evaluate.task import make_result
 from mmjax.evaluate.traits import entries, terms
+from mmjax.evaluators.pair_retrieval import PairEmbeddings
 from mmjax.models.protocols import Compares, ScoresPairs
 from mmjax.types import Encoded
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _CANDIDATES = 32  # texts that a model scores with a video at a time
 
 
-class Paired(NamedTuple):
+class PairScores(NamedTuple):
   """Scores of every item with every text of the validation split.
 
   Attributes:
@@ -49,8 +50,10 @@ class Paired(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class PairedRetrieval(Evaluator):
-  """Retrieval both ways between two columns, and the control with the pairs shuffled.
+class PairScoreRetrieval(Evaluator):
+  """Retrieval both ways between two columns by the scores of all pairs, and the control with the pairs shuffled.
+
+  PairRetrieval compares embeddings, which need not be held for all pairs at once.
 
   The score of a pair is the cosine of their embeddings; or what the model computes from both items, if the term
   PairSoftmax trains it. The report shows items with their text, and the text that the model found first.
@@ -104,21 +107,21 @@ class PairedRetrieval(Evaluator):
     )
     return [Section(f"{self.between[0]}_examples", f"Examples: {self.between[0]} and text", html)]
 
-  def paired(self, run: Run, shared: Shared) -> Paired:
+  def paired(self, run: Run, shared: Shared) -> PairScores:
     """The scores of all pairs of the validation split, computed once."""
     return shared.once(("paired", self.between), lambda: self._scored(run))
 
-  def _scored(self, run: Run) -> Paired:
+  def _scored(self, run: Run) -> PairScores:
     examples, (item, text) = validation_examples(run), self.between
     by_pairs = any(set(self.between) <= set(term.needs) for term in terms(run.experiment, ScoresPairs))
-    ask = _Encode(item, text) if by_pairs else _Embed(item, text)
+    ask = _Encode(item, text) if by_pairs else PairEmbeddings((item, text))
     kept, found = zip(*over_batches(run, ask, batches(run, examples), self.between, ("concept",)), strict=True)
     concepts = np.concatenate([each["concept"] for each in kept])
     first, second = gathered(found)
     scores = pair_scores(run, item, first, second) if by_pairs else first @ second.T
-    return Paired(examples, concepts, scores)
+    return PairScores(examples, concepts, scores)
 
-  def _both(self, found: Paired, concepts: Int[np.ndarray, " n"]) -> tuple[Metrics, Metrics]:
+  def _both(self, found: PairScores, concepts: Int[np.ndarray, " n"]) -> tuple[Metrics, Metrics]:
     """(recalls both ways, chance), if the texts have these concepts."""
     positive, (item, text) = found.concepts[:, None] == concepts[None], self.between
     to_item, to_text = f"{item}_retrieval", f"{text}_retrieval"
@@ -151,18 +154,6 @@ def pair_scores(run: Run, item: str, items: Encoded, texts: Float[np.ndarray, "m
 
 
 @dataclasses.dataclass(frozen=True)
-class _Embed:
-  """Embeddings of two columns, as a function of a model. Equal instances share a compilation."""
-
-  item: str
-  text: str
-
-  def __call__(self, model: Any, batch: Mapping[str, Any]) -> Any:
-    found = model.project(model.encode(batch))
-    return found[self.item], found[self.text]
-
-
-@dataclasses.dataclass(frozen=True)
 class _Encode:
   """Encodings of the items, and pooled vectors of the texts."""
 
@@ -184,7 +175,7 @@ class _Score:
     return model.pair_scores({self.item: rows[0]}, rows[1]).astype(jnp.float32)
 
 
-def _card(found: Paired, column: Column, place: int) -> str:
+def _card(found: PairScores, column: Column, place: int) -> str:
   """HTML of an item with its text, and the text with the largest score."""
   first = int(found.scores[place].argmax())
   record, other = found.examples[place], found.examples[first]
