@@ -6,8 +6,6 @@ from typing import Any
 
 from mmjax.evaluate.results import TABLES, table_of
 
-_DIRECTIONS = {"image_retrieval": "text to image", "text_retrieval": "image to text"}
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -47,12 +45,13 @@ class Row:
 def rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
   """The lines of the tables: one for each direction of a retrieval, and one for the other metrics of a result."""
   for result in results:
-    metrics = list(result["metrics"])
-    ways = {way: [name for name in metrics if name.startswith(f"{way}_")] for way in _DIRECTIONS}
-    ways = {way: names for way, names in ways.items() if names}
-    for way, names in ways.items():
-      yield _row(result, names, f"{result['title']}, {_DIRECTIONS[way]}" if len(ways) > 1 else result["title"])
-    others = [name for name in metrics if not any(name in names for names in ways.values())]
+    found: dict[str, list[str]] = {}  # names of the metrics of each modality that is retrieved; "" has the others
+    for name in result["metrics"]:
+      found.setdefault(name.rpartition("_retrieval_")[0], []).append(name)
+    others, retrieved = found.pop("", []), list(found)
+    for way, names in found.items():
+      shown = next((other for other in retrieved if other != way), None)
+      yield _row(result, names, f"{result['title']}, {shown} to {way}" if shown else result["title"])
     if others:
       yield _row(result, others, result["title"])
 

@@ -32,6 +32,7 @@ from mmjax.evaluators import PairRetrieval
 from mmjax.evaluators.pair_retrieval import compared
 from mmjax.objectives import Contrastive
 from mmjax.parallel.mesh import ParallelConfig, make_mesh
+from mmjax.report.rows import rows
 from mmjax.run import Run
 from mmjax.types import Encoded
 
@@ -97,6 +98,7 @@ def test_sounds_find_their_names_and_names_their_sounds(tmp_path):
   assert found["chance"]["text_retrieval_recall@1"] == pytest.approx(1 / 3)
   assert metrics["audio_retrieval_recall@1"] == 2 / 3  # the third sound of the first name is another's
   assert found["gallery"] == 3 and not found["control"] and control["control"]
+  assert [row.title.rpartition(", ")[2] for row in rows([found])] == ["audio to text", "text to audio"]
   (section,) = PairRetrieval().sections(run, Shared())
   assert section.html.count("<audio") == 6 and section.html.count('class="good"') >= 5
 
