@@ -3,4 +3,5 @@
 #   ./scripts/test.sh tests/train -k resume
 . "$(dirname "$0")/environment.sh" emoji,dev
 cd "$root"
-exec python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
+# A worker that crashes ends the run: one that takes its place may wait for ever (pytest-xdist 3.8, --dist loadfile).
+exec python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 "$@"
