@@ -9,6 +9,8 @@ What cannot be run here: neither the clips nor CLIP's weights can be downloaded.
 
     python experiments/clip4clip_b32.py --pretrained.path CLIP --data.source.path MSRVTT   # clips and captions.csv
     python experiments/clip4clip_b32.py plan --topology v5e:2x4
+
+The plan for these eight chips (jax 0.12.0.1, 2026-11-30): 4.22 GiB of 15.75 GiB, 58.7 ms a step, 2,181 clips a second.
 """
 
 import dataclasses
