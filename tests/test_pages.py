@@ -209,6 +209,7 @@ def nothing_is_run(monkeypatch):
     "mmjax.study.started",
     "mmjax.plan.command.fit_mesh",
     "mmjax.finetune.finetune",
+    "mmjax.probe.probe",
     "mmjax.data.__main__._shard",
     "mmjax.data.__main__._inspect",
     "mmjax.interop.__main__._convert",
