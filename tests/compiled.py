@@ -11,6 +11,8 @@ import jaxlib
 
 LARGEST = 2**31
 """Bytes that stay from run to run, of all processors and versions."""
+MOST_MAPPINGS = 20_000
+"""Mappings of memory of a process above which it forgets its programs."""
 
 
 def root(environment: Mapping[str, str] = os.environ) -> Path:
@@ -31,6 +33,14 @@ def processor() -> str:
     lines = []
   features = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
   return hashlib.sha256("\n".join([platform.machine(), *features]).encode()).hexdigest()[:12]
+
+
+def mappings() -> int:
+  """Number of this process's mappings of memory. 0 where /proc does not say it."""
+  try:
+    return Path("/proc/self/maps").read_bytes().count(b"\n")
+  except OSError:  # not Linux
+    return 0
 
 
 def write_whole() -> None:

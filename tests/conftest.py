@@ -84,6 +84,17 @@ def pytest_collection_finish():
   gc.set_threshold(10_000, 20, 20)
 
 
+def pytest_runtest_teardown(item, nextitem):
+  """Forgets compiled programs between modules where they take too many mappings of memory.
+
+  Linux gives a process 65,530, of which a program takes several. The compiler crashes when there are no more.
+  """
+  if nextitem is None or nextitem.path == item.path or compiled.mappings() < compiled.MOST_MAPPINGS:
+    return
+  jax.clear_caches()
+  gc.collect()
+
+
 def skips(reporter) -> dict[str, int]:
   """{reason: number} of the tests and modules that were skipped; a reason that is not expected says so."""
   return dict(collections.Counter(map(reason, reporter.stats.get("skipped", ()))))
