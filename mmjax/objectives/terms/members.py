@@ -58,8 +58,11 @@ class ClassifyMembers(Classify):
     logits = forward.model.member_class_logits(forward.encoded, rng=forward.fusion_rng)
     counts = sample_counts(forward.batch["index"], members=len(logits), sampling=self.sampling, seed=self.sampling_seed)
     every = self._loss(logits, jnp.broadcast_to(labels, logits.shape[:2]), forward)
+    combined = forward.model.class_logits(
+      forward.encoded, rng=forward.fusion_rng
+    )  # the compiler merges it with `logits`
     loss = ExampleLosses((every.losses * counts).sum(0), every.weights[0])
-    return {"loss": loss, "accuracy": correct(forward.model.class_logits(forward.encoded), labels)}
+    return {"loss": loss, "accuracy": correct(combined, labels)}
 
   def chance(self, batch_size: int, model: Any) -> float | None:
     members = len(model.models)
