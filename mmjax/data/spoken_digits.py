@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmjax.data.errors import DataError
+from mmjax.data.places import spread
 from mmjax.data.sound.clip import Clip, library, resampled, trimmed
 from mmjax.data.sound.reading import read_sound
 from mmjax.data.sound.synthetic_voices import speaker, variants
@@ -88,7 +89,7 @@ def synthetic(languages: Sequence[str], voices: int, takes: int, seed: int) -> I
   Raises: DataError: the package espeakng-loader is not installed.
   """
   names, speak, rng = variants(), speaker(), np.random.default_rng(seed)
-  chosen = [names[place] for place in np.unique(np.linspace(0, len(names) - 1, voices).round().astype(int))]
+  chosen = [names[place] for place in spread(len(names), voices)]
   for language, voice, digit in itertools.product(languages, chosen, range(10)):
     for _ in range(takes):
       speed, pitch = int(rng.integers(110, 230)), int(rng.integers(20, 80))

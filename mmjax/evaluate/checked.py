@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mmjax.data.errors import DataError
+from mmjax.data.places import spread
 from mmjax.data.sources.base import IMAGE_TEXT
 from mmjax.evaluate.evaluator import Shared, applying
 
@@ -71,7 +72,7 @@ def training_sample(run: Run) -> tuple[Any, list[Any], list[int]]:
   Their images are decoded as in `checked_examples` if the run is at its beginning.
   """
   from mmjax.data import make_source
-  from mmjax.evaluate.examples import example_columns, spread
+  from mmjax.evaluate.examples import example_columns
 
   data = run.experiment.data
   source, columns = make_source(data, "train"), example_columns(data, IMAGE_TEXT)

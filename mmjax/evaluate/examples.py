@@ -11,6 +11,7 @@ import numpy as np
 
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
+from mmjax.data.places import spread
 from mmjax.data.records import Records, text_reader
 from mmjax.data.sources.base import columns_of_features
 from mmjax.evaluate.checked import readable
@@ -123,8 +124,3 @@ def batches(run: Run, examples: Examples) -> Iterator[dict[str, np.ndarray]]:
     columns=example_columns(data, examples.features),
     fitted=run.fitted,
   )
-
-
-def spread(size: int, limit: int) -> list[int]:
-  """At most `limit` places, evenly spread over `size`."""
-  return np.unique(np.linspace(0, size - 1, min(limit, size)).round().astype(int)).tolist() if size else []

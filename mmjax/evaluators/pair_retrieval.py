@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.data.columns.text import TextColumn
+from mmjax.data.places import spread
 from mmjax.data.sources.base import IMAGE_TEXT
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
@@ -86,7 +87,7 @@ class PairRetrieval(Evaluator):
     pairs, (first, second) = self._pairs(run, shared), _names(run.experiment)
     columns = example_columns(run.experiment.data, pairs.examples.features)
     cards = []
-    for place in np.unique(np.linspace(0, len(pairs.examples) - 1, self.examples).round().astype(int)).tolist():
+    for place in spread(len(pairs.examples), self.examples):
       nearest = np.argsort(-pairs.second.rows @ pairs.first.rows[place])[:3]
       lines = [
         f'<b class="{"good" if pairs.second.ids[each] == pairs.first.ids[place] else "bad"}">{number}.</b> '

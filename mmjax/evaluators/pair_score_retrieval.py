@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from mmjax.data.columns.base import Column
 from mmjax.data.errors import DataError
+from mmjax.data.places import spread
 from mmjax.data.records import PRIMARY
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
@@ -100,8 +101,7 @@ class PairScoreRetrieval(Evaluator):
 
     found = self.paired(run, shared)
     column = example_columns(run.experiment.data, found.examples.features)[self.between[0]]
-    places = np.unique(np.linspace(0, len(found.examples) - 1, min(self.examples, len(found.examples))).round())
-    cards = [_card(found, column, place) for place in places.astype(int).tolist()]
+    cards = [_card(found, column, place) for place in spread(len(found.examples), self.examples)]
     html = (
       f'<p>Each with its text, and the text that the model finds for it.</p><div class="tiles">{"".join(cards)}</div>'
     )

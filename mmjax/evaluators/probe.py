@@ -15,9 +15,10 @@ import numpy as np
 
 from mmjax.configs import to_json
 from mmjax.data.errors import DataError
+from mmjax.data.places import spread
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
-from mmjax.evaluate.examples import Examples, batches, spread, validation_examples
+from mmjax.evaluate.examples import Examples, batches, validation_examples
 from mmjax.evaluate.forward import over_batches
 from mmjax.evaluate.metrics import commonest_share
 from mmjax.evaluate.probe import Features, probes

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from mmjax.data.places import spread
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.ctc_decoding import likeliest_path, prefix_beam
 from mmjax.evaluate.evaluator import Evaluator, Shared
@@ -86,7 +87,7 @@ class RecognizedTexts(Evaluator):
     cards = [
       f'<figure style="width: 220px">{column.show(examples[place])}<figcaption>{_marked(heard[place], targets[place])}'
       f"<br>{escape(examples[place]['id'])}</figcaption></figure>"
-      for place in np.unique(np.linspace(0, len(examples) - 1, self.examples).round().astype(int)).tolist()
+      for place in spread(len(examples), self.examples)
     ]
     return [Section("recognized", "Recognized texts", f'<div class="tiles">{"".join(cards)}</div>')]
 

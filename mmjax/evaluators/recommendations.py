@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.data.errors import DataError
+from mmjax.data.places import spread
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, example_columns, shown_examples
@@ -143,7 +144,7 @@ class Recommendations(Evaluator):
     )
     places = {name: place for place, name in enumerate(log.items.names)}
     lines = []
-    for row in np.unique(np.linspace(0, len(examples) - 1, self.shown).round().astype(int)).tolist():
+    for row in spread(len(examples), self.shown):
       record = examples[row]
       cells = (
         "<br>".join(title(places[name]) for name in record["history"][:5]),

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.sound import PADDED
 from mmjax.data.errors import DataError
+from mmjax.data.places import spread
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, example_columns, shown_examples, shown_name
@@ -105,7 +106,7 @@ class Verification(Evaluator):
   def _found(self, run: Run, shared: Shared) -> _Found:
     def compute() -> _Found:
       term, examples = _term(run.experiment), shown_examples(run, shared)
-      places = np.unique(np.linspace(0, len(examples) - 1, min(self.pairs_from, len(examples))).round().astype(int))
+      places = spread(len(examples), self.pairs_from)
       some = dataclasses.replace(examples, records=[examples[place] for place in places])
       ask = Embeddings(term.source)
       rows = list(over_batches(run, ask, batches(run, some), (term.source,), (term.source,)))

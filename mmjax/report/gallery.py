@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from mmjax.data.places import spread
 from mmjax.evaluate.images import Images
 from mmjax.evaluate.metrics import retrieval_ranks
 from mmjax.evaluate.retrieval import Embedded
@@ -99,8 +100,7 @@ def _section(anchor: str, note: str, html: str) -> Section:
 
 def evenly(places: np.ndarray, count: int) -> list[int]:
   """`count` of the places, evenly spread: nobody picked the good ones."""
-  chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
-  return [int(place) for place in places[np.unique(chosen)]]
+  return [int(places[chosen]) for chosen in spread(len(places), count)]
 
 
 def text_to_image(show: Exhibition) -> str:
@@ -122,7 +122,7 @@ def text_to_image(show: Exhibition) -> str:
 
 def similarity(show: Exhibition) -> str:
   """The cosines of a batch of images and their texts."""
-  texts = evenly(np.arange(len(show.texts)), BATCH)
+  texts = spread(len(show.texts), BATCH)
   by_concept = {concept: place for place, concept in enumerate(show.shelf.embedded.ids.tolist())}
   texts = [place for place in texts if int(show.texts.ids[place]) in by_concept]
   images = [by_concept[int(show.texts.ids[place])] for place in texts]
@@ -134,7 +134,7 @@ def similarity(show: Exhibition) -> str:
 
 def neighbours(show: Exhibition) -> str:
   """An image of one artist, and the nearest ones of the others."""
-  queries = evenly(np.arange(len(show.shelf.records)), QUERIES)
+  queries = spread(len(show.shelf.records), QUERIES)
   rows = show.shelf.embedded.rows[queries]
   order = {other.name: _nearest(rows, other.embedded.rows, NEIGHBOURS) for other in show.others}
   lines = []

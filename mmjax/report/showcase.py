@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmjax.data.places import spread
 from mmjax.data.records import PRIMARY
 from mmjax.evaluate.answers import vqa_score
 from mmjax.evaluate.attention_maps import AttentionMaps, Score, attention_maps
-from mmjax.evaluate.examples import Examples, batches, spread
+from mmjax.evaluate.examples import Examples, batches
 from mmjax.evaluate.forward import over_batches, text_tokenizer
 from mmjax.evaluate.images import Images
 from mmjax.evaluate.questions import WriteAnswers, answer_logits, relevance_logits, until_end

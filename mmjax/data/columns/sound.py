@@ -10,6 +10,7 @@ from jaxtyping import Float
 from mmjax.data.columns.base import Column, Evaluating, Example, Maker, Making, Shapes
 from mmjax.data.errors import DataError
 from mmjax.data.lazy_rows import LazyRows
+from mmjax.data.places import spread
 from mmjax.data.sound.augment import SoundAugmentation
 from mmjax.data.sound.clip import fitted, resampled, with_loudness
 from mmjax.data.sound.features import Features, LogMel, cmvn
@@ -89,9 +90,9 @@ class Sound(Column):
 
   def fit(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Compute mean and standard deviation over all features of up to 500 training records, evenly spread."""
-    places = np.unique(np.linspace(0, len(records) - 1, min(_SAMPLED, len(records))).round().astype(int))
     count, total, squares = 0, 0.0, 0.0
-    for place in places.tolist():
+    places = spread(len(records), _SAMPLED)
+    for place in places:
       values = self._values(self._cut(self.clip(records[place]), None)).astype(np.float64)
       count, total, squares = count + values.size, total + values.sum(), squares + np.square(values).sum()
     mean = total / count

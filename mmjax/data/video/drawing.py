@@ -4,8 +4,9 @@ import base64
 import io
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image
+
+from mmjax.data.places import spread
 
 _SHOWN = 6
 _HEIGHT = 72
@@ -18,8 +19,7 @@ def strip(frames: Sequence[Image.Image], seconds: float) -> str:
     frames: frames, in RGB or RGBA.
     seconds: duration of the clip, for the text of the image.
   """
-  places = np.unique(np.linspace(0, len(frames) - 1, min(_SHOWN, len(frames))).round().astype(int))
-  small = [_small(frames[place]) for place in places.tolist()]
+  small = [_small(frames[place]) for place in spread(len(frames), _SHOWN)]
   sheet = Image.new("RGB", (sum(each.width for each in small) + 2 * (len(small) - 1), _HEIGHT), "white")
   left = 0
   for each in small:
