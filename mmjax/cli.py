@@ -150,6 +150,24 @@ def answered() -> Iterator[None]:
     sys.exit(130)
 
 
+def run_module(
+  options: type[Any], act: Callable[[Any], int | None], module: str, arguments: Sequence[str] | None
+) -> NoReturn:
+  """Run the command line of a module, `python -m MODULE`, and exit with its status.
+
+  Args:
+    options: dataclass of the options.
+    act: what to do with them. It returns the exit status, or None for 0.
+    module: name of the module, for --help.
+    arguments: the command line. None: sys.argv[1:].
+  """
+  with answered():
+    parsed = tyro.cli(options, prog=f"python -m {module}", args=arguments)
+    with started():
+      status = act(parsed)
+  sys.exit(status or 0)
+
+
 def parse(command: str, call: Call) -> Experiment:
   """Parse the options of a command. A mistake ends the program with a message, which names the nearest option.
 

@@ -2,18 +2,17 @@
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from mmjax.cli import answered, started
-from mmjax.errors import ConfigError, UserError
+from mmjax.cli import run_module
+from mmjax.errors import ConfigError
 from mmjax.files import write_atomically
 
 if TYPE_CHECKING:
@@ -70,20 +69,13 @@ class Finetune:
       raise ValueError(f"--patience is {self.patience}: it must not be negative")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
   """Run the command line, and exit with its status.
 
   Args:
     arguments: the command line. None: sys.argv[1:].
   """
-  with answered():
-    try:
-      options = tyro.cli(Finetune, prog="python -m mmjax.finetune", args=arguments)
-    except ValueError as error:  # from the check of a field
-      raise UserError(str(error)) from error
-    with started():
-      status = finetune(options)
-  sys.exit(status)
+  run_module(Finetune, finetune, "mmjax.finetune", arguments)
 
 
 def finetune(options: Finetune) -> int:

@@ -1,17 +1,16 @@
 """Probes the features of frozen weights: `python -m mmjax.probe WEIGHTS --data DIR`, or of a file with features."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from mmjax.cli import answered, started
-from mmjax.errors import ConfigError, UserError
+from mmjax.cli import run_module
+from mmjax.errors import ConfigError
 
 if TYPE_CHECKING:
   from mmjax.evaluate.probe import Probed
@@ -46,20 +45,13 @@ class ProbeOptions:
       raise ValueError("--neighbours, --draws and --shots must be at least 1")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
   """Run the command line, and exit with its status.
 
   Args:
     arguments: the command line. None: sys.argv[1:].
   """
-  with answered():
-    try:
-      options = tyro.cli(ProbeOptions, prog="python -m mmjax.probe", args=arguments)
-    except ValueError as error:  # from the check of a field
-      raise UserError(str(error)) from error
-    with started():
-      probe(options)
-  sys.exit(0)
+  run_module(ProbeOptions, probe, "mmjax.probe", arguments)
 
 
 def probe(options: ProbeOptions) -> None:
