@@ -92,6 +92,8 @@ EXTRAS = {
   "plan-tpu": ["jax[tpu]"],
   "plan-gpu": ["jax[cuda12-local]"],
   "wandb": ["wandb"],
+  # Values of trials by a tree-structured Parzen estimator; see mmjax/search/space.py.
+  "sweep": ["optuna"],
   # METEOR, and SPICE, where there is Java; see mmjax/evaluate/coco_captions.py.
   "captions": ["pycocoevalcap"],
 }

@@ -56,6 +56,7 @@ def train(
   kinds: tuple[type[Kind], ...] = (),
   made_by: Callable[..., Training] | None = None,
   checks: Sequence[Callable[[Run], None]] = (),
+  until: int | None = None,
 ) -> Outcome:
   """Train until experiment.run.steps. If the workdir has checkpoints, resume from the newest.
 
@@ -66,6 +67,8 @@ def train(
     made_by: function called instead of mmjax.train.setup.prepare, so that runs can share compiled programs.
     checks: functions that are called with the run before its first step, whose parameters are shapes then. They raise
       an error if what follows the training would fail, such as mmjax.evaluate.check_ready.
+    until: stop and save after this step. A later call goes on from there, as if the run had not stopped; the learning
+      rate and other schedules are those of run.steps. None: run.steps.
   Raises:
     UserError: the configuration, the data or a checkpoint is wrong, or the run stopped because of its numerics
       (NotFiniteError, LossSpikeError).
@@ -104,7 +107,7 @@ def train(
       if image is not None and experiment.data.preprocess is not None:
         write_image(image, workdir / PREPROCESS)
     with graceful_interrupt() as interrupt:
-      state = Session(training, made, checkpoints, feed, interrupt, start).run()
+      state = Session(training, made, checkpoints, feed, interrupt, start).run(until)
   return Outcome(as_run(training, made, state), interrupt.exit_status)
 
 

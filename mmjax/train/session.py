@@ -75,9 +75,13 @@ class Session:
     self._writer: Writer = make_writers(self._experiment, workdir, self._step) if self._first else Fanout([])
     self._events = Lines(workdir / EVENTS, counter="batch", up_to=self._batches) if self._first else None
 
-  def run(self) -> TrainState:
-    """Train until run.steps or a request to stop. Raises UserError as `mmjax.train.loop.train`. Returns the state."""
+  def run(self, until: int | None = None) -> TrainState:
+    """Train until run.steps, step `until` or a request to stop. Raises UserError as `mmjax.train.loop.train`.
+
+    Returns: the state.
+    """
     run = self._experiment.run
+    self._last = run.steps if until is None else min(until, run.steps)
     with TrainingProgress(run.steps, start=self._start, quiet=not self._first) as self._progress:
       warmup = self._experiment.optimizer.warmup_steps
       workers = self._experiment.data.workers
@@ -95,7 +99,7 @@ class Session:
 
   def _train(self, state: TrainState) -> TrainState:
     flight: _Flight | None = None
-    while self._step < self._experiment.run.steps and self._goes_on():
+    while self._step < self._last and self._goes_on():
       batch = self._next_batch()
       if batch is None:
         break
@@ -105,7 +109,7 @@ class Session:
       back = self._land(before) if before else None
       if back is not None:
         state, flight = back, None
-      elif self._experiment.saves_after(self._step + 1):
+      elif self._step + 1 == self._last or self._experiment.saves_after(self._step + 1):
         state, flight = self._land(flight) or state, None
         if self._step > self._saved and self._experiment.saves_after(self._step):
           self._save(state)

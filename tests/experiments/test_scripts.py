@@ -16,8 +16,8 @@ from tests.experiments.paper_scale import PAPER_SCALE
 ROOT = Path(__file__).parents[2]
 # Studies train several runs each, and the papers' own configurations need a pod: both have tests of their own.
 # audio_text needs sound fonts of Debian, and tests/evaluate/test_pair_retrieval.py tests its parts; probe_emoji trains
-# nothing, and its command is that of tests/test_finetune.py.
-ELSEWHERE = ("own_modality", "audio_text", "probe_emoji", "clip4clip_b32")
+# nothing, and its command is that of tests/test_finetune.py; tests/search runs search_digits.
+ELSEWHERE = ("own_modality", "audio_text", "probe_emoji", "clip4clip_b32", "search_digits")
 SCRIPTS = sorted(
   path
   for path in (ROOT / "experiments").glob("*.py")

@@ -165,6 +165,15 @@ def test_on_other_device_counts_the_data_are_the_same_and_the_losses_agree(whole
   assert [record["step"] for record in log(tmp_path)] == [record["step"] for record in log(workdir)]
 
 
+def test_in_several_calls_it_ends_with_the_same_bits_and_the_same_log(whole, tmp_path, config, recorder):
+  workdir, experiment, seen = whole
+  for until, steps in ((1, 1), (4, 4), (4, 4), (5, 5), (99, STEPS)):
+    outcome = loop.train(config(tmp_path), until=until)
+    assert (outcome.run.step, outcome.exit_status) == (steps, 0)
+  same(final(tmp_path, experiment), final(workdir, experiment))
+  assert log(tmp_path) == log(workdir) and recorder.seen == seen
+
+
 @pytest.mark.parametrize("stop", [3, 5])
 def test_a_stopped_run_leaves_the_same_checkpoints_as_one_that_nobody_stopped(whole, tmp_path, config, stop):
   """Stopped between two planned saves, it saves there; afterwards no planned checkpoint is missing for it."""
