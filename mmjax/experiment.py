@@ -35,9 +35,10 @@ class Experiment:
   """Weights to initialise from."""
   objectives: tuple[Term, ...] = (Contrastive(),)
   """The weighted terms of the loss."""
-  balance: Literal["fixed", "uncertainty"] = "fixed"
-  """Weighting of the loss terms: fixed weights, or fixed weights times a learned uncertainty weight per term (Kendall
-  et al. 2018)."""
+  balance: Literal["fixed", "uncertainty", "pcgrad", "gradnorm"] = "fixed"
+  """Weighting of the loss terms: fixed weights; fixed weights times a learned uncertainty weight per term (Kendall et
+  al. 2018); gradients that conflict lose the part that does (PCGrad, Yu et al. 2020); weights that bring the terms to
+  the same rate of learning (GradNorm, Chen et al. 2018, alpha 1.5). The last two take a backward pass per term."""
   optimizer: OptimizerConfig = OptimizerConfig()
   """Optimiser, schedule and per-parameter rules."""
   numerics: NumericsConfig = NumericsConfig()
@@ -54,6 +55,8 @@ class Experiment:
   def __post_init__(self):
     if not self.objectives:
       raise ValueError("objectives is empty: list at least one, such as Contrastive()")
+    if self.balance != "fixed" and len(self.objectives) == 1:
+      raise ValueError(f"balance={self.balance!r} is between terms, and there is one objective: leave it at fixed")
     if self.optimizer.ema_decay == 0 and any(term.teacher == AVERAGE for term in self.objectives):
       raise ValueError(
         "an objective uses the moving average of the model as its teacher: set --optimizer.ema-decay (ALBEF: 0.995)"

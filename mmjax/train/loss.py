@@ -25,7 +25,7 @@ from mmjax.types import Batch
 
 Metrics = dict[str, Array]
 Aux = tuple[Metrics, Any, Mapping[str, Any]]
-Loss = Callable[[Params, TrainState, Batch, Array, Mapping[str, Params]], tuple[Float[Array, ""], Aux]]
+Loss = Callable[[Params, TrainState, Batch, Array, Mapping[str, Params]], tuple[Float[Array, "..."], Aux]]
 
 
 def make_loss(
@@ -35,6 +35,7 @@ def make_loss(
   mesh: Mesh,
   microbatches: int,
   teachers: Mapping[str, nn.Module] = MappingProxyType({}),
+  apart: bool = False,
 ) -> Loss:
   """Make the loss function: loss(params, state, batch, keys, frozen) -> (loss, (metrics, memory of the terms,
   statistics of batch norm)).
@@ -46,6 +47,7 @@ def make_loss(
   Args:
     model, objectives, mesh, microbatches: as for make_step.
     teachers: modules of frozen teachers, by the names that the terms use.
+    apart: the loss is an array of the weighted terms in their order, instead of their sum.
   """
   by_stream = {
     stream: _of_stream(model, [o for o in objectives if o.stream == stream], mesh, microbatches, teachers)
@@ -61,7 +63,8 @@ def make_loss(
       metrics |= found
       memory |= kept
       statistics = _joined(statistics, seen)
-    return _total(objectives, metrics, params, state.step), (metrics, memory or None, statistics)
+    total = _weighted(objectives, metrics, state.step) if apart else _total(objectives, metrics, params, state.step)
+    return total, (metrics, memory or None, statistics)
 
   return loss_fn
 
@@ -271,6 +274,11 @@ def _means(scores: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Metrics:
     for term, found in scores.items()
     for score, (values, weights) in found.items()
   }
+
+
+def _weighted(objectives: Sequence[Term], metrics: Metrics, step: Array) -> Float[Array, "terms"]:
+  """The weighted terms."""
+  return jnp.stack([o.weight_at(step) * metrics[o.key] for o in objectives])
 
 
 def _total(objectives: Sequence[Term], metrics: Metrics, params: Params, step: Array) -> Float[Array, ""]:

@@ -11,7 +11,8 @@ from mmjax.models.adapters import ADAPTERS, initial_adapters
 from mmjax.models.config import init_params
 
 BALANCE = "balance"
-"""Entry of the parameters for the learned log variances of the terms (uncertainty weighting)."""
+"""Entry of the parameters for the learned log variances of the terms (uncertainty weighting), and of the memory of
+GradNorm."""
 
 
 _ADAPTERS_KEY = 1  # folded into the key of the parameters
@@ -23,6 +24,6 @@ def initial_params(experiment: Experiment, model: nn.Module, key: jax.Array) -> 
   if experiment.adapter.rank:
     adapters = initial_adapters(experiment.adapter, params, jax.random.fold_in(key, _ADAPTERS_KEY))
     params = {**params, ADAPTERS: adapters}
-  if experiment.balance == "fixed":
+  if experiment.balance != "uncertainty":
     return params
   return {**params, BALANCE: {term.key: jnp.zeros(()) for term in experiment.objectives}}

@@ -258,7 +258,7 @@ def _chance(experiment: Experiment) -> dict[str, float]:
   chances = _chances(experiment)
   known = {name: chance for name, chance in chances.items() if chance is not None}
   numbers = {f"{name}_chance": chance for name, chance in known.items()} if len(chances) > 1 else {}
-  constant = experiment.balance == "fixed" and not any(o.schedule for o in experiment.objectives)
+  constant = experiment.balance in ("fixed", "pcgrad") and not any(o.schedule for o in experiment.objectives)
   if constant and len(known) == len(chances):
     numbers["chance"] = sum(o.weight * known[o.key] for o in experiment.objectives)
   return numbers

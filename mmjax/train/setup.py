@@ -37,9 +37,10 @@ from mmjax.parallel.mesh import (
 from mmjax.parallel.rules import Rules, match_rules, parameter_path
 from mmjax.run import TOKENIZER
 from mmjax.train.adapters import trained_besides
+from mmjax.train.balancing import initial_memory
 from mmjax.train.numerics import no_losses
 from mmjax.train.optimizer import make_optimizer
-from mmjax.train.parameters import initial_params
+from mmjax.train.parameters import BALANCE, initial_params
 from mmjax.train.state import Params, TrainState, init_state, state_shardings
 from mmjax.train.step import Step, make_step
 from mmjax.train.teachers import Teachers, make_teachers
@@ -123,6 +124,7 @@ def prepare(
     numerics=experiment.numerics,
     adapter=experiment.adapter,
     teachers=make_teachers(experiment.objectives, experiment.model, mesh, kinds),
+    balance=experiment.balance,
   )
   fresh = jax.jit(functools.partial(_state, experiment, start, optimizer), out_shardings=shardings)
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step, fresh)
@@ -298,9 +300,11 @@ def placement_rules(experiment: Experiment) -> Rules[Placement]:
 
 
 def _memory(experiment: Experiment) -> Any:
-  """Make the memory of the terms before the first step. None if no term has one."""
+  """Make the memory of the terms and of their balancing before the first step. None if there is none."""
   embed_dim = getattr(experiment.model, "embed_dim", 0)
-  kept = {o.key: o.memory(embed_dim) for o in experiment.objectives if isinstance(o, BatchTerm)}
+  kept: dict[str, Any] = {o.key: o.memory(embed_dim) for o in experiment.objectives if isinstance(o, BatchTerm)}
+  if experiment.balance == "gradnorm":
+    kept[BALANCE] = initial_memory(len(experiment.objectives))
   return {name: memory for name, memory in kept.items() if memory is not None} or None
 
 

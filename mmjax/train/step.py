@@ -18,6 +18,7 @@ from mmjax.objectives.terms.base import Term
 from mmjax.parallel.mesh import batch_sharding, replicated
 from mmjax.parallel.rules import parameter_path
 from mmjax.settings import NO_ADAPTERS, AdapterConfig, NumericsConfig, OptimizerConfig
+from mmjax.train.balancing import APART, Balance, balanced_gradient, plain_gradient
 from mmjax.train.loss import Aux, has_streams, make_loss
 from mmjax.train.numerics import judge
 from mmjax.train.optimizer import learning_rate, trainable, update_ema
@@ -61,6 +62,7 @@ def make_step(
   numerics: NumericsConfig,
   adapter: AdapterConfig = NO_ADAPTERS,
   teachers: Teachers = NO_TEACHERS,
+  balance: Balance = "fixed",
 ) -> Step:
   """Make the training step of a model and its objectives.
 
@@ -80,22 +82,27 @@ def make_step(
     numerics: settings for losses that are not finite and for spikes.
     adapter: settings of the adapters, which the model's kernels get before it is applied.
     teachers: the frozen teachers of the objectives.
+    balance: weighting of the terms, as in Experiment.
   """
+  apart = balance in APART
   schedule = learning_rate(config, steps)
-  loss_of = make_loss(model, objectives, mesh=mesh, microbatches=microbatches, teachers=teachers.modules)
+  loss_of = make_loss(model, objectives, mesh=mesh, microbatches=microbatches, teachers=teachers.modules, apart=apart)
 
-  def loss_fn(params: Params, state: TrainState, batch: Batch, frozen: Any) -> tuple[Float[Array, ""], Aux]:
+  def loss_fn(params: Params, state: TrainState, batch: Batch, frozen: Any) -> tuple[Float[Array, "..."], Aux]:
     params = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable(config, params))
     if adapter.rank:
       params = merged(adapter, params)
       state = state.replace(ema=None if state.ema is None else merged(adapter, state.ema))
     return loss_of(params, state, batch, batch_keys(state.rng, state.step, batch), frozen)
 
+  gradient = (
+    balanced_gradient([term.key for term in objectives], balance, shardings.params)
+    if apart
+    else plain_gradient(shardings.params)
+  )
+
   def step(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
-    (loss, (metrics, memory, seen)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-      state.params, state, batch, frozen
-    )
-    grads = jax.lax.with_sharding_constraint(grads, shardings.params)  # each device keeps its own shard
+    loss, (metrics, memory, seen), grads = gradient(loss_fn, state, batch, frozen)
     squares = jnp.stack([jnp.square(g).sum() for g in jax.tree.leaves(grads)])
     grad_norm = jnp.sqrt(squares.sum())
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

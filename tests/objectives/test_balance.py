@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.objectives import piecewise_linear, uncertainty_weighted
+from mmjax.objectives.losses.balance import norm_slopes, projected_weights
 
 
 def test_uncertainty_weighting_is_kendalls_sum_and_settles_at_twice_the_loss():
@@ -29,3 +30,39 @@ def test_a_piecewise_linear_weight_passes_through_its_points_and_is_level_outsid
   for bad in ((), ((5, 1.0), (5, 2.0)), ((5, 1.0), (4, 2.0))):
     with pytest.raises(ValueError, match="in the order of their steps"):
       piecewise_linear(0, bad)
+
+
+def projected(gradients: np.ndarray, orders: np.ndarray) -> np.ndarray:
+  """Algorithm 1 of Yu et al. 2020, in its words."""
+  found = gradients.copy()
+  for i, order in enumerate(orders):
+    for j in order:
+      if j != i and found[i] @ gradients[j] < 0:
+        found[i] -= found[i] @ gradients[j] / (gradients[j] @ gradients[j]) * gradients[j]
+  return found.sum(0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_projected_gradients_are_those_of_the_algorithm(count):
+  weights = jax.jit(projected_weights)
+  for seed in range(10):
+    gradients = np.random.default_rng(seed).standard_normal((count, 4))
+    key = jax.random.key(seed)
+    orders = np.stack([jax.random.permutation(one, count) for one in jax.random.split(key, count)])
+    found = weights(jnp.asarray(gradients @ gradients.T, jnp.float32), key) @ gradients
+    np.testing.assert_allclose(found, projected(gradients, orders), rtol=2e-5, atol=2e-5)
+  alike = np.array([[1.0, 0.5], [0.5, 2.0]], np.float32)
+  np.testing.assert_array_equal(weights(alike, key), [1, 1])  # no conflict
+  np.testing.assert_array_equal(weights(np.array([[1.0, 0.0], [0.0, 0.0]], np.float32), key), [1, 1])  # one is zero
+
+
+def test_gradnorm_s_slopes_are_those_of_its_loss():
+  weights, norms = jnp.array([0.5, 1.5, 1.0]), jnp.array([4.0, 0.5, 1.0])
+  losses, initial = jnp.array([1.0, 3.0, 2.0]), jnp.array([2.0, 3.0, 2.5])
+
+  def loss(w):
+    ratios = losses / initial
+    target = jax.lax.stop_gradient((w * norms).mean()) * (ratios / ratios.mean()) ** 1.5
+    return jnp.abs(w * norms - target).sum()
+
+  np.testing.assert_allclose(norm_slopes(weights, norms, losses, initial, 1.5), jax.grad(loss)(weights), rtol=1e-6)
