@@ -29,6 +29,11 @@ from tests.skips import EXPECTED, REFERENCES
 
 ROOT = Path(__file__).parents[1]
 UNEXPECTED = "UNEXPECTED (not in tests/skips.py)"
+CRASHED = 70
+"""Exit status if the process of a worker crashed."""
+PASSED = Path(os.environ["MMJAX_PASSED"]) if os.environ.get("MMJAX_PASSED") else None
+"""File with the names of tests that have passed."""
+crashes: list[str] = []
 
 # The same inputs every time, and no more than tests have time for: scripts/benchmarks/fuzz.py is the long form.
 hypothesis.settings.register_profile("quick", max_examples=50, derandomize=True, database=None, deadline=None)
@@ -69,8 +74,13 @@ def every_platform():
 
 
 def pytest_collection_modifyitems(items):
-  """Marks what tests/fast.py lists, and puts its modules last: workers that share the files end at the same time."""
+  """Marks what tests/fast.py lists, and puts its modules last: workers that share the files end at the same time.
+
+  Tests that have passed in the run before a crash are left out; see scripts/run_tests.sh.
+  """
   fast = {*FAST}
+  passed = set(PASSED.read_text(encoding="utf-8").splitlines()) if PASSED and PASSED.exists() else ()
+  items[:] = [item for item in items if item.nodeid not in passed]
   items.sort(key=lambda item: item.nodeid.partition(".py")[0].removeprefix("tests/") in fast)
   for item in items:
     module, _, test = item.nodeid.removeprefix("tests/").partition("::")
@@ -111,10 +121,26 @@ def reason(report) -> str:
   return text
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem):
+  """Notes the test in which a worker's process crashed."""
+  crashes.append(crashitem)
+
+
+def pytest_runtest_logreport(report):
+  """Notes the tests that passed, in the process that hears of all."""
+  if PASSED and "PYTEST_XDIST_WORKER" not in os.environ and report.when == "teardown" and report.passed:
+    with PASSED.open("a", encoding="utf-8") as file:
+      file.write(f"{report.nodeid}\n")
+
+
 def pytest_sessionfinish(session):
-  """Fails the run for an unexpected skip, and keeps the folders of compiled programs small."""
+  """Fails the run for an unexpected skip or a crash, and keeps the folders of compiled programs small."""
   if not hasattr(session.config, "workerinput"):
     compiled.trim(compiled.root())
+  if crashes:
+    session.exitstatus = CRASHED
+    return
   reporter = session.config.pluginmanager.getplugin("terminalreporter")
   if session.exitstatus != pytest.ExitCode.OK or reporter is None:
     return

@@ -242,7 +242,7 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch, pytestconfig: 
         start("experiments/clip_emoji.py", ["train", *arguments])
     case ["./scripts/test.sh", *options]:
       last = (ROOT / words[0]).read_text(encoding="utf-8").splitlines()[-1]
-      assert last == 'exec python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 "$@"'
+      assert last == 'exec "$root/scripts/run_tests.sh" "$@"'
       markers = {marker.partition(":")[0] for marker in pytestconfig.getini("markers")}
       assert not options or (options[0] == "-m" and {*options[1:]} <= markers)
     case ["scripts/launch/local.py", *_]:
