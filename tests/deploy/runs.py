@@ -12,10 +12,12 @@ from PIL import Image
 from mmjax.data import TokenizerConfig
 from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
 from mmjax.encoders import TextConfig, ViTConfig
+from mmjax.fusion.config import FusionConfig
 from mmjax.interop.shapes import flat_shapes, unflatten
 from mmjax.models import ClassifierConfig, TwoTowerConfig
 from mmjax.models.predictor import PredictorConfig
-from mmjax.objectives import Classify
+from mmjax.models.vqa import VqaConfig
+from mmjax.objectives import Answer, Classify
 from mmjax.objectives.terms.regress import Regress
 from mmjax.parallel.mesh import make_mesh
 from mmjax.run import Run
@@ -56,6 +58,16 @@ def classifier(workdir: Path) -> Run:
   model = ClassifierConfig(towers={"image": IMAGE}, num_classes=3, classes=("cat", "dog", "owl"))
   experiment = dataclasses.replace(tiny.EXPERIMENT, model=model, objectives=(Classify(),))
   return made(experiment, workdir, None)
+
+
+def answerer(workdir: Path) -> Run:
+  """A model that chooses one of three answers to a question about an image."""
+  config = TokenizerConfig(vocab_size=300, max_length=8)
+  tokenizer = Tokenizer(train_vocabulary(STRINGS, config), config, ("yes", "no", "two"))
+  text = TextConfig(**TOWER, vocab_size=tokenizer.vocab_size, max_length=8, eos_id=tokenizer.eos_id, causal=False)
+  model = VqaConfig(IMAGE, text, FusionConfig(**TOWER), num_answers=3)
+  experiment = dataclasses.replace(tiny.EXPERIMENT, model=model, objectives=(Answer(),))
+  return made(experiment, workdir, tokenizer)
 
 
 def predictor(workdir: Path) -> Run:

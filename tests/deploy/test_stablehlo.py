@@ -16,9 +16,13 @@ from mmjax.cli import main
 from mmjax.data.errors import DataError
 from mmjax.deploy import DeployError, export, load, programs, writing
 from mmjax.deploy.__main__ import main as deploy
+from mmjax.deploy.parts import check_rows, parts_of
 from mmjax.deploy.standalone import Exported, ExportError
+from mmjax.evaluate.questions import answer_logits
+from mmjax.models import ClassifierConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.nn.words import WordsConfig
+from mmjax.objectives import Classify
 from tests import tiny
 from tests.deploy import runs
 
@@ -141,6 +145,30 @@ def test_classifiers_and_predictors(tmp_path):
         model.encode_image(images)
     else:
       np.testing.assert_allclose(model.predict(images), run.predict(images), rtol=0, atol=2e-5)
+
+
+def test_answers(tmp_path):
+  run = runs.answerer(tmp_path / "run")
+  model, images, questions = load(export(run, "stablehlo")), runs.images()[:3], ["a cat", "two hearts", ""]
+  batch = {"image": np.stack([run.preprocess(image) for image in images]), "text": run.tokenizer(questions)}
+  logits = run.model.apply({"params": run.params}, batch, method=answer_logits)
+  wanted = np.asarray(jax.nn.softmax(logits))
+  np.testing.assert_allclose(model.compute("answer", batch), wanted, rtol=0, atol=1e-6)
+  assert model.answer(images, questions) == [("yes", "no", "two")[place] for place in wanted.argmax(1)]
+
+
+def test_models_that_do_without_a_modality_are_told_which_are_there(tmp_path):
+  towers = {"image": runs.IMAGE, "other": runs.IMAGE}
+  config = ClassifierConfig(towers=towers, num_classes=3, classes=("cat", "dog", "owl"), partial=True)
+  run = runs.made(dataclasses.replace(tiny.EXPERIMENT, model=config, objectives=(Classify(),)), tmp_path, None)
+  (part,) = parts_of(run)
+  assert [one.name for one in part.inputs] == ["image", "other", "present"]
+  rows = check_rows(part, run, 4, seed=0)
+  assert rows["present"].dtype == bool and rows["present"].any(1).all()
+  images = runs.images()[:4]
+  rows |= {"image": np.stack([run.preprocess(image) for image in images]), "present": np.tile([True, False], (4, 1))}
+  found = part(run.model, run.params, rows)
+  np.testing.assert_allclose(found, run.classify({"image": images}), rtol=0, atol=1e-6)
 
 
 def copied(folder: Path, target: Path) -> Path:
