@@ -94,6 +94,10 @@ EXTRAS = {
   "wandb": ["wandb"],
   # Values of trials by a tree-structured Parzen estimator; see mmjax/search/space.py.
   "sweep": ["optuna"],
+  # `export --to stablehlo`, and running what it wrote. JAX's own serialization needs it, without asking for it.
+  "deploy": ["flatbuffers"],
+  # `export --to onnx`, and running what it wrote; see mmjax/deploy/.
+  "onnx": ["jax2onnx>=0.17.1", "onnxruntime"],
   # METEOR, and SPICE, where there is Java; see mmjax/evaluate/coco_captions.py.
   "captions": ["pycocoevalcap"],
 }
@@ -121,7 +125,7 @@ setup(
   classifiers=CLASSIFIERS,
   python_requires=">=3.11",
   packages=find_packages(include=["mmjax", "mmjax.*"]),
-  package_data={"mmjax": ["py.typed"], "mmjax.plan": ["target_configs/*.txtpb"]},
+  package_data={"mmjax": ["py.typed"], "mmjax.plan": ["target_configs/*.txtpb"], "mmjax.deploy": ["page/*"]},
   install_requires=CORE,
   extras_require=EXTRAS,
 )

@@ -20,6 +20,8 @@ from rich.console import Console
 from mmjax.catalogue import KINDS
 from mmjax.choosing import chosen, listing
 from mmjax.data.errors import DataError
+from mmjax.deploy.formats import DTYPES
+from mmjax.deploy.formats import FORMATS as PROGRAMS
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
 from mmjax.interop.formats import FORMATS, find_format
@@ -281,16 +283,23 @@ def _plan(call: Call) -> int:
 
 
 def _export(call: Call) -> int:
-  """Run the command `export`. Its own options are --to and --out. Of the experiment, only the workdir is used."""
+  """Run the command `export`. Its options are --to, --out and --dtype. Of the experiment, only the workdir is used."""
   options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
   options.add_argument("--to", default="mmjax")
   options.add_argument("--out", type=Path)
+  options.add_argument("--dtype", choices=DTYPES)
   try:
     mine, rest = options.parse_known_args(call.arguments)
   except argparse.ArgumentError as error:
     _fail(str(error))
   workdir = parse("export", dataclasses.replace(call, arguments=rest)).run.workdir
-  find_format(mine.to)
+  known = [*(form.name for form in FORMATS), *PROGRAMS]
+  if mine.to not in known:
+    _fail(f"unknown format {mine.to!r}; formats are {', '.join(known)}")
+  if mine.to in PROGRAMS:
+    return _export_program(call, workdir, mine.to, mine.out, mine.dtype)
+  if mine.dtype is not None:
+    _fail(f"--dtype is an option of --to {' and '.join(PROGRAMS)}; {mine.to} holds the weights in float32")
   with started():
     from mmjax.interop.export import export_run, notes
     from mmjax.loading import load_run
@@ -300,6 +309,17 @@ def _export(call: Call) -> int:
     said = notes(run, find_format(mine.to), folder)
   for note in said:
     Console().print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
+  Console().print(f"exported: {folder}", highlight=False, soft_wrap=True)
+  return 0
+
+
+def _export_program(call: Call, workdir: Path, to: str, folder: Path | None, dtype: str | None) -> int:
+  """Export what the model computes, and not only its weights."""
+  with started():
+    from mmjax.deploy import export
+    from mmjax.loading import load_run
+
+    folder = export(load_run(workdir, kinds=call.kinds), to, folder, dtype=dtype or DTYPES[0])
   Console().print(f"exported: {folder}", highlight=False, soft_wrap=True)
   return 0
 
@@ -335,7 +355,9 @@ COMMANDS: tuple[Command, ...] = (
   ),
   Command("report", "write report.html from the files in the workdir", lambda call: _load_and("report", _report, call)),
   Command(
-    "export", f"export the model to a format: --to {'|'.join(form.name for form in FORMATS)} [--out DIR]", _export
+    "export",
+    f"export the model to a format: --to {'|'.join([*(form.name for form in FORMATS), *PROGRAMS])} [--out DIR]",
+    _export,
   ),
   Command(
     "plan",

@@ -123,6 +123,16 @@ class Run:
     config: Any = run.experiment.model
     return found if len(found) else np.zeros((0, config.num_classes), np.float32)
 
+  @property
+  def number(self) -> dict[str, float]:
+    """Mean and standard deviation ("mean" and "std") of a predictor's target in the training data.
+
+    Raises UserError for another model.
+    """
+    run = self._asking(Predicts, "predicts a number: train one with --objectives regress")
+    (target,) = {term.target for term in run.experiment.objectives if isinstance(term, Regress)}
+    return {name: float(run.fitted[target][name]) for name in ("mean", "std")}
+
   def predict(self, items: Sequence[Any] | Mapping[str, Sequence[Any]]) -> Float[np.ndarray, " n"]:
     """Predict a number for each item, in float64 and in the unit of the data.
 
@@ -131,9 +141,7 @@ class Run:
     Raises: UserError: the model predicts no number, or the items are not those of its towers.
     """
     run = self._asking(Predicts, "predicts a number: train one with --objectives regress")
-    (target,) = {term.target for term in run.experiment.objectives if isinstance(term, Regress)}
-    scale = run.fitted[target]
-    return run._outputs(_predict, items).astype(np.float64) * scale["std"] + scale["mean"]
+    return run._outputs(_predict, items).astype(np.float64) * self.number["std"] + self.number["mean"]
 
   def transcribe(self, sounds: Sequence[Any]) -> list[str]:
     """Write down what is said in sounds, decoded as in evaluation.

@@ -29,7 +29,16 @@ NOT_FOR_PARSING = (
   "tensorstore",
   "tokenizers",
 )
-LAZY = ("mmjax", "mmjax.data", "mmjax.ensembles", "mmjax.evaluate", "mmjax.interop", "mmjax.plan", "mmjax.report")
+LAZY = (
+  "mmjax",
+  "mmjax.data",
+  "mmjax.deploy",
+  "mmjax.ensembles",
+  "mmjax.evaluate",
+  "mmjax.interop",
+  "mmjax.plan",
+  "mmjax.report",
+)
 
 PARSE = """
 import contextlib, importlib, io, json, sys
@@ -58,7 +67,7 @@ for script in scripts:
   found[script] = {"statuses": [], "modules": loaded(names)}
   if script == "clip_emoji":
     from mmjax.cli import main
-    lines = ("--help", "--run.stepz 3", "--run.steps 0", "plan --help", "export --to onnx")
+    lines = ("--help", "--run.stepz 3", "--run.steps 0", "plan --help", "export --to onxx")
     found[script]["statuses"] = [status(main, module.EXPERIMENT, arguments=line.split()) for line in lines]
     found[script]["modules"] = loaded(names)
 print(json.dumps(found))

@@ -212,6 +212,9 @@ def nothing_is_run(monkeypatch):
     "mmjax.probe.probe",
     "mmjax.data.__main__._shard",
     "mmjax.data.__main__._inspect",
+    "mmjax.deploy.__main__._benchmark",
+    "mmjax.deploy.__main__._compare",
+    "mmjax.deploy.__main__._export",
     "mmjax.interop.__main__._convert",
     "mmjax.interop.__main__._inspect",
     "mmjax.interop.__main__._list",
@@ -284,10 +287,12 @@ def parsed() -> Iterator[None]:
 
 
 @functools.cache
-def options_of_convert() -> str:
-  """The options of `python -m mmjax.interop convert`."""
-  with contextlib.redirect_stdout(io.StringIO()) as said, pytest.raises(SystemExit):
-    importlib.import_module("mmjax.interop.__main__").main(["convert", "--help"])
+def options_of_commands() -> str:
+  """The options of `python -m mmjax.interop convert` and `python -m mmjax.deploy export`."""
+  said = io.StringIO()
+  for package, command in (("interop", "convert"), ("deploy", "export")):
+    with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
+      importlib.import_module(f"mmjax.{package}.__main__").main([command, "--help"])
   return said.getvalue()
 
 
@@ -301,7 +306,7 @@ def test_an_option_exists(page, name, monkeypatch):
   value = importlib.import_module("clip_emoji").EXPERIMENT
   if "." not in name:
     others = {field.name for options in (PlanOptions, Finetune) for field in dataclasses.fields(options)}
-    assert name in {"help", *others} or f"--{name}" in options_of_convert(), name
+    assert name in {"help", *others} or f"--{name}" in options_of_commands(), name
     return
   *parts, last = name.removesuffix(".FIELD").replace("-", "_").split(".")
   for part in parts:

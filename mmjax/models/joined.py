@@ -108,7 +108,7 @@ class Joined(nn.Module):
     """
     towers = [name for name in self.config.towers if name in batch]
     encoded = {name: getattr(self, name)(batch[name], rng=fold_in(rng, place)) for place, name in enumerate(towers)}
-    there = self._there(batch, rng, len(next(iter(encoded.values())).mask)) if towers else None
+    there = self._there(batch, rng, next(iter(encoded.values())).mask.shape[0]) if towers else None
     return encoded if there is None else self.choose(encoded, there)
 
   def choose(self, encoded: Mapping[str, Encoded], there: Bool[Array, "batch towers"]) -> dict[str, Encoded]:

@@ -7,11 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jax import Array, lax
+from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float
 
 from mmjax.nn.dense import Dense, DenseParameters, Initializer, matmul
+from mmjax.nn.forms import by_platform
 from mmjax.nn.initial import InitScheme, kernel_init
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.rotary import Rotation, rotate
@@ -186,7 +187,7 @@ def attention(
   if implementation != "auto":
     return default(query, key, value, mask, bias)
   cpu = functools.partial(_attention_cpu, causal=causal)
-  return lax.platform_dependent(query, key, value, mask, bias, cpu=cpu, default=default)
+  return by_platform(query, key, value, mask, bias, cpu=cpu, default=default)
 
 
 def _weighted_sum(

@@ -9,6 +9,8 @@ from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
+from mmjax.nn.forms import by_platform
+
 Initializer = nn.initializers.Initializer
 Residuals = tuple[Array, Array, Array]
 
@@ -53,14 +55,14 @@ def matmul(x: Float[Array, "*batch i"], kernel: Float[Array, "i o"], dtype: jnp.
 
 def _matmul_forward(x: Array, kernel: Array, dtype: jnp.dtype) -> tuple[Array, Residuals]:
   low = x.astype(dtype)
-  y = lax.platform_dependent(low, kernel.astype(dtype), cpu=_forward_cpu, default=_forward)
+  y = by_platform(low, kernel.astype(dtype), cpu=_forward_cpu, default=_forward)
   return y, (low, kernel, jnp.zeros((), x.dtype))
 
 
 def _matmul_backward(dtype: jnp.dtype, residuals: tuple[Array, Array, Array], g: Array) -> tuple[Array, Array]:
   low, kernel, like = residuals
   args = (low, kernel.astype(dtype), g.astype(dtype))
-  dx, dk = lax.platform_dependent(*args, cpu=_backward_cpu, default=_backward)
+  dx, dk = by_platform(*args, cpu=_backward_cpu, default=_backward)
   return dx.astype(like.dtype), dk.astype(kernel.dtype)
 
 
@@ -78,7 +80,7 @@ def _add_bias_forward(y: Array, bias: Array) -> tuple[Array, Array]:
 
 
 def _add_bias_backward(bias: Array, g: Array) -> tuple[Array, Array]:
-  sums = lax.platform_dependent(g, tpu=_column_sums_tpu, default=_column_sums)
+  sums = by_platform(g, tpu=_column_sums_tpu, default=_column_sums)
   return g, sums.astype(bias.dtype)
 
 

@@ -9,6 +9,7 @@ from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
+from mmjax.nn.forms import by_platform
 from mmjax.nn.tpu import on_tpu
 
 Residuals = tuple[Array, Array, Array, Array, Array]
@@ -40,7 +41,7 @@ def layer_norm(
 def _forward(x: Array, scale: Array, bias: Array, epsilon: float, center: bool) -> tuple[Array, Residuals]:
   x32, axes = x.astype(jnp.float32), range(x.ndim - 1)
   if center:
-    mean, variance = lax.platform_dependent(x32, tpu=_moments_at_once, default=_moments)
+    mean, variance = by_platform(x32, tpu=_moments_at_once, default=_moments)
   else:
     variance = jnp.square(x32).mean(-1, keepdims=True)
     mean = jnp.zeros_like(variance)

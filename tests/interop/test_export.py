@@ -285,5 +285,5 @@ def test_what_cannot_be_exported_is_said(run, capsys):
   assert call(experiment, "export", "--to", "big_vision") == 2
   said = " ".join(capsys.readouterr().err.split())
   assert "model.image.input_norm is True (pre_layrnorm, ln_pre), but big_vision has only False" in said
-  assert call(experiment, "export", "--to", "onnx") == 2
-  assert "unknown format 'onnx'; formats are transformers" in " ".join(capsys.readouterr().err.split())
+  assert call(experiment, "export", "--to", "onxx") == 2
+  assert "unknown format 'onxx'; formats are transformers" in " ".join(capsys.readouterr().err.split())
