@@ -7,4 +7,5 @@ JAVA = "needs Java"
 CHROMIUM = "needs Chromium"
 DEBIAN = "needs a Debian system"
 PROMPTS = "needs Debian's spoken prompts: apt install asterisk-core-sounds-en-wav"
-EXPECTED = (REFERENCES, TPU_COMPILER, GPU_COMPILER, JAVA, CHROMIUM, DEBIAN, PROMPTS)
+SERVE = "needs the packages of the service: pip install 'mmjax[serve]' httpx2"
+EXPECTED = (REFERENCES, TPU_COMPILER, GPU_COMPILER, JAVA, CHROMIUM, DEBIAN, PROMPTS, SERVE)

@@ -1,0 +1,1 @@
+"""Deployment of trained models: `python -m mmjax.deploy --help` lists the commands."""
