@@ -1,4 +1,4 @@
-"""README.md and CONTRIBUTING.md: each Python block runs as written, and each command and option they name exists.
+"""README.md and other pages: each Python block runs as written, and each command and option they name exists.
 
 Python blocks run in a folder that has what they read, under the names that they use: nothing in them is replaced.
 """
@@ -42,7 +42,7 @@ from scripts.lock import asked
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/deployment.md")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 SMALL = dict(width=16, depth=1, num_heads=2)
 
@@ -212,6 +212,8 @@ def nothing_is_run(monkeypatch):
     "mmjax.probe.probe",
     "mmjax.data.__main__._shard",
     "mmjax.data.__main__._inspect",
+    "mmjax.deploy.serving.command.serve",
+    "mmjax.deploy.serving.drift.report",
     "mmjax.interop.__main__._convert",
     "mmjax.interop.__main__._inspect",
     "mmjax.interop.__main__._list",
@@ -291,6 +293,16 @@ def options_of_convert() -> str:
   return said.getvalue()
 
 
+@functools.cache
+def options_of_deploy() -> str:
+  """The options of `python -m mmjax.deploy serve` and `... report`."""
+  with contextlib.redirect_stdout(io.StringIO()) as said:
+    for command in ("serve", "report"):
+      with pytest.raises(SystemExit):
+        importlib.import_module("mmjax.deploy.__main__").main([command, "--help"])
+  return said.getvalue()
+
+
 OF_SCRIPTS = ("data.source.held-out", "objectives.0.loss.power")
 """Options of the classes that CONTRIBUTING.md defines."""
 
@@ -301,7 +313,7 @@ def test_an_option_exists(page, name, monkeypatch):
   value = importlib.import_module("clip_emoji").EXPERIMENT
   if "." not in name:
     others = {field.name for options in (PlanOptions, Finetune) for field in dataclasses.fields(options)}
-    assert name in {"help", *others} or f"--{name}" in options_of_convert(), name
+    assert name in {"help", *others} or f"--{name}" in options_of_convert() + options_of_deploy(), name
     return
   *parts, last = name.removesuffix(".FIELD").replace("-", "_").split(".")
   for part in parts:
