@@ -69,7 +69,13 @@ EXTRAS = {
     "espeakng-loader==0.2.4",
     "captcha==0.7.1",
     "av",
+    "fastapi",
+    "uvicorn",
+    "prometheus-client",
+    "httpx2",
   ],
+  # The HTTP service, python -m mmjax.deploy serve; see mmjax/deploy/serving/.
+  "serve": ["fastapi", "uvicorn", "prometheus-client"],
   # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/siglip_tokenizer.py.
   "interop": ["ftfy", "sentencepiece"],
   # Downloads that a user asks for (--download); see mmjax/interop/hub.py.
@@ -125,7 +131,12 @@ setup(
   classifiers=CLASSIFIERS,
   python_requires=">=3.11",
   packages=find_packages(include=["mmjax", "mmjax.*"]),
-  package_data={"mmjax": ["py.typed"], "mmjax.plan": ["target_configs/*.txtpb"], "mmjax.deploy": ["page/*"]},
+  package_data={
+    "mmjax": ["py.typed"],
+    "mmjax.plan": ["target_configs/*.txtpb"],
+    "mmjax.deploy": ["page/*"],
+    "mmjax.deploy.serving": ["*.html"],
+  },
   install_requires=CORE,
   extras_require=EXTRAS,
 )

@@ -10,4 +10,5 @@ DEPLOY = "needs flatbuffers: pip install 'mmjax[deploy]'"
 ONNX = "needs jax2onnx and ONNX Runtime: pip install 'mmjax[onnx]'"
 NODE = "needs Node.js"
 PROMPTS = "needs Debian's spoken prompts: apt install asterisk-core-sounds-en-wav"
-EXPECTED = (REFERENCES, TPU_COMPILER, GPU_COMPILER, JAVA, CHROMIUM, DEBIAN, DEPLOY, ONNX, NODE, PROMPTS)
+SERVE = "needs the packages of the service: pip install 'mmjax[serve]' httpx2"
+EXPECTED = (REFERENCES, TPU_COMPILER, GPU_COMPILER, JAVA, CHROMIUM, DEBIAN, DEPLOY, ONNX, NODE, PROMPTS, SERVE)

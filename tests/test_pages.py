@@ -1,4 +1,4 @@
-"""README.md and CONTRIBUTING.md: each Python block runs as written, and each command and option they name exists.
+"""README.md and other pages: each Python block runs as written, and each command and option they name exists.
 
 Python blocks run in a folder that has what they read, under the names that they use: nothing in them is replaced.
 """
@@ -42,7 +42,7 @@ from scripts.lock import asked
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/deployment.md")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 SMALL = dict(width=16, depth=1, num_heads=2)
 
@@ -215,6 +215,8 @@ def nothing_is_run(monkeypatch):
     "mmjax.deploy.__main__._benchmark",
     "mmjax.deploy.__main__._compare",
     "mmjax.deploy.__main__._export",
+    "mmjax.deploy.serving.command.serve",
+    "mmjax.deploy.serving.drift.report",
     "mmjax.interop.__main__._convert",
     "mmjax.interop.__main__._inspect",
     "mmjax.interop.__main__._list",
@@ -288,9 +290,10 @@ def parsed() -> Iterator[None]:
 
 @functools.cache
 def options_of_commands() -> str:
-  """The options of `python -m mmjax.interop convert` and `python -m mmjax.deploy export`."""
+  """The options of `python -m mmjax.interop convert` and of the commands of `python -m mmjax.deploy`."""
   said = io.StringIO()
-  for package, command in (("interop", "convert"), ("deploy", "export")):
+  deploy = [("deploy", command) for command in ("export", "compare", "benchmark", "serve", "report")]
+  for package, command in [("interop", "convert"), *deploy]:
     with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
       importlib.import_module(f"mmjax.{package}.__main__").main([command, "--help"])
   return said.getvalue()

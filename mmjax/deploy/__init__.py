@@ -1,4 +1,4 @@
-"""Trained models outside training: export, int8 and half precision, latency."""
+"""Trained models outside training: export, int8 and half precision, latency, a service over HTTP."""
 
 from typing import TYPE_CHECKING
 

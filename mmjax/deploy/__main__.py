@@ -1,8 +1,9 @@
-"""Command line: `python -m mmjax.deploy export WORKDIR --to FORMAT`, `... compare WORKDIR`, `... benchmark DIR`."""
+"""Command line of deployment: `python -m mmjax.deploy --help` lists the commands."""
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,36 @@ from rich.table import Table
 
 from mmjax.data.errors import DataError
 from mmjax.deploy.formats import DTYPES, FORMATS
+from mmjax.deploy.serving.options import add_report_options, add_serve_options
 from mmjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """A command: the first word of the command line.
+
+  Attributes:
+    name: the word.
+    help: description for --help.
+    options: function that adds the options of the command to a parser.
+    run: function that runs the command and returns the exit status.
+  """
+
+  name: str
+  help: str
+  options: Callable[[argparse.ArgumentParser], None]
+  run: Callable[[Any], int]
+
+
+def commands() -> tuple[Command, ...]:
+  """The commands, in the order of --help."""
+  return (
+    Command("export", "write what a run's model computes, to run without the model's code", _export_options, _export),
+    Command("compare", "size, latency and quality of a run's export in every dtype", _compare_options, _compare),
+    Command("benchmark", "latency and throughput of an export, by batch size", _benchmark_options, _benchmark),
+    Command("serve", "answer requests over HTTP, with a page to try the model", add_serve_options, _serve),
+    Command("report", "compare embeddings of a service with those of the run's data", add_report_options, _report),
+  )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments: the command line. None: sys.argv[1:].
   Returns: the exit status: 0, 2 after a mistake of the user, which is printed, or 130 after Ctrl-C.
   """
-  options = _parser().parse_args(arguments)
+  parser = argparse.ArgumentParser(prog="python -m mmjax.deploy", description="Export, measure and serve models.")
+  parsers = parser.add_subparsers(dest="command", required=True)
+  for command in commands():
+    own = parsers.add_parser(command.name, help=command.help, description=command.help)
+    command.options(own)
+    own.set_defaults(run=command.run)
+  options = parser.parse_args(arguments)
   try:
     return options.run(options)
   except (UserError, DataError, FileNotFoundError) as error:
@@ -33,31 +69,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m mmjax.deploy", description="Export trained models, and measure the exports."
-  )
-  commands = parser.add_subparsers(dest="command", required=True)
-  export = commands.add_parser("export", help="write what a run's model computes, to run without the model's code")
-  export.add_argument("workdir", metavar="WORKDIR", type=Path, help="workdir of a run")
-  export.add_argument("--to", required=True, choices=FORMATS, help="stablehlo for JAX, onnx for ONNX Runtime")
-  export.add_argument("--out", metavar="DIR", type=Path, help="folder to write; default: WORKDIR/export/TO-DTYPE")
-  export.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the stored weights; default: %(default)s")
-  export.set_defaults(run=_export)
-  compare = commands.add_parser("compare", help="size, latency and quality of a run's export in every dtype")
-  compare.add_argument("workdir", metavar="WORKDIR", type=Path, help="workdir of a run, with its data")
-  compare.add_argument("--to", choices=FORMATS, default=FORMATS[0], help="default: %(default)s")
-  compare.add_argument("--json", metavar="FILE", type=Path, help="also write the numbers to a file")
-  compare.set_defaults(run=_compare)
-  benchmark = commands.add_parser("benchmark", help="latency and throughput of an export, by batch size")
-  benchmark.add_argument("folder", metavar="DIR", type=Path, help="folder of an export")
-  benchmark.add_argument("--batches", metavar="N", type=int, nargs="+", default=[1, 8, 64], help="default: 1 8 64")
-  benchmark.add_argument("--calls", metavar="N", type=int, default=200, help="timed calls; default: %(default)s")
-  benchmark.add_argument("--warm-up", metavar="N", type=int, default=10, help="calls before; default: %(default)s")
-  benchmark.add_argument("--json", metavar="FILE", type=Path, help="also write the numbers to a file")
-  benchmark.add_argument("--plot", metavar="FILE", type=Path, help="also draw latency and throughput (.svg or .png)")
-  benchmark.set_defaults(run=_benchmark)
-  return parser
+def _export_options(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="workdir of a run")
+  parser.add_argument("--to", required=True, choices=FORMATS, help="stablehlo for JAX, onnx for ONNX Runtime")
+  parser.add_argument("--out", metavar="DIR", type=Path, help="folder to write; default: WORKDIR/export/TO-DTYPE")
+  parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the stored weights; default: %(default)s")
+
+
+def _compare_options(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="workdir of a run, with its data")
+  parser.add_argument("--to", choices=FORMATS, default=FORMATS[0], help="default: %(default)s")
+  parser.add_argument("--json", metavar="FILE", type=Path, help="also write the numbers to a file")
+
+
+def _benchmark_options(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("folder", metavar="DIR", type=Path, help="folder of an export")
+  parser.add_argument("--batches", metavar="N", type=int, nargs="+", default=[1, 8, 64], help="default: 1 8 64")
+  parser.add_argument("--calls", metavar="N", type=int, default=200, help="timed calls; default: %(default)s")
+  parser.add_argument("--warm-up", metavar="N", type=int, default=10, help="calls before; default: %(default)s")
+  parser.add_argument("--json", metavar="FILE", type=Path, help="also write the numbers to a file")
+  parser.add_argument("--plot", metavar="FILE", type=Path, help="also draw latency and throughput (.svg or .png)")
 
 
 def _export(options: Any) -> int:
@@ -88,6 +119,18 @@ def _benchmark(options: Any) -> int:
     draw(rows, options.plot)
   _print(table(rows))
   return 0
+
+
+def _serve(options: Any) -> int:
+  from mmjax.deploy.serving.command import serve
+
+  return serve(options)
+
+
+def _report(options: Any) -> int:
+  from mmjax.deploy.serving.drift import report
+
+  return report(options)
 
 
 def _write_json(path: Path | None, rows: Any) -> None:

@@ -1,6 +1,6 @@
 """Attention of words to image patches, and its product with its gradient (Grad-CAM of attention)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,11 @@ def attention_maps(model: nn.Module, params: Any, batch: Batch, score: Score, *,
     score: (bound model, batch) -> (scores [batch], number of image tokens, number of text tokens).
     patches: how many of the image's tokens, the last ones, are patches.
   """
-  found = _explainer(model, score, patches)(params, batch)
+  return maps_of(explainer(model, score, patches)(params, batch))
+
+
+def maps_of(found: Sequence[tuple[Array, Array]]) -> AttentionMaps | None:
+  """The maps in the results of an `explainer`; None where there are none."""
   if not found:
     return None
   attention, relevance = (np.concatenate([np.asarray(pair[i]) for pair in found]) for i in (0, 1))
@@ -60,12 +64,15 @@ def num_layers(model: nn.Module, params: Any, batch: Batch, score: Score, *, pat
     score: as for `attention_maps`.
     patches: how many of the image's tokens, the last ones, are patches.
   """
-  found = jax.eval_shape(_explainer(model, score, patches), params, batch)
+  found = jax.eval_shape(explainer(model, score, patches), params, batch)
   return sum(own.shape[0] for own, _ in found)
 
 
-def _explainer(model: nn.Module, score: Score, patches: int) -> Callable[[Any, Batch], Any]:
-  """(params, batch) -> [(attention, relevance) of the layers of every attention in which words read patches]."""
+def explainer(model: nn.Module, score: Score, patches: int) -> Callable[[Any, Batch], Any]:
+  """(params, batch) -> [(attention, relevance) of the layers of every attention in which words read patches].
+
+  It is compiled once for each shape of a batch: keep it to explain many.
+  """
 
   @jax.jit
   def explain(params: Any, batch: Batch) -> Any:

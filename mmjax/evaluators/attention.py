@@ -37,11 +37,11 @@ class WordAttention(Evaluator):
   """The layer, counted from 0 among those in which words read patches; negative from the end; None: all together."""
 
   def applies(self, experiment: Experiment) -> bool:
-    return {"image", "text"} <= set(entries(experiment.data)) and self._score(experiment) is not None
+    return {"image", "text"} <= set(entries(experiment.data)) and word_score(experiment) is not None
 
   def check(self, run: Run, shared: Shared) -> None:
     checked_examples(run, shared)
-    found, layer = self._score(run.experiment), self.attention_layer
+    found, layer = word_score(run.experiment), self.attention_layer
     if found is None or layer is None:
       return
     model: Any = run.experiment.model
@@ -54,11 +54,12 @@ class WordAttention(Evaluator):
   def sections(self, run: Run, shared: Shared) -> list[Section]:
     from mmjax.report.showcase import attention
 
-    found = self._score(run.experiment)
+    found = word_score(run.experiment)
     drawn = None if found is None else attention(run, shown_examples(run, shared), *found, self.attention_layer)
     return [] if drawn is None else [drawn]
 
-  def _score(self, experiment: Experiment) -> tuple[Score, str] | None:
-    """The number that is explained, and its meaning: that of the first of _SCORES that a term is about."""
-    found = ((score, meaning) for asked, score, meaning in _SCORES if terms(experiment, Fuses, asked))
-    return next(found, None)
+
+def word_score(experiment: Experiment) -> tuple[Score, str] | None:
+  """The number that is explained, and its meaning: that of the first of _SCORES that a term is about."""
+  found = ((score, meaning) for asked, score, meaning in _SCORES if terms(experiment, Fuses, asked))
+  return next(found, None)

@@ -1,0 +1,1 @@
+"""HTTP service of a trained model, and a report on drift of its inputs."""
