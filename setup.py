@@ -73,6 +73,7 @@ EXTRAS = {
     "uvicorn",
     "prometheus-client",
     "httpx2",
+    "flatbuffers",
   ],
   # The HTTP service, python -m mmjax.deploy serve; see mmjax/deploy/serving/.
   "serve": ["fastapi", "uvicorn", "prometheus-client"],
