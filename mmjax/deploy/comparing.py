@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-from rich.table import Table
+from rich.table import Column, Table
 
 from mmjax.deploy.formats import DTYPES
 from mmjax.deploy.packing import pack, unpack
@@ -87,7 +87,14 @@ def table(rows: Sequence[dict[str, Any]], shown: int = 4) -> Table:
     shown: number of metrics, the first ones. The difference to the first row stands beside each.
   """
   parts, names = list(rows[0]["p50_ms"]), list(rows[0]["metrics"])[:shown]
-  made = Table("dtype", "weights", "ratio", *(f"{part} ms" for part in parts), "cosine", *names)
+  made = Table(
+    "dtype",
+    "weights",
+    "ratio",
+    *(f"{part} ms" for part in parts),
+    "cosine",
+    *(Column(name, overflow="fold") for name in names),
+  )
   for row in rows:
     scores = [f"{row['metrics'][name]:.4f} ({row['metrics'][name] - rows[0]['metrics'][name]:+.4f})" for name in names]
     size = f"{row['bytes'] / 1e6:.2f} MB", f"{rows[0]['bytes'] / row['bytes']:.2f}"

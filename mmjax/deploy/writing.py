@@ -69,8 +69,21 @@ def export(run: Run, to: str, folder: Path | None = None, *, dtype: str = "float
 def _check_free(folder: Path) -> None:
   if folder.exists() and not folder.is_dir():
     raise DeployError(f"{folder} is a file: give a folder as --out")
-  if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-    raise DeployError(f"{folder} holds other files, which an export would replace: give an empty folder as --out")
+  found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+  others = sorted(found - _of_export(folder)) if found else []
+  if others:
+    raise DeployError(
+      f"{folder} holds other files ({', '.join(others[:3])}), which it would delete: give an empty folder as --out"
+    )
+
+
+def _of_export(folder: Path) -> set[str]:
+  """Names that an export wrote into a folder, with what Python adds. Empty if there is no export."""
+  try:
+    files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    return {MANIFEST, "__pycache__", *(name.partition("/")[0] for name in files)}
+  except (OSError, ValueError, KeyError, TypeError):
+    return set()
 
 
 def _write(run: Run, to: str, dtype: str, folder: Path, limit: float) -> None:

@@ -230,6 +230,13 @@ def test_other_files_are_not_replaced(run, tmp_path, folder):
   (tmp_path / "notes.txt").write_text("mine")
   with pytest.raises(DeployError, match="holds other files"):
     export(run, "stablehlo", tmp_path)
+  mine = copied(folder, tmp_path / "export") / "node_modules"
+  mine.mkdir()
+  with pytest.raises(DeployError, match=r"holds other files \(node_modules\)"):
+    export(run, "stablehlo", mine.parent)
+  mine.rmdir()
+  (mine.parent / "preprocess.json").write_text("changed")
+  load(export(run, "stablehlo", mine.parent))  # an export is replaced
   with pytest.raises(DeployError, match="is a file"):
     export(run, "stablehlo", tmp_path / "notes.txt")
 
