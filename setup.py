@@ -103,8 +103,9 @@ EXTRAS = {
   "sweep": ["optuna"],
   # `export --to stablehlo`, and running what it wrote. JAX's own serialization needs it, without asking for it.
   "deploy": ["flatbuffers"],
-  # `export --to onnx`, and running what it wrote; see mmjax/deploy/.
-  "onnx": ["jax2onnx>=0.17.1", "onnxruntime"],
+  # `export --to onnx`, and running what it wrote; see mmjax/deploy/. The converter itself, jax2onnx, asks for an older
+  # Orbax than mmjax, of which it uses nothing: pip install --no-deps jax2onnx==0.17.1.
+  "onnx": ["onnx", "onnx-ir", "onnxruntime", "equinox", "dm-pix"],
   # METEOR, and SPICE, where there is Java; see mmjax/evaluate/coco_captions.py.
   "captions": ["pycocoevalcap"],
 }

@@ -85,7 +85,9 @@ def to_onnx(part: Part, model: nn.Module, packed: Mapping[str, np.ndarray]) -> b
   try:
     import jax2onnx
   except ImportError:
-    raise DeployError("--to onnx needs jax2onnx: pip install 'mmjax[onnx]'") from None
+    raise DeployError(
+      "--to onnx needs jax2onnx: pip install 'mmjax[onnx]', and pip install --no-deps jax2onnx==0.17.1"
+    ) from None
   logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of shapes that it leaves out
   names = [one.name for one in part.inputs]
   function = lambda *arrays: computed(part, model, packed, dict(zip(names, arrays, strict=True)))

@@ -23,7 +23,7 @@ from mmjax.parallel.mesh import make_mesh
 from mmjax.run import Run
 from mmjax.train.loop import fitted
 from tests import tiny
-from tests.skips import DEPLOY, ONNX
+from tests.skips import DEPLOY
 
 TOWER = dict(width=16, depth=1, num_heads=2)
 IMAGE = ViTConfig(**TOWER, image_size=16, patch_size=8, pool="mean")
@@ -34,12 +34,6 @@ STRINGS = ["a cat", "", "two hearts 💕 and a very long sentence that is cut", 
 def needs_stablehlo() -> None:
   """Skip the test if StableHLO cannot be serialized."""
   pytest.importorskip("flatbuffers", reason=DEPLOY)
-
-
-def needs_onnx() -> None:
-  """Skip the test if ONNX cannot be written or run."""
-  for name in ("jax2onnx", "onnxruntime"):
-    pytest.importorskip(name, reason=ONNX)
 
 
 def two_towers(workdir: Path, **data: Any) -> Run:

@@ -8,6 +8,9 @@ import pytest
 from mmjax.deploy import DeployError, export, load
 from tests.deploy import runs
 from tests.deploy.test_stablehlo import with_run, without
+from tests.interop.references import reference
+
+pytestmark = pytest.mark.references
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +20,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(run):
-  runs.needs_onnx()
+  reference("jax2onnx")
   return export(run, "onnx")
 
 
