@@ -2,6 +2,17 @@
 
 Mentzer et al. 2023 (FSQ): round each of a few dimensions to a few levels, and there is no codebook that could collapse.
 The codes are what dalle_scenes.py draws with. The images are captioned scenes of the grid (mmjax.data.scenes).
+
+1,000 held-out scenes, seed 0, 2026-11-30 (400 steps, 113 s of processor time for training, evaluation and report):
+
+                                       PSNR     SSIM
+    from 64 codes of 125              29.81     .962
+    one colour for each position      18.45     .770
+    the mean image                    14.25     .344
+
+55% of the codes are used. Most positions are white, so the codes have a perplexity of only 3.3. The mean squared
+difference is the loss. With the mean absolute one, a run of 60 steps had a PSNR of 13.9, below the mean image's; it was
+not continued.
 """
 
 from pathlib import Path
@@ -23,7 +34,7 @@ EXPERIMENT = Experiment(
   objectives=(Reconstruct(distance="l2"),),
   optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.0),
   evaluation=EvaluationConfig(evaluators={"reconstructed": ReconstructedImages()}, max_examples=1000),
-  run=RunConfig(workdir=Path("runs/image_codes_scenes"), steps=600, batch_size=64),
+  run=RunConfig(workdir=Path("runs/image_codes_scenes"), steps=400, batch_size=64),
 )
 
 if __name__ == "__main__":
