@@ -48,7 +48,7 @@ DRAWING = dataclasses.replace(
     text=WordsConfig(width=16, depth=2, num_heads=2, mlp_dim=16), image=CODES.model, patterns=("row", "column")
   ),
   objectives=(DrawCodes(),),
-  optimizer=OptimizerConfig(warmup_steps=1, weight_decay=0.5),
+  optimizer=OptimizerConfig(warmup_steps=1, weight_decay=0.5, ema_decay=0.5),
   evaluation=EvaluationConfig(evaluators={"drawn": DrawnScenes(captions=4, guidance=2.0, other_guidance=(1.0,))}),
 )
 TEXT = "red circle in the first row"

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, read_experiment
 from mmjax.kinds import Kind
@@ -51,4 +54,6 @@ def with_image_tokenizer(
   found, _ = checkpoints.restore_params(shapes, places, average=other.evaluation.average)
   checkpoints.close()
   params = {**state.params, "image": found}
-  return state.replace(params=params, ema=None if state.ema is None else {**state.ema, "image": found})
+  # The average has copies, because a step gives up the buffers of both.
+  ema = None if state.ema is None else {**state.ema, "image": jax.tree.map(jnp.copy, found)}
+  return state.replace(params=params, ema=ema)
