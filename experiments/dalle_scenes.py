@@ -8,7 +8,9 @@ there. Of 8 images, a CLIP run that is trained here as well chooses one.
 
 **Not run at full length yet (2026-11-30).** Runs of a few steps went through all parts. Only the tokenizer was trained:
 see image_codes_scenes.py. The aims are .9 for colour and shape, .8 for the place, 5 points more by the choice of 8, and
-masked decoding within 5 points in a quarter of the time. None of them is shown.
+masked decoding within 5 points in a quarter of the time. None of them is shown. A smaller model (width 64, depth 2) of
+160 steps with 32 rows had shape .36 (captions of other scenes .33), colour .09 (.06) and place .11 (.13) on 64 captions
+without guidance: it had not learnt to follow the text. Its loss was .64, and after 320 steps of another run .44.
 """
 
 import dataclasses
