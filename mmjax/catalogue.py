@@ -31,6 +31,7 @@ from mmjax.data.sources.vqav2 import Vqav2
 from mmjax.data.sources.weighted import Weighted
 from mmjax.encoders.ast import AstConfig
 from mmjax.encoders.classic_resnet import ClassicResNetConfig
+from mmjax.encoders.conv_grid import ConvGridConfig
 from mmjax.encoders.convnext import ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNetConfig
 from mmjax.encoders.embedding_bag import EmbeddingBagConfig
@@ -44,8 +45,10 @@ from mmjax.encoders.video import VideoConfig
 from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import built_in
+from mmjax.evaluators.drawn import DrawnScenes
 from mmjax.evaluators.pair_score_retrieval import PairScoreRetrieval
 from mmjax.evaluators.probe import Probe
+from mmjax.evaluators.reconstructed import ReconstructedImages
 from mmjax.kinds import Kind
 from mmjax.models.albef import AlbefConfig
 from mmjax.models.bert import BertConfig
@@ -58,12 +61,15 @@ from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.ensemble import EnsembleConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
+from mmjax.models.image_codes import ImageCodesConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.quantizers import Fsq, GumbelQuantizer, VectorQuantizer
 from mmjax.models.recognizer import RecognizerConfig
 from mmjax.models.recommender import RecommenderConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
+from mmjax.models.text_to_image import TextToImageConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import ViltConfig
@@ -71,11 +77,13 @@ from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.models.writer import WriterConfig
 from mmjax.objectives.terms import (
+  adversarial,
   answers,
   classify,
   contrastive,
   ctc,
   distillation,
+  draw,
   language,
   margin_softmax,
   matching,
@@ -83,6 +91,7 @@ from mmjax.objectives.terms import (
   momentum,
   pair_softmax,
   patches,
+  reconstruct,
   regress,
   sampled_softmax,
   sogclr,
@@ -146,6 +155,7 @@ KINDS: tuple[type[Kind], ...] = (
   ResNetConfig,
   ClassicResNetConfig,
   ConvNeXtConfig,
+  ConvGridConfig,
   EfficientNetConfig,
   FastViTConfig,
   SwinConfig,
@@ -170,21 +180,29 @@ KINDS: tuple[type[Kind], ...] = (
   EnsembleConfig,
   FlavaConfig,
   GptConfig,
+  ImageCodesConfig,
   OpenClipCocaConfig,
   PairConfig,
   PredictorConfig,
   RecommenderConfig,
   RecognizerConfig,
   Seq2SeqConfig,
+  TextToImageConfig,
   VerifierConfig,
   ViltConfig,
   VqaConfig,
   WhisperConfig,
   WriterConfig,
+  # quantizers of image tokenizers
+  Fsq,
+  VectorQuantizer,
+  GumbelQuantizer,
   # terms of the loss
   contrastive.Contrastive,
   ctc.Ctc,
   distillation.Distillation,
+  draw.DrawCodes,
+  draw.DrawMaskedCodes,
   momentum.MomentumContrastive,
   sogclr.Sogclr,
   sampled_softmax.SampledSoftmax,
@@ -207,6 +225,9 @@ KINDS: tuple[type[Kind], ...] = (
   members.ClassifyMembers,
   margin_softmax.ArcFace,
   margin_softmax.CosFace,
+  reconstruct.Reconstruct,
+  adversarial.Discriminate,
+  adversarial.Deceive,
   regress.Regress,
   # pairwise losses
   Softmax,
@@ -224,4 +245,6 @@ KINDS: tuple[type[Kind], ...] = (
   Probe,
   ClassifiedExamples,
   PairScoreRetrieval,
+  ReconstructedImages,
+  DrawnScenes,
 )

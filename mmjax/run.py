@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from mmjax.data.columns.base import Evaluating
 from mmjax.data.columns.fitting import of_stream
@@ -158,6 +158,60 @@ class Run:
     if isinstance(sounds, str | bytes):
       raise TypeError("transcribe takes a sequence of sounds; put the one sound in a list")
     return transcripts(self, sounds)
+
+  def generate(
+    self,
+    texts: Sequence[str],
+    *,
+    count: int = 1,
+    guidance: float = 3.0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    steps: int = 10,
+    seed: int = 0,
+    image: Any = None,
+    region: tuple[int, int, int, int] | None = None,
+  ) -> UInt8[np.ndarray, "texts count height width 3"]:
+    """Draw images from texts.
+
+    An image depends on its text, its number, the seed and the settings, and not on the other texts or on devices.
+
+    Args:
+      texts: the texts.
+      count: number of images of each text.
+      guidance: scale of classifier-free guidance. 1: none.
+      temperature: divisor of the logits of the codes. 0: the likeliest code.
+      top_k: sample among this many likeliest codes; 0: among all.
+      top_p: sample among the smallest set of likeliest codes with at least this total probability.
+      steps: number of steps of a model with masked decoding.
+      seed: seed of the images.
+      image: an image (an input of `preprocess`) that is edited or completed: only `region` is drawn. None: none.
+      region: (top, left, bottom, right) in pixels of the preprocessed image. Pixels outside are those of `image`.
+    Raises:
+      UserError: the run draws no images, or a text is longer than the model reads.
+      ValueError: a setting is out of range, or only one of `image` and `region` is given.
+    """
+    from mmjax.evaluators.drawn import drawn, kept_codes  # other runs do not need it
+    from mmjax.models.drawing import DrawConfig
+    from mmjax.report.overlay import seen_pixels
+
+    if isinstance(texts, str):
+      raise TypeError("generate takes a list of strings; wrap the one string in a list")
+    if count < 1:
+      raise ValueError(f"count={count} must be at least 1")
+    config = DrawConfig(guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, steps=steps)
+    each = [text for text in texts for _ in range(count)]
+    if (image is None) != (region is None):
+      raise ValueError("to edit an image, give both image and region")
+    known, inside = (None, None) if region is None else kept_codes(self, image, region)
+    parts = list(drawn(self, each, np.tile(np.arange(count), len(texts)), config, seed=seed, known=known))
+    side = image_size(self.experiment.model)
+    images = np.concatenate([np.zeros((0, side, side, 3), np.uint8), *parts])
+    if inside is not None:
+      data = self.experiment.data
+      images = np.where(inside[..., None], images, seen_pixels(self.preprocess(image), data.mean, data.std))
+    return images.reshape(len(texts), count, side, side, 3)
 
   def _outputs(self, ask: Callable[..., Any], items: Sequence[Any] | Mapping[str, Sequence[Any]]) -> np.ndarray:
     """Outputs of a model of towers for items of its towers."""

@@ -21,6 +21,7 @@ data/test_images
 data/test_interactions
 data/test_order
 data/test_recaption
+data/test_scenes_reading
 data/test_splits
 data/test_tar_records
 data/test_texts
@@ -30,6 +31,7 @@ encoders/test_sizes
 evaluate/test_answers
 evaluate/test_captions
 evaluate/test_counting
+evaluate/test_image_quality
 evaluate/test_matching
 evaluate/test_metrics
 evaluate/test_probe

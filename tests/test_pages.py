@@ -210,6 +210,7 @@ def nothing_is_run(monkeypatch):
     "mmjax.plan.command.fit_mesh",
     "mmjax.finetune.finetune",
     "mmjax.probe.probe",
+    "mmjax.generate.generate",
     "mmjax.data.__main__._shard",
     "mmjax.data.__main__._inspect",
     "mmjax.deploy.__main__._benchmark",

@@ -4,6 +4,7 @@ from mmjax.encoders.ast import Ast, AstConfig
 from mmjax.encoders.bert import bert_config
 from mmjax.encoders.classic_resnet import ClassicResNet, ClassicResNetConfig
 from mmjax.encoders.config import TowerConfig
+from mmjax.encoders.conv_grid import ConvGrid, ConvGridConfig
 from mmjax.encoders.convnext import ConvNeXt, ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNet, EfficientNetConfig
 from mmjax.encoders.embedding_bag import EmbeddingBag, EmbeddingBagConfig
@@ -22,6 +23,8 @@ __all__ = [
   "AstConfig",
   "ClassicResNet",
   "ClassicResNetConfig",
+  "ConvGrid",
+  "ConvGridConfig",
   "ConvNeXt",
   "ConvNeXtConfig",
   "EfficientNet",

@@ -10,6 +10,7 @@ from mmjax.evaluators.captions import WrittenCaptions
 from mmjax.evaluators.classes import ClassAccuracy
 from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import EvaluationConfig, built_in
+from mmjax.evaluators.drawn import DrawnScenes
 from mmjax.evaluators.emoji import EmojiSuite
 from mmjax.evaluators.hidden_patches import HiddenPatches
 from mmjax.evaluators.hidden_words import HiddenWords
@@ -24,6 +25,7 @@ from mmjax.evaluators.pair_score_retrieval import PairScoreRetrieval
 from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.recognized import RecognizedTexts
 from mmjax.evaluators.recommendations import Recommendations
+from mmjax.evaluators.reconstructed import ReconstructedImages
 from mmjax.evaluators.relevance import RelevantPixels
 from mmjax.evaluators.retrieval import ImageTextRetrieval
 from mmjax.evaluators.table_columns import TableColumns
@@ -34,8 +36,9 @@ from mmjax.lazy import lazy_names
 
 if TYPE_CHECKING:
   from mmjax.evaluators.capfilt import caption_and_filter
+  from mmjax.evaluators.drawn import scene_scores
 else:
-  __getattr__, __dir__ = lazy_names(__name__, {"capfilt": ["caption_and_filter"]})
+  __getattr__, __dir__ = lazy_names(__name__, {"capfilt": ["caption_and_filter"], "drawn": ["scene_scores"]})
 
 __all__ = [
   "AnswerAccuracy",
@@ -43,6 +46,7 @@ __all__ = [
   "CaptionNoise",
   "ClassAccuracy",
   "ClassifiedExamples",
+  "DrawnScenes",
   "EmojiSuite",
   "EvaluationConfig",
   "Evaluator",
@@ -58,6 +62,7 @@ __all__ = [
   "Probe",
   "RecognizedTexts",
   "Recommendations",
+  "ReconstructedImages",
   "RelevantPixels",
   "Shared",
   "SomeModalities",
@@ -69,4 +74,5 @@ __all__ = [
   "WrittenTexts",
   "built_in",
   "caption_and_filter",
+  "scene_scores",
 ]

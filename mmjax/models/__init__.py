@@ -9,17 +9,21 @@ from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
+from mmjax.models.drawing import DrawConfig
 from mmjax.models.ensemble import EnsembleConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
+from mmjax.models.image_codes import ImageCodesConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.quantizers import Fsq, GumbelQuantizer, QuantizerConfig, VectorQuantizer
 from mmjax.models.recognizer import RecognizerConfig, SymbolsConfig
 from mmjax.models.recommender import RecommenderConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.shared_space import SharedSpaceConfig
+from mmjax.models.text_to_image import TextToImageConfig
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
 from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
@@ -38,22 +42,29 @@ __all__ = [
   "ClassifierConfig",
   "Clip4ClipConfig",
   "CocaConfig",
+  "DrawConfig",
   "EnsembleConfig",
   "FlavaConfig",
+  "Fsq",
   "GenerateConfig",
   "GptConfig",
+  "GumbelQuantizer",
+  "ImageCodesConfig",
   "ModelConfig",
   "OpenClipCocaConfig",
   "PairConfig",
   "PatchesConfig",
   "PredictorConfig",
+  "QuantizerConfig",
   "RecognizerConfig",
   "RecommenderConfig",
   "Seq2SeqConfig",
   "SharedSpaceConfig",
   "SymbolsConfig",
+  "TextToImageConfig",
   "TwoTower",
   "TwoTowerConfig",
+  "VectorQuantizer",
   "VerifierConfig",
   "ViltConfig",
   "VqaConfig",

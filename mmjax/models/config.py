@@ -40,6 +40,16 @@ class ModelConfig(Kind):
     image = {"image": jnp.zeros((batch_size, side, side, 3), jnp.float32)} if side else {}
     return image | {"text": jnp.zeros((batch_size, fields.text.max_length), jnp.int32)}
 
+  @property
+  def frozen(self) -> tuple[str, ...]:
+    """Regular expressions of the paths of parameters that no run of the model trains."""
+    return ()
+
+  @property
+  def counts_codes(self) -> bool:
+    """True if training counts the use of codes over the global batch."""
+    return False
+
   def clamped(self, params: Any) -> Any:
     """Bring parameters that have limits back into them. The trainer calls it after each update."""
     return params

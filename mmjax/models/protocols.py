@@ -143,6 +143,41 @@ class Answers(Protocol):
   def answer_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch answers"]: ...
 
 
+class Reconstructs(Protocol):
+  """Encodes images as codes of a codebook, and decodes codes."""
+
+  def reconstruct(
+    self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None, step: Array | int = 0
+  ) -> Any:
+    """Encode and decode normalised images.
+
+    Returns: `images`, `codes` [batch, positions], and `penalty` [batch], a loss of the codebook.
+    """
+    ...
+
+  def code_usage(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Compute (share of the codes in use, perplexity of the codes) over the last training batches."""
+    ...
+
+
+class Discriminates(Protocol):
+  """Tells images from reconstructions, patch by patch."""
+
+  def reality_logits(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch patches"]: ...
+
+
+class Draws(Protocol):
+  """Predicts the codes of an image from a text."""
+
+  def image_codes(self, images: Float[Array, "batch height width 3"]) -> Int[Array, "batch positions"]: ...
+
+  def draw_logits(
+    self, text: Int[Array, "batch length"], codes: Int[Array, "batch positions"], *, rng: Rngs = None
+  ) -> tuple[Float[Array, "batch words vocab"], Float[Array, "batch positions codes"]]:
+    """Compute the logits of the words and of the codes of an image."""
+    ...
+
+
 class Classifies(Protocol):
   """Classifies examples."""
 

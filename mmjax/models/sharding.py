@@ -17,11 +17,12 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     r"(conv|conv_\w+|projection|word_scores|image_projection|text_projection|projection/(up|down)|tanh_pool/dense)/kernel$",
     ("fsdp", None),
   ),
-  (r"(^|/)(token|output)_embedding$", (None, "fsdp")),
+  (r"(^|/)(token|output|code)_embedding$", (None, "fsdp")),
   (r"/offset_bias_\d+/(up|down)/kernel$", ()),
   (
     r"(bias|scale|mean|var|class_token|class_position|register_tokens|register_position|position_embedding|"
-    r"fixed_positions|padding_position|relative_bias/table|token_type_embedding|mode_embedding|probe|mask_token)$",
+    r"fixed_positions|padding_position|padding_embedding|row_embedding|column_embedding|relative_bias/table|"
+    r"token_type_embedding|mode_embedding|probe|mask_token)$",
     (),
   ),
   (r"/bottleneck_tokens$", ()),

@@ -97,6 +97,7 @@ class CachedAttention(Projections):
     context: Float[Array, "batch k context_width"] | None = None,
     mask: Bool[Array, "batch k"] | None = None,
     rotation: Rotation | None = None,
+    pairs: Bool[Array, "longest longest"] | None = None,
   ) -> tuple[Float[Array, "batch length width"], KeyValue]:
     """Applies attention to new tokens and updates the cache.
 
@@ -109,6 +110,7 @@ class CachedAttention(Projections):
       context: tokens for cross-attention; needed only if `memory` is None.
       mask: True for each token of the context that may be read.
       rotation: rotation of the new tokens (rotary position embedding).
+      pairs: with `start`, True for a position (row) and an earlier one that it may read (column); None: all.
     Returns: the attention output after the output projection, and the updated keys and values.
     """
     width = x.shape[-1]
@@ -116,7 +118,7 @@ class CachedAttention(Projections):
     if start is not None:
       assert memory is not None
       memory = _written(memory, self._keys_and_values(x, width, rotation), start)
-      allowed: Array | None = _until(start, x.shape[1], memory.key.shape[2])
+      allowed: Array | None = _until(start, x.shape[1], memory.key.shape[2], pairs)
     else:
       memory = self._keys_and_values(context, width) if memory is None else memory
       allowed = None if mask is None else mask[:, None, None, :]
@@ -141,10 +143,16 @@ class CachedAttention(Projections):
     return rearrange(heads, "b l h d -> b h l d")
 
 
-def _until(start: Int[Array, "batch"], count: int, length: int) -> Bool[Array, "batch 1 count length"]:
-  """Causal mask over `length` positions for the tokens at positions start, start + 1, ..., start + count - 1."""
+def _until(
+  start: Int[Array, "batch"], count: int, length: int, pairs: Bool[Array, "longest longest"] | None = None
+) -> Bool[Array, "batch 1 count length"]:
+  """Causal mask over `length` positions for the tokens at positions start, start + 1, ..., start + count - 1.
+
+  Of the earlier positions, only those in `pairs` may be read, if it is given.
+  """
   places = start[:, None] + jnp.arange(count, dtype=jnp.int32)[None]
-  return (jnp.arange(length, dtype=jnp.int32)[None, None] <= places[:, :, None])[:, None]
+  causal = jnp.arange(length, dtype=jnp.int32)[None, None] <= places[:, :, None]
+  return (causal if pairs is None else causal & pairs[places, :length])[:, None]
 
 
 def _written(memory: KeyValue, new: KeyValue, start: Int[Array, "batch"]) -> KeyValue:

@@ -1,5 +1,6 @@
 """Transformer decoder: self-attention, causal or bidirectional, with optional cross-attention."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ from mmjax.types import Encoded
 Tokens = Float[Array, "batch length width"]
 Remembered = KeyValue | None
 
+_FORBIDDEN = -1e9  # added to a logit, leaves a weight of exactly 0
+
 
 @flax.struct.dataclass
 class Reading:
@@ -34,6 +37,7 @@ class Reading:
     context_mask: True for each token of the context that may be read; None: all.
     start: position of the first new token in each row; used with a cache only.
     rotation: rotation of the tokens of the sequence (rotary position embedding); None: none.
+    pairs: True for each token of the sequence (row) and a token that it may read (column); None: all.
   """
 
   mask: Bool[Array, "batch length"] | None = None
@@ -41,6 +45,7 @@ class Reading:
   context_mask: Bool[Array, "batch k"] | None = None
   start: Int[Array, "batch"] | None = None
   rotation: Rotation | None = None
+  pairs: Bool[Array, "length length"] | None = None
 
 
 class DecoderBlock(nn.Module):
@@ -113,9 +118,10 @@ class DecoderBlock(nn.Module):
       both = None if reading.rotation is None else (reading.rotation, reading.rotation)
       attention = MultiHeadAttention(**self._fields(), name=name)
       kept = self._kept(y, None, rng)
-      return attention(y, mask=reading.mask, causal=self.causal, rotations=both, factors=kept), None
+      bias = None if reading.pairs is None else _forbidding(reading.pairs, self.config.num_heads)
+      return attention(y, mask=reading.mask, causal=self.causal, bias=bias, rotations=both, factors=kept), None
     cached = CachedAttention(**self._fields(), name=name)
-    return cached(y, memory.own, start=reading.start, rotation=reading.rotation)
+    return cached(y, memory.own, start=reading.start, rotation=reading.rotation, pairs=reading.pairs)
 
   @nn.nowrap
   def _read_context(
@@ -144,6 +150,12 @@ class DecoderBlock(nn.Module):
     # As in `Block`, projections into the residual stream have smaller initial weights in a deeper network (GPT-2).
     c = self.config
     return kernel_init(c.init_scheme, c.width**-0.5 * (2 * c.depth) ** -0.5)
+
+
+def _forbidding(pairs: Bool[Array, "length length"], heads: int) -> Float[Array, "1 heads length length"]:
+  """Bias of attention logits that leaves no weight to forbidden pairs."""
+  bias = jnp.where(pairs, 0.0, _FORBIDDEN)[None, None]
+  return jnp.broadcast_to(bias, (1, heads, *pairs.shape))
 
 
 class Decoder(nn.Module):
@@ -177,6 +189,7 @@ class Decoder(nn.Module):
     causal: bool,
     rng: Rngs = None,
     cache: Cache | None = None,
+    pairs: Bool[Array, "depth longest longest"] | None = None,
   ) -> tuple[Tokens, Cache | None]:
     """Applies the stack.
 
@@ -187,6 +200,8 @@ class Decoder(nn.Module):
       causal: if True, a token reads only itself and earlier tokens. Must be True with a cache.
       rng: one key per example for dropout and stochastic depth; None: evaluation.
       cache: from `empty_cache` or from the previous call; None: no cache.
+      pairs: for each block, True for a position (row) and a position that it may read (column). They are as many as
+        the longest sequence has. A causal stack reads no later token besides. None: all.
     Returns: the tokens, and the updated cache (None without `cache`).
     Raises:
       ValueError: `cache` is given with `causal=False` or with a `mask`.
@@ -200,9 +215,11 @@ class Decoder(nn.Module):
     if cache is not None:
       if not causal or mask is not None:
         raise ValueError("a decoder with a cache must be causal and unmasked: pass causal=True and mask=None")
-      x, cache = self._step(x, tokens, context_mask, cache)
+      x, cache = self._step(x, tokens, context_mask, cache, pairs)
     else:
-      x = self._stack(x, Reading(mask, tokens, context_mask, rotation=c.rotation(x.shape[1])), causal, rng)
+      length = x.shape[1]
+      own = None if pairs is None else pairs[:, :length, :length]
+      x = self._stack(x, Reading(mask, tokens, context_mask, rotation=c.rotation(length)), causal, rng, own)
     return (norm_layer(c, "norm")(x) if c.norm != "post" and self.final_norm else x), cache
 
   @nn.nowrap
@@ -210,28 +227,32 @@ class Decoder(nn.Module):
     return self.separate_causal, self.cross_mlp
 
   @nn.nowrap
-  def _stack(self, x: Tokens, reading: Reading, causal: bool, rng: Rngs) -> Tokens:
+  def _stack(self, x: Tokens, reading: Reading, causal: bool, rng: Rngs, pairs: Array | None) -> Tokens:
     c = self.config
     block = rematerialised(DecoderBlock, c.remat, scan=c.scan)
     if not c.scan:
       for layer in range(c.depth):
-        x, _ = block(c, causal, *self._kind(), name=f"block_{layer}")(x, reading, rng, jnp.asarray(layer))
+        own = reading if pairs is None else dataclasses.replace(reading, pairs=pairs[layer])
+        x, _ = block(c, causal, *self._kind(), name=f"block_{layer}")(x, own, rng, jnp.asarray(layer))
       return x
     scanned = nn.scan(
-      lambda module, carry, layer: module(carry, reading, rng, layer),
+      lambda module, carry, at: module(carry, dataclasses.replace(reading, pairs=at[1]), rng, at[0]),
       variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
       split_rngs={"params": True},
       length=c.depth,
     )
-    return scanned(block(c, causal, *self._kind(), name="blocks"), x, jnp.arange(c.depth))[0]
+    return scanned(block(c, causal, *self._kind(), name="blocks"), x, (jnp.arange(c.depth), pairs))[0]
 
   @nn.nowrap
-  def _step(self, x: Tokens, context: Array | None, context_mask: Array | None, cache: Cache) -> tuple[Tokens, Cache]:
+  def _step(
+    self, x: Tokens, context: Array | None, context_mask: Array | None, cache: Cache, pairs: Array | None
+  ) -> tuple[Tokens, Cache]:
     mask = cache.context_mask if context is None else context_mask
     rotation = self.config.rotation(x.shape[1], cache.length)
     reading, memories = Reading(None, context, mask, cache.length, rotation), []
     for layer, memory in enumerate(cache.layers):
-      x, memory = self._layer(layer)(x, reading, None, jnp.asarray(layer), memory)
+      own = reading if pairs is None else dataclasses.replace(reading, pairs=pairs[layer])
+      x, memory = self._layer(layer)(x, own, None, jnp.asarray(layer), memory)
       memories.append(memory)
     return x, Cache(cache.length + x.shape[1], tuple(memories), mask)
 

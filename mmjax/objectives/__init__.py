@@ -42,12 +42,14 @@ from mmjax.objectives.losses.sampled_softmax import sampled_softmax_loss
 from mmjax.objectives.losses.smoothed import align_loss
 from mmjax.objectives.pairwise.engine import Pairwise, batch_mean, pairwise_loss, pairwise_statistics
 from mmjax.objectives.pairwise.similarity import pair_similarity, similarity
+from mmjax.objectives.terms.adversarial import Deceive, Discriminate
 from mmjax.objectives.terms.answers import Answer, AnswerRanking, AnswerScores, AnswerText, ModalityAnswer, Relevance
 from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores, Term, Whole
 from mmjax.objectives.terms.classify import Classify
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.ctc import Ctc
 from mmjax.objectives.terms.distillation import Distillation
+from mmjax.objectives.terms.draw import DrawCodes, DrawMaskedCodes
 from mmjax.objectives.terms.language import Caption, MaskedWords, NextSentence, TargetText
 from mmjax.objectives.terms.margin_softmax import ArcFace, CosFace, MarginSoftmax
 from mmjax.objectives.terms.matching import Matching, SwappedMatching
@@ -68,6 +70,7 @@ from mmjax.objectives.terms.pair_losses import (
 )
 from mmjax.objectives.terms.pair_softmax import PairSoftmax
 from mmjax.objectives.terms.patches import MaskedBoth, MaskedPatches
+from mmjax.objectives.terms.reconstruct import Reconstruct
 from mmjax.objectives.terms.regress import Regress
 from mmjax.objectives.terms.sampled_softmax import SampledSoftmax
 from mmjax.objectives.terms.sogclr import Sogclr
@@ -88,7 +91,11 @@ __all__ = [
   "CosFace",
   "Ctc",
   "Dcl",
+  "Deceive",
+  "Discriminate",
   "Distillation",
+  "DrawCodes",
+  "DrawMaskedCodes",
   "ExampleLosses",
   "ExampleTerm",
   "Focal",
@@ -108,6 +115,7 @@ __all__ = [
   "PairSoftmax",
   "Pairwise",
   "Queue",
+  "Reconstruct",
   "Regress",
   "Relevance",
   "SampledSoftmax",

@@ -18,8 +18,9 @@ def with_adapters(experiment: Experiment, params: Mapping[str, Any]) -> Any:
 
 
 def trained_besides(experiment: Experiment) -> OptimizerConfig:
-  """Settings of the optimiser, which freezes all but the adapters and `adapter.trained` if there are adapters."""
+  """Settings of the optimiser. The model names frozen parameters; adapters freeze all but `adapter.trained`."""
   config, adapter = experiment.optimizer, experiment.adapter
+  config = dataclasses.replace(config, frozen=(*config.frozen, *experiment.model.frozen))
   if not adapter.rank:
     return config
   others = "|".join(f"(?:{expression})" for expression in ("^adapters/", "^balance/", *adapter.trained))

@@ -38,6 +38,7 @@ from mmjax.parallel.rules import Rules, match_rules, parameter_path
 from mmjax.run import TOKENIZER
 from mmjax.train.adapters import trained_besides
 from mmjax.train.balancing import initial_memory
+from mmjax.train.image_tokenizer import with_image_tokenizer
 from mmjax.train.numerics import no_losses
 from mmjax.train.optimizer import make_optimizer
 from mmjax.train.parameters import BALANCE, initial_params
@@ -60,6 +61,7 @@ class Training:
     shardings: shardings of the state.
     step: (state, batch) -> (state, metrics), jitted.
     fresh: seed -> random state before the first step, jitted.
+    kinds: the classes that the script defines.
   """
 
   experiment: Experiment
@@ -70,6 +72,7 @@ class Training:
   shardings: TrainState
   step: Step
   fresh: Callable[[Any], TrainState]
+  kinds: tuple[type[Kind], ...] = ()
 
   def initial_state(self) -> TrainState:
     """Make the state before the first step, at random or from pretrained weights, in its shards."""
@@ -79,7 +82,7 @@ class Training:
       start = functools.partial(initial_params, self.experiment, self.model)
       fresh = functools.partial(_state, self.experiment, start, self.optimizer, seed)
       return pretrained_state(fresh, self.experiment, self.shapes, self.shardings)
-    return self.fresh(jnp.uint32(seed))
+    return with_image_tokenizer(self.experiment, self.fresh(jnp.uint32(seed)), self.shardings, self.kinds)
 
 
 def prepare(
@@ -127,7 +130,7 @@ def prepare(
     balance=experiment.balance,
   )
   fresh = jax.jit(functools.partial(_state, experiment, start, optimizer), out_shardings=shardings)
-  return Training(experiment, model, mesh, optimizer, shapes, shardings, step, fresh)
+  return Training(experiment, model, mesh, optimizer, shapes, shardings, step, fresh, kinds)
 
 
 def check_needs(experiment: Experiment, records: Any, tokenizer: Tokenizer | None) -> None:
@@ -266,6 +269,11 @@ def check_together(experiment: Experiment, mesh: Mesh) -> None:
         f"model.{name} normalises with the statistics of the global batch, of which a microbatch sees only a part: set "
         f"--parallel.microbatches 1, or --model.{name}.{field} group"
       )
+  if experiment.model.counts_codes and experiment.parallel.microbatches > 1:
+    raise ConfigError(
+      "the model counts the use of its codes over the global batch, of which a microbatch sees only a part: set "
+      "--parallel.microbatches 1"
+    )
   rows = experiment.run.batch_size // batch_shards(mesh) // experiment.parallel.microbatches
   for term in experiment.objectives:
     if isinstance(term, ExampleTerm) and rows % term.together:

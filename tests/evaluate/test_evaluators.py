@@ -25,10 +25,12 @@ from mmjax.evaluate.task import describe
 from mmjax.evaluate.traits import compares
 from mmjax.evaluators import (
   ClassifiedExamples,
+  DrawnScenes,
   EvaluationConfig,
   MatchedPairs,
   PairScoreRetrieval,
   Probe,
+  ReconstructedImages,
   WrittenCaptions,
   built_in,
 )
@@ -136,8 +138,9 @@ def test_metrics_that_are_to_fall():
 
 
 def test_every_evaluator_that_comes_with_mmjax_is_listed_and_saved():
-  # One reads the training images once more, one measures nothing, and one names two columns of the script.
-  by_choice = {Probe, ClassifiedExamples, PairScoreRetrieval}
+  # One reads the training images once more, one measures nothing, one names two columns of the script, and two are of
+  # models that no other evaluator measures.
+  by_choice = {Probe, ClassifiedExamples, PairScoreRetrieval, ReconstructedImages, DrawnScenes}
   assert set(of_base(Evaluator, KINDS)) - by_choice == {type(each) for each in built_in().values()}
   assert from_json(json.loads(json.dumps(to_json(Experiment())))) == Experiment()
   assert hash(Experiment()) == hash(Experiment())

@@ -42,6 +42,7 @@ OPTIONS = {
   "bert_text": [*TEXT, *RUN, *"--data.source.examples 60 --data.tokenizer.vocab-size 384".split()],
   "ensembles_digits": RUN,
   "gpt_text": [*TEXT, *RUN, *"--data.source.examples 60 --data.tokenizer.vocab-size 384".split()],
+  "image_codes_scenes": [*RUN, *"--data.source.examples 60 --model.image.width 8".split()],
   "speech_words": [
     *RUN,
     *"--data.source.spoken en --data.source.voices 2 --data.source.takes 1 --data.source.root missing".split(),

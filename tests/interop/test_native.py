@@ -8,7 +8,7 @@ import pytest
 
 from mmjax import interop
 from mmjax.catalogue import KINDS
-from mmjax.encoders import SpeechConfig, TextConfig, VideoConfig, bert_config
+from mmjax.encoders import ConvGridConfig, SpeechConfig, TextConfig, VideoConfig, bert_config
 from mmjax.fusion.config import FusionConfig
 from mmjax.interop.__main__ import main
 from mmjax.interop.shapes import flat_shapes, flatten, unflatten
@@ -26,12 +26,15 @@ from mmjax.models.config import ModelConfig
 from mmjax.models.ensemble import EnsembleConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
+from mmjax.models.image_codes import ImageCodesConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.quantizers import Fsq, VectorQuantizer
 from mmjax.models.recognizer import RecognizerConfig, SymbolsConfig
 from mmjax.models.recommender import RecommenderConfig
 from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SharedSpaceConfig
+from mmjax.models.text_to_image import TextToImageConfig
 from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
 from mmjax.models.vqa import VqaConfig
@@ -42,6 +45,7 @@ from tests.models.decoders import IMAGE, TEXT
 
 CLS = dataclasses.replace(IMAGE, pool="cls", class_position=True)
 SIZE = dict(width=12, depth=2, num_heads=2, mlp_dim=12, vocab_size=11, max_length=8)
+CODER = ImageCodesConfig(ConvGridConfig(image_size=8, width=4), Fsq((3, 3)))
 READER = TextConfig(**SIZE, causal=False, pool="first", eos_id=1)
 CONFIGS = (
   TwoTowerConfig(image=IMAGE, text=READER, embed_dim=4),
@@ -81,6 +85,8 @@ CONFIGS = (
     image=IMAGE, text=READER, embed_dim=4, temporal="tight", frames=2, temporal_depth=1, temporal_heads=2
   ),
   WriterConfig(towers={"video": VideoConfig(frame=IMAGE, frames=2, temporal="lstm", output="patches")}, text=TEXT),
+  dataclasses.replace(CODER, quantizer=VectorQuantizer(codes=4, dim=2), discriminator=CODER.image),
+  TextToImageConfig(text=TEXT, image=CODER),
 )
 
 
