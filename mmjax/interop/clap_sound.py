@@ -1,6 +1,6 @@
 """Settings of sounds beside the weights: the feature extractor of CLAP in transformers, as a column and back."""
 
-from typing import Any
+from typing import Any, Literal
 
 from mmjax.data import Sound
 from mmjax.data.sound.features import LogMel
@@ -8,7 +8,7 @@ from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 
 EXTRACTOR = "ClapFeatureExtractor"
-_PADS = {"repeatpad": "repeat", "pad": "silence"}
+_PADS: dict[str, Literal["repeat", "silence"]] = {"repeatpad": "repeat", "pad": "silence"}
 _WITHOUT_EFFECT = {
   "padding_side": "not read by this class",
   "padding_value": "not read by this class",

@@ -22,6 +22,7 @@ _NAMES = (  # of Swin's tensors in CLAP
   (r"^layernorm\.", "norm."),
 )
 _SWIN = {"depths": "depths", "window_size": "window_size", "num_heads": "num_attention_heads"}  # ours, theirs
+_LARGEST = 2**15  # frames that fill the square; the weights that stretch a clip to them lie in memory
 _POOLER: Any = {"pooler.dense.weight": None}
 _TEXT: dict[str, Any] = dict(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)
 
@@ -81,11 +82,14 @@ def _read_audio(fields: Fields) -> HtsatConfig:
     fields.only(name, supported, supported)
   if fields.get("patch_stride", [4, 4]) not in (patch, [patch, patch]):
     raise fields.wrong("patch_stride", f"patch_size, {patch}: mmjax has no overlapping patches here")
+  side, bands = fields.square("spec_size", 256), fields.integer("num_mel_bins", 64)
+  if side * side // bands > _LARGEST:
+    raise fields.wrong("spec_size", f"small enough for {_LARGEST} frames of {bands} bands")
   names = {name: fields.get(theirs, _DEFAULTS[name]) for name, theirs in _SWIN.items()}
   tower = swin.read(
     Fields(
       names
-      | {"image_size": fields.square("spec_size", 256), "patch_size": patch}
+      | {"image_size": side, "patch_size": patch}
       | {"embed_dim": fields.integer("patch_embeds_hidden_size", 96)}
       | {name: fields.get(name, default) for name, default in _SAME.items()},
       fields.where,
@@ -94,7 +98,7 @@ def _read_audio(fields: Fields) -> HtsatConfig:
   )
   fields.only("num_hidden_layers", len(tower.layers), len(tower.layers))
   fields.only("hidden_size", tower.pooled_width, 768)
-  return HtsatConfig(fields.integer("num_mel_bins", 64), tower, norm="frozen")
+  return HtsatConfig(bands, tower, norm="frozen")
 
 
 _DEFAULTS: dict[str, Any] = {"depths": [2, 2, 6, 2], "window_size": 8, "num_heads": [4, 8, 16, 32]}

@@ -95,6 +95,9 @@ def test_features_come_along_both_ways(seconds, padding, tmp_path):
   row = found.sound.row({"id": "r", "sound": (clip, 8000)}, None, None)
   expected = extractor(clip, sampling_rate=8000, return_tensors="np").input_features[0, 0]
   np.testing.assert_allclose(row, expected, atol=2e-4)  # decibels, down to -100
+  said = beside(found.source)
+  assert "sounds: LogMel, 101 frames of 8 bands" in said.notes
+  assert not [use for use in said.uses if use.place == "preprocessor_config.json" and use.use.startswith("not read")]
   interop.save(found.model, found.params, tmp_path / "ours", preprocess=found.sound)
   assert interop.load_pretrained(tmp_path / "ours").sound == found.sound
   again = transformers.ClapFeatureExtractor.from_pretrained(tmp_path / "ours")
@@ -117,7 +120,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
     embed(found.model, found.params, "encode_audio", np.zeros((1, 129, 8), np.float32))
   path = tmp_path / "config.json"
   record = json.loads(path.read_text())
-  for name, value in (("enable_fusion", True), ("patch_stride", [1, 1]), ("hidden_size", 8), ("window_size", 2**20)):
+  wrong = {"enable_fusion": True, "patch_stride": [1, 1], "hidden_size": 8, "window_size": 2**20, "spec_size": 2**20}
+  for name, value in wrong.items():
     path.write_text(json.dumps(record | {"audio_config": record["audio_config"] | {name: value}}))
     with pytest.raises(InteropError, match=name):
       interop.load(tmp_path)
