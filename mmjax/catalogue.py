@@ -36,6 +36,8 @@ from mmjax.encoders.convnext import ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNetConfig
 from mmjax.encoders.embedding_bag import EmbeddingBagConfig
 from mmjax.encoders.fastvit import FastViTConfig
+from mmjax.encoders.htsat import HtsatConfig
+from mmjax.encoders.modern_text import ModernTextConfig
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.speech import SpeechConfig
 from mmjax.encoders.swin import SwinConfig
@@ -51,15 +53,19 @@ from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.reconstructed import ReconstructedImages
 from mmjax.kinds import Kind
 from mmjax.models.albef import AlbefConfig
+from mmjax.models.align import AlignConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
-from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.blip2 import Blip2RetrievalConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.ensemble import EnsembleConfig
 from mmjax.models.flava import FlavaConfig
+from mmjax.models.flava_transformers import PublishedFlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.image_codes import ImageCodesConfig
 from mmjax.models.pair import PairConfig
@@ -73,6 +79,7 @@ from mmjax.models.text_to_image import TextToImageConfig
 from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import ViltConfig
+from mmjax.models.vilt_transformers import PublishedViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.models.writer import WriterConfig
@@ -160,7 +167,9 @@ KINDS: tuple[type[Kind], ...] = (
   FastViTConfig,
   SwinConfig,
   AstConfig,
+  HtsatConfig,
   TextConfig,
+  ModernTextConfig,
   SpeechConfig,
   FTTransformerConfig,
   EmbeddingBagConfig,
@@ -169,11 +178,15 @@ KINDS: tuple[type[Kind], ...] = (
   TwoTowerConfig,
   SharedSpaceConfig,
   AlbefConfig,
+  AlignConfig,
   BertConfig,
   BlipConfig,
   BlipCaptionerConfig,
+  BlipPairConfig,
   BlipQuestionConfig,
   BlipRetrievalConfig,
+  Blip2RetrievalConfig,
+  ClapConfig,
   ClassifierConfig,
   Clip4ClipConfig,
   CocaConfig,
@@ -184,6 +197,8 @@ KINDS: tuple[type[Kind], ...] = (
   OpenClipCocaConfig,
   PairConfig,
   PredictorConfig,
+  PublishedFlavaConfig,
+  PublishedViltConfig,
   RecommenderConfig,
   RecognizerConfig,
   Seq2SeqConfig,

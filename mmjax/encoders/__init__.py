@@ -9,6 +9,8 @@ from mmjax.encoders.convnext import ConvNeXt, ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNet, EfficientNetConfig
 from mmjax.encoders.embedding_bag import EmbeddingBag, EmbeddingBagConfig
 from mmjax.encoders.fastvit import FastViT, FastViTConfig
+from mmjax.encoders.htsat import Htsat, HtsatConfig
+from mmjax.encoders.modern_text import ModernText, ModernTextConfig
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
 from mmjax.encoders.speech import SpeechConfig, SpeechTransformer
@@ -35,6 +37,10 @@ __all__ = [
   "FTTransformerConfig",
   "FastViT",
   "FastViTConfig",
+  "Htsat",
+  "HtsatConfig",
+  "ModernText",
+  "ModernTextConfig",
   "ResNet",
   "ResNetConfig",
   "SpeechConfig",

@@ -138,26 +138,36 @@ class Swin(nn.Module):
     Raises:
       ValueError: the images do not have the size image_size.
     """
-    c = self.config
-    check_image_size(images, c.image_size)
-    x = PatchEmbed(c.width, c.patch_size, c.dtype, name="stem")(images.astype(c.dtype))
-    x = LayerNorm(c.norm_epsilon, name="stem_norm")(x)
-    make = rematerialised(WindowBlock, c.remat, scan=False)
-    number = 0
-    for stage, blocks in enumerate(c.layers):
-      if stage:
-        x = PatchMerging(c.dtype, c.norm_epsilon, name=f"stage_{stage}_merge")(x)
-      window = c.window(stage)
-      shift = window // 2 if window < c.side(stage) else 0
-      for block in range(blocks):
-        name = f"stage_{stage}_block_{block}"
-        x = make(c.block(stage), window, shift * (block % 2), name=name)(x, rng, jnp.asarray(number))
-        number += 1
-    tokens = LayerNorm(c.norm_epsilon, name="norm")(rearrange(x, "b y x d -> b (y x) d"))
-    mask = jnp.ones(tokens.shape[:2], bool)
-    return Encoded(tokens, mask, mean_pool(tokens, mask))
+    check_image_size(images, self.config.image_size)
+    return encode_map(self.config, images, rng)
 
   @nn.jit
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
     """Image embeddings of an image encoder without a text encoder: the pooled vectors, in float32."""
     return self(images).pooled.astype(jnp.float32)
+
+
+def encode_map(c: SwinConfig, images: Float[Array, "batch height width channels"], rng: Rngs) -> Encoded:
+  """Encodes maps of any number of channels. The calling module gets the parameters.
+
+  Args:
+    c: configuration. The maps have sides of c.image_size.
+    images: the maps.
+    rng: one key per example for stochastic depth; None: evaluation.
+  """
+  x = PatchEmbed(c.width, c.patch_size, c.dtype, name="stem")(images.astype(c.dtype))
+  x = LayerNorm(c.norm_epsilon, name="stem_norm")(x)
+  make = rematerialised(WindowBlock, c.remat, scan=False)
+  number = 0
+  for stage, blocks in enumerate(c.layers):
+    if stage:
+      x = PatchMerging(c.dtype, c.norm_epsilon, name=f"stage_{stage}_merge")(x)
+    window = c.window(stage)
+    shift = window // 2 if window < c.side(stage) else 0
+    for block in range(blocks):
+      name = f"stage_{stage}_block_{block}"
+      x = make(c.block(stage), window, shift * (block % 2), name=name)(x, rng, jnp.asarray(number))
+      number += 1
+  tokens = LayerNorm(c.norm_epsilon, name="norm")(rearrange(x, "b y x d -> b (y x) d"))
+  mask = jnp.ones(tokens.shape[:2], bool)
+  return Encoded(tokens, mask, mean_pool(tokens, mask))

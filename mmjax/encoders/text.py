@@ -115,7 +115,12 @@ class TextTransformer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, ids: Int[Array, "batch length"], types: Int[Array, "batch length"] | None = None, *, rng: Rngs = None
+    self,
+    ids: Int[Array, "batch length"],
+    types: Int[Array, "batch length"] | None = None,
+    *,
+    rng: Rngs = None,
+    raw: bool = False,
   ) -> Encoded:
     """Encodes texts.
 
@@ -123,6 +128,7 @@ class TextTransformer(nn.Module):
       ids: token ids.
       types: segment of each token; None: all tokens belong to segment 0.
       rng: one key per example for dropout and stochastic depth; None: evaluation.
+      raw: if True, the tokens are those before the last norm; the pooled vector is the same for pool="first".
     Raises:
       ValueError: the text is longer than max_length.
     """
@@ -143,7 +149,8 @@ class TextTransformer(nn.Module):
       table = self.param("token_type_embedding", token_init, (c.token_types, c.width), jnp.float32)
       x = x + jnp.take(table, jnp.zeros_like(ids) if types is None else types, axis=0)
     readable = mask if c.mask_padding else None
-    tokens, pooled = Transformer(c, causal=c.causal, name="transformer")(x, readable, rng=rng, pick=_pick(c, ids))
+    transformer = Transformer(c, causal=c.causal, name="transformer")
+    tokens, pooled = transformer(x, readable, rng=rng, pick=_pick(c, ids), raw=raw)
     if c.pool == "map":
       pooled = AttentionPool(c, name="pool")(tokens, readable)
     elif c.pool == "mean":

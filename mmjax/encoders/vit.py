@@ -17,11 +17,11 @@ from mmjax.nn.flops import attention_pool_flops, query_pool_flops, transformer_f
 from mmjax.nn.initial import embedding_init
 from mmjax.nn.mbconv import STRIDE, MBConvStem, mbconv_flops
 from mmjax.nn.norm import LayerNorm
-from mmjax.nn.offsets import OffsetBias
-from mmjax.nn.pooling import AttentionPool, QueryPool, TanhPool, mean_pool
+from mmjax.nn.offsets import OffsetBias, PatchBias
+from mmjax.nn.pooling import AttentionPool, ProbePool, QueryPool, TanhPool, mean_pool
 from mmjax.nn.rotary import Rotation, angles_2d, centered_positions, patch_positions, rotation
 from mmjax.nn.stochastic import Rngs, drop_patches, fold_in
-from mmjax.nn.transformer import Transformer, TransformerConfig
+from mmjax.nn.transformer import Transformer, TransformerConfig, norm_layer
 from mmjax.types import Encoded
 
 _WITH_CLASS = ("cls", "cls_mean", "cls_map", "cls_and_mean", "queries")
@@ -37,13 +37,13 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """Side of a patch in pixels; must divide image_size, unless drop_remainder is set."""
   drop_remainder: bool = False
   """Crop the pixels at the right and at the bottom that fill no patch (SigLIP So400m/14 at 384 pixels)."""
-  pool: Literal["cls", "mean", "map", "flat", "cls_mean", "cls_map", "cls_and_mean", "queries"] = "map"
+  pool: Literal["cls", "mean", "map", "flat", "cls_mean", "cls_map", "cls_and_mean", "queries", "probe"] = "map"
   """Pooling to one vector per image. "cls": a class token. "mean": the mean over patches. "map": attention by a learned
   query (MAP). "flat": all patches concatenated, for few patches of aligned images, where the position of a patch is
-  informative. Four more are for published weights: "cls_mean" is the mean over patches that have read a class token.
+  informative. Five more are for published weights: "cls_mean" is the mean over patches that have read a class token.
   "cls_map" is "map" over a class token and the patches (PE). "cls_and_mean" is the class token and the mean over
   patches, concatenated (DINOv2's classifier). "queries" takes the first of pool_queries learned queries; the others are
-  the tokens (CoCa).
+  the tokens (CoCa). "probe" is attention by a learned query without a projection of it, and no MLP follows (AIMv2).
   """
   map_heads: int | None = None
   """Attention heads of pool="map"; must divide width. None: num_heads."""
@@ -61,6 +61,10 @@ class ViTConfig(TransformerConfig, TowerConfig):
   """
   offset_width: int = 256
   """Hidden width of the MLPs of positions="offsets"."""
+  patch_bias: Literal["none", "blocks", "shared"] = "none"
+  """Learned bias of the attention logits for each offset of two patches (BEiT, Bao et al. 2022), beside `positions`.
+  "blocks": each block has its own. "shared": all blocks have the same.
+  """
   rotary: Literal["none", "patches", "centered"] = "none"
   """Rotate the queries and keys of the patches by their positions (two-dimensional rotary embedding). "patches":
   positions are counted in patches (EVA02, PE). "centered": the image reaches from -2 pi to 2 pi (DINOv3).
@@ -87,6 +91,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
   the global batch in training, and their running averages in evaluation (MobileCLIP's training); it needs
   parallel.microbatches=1. "frozen": batch norm with the statistics of published weights, which never change.
   """
+  patch_norm: bool = False
+  """Normalise the patches before their positions are added (AIMv2)."""
   stem_bias: bool = True
   """Add a bias to the linear map of a patch (CLIP: no)."""
   class_position: bool = False
@@ -117,6 +123,14 @@ class ViTConfig(TransformerConfig, TowerConfig):
       raise ValueError(f'width={self.width} must be divisible by 4 for positions="sincos2d"')
     if self.positions == "offsets" and self.patch_dropout:
       raise ValueError('positions="offsets" needs every patch: set patch_dropout=0')
+    if self.patch_bias != "none":
+      if self.patch_dropout or self.registers or self.positions == "offsets":
+        raise ValueError(
+          f'patch_bias="{self.patch_bias}" needs every patch and no other token than the class token: set '
+          'patch_dropout=0, registers=0 and positions other than "offsets"'
+        )
+      if not self.has_class_token:
+        raise ValueError(f'patch_bias="{self.patch_bias}" needs a class token: set pool to "cls" or "cls_mean"')
     if self.class_position and not self.has_class_token:
       known = ", ".join(f'"{pool}"' for pool in _WITH_CLASS)
       raise ValueError(f'pool="{self.pool}" has no class token for class_position: set pool to one of {known}')
@@ -187,6 +201,8 @@ class ViTConfig(TransformerConfig, TowerConfig):
       total += query_pool_flops(width, length, pool_width=self.pool_width, queries=self.pool_queries)
     elif self.pool in ("map", "cls_map"):
       total += attention_pool_flops(_map_config(self), length)
+    elif self.pool == "probe":
+      total += 4 * length * width**2 + 4 * length * width + 2 * width**2
     return total + (2 * (self.pool_width if self.pool == "queries" else width) ** 2 if self.tanh_pool else 0)
 
   def example(self, batch_size: int) -> Array:
@@ -221,6 +237,7 @@ class ViT(nn.Module):
     *,
     rng: Rngs = None,
     hidden: Bool[Array, "batch patches"] | None = None,
+    raw: bool = False,
   ) -> Encoded:
     """Encodes images.
 
@@ -229,6 +246,7 @@ class ViT(nn.Module):
       rng: one key per example for dropout of patches and elements, and stochastic depth; None: evaluation.
       hidden: True for each patch that is replaced by one learned vector (masked image modelling). The patch keeps its
         position embedding.
+      raw: if True, the tokens are those before the last norm; the pooled vector is the same for pool="cls".
     Raises:
       ValueError: the images do not have the size image_size.
     """
@@ -241,7 +259,7 @@ class ViT(nn.Module):
       x = jnp.concatenate([first, x], axis=1)
     transformer = Transformer(c, last_norm=not c.norm_after_pool, name="transformer")
     rotation = self._rotation(fold_in(rng, 0), x.shape[0])
-    return self._pool(*transformer(x, rng=fold_in(rng, 1), rotation=rotation, biases=self._biases()))
+    return self._pool(*transformer(x, rng=fold_in(rng, 1), rotation=rotation, biases=self._biases(), raw=raw))
 
   @nn.jit
   def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
@@ -271,6 +289,8 @@ class ViT(nn.Module):
     match c.pool:
       case "map" | "cls_map":
         pooled = AttentionPool(_map_config(c), name="pool")(tokens, None)
+      case "probe":
+        pooled = ProbePool(c, name="pool")(tokens)
       case "flat":
         pooled = rearrange(tokens, "b p d -> b (p d)")
       case "mean":
@@ -289,8 +309,13 @@ class ViT(nn.Module):
     return Encoded(tokens, mask, pooled)
 
   def _biases(self) -> Float[Array, "depth heads length length"] | None:
-    """Biases of the attention logits of each block, for positions="offsets"."""
+    """Biases of the attention logits of each block, for positions="offsets" and for patch_bias."""
     c = self.config
+    if c.patch_bias == "shared":
+      shared = PatchBias(c.num_heads, c.grid, name="patch_bias")()
+      return jnp.broadcast_to(shared[None], (c.depth, *shared.shape))
+    if c.patch_bias == "blocks":
+      return jnp.stack([PatchBias(c.num_heads, c.grid, name=f"patch_bias_{layer}")() for layer in range(c.depth)])
     if c.positions != "offsets":
       return None
     make = functools.partial(OffsetBias, c.num_heads, c.grid, c.first_patch, c.offset_width)
@@ -326,6 +351,8 @@ class ViT(nn.Module):
       case _:
         x = PatchEmbed(c.width, c.patch_size, c.dtype, c.stem_bias, name="stem")(images)
     x = rearrange(x, "b y x d -> b (y x) d")
+    if c.patch_norm:
+      x = norm_layer(c, "patch_norm")(x)
     if hidden is not None:
       blank = self.param("mask_token", nn.initializers.normal(0.02), (1, c.width), jnp.float32)
       x = jnp.where(hidden[:, :, None], blank[None].astype(x.dtype), x)

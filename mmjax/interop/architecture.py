@@ -5,7 +5,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from mmjax.encoders import ClassicResNetConfig, ConvNeXtConfig, FastViTConfig, ResNetConfig, SwinConfig, TextConfig
+from mmjax.encoders import (
+  ClassicResNetConfig,
+  ConvNeXtConfig,
+  EfficientNetConfig,
+  FastViTConfig,
+  HtsatConfig,
+  ResNetConfig,
+  SwinConfig,
+  TextConfig,
+)
 from mmjax.encoders.vit import ViTConfig
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -154,7 +163,15 @@ def canonical(config: Any) -> Any:
   if isinstance(config, EnsembleConfig):  # only mmjax's own format holds it, with all fields
     return config
   if not isinstance(
-    config, TransformerConfig | ResNetConfig | ClassicResNetConfig | ConvNeXtConfig | FastViTConfig | SwinConfig
+    config,
+    TransformerConfig
+    | ResNetConfig
+    | ClassicResNetConfig
+    | ConvNeXtConfig
+    | EfficientNetConfig
+    | FastViTConfig
+    | SwinConfig
+    | HtsatConfig,
   ):
     unlearned: dict[str, Any] = {n: value for n, value in _START.items() if getattr(config, n, None) is not None}
     changed = {name: canonical(tower) for name, tower in towers(config).items()}
@@ -185,7 +202,7 @@ def canonical(config: Any) -> Any:
   if isinstance(config, ResNetConfig | ClassicResNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm  # equal in evaluation
     return dataclasses.replace(config, norm=norm, dtype="float32")
-  if isinstance(config, FastViTConfig):
+  if isinstance(config, FastViTConfig | EfficientNetConfig):
     norm = "frozen" if config.norm == "batch" else config.norm
     return dataclasses.replace(config, norm=norm, drop_path=0.0, dtype="float32")
   if isinstance(config, ConvNeXtConfig):
@@ -195,6 +212,9 @@ def canonical(config: Any) -> Any:
     return dataclasses.replace(config, layer_scale=initial, pool_epsilon=pool, **same)
   if isinstance(config, SwinConfig):
     return dataclasses.replace(config, **{name: getattr(SwinConfig, name) for name in _ONLY_TRAINING})
+  if isinstance(config, HtsatConfig):
+    norm = "frozen" if config.norm == "batch" else config.norm
+    return dataclasses.replace(config, swin=canonical(config.swin), norm=norm)
   if isinstance(config, WordsConfig):
     return _canonical_words(config)
   return _canonical_text(config) if isinstance(config, TextConfig) else config

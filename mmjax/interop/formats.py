@@ -117,20 +117,24 @@ def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = 
   from mmjax.interop.finding import CONFIG
   from mmjax.interop.preprocess import to_transformers
   from mmjax.interop.run_image import nearest_preprocess
-  from mmjax.interop.sound_settings import to_extractor
-  from mmjax.interop.supported import CONVNEXT, NAFLEX, PROCESSORS
+  from mmjax.interop.shapes import audio_tower
+  from mmjax.interop.sound_settings import write_sound
+  from mmjax.interop.supported import CONVNEXT, EFFICIENTNET, NAFLEX, PROCESSORS, VILT
 
   _write_json(folder / CONFIG, content.fields | (more or {}))
   if content.sound is not None:
-    _write_json(folder / "preprocessor_config.json", to_extractor(content.sound))
+    _write_json(folder / "preprocessor_config.json", write_sound(content.sound, audio_tower(content.config)))
   if content.preprocess is not None:
     p = nearest_preprocess(content.preprocess)
     processor = PROCESSORS.get(content.architecture.name, "SiglipImageProcessor")
     if processor == NAFLEX:
       processor = "SiglipImageProcessor"  # which makes the same of every image that mmjax's model takes
-    if processor == CONVNEXT:
-      processor = "CLIPImageProcessor"  # ConvNeXt's own has no separate sizes of resizing and cropping
+    if processor in (CONVNEXT, EFFICIENTNET):
+      # ConvNeXt's own has no separate sizes of resizing and cropping, and EfficientNet's normalises in its own way.
+      processor = "CLIPImageProcessor"
     record = to_transformers(p, processor)
+    if processor == VILT:
+      record["size_divisor"] = content.config.image.patch_size
     _write_json(folder / "preprocessor_config.json", record)
 
 

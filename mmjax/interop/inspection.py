@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmjax.data import Sound
+from mmjax.encoders import AstConfig, HtsatConfig
 from mmjax.interop import without_effect
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields, read_json
@@ -20,7 +22,8 @@ from mmjax.interop.processor import (
   from_transformers,
 )
 from mmjax.interop.run_image import PREPROCESS
-from mmjax.interop.shapes import image_tower, text_tower
+from mmjax.interop.shapes import audio_tower, image_tower, text_tower
+from mmjax.interop.sound_settings import read_sound
 from mmjax.interop.source import Source, tokenizer_fields
 from mmjax.interop.speech_settings import (
   FEATURE_FIELDS,
@@ -92,6 +95,11 @@ def beside(source: Source) -> Beside:
       read.add(Path(found.where.split(": ")[0]).name)
       _attempt("", lambda: from_transformers(found, tower.image_size, source.architecture.name))
       uses += _object_uses(found, source.folder, without_effect.PREPROCESSOR)
+  audio = audio_tower(source.config)
+  extractor = find_settings(source.folder, "feature_extractor") if isinstance(audio, AstConfig | HtsatConfig) else None
+  if extractor is not None:
+    read.add(Path(extractor.where.split(": ")[0]).name)
+    notes.append(_attempt("sounds", lambda: _features_of(read_sound(source.folder, audio))))
   if isinstance(source.config, WhisperConfig):
     more, files, said = _speech(source, source.config)
     uses += more
@@ -130,6 +138,10 @@ def _speech(source: Source, config: WhisperConfig) -> tuple[list[Use], set[str],
     notes.append(_attempt("sounds", functools.partial(_features, features, config)))
     uses += _object_uses(features, source.folder, FEATURE_FIELDS)
   return uses, names, notes
+
+
+def _features_of(column: Sound) -> str:
+  return f"{type(column.features).__name__}, {column.num_frames} frames of {column.features.size} bands"
 
 
 def _features(features: Fields, config: WhisperConfig) -> str:

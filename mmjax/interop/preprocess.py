@@ -218,16 +218,20 @@ def default_preprocess(size: int, kind: str) -> Preprocess:
   """Preprocessing that an architecture was published with.
 
   CLIP and CoCa resize the shorter side and crop the middle. BLIP, OWL-ViT and FLAVA squash the image and have CLIP's
-  colours. OWLv2 takes images of its own size only. DINO,
-  ConvNeXt and ResNet have ImageNet's colours. The others (SigLIP, ViT) squash the image, with colours from -1 to 1.
+  colours. OWLv2 takes images of its own size only, and ViLT squares. DINO, ConvNeXt and ResNet have ImageNet's
+  colours. The others (SigLIP, ViT) squash the image, with colours from -1 to 1.
   `kind` is the name of the architecture.
   """
   if kind in ("open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
     return Preprocess(size, colors="late")
-  if kind.startswith(("CLIP", "ChineseCLIP", "AltCLIP")):
+  if kind.startswith(("CLIP", "ChineseCLIP", "AltCLIP", "Aimv2")):
     return Preprocess(size)
   if kind.startswith(("Blip", "OwlViT", "Flava")):
     return Preprocess(size, "squash")
+  if kind.startswith("Align"):
+    return Preprocess(size, "squash", "bilinear", HALF, HALF, resize_to=round(size * 346 / 289))
+  if kind.startswith("Vilt"):  # its processor keeps the shape of an image, and the model takes squares
+    return Preprocess(size, "shortest", "bicubic", HALF, HALF, crop=False)
   if kind.startswith("Owlv2"):  # its processor has a resizing of its own
     return Preprocess(size, "none", crop=False)
   if kind.startswith("DINOv3"):

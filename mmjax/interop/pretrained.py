@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from mmjax.data import Sound
-from mmjax.encoders import AstConfig, TextConfig
+from mmjax.encoders import AstConfig, HtsatConfig, TextConfig
 from mmjax.errors import ConfigError
 from mmjax.interop import hub
 from mmjax.interop.architecture import Architecture, check_writable
@@ -26,14 +26,23 @@ from mmjax.interop.processor import find_settings, read_preprocess
 from mmjax.interop.restoring import make_array, plan_restore, read_all
 from mmjax.interop.run_image import PREPROCESS, ImageTransform, transform_from_json
 from mmjax.interop.safetensors_file import write_safetensors
-from mmjax.interop.shapes import ModelConfig, flat_shapes, image_tower, per_layer, text_tower, unflatten, with_dtype
+from mmjax.interop.shapes import (
+  ModelConfig,
+  audio_tower,
+  flat_shapes,
+  image_tower,
+  per_layer,
+  text_tower,
+  unflatten,
+  with_dtype,
+)
 from mmjax.interop.siglip_tokenizer import SiglipTokenizer
 from mmjax.interop.sound_settings import read_sound
 from mmjax.interop.source import Source, open_source, tokenizer_fields
 from mmjax.interop.speech_settings import check_features, read_speech_generation
 from mmjax.interop.tensors import Entry
 from mmjax.models.comparing import ComparingConfig
-from mmjax.models.config import towers, with_towers
+from mmjax.models.config import with_towers
 from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.shared_space import SpaceConfig
@@ -72,15 +81,15 @@ class Pretrained:
 
   @functools.cached_property
   def sound(self) -> Sound:
-    """Column that makes the features of sounds for an audio spectrogram transformer, from the files or its defaults.
+    """Column that makes the features of sounds for AST or CLAP, from the files or the defaults of the class.
 
-    Raises: InteropError: the model is none, or the files ask for something that mmjax does not support.
+    Raises: InteropError: the model is neither, or the files ask for something that mmjax does not support.
     """
     config = self.model.config
-    tower = config if isinstance(config, AstConfig) else towers(config).get("audio")
-    if not isinstance(tower, AstConfig):
-      raise InteropError(f"{type(config).__name__} is no audio spectrogram transformer")
-    return read_sound(self.source.folder, tower.frames, tower.bands)
+    tower = audio_tower(config)
+    if not isinstance(tower, AstConfig | HtsatConfig):
+      raise InteropError(f"{type(config).__name__} has no audio spectrogram transformer or HTS-AT")
+    return read_sound(self.source.folder, tower)
 
   @functools.cached_property
   def tokenizer(self) -> PretrainedTokenizer | SiglipTokenizer:
@@ -166,6 +175,8 @@ def load(
 
   * Two-tower models give projected embeddings that are NOT unit-norm.
   * CoCa and BlipForImageTextRetrieval give unit-norm embeddings, as the other library does.
+  * Blip2ForImageTextRetrieval gives unit-norm embeddings, for an image one for each query [b, q, d]; `similarities`
+    compares them. ClapModel has encode_audio for features of sounds [b, t, f]. ViLT has `encode`, `fuse` and its head.
   * A single tower gives the pooler_output, or the first token if it has no pooler. T5 gives the mean over its tokens.
     With a projection (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.

@@ -23,7 +23,7 @@ from mmjax.interop.preprocess import (
 )
 from mmjax.interop.source import Source
 from mmjax.interop.supported import CONVNEXT as _CONVNEXT
-from mmjax.interop.supported import NAFLEX, PROCESSORS
+from mmjax.interop.supported import EFFICIENTNET, NAFLEX, PROCESSORS, VILT
 
 PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
 _ON_WHITE = (5, 21)  # the version of transformers that began to put transparent images on white
@@ -62,7 +62,10 @@ _CLASSES = {
   "SiglipImageProcessor": _Class({"height": 224, "width": 224}, 3, HALF, HALF),
   "ViTImageProcessor": _Class({"height": 224, "width": 224}, 2, HALF, HALF, square=True, rgb=False),
   "BlipImageProcessor": _Class({"height": 384, "width": 384}, 3, CLIP_MEAN, CLIP_STD, square=True),
+  "BeitImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
   "BitImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
+  EFFICIENTNET: _Class({"height": 346, "width": 346}, 3, HALF, HALF, square=True, rgb=False),
+  VILT: _Class({"shortest_edge": 384}, 3, HALF, HALF, rgb=False),
   "DeiTImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
   "OwlViTImageProcessor": _Class({"height": 768, "width": 768}, 3, CLIP_MEAN, CLIP_STD, square=True),
   _FLAVA: _Class({"height": 224, "width": 224}, 3, CLIP_MEAN, CLIP_STD, square=True, crop=True, rgb=False),
@@ -111,6 +114,8 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
     raise fields.wrong("resample", f"2 (bilinear): {_DINOV3} resizes numbers, and these filters leave their range")
   if fields.flag("do_pad", False) and "pad_size" in fields:
     raise fields.wrong("pad_size", "missing: mmjax does not pad images")
+  if name == VILT and size % fields.integer("size_divisor", 32):
+    raise fields.wrong("size_divisor", f"a divisor of the model's image size, {size}")
   grid = _grid(fields, size) if name == NAFLEX else 0
   resize: Resize = "patches"
   side: int | None = size
@@ -125,12 +130,17 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   scale = fields.number("rescale_factor", 1 / 255) if fields.flag("do_rescale", True) else 1.0
   if not scale:
     raise fields.wrong("rescale_factor", "a number other than 0")
+  mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+  if normalize:
+    mean, std = _colors(fields, "image_mean", defaults.mean), _colors(fields, "image_std", defaults.std)
+  if name == EFFICIENTNET:
+    mean, std = _efficientnet(fields, mean, std, normalize)
   found = Preprocess(
     size,
     resize,
     interpolation,
-    _colors(fields, "image_mean", defaults.mean) if normalize else (0.0, 0.0, 0.0),
-    _colors(fields, "image_std", defaults.std) if normalize else (1.0, 1.0, 1.0),
+    mean,
+    std,
     odd="down",
     resize_to=None if side == size else side,
     crop=crop or (resize in ("squash", "patches") and side == size),
@@ -185,6 +195,19 @@ def _convnext(fields: Fields, resize: Resize, side: int | None, size: int, crop:
   if not 0 < pct <= 1:
     raise fields.wrong("crop_pct", "a number between 0 and 1")
   return ("squash", size, False) if size >= _CONVNEXT_SQUASHES else ("shortest", int(size / pct), True)
+
+
+_Colors3 = tuple[float, float, float]
+
+
+def _efficientnet(fields: Fields, mean: _Colors3, std: _Colors3, normalize: bool) -> tuple[_Colors3, _Colors3]:
+  """Mean and deviation of EfficientNet's processor, which may move colours by 1, and divide by the deviation twice."""
+  if fields.flag("rescale_offset", False) and fields.flag("do_rescale", True):
+    mean = (mean[0] + 1, mean[1] + 1, mean[2] + 1)
+  if fields.flag("include_top", True):
+    own = std if normalize else _colors(fields, "image_std", HALF)
+    std = (std[0] * own[0], std[1] * own[1], std[2] * own[2])
+  return mean, std
 
 
 def _grid(fields: Fields, size: int) -> int:

@@ -84,6 +84,11 @@ def image_tower(config: Any) -> Any:
   return config if alone else towers(config).get("image")
 
 
+def audio_tower(config: Any) -> Any:
+  """Configuration of the tower for sounds, in a model or alone."""
+  return towers(config).get("audio", config)
+
+
 def text_tower(config: Any) -> Any:
   """Configuration of the text tower, in a model or alone."""
   return towers(config).get("text", config)

@@ -1,10 +1,15 @@
-"""Settings of sounds beside the weights: the feature extractor of AST in transformers, as a column and back."""
+"""Settings of sounds beside the weights, as a column and back: the feature extractors of transformers.
+
+The one of AST is read and written here, that of CLAP in clap_sound.py.
+"""
 
 from pathlib import Path
 from typing import Any
 
 from mmjax.data import Sound
 from mmjax.data.sound.features import Fbank
+from mmjax.encoders import AstConfig, HtsatConfig
+from mmjax.interop import clap_sound
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.processor import PREPROCESSOR_CONFIG, find_settings
@@ -19,24 +24,32 @@ WITHOUT_EFFECT = {
 }
 
 
-def read_sound(folder: Path, frames: int, bands: int) -> Sound:
-  """Read the column of sounds that a checkpoint of AST takes.
+def read_sound(folder: Path, tower: AstConfig | HtsatConfig) -> Sound:
+  """Read the column of sounds that a checkpoint takes.
 
   Args:
     folder: folder of the checkpoint. Without settings of a feature extractor, the column has the defaults of the class.
-    frames, bands: size of the model's input.
+    tower: the tower for sounds.
   Returns: the column. A longer clip is cut at its middle in evaluation, where transformers cuts its end.
   Raises: InteropError: the settings are not those of the model, or mmjax does not support them.
   """
   given = find_settings(folder, "feature_extractor")
   fields = Fields({}, str(folder / PREPROCESSOR_CONFIG)) if given is None else given
-  found = from_extractor(fields, frames, bands)
+  if isinstance(tower, HtsatConfig):
+    return clap_sound.from_extractor(fields, tower.most_frames, tower.bands)
+  found = from_extractor(fields, tower.frames, tower.bands)
   fields.finish(WITHOUT_EFFECT)
   return found
 
 
 def from_extractor(fields: Fields, frames: int, bands: int) -> Sound:
-  """Make the column of the settings of an ASTFeatureExtractor. Arguments and errors: as for `read_sound`."""
+  """Make the column of the settings of an ASTFeatureExtractor.
+
+  Args:
+    fields: preprocessor_config.json.
+    frames, bands: size of the model's input.
+  Raises: InteropError: as for `read_sound`.
+  """
   fields.only("feature_extractor_type", EXTRACTOR, EXTRACTOR)
   fields.only("padding_value", 0.0, 0.0)
   for name, wanted in (("max_length", frames), ("num_mel_bins", bands)):
@@ -53,8 +66,16 @@ def from_extractor(fields: Fields, frames: int, bands: int) -> Sound:
   return Sound(features=Fbank(rate, bands, mean, std), seconds=_seconds(frames), frames=frames, pad="value")
 
 
+def write_sound(column: Sound, tower: Any) -> dict[str, Any]:
+  """Make preprocessor_config.json of a column, for a model with this tower for sounds.
+
+  Raises: InteropError: its feature extractor has no such settings.
+  """
+  return clap_sound.to_extractor(column) if isinstance(tower, HtsatConfig) else to_extractor(column)
+
+
 def to_extractor(column: Sound) -> dict[str, Any]:
-  """Make preprocessor_config.json of a column.
+  """Make preprocessor_config.json of a column for AST.
 
   Raises: InteropError: the feature extractor of AST has no such settings.
   """

@@ -124,7 +124,8 @@ def one_tower(source: Source, name: str) -> Source:
     has = " and ".join(map(repr, found)) or "no towers"
     raise InteropError(f"{source.path} is {source.architecture.name}, which has {has}, not {name!r}")
   table = source.table.under(f"{name}/")
-  if set(table.places) != set(flat_shapes(found[name])):
+  tower = found[name]
+  if not isinstance(tower, TowerConfig) or set(table.places) != set(flat_shapes(tower)):
     raise InteropError(
       f"{source.path}: the {name} tower of {source.architecture.name} has parts that a single tower does not have. "
       "Load the whole model"
@@ -132,7 +133,7 @@ def one_tower(source: Source, name: str) -> Source:
   others = tuple(f"^{re.escape(other)}$" for other in source.table.their_shapes if other not in table.their_shapes)
   ignored = (*source.architecture.ignored, *others)
   architecture = dataclasses.replace(source.architecture, ignored=ignored)
-  return dataclasses.replace(source, config=found[name], table=table, architecture=architecture)
+  return dataclasses.replace(source, config=tower, table=table, architecture=architecture)
 
 
 def finish_model(fields: Fields, more: Mapping[str, str]) -> None:

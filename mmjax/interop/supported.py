@@ -5,11 +5,25 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmjax.encoders import AstConfig, ClassicResNetConfig, ConvNeXtConfig, SwinConfig, TextConfig, ViTConfig
+from mmjax.encoders import (
+  AstConfig,
+  ClassicResNetConfig,
+  ConvNeXtConfig,
+  EfficientNetConfig,
+  ModernTextConfig,
+  SwinConfig,
+  TextConfig,
+  ViTConfig,
+)
 from mmjax.interop import open_clip_timm as timm
+from mmjax.interop import transformers_aimv2 as aimv2
+from mmjax.interop import transformers_align as align
 from mmjax.interop import transformers_ast as sound
+from mmjax.interop import transformers_beit as beit
 from mmjax.interop import transformers_blip as blip
+from mmjax.interop import transformers_blip2 as blip2
 from mmjax.interop import transformers_causal as causal
+from mmjax.interop import transformers_clap as clap
 from mmjax.interop import transformers_classifiers as classes
 from mmjax.interop import transformers_convnext as convnext
 from mmjax.interop import transformers_deit as deit
@@ -17,6 +31,7 @@ from mmjax.interop import transformers_dino as dino
 from mmjax.interop import transformers_dino3 as dino3
 from mmjax.interop import transformers_dual as dual
 from mmjax.interop import transformers_flava as flava
+from mmjax.interop import transformers_modernbert as modernbert
 from mmjax.interop import transformers_one_tower as one
 from mmjax.interop import transformers_owlvit as owl
 from mmjax.interop import transformers_pairs as others
@@ -26,6 +41,7 @@ from mmjax.interop import transformers_swin as swin
 from mmjax.interop import transformers_t5 as t5
 from mmjax.interop import transformers_texts as texts
 from mmjax.interop import transformers_towers as pairs
+from mmjax.interop import transformers_vilt as vilt
 from mmjax.interop import transformers_whisper as whisper
 from mmjax.interop.architecture import Architecture, Entries
 from mmjax.interop.big_vision import BIG_VISION
@@ -37,11 +53,17 @@ from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
 from mmjax.interop.openai import OPENAI
 from mmjax.interop.tensors import Part, TensorFile
 from mmjax.models import (
+  AlignConfig,
+  Blip2RetrievalConfig,
   BlipCaptionerConfig,
+  BlipPairConfig,
   BlipQuestionConfig,
   BlipRetrievalConfig,
+  ClapConfig,
   ClassifierConfig,
   GptConfig,
+  PublishedFlavaConfig,
+  PublishedViltConfig,
   SharedSpaceConfig,
   TwoTowerConfig,
   WhisperConfig,
@@ -110,9 +132,14 @@ def _sounds(config: Any) -> bool:
   return isinstance(config, ClassifierConfig) and isinstance(config.towers.get("audio"), AstConfig)
 
 
+def _two(config: Any) -> bool:
+  """Two-tower models whose embeddings are the projected vectors of their towers."""
+  return isinstance(config, TwoTowerConfig) and not isinstance(config, BlipPairConfig | PublishedFlavaConfig)
+
+
 def _pair(*, map_pool: bool) -> Writes:
   """Two-tower models whose image tower pools as SigLIP does, or not."""
-  return lambda c: isinstance(c, TwoTowerConfig) and _is(ViTConfig, pool="map")(c.image) == map_pool
+  return lambda c: _two(c) and _is(ViTConfig, pool="map")(c.image) == map_pool
 
 
 def _beside(**fields: Any) -> Writes:
@@ -121,9 +148,14 @@ def _beside(**fields: Any) -> Writes:
   return lambda c: isinstance(c, TwoTowerConfig) and image(c.image) and text(c.text)
 
 
+def _beside_probe(config: Any) -> bool:
+  """Two-tower models with AIMv2's image tower."""
+  return isinstance(config, TwoTowerConfig) and _is(ViTConfig, pool="probe")(config.image)
+
+
 def _dual(config: Any) -> bool:
   """Two-tower models with linear projections that are neither CLIP nor SigLIP."""
-  both = isinstance(config, TwoTowerConfig) and isinstance(config.text, TextConfig)
+  both = _two(config) and isinstance(config.text, TextConfig)
   return both and (config.text.norm == "post" or not isinstance(config.image, ViTConfig))
 
 
@@ -132,16 +164,29 @@ _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImagePr
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
 _BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
 CONVNEXT = "ConvNextImageProcessor"
+VILT = "ViltImageProcessor"
+EFFICIENTNET = "EfficientNetImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
+_BEIT_IMAGES, _BEIT = "BeitImageProcessor", _is(ViTConfig, attention_bias="query_value")
 _CLASSIC = _is(ClassicResNetConfig)
 _CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
 
 CLASSES: tuple[Class, ...] = (
+  Class(
+    "vilt", vilt.VILT_ANSWERS, r"^classifier\.3\.weight$", _is(PublishedViltConfig, head="answers"), processor=VILT
+  ),
+  Class("vilt", vilt.VILT_MATCH, r"^rank_output\.weight$", _is(PublishedViltConfig, head="match"), processor=VILT),
+  Class("vilt", vilt.VILT_WORDS, r"^mlm_score\.", _is(PublishedViltConfig, head="words"), processor=VILT),
+  Class("vilt", vilt.VILT, writes=_is(PublishedViltConfig), processor=VILT),
   Class("chinese_clip", others.CHINESE_CLIP, writes=_beside(norm="post", count_positions=False), processor=_CHINESE),
   Class("altclip", others.ALT_CLIP, writes=_beside(count_positions=True, tanh_pool=False), processor=_CLIP),
   Class(dual.KIND, dual.DUAL, writes=_dual, processor=_CLIP),
+  Class("modernbert", modernbert.MODERNBERT, writes=_is(ModernTextConfig)),
+  Class("aimv2", aimv2.AIMV2, writes=_beside_probe, processor=_CLIP),
+  Class("aimv2_vision_model", aimv2.AIMV2_IMAGE, writes=_is(ViTConfig, pool="probe"), processor=_CLIP),
+  Class("aimv2_text_model", aimv2.AIMV2_TEXT, writes=_is(TextConfig, rms_norm=True, causal=True)),
   Class("clip", pairs.CLIP, writes=_pair(map_pool=False), processor=_CLIP),
   Class("siglip", classes.SIGLIP_CLASSES, _HEAD, _classifier(_is(ViTConfig, pool="mean")), processor=_SIGLIP),
   Class("siglip2", classes.SIGLIP2_CLASSES, _HEAD, _is(ClassifierConfig), form="siglip2", processor=NAFLEX),
@@ -159,9 +204,12 @@ CLASSES: tuple[Class, ...] = (
   Class("owlvit_text_model", owl.OWLVIT_TEXT),
   Class("owlv2_vision_model", owl.OWLV2_IMAGE),
   Class("owlv2_text_model", owl.OWLV2_TEXT),
+  Class("align", align.ALIGN, writes=_is(AlignConfig), processor=EFFICIENTNET),
+  Class("align_vision_model", align.ALIGN_IMAGE, writes=_is(EfficientNetConfig, lite=False), processor=EFFICIENTNET),
   Class("align_text_model", dataclasses.replace(single.BERT, name="AlignTextModel")),
   Class("flava_image_model", flava.FLAVA_IMAGE, processor=_FLAVA),
   Class("flava_text_model", flava.FLAVA_TEXT, writes=_is(TextConfig, norm="pre", input_norm=True, causal=False)),
+  Class("flava", flava.FLAVA, writes=_is(PublishedFlavaConfig), processor=_FLAVA),
   Class("siglip_vision_model", one.SIGLIP_IMAGE, writes=_is(ViTConfig, pool="map"), processor=_SIGLIP),
   Class("siglip_text_model", one.SIGLIP_TEXT, writes=_space("text", projection="affine")),
   Class("siglip2_vision_model", one.SIGLIP2_IMAGE, writes=_is(ViTConfig), form="siglip2", processor=NAFLEX),
@@ -169,7 +217,14 @@ CLASSES: tuple[Class, ...] = (
   Class("blip", blip.BLIP_RETRIEVAL, r"^(vision_proj|text_proj|itm_head)\.", _is(BlipRetrievalConfig), processor=_BLIP),
   Class("blip", blip.BLIP_QUESTION, r"^text_encoder\.", _is(BlipQuestionConfig), processor=_BLIP),
   Class("blip", blip.BLIP_CAPTIONER, r"^text_decoder\.", _is(BlipCaptionerConfig), processor=_BLIP),
+  Class("blip", blip.BLIP_PAIR, r"^text_model\.", _is(BlipPairConfig), processor=_BLIP),
+  Class("blip-2", blip2.BLIP2, r"^itm_head\.", _is(Blip2RetrievalConfig), processor=_BLIP),
+  Class("blip_2_vision_model", blip2.BLIP2_IMAGE, processor=_BLIP),
   Class("blip_vision_model", blip.BLIP_IMAGE, processor=_BLIP),
+  Class("beit", classes.BEIT_CLASSES, _HEAD, _classifier(_BEIT), processor=_BEIT_IMAGES),
+  Class("beit", beit.BEIT, writes=_BEIT, processor=_BEIT_IMAGES),
+  Class("data2vec-vision", classes.DATA2VEC_CLASSES, _HEAD, processor=_BEIT_IMAGES),
+  Class("data2vec-vision", beit.DATA2VEC, processor=_BEIT_IMAGES),
   Class("dinov2", classes.DINOV2_CLASSES, _HEAD, _classifier(_scaled(registers=False)), processor=_BIT),
   Class("dinov2", dino.DINOV2, writes=_scaled(registers=False), processor=_BIT),
   Class(_REGISTERS, classes.REGISTERS_CLASSES, _HEAD, _classifier(_scaled(registers=True)), processor=_BIT),
@@ -187,6 +242,7 @@ CLASSES: tuple[Class, ...] = (
   Class("resnet", resnet.RESNET, writes=_CLASSIC, processor=CONVNEXT),
   Class(sound.KIND, sound.AST_CLASSES, sound.HEAD, _sounds),
   Class(sound.KIND, sound.AST, writes=_is(AstConfig)),
+  Class("clap", clap.CLAP, writes=_is(ClapConfig)),
   Class("vit", classes.VIT_CLASSES, _HEAD, _is(ClassifierConfig), processor=_VIT),
   Class("vit", single.VIT, writes=_is(ViTConfig), processor=_VIT),
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
@@ -211,19 +267,8 @@ PROCESSORS = {row.architecture.name: row.processor for row in CLASSES if row.pro
 
 _REFUSED = {
   "blip_text_model": "BlipTextModel, which mmjax has no model for yet",
-  "vilt": "ViltModel, whose words have a norm and segments that those of ViltConfig lack, and whose images have any "
-  "shape. It is one transformer, so it has no tower to load alone",
-  "aimv2": "Aimv2Model, whose image tower gates its MLPs between RMS norms over patches with a norm of their own",
-  "aimv2_vision_model": "Aimv2VisionModel, whose patches have a norm of their own. It is one tower without parts",
-  "aimv2_text_model": "Aimv2TextModel, whose causal blocks have RMS norms and gated MLPs. It is one tower",
-  "beit": "BeitModel, whose blocks have a bias for each distance of two patches, which ViTConfig lacks. It is one "
-  "tower without parts",
-  "blip-2": "Blip2Model, whose image tower has one tensor for queries, keys and values, and whose queries read it. "
-  "None of its parts is read",
   "bridgetower": "BridgeTowerModel, whose towers read each other in every layer, so neither can be loaded alone",
-  "data2vec-vision": "Data2VecVisionModel, a BEiT, whose blocks have a bias for each distance of two patches",
   "groupvit": "GroupViTModel, whose image tower groups its patches. None of its parts is read",
-  "modernbert": "ModernBertModel, which reads a window of words in two of three layers. It is one tower without parts",
   "swinv2": "Swinv2Model, whose attention compares directions and computes its bias. It is one tower without parts",
   "xclip": "XCLIPModel, whose image tower reads videos. None of its parts is read",
 }
@@ -258,19 +303,13 @@ def _both_of(prefix: str) -> dict[str, tuple[str, str]]:
 
 
 _VISION = r"^(?=vision_model\.)"
-_OF_FLAVA = {
-  "image": ("image_config", r"^(flava\.)?image_model\."),
-  "text": ("text_config", r"^(flava\.)?text_model\."),
-}
 WHOLES: tuple[Whole, ...] = (
   Whole("clip", "CLIPForImageClassification", _image_of(_VISION), _HEAD),
-  Whole("blip", "BlipModel", _image_of(_VISION), r"^text_model\."),
+  Whole("blip-2", "Blip2ForConditionalGeneration", _image_of(_VISION), r"^language_model\."),
   Whole("clipseg", "CLIPSegForImageSegmentation", _both_of("clip")),
   Whole("owlvit", "OwlViTForObjectDetection", _both_of("owlvit")),
   Whole("owlv2", "Owlv2ForObjectDetection", _both_of("owlv2")),
   Whole("llava", "LlavaForConditionalGeneration", _image_of(r"^(model\.)?vision_tower\.")),
-  Whole("flava", "FlavaModel", _OF_FLAVA),
-  Whole("align", "AlignModel", {"text": ("text_config", r"^text_model\.")}),
 )
 """Classes of which only towers are read."""
 

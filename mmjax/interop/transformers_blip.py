@@ -1,13 +1,16 @@
-"""Mapping of transformers' BLIP: BlipForImageTextRetrieval and BlipForConditionalGeneration."""
+"""Mapping of transformers' BLIP: for retrieval, captions and questions, and BlipModel."""
 
+import math
 from typing import Any
 
-from mmjax.encoders import ViTConfig
+from mmjax.encoders import ViTConfig, bert_config
 from mmjax.interop.architecture import ACTIVATIONS, Architecture, Entries, sides, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, norm, patches, under
+from mmjax.interop.transformers_pairs import PROJECTIONS
 from mmjax.interop.transformers_parts import write_size, write_vision
-from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.interop.transformers_single import bert_rules
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.nn.words import WordsConfig
 
 _OURS, _THEIRS = r"transformer/block_(\d+)/", r"encoder.layers.\1."
@@ -32,6 +35,10 @@ def _image_rules(c: ViTConfig) -> tuple[Rule, ...]:
       Rule("position_embedding$", _POSITIONS, "1 n d -> n d", part=1, axis=1),
     ),
   )
+
+
+IMAGE_RULES = _image_rules
+"""Mapping rules of BlipVisionModel, and of Blip2VisionModel."""
 
 
 def _attention(ours: str, theirs: str) -> tuple[Rule, ...]:
@@ -199,7 +206,9 @@ def _write_writer(config: BlipCaptionerConfig | BlipQuestionConfig, name: str) -
   return written | {"text_config": written["text_config"] | {"bos_token_id": config.begin_id}}
 
 
-def _write(config: BlipRetrievalConfig | BlipCaptionerConfig | BlipQuestionConfig, name: str) -> dict[str, Any]:
+def _write(
+  config: BlipRetrievalConfig | BlipCaptionerConfig | BlipQuestionConfig | BlipPairConfig, name: str
+) -> dict[str, Any]:
   image, text = config.image, config.text
   words = {"vocab_size": text.vocab_size, "max_position_embeddings": text.max_length, "pad_token_id": text.pad_id}
   return {
@@ -219,6 +228,54 @@ _TIED = (r"cls\.predictions\.decoder\.(weight|bias)$", r"embeddings\.position_id
 BLIP_RETRIEVAL = Architecture("BlipForImageTextRetrieval", read_retrieval, write_retrieval, retrieval_rules, _TIED[1:])
 BLIP_CAPTIONER = Architecture("BlipForConditionalGeneration", read_captioner, write_captioner, captioner_rules, _TIED)
 BLIP_QUESTION = Architecture("BlipForQuestionAnswering", read_question, write_question, question_rules, _TIED)
+
+
+def pair_rules(config: BlipPairConfig) -> tuple[Rule, ...]:
+  """Mapping rules of BlipModel."""
+  return joined(
+    under("image/", "vision_model.", _image_rules(config.image)),
+    under("text/", "text_model.", bert_rules(config.text)),
+    PROJECTIONS,
+  )
+
+
+def read_pair(fields: Fields, entries: Entries) -> BlipPairConfig:
+  """Read the configuration of BlipModel. The tensors are not needed: its text tower has a pooler."""
+  del entries
+  words = _read_text(fields)
+  fields.get("image_text_hidden_size")  # width of retrieval's heads
+  names = "width mlp_dim depth num_heads activation norm_epsilon vocab_size max_length pad_id eos_id"
+  return BlipPairConfig(
+    image=_read_image(fields.object("vision_config")),
+    text=bert_config(**{name: getattr(words, name) for name in names.split()}, token_types=0),
+    embed_dim=fields.integer("projection_dim", 512),
+    init_logit_scale=math.exp(min(20.0, fields.number("logit_scale_init_value", 2.6592))),
+    max_logit_scale=math.inf,
+  )
+
+
+def write_pair(config: Any) -> dict[str, Any]:
+  """Write config.json. Raises InteropError if the model is not a BlipPair."""
+  if not isinstance(config, BlipPairConfig):
+    raise wrong_kind(BLIP_PAIR.name, "BlipPairConfig", config)
+  fields = {"projection_dim": config.embed_dim, "logit_scale_init_value": math.log(config.init_logit_scale or 1.0)}
+  return _write(config, BLIP_PAIR.name) | fields
+
+
+def _unread(config: BlipPairConfig) -> dict[str, tuple[int, ...]]:
+  """Shapes of the cross-attention of the text tower, which BlipModel has and does not use."""
+  width, read, found = config.text.width, config.image.width, dict[str, tuple[int, ...]]()
+  for layer in range(config.text.depth):
+    prefix = f"text_model.encoder.layer.{layer}.crossattention."
+    for name, inputs in (("self.query", width), ("self.key", read), ("self.value", read), ("output.dense", width)):
+      found |= {f"{prefix}{name}.weight": (width, inputs), f"{prefix}{name}.bias": (width,)}
+    found |= {f"{prefix}output.LayerNorm.{name}": (width,) for name in ("weight", "bias")}
+  return found
+
+
+BLIP_PAIR = Architecture(
+  "BlipModel", read_pair, write_pair, pair_rules, (*_TIED[1:], r"\.crossattention\."), blank=_unread
+)
 BLIP_IMAGE = Architecture(
   "BlipVisionModel", read_image, write_image, _image_rules, _TIED[1:], ((r"^vision_model\.", ""),)
 )

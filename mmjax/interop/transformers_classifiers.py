@@ -9,6 +9,7 @@ from mmjax.encoders.config import TowerConfig
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.mapping import Rule, joined, linear, under
+from mmjax.interop.transformers_beit import BEIT, DATA2VEC
 from mmjax.interop.transformers_convnext import CONVNEXT, CONVNEXT_V2
 from mmjax.interop.transformers_deit import DEIT
 from mmjax.interop.transformers_dino import DINOV2, DINOV2_REGISTERS
@@ -130,6 +131,8 @@ def named(config: ClassifierConfig) -> dict[str, Any]:
 VIT_CLASSES = classifier(VIT, "ViTForImageClassification", "vit.")
 # transformers 5 writes the prefix of some of its tensors only.
 MSN_CLASSES = classifier(VIT_MSN, "ViTMSNForImageClassification", "vit.", renamed=((r"^encoder\.", "vit.encoder."),))
+BEIT_CLASSES = classifier(BEIT, "BeitForImageClassification", "beit.", None)
+DATA2VEC_CLASSES = classifier(DATA2VEC, "Data2VecVisionForImageClassification", "data2vec_vision.", None)
 DEIT_CLASSES = classifier(DEIT, "DeiTForImageClassification", "deit.")
 DINOV2_CLASSES = classifier(DINOV2, "Dinov2ForImageClassification", "dinov2.", "cls_and_mean")
 REGISTERS_CLASSES = classifier(

@@ -1,9 +1,12 @@
 """Complete models of published systems: encoders, fusion and heads."""
 
 from mmjax.models.albef import AlbefConfig
+from mmjax.models.align import AlignConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
-from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.blip2 import Blip2RetrievalConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
@@ -12,6 +15,7 @@ from mmjax.models.config import ModelConfig
 from mmjax.models.drawing import DrawConfig
 from mmjax.models.ensemble import EnsembleConfig
 from mmjax.models.flava import FlavaConfig
+from mmjax.models.flava_transformers import PublishedFlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.image_codes import ImageCodesConfig
 from mmjax.models.next_word import GenerateConfig
@@ -27,6 +31,7 @@ from mmjax.models.text_to_image import TextToImageConfig
 from mmjax.models.two_tower import TwoTower, TwoTowerConfig
 from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
+from mmjax.models.vilt_transformers import PublishedViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.models.writer import WriterConfig
@@ -34,11 +39,15 @@ from mmjax.models.writer import WriterConfig
 __all__ = [
   "SHARDING_RULES",
   "AlbefConfig",
+  "AlignConfig",
   "BertConfig",
+  "Blip2RetrievalConfig",
   "BlipCaptionerConfig",
   "BlipConfig",
+  "BlipPairConfig",
   "BlipQuestionConfig",
   "BlipRetrievalConfig",
+  "ClapConfig",
   "ClassifierConfig",
   "Clip4ClipConfig",
   "CocaConfig",
@@ -55,6 +64,8 @@ __all__ = [
   "PairConfig",
   "PatchesConfig",
   "PredictorConfig",
+  "PublishedFlavaConfig",
+  "PublishedViltConfig",
   "QuantizerConfig",
   "RecognizerConfig",
   "RecommenderConfig",

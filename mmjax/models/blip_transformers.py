@@ -1,4 +1,4 @@
-"""BLIP in the form of transformers' published models: for retrieval and matching, for captions, and for questions."""
+"""BLIP in the form of transformers' published models: for retrieval, captions, questions and embeddings."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,12 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from mmjax.encoders.bert import bert_config
+from mmjax.encoders.text import TextConfig
 from mmjax.encoders.vit import ViT, ViTConfig
 from mmjax.models.comparing import Comparing
 from mmjax.models.config import ModelConfig
+from mmjax.models.two_tower import TwoTower, TwoTowerConfig
 from mmjax.nn.cache import Cache
 from mmjax.nn.decoder import Decoder
 from mmjax.nn.dense import Dense
+from mmjax.nn.norm import layer_norm
 from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.nn.word_head import WordHead
 from mmjax.nn.words import Words, WordsConfig
@@ -201,3 +205,36 @@ class BlipQuestion(BlipCaptioner):
   def __call__(self, batch: Batch) -> dict[str, Array]:
     """Runs every part of the model once, for `init`."""
     return {"words": self.decode(batch["text"], self.fuse(self.encode(batch))["text"])}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlipPairConfig(TwoTowerConfig):
+  """BLIP's image encoder beside BERT. Raises ValueError if the image encoder does not end in a norm."""
+
+  image: ViTConfig = _IMAGE
+  """The image encoder."""
+  text: TextConfig = bert_config(vocab_size=30_524, token_types=0)
+  """The text encoder."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.image.norm == "post" or self.image.norm_after_pool or self.image.rms_norm:
+      raise ValueError('the last norm of the image encoder is used twice: set norm="pre" and norm_after_pool=False')
+
+  def build(self) -> nn.Module:
+    return BlipPair(self)
+
+
+class BlipPair(TwoTower):
+  """transformers' BlipModel. Its class token is normalised twice, both times by the last norm of the image encoder."""
+
+  config: BlipPairConfig
+
+  def embedding(self, name: str, encoded: Encoded) -> Float[Array, "batch dim"]:
+    """Project an encoding to the shared space. The embedding is float32 and not unit-norm."""
+    if name.startswith("image"):
+      image: Any = self.image
+      last = image.variables["params"]["transformer"]["norm"]
+      pooled = layer_norm(encoded.pooled, last["scale"], last["bias"], self.config.image.norm_epsilon)
+      encoded = Encoded(encoded.tokens, encoded.mask, pooled)
+    return super().embedding(name, encoded)

@@ -19,10 +19,12 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   ),
   (r"(^|/)(token|output|code)_embedding$", (None, "fsdp")),
   (r"/offset_bias_\d+/(up|down)/kernel$", ()),
+  (r"(^|/)pool/(key|value|out)/kernel$", ("fsdp", None)),
+  (r"/patch_bias(_\d+)?/table$", ()),
   (
     r"(bias|scale|mean|var|class_token|class_position|register_tokens|register_position|position_embedding|"
     r"fixed_positions|padding_position|padding_embedding|row_embedding|column_embedding|relative_bias/table|"
-    r"token_type_embedding|mode_embedding|probe|mask_token)$",
+    r"token_type_embedding|mode_embedding|probe|mask_token|segment_embedding|query_tokens)$",
     (),
   ),
   (r"/bottleneck_tokens$", ()),

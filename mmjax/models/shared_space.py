@@ -23,7 +23,7 @@ from mmjax.nn.norm import normalize
 from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.types import Batch, Encoded
 
-Projection = Literal["linear", "affine", "none", "mlp"]
+Projection = Literal["linear", "affine", "none", "mlp", "mlp_relu"]
 
 
 class Member(NamedTuple):
@@ -95,8 +95,8 @@ class SharedSpaceConfig(SpaceConfig):
   )
   """Towers by name. The second view of an array (image2) is encoded by the tower of the first (image)."""
   projection: Projection = "linear"
-  """Projection of each tower to the shared space: linear, affine (with a bias), mlp (see `ProjectionMLP`), or none
-  (width embed_dim)."""
+  """Projection of each tower to the shared space: linear, affine (with a bias), mlp (see `ProjectionMLP`), mlp_relu
+  (see `ReluMLP`), or none (width embed_dim)."""
 
   @property
   def members(self) -> dict[str, Member]:
@@ -124,12 +124,25 @@ class ProjectionMLP(nn.Module):
     return layer(self.features, hidden, "down")(gelu(layer(hidden, width, "up")(pooled)))
 
 
+class ReluMLP(nn.Module):
+  """Two linear layers with biases, with ReLU between them (CLAP). Parameters: up, down, both of width `features`."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch features"]:
+    layer = lambda inputs, name: Dense(self.features, nn.initializers.normal(inputs**-0.5), name=name)
+    return layer(self.features, "down")(jax.nn.relu(layer(pooled.shape[-1], "up")(pooled)))
+
+
 def _projection(member: Member, embed_dim: int) -> nn.Module | None:
   """Module that projects the pooled vector of a tower."""
   if member.projection == "none":
     return None
   if member.projection == "mlp":
     return ProjectionMLP(embed_dim)
+  if member.projection == "mlp_relu":
+    return ReluMLP(embed_dim)
   init = nn.initializers.normal(member.tower.pooled_width**-0.5)
   return Dense(embed_dim, init, use_bias=member.projection == "affine")
 

@@ -49,3 +49,26 @@ class OffsetBias(nn.Module):
     table = Dense(self.num_heads, init, name="down")(jax.nn.relu(Dense(self.hidden, init, name="up")(offsets)))
     bias = jnp.moveaxis(jnp.take(table, jnp.asarray(relative_places(self.grid)), axis=0), 2, 0)
     return jnp.pad(bias, ((0, 0), (self.first, 0), (self.first, 0)))
+
+
+class PatchBias(nn.Module):
+  """Bias of the attention logits: a learned number for each head and offset of two patches (BEiT, Bao et al. 2022).
+
+  A class token stands before the patches. Three more numbers are for what it reads, for what reads it, and for itself.
+  Parameter: table [(2 * grid - 1)^2 + 3, heads].
+
+  Attributes:
+    num_heads: number of attention heads.
+    grid: patches along one side of the map.
+  """
+
+  num_heads: int
+  grid: int
+
+  @nn.compact
+  def __call__(self) -> Float[Array, "heads length length"]:
+    offsets = (2 * self.grid - 1) ** 2
+    table = self.param("table", nn.initializers.truncated_normal(0.02), (offsets + 3, self.num_heads), jnp.float32)
+    places = np.pad(relative_places(self.grid), ((1, 0), (1, 0)))
+    places[0], places[1:, 0], places[0, 0] = offsets, offsets + 1, offsets + 2
+    return jnp.moveaxis(jnp.take(table, jnp.asarray(places), axis=0), 2, 0)

@@ -2,10 +2,11 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mmjax.nn.attention import MultiHeadAttention
+from mmjax.nn.attention import MultiHeadAttention, attention
 from mmjax.nn.dense import Dense
 from mmjax.nn.initial import InitScheme, embedding_init, kernel_init
 from mmjax.nn.mlp import MLP
@@ -77,6 +78,27 @@ class AttentionPool(nn.Module):
     x = attend(query, tokens, mask=mask)
     mlp = MLP(c.hidden, c.activation, init, c.dtype, c.init_scheme, name="mlp")
     return (x + mlp(LayerNorm(c.norm_epsilon, name="norm")(x)))[:, 0]
+
+
+class ProbePool(nn.Module):
+  """A learned query of each head attends to the tokens, and a linear layer follows (AIMv2, Fini et al. 2025).
+
+  The query is used as it is, without a projection. Parameters: probe, key, value, out. Keys and values have biases
+  unless `config.linear_bias` is False.
+  """
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(self, tokens: Float[Array, "batch length width"]) -> Float[Array, "batch width"]:
+    c = self.config
+    init = kernel_init(c.init_scheme, c.width**-0.5)
+    probe = self.param("probe", nn.initializers.normal(0.02), (1, c.width), jnp.float32)
+    query = jnp.broadcast_to(probe[None].astype(c.dtype), (tokens.shape[0], 1, c.width))
+    project = lambda name: Dense(c.width, init, use_bias=c.linear_bias, dtype=c.dtype, name=name)(tokens)
+    heads = lambda x: rearrange(x, "b l (h d) -> b l h d", h=c.num_heads)
+    read = attention(*map(heads, (query, project("key"), project("value"))), implementation=c.attention)
+    return Dense(c.width, init, dtype=c.dtype, name="out")(rearrange(read, "b 1 h d -> b (h d)"))
 
 
 class QueryPool(nn.Module):

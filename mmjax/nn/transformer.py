@@ -62,6 +62,8 @@ class TransformerConfig:
   """
   rms_norm: bool = False
   """Normalise by the root mean square, without mean and bias (Zhang and Sennrich 2019, T5)."""
+  norm_bias: bool = True
+  """Layer norms of the blocks, and before and after them, have biases. False: ModernBERT."""
   layer_scale: float | None = None
   """Multiply the result of each branch by a learned vector with this initial value (CaiT, Touvron et al. 2021). None:
   no such vector."""
@@ -174,7 +176,7 @@ def take_token(
 def norm_layer(config: TransformerConfig, name: str) -> LayerNorm:
   """Layer norm, or RMS norm, of a block."""
   center = not config.rms_norm
-  return LayerNorm(config.norm_epsilon, use_bias=center, center=center, name=name)
+  return LayerNorm(config.norm_epsilon, use_bias=center and config.norm_bias, center=center, name=name)
 
 
 def block_mlp(c: TransformerConfig, down_init: Initializer, name: str) -> MLP:
@@ -209,11 +211,13 @@ class Block(nn.Module):
     config: configuration of the stack.
     causal: if True, a token reads only itself and earlier tokens.
     length: tokens per example; with `context`, tokens of `context` per example.
+    first_norm: if False, a pre-norm block has no norm1: the norm of the embeddings takes its place (ModernBERT).
   """
 
   config: TransformerConfig
   causal: bool
   length: int
+  first_norm: bool = True
 
   @nn.compact
   def __call__(
@@ -277,8 +281,11 @@ class Block(nn.Module):
     if c.norm == "branch":
       x = x + branch(norm1(attend(x, context)), 0)
       return x + branch(norm2(mlp(x)), 1)
-    read = None if context is None else norm1(context)
-    x, y = norm1.beside(x)
+    if not self.first_norm:
+      read, y = context, x
+    else:
+      read = None if context is None else norm1(context)
+      x, y = norm1.beside(x)
     x = rows_major(x + branch(attend(y, read), 0))
     x, y = norm2.beside(x)
     return rows_major(x + branch(mlp(y), 1))
@@ -348,6 +355,7 @@ class Transformer(nn.Module):
     pick: int | Int[Array, "batch"] = 0,
     rotation: Rotation | None = None,
     biases: Float[Array, "depth heads length length"] | None = None,
+    raw: bool = False,
   ) -> tuple[Float[Array, "batch length width"], Float[Array, "batch width"]]:
     """Returns all tokens, and the one token at `pick`.
 
@@ -362,6 +370,7 @@ class Transformer(nn.Module):
       pick: position of the picked token, the same in all examples (int) or one per example.
       rotation: rotation of each token's queries and keys (rotary position embedding); None: no rotation.
       biases: biases of the attention logits of each block; None: those of relative_buckets, if any.
+      raw: if True, all tokens are returned without the last norm, and the picked token with it (FLAVA).
     Returns: all tokens, and the picked token.
     """
     c = self.config
@@ -373,6 +382,7 @@ class Transformer(nn.Module):
     length = x.shape[1]
     block = functools.partial(rematerialised(Block, c.remat, scan=c.scan), c, self.causal, length)
     norm = norm_layer(c, "norm") if c.norm != "post" and self.last_norm else _identity
+    of_all = _identity if raw else norm
     x = x.astype(c.dtype)
     if c.input_norm:
       x = norm_layer(c, "input_norm")(x)
@@ -394,7 +404,7 @@ class Transformer(nn.Module):
       )
       each = None if biases is None else biases[:, None]
       x, _ = scanned(block(name="blocks"), x, (jnp.arange(c.depth), each))
-      return rows(norm(x))[:, :own], norm(take_token(rows(x), pick)[:, 0])
+      return rows(of_all(x))[:, :own], norm(take_token(rows(x), pick)[:, 0])
     for layer in range(c.depth - 1):
       own_bias = bias if biases is None else biases[layer : layer + 1]
       x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer), None, both, own_bias)
@@ -404,7 +414,7 @@ class Transformer(nn.Module):
     apart = None if rotation is None else (rotation.at(pick), rotation)
     each = jnp.broadcast_to(jnp.asarray(pick, jnp.int32), (x.shape[0] // length,))
     picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart, _of_query(bias, pick), each)
-    return rows(norm(last(x, mask, rng, index, None, both, bias)))[:, :own], norm(picked)
+    return rows(of_all(last(x, mask, rng, index, None, both, bias)))[:, :own], norm(picked)
 
   @nn.nowrap
   def _padded(

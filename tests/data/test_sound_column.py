@@ -58,6 +58,8 @@ def test_padding_is_silence_or_a_value_or_marked():
   clip = tone(0.2, rate=16000)
   silence = row(Sound(features=WhisperMel(), seconds=0.5), clip, 16000)
   np.testing.assert_array_equal(silence, WhisperMel()(np.pad(clip, (0, 8000 - len(clip)))))
+  again = row(Sound(features=WhisperMel(), seconds=0.5, pad="repeat"), clip, 16000)  # twice, and 0.1 s of silence
+  np.testing.assert_array_equal(again, WhisperMel()(np.pad(np.tile(clip, 2), (0, 8000 - 2 * len(clip)))))
   value = row(Sound(features=Fbank(), seconds=0.5, frames=60, pad="value"), clip, 16000)
   own = Fbank()(clip)
   np.testing.assert_array_equal(value[: len(own)], own)

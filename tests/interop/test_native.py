@@ -8,16 +8,28 @@ import pytest
 
 from mmjax import interop
 from mmjax.catalogue import KINDS
-from mmjax.encoders import ConvGridConfig, SpeechConfig, TextConfig, VideoConfig, bert_config
+from mmjax.encoders import (
+  ConvGridConfig,
+  EfficientNetConfig,
+  HtsatConfig,
+  SpeechConfig,
+  SwinConfig,
+  TextConfig,
+  VideoConfig,
+  bert_config,
+)
 from mmjax.fusion.config import FusionConfig
 from mmjax.interop.__main__ import main
 from mmjax.interop.shapes import flat_shapes, flatten, unflatten
 from mmjax.kinds import of_base
 from mmjax.models import TwoTowerConfig
 from mmjax.models.albef import AlbefConfig
+from mmjax.models.align import AlignConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
-from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.blip2 import Blip2RetrievalConfig, QFormerConfig
+from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
@@ -25,6 +37,7 @@ from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
 from mmjax.models.ensemble import EnsembleConfig
 from mmjax.models.flava import FlavaConfig
+from mmjax.models.flava_transformers import PublishedFlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.image_codes import ImageCodesConfig
 from mmjax.models.pair import PairConfig
@@ -37,9 +50,11 @@ from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.models.text_to_image import TextToImageConfig
 from mmjax.models.verifier import VerifierConfig
 from mmjax.models.vilt import PatchesConfig, ViltConfig
+from mmjax.models.vilt_transformers import PublishedViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.models.writer import WriterConfig
+from mmjax.nn.transformer import TransformerConfig
 from tests.interop.references import assert_same_params
 from tests.models.decoders import IMAGE, TEXT
 
@@ -54,7 +69,26 @@ CONFIGS = (
   BlipConfig(image=CLS, text=TEXT, embed_dim=4),
   BlipRetrievalConfig(image=CLS, text=TEXT, embed_dim=4),
   BlipCaptionerConfig(image=CLS, text=TEXT),
+  BlipPairConfig(image=CLS, text=bert_config(**SIZE, token_types=0), embed_dim=4),
   BlipQuestionConfig(image=CLS, text=TEXT),
+  Blip2RetrievalConfig(CLS, QFormerConfig(**SIZE, queries=2), embed_dim=4),
+  AlignConfig(
+    image=EfficientNetConfig(33, 0.1, 0.1, lite=False, head=False, norm="frozen"),
+    text=bert_config(**SIZE, tanh_pool=False),
+    embed_dim=32,
+  ),
+  ClapConfig(
+    audio=HtsatConfig(8, SwinConfig(16, 2, 8, (1, 1), (2, 4), 4), norm="frozen"), text=bert_config(**SIZE), embed_dim=4
+  ),
+  PublishedFlavaConfig(
+    image=CLS,
+    text=bert_config(**SIZE, norm="pre"),
+    fusion=TransformerConfig(width=8, depth=1, num_heads=2, mlp_dim=8),
+    embed_dim=4,
+  ),
+  PublishedViltConfig(
+    PatchesConfig(8, 4), bert_config(**SIZE, norm="pre", tanh_pool=False), num_answers=3, head="answers"
+  ),
   CocaConfig(image=IMAGE, text=TEXT, multimodal_depth=3, caption_queries=2, embed_dim=4),
   CocaConfig(image=IMAGE, text=TEXT, multimodal_depth=1, caption_queries=2, embed_dim=4, poolers="cascade"),
   OpenClipCocaConfig(

@@ -43,6 +43,11 @@ def alt_clip(text, vision):
   return transformers.AltCLIPModel(config)
 
 
+def aimv2(text, vision):
+  config = transformers.Aimv2Config(text_config=TEXT | text, vision_config=VISION | vision, projection_dim=10)
+  return transformers.Aimv2Model(config)
+
+
 def dual(text, vision):
   """`text` and `vision` name their classes."""
   configs = []
@@ -54,9 +59,12 @@ def dual(text, vision):
   return transformers.VisionTextDualEncoderModel(config)
 
 
+GATED = dict(rms_norm_eps=1e-3, hidden_act="gelu", qkv_bias=True, mlp_bias=True)
 COUNTED = dict(pad_token_id=1, max_position_embeddings=11)
 SWIN = dict(of="Swin", image_size=16, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=2, patch_size=4)
 CASES = {
+  "aimv2": (aimv2, {}, {}),
+  "aimv2, biases and epsilon": (aimv2, GATED, GATED | dict(patch_size=5)),
   "alt clip": (alt_clip, {}, {}),
   "alt clip, gelu and epsilon": (alt_clip, OTHER | dict(project_dim=12), OTHER | dict(patch_size=4)),
   "vit and bert": (dual, dict(of="Bert"), dict(of="ViT")),
@@ -71,13 +79,13 @@ CASES = {
 
 def ids_for(model):
   """Texts padded with the padding of the model."""
-  return np.where(IDS == 0, model.config.text_config.pad_token_id, np.maximum(IDS, 2)).astype(np.int32)
+  return np.where(IDS == 0, getattr(model.config.text_config, "pad_token_id", 0), np.maximum(IDS, 2)).astype(np.int32)
 
 
 def embeddings(model):
   """Vectors of the images and of the texts. Attention is masked where the texts are padded."""
   ids, pixels = torch.tensor(ids_for(model)).long(), torch.tensor(IMAGES.transpose(0, 3, 1, 2))
-  mask = (ids != model.config.text_config.pad_token_id).long()
+  mask = (ids != getattr(model.config.text_config, "pad_token_id", 0)).long()
   with torch.no_grad():
     text = model.get_text_features(ids, attention_mask=mask).pooler_output
     return model.get_image_features(pixels).pooler_output, text

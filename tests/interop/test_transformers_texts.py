@@ -40,6 +40,15 @@ CASES = {
     None,
   ),
 }
+MODERN = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=4, num_attention_heads=2, vocab_size=50)
+MODERN |= dict(max_position_embeddings=12, pad_token_id=1, eos_token_id=3, bos_token_id=2, cls_token_id=2)
+MODERN |= dict(sep_token_id=3, local_attention=6)
+MODERN_OTHER = dict(hidden_activation="silu", norm_eps=1e-3, norm_bias=True, attention_bias=True, mlp_bias=True)
+MODERN_OTHER |= dict(global_attn_every_n_layers=2, num_hidden_layers=3, local_attention=8, num_attention_heads=4)
+CASES |= {
+  "modernbert": ("ModernBert", MODERN, None),
+  "modernbert, biases": ("ModernBert", MODERN | MODERN_OTHER, None),
+}
 T5 = dict(d_model=16, d_kv=6, d_ff=24, num_layers=2, num_heads=3, vocab_size=50)
 T5_CASES = {
   "t5": ("T5", T5),
@@ -110,7 +119,7 @@ def test_segments_and_lengths_of_roberta(tmp_path):
     model.apply({"params": params}, jnp.ones((1, 13), jnp.int32))
 
 
-@pytest.mark.parametrize("case", ["roberta", "mpnet", "distilbert"])
+@pytest.mark.parametrize("case", ["roberta", "mpnet", "distilbert", "modernbert"])
 def test_sentence_encoders(case, tmp_path):
   """The files of sentence-transformers set the mean over the tokens, and are written again."""
   name, fields, pooler = CASES[case]
@@ -185,4 +194,28 @@ def test_what_is_not_supported_is_refused(case, field, value, tmp_path):
   path = tmp_path / "config.json"
   path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
   with pytest.raises(InteropError, match=f"config.json: {field} is"):
+    interop.load(tmp_path)
+
+
+def test_of_a_modernbert_that_guesses_words_the_encoder_is_read(tmp_path):
+  """As it is published: with a head, and by transformers 4 with other fields for the same settings."""
+  config = transformers.ModernBertConfig(**MODERN | dict(num_hidden_layers=2))
+  theirs = transformers.ModernBertForMaskedLM(config).eval()
+  randomize(theirs)
+  theirs.save_pretrained(tmp_path)
+  path = tmp_path / "config.json"
+  record = json.loads(path.read_text())
+  for name in ("layer_types", "rope_parameters"):
+    record.pop(name, None)
+  record |= dict(global_rope_theta=160000.0, local_rope_theta=10000.0, global_attn_every_n_layers=3)
+  path.write_text(json.dumps(record))
+  model, params = interop.load(tmp_path)
+  assert_close(embed(model, params, "encode_text", padded(1)), vectors(theirs.model, padded(1), None))
+  for name, value in (("mlp_bias", True), ("layer_types", ["sliding_attention"] * 2), ("is_causal", True)):
+    path.write_text(json.dumps(record | {name: value}))
+    with pytest.raises(InteropError, match=name):
+      interop.load(tmp_path)
+  rotation = {"full_attention": {"rope_type": "yarn"}}
+  path.write_text(json.dumps(record | {"rope_parameters": rotation}))
+  with pytest.raises(InteropError, match="rope_type is 'yarn'"):
     interop.load(tmp_path)

@@ -1,13 +1,14 @@
 """transformers' image encoders and classifiers and ours give the same numbers, both ways, from random weights."""
 
 import dataclasses
+import re
 
 import pytest
 from safetensors.numpy import load_file
 
 from mmjax import interop
 from mmjax.experiment import Experiment, PretrainedConfig
-from mmjax.interop import transformers_swin
+from mmjax.interop import transformers_beit, transformers_swin
 from mmjax.interop.agreement import model_differences
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -39,6 +40,9 @@ SWIN = dict(embed_dim=8, depths=[1, 2], num_heads=[2, 4], image_size=16, patch_s
 SWIN_OTHER = dict(depths=[2], num_heads=[1], window_size=4, mlp_ratio=2.5, hidden_act="gelu_new")
 RESNET = dict(embedding_size=8, depths=[1, 2], hidden_sizes=[16, 32], image_size=16)
 RESNET_OTHER = dict(layer_type="basic", hidden_sizes=[8, 12], downsample_in_first_stage=True)
+BEIT = VIT | dict(use_relative_position_bias=True, layer_scale_init_value=0.0)
+BEIT_OTHER = OTHER | dict(use_shared_relative_position_bias=True, use_absolute_position_embeddings=True)
+BEIT_OTHER |= dict(use_mean_pooling=False, num_hidden_layers=2)
 # Class, the prefix of its configuration's class, and two configurations that are not the default.
 CASES = {
   "ViTForImageClassification": ("ViT", VIT | NAMES, VIT | OTHER | dict(num_labels=4)),
@@ -47,6 +51,10 @@ CASES = {
   "ViTMAEModel": ("ViTMAE", VIT | dict(mask_ratio=0.0), VIT | OTHER | dict(mask_ratio=0.0)),
   "DeiTModel": ("DeiT", VIT, VIT | OTHER),
   "DeiTForImageClassification": ("DeiT", VIT | NAMES, VIT | OTHER | dict(num_labels=4)),
+  "BeitModel": ("Beit", BEIT, VIT | BEIT_OTHER),
+  "BeitForImageClassification": ("Beit", BEIT | NAMES, VIT | BEIT_OTHER | dict(num_labels=4)),
+  "Data2VecVisionModel": ("Data2VecVision", BEIT, VIT | BEIT_OTHER),
+  "Data2VecVisionForImageClassification": ("Data2VecVision", BEIT | NAMES, VIT | BEIT_OTHER | dict(num_labels=4)),
   "Dinov2Model": ("Dinov2", SMALL, SMALL | SWIGLU),
   "Dinov2ForImageClassification": ("Dinov2", SMALL | NAMES, SMALL | SWIGLU | dict(num_labels=4)),
   "Dinov2WithRegistersModel": ("Dinov2WithRegisters", SMALL | REGISTERS, SMALL | SWIGLU),
@@ -71,7 +79,7 @@ CASES = {
   "SiglipForImageClassification": ("Siglip", SIGLIP, SIGLIP_OTHER),
   "Siglip2ForImageClassification": ("Siglip2", PATCHES | NAMES, PATCHES | dict(num_labels=4)),
 }
-UNUSED = ("mask_token", "vision_model.head.", "num_batches_tracked")
+UNUSED = ("mask_token", "vision_model.head.", "num_batches_tracked", "relative_position_index")
 """Tensors that no result depends on. They are not kept."""
 
 
@@ -98,17 +106,21 @@ def ours(found, images):
 
 
 def tensors(folder):
-  """All tensors that are used. transformers writes only some of those of ViTMSN with the prefix "vit."."""
+  """All tensors that are used. transformers writes only some of those of ViTMSN with the prefix "vit.".
+
+  Data2VecVision is written as BEiT.
+  """
   found = load_file(folder / "model.safetensors")
   used = {name: tensor for name, tensor in found.items() if not any(part in name for part in UNUSED)}
-  return {name.removeprefix("vit."): tensor.tobytes() for name, tensor in used.items()}
+  return {re.sub(r"^(vit|beit|data2vec_vision)\.", "", name): tensor.tobytes() for name, tensor in used.items()}
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
 @pytest.mark.parametrize("name", CASES)
 def test_both_ways(name, second, tmp_path):
   prefix, *configs = CASES[name]
-  theirs = getattr(transformers, name)(getattr(transformers, f"{prefix}Config")(**configs[second])).eval()
+  pooler = {"add_pooling_layer": True} if name == "Data2VecVisionModel" else {}
+  theirs = getattr(transformers, name)(getattr(transformers, f"{prefix}Config")(**configs[second]), **pooler).eval()
   randomize(theirs)
   theirs.save_pretrained(tmp_path / "theirs")
   found, images = interop.load_pretrained(tmp_path / "theirs"), IMAGES[:, :16, :16]
@@ -145,6 +157,9 @@ def test_every_class_of_images_is_tried():
     "Siglip2Vision",
     "Siglip2Model",
     "Blip",
+    "Vilt",
+    "Aimv2",
+    "Align",
     "ViTModel",
   )
   images = [row.architecture.name for row in CLASSES if row.processor]
@@ -156,6 +171,17 @@ def test_of_a_deit_with_two_classifiers_the_encoder_is_read(tmp_path):
   theirs.save_pretrained(tmp_path)
   found, images = interop.load_pretrained(tmp_path), IMAGES[:, :16, :16]
   assert_close(ours(found, images), result(theirs.deit, images))
+
+
+def test_of_a_beit_that_guesses_patches_the_encoder_is_read(tmp_path):
+  """It has no pooler, whatever its configuration says, and its last norm is outside of the encoder."""
+  theirs = transformers.BeitForMaskedImageModeling(transformers.BeitConfig(**BEIT, use_mask_token=True)).eval()
+  randomize(theirs)
+  theirs.save_pretrained(tmp_path)
+  found, images = interop.load_pretrained(tmp_path), IMAGES[:, :16, :16]
+  with torch.no_grad():
+    expected = theirs.layernorm(theirs.beit(torch.tensor(images.transpose(0, 3, 1, 2))).last_hidden_state)[:, 0]
+  assert_close(ours(found, images), expected)
 
 
 def saved(name, fields, folder):
@@ -206,3 +232,18 @@ def test_a_setting_of_swin_that_mmjax_does_not_have_is_refused(name, value):
   fields = dict(num_heads=[2], depths=[1], image_size=28) | {name: value}
   with pytest.raises(InteropError, match=name):
     transformers_swin.read(Fields(fields, "config.json"), {})
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("image_size", 2**14),  # its table of offsets would fill memory
+    ("use_shared_relative_position_bias", True),
+    ("num_channels", 1),
+    ("layer_scale_init_value", "a"),
+  ],
+)
+def test_a_setting_of_beit_that_mmjax_does_not_have_is_refused(name, value):
+  fields = dict(use_relative_position_bias=True) | {name: value}
+  with pytest.raises(InteropError, match=name):
+    transformers_beit.read(Fields(fields, "config.json"), {})

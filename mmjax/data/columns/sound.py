@@ -44,8 +44,9 @@ class Sound(Column):
   """Treatment of a clip of more than `max_seconds`: crop reads its beginning, refuse is an error."""
   max_seconds: float = 600.0
   """Longest clip that is decoded."""
-  pad: Literal["silence", "value", "mask", "stretch"] = "silence"
-  """Padding of a short clip. silence: zeros, before the features are computed (Whisper). value: frames of one value
+  pad: Literal["silence", "repeat", "value", "mask", "stretch"] = "silence"
+  """Padding of a short clip. silence: zeros, before the features are computed (Whisper). repeat: the clip again, as
+  often as all of it fits, and then zeros (CLAP). value: frames of one value
   after that, which encoders read (AST). mask: frames of PADDED, which encoders leave out (AstConfig.masked). stretch:
   none; the frames of the clip, short or long, are interpolated to those of a row (isolated words)."""
   loudness: float | None = None
@@ -168,7 +169,9 @@ class Sound(Column):
       samples = self.augmentation.samples(samples, self.features.rate, rng)
     spare = max(0, len(samples) - self._samples)
     start = spare // 2 if rng is None else int(rng.random() * (spare + 1))
-    if self.pad == "silence":
+    if self.pad == "repeat":
+      samples = np.tile(samples, max(1, self._samples // len(samples)))
+    if self.pad in ("silence", "repeat"):
       return fitted(samples, self._samples, start)
     return samples[start : start + self._samples]
 

@@ -72,8 +72,8 @@ class LogMel(Features):
   """Subtract the mean of each frame, and apply pre-emphasis to each frame by itself (Kaldi), not to the clip."""
   average: bool = False
   """Divide the power by `fft` (python_speech_features)."""
-  logarithm: Literal["ln", "log10"] = "ln"
-  """Natural or decimal logarithm."""
+  logarithm: Literal["ln", "log10", "db"] = "ln"
+  """Natural or decimal logarithm, or decibels: ten times the decimal logarithm (CLAP)."""
   floor: float = 1e-10
   """Least power of a band, before the logarithm."""
 
@@ -115,7 +115,9 @@ class LogMel(Features):
     """Logarithm of the power in the bands, in float64."""
     filters = mel_filters(self.rate, self.fft, self.mels, self.low, self.highest, self.scale, self.triangles, self.area)
     bands = np.maximum(power @ filters, self.floor)
-    return np.log(bands) if self.logarithm == "ln" else np.log10(bands)
+    if self.logarithm == "ln":
+      return np.log(bands)
+    return np.log10(bands) * (10.0 if self.logarithm == "db" else 1.0)
 
   def __call__(self, samples: Float[np.ndarray, "samples"]) -> Float[np.ndarray, "frames size"]:
     return self.mel(self.power(samples)).astype(np.float32)
