@@ -8,6 +8,7 @@ import logging
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -135,7 +136,8 @@ def _known(file: Path, fingerprint: str) -> dict[str, tuple[Stamp, np.ndarray]]:
 def _save(file: Path, fingerprint: str, index: Index, stamps: Sequence[Stamp]) -> None:
   buffer = io.BytesIO()
   arrays = (np.array(fingerprint), np.array(index.names), np.array(stamps, np.int64), index.rows)
-  np.savez(buffer, **dict(zip(_FIELDS, arrays, strict=True)))
+  fields: dict[str, Any] = dict(zip(_FIELDS, arrays, strict=True))
+  np.savez(buffer, **fields)
   try:
     write_atomically(file, buffer.getvalue())
   except OSError as error:

@@ -55,6 +55,6 @@ class Metrics:
     """All metrics, in Prometheus' text format."""
     return generate_latest(self.registry)
 
-  def _compiled(self, event: str, seconds: float, **_: Any) -> None:
+  def _compiled(self, event: str, duration_secs: float, **_: Any) -> None:
     if self._counting and event == _COMPILED:
       self.compiled.inc()

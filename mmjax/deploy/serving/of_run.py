@@ -179,7 +179,8 @@ def _attention(run: Run, blank: Pixels) -> Ability | None:
 
   def look(item: tuple[Pixels, str]) -> Look:
     ids, seen = tokenizer([item[1]]), seen_pixels(item[0], data.mean, data.std)
-    maps = maps_of(explain(run.params, {"image": item[0][None], "text": ids}))
+    batch: Any = {"image": item[0][None], "text": ids}
+    maps = maps_of(explain(run.params, batch))
     words = readable_words(tokenizer, ids[0])
     if maps is None or not words:
       return Look((), np.zeros((0, grid, grid), np.float32), seen)

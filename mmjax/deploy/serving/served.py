@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,12 @@ class Ability:
   """A function of batches of a model.
 
   Attributes:
-    ask: function from a list of items to as many results.
+    ask: function from a list of items to as many results, an array or a list.
     example: an item, to compile with.
     sizes: sizes of batches, ascending. Other sizes are padded, so that nothing is compiled after the start.
   """
 
-  ask: Callable[[list[Any]], Sequence[Any]]
+  ask: Callable[[list[Any]], Any]
   example: Any
   sizes: tuple[int, ...]
 
