@@ -74,6 +74,8 @@ scripts/test_environment
 scripts/test_launch
 scripts/test_packaging
 scripts/test_supply_chain
+search/test_halving
+search/test_space
 test_commands
 test_imports
 test_kinds
