@@ -248,7 +248,7 @@ LATER = {
   *("head_dim", "key_heads", "linear_bias", "attention_bias", "attention_norm", "scaled_attention", "rms_norm"),
   *("mlp_gated", "mlp_norm", "mlp_input_norm", "layer_scale", "relative_buckets", "relative_distance", "offset_width"),
   *("rotary", "rotary_temperature", "rotary_grid", "rotary_start", "rotary_axes", "registers", "register_position"),
-  *("map_heads", "map_mlp_dim", "stem_width", "stem_norm", "dropout", "attention_dropout"),
+  *("map_heads", "map_mlp_dim", "stem_width", "stem_norm", "dropout", "attention_dropout", "patch_bias", "patch_norm"),
   *("positions", "count_positions", "scale_embedding", "pooled_dim"),
 }
 """Options of the towers for architectures that none of the papers has. They must have their defaults."""
