@@ -249,7 +249,7 @@ LATER = {
   *("mlp_gated", "mlp_norm", "mlp_input_norm", "layer_scale", "relative_buckets", "relative_distance", "offset_width"),
   *("rotary", "rotary_temperature", "rotary_grid", "rotary_start", "rotary_axes", "registers", "register_position"),
   *("map_heads", "map_mlp_dim", "stem_width", "stem_norm", "dropout", "attention_dropout", "patch_bias", "patch_norm"),
-  *("positions", "count_positions", "scale_embedding", "pooled_dim"),
+  *("positions", "count_positions", "scale_embedding", "pooled_dim", "norm_bias"),
 }
 """Options of the towers for architectures that none of the papers has. They must have their defaults."""
 
