@@ -56,7 +56,9 @@ EXPERIMENT = Experiment(
   model=TextToImageConfig(text=WordsConfig(width=128, depth=3, num_heads=4, mlp_dim=256), image=CODES.model),
   objectives=(DrawCodes(),),
   optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.05),
-  evaluation=EvaluationConfig(evaluators={"drawn": DrawnScenes(other_guidance=(1.0, 2.0, 5.0))}, max_examples=500),
+  evaluation=EvaluationConfig(
+    evaluators={"drawn": DrawnScenes(guidance=2.0, other_guidance=(1.0, 3.0, 5.0))}, max_examples=500
+  ),
   run=RunConfig(workdir=Path("runs/dalle_scenes"), steps=2000, batch_size=64),
 )
 

@@ -92,10 +92,11 @@ def flatten(results: Sequence[Result]) -> Metrics:
 
 
 def lower_is_better(metric: str) -> bool:
-  """True for an error rate (wer, cer, eer), and for a metric whose name ends with rank, loss, perplexity, error or
-  distance."""
+  """True for an error rate (wer, cer, eer), for a time (milliseconds...), and for a metric whose name ends with rank,
+  loss, perplexity, error or distance."""
   name = metric.rpartition("/")[2]
-  return name in ("wer", "cer", "eer") or name.endswith(("rank", "loss", "perplexity", "error", "distance"))
+  endings = ("rank", "loss", "perplexity", "error", "distance")
+  return name in ("wer", "cer", "eer") or name.startswith("milliseconds") or name.endswith(endings)
 
 
 def table_of(result: Mapping[str, Any]) -> Table:
