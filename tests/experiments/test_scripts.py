@@ -165,7 +165,7 @@ def test_help_shows_every_field_with_type_default_and_meaning():
   done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
   text = " ".join(done.stdout.replace("│", " ").split())
   assert "--run.steps INT Optimiser steps." in text
-  assert "--model.image.pool {cls,mean,map,flat,cls_mean,cls_map,cls_and_mean,queries}" in text
+  assert "--model.image.pool {cls,mean,map,flat,cls_mean,cls_map,cls_and_mean,queries,probe}" in text
   assert "evaluate evaluate the newest checkpoint" in text
 
 
