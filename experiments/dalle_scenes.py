@@ -20,11 +20,11 @@ held-out captions; chance is the agreement of the same images with other caption
       guidance 3            .575      .865      .825     .600      27.8
     chance                  .05       .95       .18      .30
 
-A scene has three shapes, so that the shape alone says little; "all right" asks for one shape with all three. Of 8 images
-without guidance, the one that CLIP chooses is right in .969, one alone in .844, and in parallel .281 against .125 (64
-captions). So one by one reaches the aims (.9 for colour and shape, .8 for the place, 5 points by choosing), and decoding
-in parallel does not: it is 39 points behind. Nor is it faster here, as each of its steps computes all 64 positions,
-which the cache of the other spares.
+A scene has three shapes, so that the shape alone says little; "all right" asks for one shape with all three. Of 8
+images without guidance, the one that CLIP chooses is right in .969, one alone in .844, and in parallel .281 against
+.125 (64 captions). So one by one reaches the aims (.9 for colour and shape, .8 for the place, 5 points by choosing).
+Decoding in parallel does not: it is 39 points behind. Nor is it faster here, as each of its steps computes all 64
+positions, which the cache of the other spares.
 """
 
 import dataclasses
