@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from mmjax.data.errors import DataError
 from mmjax.data.images.modes import to_rgb
@@ -15,8 +15,9 @@ ImageLike = bytes | str | os.PathLike | Image.Image | np.ndarray
 MAX_PIXELS = 50_000_000
 JPEG = b"\xff\xd8"
 """First bytes of a JPEG file."""
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "MPO")
-"""Allowed formats. Pillow passes some other formats (EPS) to programs that execute their content."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""Allowed formats; MPO, of several JPEGs, is among JPEG. Pillow passes some others (EPS) to programs that execute their
+content."""
 
 
 def decode(picture: ImageLike, *, record: str = "the image", max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -62,8 +63,9 @@ def open_image(picture: bytes | str | os.PathLike, *, record: str, max_pixels: i
   except Image.DecompressionBombError as error:
     raise DataError(f"{record}: refused as a decompression bomb ({error}). Shrink it or remove it.") from error
   except Exception as error:  # header parsers raise many types of exceptions
+    why = "" if isinstance(error, UnidentifiedImageError) else f" ({error!r})"
     raise DataError(
-      f"{record}: cannot be read as an image ({error!r}); formats are {', '.join(FORMATS)}. Replace or remove it."
+      f"{record}: cannot be read as an image{why}; formats are {', '.join(FORMATS)}. Replace or remove it."
     ) from error
   width, height = image.size
   if width * height > max_pixels:
