@@ -66,7 +66,7 @@ def test_truncated_pictures_name_the_record(file_format):
 
 @pytest.mark.parametrize("data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_picture_names_the_record(data):
-  with pytest.raises(DataError, match=r"row 7: cannot be read as an image( \(FileNotFoundError.*\))?; formats are"):
+  with pytest.raises(DataError, match=r"row 7: cannot be read as an image; formats are"):
     decode(data, record="row 7")
 
 
