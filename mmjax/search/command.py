@@ -20,7 +20,7 @@ from mmjax.search.trials import Trials
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-  """What is searched, and what is good.
+  """The space of a search, and its metric.
 
   Attributes:
     space: {path of a field, such as "optimizer.learning_rate": its range}.
@@ -136,7 +136,7 @@ def _search(search: Search, call: Call) -> int:
 
 
 def _settings(search: Search, experiment: Experiment, options: SearchOptions) -> dict[str, Any]:
-  """What must not change within a search, by name."""
+  """Settings that must not change within a search, by name."""
   ranges = {path: {type(one).__name__: _plain(one)} for path, one in search.space.items()}
   found: dict[str, Any] = {"metric": search.metric, "maximize": search.maximize, "space": ranges}
   found |= {f"search.{name}": getattr(options, name) for name in ("sampler", "rungs", "reduction")}

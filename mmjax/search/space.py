@@ -32,7 +32,7 @@ class Uniform:
     return self.low, self.high
 
   def place(self, value: Any) -> float:
-    """Where a value lies on an axis from 0 to 1."""
+    """Place of a value on an axis from 0 to 1."""
     return (value - self.low) / (self.high - self.low)
 
 
@@ -58,7 +58,7 @@ class Integers:
     return self.low, self.high
 
   def place(self, value: Any) -> float:
-    """Where a value lies on an axis from 0 to 1."""
+    """Place of a value on an axis from 0 to 1."""
     return (value - self.low) / (self.high - self.low)
 
 
@@ -84,7 +84,7 @@ class LogUniform:
     return self.low, self.high
 
   def place(self, value: Any) -> float:
-    """Where a value lies on an axis from 0 to 1."""
+    """Place of a value on an axis from 0 to 1."""
     return math.log(value / self.low) / math.log(self.high / self.low)
 
 
@@ -125,7 +125,7 @@ class Choice:
     return self.names
 
   def place(self, name: Any) -> float:
-    """Where a value lies on an axis from 0 to 1."""
+    """Place of a value on an axis from 0 to 1."""
     return self.names.index(name) / max(1, len(self.names) - 1)
 
 

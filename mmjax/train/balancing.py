@@ -77,7 +77,7 @@ def balanced_gradient(names: Sequence[str], balance: Balance, shardings: Any) ->
 
 
 def initial_memory(terms: int) -> dict[str, Any]:
-  """What GradNorm keeps from step to step: weights, the losses of the first step (NaN before it), Adam's moments."""
+  """Memory of GradNorm from step to step: weights, the losses of the first step (NaN before it), Adam's moments."""
   weights = jnp.ones(terms)
   return {"weights": weights, "initial": jnp.full(terms, jnp.nan), "adam": optax.adam(_RATE).init(weights)}
 

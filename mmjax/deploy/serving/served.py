@@ -1,4 +1,4 @@
-"""What a service offers of a model: functions of batches, by name."""
+"""Abilities of a model that a service offers: functions of batches, by name."""
 
 from __future__ import annotations
 
