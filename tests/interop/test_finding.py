@@ -310,7 +310,7 @@ def test_an_unknown_model_type_is_answered_with_all_that_are_read(folder):
   config = json.loads((folder / "config.json").read_text())
   for kind, said in (
     ("clop", "'clip', 'clip_text_model', 'clip_vision_model'"),
-    ("flava", "FlavaModel"),
+    ("swinv2", "Swinv2Model"),
   ):
     (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}))
     refused(lambda: interop.load(folder), repr(kind), said)

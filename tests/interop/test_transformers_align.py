@@ -10,11 +10,12 @@ from mmjax import interop
 from mmjax.interop.errors import InteropError
 from mmjax.interop.inspection import beside
 from tests.interop.references import IMAGES, assert_close, assert_same_params, embed, randomize, reference
-from tests.interop.test_transformers import IDS, OTHER, TEXT
 
 pytestmark = pytest.mark.references
 transformers = reference("transformers")
 import torch  # noqa: E402  transformers is here, so this is
+
+from tests.interop.test_transformers import IDS, OTHER, TEXT  # noqa: E402
 
 IMAGE = dict(image_size=40, width_coefficient=0.5, depth_coefficient=0.1)  # seven blocks
 CASES = {
