@@ -20,7 +20,8 @@ class Uniform:
   high: float
 
   def __post_init__(self) -> None:
-    _check(self.low, self.high)
+    if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+      raise ValueError(f"a range goes from a number to a larger one, not from {self.low} to {self.high}")
 
   def draw(self, rng: np.random.Generator) -> float:
     """A value of the range."""
@@ -37,14 +38,14 @@ class Uniform:
 
 
 @dataclasses.dataclass(frozen=True)
-class Integers:
+class Integers(Uniform):
   """Whole numbers from `low` to `high`, both included, all equally likely."""
 
   low: int
   high: int
 
   def __post_init__(self) -> None:
-    _check(self.low, self.high)
+    super().__post_init__()
     if not (isinstance(self.low, int) and isinstance(self.high, int)):
       raise ValueError(f"a range of whole numbers has whole ends, not {self.low} and {self.high}")
 
@@ -52,36 +53,19 @@ class Integers:
     """A value of the range."""
     return int(rng.integers(self.low, self.high + 1))
 
-  @property
-  def ends(self) -> tuple[Any, ...]:
-    """Values that a field must accept if it accepts all of the range."""
-    return self.low, self.high
-
-  def place(self, value: Any) -> float:
-    """Place of a value on an axis from 0 to 1."""
-    return (value - self.low) / (self.high - self.low)
-
 
 @dataclasses.dataclass(frozen=True)
-class LogUniform:
+class LogUniform(Uniform):
   """Numbers from `low` to `high` whose logarithms are equally likely: for learning rates and weight decays."""
 
-  low: float
-  high: float
-
   def __post_init__(self) -> None:
-    _check(self.low, self.high)
+    super().__post_init__()
     if self.low <= 0:
       raise ValueError(f"a range of logarithms begins above 0, not at {self.low}")
 
   def draw(self, rng: np.random.Generator) -> float:
     """A value of the range."""
     return float(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
-
-  @property
-  def ends(self) -> tuple[Any, ...]:
-    """Values that a field must accept if it accepts all of the range."""
-    return self.low, self.high
 
   def place(self, value: Any) -> float:
     """Place of a value on an axis from 0 to 1."""
@@ -129,16 +113,11 @@ class Choice:
     return self.names.index(name) / max(1, len(self.names) - 1)
 
 
-Range = Uniform | Integers | LogUniform | Choice
+Range = Uniform | Choice
 Space = Mapping[str, Range]
 """{path of a field, such as "optimizer.learning_rate" or "objectives.0.weight": its range}."""
 Values = Mapping[str, Any]
 """{path of a field: a value of its range}. The values of a Choice are names."""
-
-
-def _check(low: float, high: float) -> None:
-  if not (math.isfinite(low) and math.isfinite(high) and low < high):
-    raise ValueError(f"a range goes from a number to a larger one, not from {low} to {high}")
 
 
 def drawn(space: Space, seed: int, number: int) -> dict[str, Any]:
