@@ -5,7 +5,18 @@ import io
 import numpy as np
 from PIL import Image
 
-from mmjax.deploy.serving.served import ANSWER, CAPTION, CLASSIFY, EMBED_IMAGE, EMBED_TEXT, Ability, Served, powers
+from mmjax.deploy.serving.served import (
+  ANSWER,
+  ATTENTION,
+  CAPTION,
+  CLASSIFY,
+  EMBED_IMAGE,
+  EMBED_TEXT,
+  Ability,
+  Look,
+  Served,
+  powers,
+)
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -46,6 +57,13 @@ def classify(items):
   return rows / rows.sum(1, keepdims=True)
 
 
+def look(item):
+  """Each word reads one patch of the image."""
+  words = tuple(item[1].split())
+  seen = np.round(item[0] * 255).astype(np.uint8)
+  return Look(words, np.eye(4, dtype=np.float32)[: len(words)].reshape(-1, 2, 2), seen)
+
+
 def fake(names=(EMBED_IMAGE, EMBED_TEXT), *, fingerprint="abc", largest=4, **replaced) -> Served:
   """A model with some abilities. `replaced`: other functions for some of them."""
   blank = np.zeros((2, 2, 3), np.float32)
@@ -53,6 +71,7 @@ def fake(names=(EMBED_IMAGE, EMBED_TEXT), *, fingerprint="abc", largest=4, **rep
     EMBED_IMAGE: (embed_images, blank),
     EMBED_TEXT: (embed_texts, "a"),
     CLASSIFY: (classify, blank),
+    ATTENTION: (lambda items: [look(item) for item in items], (blank, "a")),
     CAPTION: (lambda items: [f"it is {name}" for name in named(items)], blank),
     ANSWER: (
       lambda items: [f"{text} {name}" for (_, text), name in zip(items, named([i for i, _ in items]))],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmjax.deploy.serving.index import made_index
-from mmjax.deploy.serving.served import ANSWER, CAPTION, CLASSIFY, EMBED_IMAGE, EMBED_TEXT
+from mmjax.deploy.serving.served import ANSWER, ATTENTION, CAPTION, CLASSIFY, EMBED_IMAGE, EMBED_TEXT
 from mmjax.deploy.serving.service import Service
 from mmjax.deploy.serving.statistics import StatisticsFile, read_statistics
 from tests.deploy.served import COLORS, embed_texts, fake, png
@@ -91,6 +91,12 @@ def test_captions_and_answers():
   both = {"images": [RED], "questions": ["a?", " b? "]}
   assert one("POST", "/answer", json=both).json() == {"answers": ["a? red", "b? red"]}
   assert "send one image, or one each" in error(one("POST", "/answer", json=both | {"images": [RED] * 3}), 422)
+
+
+def test_attention_of_words_to_patches():
+  found = one("POST", "/attention", fake([ATTENTION]), json={"image": RED, "text": "a cat"}).json()
+  assert found["words"] == ["a", "cat"] and found["maps"] == [[[1, 0], [0, 0]], [[0, 1], [0, 0]]]
+  assert found["image"].startswith("data:image/png;base64,")
 
 
 def test_search_by_text_and_by_image(tmp_path):
