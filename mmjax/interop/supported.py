@@ -169,7 +169,7 @@ EFFICIENTNET = "EfficientNetImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
-_BEIT_IMAGES, _BEIT = "BeitImageProcessor", _is(ViTConfig, attention_bias="query_value")
+_BEIT_IMAGES, _BEIT = "BeitImageProcessor", _is(ViTConfig, attention_bias="query_value", rotary="none")
 _CLASSIC = _is(ClassicResNetConfig)
 _CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
 

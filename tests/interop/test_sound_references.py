@@ -45,7 +45,8 @@ def test_whisper(mels):
   theirs = reference("transformers").WhisperFeatureExtractor(feature_size=mels)
   padded = np.pad(X, (0, 480_000 - len(X)))
   found = theirs(X, sampling_rate=16000, return_tensors="np").input_features[0].T
-  np.testing.assert_allclose(WhisperMel(mels=mels)(padded), found, atol=1e-5)
+  # Processors differ in the rounding of the Fourier transform: up to 1.7e-5 where there is nearly no sound.
+  np.testing.assert_allclose(WhisperMel(mels=mels)(padded), found, atol=3e-5)
 
 
 def test_ast():
