@@ -7,7 +7,7 @@ does well. The data and the classifier are those of ensembles_digits.py.
     python experiments/search_digits.py --search.sampler tpe --search.rungs 1 --run.workdir runs/search_tpe
 
 Found on 2026-11-30 with the learning rate alone (seed 0, 600 test digits, standard error about .013): of a grid of 13
-rates from 1e-4 to 1, all trained for 270 steps, .046 is the best (.915; its neighbours .877 and .892). 25 trials of ASHA
+rates from 1e-4 to 1, all trained for 270 steps, .046 is the best (.915; its neighbours .877, .892). 25 trials of ASHA
 end with .031 (.895), within a factor of 2, and take .71 of the grid's steps. Half of them was the aim: six trials went
 to the end, not three, as a trial goes on before later ones are there to compare it with. Other seeds, TPE and plain
 random search have not been measured.
