@@ -2,16 +2,16 @@
 
 import dataclasses
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import track
 
-from mmjax.cli import answered, started
+from mmjax.cli import run_module
 from mmjax.errors import UserError
 
 _SCALE = 4  # pixels of the file for one pixel of an image that is smaller than 128 pixels
@@ -49,20 +49,13 @@ class GenerateOptions:
       raise ValueError(f"--out {self.out} must end with .png, .jpg or .webp")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
   """Run the command line, and exit with its status.
 
   Args:
     arguments: the command line. None: sys.argv[1:].
   """
-  with answered():
-    try:
-      options = tyro.cli(GenerateOptions, prog="python -m mmjax.generate", args=arguments)
-    except ValueError as error:  # from the check of a field
-      raise UserError(str(error)) from error
-    with started():
-      generate(options)
-  sys.exit(0)
+  run_module(GenerateOptions, generate, "mmjax.generate", arguments)
 
 
 def generate(options: GenerateOptions) -> None:
