@@ -21,22 +21,8 @@ GENERATOR = "^(?!discriminator/)"
 """Expression of the parameters of the generator, which is the image tokenizer."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Discriminate(ExampleTerm):
-  """Loss of the discriminator on images x and their reconstructions x' (Goodfellow et al. 2014, equation 1).
-
-  minimax and non_saturating: -log D(x) - log(1 - D(x')), with a mean over patches (Isola et al. 2017). hinge:
-  max(0, 1 - d(x)) + max(0, 1 + d(x')), of the logits d. It moves the discriminator alone.
-  """
-
-  form: Kind = "non_saturating"
-  """Form of the loss. minimax and non_saturating differ in the term Deceive only."""
-  moves: tuple[str, ...] = ("^discriminator/",)
-  """Regular expressions of the paths of the parameters that get a gradient: those of the discriminator."""
-
-  @property
-  def name(self) -> str:
-    return "discriminate"
+class _Adversarial(ExampleTerm):
+  """A term on what the discriminator says of images and of their reconstructions."""
 
   @property
   def needs(self) -> tuple[str, ...]:
@@ -53,6 +39,24 @@ class Discriminate(ExampleTerm):
   def check(self, model: Any, columns: Mapping[str, Any]) -> None:
     if model.discriminator is None:
       raise ConfigError(f"the objective {self.name} needs a discriminator: set model.discriminator to a ConvGridConfig")
+
+
+@dataclasses.dataclass(frozen=True)
+class Discriminate(_Adversarial):
+  """Loss of the discriminator on images x and their reconstructions x' (Goodfellow et al. 2014, equation 1).
+
+  minimax and non_saturating: -log D(x) - log(1 - D(x')), with a mean over patches (Isola et al. 2017). hinge:
+  max(0, 1 - d(x)) + max(0, 1 + d(x')), of the logits d. It moves the discriminator alone.
+  """
+
+  form: Kind = "non_saturating"
+  """Form of the loss. minimax and non_saturating differ in the term Deceive only."""
+  moves: tuple[str, ...] = ("^discriminator/",)
+  """Regular expressions of the paths of the parameters that get a gradient: those of the discriminator."""
+
+  @property
+  def name(self) -> str:
+    return "discriminate"
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     made = jax.lax.stop_gradient(reconstruction(forward).images)
@@ -73,7 +77,7 @@ class Discriminate(ExampleTerm):
 
 
 @dataclasses.dataclass(frozen=True)
-class Deceive(ExampleTerm):
+class Deceive(_Adversarial):
   """Adversarial loss of the generator on reconstructions x'. It moves all but the discriminator.
 
   minimax: log(1 - D(x')). non_saturating: -log D(x'), whose gradient does not vanish where D is sure. hinge: -d(x').
@@ -87,21 +91,6 @@ class Deceive(ExampleTerm):
   @property
   def name(self) -> str:
     return "deceive"
-
-  @property
-  def needs(self) -> tuple[str, ...]:
-    return ("image",)
-
-  @property
-  def reads(self) -> tuple[str, ...]:
-    return ()
-
-  @property
-  def asks(self) -> tuple[type, ...]:
-    return (Reconstructs, Discriminates)
-
-  def check(self, model: Any, columns: Mapping[str, Any]) -> None:
-    Discriminate.check(self, model, columns)  # type: ignore[arg-type]
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     logits = forward.model.reality_logits(reconstruction(forward).images)

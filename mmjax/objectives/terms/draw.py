@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,33 @@ from mmjax.objectives.losses.per_example import cross_entropy, mean_where
 from mmjax.objectives.terms.base import ExampleTerm, Forward, Scores
 
 
+class _Drawing(ExampleTerm):
+  """A term that predicts the codes of an image from its text."""
+
+  decoding: ClassVar[str]
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("image", "text")
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    return ()
+
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (Draws,)
+
+  def check(self, model: Any, columns: Mapping[str, Any]) -> None:
+    if getattr(model, "decoding", self.decoding) != self.decoding:
+      raise ConfigError(
+        f"the objective {self.name} ({type(self).__name__}) trains decoding {self.decoding!r}, and the model has "
+        f"{model.decoding!r}: set --model.decoding {self.decoding}, or choose the other objective"
+      )
+
+
 @dataclasses.dataclass(frozen=True)
-class DrawCodes(ExampleTerm):
+class DrawCodes(_Drawing):
   """Next words of the text and next codes of the image (Ramesh et al. 2021, DALL-E).
 
   The log also has both losses (text, image) and the accuracy of the codes.
@@ -42,27 +67,8 @@ class DrawCodes(ExampleTerm):
     return "draw"
 
   @property
-  def needs(self) -> tuple[str, ...]:
-    return ("image", "text")
-
-  @property
-  def reads(self) -> tuple[str, ...]:
-    return ()
-
-  @property
-  def asks(self) -> tuple[type, ...]:
-    return (Draws,)
-
-  @property
   def special_tokens(self) -> tuple[str, ...]:
     return ("begin",)
-
-  def check(self, model: Any, columns: Mapping[str, Any]) -> None:
-    if getattr(model, "decoding", self.decoding) != self.decoding:
-      raise ConfigError(
-        f"the objective {self.name} ({type(self).__name__}) trains decoding {self.decoding!r}, and the model has "
-        f"{model.decoding!r}: set --model.decoding {self.decoding}, or choose the other objective"
-      )
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     pad, ids = forward.model.config.text.pad_id, forward.batch["text"]
@@ -85,7 +91,7 @@ class DrawCodes(ExampleTerm):
 
 
 @dataclasses.dataclass(frozen=True)
-class DrawMaskedCodes(ExampleTerm):
+class DrawMaskedCodes(_Drawing):
   """Masked codes of the image, from the text and the other codes (Chang et al. 2022, MaskGIT, eq. 1).
 
   The share of masked codes of an example is cos(pi r / 2), with r uniform in [0, 1).
@@ -104,21 +110,6 @@ class DrawMaskedCodes(ExampleTerm):
   @property
   def name(self) -> str:
     return "draw_masked"
-
-  @property
-  def needs(self) -> tuple[str, ...]:
-    return ("image", "text")
-
-  @property
-  def reads(self) -> tuple[str, ...]:
-    return ()
-
-  @property
-  def asks(self) -> tuple[type, ...]:
-    return (Draws,)
-
-  def check(self, model: Any, columns: Mapping[str, Any]) -> None:
-    DrawCodes.check(self, model, columns)  # type: ignore[arg-type]
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     c, ids = forward.model.config, forward.batch["text"]
