@@ -141,7 +141,8 @@ class Run:
     Raises: UserError: the model predicts no number, or the items are not those of its towers.
     """
     run = self._asking(Predicts, "predicts a number: train one with --objectives regress")
-    return run._outputs(_predict, items).astype(np.float64) * self.number["std"] + self.number["mean"]
+    scale = self.number
+    return run._outputs(_predict, items).astype(np.float64) * scale["std"] + scale["mean"]
 
   def transcribe(self, sounds: Sequence[Any]) -> list[str]:
     """Write down what is said in sounds, decoded as in evaluation.
