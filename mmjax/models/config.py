@@ -66,11 +66,19 @@ def image_size(config: ModelConfig) -> int:
 
 
 def towers(config: Any) -> dict[str, Any]:
-  """Towers of a model by name: those of its field `towers`, or its fields `image`, `audio` and `text`."""
+  """Towers of a model by name.
+
+  Args:
+    config: configuration of the model.
+  Returns: those of its field `towers`. Without it: its fields `image`, `audio` and `text`, and all that hold a
+    TowerConfig.
+  """
   if hasattr(config, "towers"):
     return dict(config.towers)
-  found = {name: getattr(config, name, None) for name in ("image", "audio", "text")}
-  return {name: tower for name, tower in found.items() if dataclasses.is_dataclass(tower)}
+  names = dict.fromkeys(("image", "audio", "text", *(field.name for field in dataclasses.fields(config))))
+  found = {name: getattr(config, name, None) for name in names}
+  usual = ("image", "audio", "text")
+  return {n: t for n, t in found.items() if isinstance(t, TowerConfig) or n in usual and dataclasses.is_dataclass(t)}
 
 
 def with_towers(config: Any, changed: Mapping[str, Any]) -> Any:

@@ -142,7 +142,7 @@ def _before_compiling(training: Training, batch: dict[str, Any], seconds: float)
     parameter_bytes=_bytes(shapes.params, shardings.params),
     optimizer_bytes=_bytes(shapes.opt_state, shardings.opt_state),
     average_bytes=_bytes(shapes.ema, shardings.ema),
-    batch_bytes=sum(_leaf_bytes(leaf, leaf.sharding) for leaf in batch.values()),
+    batch_bytes=sum(_leaf_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(batch)),
     trace_seconds=seconds,
     compile_seconds=0.0,
     versions=_versions(),

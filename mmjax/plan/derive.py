@@ -3,11 +3,12 @@
 import dataclasses
 
 from mmjax.experiment import Experiment
+from mmjax.models.config import towers
 from mmjax.plan.facts import Facts, Traffic
 from mmjax.plan.hardware import Hardware
 from mmjax.plan.result import Link, Memory, Plan
 from mmjax.plan.topologies import Topology
-from mmjax.plan.variants import TOWERS, tower_remat
+from mmjax.plan.variants import tower_remat
 
 _GPU_NOTE = "JAX uses only 75% of a GPU's memory by default: set XLA_PYTHON_CLIENT_MEM_FRACTION=0.95"
 _ROOFLINE_NOTE = "this compiler estimates no time: step time and MFU are bounds that no run reaches"
@@ -35,7 +36,7 @@ def derive(facts: Facts, experiment: Experiment, topology: Topology, *, price: f
     mesh=facts.mesh,
     batch_size=run.batch_size,
     microbatches=experiment.parallel.microbatches,
-    remat={name: tower_remat(getattr(model, name)) for name in TOWERS if hasattr(model, name)},
+    remat={name: tower_remat(tower) for name, tower in towers(model).items()},
     steps=run.steps,
     fits=not facts.complaint and peak <= chip.hbm_bytes,
     peak_bytes=peak,

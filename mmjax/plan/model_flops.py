@@ -48,7 +48,7 @@ def _two_tower_flops(experiment: Experiment, model: TwoTowerConfig) -> int:
 
 def _counted(experiment: Experiment) -> int:
   """FLOPs of the loss, traced for one device without microbatches."""
-  plain = dataclasses.replace(experiment, parallel=ParallelConfig())
+  plain = dataclasses.replace(experiment, parallel=ParallelConfig(placement=experiment.parallel.placement))
   training: Training = prepare(plain, devices=jax.local_devices(backend="cpu")[:1])
   teachers = training.step.teachers
   loss = make_loss(training.model, plain.objectives, mesh=training.mesh, microbatches=1, teachers=teachers.modules)

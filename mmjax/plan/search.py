@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
+from mmjax.models.config import towers
 from mmjax.plan.result import Plan
 from mmjax.plan.topologies import Topology, parse_topology
 from mmjax.plan.variants import (
   REMAT,
-  TOWERS,
   options,
   piece_counts,
   with_batch,
@@ -166,9 +166,10 @@ def _fastest_mesh(experiment: Experiment, machine: Topology, attempt: Attempt) -
 
 def _meshes(experiment: Experiment, machine: Topology) -> list[tuple[int, int]]:
   """Meshes (fsdp, model) to try: replicas, parameters sharded over some or all devices, heads over two or four."""
-  devices, towers = machine.devices, [t for name in TOWERS if (t := getattr(experiment.model, name, None))]
+  devices = machine.devices
+  counts = [tower.num_heads for tower in towers(experiment.model).values() if hasattr(tower, "num_heads")]
   shards = [2**k for k in range(devices.bit_length()) if devices % 2**k == 0]
-  heads = [m for m in (2, 4) if devices % m == 0 and all(tower.num_heads % m == 0 for tower in towers)]
+  heads = [m for m in (2, 4) if devices % m == 0 and all(count % m == 0 for count in counts)]
   wanted = [(1, 1), (shards[len(shards) // 2], 1), (shards[-1], 1), *((1, m) for m in heads)]
   rows = lambda fsdp, model: devices // model * experiment.parallel.microbatches
   return [mesh for mesh in dict.fromkeys(wanted) if experiment.run.batch_size % rows(*mesh) == 0]

@@ -4,10 +4,10 @@ import dataclasses
 from typing import Any, get_args
 
 from mmjax.experiment import Experiment
+from mmjax.models.config import towers, with_towers
 from mmjax.nn.transformer import Remat
 
 REMAT: tuple[Remat, ...] = get_args(Remat)
-TOWERS = ("image", "text")
 
 
 def with_batch(experiment: Experiment, size: int) -> Experiment:
@@ -27,17 +27,16 @@ def with_mesh(experiment: Experiment, *, fsdp: int, model: int) -> Experiment:
 
 
 def with_remat(experiment: Experiment, policy: Remat) -> Experiment:
-  """Set `remat` on both towers. Towers without this choice are left unchanged."""
-  model: Any = experiment.model
-  towers: dict[str, Any] = {name: getattr(model, name, None) for name in TOWERS}
-  chosen = {n: dataclasses.replace(t, remat=policy) for n, t in towers.items() if hasattr(t, "remat")}
-  return dataclasses.replace(experiment, model=dataclasses.replace(model, **chosen))
+  """Set `remat` on all towers. Those without this choice, and the members of an ensemble, are left unchanged."""
+  found = {} if hasattr(experiment.model, "models") else towers(experiment.model)
+  chosen = {name: dataclasses.replace(tower, remat=policy) for name, tower in found.items() if hasattr(tower, "remat")}
+  return dataclasses.replace(experiment, model=with_towers(experiment.model, chosen)) if chosen else experiment
 
 
 def remat_of(experiment: Experiment) -> Remat:
   """Remat policy of the tower that recomputes least; "none" if no tower has this choice."""
-  towers = (getattr(experiment.model, name, None) for name in TOWERS)
-  return min((tower_remat(t) for t in towers if hasattr(t, "remat")), key=REMAT.index, default="none")
+  found = towers(experiment.model).values()
+  return min((tower_remat(tower) for tower in found if hasattr(tower, "remat")), key=REMAT.index, default="none")
 
 
 def tower_remat(config: Any) -> Remat:
@@ -51,9 +50,10 @@ def options(experiment: Experiment, base: Experiment, topology: str = "") -> str
   for name in ("fsdp", "model", "microbatches"):
     value = getattr(experiment.parallel, name)
     words += [f"--parallel.{name} {value}"] if value != getattr(base.parallel, name) else []
-  for tower in TOWERS:
-    policy = tower_remat(getattr(experiment.model, tower, None))
-    words += [f"--model.{tower}.remat {policy}"] if policy != tower_remat(getattr(base.model, tower, None)) else []
+  before, path = towers(base.model), "model.towers" if hasattr(base.model, "towers") else "model"
+  for name, tower in towers(experiment.model).items():
+    policy = tower_remat(tower)
+    words += [f"--{path}.{name}.remat {policy}"] if policy != tower_remat(before.get(name)) else []
   if experiment.run.batch_size != base.run.batch_size:
     words.append(f"--run.batch-size {experiment.run.batch_size}")
   return " ".join(words)

@@ -4,12 +4,14 @@ import dataclasses
 
 import pytest
 
+from mmjax.encoders.efficientnet import EfficientNetConfig
+from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.plan.changes import cheapest_changes
 from mmjax.plan.derive import derive
 from mmjax.plan.hardware import GIB
 from mmjax.plan.search import FINENESS, find
 from mmjax.plan.topologies import parse_topology
-from mmjax.plan.variants import remat_of, with_batch, with_microbatches, with_remat
+from mmjax.plan.variants import options, remat_of, tower_remat, with_batch, with_microbatches, with_remat
 from tests.plan.test_derive import FACTS
 from tests.tiny import EXPERIMENT
 
@@ -83,6 +85,17 @@ def test_the_fastest_mesh_recomputes_no_more_than_it_must():
   tight = find("mesh", BASE, TOPOLOGY, FakeCompiler(GIB // 3, 8 * GIB))  # only sharded does "dots" fit
   assert tight.best.remat["image"] == "dots" and tight.best.mesh["fsdp"] > 1
   assert max(t.samples_per_second for t in tight.trials if t.fits) == tight.best.samples_per_second
+
+
+def test_towers_of_any_name_are_recomputed_and_those_without_heads_have_a_mesh():
+  towers = {"sound": EXPERIMENT.model.image, "text": EXPERIMENT.model.text, "photo": EfficientNetConfig()}
+  named = dataclasses.replace(BASE, model=SharedSpaceConfig(towers=towers))
+  changed = with_remat(named, "full")
+  assert [tower_remat(changed.model.towers[name]) for name in towers] == ["full", "full", "none"]
+  words = ["--model.towers.sound.remat full", "--model.towers.text.remat full"]
+  assert options(changed, named) == " ".join(words)
+  found = find("mesh", named, TOPOLOGY, FakeCompiler(1)).best
+  assert found.remat == {"sound": "none", "text": "none", "photo": "none"}
 
 
 def test_three_changes_that_the_compiler_confirms_the_cheapest_first():

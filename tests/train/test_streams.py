@@ -26,7 +26,7 @@ from mmjax.loading import load_run
 from mmjax.models.flava import FlavaConfig
 from mmjax.objectives import Contrastive, MaskedWords, Softmax, Triplet
 from mmjax.parallel.mesh import ParallelConfig, put_batch
-from mmjax.plan.build import batch_arguments
+from mmjax.plan.build import batch_arguments, compile_step
 from mmjax.plan.model_flops import model_flops
 from mmjax.report import write_report
 from mmjax.settings import OptimizerConfig
@@ -198,6 +198,9 @@ def test_the_command_line_and_json_know_streams():
 def test_plan_compiles_the_rows_of_every_stream():
   shapes = batch_arguments(prepared(TWO))
   assert {name: rows["index"].shape for name, rows in shapes.items()} == {"": (16,), "more": (16,)}
+  facts = compile_step(dataclasses.replace(TWO, parallel=ParallelConfig()), jax.devices()[:1], lambda phase: None)
+  assert facts.flops > 0 and not facts.complaint
+  assert facts.batch_bytes == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
   alone = dataclasses.replace(TWO, data=EXPERIMENT.data, objectives=(Contrastive(),))
   half = dataclasses.replace(alone, run=dataclasses.replace(alone.run, batch_size=16))
   assert model_flops(TWO) == 2 * model_flops(half)
