@@ -34,7 +34,14 @@ def check_ready(run: Run) -> None:
     run: the run before its first step. Its parameters are shapes.
   Raises: DataError, UserError: something is missing or wrong; the message names it, the evaluator, and the remedy.
   """
-  for each in run.by_stream().values():
+  streams = run.by_stream().values()
+  if not any(applying(each.experiment) for each in streams):
+    log.warning(
+      "None of the evaluators of this run (%s) applies to its data and objectives: nothing will be measured after "
+      "training. --help lists the evaluators for --evaluation.evaluators.",
+      ", ".join(run.experiment.evaluation.evaluators) or "there are none",
+    )
+  for each in streams:
     shared = Shared()
     for evaluator in applying(each.experiment):
       try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mmjax.data.columns.base import Making
+from mmjax.data.columns.text import Caption
 from mmjax.data.sources.base import IMAGE_TEXT
 from mmjax.data.sources.emoji import Emoji
 from mmjax.kinds import option_name
@@ -33,8 +34,9 @@ def entries(data: DataConfig) -> tuple[str, ...]:
 
 
 def captioned(data: DataConfig) -> bool:
-  """True if the data is images with captions, and not questions or texts alone."""
-  return (tuple(data.columns) or data.source.features) == IMAGE_TEXT
+  """True if the data has images with captions, whatever else it has."""
+  columns = data.columns or data.source.columns
+  return isinstance(columns.get("text"), Caption) and "image" in entries(data)
 
 
 def corrupted(data: DataConfig) -> bool:
@@ -45,6 +47,17 @@ def corrupted(data: DataConfig) -> bool:
 def compares(experiment: Experiment) -> bool:
   """True if embeddings are trained to be compared by their cosine."""
   return any(term.compares for term in experiment.objectives)
+
+
+def compared(experiment: Experiment) -> list[tuple[str, str]]:
+  """The pairs of arrays that terms compare, each pair once."""
+  pairs = [getattr(term, "between", IMAGE_TEXT) for term in experiment.objectives if term.compares]
+  return list(dict.fromkeys(pairs))
+
+
+def of_images_and_texts(pair: tuple[str, str]) -> bool:
+  """True if both arrays are images or texts; a number at the end of the name is that of a view."""
+  return {name.rstrip("0123456789") for name in pair} <= set(IMAGE_TEXT)
 
 
 def terms(experiment: Experiment, *asking: type, without: tuple[type, ...] = ()) -> list[Term]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from mmjax.data.columns.base import Making
 from mmjax.data.columns.text import TextColumn
 from mmjax.data.places import spread
-from mmjax.data.sources.base import IMAGE_TEXT
 from mmjax.evaluate.checked import checked_examples
 from mmjax.evaluate.evaluator import Evaluator, Shared
 from mmjax.evaluate.examples import Examples, batches, example_columns, shown_examples, shown_name
@@ -21,9 +21,10 @@ from mmjax.evaluate.metrics import recall_names
 from mmjax.evaluate.results import RETRIEVAL, Result
 from mmjax.evaluate.retrieval import Embedded, one_way
 from mmjax.evaluate.task import make_result
-from mmjax.evaluate.traits import entries
+from mmjax.evaluate.traits import compared, entries, of_images_and_texts
 
 if TYPE_CHECKING:
+  from mmjax.data.config import DataConfig
   from mmjax.experiment import Experiment
   from mmjax.report.page import Section
   from mmjax.run import Run
@@ -40,7 +41,7 @@ class _Pairs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PairRetrieval(Evaluator):
-  """Retrieval both ways between the two arrays of a contrastive term (audio, text), and with the pairs shuffled.
+  """Retrieval both ways between the two arrays of each contrastive term (audio, text), and with the pairs shuffled.
 
   With evaluation.counts "concept", all examples of a concept answer each other, and each text is in the gallery once.
   """
@@ -49,19 +50,27 @@ class PairRetrieval(Evaluator):
   """Number of examples in the report, with their nearest items."""
 
   def applies(self, experiment: Experiment) -> bool:
-    names = compared(experiment)
-    return names is not None and set(names) <= set(entries(experiment.data))
+    return bool(_names(experiment))
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
-    name, (first, second) = shown_name(experiment.data), _names(experiment)
-    prefixes = (f"{second}_retrieval", f"{first}_retrieval")
-    return [f"{name}/{metric}" for prefix in prefixes for metric in recall_names(prefix)]
+    return [
+      f"{_result_name(experiment, names, shown_name(experiment.data))}/{metric}"
+      for names in _names(experiment)
+      for prefix in (f"{names[1]}_retrieval", f"{names[0]}_retrieval")
+      for metric in recall_names(prefix)
+    ]
 
   def check(self, run: Run, shared: Shared) -> None:
     checked_examples(run, shared)
 
   def run(self, run: Run, shared: Shared) -> list[Result]:
-    pairs, (first, second) = self._pairs(run, shared), _names(run.experiment)
+    return [result for names in _names(run.experiment) for result in self._results(run, shared, names)]
+
+  def sections(self, run: Run, shared: Shared) -> list[Section]:
+    return [self._section(run, shared, names) for names in _names(run.experiment)]
+
+  def _results(self, run: Run, shared: Shared, names: tuple[str, str]) -> list[Result]:
+    pairs, (first, second) = self._pairs(run, shared, names), names
     said = {"own": "the other array of the same example", "concept": "all examples of the same concept"}
     results = []
     for suffix, title, shown in (
@@ -74,18 +83,19 @@ class PairRetrieval(Evaluator):
       )
       results.append(
         make_result(
-          run, f"{pairs.examples.name}{suffix}", "retrieval", f"{title}: {first} and {second}", pairs.examples,
+          run, f"{_result_name(run.experiment, names, pairs.examples.name)}{suffix}", "retrieval",
+          f"{title}: {first} and {second}", pairs.examples,
           (there[0] | back[0], there[1] | back[1]), table=RETRIEVAL, control=bool(suffix), gallery=len(pairs.second),
           skipped=pairs.examples.skipped, counts=said[run.experiment.evaluation.counts],
         )
       )  # fmt: skip
     return results
 
-  def sections(self, run: Run, shared: Shared) -> list[Section]:
+  def _section(self, run: Run, shared: Shared, names: tuple[str, str]) -> Section:
     from mmjax.report.page import Section
 
-    pairs, (first, second) = self._pairs(run, shared), _names(run.experiment)
-    columns = example_columns(run.experiment.data, pairs.examples.features)
+    pairs, (first, second) = self._pairs(run, shared, names), names
+    columns = _columns(run.experiment.data, pairs.examples.features)
     cards = []
     for place in spread(len(pairs.examples), self.examples):
       nearest = np.argsort(-pairs.second.rows @ pairs.first.rows[place])[:3]
@@ -98,37 +108,40 @@ class PairRetrieval(Evaluator):
       caption = f"<figcaption>{escape(record['id'])}<br>{'<br>'.join(lines)}</figcaption>"
       cards.append(f'<figure style="width: 220px">{_shown(columns[first], record)}{caption}</figure>')
     title = f"Examples of {first}, and the nearest of {second}"
-    return [Section("pairs", title, f'<div class="tiles">{"".join(cards)}</div>')]
+    name = _result_name(run.experiment, names, "pairs")
+    return Section(name, title, f'<div class="tiles">{"".join(cards)}</div>')
 
-  def _pairs(self, run: Run, shared: Shared) -> _Pairs:
+  def _pairs(self, run: Run, shared: Shared, names: tuple[str, str]) -> _Pairs:
     def compute() -> _Pairs:
-      names, examples = _names(run.experiment), shown_examples(run, shared)
+      examples = shown_examples(run, shared)
       found = [rows for _, rows in over_batches(run, PairEmbeddings(names), batches(run, examples), names)]
       rows = [np.concatenate([part[place] for part in found]) for place in range(2)]
       ids = np.array([int(record["concept"]) for record in examples.records])
       places = np.arange(len(ids))
       if run.experiment.evaluation.counts == "own":
         ids = places
-      elif isinstance(example_columns(run.experiment.data, examples.features)[names[1]], TextColumn):
+      elif isinstance(_columns(run.experiment.data, examples.features)[names[1]], TextColumn):
         places = np.sort(np.unique(ids, return_index=True)[1])
       return _Pairs(examples, Embedded(rows[0], ids), Embedded(rows[1][places], ids[places]), places)
 
-    return shared.once("pairs", compute)
+    return shared.once(f"pairs {names}", compute)
 
 
-def compared(experiment: Experiment) -> tuple[str, str] | None:
-  """The two arrays of the first term that compares others than images with texts. None: there is no such term."""
-  for term in experiment.objectives:
-    names = getattr(term, "between", None) if term.compares else None
-    if names and not {name.rstrip("0123456789") for name in names} <= set(IMAGE_TEXT):
-      return names
-  return None
+def _names(experiment: Experiment) -> list[tuple[str, str]]:
+  """The pairs of arrays of the data that terms compare, but for images with texts, which have an evaluator."""
+  there = set(entries(experiment.data))
+  return [names for names in compared(experiment) if not of_images_and_texts(names) and set(names) <= there]
 
 
-def _names(experiment: Experiment) -> tuple[str, str]:
-  names = compared(experiment)
-  assert names is not None  # `applies` has seen to it
-  return names
+def _result_name(experiment: Experiment, names: tuple[str, str], name: str) -> str:
+  """The name of a pair's result: that of the data, with those of the arrays for all but the first pair."""
+  return name if names == _names(experiment)[0] else f"{name}_{'_'.join(names)}"
+
+
+def _columns(data: DataConfig, features: tuple[str, ...]) -> dict[str, Any]:
+  """The column that gives each array."""
+  columns = example_columns(data, features)
+  return {array: column for name, column in columns.items() for array in column.arrays(name, Making(data))}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mmjax.evaluate.metrics import recall_names
 from mmjax.evaluate.results import MEAN_RECALL, RETRIEVAL, Result
 from mmjax.evaluate.retrieval import Embedded, Texts, counted, image_text_retrieval
 from mmjax.evaluate.task import make_result
-from mmjax.evaluate.traits import captioned, compares, has_emoji
+from mmjax.evaluate.traits import captioned, compared, has_emoji, of_images_and_texts
 
 if TYPE_CHECKING:
   from mmjax.experiment import Experiment
@@ -29,7 +29,8 @@ class ImageTextRetrieval(Evaluator):
   """Retrieval both ways, for models that compare images and texts; and the control with the pairs shuffled."""
 
   def applies(self, experiment: Experiment) -> bool:
-    return captioned(experiment.data) and compares(experiment) and not has_emoji(experiment.data)
+    pairs = any(map(of_images_and_texts, compared(experiment)))
+    return captioned(experiment.data) and pairs and not has_emoji(experiment.data)
 
   def metrics(self, experiment: Experiment) -> Sequence[str]:
     name = experiment.data.source.title

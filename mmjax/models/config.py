@@ -78,7 +78,7 @@ def towers(config: Any) -> dict[str, Any]:
   names = dict.fromkeys(("image", "audio", "text", *(field.name for field in dataclasses.fields(config))))
   found = {name: getattr(config, name, None) for name in names}
   usual = ("image", "audio", "text")
-  return {n: t for n, t in found.items() if isinstance(t, TowerConfig) or n in usual and dataclasses.is_dataclass(t)}
+  return {n: t for n, t in found.items() if isinstance(t, TowerConfig) or (n in usual and dataclasses.is_dataclass(t))}
 
 
 def with_towers(config: Any, changed: Mapping[str, Any]) -> Any:

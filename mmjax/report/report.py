@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 History = dict[str, list[tuple[int, float]]]
 """(step, value) by metric, from the evaluations during training."""
+_OTHER_CURVES = 3  # metrics that are drawn if there is no recall@1
 
 
 def write_report(workdir: str | Path, run: Run | None = None) -> Path:
@@ -220,19 +221,19 @@ def _training(lines: Sequence[Mapping], history: History) -> str:
   if not lines:
     return missing("There is no metrics.jsonl with numbers in this workdir: training has not begun.")
   charts = training_charts(lines)
-  curves: list[Curve] = [
-    (
-      name.replace("/", ", ").replace("image_retrieval_", ""),
-      [step for step, _ in points],
-      [value for _, value in points],
-    )
-    for name, points in history.items()
-    if name.endswith("recall@1")
-  ]
-  if curves:
-    wanted = curves[-1:] + curves[:2]  # the mean of all comes last
+  recalls = [_curve(name, points) for name, points in history.items() if name.endswith("recall@1")]
+  if recalls:
+    wanted = recalls[-1:] + recalls[:2]  # the mean of all comes last
     charts.append(("Recall@1 during training", line_chart(wanted, ylabel="recall@1", zero=True)))
+  for name, points in list(history.items())[:_OTHER_CURVES] if not recalls else ():
+    metric = name.rpartition("/")[2]
+    charts.append((f"{escape(metric)} during training", line_chart([_curve(name, points)], ylabel=metric)))
   return '<div class="charts">' + "".join(f"<div><h3>{h}</h3>{svg}</div>" for h, svg in charts) + "</div>"
+
+
+def _curve(name: str, points: Sequence[tuple[int, float]]) -> Curve:
+  title = name.replace("/", ", ").replace("image_retrieval_", "")
+  return title, [step for step, _ in points], [value for _, value in points]
 
 
 def _of_evaluators(run: Run | None) -> list[Section]:

@@ -28,6 +28,7 @@ from mmjax.evaluators import (
   DrawnScenes,
   EvaluationConfig,
   MatchedPairs,
+  PairRetrieval,
   PairScoreRetrieval,
   Probe,
   ReconstructedImages,
@@ -98,6 +99,13 @@ def test_what_can_be_measured_passes_the_checks_before(name, directory):
   run = RUNS[name](directory)
   for step in (0, 7):
     check_ready(dataclasses.replace(run, step=step, params={}))
+
+
+def test_a_run_of_which_nothing_will_be_measured_says_so_before(directory, caplog):
+  run = RUNS["questions"](directory)
+  nothing = EvaluationConfig(evaluators={"mine": PairRetrieval()})
+  check_ready(dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, evaluation=nothing)))
+  assert "None of the evaluators of this run (mine) applies" in caplog.text
 
 
 def test_every_evaluator_that_comes_with_mmjax_checks_what_it_needs():

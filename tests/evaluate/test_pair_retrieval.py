@@ -16,7 +16,9 @@ from mmjax.data import (
   Caption,
   DataConfig,
   DataError,
+  Image,
   Instruments,
+  Label,
   LogMel,
   Reading,
   Sound,
@@ -27,9 +29,9 @@ from mmjax.data import (
   sound_fonts,
 )
 from mmjax.evaluate import evaluate
-from mmjax.evaluate.evaluator import Shared, measured
-from mmjax.evaluators import PairRetrieval
-from mmjax.evaluators.pair_retrieval import compared
+from mmjax.evaluate.evaluator import Shared, applying, measured
+from mmjax.evaluators import ImageTextRetrieval, PairRetrieval
+from mmjax.experiment import Experiment
 from mmjax.objectives import Contrastive
 from mmjax.parallel.mesh import ParallelConfig, make_mesh
 from mmjax.report.rows import rows
@@ -40,6 +42,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from knowing import KnowingExperiment, evaluation_config
 
 NAMES = ("low", "middle", "high")
+HEARING = Contrastive(between=("audio", "text"))
 HEARD = Sound(features=LogMel(mels=4), seconds=0.02)
 
 
@@ -70,20 +73,22 @@ class Matcher(nn.Module):
     return {name: Encoded(rows, jnp.ones(rows.shape[:2], bool), rows) for name, rows in batch.items()}
 
   def project(self, encoded):
-    sounds, texts = (encoded[name].tokens.reshape(len(encoded[name].tokens), -1) for name in ("audio", "text"))
+    rows = {name: each.tokens.reshape(len(each.tokens), -1) for name, each in encoded.items()}
+    name = jnp.abs(rows.pop("text")[:, None] - jnp.asarray(self.texts)[None]).sum(-1).argmin(1)
+    return {"text": jax.nn.one_hot(name, 3)} | {heard: self._said(sounds) for heard, sounds in rows.items()}
+
+  def _said(self, sounds):
     tone = jnp.abs(sounds[:, None] - jnp.asarray(self.sounds)[None]).sum(-1).argmin(1)
-    said = jnp.where(tone == 5, 0, tone // 2)
-    name = jnp.abs(texts[:, None] - jnp.asarray(self.texts)[None]).sum(-1).argmin(1)
-    return {"audio": jax.nn.one_hot(said, 3), "text": jax.nn.one_hot(name, 3)}
+    return jax.nn.one_hot(jnp.where(tone == 5, 0, tone // 2), 3)
 
 
-def made(folder, counts):
+def made(folder, counts, terms=(HEARING,), **columns):
   tokenizer = TokenizerConfig(vocab_size=300, max_length=8)
-  data = DataConfig(source=Named(), dir=str(folder), tokenizer=tokenizer)
+  data = DataConfig(source=Named(), columns=columns, dir=str(folder), tokenizer=tokenizer)
   records = make_source(data, "validation")
   tokenizer = make_tokenizer(data, records)
   evaluation = dataclasses.replace(evaluation_config(batch_size=8), counts=counts)
-  experiment = KnowingExperiment(data, (Contrastive(between=("audio", "text")),), evaluation)
+  experiment = KnowingExperiment(data, terms, evaluation)
   known = [HEARD.row(record, None, None).reshape(-1).tolist() for record in records], tokenizer(list(NAMES)).tolist()
   model = Matcher(experiment.model, *(tuple(map(tuple, rows)) for rows in known))
   return Run(experiment, folder, model, {}, tokenizer, make_mesh(ParallelConfig(), jax.devices()[:1]), 7)
@@ -108,10 +113,26 @@ def test_without_concepts_a_sound_must_find_its_own_text(tmp_path):
   assert found["gallery"] == 6 and found["metrics"]["text_retrieval_recall@1"] == 0.0  # equal names tie
 
 
+def test_every_pair_that_is_compared_has_its_results(tmp_path):
+  terms = [Contrastive(between=pair) for pair in (("audio", "text"), ("again", "text"), ("audio", "text"))]
+  run = made(tmp_path, "concept", tuple(terms), audio=HEARD, text=Caption(), again=HEARD)
+  first, _, second, control = evaluate(run)
+  assert (second["dataset"], control["dataset"]) == ("named_again_text", "named_again_text_shuffled")
+  assert "named_again_text/again_retrieval_recall@1" in measured(run.experiment)
+  assert second["metrics"]["text_retrieval_recall@1"] == first["metrics"]["text_retrieval_recall@1"] == 5 / 6
+  assert [section.anchor for section in PairRetrieval().sections(run, Shared())] == ["pairs", "pairs_again_text"]
+
+
 def test_terms_between_images_and_texts_have_their_own_evaluator():
-  between = lambda *terms: compared(SimpleNamespace(objectives=terms))
-  assert between(Contrastive(), Contrastive(between=("image", "text2"))) is None
-  assert between(Contrastive(), Contrastive(between=("text", "audio"))) == ("text", "audio")
+  applied = lambda data, *terms: set(map(type, applying(Experiment(data=data, objectives=terms))))
+  pair, audio = {"image": Image(), "text": Caption()}, Contrastive(between=("audio", "text"))
+  for more in ({}, {"group": Label("group")}, {"image2": Image()}, {"audio": HEARD}):
+    for columns in (pair | more, dict(reversed((pair | more).items()))):
+      data = DataConfig(source=Named(), columns=columns)
+      found = applied(data, Contrastive(), Contrastive(between=("image", "text2")))
+      assert ImageTextRetrieval in found and PairRetrieval not in found, columns
+      assert {ImageTextRetrieval, PairRetrieval} <= applied(data, Contrastive(), audio) or "audio" not in more
+      assert ImageTextRetrieval not in applied(data, audio)
 
 
 class Synth:

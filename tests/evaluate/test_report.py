@@ -61,6 +61,13 @@ def read(path):
   return text, reader
 
 
+def test_metrics_of_any_name_are_drawn(tmp_path):
+  lines = [{"step": step, "loss": 1 / step, "seconds": step} for step in range(1, 5)]
+  lines += [{"step": step, "eval": {"patients/r2": step / 10}} for step in (2, 4)]
+  (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+  assert "<h3>r2 during training</h3><svg" in write_report(tmp_path).read_text()
+
+
 def fill(workdir, results):
   """What a run writes."""
   write_results(results, workdir / "results.json")
