@@ -24,6 +24,7 @@ from mmjax.train.state import Params, TrainState
 
 _PARTIAL = ".orbax-checkpoint-tmp"
 _PATIENCE = 30.0  # seconds to wait for the threads of a failed save
+_SMALLEST_PART = 2**20  # bytes
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +72,7 @@ class Checkpoints:
         lightweight_initialize=True,  # read no file of a checkpoint, which may be damaged
         async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
       ),
-      item_handlers={"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()},
+      item_handlers={"state": ocp.PyTreeCheckpointHandler(type_handler_registry=_handlers()), "data": ocp.JsonCheckpointHandler()},
     )
 
   @property
@@ -102,7 +103,7 @@ class Checkpoints:
     self._saving = step
     with self._answered():
       self._manager.save(
-        step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(dict(data)))
+        step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), data=ocp.args.JsonSave(dict(data)))
       )
 
   def restore_params(
@@ -299,6 +300,15 @@ class _NewestAndBest(policies.PreservationPolicy):
     best = max(scored, key=lambda step: (self.scores[step], step), default=None)
     newest = sorted(steps, key=lambda step: (self.planned(step), step))[-self.keep_last :]
     return {*steps[-1:], *newest, *([] if best is None else [best])}
+
+
+def _handlers() -> ocp.type_handlers.TypeHandlerRegistry:
+  """How arrays are written: large ones by all devices that hold a copy, each a part, and small ones by one device.
+
+  Orbax would cut the small ones as well, with a program to compile for every shape and place.
+  """
+  arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SMALLEST_PART)
+  return ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
 
 
 def _leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
