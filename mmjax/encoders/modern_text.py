@@ -49,7 +49,7 @@ class ModernTextConfig(TextConfig):
   window: int = 128
   """Words that a word of most blocks reads: window // 2 on each side, and itself."""
   global_every: int = 3
-  """The first of so many blocks reads all words, not only the window."""
+  """One block in this many, the first, reads all words; the others read the window."""
   rotary_temperature: float = 160_000.0
   """Slowest rotation of the blocks that read all words: frequencies fall from 1 towards 1 / rotary_temperature."""
   window_temperature: float = 10_000.0

@@ -30,7 +30,7 @@ class ClassifiedExamples(Evaluator):
   """Examples with the class that the model gives, as their columns draw them (Column.show). They are not measured."""
 
   examples: int = 16
-  """Number of examples. Half of them have a wrong class, if there are so many."""
+  """Number of examples. Half of them have a wrong class, if there are enough."""
 
   def applies(self, experiment: Experiment) -> bool:
     found, columns = terms(experiment, Classifies), run_columns(experiment.data)

@@ -79,7 +79,7 @@ class EvaluationConfig:
   """Right answers of retrieval. own: an image's own captions, as CLIP_benchmark does; concept: every image and
   caption of the same concept, for captions that are class names. Images of one emoji always count."""
   evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=built_in, hash=False)
-  """By name. A run takes those that apply to it, in this order."""
+  """Evaluators by name. A run uses those that apply to it, in this order."""
   patience: int = 0
   """Stop the training after this many evaluations in a row without a better best_metric. 0: train to run.steps."""
 

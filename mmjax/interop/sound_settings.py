@@ -111,5 +111,5 @@ def to_extractor(column: Sound) -> dict[str, Any]:
 
 
 def _seconds(frames: int) -> float:
-  """Length of the clip that fills so many frames: one window of 25 ms, and 10 ms for each further frame."""
+  """Length in seconds of a clip of `frames` frames: a window of 25 ms, and 10 ms for each further frame."""
   return round(0.025 + (frames - 1) * SECONDS_PER_FRAME, 3)

@@ -42,7 +42,7 @@ class QFormerConfig(TransformerConfig):
   queries: int = 32
   """Number of learned queries."""
   cross_every: int = 2
-  """Queries read the image in the first of so many blocks."""
+  """Queries read the image in one block out of this many, the first."""
 
   def __post_init__(self) -> None:
     super().__post_init__()

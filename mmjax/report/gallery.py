@@ -65,7 +65,7 @@ HEADINGS = {
   "similarity": "Similarity of a batch",
   "neighbours": "Neighbours across artists",
 }
-"""Of the sections, by anchor."""
+"""Headings of the sections, by anchor."""
 
 
 def retrieval_sections(show: Exhibition) -> list[Section]:

@@ -76,7 +76,7 @@ def next_job(
   Args:
     trials: all trials that have begun.
     at: the steps of the rungs, ascending.
-    reduction: one of so many goes on.
+    reduction: one trial in `reduction` goes on.
     maximize: True if a higher score is better.
     is_free: False for a trial that another process trains.
   """

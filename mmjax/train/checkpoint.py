@@ -72,7 +72,10 @@ class Checkpoints:
         lightweight_initialize=True,  # read no file of a checkpoint, which may be damaged
         async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
       ),
-      item_handlers={"state": ocp.PyTreeCheckpointHandler(type_handler_registry=_handlers()), "data": ocp.JsonCheckpointHandler()},
+      item_handlers={
+        "state": ocp.PyTreeCheckpointHandler(type_handler_registry=_handlers()),
+        "data": ocp.JsonCheckpointHandler(),
+      },
     )
 
   @property

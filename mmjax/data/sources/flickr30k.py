@@ -94,7 +94,7 @@ def _karpathy(file: Path, complaints: Complaints) -> Iterator[_Entry]:
 
 
 def _compact(entry: dict) -> Any:
-  """Of a sentence its text; other objects stay as they are."""
+  """Return the text of a sentence. Other objects are returned unchanged."""
   return clean(entry["raw"]) if fault(entry, {"raw": str}, "") is None else entry
 
 
