@@ -54,7 +54,7 @@ def read_ids(config: GptConfig | Seq2SeqConfig, folder: Path) -> GptConfig | Seq
   # config.json without pad_token_id: padding is its end token.
   pad = end if config.text.pad_id == config.text.eos_id else config.text.pad_id
   pad = fields.integer("pad_token_id", pad, least=0)
-  begin = {}
+  begin: dict[str, Any] = {}
   if isinstance(config, Seq2SeqConfig):
     begin = {"begin_id": fields.integer("decoder_start_token_id", config.begin_id, least=0)}
   return dataclasses.replace(config, text=dataclasses.replace(config.text, eos_id=end, pad_id=pad), **begin)

@@ -130,13 +130,13 @@ class Blip2Captioner(nn.Module):
     if image is not None:
       words = jnp.concatenate([image.tokens + self.query_position[None], words], axis=1)
     elif cache is not None:  # the length of a cache counts words
-      cache = cache.replace(length=cache.length + queries)
+      cache = dataclasses.replace(cache, length=cache.length + queries)
     tokens, cache = self.decoder(words, causal=True, rng=rng, cache=cache)
     logits = self.words.logits(tokens if image is None else tokens[:, queries:])
     if cache is None:
       return logits
     mask = cache.context_mask if image is None else image.mask  # of what is in the cache, so that it is known there
-    return logits, cache.replace(length=cache.length - queries, context_mask=mask)
+    return logits, dataclasses.replace(cache, length=cache.length - queries, context_mask=mask)
 
   @nn.nowrap
   def _check(self, context: Encoded | None, cache: Cache | None) -> None:

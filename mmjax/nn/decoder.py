@@ -127,8 +127,8 @@ class DecoderBlock(nn.Module):
         bias = forbidden if bias is None else bias + forbidden
       return attention(y, mask=reading.mask, causal=self.causal, bias=bias, rotations=both, factors=kept), None
     cached = CachedAttention(**self._fields(), name=name)
-    fields = dict(start=reading.start, rotation=reading.rotation, pairs=reading.pairs, bias=reading.bias)
-    return cached(y, memory.own, **fields)
+    own: Any = dict(start=reading.start, rotation=reading.rotation, pairs=reading.pairs, bias=reading.bias)
+    return cached(y, memory.own, **own)
 
   @nn.nowrap
   def _read_context(

@@ -1,6 +1,7 @@
 """Relative position bias: a learned number for each head and each range of distances (Raffel et al. 2020, T5)."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -72,6 +73,6 @@ class RelativeBias(nn.Module):
       places: positions of the queries of each row. None: those of the keys, the same in all rows.
     """
     table = self.param("table", nn.initializers.normal(0.02), (self.buckets, self.num_heads), jnp.float32)
-    fields = dict(buckets=self.buckets, distance=self.distance, causal=self.causal)
-    bias = jnp.moveaxis(jnp.take(table, distance_buckets(length, **fields, places=places), axis=0), -1, -3)
+    far: Any = dict(buckets=self.buckets, distance=self.distance, causal=self.causal)
+    bias = jnp.moveaxis(jnp.take(table, distance_buckets(length, **far, places=places), axis=0), -1, -3)
     return bias[None] if places is None else bias

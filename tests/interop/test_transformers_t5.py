@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +110,20 @@ def test_greedy_texts_are_the_same(case, tmp_path, written):
   mine, yours = np.asarray(generate(model, found.params, prompt, context, config=config).ids), texts(theirs)
   np.testing.assert_array_equal(mine[:, : yours.shape[1]], yours)
   assert (mine[0, 4:] == 0).all() and (mine[:, yours.shape[1] :] == 0).all()
+
+
+def test_the_tokenizer_of_its_folder(tmp_path, written):
+  import tokenizers
+
+  shutil.copytree(written("1.0")[0], tmp_path / "t5")
+  pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁a", -1.0), ("cat", -1.5), ("s", -3.0)]
+  engine = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=2))
+  engine.save(str(tmp_path / "t5/tokenizer.json"))
+  settings = dict(tokenizer_class="T5Tokenizer", extra_ids=0, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+  (tmp_path / "t5/tokenizer_config.json").write_text(json.dumps(settings))
+  ids = interop.load_pretrained(tmp_path / "t5", max_length=6).tokenizer(["a cats", "x"])
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "t5")
+  assert ids.tolist() == theirs(["a cats", "x"], padding="max_length", max_length=6)["input_ids"]
 
 
 def test_files_of_transformers_4(tmp_path, written):
