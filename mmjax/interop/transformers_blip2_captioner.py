@@ -72,4 +72,5 @@ def write(config: Any) -> dict[str, Any]:
   }
 
 
-BLIP2_CAPTIONER = Architecture(NAME, read, write, rules, IGNORED, without_effect=opt.FIELDS)
+_FIELDS = opt.FIELDS | {"is_encoder_decoder": "the language model's own configuration decides"}
+BLIP2_CAPTIONER = Architecture(NAME, read, write, rules, IGNORED, without_effect=_FIELDS)

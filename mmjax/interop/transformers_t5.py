@@ -105,6 +105,7 @@ def read_writer(fields: Fields, entries: Entries) -> Seq2SeqConfig:
   T5 1.0 divides the tied scores by sqrt(width); tie_word_embeddings tells it from T5 1.1, which does not. Since version
   5, transformers writes scale_decoder_outputs instead.
   """
+  fields.only("is_encoder_decoder", True, True)
   scaled = fields.get("tie_word_embeddings") is not False and fields.get("model_type") != "mt5"
   shared, pad = _read(fields), fields.integer("pad_token_id", 0, least=0)
   return Seq2SeqConfig(
