@@ -175,6 +175,8 @@ def canonical(config: Any) -> Any:
   ):
     unlearned: dict[str, Any] = {n: value for n, value in _START.items() if getattr(config, n, None) is not None}
     changed = {name: canonical(tower) for name, tower in towers(config).items()}
+    own = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    unlearned |= {n: canonical(part) for n, part in own.items() if isinstance(part, TransformerConfig)}
     if isinstance(config, ClassifierConfig):
       unlearned = {"classes": (), "label": "label"}  # names
     return dataclasses.replace(with_towers(config, changed), **unlearned)

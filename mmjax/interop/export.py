@@ -15,8 +15,10 @@ from mmjax.interop.pretrained_tokenizer import copy_tokenizer, export_tokenizer
 from mmjax.interop.run_image import nearest_preprocess
 from mmjax.interop.run_tokenizer import CheckpointTokenizer
 from mmjax.interop.speech_export import named_begin, write_speech
+from mmjax.models.blip2_captioner import Blip2CaptionerConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.ensemble import EnsembleConfig
+from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.run import CONFIG, Run
 
@@ -48,9 +50,9 @@ def export_run(run: Run, format: str, folder: Path | None = None) -> Path:
 
 
 def _named(run: Run) -> Any:
-  """The model, with the names of its classes if it is a classifier, and the token that begins texts if a Whisper."""
+  """The model, with the names of its classes if it is a classifier, and the token with which it begins texts."""
   config = run.experiment.model
-  if isinstance(config, WhisperConfig):
+  if isinstance(config, WhisperConfig | Seq2SeqConfig | Blip2CaptionerConfig):
     return named_begin(config, run).build()
   named = _with_classes(config, run)
   return run.model if named is config else named.build()

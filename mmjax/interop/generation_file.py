@@ -1,4 +1,4 @@
-"""generation_config.json of transformers: how a causal language model continues texts."""
+"""generation_config.json of transformers: how a language model continues texts, or T5 writes them."""
 
 import dataclasses
 from pathlib import Path
@@ -9,6 +9,7 @@ from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.without_effect import GENERATION
 from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
+from mmjax.models.seq2seq import Seq2SeqConfig
 
 FILE = "generation_config.json"
 _NEW, _TOP_K = 20, 50  # new tokens and top_k where the file names none
@@ -34,8 +35,10 @@ _OFF_IF_DRAWN = {"typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "mi
 """Those that act only on words that are drawn."""
 
 
-def read_ids(config: GptConfig, folder: Path) -> GptConfig:
-  """Take the end token and the padding of a folder's generation_config.json, which has precedence over config.json.
+def read_ids(config: GptConfig | Seq2SeqConfig, folder: Path) -> GptConfig | Seq2SeqConfig:
+  """Take the end token, padding and the begin token of a folder's generation_config.json.
+
+  The file has precedence over config.json. Only an encoder-decoder has a begin token.
 
   Args:
     config: the model.
@@ -51,7 +54,10 @@ def read_ids(config: GptConfig, folder: Path) -> GptConfig:
   # config.json without pad_token_id: padding is its end token.
   pad = end if config.text.pad_id == config.text.eos_id else config.text.pad_id
   pad = fields.integer("pad_token_id", pad, least=0)
-  return dataclasses.replace(config, text=dataclasses.replace(config.text, eos_id=end, pad_id=pad))
+  begin: dict[str, Any] = {}
+  if isinstance(config, Seq2SeqConfig):
+    begin = {"begin_id": fields.integer("decoder_start_token_id", config.begin_id, least=0)}
+  return dataclasses.replace(config, text=dataclasses.replace(config.text, eos_id=end, pad_id=pad), **begin)
 
 
 def read_generation(fields: Fields, prompt_length: int, positions: int) -> GenerateConfig:

@@ -33,6 +33,7 @@ from mmjax.interop.speech_settings import (
 )
 from mmjax.interop.tokenizer_files import FILES, SENTENCE, TokenizerFiles, read_tokenizer_files
 from mmjax.models.gpt import GptConfig
+from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.whisper import WhisperConfig
 
 _SLOW = (
@@ -110,7 +111,7 @@ def beside(source: Source) -> Beside:
     uses += more
     read |= files
     notes += said
-  if isinstance(source.config, GptConfig):
+  if isinstance(source.config, GptConfig | Seq2SeqConfig):
     fields, longest = generation_fields(source.folder), source.config.text.max_length
     notes.append(_attempt("generation", lambda: read_generation(fields, 1, longest)))
     uses += _object_uses(fields, source.folder, without_effect.GENERATION)

@@ -41,10 +41,12 @@ from mmjax.interop.sound_settings import read_sound
 from mmjax.interop.source import Source, open_source, tokenizer_fields
 from mmjax.interop.speech_settings import check_features, read_speech_generation
 from mmjax.interop.tensors import Entry
+from mmjax.models.blip2_captioner import Blip2CaptionerConfig
 from mmjax.models.comparing import ComparingConfig
 from mmjax.models.config import with_towers
 from mmjax.models.gpt import GptConfig
 from mmjax.models.next_word import GenerateConfig
+from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.models.shared_space import SpaceConfig
 from mmjax.models.whisper import WhisperConfig
 
@@ -102,12 +104,17 @@ class Pretrained:
     """Settings for mmjax.models.generate, as generation_config.json and transformers' defaults have them.
 
     Args:
-      prompt_length: tokens of the prompts with their padding. `max_length` in the file counts them too.
-    Raises: InteropError: the model does not continue texts, a setting is not supported, or the prompt is too long.
+      prompt_length: tokens of the prompts with their padding. `max_length` in the file counts them too. The prompt of
+        an encoder-decoder is the one token `config.begin_id`.
+    Raises: InteropError: the model is neither a causal language model nor an encoder-decoder of texts, a setting is not
+      supported, or the prompt is too long.
     """
     config = self.model.config
-    if not isinstance(config, GptConfig):
-      raise InteropError(f"{self.source.path} is {self.source.architecture.name}, not a causal language model")
+    if not isinstance(config, GptConfig | Seq2SeqConfig):
+      raise InteropError(
+        f"{self.source.path} is {self.source.architecture.name}, neither a causal language model nor an "
+        "encoder-decoder of texts: make a GenerateConfig"
+      )
     return read_generation(generation_fields(self.source.folder), prompt_length, config.text.max_length)
 
   @functools.cached_property
@@ -181,9 +188,11 @@ def load(
     With a projection (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.
 
-  Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration and
+  Captioning models also have `decode`, and BlipForImageTextRetrieval has `fuse`. BlipForConditionalGeneration, T5 and
   Whisper have `encode` and `decode` only; `Pretrained.transcribe` writes down what Whisper hears. A causal language
-  model has `decode`, and mmjax.models.generate continues texts.
+  model has `decode`, and mmjax.models.generate continues texts. Of Blip2ForConditionalGeneration, mmjax.models.generate
+  continues the ids of a prompt after the encoded image; if its language model is T5, `fuse` adds the prompt to the
+  image, and the text that is written begins with `config.begin_id`. The encoder of a T5 alone is tower="text".
 
   Args:
     path: one of
@@ -374,7 +383,7 @@ def _write(path: Path, form: Format, content: Content) -> Path:
 
 def padding_of(config: Any) -> int | None:
   """Token id that a model which writes is padded with, whatever the tokenizer's files say. None: the files decide."""
-  return config.text.pad_id if isinstance(config, GptConfig | WhisperConfig) else None
+  return config.text.pad_id if isinstance(config, GptConfig | WhisperConfig | Blip2CaptionerConfig) else None
 
 
 def _text_length(config: Any) -> int:

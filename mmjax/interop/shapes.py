@@ -13,6 +13,7 @@ import jax
 from mmjax.encoders.config import TowerConfig
 from mmjax.models.config import ModelConfig as SystemConfig
 from mmjax.models.config import towers
+from mmjax.nn.forms import plain_forms
 
 ModelConfig = SystemConfig | TowerConfig
 Flat = dict[str, Any]
@@ -23,9 +24,10 @@ _STACKED = re.compile(r"(^|/)blocks/")
 
 @functools.lru_cache(maxsize=32)
 def flat_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-  """Shapes of all parameters by path, not stacked over layers. Only one block of each tower is traced."""
+  """Shapes of all parameters by path, not stacked over layers. Only one block of each tower is traced, in one form."""
   config = with_scan(config, True)
-  shapes = jax.eval_shape(config.build().init, jax.random.key(0), _example(config))["params"]
+  with plain_forms():
+    shapes = jax.eval_shape(config.build().init, jax.random.key(0), _example(config))["params"]
   return MappingProxyType({path: leaf.shape for path, leaf in _unstacked(flatten(shapes), _take_shape).items()})
 
 

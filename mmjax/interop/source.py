@@ -36,6 +36,7 @@ from mmjax.interop.supported import part_of_whole, read_class
 from mmjax.interop.tensors import Renamed, Shards, TensorFile, Unstacked
 from mmjax.models.config import towers
 from mmjax.models.gpt import GptConfig
+from mmjax.models.seq2seq import Seq2SeqConfig
 
 _MAX_DEPTH = 1_000
 TEXT_CFG = "open_clip_text_cfg"
@@ -98,7 +99,7 @@ def open_source(path: str | Path, *, tower: str = "") -> Source:
     finish_model(fields, architecture.without_effect)
   if isinstance(config, TextConfig) and format_ == "transformers":
     config = read_pooling(config, folder)
-  if isinstance(config, GptConfig) and format_ == "transformers":
+  if isinstance(config, GptConfig | Seq2SeqConfig) and format_ == "transformers":
     config = read_ids(config, folder)
   _check_depth(config, file)
   try:

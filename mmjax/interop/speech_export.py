@@ -15,7 +15,7 @@ from mmjax.models.whisper import WhisperConfig
 from mmjax.run import Run
 
 
-def named_begin(config: WhisperConfig, run: Run) -> WhisperConfig:
+def named_begin(config: Any, run: Run) -> Any:
   """Set the token with which texts begin to that of the run's tokenizer. Raises ConfigError if it has none."""
   begin = None if run.tokenizer is None else run.tokenizer.begin_id
   if begin is None:

@@ -22,6 +22,7 @@ from mmjax.interop import transformers_ast as sound
 from mmjax.interop import transformers_beit as beit
 from mmjax.interop import transformers_blip as blip
 from mmjax.interop import transformers_blip2 as blip2
+from mmjax.interop import transformers_blip2_captioner as blip2_captioner
 from mmjax.interop import transformers_causal as causal
 from mmjax.interop import transformers_clap as clap
 from mmjax.interop import transformers_classifiers as classes
@@ -33,6 +34,7 @@ from mmjax.interop import transformers_dual as dual
 from mmjax.interop import transformers_flava as flava
 from mmjax.interop import transformers_modernbert as modernbert
 from mmjax.interop import transformers_one_tower as one
+from mmjax.interop import transformers_opt as opt
 from mmjax.interop import transformers_owlvit as owl
 from mmjax.interop import transformers_pairs as others
 from mmjax.interop import transformers_resnet as resnet
@@ -54,6 +56,7 @@ from mmjax.interop.openai import OPENAI
 from mmjax.interop.tensors import Part, TensorFile
 from mmjax.models import (
   AlignConfig,
+  Blip2CaptionerConfig,
   Blip2RetrievalConfig,
   BlipCaptionerConfig,
   BlipPairConfig,
@@ -64,6 +67,7 @@ from mmjax.models import (
   GptConfig,
   PublishedFlavaConfig,
   PublishedViltConfig,
+  Seq2SeqConfig,
   SharedSpaceConfig,
   TwoTowerConfig,
   WhisperConfig,
@@ -109,6 +113,11 @@ def _text(*fields: str) -> Writes:
 def _language(*biases: str) -> Writes:
   """Language models with rotary positions and one of these settings of attention_bias."""
   return lambda c: _is(GptConfig)(c) and c.text.positions == "rotary" and c.text.attention_bias in biases
+
+
+def _opt(config: Any) -> bool:
+  """Language models with OPT's positions."""
+  return isinstance(config, GptConfig) and config.text.padding_positions == opt.PADDING_POSITIONS
 
 
 def _space(tower: str, **fields: Any) -> Writes:
@@ -172,6 +181,7 @@ _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 _BEIT_IMAGES, _BEIT = "BeitImageProcessor", _is(ViTConfig, attention_bias="query_value", rotary="none")
 _CLASSIC = _is(ClassicResNetConfig)
 _CONVNEXT_V2 = _is(ConvNeXtConfig, response_norm=True)
+_T5_DECODER = r"^decoder\."
 
 CLASSES: tuple[Class, ...] = (
   Class(
@@ -219,7 +229,13 @@ CLASSES: tuple[Class, ...] = (
   Class("blip", blip.BLIP_CAPTIONER, r"^text_decoder\.", _is(BlipCaptionerConfig), processor=_BLIP),
   Class("blip", blip.BLIP_PAIR, r"^text_model\.", _is(BlipPairConfig), processor=_BLIP),
   Class("blip-2", blip2.BLIP2, r"^itm_head\.", _is(Blip2RetrievalConfig), processor=_BLIP),
+  Class("blip-2", blip2_captioner.BLIP2_CAPTIONER, r"^language_model\.", _is(Blip2CaptionerConfig), processor=_BLIP),
   Class("blip_2_vision_model", blip2.BLIP2_IMAGE, processor=_BLIP),
+  Class(
+    "instructblip_vision_model",
+    dataclasses.replace(blip2.BLIP2_IMAGE, name="InstructBlipVisionModel"),
+    processor=_BLIP,
+  ),
   Class("blip_vision_model", blip.BLIP_IMAGE, processor=_BLIP),
   Class("beit", classes.BEIT_CLASSES, _HEAD, _classifier(_BEIT), processor=_BEIT_IMAGES),
   Class("beit", beit.BEIT, writes=_BEIT, processor=_BEIT_IMAGES),
@@ -248,7 +264,9 @@ CLASSES: tuple[Class, ...] = (
   Class("vit_msn", classes.MSN_CLASSES, _HEAD, processor=_VIT),
   Class("vit_msn", single.VIT_MSN, processor=_VIT),
   Class("vit_mae", single.VIT_MAE, processor=_VIT),
+  Class("t5", t5.T5_WRITER, _T5_DECODER, _is(Seq2SeqConfig)),
   Class("t5", t5.T5, writes=_is(TextConfig, rms_norm=True)),
+  Class("mt5", dataclasses.replace(t5.T5_WRITER, name="MT5ForConditionalGeneration"), _T5_DECODER),
   Class("mt5", dataclasses.replace(t5.T5, name="MT5EncoderModel")),
   Class("mpnet", texts.MPNET, writes=_text("relative_buckets")),
   Class("roberta", texts.ROBERTA, writes=_is(TextConfig, count_positions=True)),
@@ -257,6 +275,7 @@ CLASSES: tuple[Class, ...] = (
   Class("distilbert", texts.DISTILBERT, writes=_is(TextConfig)),
   Class("qwen2", causal.QWEN2, writes=_language("only")),
   Class("llama", causal.LLAMA, writes=_language("all", "none", "query_value")),
+  Class("opt", opt.OPT, writes=_opt),
   Class("gpt2", causal.GPT2, writes=_is(GptConfig)),
   Class("whisper", whisper.WHISPER, writes=_is(WhisperConfig)),
 )
@@ -277,19 +296,21 @@ _REFUSED = {
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-  """A class of transformers that mmjax has no model for, but reads towers of.
+  """A class of transformers whose towers are read in another form than mmjax's model of the class has, if it has one.
 
   Attributes:
     kind, having: as in `Class`.
     name: the class.
-    towers: by the name of a tower, the field with its configuration, which is of a kind in CLASSES, and a regular
-      expression of the beginning of its tensors, which is removed from their names.
+    towers: by the name of a tower, the field with its configuration, which is of a kind in CLASSES (empty: the whole
+      file), and a regular expression of the beginning of its tensors, which is removed from their names.
+    read: True if mmjax also reads the whole class.
   """
 
   kind: str
   name: str
   towers: Mapping[str, tuple[str, str]]
   having: str = ""
+  read: bool = False
 
 
 def _image_of(prefix: str) -> dict[str, tuple[str, str]]:
@@ -303,15 +324,18 @@ def _both_of(prefix: str) -> dict[str, tuple[str, str]]:
 
 
 _VISION = r"^(?=vision_model\.)"
+_T5_ENCODER = {"text": ("", r"^(?=(shared|encoder)\.)")}
 WHOLES: tuple[Whole, ...] = (
   Whole("clip", "CLIPForImageClassification", _image_of(_VISION), _HEAD),
-  Whole("blip-2", "Blip2ForConditionalGeneration", _image_of(_VISION), r"^language_model\."),
   Whole("clipseg", "CLIPSegForImageSegmentation", _both_of("clip")),
+  Whole("instructblip", "InstructBlipForConditionalGeneration", _image_of(_VISION)),
   Whole("owlvit", "OwlViTForObjectDetection", _both_of("owlvit")),
   Whole("owlv2", "Owlv2ForObjectDetection", _both_of("owlv2")),
   Whole("llava", "LlavaForConditionalGeneration", _image_of(r"^(model\.)?vision_tower\.")),
+  Whole("t5", t5.T5_WRITER.name, _T5_ENCODER, _T5_DECODER, read=True),
+  Whole("mt5", "MT5ForConditionalGeneration", _T5_ENCODER, _T5_DECODER, read=True),
 )
-"""Classes of which only towers are read."""
+"""Classes of which towers are read apart."""
 
 
 class Supported(NamedTuple):
@@ -367,19 +391,19 @@ _TOWERS = ("vision_config", "text_config", "encoder_config", "language_config", 
 
 
 def part_of_whole(fields: Fields, file: TensorFile, tower: str) -> tuple[Fields, TensorFile]:
-  """Take a tower of a class that mmjax has no model for. Other checkpoints are returned as they are.
+  """Take a tower that is read in another form than the class has. Other checkpoints are returned as they are.
 
   Args:
     fields: config.json.
     file: the tensors.
     tower: tower that is asked for; empty: the whole model.
   Returns: (configuration, tensors).
-  Raises: InteropError: the class is such a one, and not a tower that mmjax reads is asked for.
+  Raises: InteropError: mmjax has no model for the class, and not a tower that it reads is asked for.
   """
   kind = fields.get("model_type")
   found = (row for row in WHOLES if row.kind == kind and _has(file.entries, row.having))
   whole = next(found, None)
-  if whole is None:
+  if whole is None or (whole.read and tower not in whole.towers):
     return fields, file
   if tower not in whole.towers:
     first, names = next(iter(whole.towers)), " and ".join(whole.towers)
@@ -388,6 +412,8 @@ def part_of_whole(fields: Fields, file: TensorFile, tower: str) -> tuple[Fields,
       f'set tower="{first}" in interop.load, --tower {first} in convert, --pretrained.into {first} in a run'
     )
   field, prefix = whole.towers[tower]
+  if not field:
+    return fields, Part(file, prefix)
   part = {"transformers_version": fields.get("transformers_version"), **fields.object(field).values}
   return Fields(part, f"{fields.where}: {field}"), Part(file, prefix)
 

@@ -23,7 +23,8 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 _OF_MODEL = {"clip": "CLIPTokenizer", "bert": "BertTokenizer", "blip": "BertTokenizer", "siglip": "SiglipTokenizer"}
 _OF_MODEL |= {"siglip2": "Siglip2Tokenizer", "roberta": "RobertaTokenizer", "xlm-roberta": "XLMRobertaTokenizer"}
 _OF_MODEL |= {"mpnet": "MPNetTokenizer", "distilbert": "BertTokenizer", "t5": "T5Tokenizer", "mt5": "T5Tokenizer"}
-_OF_MODEL |= {"gpt2": "GPT2Tokenizer", "whisper": "WhisperTokenizer"}
+_OF_MODEL |= {"gpt2": "GPT2Tokenizer", "opt": "GPT2Tokenizer", "blip-2": "GPT2Tokenizer"}
+_OF_MODEL |= {"whisper": "WhisperTokenizer"}
 
 
 @dataclasses.dataclass(frozen=True)

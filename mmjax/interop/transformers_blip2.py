@@ -1,4 +1,4 @@
-"""Mapping of transformers' BLIP-2 (Li et al. 2023): Blip2ForImageTextRetrieval, and Blip2VisionModel alone."""
+"""Mapping of transformers' BLIP-2 (Li et al. 2023) for retrieval, and of its image tower and Q-Former."""
 
 from typing import Any
 
@@ -11,31 +11,42 @@ from mmjax.interop.transformers_parts import write_size, write_vision
 from mmjax.interop.transformers_single import read_size
 from mmjax.models.blip2 import Blip2RetrievalConfig, QFormerConfig
 
-_OURS, _THEIRS = r"^text/block_(\d+)/", r"qformer.encoder.layer.\1."
+_OURS, _THEIRS = r"block_(\d+)/", r"qformer.encoder.layer.\1."
 
 
 def rules(config: Blip2RetrievalConfig) -> tuple[Rule, ...]:
   """Mapping rules of Blip2ForImageTextRetrieval."""
   return joined(
     under("image/", "vision_model.", IMAGE_RULES(config.image)),
-    _attention("attention", "attention", "norm1"),
-    _attention("cross_attention", "crossattention", "norm_cross"),
-    *(
-      joined(
-        linear(f"{_OURS}{ours}mlp/up", f"{_THEIRS}intermediate{theirs}.dense"),
-        linear(f"{_OURS}{ours}mlp/down", f"{_THEIRS}output{theirs}.dense"),
-        norm(f"{_OURS}{ours}norm2", f"{_THEIRS}output{theirs}.LayerNorm"),
-      )
-      for ours, theirs in (("query_", "_query"), ("", ""))
-    ),
-    norm("^text/input_norm", "qformer.layernorm"),
+    qformer_rules("text/"),
     linear("^image_projection", "vision_projection"),
     linear("^text_projection", "text_projection"),
     linear("^match_projection", "itm_head"),
     (
-      Rule("^text/query_tokens$", "query_tokens", "1 n d -> n d"),
       Rule("^text/token_embedding$", "embeddings.word_embeddings.weight"),
       Rule("^text/position_embedding$", "embeddings.position_embeddings.weight"),
+    ),
+  )
+
+
+def qformer_rules(prefix: str) -> tuple[Rule, ...]:
+  """Mapping rules of the Q-Former under a prefix, without its word embeddings."""
+  return under(
+    prefix,
+    "",
+    joined(
+      _attention("attention", "attention", "norm1"),
+      _attention("cross_attention", "crossattention", "norm_cross"),
+      *(
+        joined(
+          linear(f"{_OURS}{ours}mlp/up", f"{_THEIRS}intermediate{theirs}.dense"),
+          linear(f"{_OURS}{ours}mlp/down", f"{_THEIRS}output{theirs}.dense"),
+          norm(f"{_OURS}{ours}norm2", f"{_THEIRS}output{theirs}.LayerNorm"),
+        )
+        for ours, theirs in (("query_", "_query"), ("", ""))
+      ),
+      norm("input_norm", "qformer.layernorm"),
+      (Rule("query_tokens$", "query_tokens", "1 n d -> n d"),),
     ),
   )
 
@@ -51,23 +62,24 @@ def _attention(ours: str, theirs: str, norm_name: str) -> tuple[Rule, ...]:
 def read(fields: Fields, entries: Entries) -> Blip2RetrievalConfig:
   """Read the configuration of Blip2ForImageTextRetrieval. The tensors are not needed."""
   del entries
-  image, text = read_image(fields.object("vision_config"), {}), fields.object("qformer_config")
-  text.only("use_qformer_text_input", True, True)
-  text.only("encoder_hidden_size", image.width, 1408)
-  text.only("position_embedding_type", "absolute", "absolute")
-  return Blip2RetrievalConfig(
-    image,
-    QFormerConfig(
-      **read_size(text),
-      activation=text.choice("hidden_act", ACTIVATIONS, "gelu"),
-      norm_epsilon=text.number("layer_norm_eps", 1e-12),
-      vocab_size=text.integer("vocab_size", 30522),
-      max_length=text.integer("max_position_embeddings", 512),
-      pad_id=text.integer("pad_token_id", 0, least=0),
-      queries=fields.integer("num_query_tokens", 32),
-      cross_every=text.integer("cross_attention_frequency", 2),
-    ),
-    fields.integer("image_text_hidden_size", 256),
+  return Blip2RetrievalConfig(*read_encoders(fields, text=True), fields.integer("image_text_hidden_size", 256))
+
+
+def read_encoders(fields: Fields, *, text: bool) -> tuple[ViTConfig, QFormerConfig]:
+  """Read the configuration of the image tower and of the Q-Former. `text`: if True, the Q-Former reads texts."""
+  image, part = read_image(fields.object("vision_config"), {}), fields.object("qformer_config")
+  part.only("use_qformer_text_input", text, False)
+  part.only("encoder_hidden_size", image.width, 1408)
+  part.only("position_embedding_type", "absolute", "absolute")
+  return image, QFormerConfig(
+    **read_size(part),
+    activation=part.choice("hidden_act", ACTIVATIONS, "gelu"),
+    norm_epsilon=part.number("layer_norm_eps", 1e-12),
+    vocab_size=part.integer("vocab_size", 30522),
+    max_length=part.integer("max_position_embeddings", 512),
+    pad_id=part.integer("pad_token_id", 0, least=0),
+    queries=fields.integer("num_query_tokens", 32),
+    cross_every=part.integer("cross_attention_frequency", 2),
   )
 
 
@@ -91,22 +103,25 @@ def write(config: Any) -> dict[str, Any]:
   """Write config.json. Raises InteropError if the model is not a Blip2Retrieval."""
   if not isinstance(config, Blip2RetrievalConfig):
     raise wrong_kind("Blip2ForImageTextRetrieval", "Blip2RetrievalConfig", config)
-  image, text = config.image, config.text
+  fields = write_encoders(config.image, config.text, text=True)
+  return fields | {"architectures": [BLIP2.name], "image_text_hidden_size": config.embed_dim}
+
+
+def write_encoders(image: ViTConfig, qformer: QFormerConfig, *, text: bool) -> dict[str, Any]:
+  """Fields of the image tower and of the Q-Former. `text`: if True, the Q-Former reads texts."""
   return {
-    "architectures": ["Blip2ForImageTextRetrieval"],
     "model_type": "blip-2",
-    "image_text_hidden_size": config.embed_dim,
-    "num_query_tokens": text.queries,
+    "num_query_tokens": qformer.queries,
     "vision_config": {"model_type": "blip_2_vision_model", "qkv_bias": True} | write_vision(image),
     "qformer_config": {
       "model_type": "blip_2_qformer",
-      **write_size(text),
-      "use_qformer_text_input": True,
+      **write_size(qformer),
+      "use_qformer_text_input": text,
       "encoder_hidden_size": image.width,
-      "cross_attention_frequency": text.cross_every,
-      "vocab_size": text.vocab_size,
-      "max_position_embeddings": text.max_length,
-      "pad_token_id": text.pad_id,
+      "cross_attention_frequency": qformer.cross_every,
+      "vocab_size": qformer.vocab_size,
+      "max_position_embeddings": qformer.max_length,
+      "pad_token_id": qformer.pad_id,
       "hidden_dropout_prob": 0.0,
       "attention_probs_dropout_prob": 0.0,
     },
@@ -118,8 +133,8 @@ _UNUSED = {
   "use_decoder_only_language_model": "the model has no language model",
   "image_token_index": "the model has no language model",
 }
-_IGNORED = (r"embeddings\.position_ids$",)
-BLIP2 = Architecture("Blip2ForImageTextRetrieval", read, write, rules, _IGNORED, without_effect=_UNUSED)
+IGNORED = (r"embeddings\.position_ids$",)
+BLIP2 = Architecture("Blip2ForImageTextRetrieval", read, write, rules, IGNORED, without_effect=_UNUSED)
 
 
 def _write_image(config: Any) -> dict[str, Any]:
@@ -129,5 +144,5 @@ def _write_image(config: Any) -> dict[str, Any]:
 
 
 BLIP2_IMAGE = Architecture(
-  "Blip2VisionModel", read_image, _write_image, IMAGE_RULES, _IGNORED, ((r"^vision_model\.", ""),)
+  "Blip2VisionModel", read_image, _write_image, IMAGE_RULES, IGNORED, ((r"^vision_model\.", ""),)
 )

@@ -5,6 +5,7 @@ from mmjax.models.align import AlignConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip2 import Blip2RetrievalConfig
+from mmjax.models.blip2_captioner import Blip2CaptionerConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
@@ -41,6 +42,7 @@ __all__ = [
   "AlbefConfig",
   "AlignConfig",
   "BertConfig",
+  "Blip2CaptionerConfig",
   "Blip2RetrievalConfig",
   "BlipCaptionerConfig",
   "BlipConfig",

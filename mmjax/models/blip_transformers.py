@@ -21,7 +21,7 @@ from mmjax.nn.dense import Dense
 from mmjax.nn.norm import layer_norm
 from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.nn.word_head import WordHead
-from mmjax.nn.words import Words, WordsConfig
+from mmjax.nn.words import Words, WordsConfig, refuse_word_options
 from mmjax.types import Batch, Encoded
 
 _IMAGE = ViTConfig(image_size=384, pool="cls", class_position=True, norm_epsilon=1e-5)
@@ -104,6 +104,9 @@ class BlipCaptionerConfig(ModelConfig):
   begin_id: int = 30_522
   """Token id of a caption's begin token, and so of the prompt for `generate` (training: data.tokenizer.bos_token)."""
 
+  def __post_init__(self) -> None:
+    refuse_word_options(self.text, "BLIP's decoder")
+
   def build(self) -> nn.Module:
     return BlipCaptioner(self)
 
@@ -169,6 +172,9 @@ class BlipQuestionConfig(ModelConfig):
   """The encoder for questions, and the decoder for answers. They have the same size and no common parameters."""
   begin_id: int = 30_522
   """Token id of an answer's begin token, and so of the prompt for `generate` (training: data.tokenizer.bos_token)."""
+
+  def __post_init__(self) -> None:
+    refuse_word_options(self.text, "BLIP's decoder")
 
   def build(self) -> nn.Module:
     return BlipQuestion(self)

@@ -1,4 +1,4 @@
-"""Encoder-decoder transformer: it reads a text and writes another one (Vaswani et al. 2017)."""
+"""Encoder-decoder transformer: it reads a text and writes another one (Vaswani et al. 2017; T5, Raffel et al. 2020)."""
 
 import dataclasses
 from typing import Any
@@ -25,10 +25,14 @@ class Seq2SeqConfig(ModelConfig):
   """The decoder and the vocabulary. norm="post" is the original's; "pre" trains without warm-up."""
   encoder_depth: int = 6
   """Blocks of the encoder. Its other fields are those of the decoder."""
+  begin_id: int = 0
+  """Token id with which every text that is written begins (training: data.tokenizer.bos_token; T5: that of padding)."""
 
   def __post_init__(self) -> None:
     if self.encoder_depth < 1:
       raise ValueError(f"encoder_depth={self.encoder_depth} must be at least 1")
+    if not 0 <= self.begin_id < self.text.vocab_size:
+      raise ValueError(f"begin_id={self.begin_id} must lie in [0, vocab_size={self.text.vocab_size})")
 
   def build(self) -> nn.Module:
     return Seq2Seq(self)

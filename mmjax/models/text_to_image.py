@@ -15,7 +15,7 @@ from mmjax.models.image_codes import ImageCodes, ImageCodesConfig
 from mmjax.nn.cache import Cache, empty_cache
 from mmjax.nn.decoder import Decoder
 from mmjax.nn.stochastic import Rngs
-from mmjax.nn.words import WordsConfig
+from mmjax.nn.words import WordsConfig, refuse_word_options
 from mmjax.types import Batch
 
 Pattern = Literal["full", "row", "column", "convolution"]
@@ -49,6 +49,7 @@ class TextToImageConfig(ModelConfig):
   def __post_init__(self) -> None:
     if self.text.positions != "learned" or not self.text.tied or self.text.scale_embedding:
       raise ValueError('text must have positions="learned", tied=True and scale_embedding=False')
+    refuse_word_options(self.text, "a text-to-image transformer")
     if not self.patterns:
       raise ValueError("patterns is empty: name at least one")
     if self.decoding == "masked" and {*self.patterns, self.last_pattern} - {"full", None}:

@@ -51,6 +51,15 @@ class Cache:
   layers: tuple[LayerMemory, ...]
   context_mask: Bool[Array, "batch k"] | None = None
 
+  @property
+  def capacity(self) -> int:
+    """Number of tokens that each row has room for."""
+    return self.layers[0].own.key.shape[2]
+
+  def places(self, count: int) -> Int[Array, "batch count"]:
+    """Positions of the next `count` tokens of each row."""
+    return _places(self.length, count)
+
 
 def empty_cache(config: TransformerConfig, batch_size: int, length: int) -> Cache:
   """Empty cache for `length` tokens of each of `batch_size` rows."""
@@ -98,6 +107,7 @@ class CachedAttention(Projections):
     mask: Bool[Array, "batch k"] | None = None,
     rotation: Rotation | None = None,
     pairs: Bool[Array, "longest longest"] | None = None,
+    bias: Float[Array, "#batch heads length cached"] | None = None,
   ) -> tuple[Float[Array, "batch length width"], KeyValue]:
     """Applies attention to new tokens and updates the cache.
 
@@ -111,6 +121,7 @@ class CachedAttention(Projections):
       mask: True for each token of the context that may be read.
       rotation: rotation of the new tokens (rotary position embedding).
       pairs: with `start`, True for a position (row) and an earlier one that it may read (column); None: all.
+      bias: with `start`, added to the scaled logits of the cached keys.
     Returns: the attention output after the output projection, and the updated keys and values.
     """
     width = x.shape[-1]
@@ -126,7 +137,8 @@ class CachedAttention(Projections):
     group = query.shape[1] // memory.key.shape[1]
     query = rearrange(query, "b (h g) l d -> b h (g l) d", g=group)
     allowed = allowed if allowed is None or allowed.shape[2] == 1 else jnp.tile(allowed, (1, 1, group, 1))
-    out = attention_by_hand(query, memory.key, memory.value, allowed)
+    bias = None if bias is None else rearrange(bias, "b (h g) l k -> b h (g l) k", g=group)
+    out = attention_by_hand(query, memory.key, memory.value, allowed, bias)
     out = rearrange(out, "b h (g l) d -> (b l) (h g d)", g=group)
     return self._combine(out, width, batch=x.shape[0]), memory
 
@@ -150,9 +162,14 @@ def _until(
 
   Of the earlier positions, only those in `pairs` may be read, if it is given.
   """
-  places = start[:, None] + jnp.arange(count, dtype=jnp.int32)[None]
+  places = _places(start, count)
   causal = jnp.arange(length, dtype=jnp.int32)[None, None] <= places[:, :, None]
   return (causal if pairs is None else causal & pairs[places, :length])[:, None]
+
+
+def _places(start: Int[Array, "batch"], count: int) -> Int[Array, "batch count"]:
+  """Positions of `count` tokens that begin at `start`."""
+  return start[:, None] + jnp.arange(count, dtype=jnp.int32)[None]
 
 
 def _written(memory: KeyValue, new: KeyValue, start: Int[Array, "batch"]) -> KeyValue:

@@ -16,6 +16,7 @@ from mmjax.nn.cache import Cache, CachedAttention, KeyValue, LayerMemory
 from mmjax.nn.dense import Initializer
 from mmjax.nn.initial import kernel_init
 from mmjax.nn.norm import LayerScale
+from mmjax.nn.relative import RelativeBias
 from mmjax.nn.rotary import Rotation
 from mmjax.nn.stochastic import Rngs, drop_path, dropout, dropout_factors, fold_in
 from mmjax.nn.transformer import TransformerConfig, block_attention, block_mlp, norm_layer, rematerialised
@@ -38,6 +39,7 @@ class Reading:
     start: position of the first new token in each row; used with a cache only.
     rotation: rotation of the tokens of the sequence (rotary position embedding); None: none.
     pairs: True for each token of the sequence (row) and a token that it may read (column); None: all.
+    bias: bias of the logits of self-attention (relative positions); with a cache, of all cached tokens. None: none.
   """
 
   mask: Bool[Array, "batch length"] | None = None
@@ -46,6 +48,7 @@ class Reading:
   start: Int[Array, "batch"] | None = None
   rotation: Rotation | None = None
   pairs: Bool[Array, "length length"] | None = None
+  bias: Float[Array, "#batch heads length keys"] | None = None
 
 
 class DecoderBlock(nn.Module):
@@ -118,10 +121,14 @@ class DecoderBlock(nn.Module):
       both = None if reading.rotation is None else (reading.rotation, reading.rotation)
       attention = MultiHeadAttention(**self._fields(), name=name)
       kept = self._kept(y, None, rng)
-      bias = None if reading.pairs is None else _forbidding(reading.pairs, self.config.num_heads)
+      bias = reading.bias
+      if reading.pairs is not None:
+        forbidden = _forbidding(reading.pairs, self.config.num_heads)
+        bias = forbidden if bias is None else bias + forbidden
       return attention(y, mask=reading.mask, causal=self.causal, bias=bias, rotations=both, factors=kept), None
     cached = CachedAttention(**self._fields(), name=name)
-    return cached(y, memory.own, start=reading.start, rotation=reading.rotation, pairs=reading.pairs)
+    own: Any = dict(start=reading.start, rotation=reading.rotation, pairs=reading.pairs, bias=reading.bias)
+    return cached(y, memory.own, **own)
 
   @nn.nowrap
   def _read_context(
@@ -166,7 +173,7 @@ class Decoder(nn.Module):
   self-attention's.
 
   Parameters: block_0, block_1, ... or, with `config.scan`, one `blocks` with a leading layer axis; norm (with
-  `final_norm`, not with post-norm); input_norm, if the configuration sets it.
+  `final_norm`, not with post-norm); input_norm and relative_bias (of self-attention), if the configuration sets them.
 
   Attributes:
     config: configuration of the stack.
@@ -212,14 +219,18 @@ class Decoder(nn.Module):
       x = norm_layer(c, "input_norm")(x)
     x = dropout(x, rate=c.dropout, rng=fold_in(rng, c.depth))  # the streams before belong to the blocks
     tokens, context_mask = (None, None) if context is None else (context.tokens, context.mask)
+    far = (c.relative_buckets, c.relative_distance, causal)
+    biases = RelativeBias(c.num_heads, *far, name="relative_bias") if c.relative_buckets else None
     if cache is not None:
       if not causal or mask is not None:
         raise ValueError("a decoder with a cache must be causal and unmasked: pass causal=True and mask=None")
-      x, cache = self._step(x, tokens, context_mask, cache, pairs)
+      x, cache = self._step(x, tokens, context_mask, cache, pairs, biases)
     else:
       length = x.shape[1]
       own = None if pairs is None else pairs[:, :length, :length]
-      x = self._stack(x, Reading(mask, tokens, context_mask, rotation=c.rotation(length)), causal, rng, own)
+      bias = None if biases is None else biases(length)
+      reading = Reading(mask, tokens, context_mask, rotation=c.rotation(length), bias=bias)
+      x = self._stack(x, reading, causal, rng, own)
     return (norm_layer(c, "norm")(x) if c.norm != "post" and self.final_norm else x), cache
 
   @nn.nowrap
@@ -240,16 +251,24 @@ class Decoder(nn.Module):
       variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
       split_rngs={"params": True},
       length=c.depth,
+      check_constancy_invariants=False,  # there is nothing to check, and the block would be traced once more
     )
     return scanned(block(c, causal, *self._kind(), name="blocks"), x, (jnp.arange(c.depth), pairs))[0]
 
   @nn.nowrap
   def _step(
-    self, x: Tokens, context: Array | None, context_mask: Array | None, cache: Cache, pairs: Array | None
+    self,
+    x: Tokens,
+    context: Array | None,
+    context_mask: Array | None,
+    cache: Cache,
+    pairs: Array | None,
+    biases: RelativeBias | None,
   ) -> tuple[Tokens, Cache]:
     mask = cache.context_mask if context is None else context_mask
     rotation = self.config.rotation(x.shape[1], cache.length)
-    reading, memories = Reading(None, context, mask, cache.length, rotation), []
+    bias = None if biases is None else biases(cache.capacity, cache.places(x.shape[1]))
+    reading, memories = Reading(None, context, mask, cache.length, rotation, bias=bias), []
     for layer, memory in enumerate(cache.layers):
       own = reading if pairs is None else dataclasses.replace(reading, pairs=pairs[layer])
       x, memory = self._layer(layer)(x, own, None, jnp.asarray(layer), memory)

@@ -1,6 +1,7 @@
 """Relative position bias: a learned number for each head and each range of distances (Raffel et al. 2020, T5)."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,16 +10,19 @@ from jax import Array
 from jaxtyping import Float, Int
 
 
-def distance_buckets(length: int, *, buckets: int, distance: int, causal: bool) -> Int[Array, "length length"]:
+def distance_buckets(
+  length: int, *, buckets: int, distance: int, causal: bool, places: Int[Array, "*rows q"] | None = None
+) -> Int[Array, "*rows q length"]:
   """Bucket of the distance of each query (row) and key (column).
 
   Short distances have a bucket each. Longer ones share buckets whose sizes grow with the logarithm of the distance.
 
   Args:
-    length: number of tokens.
+    length: number of keys.
     buckets: number of buckets. Half of them are for keys that come after their query, unless `causal`.
     distance: all distances from here on share a bucket.
     causal: if True, keys after their query are not read, and have bucket 0.
+    places: positions of the queries. None: those of the keys.
 
   Example:
     >>> from mmjax.nn.relative import distance_buckets
@@ -27,8 +31,10 @@ def distance_buckets(length: int, *, buckets: int, distance: int, causal: bool) 
   """
   reach = min(length, distance)
   table = jnp.asarray(_of_offsets(np.arange(-reach, reach + 1), buckets, distance, causal))
-  places = jnp.arange(length, dtype=jnp.int32)  # traced: a configuration may claim a length of millions
-  return jnp.take(table, jnp.clip(places[None] - places[:, None], -reach, reach) + reach)
+  keys = jnp.arange(length, dtype=jnp.int32)  # traced: a configuration may claim a length of millions
+  places = keys if places is None else places
+  offset = jnp.expand_dims(keys, range(places.ndim)) - places[..., None]
+  return jnp.take(table, jnp.clip(offset, -reach, reach) + reach)
 
 
 def _of_offsets(offset: np.ndarray, buckets: int, distance: int, causal: bool) -> np.ndarray:
@@ -59,7 +65,14 @@ class RelativeBias(nn.Module):
   causal: bool
 
   @nn.compact
-  def __call__(self, length: int) -> Float[Array, "1 heads length length"]:
+  def __call__(self, length: int, places: Int[Array, "batch q"] | None = None) -> Float[Array, "#batch heads q length"]:
+    """Returns the biases.
+
+    Args:
+      length: number of keys.
+      places: positions of the queries of each row. None: those of the keys, the same in all rows.
+    """
     table = self.param("table", nn.initializers.normal(0.02), (self.buckets, self.num_heads), jnp.float32)
-    numbers = distance_buckets(length, buckets=self.buckets, distance=self.distance, causal=self.causal)
-    return jnp.moveaxis(jnp.take(table, numbers, axis=0), 2, 0)[None]
+    far: Any = dict(buckets=self.buckets, distance=self.distance, causal=self.causal)
+    bias = jnp.moveaxis(jnp.take(table, distance_buckets(length, **far, places=places), axis=0), -1, -3)
+    return bias[None] if places is None else bias

@@ -401,6 +401,7 @@ class Transformer(nn.Module):
         variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
         split_rngs={"params": True},
         length=c.depth,
+        check_constancy_invariants=False,  # there is nothing to check, and the block would be traced once more
       )
       each = None if biases is None else biases[:, None]
       x, _ = scanned(block(name="blocks"), x, (jnp.arange(c.depth), each))

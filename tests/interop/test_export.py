@@ -13,6 +13,7 @@ from mmjax.cli import main
 from mmjax.data import Sound, Text, TokenizerConfig, WhisperMel
 from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
 from mmjax.encoders import SpeechConfig, TextConfig, ViTConfig
+from mmjax.errors import ConfigError
 from mmjax.interop.convert import convert
 from mmjax.interop.export import export_run, notes
 from mmjax.interop.formats import find_format
@@ -22,6 +23,7 @@ from mmjax.models import TwoTowerConfig, WhisperConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.gpt import GptConfig
+from mmjax.models.seq2seq import Seq2SeqConfig
 from mmjax.nn.words import WordsConfig
 from mmjax.objectives import TargetText
 from mmjax.parallel.mesh import make_mesh
@@ -218,6 +220,17 @@ def test_a_model_without_pictures_is_exported(run, tmp_path):
   folder, params = exported(run[1], GptConfig(text=text), "mmjax", tmp_path)
   assert jax.tree.all(jax.tree.map(np.array_equal, interop.load(folder)[1], params))
   assert "## Notes" not in (folder / "README.md").read_text()  # which is about pictures
+
+
+def test_a_model_that_writes_names_the_token_with_which_it_begins(run, tmp_path):
+  text = WordsConfig(**TOWER, vocab_size=run[1].tokenizer.vocab_size, max_length=8)
+  model = Seq2SeqConfig(text=text, encoder_depth=1)
+  with pytest.raises(ConfigError, match="no token that begins a text: set --data.tokenizer.bos-token"):
+    exported(run[1], model, "mmjax", tmp_path / "none")
+  named = dataclasses.replace(run[1].tokenizer.config, bos_token="<bos>")
+  tokenizer = Tokenizer(train_vocabulary(STRINGS, named), named)
+  folder, _ = exported(dataclasses.replace(run[1], tokenizer=tokenizer), model, "mmjax", tmp_path / "one")
+  assert interop.load(folder)[0].config.begin_id == tokenizer.begin_id != 0
 
 
 def heard(run, **audio):

@@ -28,6 +28,7 @@ from mmjax.models.align import AlignConfig
 from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip2 import Blip2RetrievalConfig, QFormerConfig
+from mmjax.models.blip2_captioner import Blip2CaptionerConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
 from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
@@ -72,6 +73,8 @@ CONFIGS = (
   BlipPairConfig(image=CLS, text=bert_config(**SIZE, token_types=0), embed_dim=4),
   BlipQuestionConfig(image=CLS, text=TEXT),
   Blip2RetrievalConfig(CLS, QFormerConfig(**SIZE, queries=2), embed_dim=4),
+  Blip2CaptionerConfig(CLS, QFormerConfig(**SIZE, queries=2), dataclasses.replace(TEXT, padding_positions=2)),
+  Blip2CaptionerConfig(CLS, QFormerConfig(**SIZE, queries=2), TEXT, encoder_depth=1),
   AlignConfig(
     image=EfficientNetConfig(33, 0.1, 0.1, lite=False, head=False, norm="frozen"),
     text=bert_config(**SIZE, tanh_pool=False),

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from mmjax import interop
-from mmjax.interop.errors import InteropError
 from mmjax.interop.inspection import beside
 from tests.interop.references import (
   IMAGES,
@@ -83,19 +82,3 @@ def test_both_ways(case, tmp_path):
   for mine, yours in zip(compared(again.eval()), expected, strict=True):
     torch.testing.assert_close(mine, yours, rtol=0, atol=1e-6)
   assert_same_params(interop.load(tmp_path / "ours")[1], params)
-
-
-def test_of_the_model_that_writes_the_image_tower_is_read(tmp_path):
-  opt = dict(model_type="opt", hidden_size=8, ffn_dim=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=40)
-  opt |= dict(word_embed_proj_dim=8, max_position_embeddings=9)
-  text = {name: value for name, value in TEXT.items() if name != "use_qformer_text_input"}
-  config = transformers.Blip2Config(vision_config=IMAGE, qformer_config=text, text_config=opt, num_query_tokens=2)
-  theirs = transformers.Blip2ForConditionalGeneration(config).eval()
-  randomize(theirs)
-  theirs.save_pretrained(tmp_path)
-  with pytest.raises(InteropError, match="Blip2ForConditionalGeneration, which mmjax has no model for.*tower=.image"):
-    interop.load(tmp_path)
-  model, params = interop.load(tmp_path, tower="image")
-  with torch.no_grad():
-    tokens = theirs.vision_model(torch.tensor(PIXELS.transpose(0, 3, 1, 2))).last_hidden_state
-  assert_close(np.asarray(model.apply({"params": params}, PIXELS).tokens), tokens)

@@ -21,6 +21,8 @@ GPT2 = dict(n_embd=16, n_layer=1, n_head=2, n_positions=24) | IDS
 OTHER = dict(n_head=4, n_inner=20, activation_function="relu", layer_norm_epsilon=1e-3, scale_attn_weights=False)
 SIZE = dict(hidden_size=24, intermediate_size=20, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2)
 SIZE |= dict(max_position_embeddings=24) | IDS
+OPT = dict(hidden_size=16, ffn_dim=24, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=24)
+OPT |= IDS | dict(pad_token_id=1, bos_token_id=2)
 ROPE = dict(rope_parameters=dict(rope_type="default", rope_theta=100.0), rms_norm_eps=1e-3, num_hidden_layers=1)
 CASES = {
   "gpt2": ("GPT2LMHead", GPT2),
@@ -28,6 +30,12 @@ CASES = {
   "llama, tied": ("LlamaForCausalLM", SIZE | dict(tie_word_embeddings=True)),
   "llama, wide heads": ("LlamaForCausalLM", SIZE | ROPE | dict(head_dim=6, num_key_value_heads=None, pad_token_id=0)),
   "qwen2": ("Qwen2ForCausalLM", SIZE | ROPE | dict(num_key_value_heads=1)),
+  "opt": ("OPTForCausalLM", OPT),
+  "opt-350m": ("OPTForCausalLM", OPT | dict(do_layer_norm_before=False, word_embed_proj_dim=8, num_hidden_layers=2)),
+  "galactica": (
+    "OPTForCausalLM",
+    OPT | dict(enable_bias=False, activation_function="gelu", num_attention_heads=4, tie_word_embeddings=False),
+  ),
 }
 TEXTS = np.random.default_rng(0).integers(4, 50, (3, 7)).astype(np.int32)
 NEW = 12
@@ -66,7 +74,7 @@ def test_both_ways(case, tmp_path):
   assert_same_params(same, params)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama, wide heads"])
+@pytest.mark.parametrize("case", ["gpt2", "llama, wide heads", "opt-350m"])
 def test_greedy_texts_are_the_same(case, tmp_path):
   """Word for word, with prompts of several lengths; one text ends early, in a model with and without padding."""
   theirs = made(case)
@@ -79,7 +87,7 @@ def test_greedy_texts_are_the_same(case, tmp_path):
   theirs.generation_config.save_pretrained(tmp_path)  # its tokens are those of the generation, there and here
   model, params = interop.load(tmp_path)
   pad = model.config.text.pad_id
-  assert pad == (0 if "wide" in case else end)
+  assert pad == {"gpt2": end, "llama, wide heads": 0, "opt-350m": 1}[case]
   prompt = np.where(np.arange(7) < np.array([[7], [4], [6]]), TEXTS, pad).astype(np.int32)
   found = generate(model, params, jnp.asarray(prompt), config=GenerateConfig(max_new_tokens=NEW))
   for row, length, ids in zip(TEXTS, (7, 4, 6), np.asarray(found.ids), strict=True):
@@ -135,6 +143,8 @@ def test_the_tokenizer_pads_as_the_model_reads(tmp_path):
     ("llama, tied", "rope_scaling", {"type": "linear", "factor": 2.0}),
     ("llama, tied", "rope_parameters: rope_type", {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}),
     ("llama, tied", "eos_token_id", [2, 3]),
+    ("opt", "_remove_final_layer_norm", True),
+    ("opt", "layer_norm_elementwise_affine", False),
     ("qwen2", "use_sliding_window", True),
     ("qwen2", "layer_types", ["sliding_attention"]),
   ],

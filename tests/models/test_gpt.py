@@ -14,6 +14,8 @@ from mmjax.models.sharding import SHARDING_RULES
 from mmjax.nn.cache import rewind
 from mmjax.nn.words import WordsConfig
 from mmjax.parallel.mesh import ParallelConfig, batch_sharding, make_mesh, parameter_shardings
+from tests.models.decoders import stepwise
+from tests.models.random_params import random_params
 
 CONFIG = GptConfig(WordsConfig(vocab_size=11, max_length=8, width=16, depth=2, num_heads=2, mlp_dim=16))
 MODEL = Gpt(CONFIG)
@@ -122,3 +124,16 @@ def test_the_options_of_llama():
 def test_heads_that_do_not_fit(change, message):
   with pytest.raises(ValueError, match=message):
     WordsConfig(width=16, num_heads=4, **change)
+
+
+def test_embeddings_of_another_dimension_are_mapped_both_ways():
+  """OPT-350M: the table has 4 dimensions, the transformer 16."""
+  model = Gpt(GptConfig(dataclasses.replace(CONFIG.text, embedding_dim=4)))
+  weights = random_params(model, {"text": IDS})
+  words = weights["words"]
+  assert words["token_embedding"].shape == (11, 4) and words["output_projection"]["kernel"].shape == (16, 4)
+  out = jax.jit(lambda p: model.apply({"params": p}, IDS, method="decode"))(weights)
+  np.testing.assert_allclose(stepwise(model, weights, IDS, None), out, rtol=0, atol=1e-5)
+  low = dataclasses.replace(model.config.text, dtype="bfloat16")
+  shapes = jax.eval_shape(Gpt(GptConfig(low)).init_with_output, jax.random.key(0), {"text": IDS})
+  assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}

@@ -72,6 +72,33 @@ def test_sinusoidal_positions_are_fixed_and_counted_in_a_cache():
     dataclasses.replace(CONFIG.text, positions="sinusoidal", width=15, num_heads=1)
 
 
+T5 = dict(positions="none", relative_buckets=4, relative_distance=5, scaled_logits=True, key_heads=1)
+
+
+def test_relative_positions_are_counted_in_a_cache():
+  """Two heads of queries share one of keys; without its bias, a decoder without positions tells no order apart."""
+  model = Seq2Seq(dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, scale_embedding=False, **T5)))
+  weights = random_params(model, {"text": IDS})
+  assert set(weights["decoder"]) == {"block_0", "norm", "relative_bias"} == set(weights["encoder"])
+  both = jax.jit(lambda p, r, i: model.apply({"params": p}, r, i, method=_both))
+  out, read = both(weights, READ, IDS)
+  np.testing.assert_allclose(stepwise(model, weights, IDS, read), out, rtol=0, atol=1e-5)
+  swapped = IDS.at[:, 1].set(IDS[:, 2]).at[:, 2].set(IDS[:, 1])
+  apart = lambda p: float(np.abs(both(p, READ, swapped)[0] - both(p, READ, IDS)[0])[0, 3:].max())
+  blank = {"relative_bias": {"table": jnp.zeros((4, 2))}}
+  assert apart(weights) > 1e-3 > 1e-5 > apart(weights | {"decoder": weights["decoder"] | blank})
+
+
+def test_scores_are_divided_by_the_root_of_the_width():
+  text = dataclasses.replace(CONFIG.text, scale_embedding=False)
+  ours, tokens = params()["words"], jnp.asarray(np.random.default_rng(0).standard_normal((1, 2, 16)), jnp.float32)
+  plain, divided = (
+    Words(dataclasses.replace(text, scaled_logits=scaled)).apply({"params": ours}, tokens, method="logits")
+    for scaled in (False, True)
+  )
+  np.testing.assert_allclose(divided, plain / 4, rtol=1e-5)
+
+
 def test_split_over_eight_devices_it_is_the_same():
   assert_split_equals_whole(run, run(params(), READ, IDS), params(), READ, IDS)
 

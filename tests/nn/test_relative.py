@@ -10,7 +10,6 @@ import pytest
 from mmjax.fusion import FusionConfig
 from mmjax.nn.relative import distance_buckets
 from mmjax.nn.transformer import Transformer, TransformerConfig
-from mmjax.nn.words import WordsConfig
 
 T5 = TransformerConfig(width=8, depth=2, num_heads=2, head_dim=3, activation="relu", mlp_gated=True, linear_bias=False)
 T5 = dataclasses.replace(T5, rms_norm=True, scaled_attention=False, relative_buckets=4, relative_distance=5)
@@ -23,6 +22,12 @@ def test_buckets_by_hand():
   assert both[4].tolist() == [3, 3, 2, 1, 0, 5, 6, 7, 7]  # keys before the query, itself, and keys after it
   assert distance_buckets(6, buckets=4, distance=8, causal=True)[5].tolist() == [3, 3, 2, 2, 1, 0]
   assert (np.triu(distance_buckets(6, buckets=4, distance=8, causal=True), 1) == 0).all()
+
+
+def test_buckets_of_some_queries_are_rows_of_the_table():
+  fields = dict(buckets=8, distance=6, causal=True)
+  some = distance_buckets(9, **fields, places=jnp.asarray([[3, 4], [7, 8]]))
+  np.testing.assert_array_equal(some, distance_buckets(9, **fields)[jnp.asarray([[3, 4], [7, 8]])])
 
 
 def test_a_claim_of_millions_of_positions_takes_no_memory():
@@ -73,7 +78,6 @@ def test_the_parameters_have_no_biases_and_the_heads_their_own_width():
 @pytest.mark.parametrize(
   ("config", "change"),
   [
-    (WordsConfig, dict(relative_buckets=4)),
     (FusionConfig, dict(relative_buckets=4)),
     (FusionConfig, dict(rms_norm=True)),
     (FusionConfig, dict(head_dim=3)),
