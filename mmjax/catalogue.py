@@ -9,6 +9,7 @@ from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.ids import Ids
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
+from mmjax.data.columns.native_image import NativeImage
 from mmjax.data.columns.sound import Sound
 from mmjax.data.columns.video import Video
 from mmjax.data.sound.features import Fbank, LogMel, Mfcc, WhisperMel
@@ -38,6 +39,7 @@ from mmjax.encoders.embedding_bag import EmbeddingBagConfig
 from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.htsat import HtsatConfig
 from mmjax.encoders.modern_text import ModernTextConfig
+from mmjax.encoders.naflex import NaFlexConfig
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.speech import SpeechConfig
 from mmjax.encoders.swin import SwinConfig
@@ -148,6 +150,7 @@ KINDS: tuple[type[Kind], ...] = (
   Sound,
   Video,
   PatchCodes,
+  NativeImage,
   # features of sound
   LogMel,
   WhisperMel,
@@ -174,6 +177,7 @@ KINDS: tuple[type[Kind], ...] = (
   FTTransformerConfig,
   EmbeddingBagConfig,
   VideoConfig,
+  NaFlexConfig,
   # models
   TwoTowerConfig,
   SharedSpaceConfig,

@@ -15,7 +15,7 @@ from mmjax.data import Sound
 from mmjax.encoders import AstConfig, HtsatConfig, TextConfig
 from mmjax.errors import ConfigError
 from mmjax.interop import hub
-from mmjax.interop.architecture import Architecture, check_writable
+from mmjax.interop.architecture import Architecture, check_writable, square_alike
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Content, Format, find_format
@@ -326,7 +326,7 @@ def _read_back(architecture: Architecture, config: ModelConfig) -> ModelConfig:
   """Read the configuration from the external one that is written for it, and from the tensors that it would have."""
   table = Table(architecture.rules(config), flat_shapes(config), partial=True)
   entries = {name: Entry(shape, np.dtype(np.float32)) for name, shape in table.their_shapes.items()}
-  return architecture.read(Fields(architecture.write(config), architecture.name), entries)
+  return square_alike(architecture.read(Fields(architecture.write(config), architecture.name), entries), config)
 
 
 def _check_nearest(architecture: Architecture, config: ModelConfig) -> None:
