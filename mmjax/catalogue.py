@@ -60,6 +60,7 @@ from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip2 import Blip2RetrievalConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.bridgetower import BridgeTowerConfig
 from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.clip4clip import Clip4ClipConfig
@@ -190,6 +191,7 @@ KINDS: tuple[type[Kind], ...] = (
   BlipQuestionConfig,
   BlipRetrievalConfig,
   Blip2RetrievalConfig,
+  BridgeTowerConfig,
   ClapConfig,
   ClassifierConfig,
   Clip4ClipConfig,

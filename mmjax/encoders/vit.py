@@ -238,6 +238,7 @@ class ViT(nn.Module):
     rng: Rngs = None,
     hidden: Bool[Array, "batch patches"] | None = None,
     raw: bool = False,
+    taps: int = 0,
   ) -> Encoded:
     """Encodes images.
 
@@ -247,6 +248,7 @@ class ViT(nn.Module):
       hidden: True for each patch that is replaced by one learned vector (masked image modelling). The patch keeps its
         position embedding.
       raw: if True, the tokens are those before the last norm; the pooled vector is the same for pool="cls".
+      taps: if not 0, the tokens are those after each of this many last blocks, one block after the other; pool="cls".
     Raises:
       ValueError: the images do not have the size image_size.
     """
@@ -259,7 +261,8 @@ class ViT(nn.Module):
       x = jnp.concatenate([first, x], axis=1)
     transformer = Transformer(c, last_norm=not c.norm_after_pool, name="transformer")
     rotation = self._rotation(fold_in(rng, 0), x.shape[0])
-    return self._pool(*transformer(x, rng=fold_in(rng, 1), rotation=rotation, biases=self._biases(), raw=raw))
+    biases = self._biases()
+    return self._pool(*transformer(x, rng=fold_in(rng, 1), rotation=rotation, biases=biases, raw=raw, taps=taps))
 
   @nn.jit
   def encode_image(self, images: Float[Array, "batch *image"]) -> Float[Array, "batch dim"]:

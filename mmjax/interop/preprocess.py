@@ -54,6 +54,8 @@ class Preprocess:
     scale: factor from a byte to a colour; usually a colour is between 0 and 1.
     colors: conversion of images that are not opaque RGB (see mmjax.interop.colors).
     grid: patches per side of the square image of `size`, for "native" and "patches".
+    divisor: the resized sides are rounded down to multiples of this number, and the longer side is at most 5/3 of the
+      shorter, for "shortest" (BridgeTower). 0: neither.
     patches: largest number of patches of an image, and length of a row, for "native".
   """
 
@@ -70,6 +72,7 @@ class Preprocess:
   colors: Colors = "drop"
   grid: int = 0
   patches: int = 0
+  divisor: int = 0
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -116,6 +119,8 @@ class Preprocess:
       ratio = max(width, height) / side
       return image.resize((round(width / ratio), round(height / ratio)), filter_)
     short = min(width, height)
+    if self.divisor:
+      return image.resize(_divisible(width, height, side, self.divisor), filter_)
     # The longer side is rounded down, as torchvision does.
     return image.resize((int(side * width / short), int(side * height / short)), filter_)
 
@@ -147,6 +152,22 @@ def check_naflex(width: int, height: int, size: int, grid: int) -> None:
       f"of. This model has one square resolution, {grid} x {grid} patches. Crop or resize the image to a "
       "square first"
     )
+
+
+def _divisible(width: int, height: int, side: int, divisor: int) -> tuple[int, int]:
+  """Width and height of an image with a shorter side of `side` pixels, or less if the longer side would be too long.
+
+  Both are rounded down to multiples of `divisor`.
+  """
+  scale = side / min(width, height)
+  longest, sizes = (
+    int(1333 / 800 * side),
+    [side if length == min(width, height) else scale * length for length in (width, height)],
+  )
+  if max(sizes) > longest:
+    sizes = [size * longest / max(sizes) for size in sizes]
+  across, down = (max(divisor, int(size + 0.5) // divisor * divisor) for size in sizes)
+  return across, down
 
 
 def _cut(image: Image.Image, side: int, fill: int, odd: str) -> Image.Image:
@@ -225,6 +246,7 @@ def to_open_clip(p: Preprocess) -> dict[str, Any]:
     p = dataclasses.replace(p, resize="squash")  # the same for every image that `p` takes
   held = (
     ("do_resize false", p.resize != "none"),
+    ("a size_divisor", not p.divisor),
     ("rows of patches (NaFlex)", p.resize != "native"),
     ("a size before the crop that is not the model's", p.resize_to in (None, p.size)),
     ("a resizing without a crop", p.crop or p.resize == "squash"),

@@ -23,7 +23,7 @@ from mmjax.interop.preprocess import (
 )
 from mmjax.interop.shapes import image_tower
 from mmjax.interop.source import Source
-from mmjax.interop.supported import EFFICIENTNET, NAFLEX, PROCESSORS, VILT
+from mmjax.interop.supported import BRIDGETOWER, EFFICIENTNET, NAFLEX, PROCESSORS, VILT
 from mmjax.interop.supported import CONVNEXT as _CONVNEXT
 
 PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
@@ -67,6 +67,7 @@ _CLASSES = {
   "BeitImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
   "BitImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   EFFICIENTNET: _Class({"height": 346, "width": 346}, 3, HALF, HALF, square=True, rgb=False),
+  BRIDGETOWER: _Class({"shortest_edge": 288}, 3, CLIP_MEAN, CLIP_STD, crop=True, rgb=False),
   VILT: _Class({"shortest_edge": 384}, 3, HALF, HALF, rgb=False),
   "DeiTImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
   "OwlViTImageProcessor": _Class({"height": 768, "width": 768}, 3, CLIP_MEAN, CLIP_STD, square=True),
@@ -126,6 +127,8 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   crop = fields.flag("do_center_crop", defaults.crop)
   if name == _CONVNEXT:
     resize, side, crop = _convnext(fields, resize, side, size, crop)
+  elif name == BRIDGETOWER:
+    _check_bridgetower(fields, resize, size, crop)
   else:
     _check_size(fields, resize, side, size, crop)
   normalize = fields.flag("do_normalize", True)
@@ -150,6 +153,7 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
     colors=_conversion(fields.flag("do_convert_rgb", defaults.rgb), version),
     grid=grid,
     patches=patches,
+    divisor=fields.integer("size_divisor", 32) if name == BRIDGETOWER and resize == "shortest" else 0,
   )
   hidden = {n: "used only in training, to hide patches" for n in fields.values if name == _FLAVA and _HIDDEN.match(n)}
   fields.finish({**without_effect.PREPROCESSOR, **_unused(normalize), **hidden})
@@ -198,6 +202,17 @@ def _convnext(fields: Fields, resize: Resize, side: int | None, size: int, crop:
   if not 0 < pct <= 1:
     raise fields.wrong("crop_pct", "a number between 0 and 1")
   return ("squash", size, False) if size >= _CONVNEXT_SQUASHES else ("shortest", int(size / pct), True)
+
+
+def _check_bridgetower(fields: Fields, resize: Resize, size: int, crop: bool) -> None:
+  """Raise InteropError if BridgeTower's processor does not crop the model's image size. It calls it shortest_edge."""
+  if resize == "squash":
+    raise fields.wrong("size", "shortest_edge, as BridgeTower's files have it")
+  if not crop:
+    raise fields.wrong("do_center_crop", "true: mmjax reads the model at one square resolution")
+  cut: Any = fields.get("crop_size") or {"shortest_edge": 288}
+  if cut not in (size, {"shortest_edge": size}):
+    raise fields.wrong("crop_size", f"the model's image size, {size} (or load the model with that image_size)")
 
 
 _Colors3 = tuple[float, float, float]

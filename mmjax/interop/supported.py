@@ -22,6 +22,7 @@ from mmjax.interop import transformers_ast as sound
 from mmjax.interop import transformers_beit as beit
 from mmjax.interop import transformers_blip as blip
 from mmjax.interop import transformers_blip2 as blip2
+from mmjax.interop import transformers_bridgetower as bridgetower
 from mmjax.interop import transformers_causal as causal
 from mmjax.interop import transformers_clap as clap
 from mmjax.interop import transformers_classifiers as classes
@@ -59,6 +60,7 @@ from mmjax.models import (
   BlipPairConfig,
   BlipQuestionConfig,
   BlipRetrievalConfig,
+  BridgeTowerConfig,
   ClapConfig,
   ClassifierConfig,
   GptConfig,
@@ -164,7 +166,7 @@ _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImagePr
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
 _BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
 CONVNEXT = "ConvNextImageProcessor"
-VILT = "ViltImageProcessor"
+BRIDGETOWER, VILT = "BridgeTowerImageProcessor", "ViltImageProcessor"
 EFFICIENTNET = "EfficientNetImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
@@ -221,6 +223,21 @@ CLASSES: tuple[Class, ...] = (
   Class("blip-2", blip2.BLIP2, r"^itm_head\.", _is(Blip2RetrievalConfig), processor=_BLIP),
   Class("blip_2_vision_model", blip2.BLIP2_IMAGE, processor=_BLIP),
   Class("blip_vision_model", blip.BLIP_IMAGE, processor=_BLIP),
+  Class(
+    "bridgetower",
+    bridgetower.BRIDGETOWER_CONTRASTIVE,
+    r"^itc_text_head\.",
+    _is(BridgeTowerConfig, head="contrastive"),
+    processor=BRIDGETOWER,
+  ),
+  Class(
+    "bridgetower",
+    bridgetower.BRIDGETOWER_MATCH,
+    r"^itm_score\.",
+    _is(BridgeTowerConfig, head="match"),
+    processor=BRIDGETOWER,
+  ),
+  Class("bridgetower", bridgetower.BRIDGETOWER, writes=_is(BridgeTowerConfig), processor=BRIDGETOWER),
   Class("beit", classes.BEIT_CLASSES, _HEAD, _classifier(_BEIT), processor=_BEIT_IMAGES),
   Class("beit", beit.BEIT, writes=_BEIT, processor=_BEIT_IMAGES),
   Class("data2vec-vision", classes.DATA2VEC_CLASSES, _HEAD, processor=_BEIT_IMAGES),
@@ -267,7 +284,6 @@ PROCESSORS = {row.architecture.name: row.processor for row in CLASSES if row.pro
 
 _REFUSED = {
   "blip_text_model": "BlipTextModel, which mmjax has no model for yet",
-  "bridgetower": "BridgeTowerModel, whose towers read each other in every layer, so neither can be loaded alone",
   "groupvit": "GroupViTModel, whose image tower groups its patches. None of its parts is read",
   "swinv2": "Swinv2Model, whose attention compares directions and computes its bias. It is one tower without parts",
   "xclip": "XCLIPModel, whose image tower reads videos. None of its parts is read",

@@ -6,6 +6,7 @@ from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip2 import Blip2RetrievalConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.bridgetower import BridgeTowerConfig
 from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.clip4clip import Clip4ClipConfig
@@ -47,6 +48,7 @@ __all__ = [
   "BlipPairConfig",
   "BlipQuestionConfig",
   "BlipRetrievalConfig",
+  "BridgeTowerConfig",
   "ClapConfig",
   "ClassifierConfig",
   "Clip4ClipConfig",

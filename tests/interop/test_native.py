@@ -29,6 +29,7 @@ from mmjax.models.bert import BertConfig
 from mmjax.models.blip import BlipConfig
 from mmjax.models.blip2 import Blip2RetrievalConfig, QFormerConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.bridgetower import BridgeTowerConfig
 from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.clip4clip import Clip4ClipConfig
@@ -72,6 +73,13 @@ CONFIGS = (
   BlipPairConfig(image=CLS, text=bert_config(**SIZE, token_types=0), embed_dim=4),
   BlipQuestionConfig(image=CLS, text=TEXT),
   Blip2RetrievalConfig(CLS, QFormerConfig(**SIZE, queries=2), embed_dim=4),
+  BridgeTowerConfig(
+    dataclasses.replace(CLS, depth=2),
+    bert_config(**SIZE),
+    TransformerConfig(width=12, depth=2, num_heads=2, mlp_dim=12, norm="post"),
+    head="contrastive",
+    embed_dim=4,
+  ),
   AlignConfig(
     image=EfficientNetConfig(33, 0.1, 0.1, lite=False, head=False, norm="frozen"),
     text=bert_config(**SIZE, tanh_pool=False),
