@@ -86,6 +86,7 @@ from mmjax.models.vilt_transformers import PublishedViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.models.writer import WriterConfig
+from mmjax.models.xclip import XClipConfig
 from mmjax.objectives.terms import (
   adversarial,
   answers,
@@ -214,6 +215,7 @@ KINDS: tuple[type[Kind], ...] = (
   VqaConfig,
   WhisperConfig,
   WriterConfig,
+  XClipConfig,
   # quantizers of image tokenizers
   Fsq,
   VectorQuantizer,

@@ -77,8 +77,7 @@ class Run:
 
   def encode_image(self, images: Sequence[Any] | Float[np.ndarray, "n *image"]) -> Float[np.ndarray, "n dim"]:
     """Compute unit-norm embeddings of images. They are inputs of `preprocess`, or one preprocessed float32 array."""
-    made = isinstance(images, np.ndarray) and images.dtype == np.float32
-    if made and images.ndim == len(self.transform.shape) + 1:
+    if isinstance(images, np.ndarray) and images.dtype == np.float32 and images.ndim == len(self.transform.shape) + 1:
       return self._encode("encode_image", len(images), images.__getitem__)
     return self._encode("encode_image", len(images), functools.partial(self.shown, images))
 

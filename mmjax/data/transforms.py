@@ -111,8 +111,8 @@ class TrainImage:
     Returns: the normalised image, whose sides are whole patches.
     """
     box = self.crop.native_box(*image.size, rng)
-    cut = np.diag(box)[:2] * 2  # width and height of the crop
-    rows, columns = native_grid(*cut.tolist(), patch_size, most)
+    across, down = (2 * float(box[axis, axis]) for axis in (0, 1))  # width and height of the crop
+    rows, columns = native_grid(across, down, patch_size, most)
     width, height = columns * patch_size, rows * patch_size
     # Rotations are in pixels, and the matrices in halves of the sides.
     sides = np.diag([width, height, 1.0])

@@ -18,8 +18,10 @@ from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.nn.transformer import Transformer
 from mmjax.types import Encoded
 
-_FIXED = ("stem", "positions", "patch_bias", "rotary", "patch_norm", "class_position", "registers", "register_position")
-_FIXED += ("norm_after_pool", "tanh_pool", "patch_dropout", "drop_remainder")
+_FIXED = (
+  *("stem", "positions", "patch_bias", "rotary", "patch_norm", "class_position", "registers", "register_position"),
+  *("norm_after_pool", "tanh_pool", "patch_dropout", "drop_remainder"),
+)
 """Settings of a ViT that a NaFlex tower does not have."""
 
 

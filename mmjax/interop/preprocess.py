@@ -95,8 +95,8 @@ class Preprocess:
     image = self._resized(image)
     image = converted(image if self.resize == "native" else self._cropped(image))
     pixels = np.asarray(image, np.float32) / np.float32(1 / self.scale)
-    pixels = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-    return to_row(pixels, self.patch_size, self.patches) if self.resize == "native" else pixels
+    normal = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+    return to_row(normal, self.patch_size, self.patches) if self.resize == "native" else normal
 
   def at(self, size: int) -> "Preprocess":
     """The same preprocessing for a model of another image size."""
@@ -277,7 +277,7 @@ def default_preprocess(size: int, kind: str) -> Preprocess:
   """
   if kind in ("open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
     return Preprocess(size, colors="late")
-  if kind.startswith(("CLIP", "ChineseCLIP", "AltCLIP", "Aimv2")):
+  if kind.startswith(("CLIP", "ChineseCLIP", "AltCLIP", "Aimv2", "XCLIP")):
     return Preprocess(size)
   if kind.startswith(("Blip", "OwlViT", "Flava")):
     return Preprocess(size, "squash")

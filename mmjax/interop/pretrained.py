@@ -176,7 +176,8 @@ def load(
   * Two-tower models give projected embeddings that are NOT unit-norm.
   * CoCa and BlipForImageTextRetrieval give unit-norm embeddings, as the other library does.
   * Blip2ForImageTextRetrieval gives unit-norm embeddings, for an image one for each query [b, q, d]; `similarities`
-    compares them. ClapModel has encode_audio for features of sounds [b, t, f]. ViLT has `encode`, `fuse` and its head.
+    compares them. ClapModel has encode_audio for features of sounds [b, t, f], and XCLIPModel encode_video for frames
+    [b, t, h, w, 3]. ViLT has `encode`, `fuse` and its head.
   * A single tower gives the pooler_output, or the first token if it has no pooler. T5 gives the mean over its tokens.
     With a projection (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.

@@ -23,7 +23,7 @@ from mmjax.interop.preprocess import (
 )
 from mmjax.interop.shapes import image_tower
 from mmjax.interop.source import Source
-from mmjax.interop.supported import BRIDGETOWER, EFFICIENTNET, NAFLEX, PROCESSORS, VILT
+from mmjax.interop.supported import BRIDGETOWER, EFFICIENTNET, NAFLEX, PROCESSORS, VIDEOMAE, VILT
 from mmjax.interop.supported import CONVNEXT as _CONVNEXT
 
 PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
@@ -68,6 +68,7 @@ _CLASSES = {
   "BitImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   EFFICIENTNET: _Class({"height": 346, "width": 346}, 3, HALF, HALF, square=True, rgb=False),
   BRIDGETOWER: _Class({"shortest_edge": 288}, 3, CLIP_MEAN, CLIP_STD, crop=True, rgb=False),
+  VIDEOMAE: _Class({"shortest_edge": 224}, 2, HALF, HALF, crop=True, rgb=False),
   VILT: _Class({"shortest_edge": 384}, 3, HALF, HALF, rgb=False),
   "DeiTImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
   "OwlViTImageProcessor": _Class({"height": 768, "width": 768}, 3, CLIP_MEAN, CLIP_STD, square=True),

@@ -44,6 +44,7 @@ from mmjax.interop import transformers_texts as texts
 from mmjax.interop import transformers_towers as pairs
 from mmjax.interop import transformers_vilt as vilt
 from mmjax.interop import transformers_whisper as whisper
+from mmjax.interop import transformers_xclip as xclip
 from mmjax.interop.architecture import Architecture, Entries
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
@@ -69,6 +70,7 @@ from mmjax.models import (
   SharedSpaceConfig,
   TwoTowerConfig,
   WhisperConfig,
+  XClipConfig,
 )
 
 Writes = Callable[[Any], bool]
@@ -167,7 +169,7 @@ NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
 _BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
 CONVNEXT = "ConvNextImageProcessor"
 BRIDGETOWER, VILT = "BridgeTowerImageProcessor", "ViltImageProcessor"
-EFFICIENTNET = "EfficientNetImageProcessor"
+EFFICIENTNET, VIDEOMAE = "EfficientNetImageProcessor", "VideoMAEImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
@@ -276,6 +278,7 @@ CLASSES: tuple[Class, ...] = (
   Class("llama", causal.LLAMA, writes=_language("all", "none", "query_value")),
   Class("gpt2", causal.GPT2, writes=_is(GptConfig)),
   Class("whisper", whisper.WHISPER, writes=_is(WhisperConfig)),
+  Class("xclip", xclip.XCLIP, writes=_is(XClipConfig), processor=_CLIP),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""
 
@@ -286,7 +289,6 @@ _REFUSED = {
   "blip_text_model": "BlipTextModel, which mmjax has no model for yet",
   "groupvit": "GroupViTModel, whose image tower groups its patches. None of its parts is read",
   "swinv2": "Swinv2Model, whose attention compares directions and computes its bias. It is one tower without parts",
-  "xclip": "XCLIPModel, whose image tower reads videos. None of its parts is read",
 }
 """Other kinds of transformers, and what they are: a sentence each, which says what of them can be had."""
 

@@ -36,6 +36,7 @@ from mmjax.models.vilt_transformers import PublishedViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.models.writer import WriterConfig
+from mmjax.models.xclip import XClipConfig
 
 __all__ = [
   "SHARDING_RULES",
@@ -83,4 +84,5 @@ __all__ = [
   "VqaConfig",
   "WhisperConfig",
   "WriterConfig",
+  "XClipConfig",
 ]

@@ -55,6 +55,7 @@ from mmjax.models.vilt_transformers import PublishedViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.models.writer import WriterConfig
+from mmjax.models.xclip import XClipConfig
 from mmjax.nn.transformer import TransformerConfig
 from tests.interop.references import assert_same_params
 from tests.models.decoders import IMAGE, TEXT
@@ -125,6 +126,14 @@ CONFIGS = (
   VerifierConfig(towers={"image": IMAGE}, embed_dim=4, num_identities=3),
   Clip4ClipConfig(
     image=IMAGE, text=READER, embed_dim=4, temporal="tight", frames=2, temporal_depth=1, temporal_heads=2
+  ),
+  XClipConfig(
+    image=dataclasses.replace(CLS, input_norm=True),
+    text=dataclasses.replace(READER, causal=True, pool="argmax", mask_padding=False),
+    order=TransformerConfig(width=4, depth=1, num_heads=2),
+    frames=2,
+    prompt_depth=1,
+    prompt_heads=2,
   ),
   WriterConfig(towers={"video": VideoConfig(frame=IMAGE, frames=2, temporal="lstm", output="patches")}, text=TEXT),
   dataclasses.replace(CODER, quantizer=VectorQuantizer(codes=4, dim=2), discriminator=CODER.image),

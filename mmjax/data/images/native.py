@@ -19,7 +19,7 @@ def row_width(patch_size: int) -> int:
   return patch_size**2 * 3 + 2
 
 
-def native_grid(width: int, height: int, patch_size: int, most: int) -> tuple[int, int]:
+def native_grid(width: float, height: float, patch_size: int, most: int) -> tuple[int, int]:
   """Number of patches along the sides of an image, after it is scaled to at most `most` patches.
 
   Sides are rounded up to whole patches, so the image is stretched by less than a patch. The scale is found by bisection
