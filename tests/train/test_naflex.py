@@ -11,11 +11,15 @@ from PIL import Image as Picture
 from mmjax import interop
 from mmjax.data import DataConfig, Folder, Image, NativeImage, TokenizerConfig, make_source
 from mmjax.data.images.native import row_width
+from mmjax.deploy import standalone
+from mmjax.deploy.standalone import ExportError
 from mmjax.encoders import NaFlexConfig
 from mmjax.errors import ConfigError
 from mmjax.evaluate import evaluate
 from mmjax.experiment import Experiment, PretrainedConfig, RunConfig
 from mmjax.interop import export_run
+from mmjax.interop.fields import Fields
+from mmjax.interop.run_image import transform_from_json, transform_to_json
 from mmjax.loading import load_run
 from mmjax.objectives import Contrastive, Sigmoid
 from mmjax.parallel.mesh import put_batch
@@ -110,6 +114,10 @@ def test_a_run_is_evaluated_and_embeds_images_of_any_shape(trained, folder):
   found = run.encode_image([wide, tall])
   assert run.preprocess(wide).shape == (6, row_width(8)) and np.abs(found[0] - found[1]).max() > 1e-3
   np.testing.assert_allclose(run.encode("image", [wide])[0], found[0], atol=1e-6)
+  record = transform_to_json(run.transform)
+  assert transform_from_json(Fields(record, "preprocess.json"), 24) == run.transform
+  with pytest.raises(ExportError, match="makes no rows of patches"):
+    standalone.EvalImage(record)
   turned = np.asarray(Picture.open(wide)).transpose(1, 0, 2)
   assert np.abs(run.encode_image([turned])[0] - found[0]).max() > 1e-3
 
