@@ -9,6 +9,7 @@ from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.ids import Ids
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.label import Label
+from mmjax.data.columns.native_image import NativeImage
 from mmjax.data.columns.sound import Sound
 from mmjax.data.columns.video import Video
 from mmjax.data.sound.features import Fbank, LogMel, Mfcc, WhisperMel
@@ -38,6 +39,7 @@ from mmjax.encoders.embedding_bag import EmbeddingBagConfig
 from mmjax.encoders.fastvit import FastViTConfig
 from mmjax.encoders.htsat import HtsatConfig
 from mmjax.encoders.modern_text import ModernTextConfig
+from mmjax.encoders.naflex import NaFlexConfig
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.encoders.speech import SpeechConfig
 from mmjax.encoders.swin import SwinConfig
@@ -59,6 +61,7 @@ from mmjax.models.blip import BlipConfig
 from mmjax.models.blip2 import Blip2RetrievalConfig
 from mmjax.models.blip2_captioner import Blip2CaptionerConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.bridgetower import BridgeTowerConfig
 from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.clip4clip import Clip4ClipConfig
@@ -84,6 +87,7 @@ from mmjax.models.vilt_transformers import PublishedViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.models.writer import WriterConfig
+from mmjax.models.xclip import XClipConfig
 from mmjax.objectives.terms import (
   adversarial,
   answers,
@@ -149,6 +153,7 @@ KINDS: tuple[type[Kind], ...] = (
   Sound,
   Video,
   PatchCodes,
+  NativeImage,
   # features of sound
   LogMel,
   WhisperMel,
@@ -175,6 +180,7 @@ KINDS: tuple[type[Kind], ...] = (
   FTTransformerConfig,
   EmbeddingBagConfig,
   VideoConfig,
+  NaFlexConfig,
   # models
   TwoTowerConfig,
   SharedSpaceConfig,
@@ -188,6 +194,7 @@ KINDS: tuple[type[Kind], ...] = (
   BlipRetrievalConfig,
   Blip2CaptionerConfig,
   Blip2RetrievalConfig,
+  BridgeTowerConfig,
   ClapConfig,
   ClassifierConfig,
   Clip4ClipConfig,
@@ -210,6 +217,7 @@ KINDS: tuple[type[Kind], ...] = (
   VqaConfig,
   WhisperConfig,
   WriterConfig,
+  XClipConfig,
   # quantizers of image tokenizers
   Fsq,
   VectorQuantizer,

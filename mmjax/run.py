@@ -68,13 +68,16 @@ class Run:
       for name, each in self.experiment.by_stream().items()
     }
 
-  def preprocess(self, image: Any) -> Float[np.ndarray, "height width 3"]:
-    """Resize and normalise an image as in evaluation. It is a path, encoded bytes, a PIL image or a uint8 array."""
+  def preprocess(self, image: Any) -> Float[np.ndarray, "..."]:
+    """Resize and normalise an image as in evaluation. It is a path, encoded bytes, a PIL image or a uint8 array.
+
+    With a column NativeImage, the result is a row of patches instead (mmjax.data.images.native).
+    """
     return self.transform(image)
 
-  def encode_image(self, images: Sequence[Any] | Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n dim"]:
+  def encode_image(self, images: Sequence[Any] | Float[np.ndarray, "n *image"]) -> Float[np.ndarray, "n dim"]:
     """Compute unit-norm embeddings of images. They are inputs of `preprocess`, or one preprocessed float32 array."""
-    if isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.float32:
+    if isinstance(images, np.ndarray) and images.dtype == np.float32 and images.ndim == len(self.transform.shape) + 1:
       return self._encode("encode_image", len(images), images.__getitem__)
     return self._encode("encode_image", len(images), functools.partial(self.shown, images))
 
@@ -254,8 +257,7 @@ class Run:
 
   def shown(self, images: Any, places: Int[np.ndarray, " n"]) -> LazyRows:
     """Images at some places, as rows of a batch. Only rows for devices of this process are read and preprocessed."""
-    side = image_size(self.experiment.model)
-    return LazyRows(places, (side, side, 3), lambda wanted: [self.preprocess(images[place]) for place in wanted])
+    return LazyRows(places, self.transform.shape, lambda wanted: [self.preprocess(images[place]) for place in wanted])
 
   @functools.cached_property
   def transform(self) -> Any:

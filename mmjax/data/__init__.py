@@ -12,6 +12,7 @@ if TYPE_CHECKING:
   from mmjax.data.columns.ids import Ids
   from mmjax.data.columns.image import Image
   from mmjax.data.columns.label import Label
+  from mmjax.data.columns.native_image import NativeImage
   from mmjax.data.columns.sound import Sound
   from mmjax.data.columns.table import Number, Present, Table
   from mmjax.data.columns.text import Caption, Question, SentencePair, Text
@@ -66,6 +67,7 @@ else:
       "columns.class_label": ["ClassLabel"],
       "columns.ids": ["Ids"],
       "columns.image": ["Image"],
+      "columns.native_image": ["NativeImage"],
       "columns.sound": ["Sound"],
       "columns.table": ["Number", "Present", "Table"],
       "columns.text": ["Caption", "Question", "SentencePair", "Text"],
@@ -140,6 +142,7 @@ __all__ = [
   "LogMel",
   "Mfcc",
   "MovieLens",
+  "NativeImage",
   "Number",
   "PatchCodes",
   "Present",

@@ -82,19 +82,19 @@ class Batcher:
     self._source, self._seed = source, seed
     self._skips = config.on_bad_record == "skip"
     memory = Memory(config.cache_mb * 2**20)
-    making = Making(config, image_size, tokenizer, fitted or {}, memory)
+    making = Making(config, image_size, tokenizer, fitted or {}, memory, seed)
     self._columns: Mapping[str, Column] = run_columns(config, source)
     self._makers = [column.maker(name, making) for name, column in self._columns.items()]
     self._checked: set[int] = set()
 
-  def __call__(self, epochs: np.ndarray, indices: np.ndarray) -> Prepared:
-    """Make a batch with one row per example (epoch, index).
+  def __call__(self, epochs: np.ndarray, indices: np.ndarray, step: int = 0) -> Prepared:
+    """Make the batch of a training step, with one row per example (epoch, index).
 
     A bad record ends the batch with an error. With data.on_bad_record "skip", the next good record replaces it.
     """
     rows = len(indices)
     batch = {name: np.empty(rows, np.int32) for name in ("index", "concept")}
-    buffers = [maker.begin(rows) for maker in self._makers]
+    buffers = [maker.begin_step(rows, step) for maker in self._makers]
     rng, bad = ExampleRng(self._seed), []
     for row, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist())):
       for step in range(min(len(self._source), _MAX_BAD)):

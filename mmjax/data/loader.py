@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Rows:
-  """Grain source with the rows of one process in each global batch, as (epochs, indices).
+  """Grain source with the rows of one process in each global batch, as (epochs, indices, step).
 
   Global batch n has the positions from n * batch_size to (n + 1) * batch_size - 1 of the order. A process takes a fixed
   slice of them, so the global order is the same for any number of processes. An epoch may end inside a batch.
@@ -44,11 +44,11 @@ class _Rows:
   def __len__(self) -> int:
     return _ENDLESS
 
-  def __getitem__(self, step: Any) -> tuple[np.ndarray, np.ndarray]:
+  def __getitem__(self, step: Any) -> tuple[np.ndarray, np.ndarray, int]:
     local = self.batch_size // self.process_count
     start = int(step) * self.batch_size + self.process_index * local
     epochs, indices = zip(*(self.order(position) for position in range(start, start + local)))
-    return np.array(epochs), np.array(indices)
+    return np.array(epochs), np.array(indices), int(step)
 
 
 class Loader:
@@ -192,7 +192,7 @@ class _Prepare(grain.MapTransform):
 
   batcher: Batcher
 
-  def map(self, element: tuple[np.ndarray, np.ndarray]) -> Prepared:
+  def map(self, element: tuple[np.ndarray, np.ndarray, int]) -> Prepared:
     return self.batcher(*element)
 
 

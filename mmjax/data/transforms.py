@@ -14,6 +14,7 @@ from mmjax.data.images import geometry
 from mmjax.data.images.color import WHITE, Color, ColorJitter, ColorMatrix, Normalize, RandomBackground, RandomGreyscale
 from mmjax.data.images.config import AugmentationConfig
 from mmjax.data.images.decoding import ImageLike, decode, trimmed
+from mmjax.data.images.native import native_grid, row_width, to_row
 from mmjax.data.records import PRIMARY
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class Cutout:
   def __call__(self, image: Float[np.ndarray, "h w 3"], rng: np.random.Generator) -> None:
     draws = rng.random(4).tolist()
     if draws[0] < self.probability:
-      side = int(image.shape[0] * (0.25 + 0.25 * draws[1]))
-      top, left = (int(draw * (image.shape[0] - side)) for draw in draws[2:])
+      side = int(min(image.shape[:2]) * (0.25 + 0.25 * draws[1]))
+      top, left = (int(draw * (length - side)) for draw, length in zip(draws[2:], image.shape[:2]))
       image[top : top + side, left : left + side] = 0.0
 
 
@@ -93,6 +94,31 @@ class TrainImage:
     if mask is not None:
       mask[1][...] = binary(geometry.warp(mask[0], box, matrices, self.size))
     result = self.normalize(pixels, *self._colors(rng)[::-1], out)
+    if self.cutout is not None:
+      self.cutout(result, rng)
+    return result
+
+  def native(
+    self, image: Image.Image, rng: np.random.Generator, patch_size: int, most: int
+  ) -> Float[np.ndarray, "h w 3"]:
+    """Transform an image and keep the shape of its crop.
+
+    Args:
+      image: a premultiplied image (mode "RGBa").
+      rng: generator of this example. The random numbers are those of a square image.
+      patch_size: side of a patch in pixels.
+      most: largest number of patches.
+    Returns: the normalised image, whose sides are whole patches.
+    """
+    box = self.crop.native_box(*image.size, rng)
+    across, down = (2 * float(box[axis, axis]) for axis in (0, 1))  # width and height of the crop
+    rows, columns = native_grid(across, down, patch_size, most)
+    width, height = columns * patch_size, rows * patch_size
+    # Rotations are in pixels, and the matrices in halves of the sides.
+    sides = np.diag([width, height, 1.0])
+    matrices = [np.linalg.inv(sides) @ transform.matrix(rng) @ sides for transform in self.geometry]
+    pixels = np.asarray(geometry.warp(image, box, matrices, (width, height)))
+    result = self.normalize(pixels, *self._colors(rng)[::-1])
     if self.cutout is not None:
       self.cutout(result, rng)
     return result
@@ -141,7 +167,8 @@ class TrainImage:
 class EvalImage:
   """Fixed transform of an image for evaluation and `load_run`: crop the middle square, resize it, put it on white.
 
-  With `squash`, the whole image is resized to a square.
+  With `squash`, the whole image is resized to a square. With `patches`, the whole image keeps its shape, and the result
+  is a row of at most this many patches (mmjax.data.images.native).
   """
 
   size: int
@@ -150,20 +177,38 @@ class EvalImage:
   trim: bool = False
   interpolation: Literal["bilinear", "bicubic"] = "bilinear"
   squash: bool = False
+  patch_size: int = 0
+  patches: int = 0
 
-  def __call__(self, picture: ImageLike, *, record: str = "the image") -> Float[np.ndarray, "h w 3"]:
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of the result."""
+    return (self.patches, row_width(self.patch_size)) if self.patches else (self.size, self.size, 3)
+
+  def __call__(self, picture: ImageLike, *, record: str = "the image") -> Float[np.ndarray, "..."]:
     """Transform encoded bytes, a path, a Pillow image or uint8 [h, w, 3] to normalised float32 [size, size, 3].
+
+    With `patches`, the result is a row float32 [patches, patch_size * patch_size * 3 + 2].
 
     Raises:
       DataError: the image cannot be read, or claims more than max_pixels.
     """
     image = decode(picture, record=record, max_pixels=self.max_pixels)
     image = premultiplied(trimmed(image) if self.trim else image)
+    if self.patches:
+      rows, columns = native_grid(*image.size, self.patch_size, self.patches)
+      image = image.resize((columns * self.patch_size, rows * self.patch_size), _FILTERS[self.interpolation])
+      return to_row(self.normalize(np.asarray(image), WHITE), self.patch_size, self.patches)
     pixels = image.resize((self.size, self.size), _FILTERS[self.interpolation], box=self._box(image))
     return self.normalize(np.asarray(pixels), WHITE)
 
   def mask(self, mask: Image.Image) -> Float[np.ndarray, "h w"]:
-    """Transform a mask of mode "L" in the same way as its image. The result is 1 where it is white, and 0 elsewhere."""
+    """Transform a mask of mode "L" in the same way as its image. The result is 1 where it is white, and 0 elsewhere.
+
+    Raises: DataError: images keep their own shape.
+    """
+    if self.patches:
+      raise DataError("a relevance mask needs square images: use a column Image, not NativeImage")
     return binary(mask.resize((self.size, self.size), Image.Resampling.BILINEAR, box=self._box(mask)))
 
   def _box(self, image: Image.Image) -> tuple[float, float, float, float]:
@@ -247,7 +292,7 @@ def train_transform(config: "DataConfig", image_size: int) -> TrainImage:
 
 
 def eval_transform(config: "DataConfig", image_size: int) -> EvalImage:
-  """Make the fixed transform of a configuration."""
+  """Make the fixed transform of a configuration. With a column of images at their own shape, it makes their rows."""
   return EvalImage(
     image_size,
     Normalize(config.mean, config.std),
@@ -255,7 +300,15 @@ def eval_transform(config: "DataConfig", image_size: int) -> EvalImage:
     config.trim,
     config.interpolation,
     config.square == "squash",
+    *native_patches(config),
   )
+
+
+def native_patches(config: "DataConfig") -> tuple[int, int]:
+  """Side of a patch and longest row of the images at their own shape. (0, 0): the data has no such column."""
+  columns = [column for _, column in sorted(config.columns.items())]
+  found = [column.native_patches for column in columns if column.native_patches is not None]
+  return found[0] if found else (0, 0)
 
 
 def caption_transform(config: "DataConfig") -> SampleCaption:

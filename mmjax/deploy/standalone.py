@@ -257,6 +257,10 @@ class EvalImage:
       raise ExportError(
         f"run.py has no {settings.get('class')}: pass preprocessed float32 arrays, or use mmjax.deploy.load"
       )
+    if settings.get("patches"):
+      raise ExportError(
+        "run.py makes no rows of patches (NaFlex): pass them as float32 arrays, or use mmjax.deploy.load"
+      )
     self._settings, self._size = settings, settings["size"]
     mean, std = (np.asarray(settings["normalize"][name]) for name in ("mean", "std"))
     self._weights = np.empty((4, 3), np.float32)

@@ -11,6 +11,7 @@ from mmjax.encoders.embedding_bag import EmbeddingBag, EmbeddingBagConfig
 from mmjax.encoders.fastvit import FastViT, FastViTConfig
 from mmjax.encoders.htsat import Htsat, HtsatConfig
 from mmjax.encoders.modern_text import ModernText, ModernTextConfig
+from mmjax.encoders.naflex import NaFlexConfig, NaFlexViT
 from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
 from mmjax.encoders.speech import SpeechConfig, SpeechTransformer
@@ -41,6 +42,8 @@ __all__ = [
   "HtsatConfig",
   "ModernText",
   "ModernTextConfig",
+  "NaFlexConfig",
+  "NaFlexViT",
   "ResNet",
   "ResNetConfig",
   "SpeechConfig",

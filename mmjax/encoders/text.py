@@ -121,6 +121,7 @@ class TextTransformer(nn.Module):
     *,
     rng: Rngs = None,
     raw: bool = False,
+    taps: int = 0,
   ) -> Encoded:
     """Encodes texts.
 
@@ -129,6 +130,7 @@ class TextTransformer(nn.Module):
       types: segment of each token; None: all tokens belong to segment 0.
       rng: one key per example for dropout and stochastic depth; None: evaluation.
       raw: if True, the tokens are those before the last norm; the pooled vector is the same for pool="first".
+      taps: if not 0, the tokens are those after each of this many last blocks, one block after the other; pool="first".
     Raises:
       ValueError: the text is longer than max_length.
     """
@@ -150,7 +152,7 @@ class TextTransformer(nn.Module):
       x = x + jnp.take(table, jnp.zeros_like(ids) if types is None else types, axis=0)
     readable = mask if c.mask_padding else None
     transformer = Transformer(c, causal=c.causal, name="transformer")
-    tokens, pooled = transformer(x, readable, rng=rng, pick=_pick(c, ids), raw=raw)
+    tokens, pooled = transformer(x, readable, rng=rng, pick=_pick(c, ids), raw=raw, taps=taps)
     if c.pool == "map":
       pooled = AttentionPool(c, name="pool")(tokens, readable)
     elif c.pool == "mean":
@@ -161,7 +163,7 @@ class TextTransformer(nn.Module):
       pooled = LayerNorm(c.norm_epsilon, name="pooled_norm")(pooled)
       init = kernel_init(c.init_scheme, c.width**-0.5)
       pooled = Dense(c.pooled_dim, init, dtype=c.dtype, name="pooled_projection")(pooled)
-    return Encoded(tokens, mask, pooled)
+    return Encoded(tokens, jnp.tile(mask, (1, taps)) if taps else mask, pooled)
 
   @nn.nowrap
   def _positions(self, mask: Bool[Array, "batch length"]) -> Float[Array, "#batch length width"]:

@@ -200,7 +200,7 @@ class ViTConfig(TransformerConfig, TowerConfig):
     if self.pool == "queries":
       total += query_pool_flops(width, length, pool_width=self.pool_width, queries=self.pool_queries)
     elif self.pool in ("map", "cls_map"):
-      total += attention_pool_flops(_map_config(self), length)
+      total += attention_pool_flops(map_config(self), length)
     elif self.pool == "probe":
       total += 4 * length * width**2 + 4 * length * width + 2 * width**2
     return total + (2 * (self.pool_width if self.pool == "queries" else width) ** 2 if self.tanh_pool else 0)
@@ -238,6 +238,7 @@ class ViT(nn.Module):
     rng: Rngs = None,
     hidden: Bool[Array, "batch patches"] | None = None,
     raw: bool = False,
+    taps: int = 0,
   ) -> Encoded:
     """Encodes images.
 
@@ -247,6 +248,7 @@ class ViT(nn.Module):
       hidden: True for each patch that is replaced by one learned vector (masked image modelling). The patch keeps its
         position embedding.
       raw: if True, the tokens are those before the last norm; the pooled vector is the same for pool="cls".
+      taps: if not 0, the tokens are those after each of this many last blocks, one block after the other; pool="cls".
     Raises:
       ValueError: the images do not have the size image_size.
     """
@@ -259,10 +261,11 @@ class ViT(nn.Module):
       x = jnp.concatenate([first, x], axis=1)
     transformer = Transformer(c, last_norm=not c.norm_after_pool, name="transformer")
     rotation = self._rotation(fold_in(rng, 0), x.shape[0])
-    return self._pool(*transformer(x, rng=fold_in(rng, 1), rotation=rotation, biases=self._biases(), raw=raw))
+    biases = self._biases()
+    return self._pool(*transformer(x, rng=fold_in(rng, 1), rotation=rotation, biases=biases, raw=raw, taps=taps))
 
   @nn.jit
-  def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
+  def encode_image(self, images: Float[Array, "batch *image"]) -> Float[Array, "batch dim"]:
     """Image embeddings of an image encoder without a text encoder: the pooled vectors, in float32."""
     return self(images).pooled.astype(jnp.float32)
 
@@ -288,7 +291,7 @@ class ViT(nn.Module):
     mask = jnp.ones(tokens.shape[:2], bool)
     match c.pool:
       case "map" | "cls_map":
-        pooled = AttentionPool(_map_config(c), name="pool")(tokens, None)
+        pooled = AttentionPool(map_config(c), name="pool")(tokens, None)
       case "probe":
         pooled = ProbePool(c, name="pool")(tokens)
       case "flat":
@@ -366,7 +369,7 @@ class ViT(nn.Module):
     return x + positions[None].astype(x.dtype)
 
 
-def _map_config(c: ViTConfig) -> TransformerConfig:
+def map_config(c: ViTConfig) -> TransformerConfig:
   """Configuration of the attention and of the MLP of pool="map"."""
   names = ("width", "norm_epsilon", "qk_norm", "activation", "dtype", "attention", "init_scheme")
   return TransformerConfig(

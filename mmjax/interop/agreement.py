@@ -23,7 +23,7 @@ Difference = tuple[str, Any, Any]
 # Settings of training. They change no result of a published model, except for rounding (dtype).
 _TRAINING = (
   *("drop_path", "dropout", "attention_dropout", "scan", "remat", "dtype", "attention", "patch_dropout"),
-  *("mask_id", "special_ids"),
+  *("mask_id", "special_ids", "patches"),
 )
 _LIMITS = ("max_logit_scale", "max_logit_bias")
 _HEADS = ("embed_dim", "image_projection", "text_projection", "init_logit_bias")

@@ -11,6 +11,7 @@ from mmjax.encoders import (
   EfficientNetConfig,
   FastViTConfig,
   HtsatConfig,
+  NaFlexConfig,
   ResNetConfig,
   SwinConfig,
   TextConfig,
@@ -192,6 +193,8 @@ def canonical(config: Any) -> Any:
   if isinstance(config, ViTConfig):
     remainder = config.drop_remainder and config.image_size % config.patch_size != 0
     config = dataclasses.replace(config, patch_dropout=0.0, drop_remainder=remainder)
+    if isinstance(config, NaFlexConfig):
+      config = dataclasses.replace(config, patches=config.grid**2)  # padding changes nothing
     if config.pool != "queries":
       config = dataclasses.replace(config, pool_queries=256, pool_width=512, pool_heads=8)
     if config.stem != "mobileclip" or config.stem_norm == "batch":
@@ -220,6 +223,20 @@ def canonical(config: Any) -> Any:
   if isinstance(config, WordsConfig):
     return _canonical_words(config)
   return _canonical_text(config) if isinstance(config, TextConfig) else config
+
+
+def square_alike(back: Any, ours: Any) -> Any:
+  """Change a configuration whose image tower takes images of any shape to one for squares, if that of `ours` does.
+
+  The parameters are the same, and so are the embeddings of square images of image_size. The other way round, those of
+  other images would be lost.
+  """
+  theirs = back if isinstance(back, NaFlexConfig) else towers(back).get("image")
+  mine = ours if isinstance(ours, ViTConfig) else towers(ours).get("image")
+  if not isinstance(theirs, NaFlexConfig) or type(mine) is not ViTConfig:
+    return back
+  square = ViTConfig(**{field.name: getattr(theirs, field.name) for field in dataclasses.fields(ViTConfig)})
+  return square if back is theirs else with_towers(back, {"image": square})
 
 
 _ONLY_TRAINING = ("drop_path", "remat", "dtype", "attention", "init_scheme")

@@ -81,7 +81,11 @@ def find_format(name: str) -> Format:
 
 
 def _transformers(config: Any) -> Architecture:
-  return _class(config, "transformers")
+  from mmjax.encoders import NaFlexConfig
+  from mmjax.interop.shapes import image_tower
+
+  # Only Siglip2's classes take images of any shape. With one square resolution, "siglip2" has to be asked for.
+  return _class(config, "siglip2" if isinstance(image_tower(config), NaFlexConfig) else "transformers")
 
 
 def _siglip2(config: Any) -> Architecture:
@@ -127,8 +131,8 @@ def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = 
   if content.preprocess is not None:
     p = nearest_preprocess(content.preprocess)
     processor = PROCESSORS.get(content.architecture.name, "SiglipImageProcessor")
-    if processor == NAFLEX:
-      processor = "SiglipImageProcessor"  # which makes the same of every image that mmjax's model takes
+    if processor == NAFLEX and p.resize != "native":
+      processor = "SiglipImageProcessor"  # for a model with one square resolution
     if processor in (CONVNEXT, EFFICIENTNET):
       # ConvNeXt's own has no separate sizes of resizing and cropping, and EfficientNet's normalises in its own way.
       processor = "CLIPImageProcessor"

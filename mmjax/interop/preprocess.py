@@ -4,7 +4,6 @@ The settings are read and written as JSON of transformers and of open_clip.
 """
 
 import dataclasses
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +12,12 @@ from PIL import Image, ImageOps
 
 from mmjax.data.errors import DataError
 from mmjax.data.images.decoding import ImageLike
+from mmjax.data.images.native import native_grid, row_width, to_row
 from mmjax.interop.colors import Colors, converted, read_image, to_rgb
 from mmjax.interop.errors import InteropError
 
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
-Resize = Literal["shortest", "squash", "longest", "patches", "none"]
+Resize = Literal["shortest", "squash", "longest", "native", "patches", "none"]
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -42,7 +42,8 @@ class Preprocess:
   Attributes:
     size: side of the output in pixels.
     resize: "shortest" (resize the shorter side), "squash" (resize both sides), "longest" (resize the longer side, then
-      pad), "patches" (NaFlex: as "squash", but refuse an image that NaFlex gives another shape), or "none".
+      pad), "native" (NaFlex: keep the shape, and make a row of patches), "patches" (for a model with one square
+      resolution: as "squash", but refuse an image to which NaFlex gives another shape), or "none".
     interpolation: Pillow's filter. All but "nearest" antialias.
     mean, std: a colour c becomes (c - mean) / std.
     fill: grey level of the padding, from 0 to 255, for "longest".
@@ -52,7 +53,10 @@ class Preprocess:
     crop: True: crop the square in the middle. False: refuse an image that is not a square of `size` after resizing.
     scale: factor from a byte to a colour; usually a colour is between 0 and 1.
     colors: conversion of images that are not opaque RGB (see mmjax.interop.colors).
-    grid: patches per side of the model, for "patches".
+    grid: patches per side of the square image of `size`, for "native" and "patches".
+    divisor: the resized sides are rounded down to multiples of this number, and the longer side is at most 5/3 of the
+      shorter, for "shortest" (BridgeTower). 0: neither.
+    patches: largest number of patches of an image, and length of a row, for "native".
   """
 
   size: int
@@ -67,17 +71,32 @@ class Preprocess:
   scale: float = 1 / 255
   colors: Colors = "drop"
   grid: int = 0
+  patches: int = 0
+  divisor: int = 0
 
-  def __call__(self, picture: ImageLike) -> Float[np.ndarray, "height width 3"]:
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of the result."""
+    return (self.patches, row_width(self.patch_size)) if self.resize == "native" else (self.size, self.size, 3)
+
+  @property
+  def patch_size(self) -> int:
+    """Side of a patch in pixels, for "native"."""
+    return self.size // self.grid
+
+  def __call__(self, picture: ImageLike) -> Float[np.ndarray, "..."]:
     """Preprocess a path, encoded bytes, a Pillow image or a uint8 array.
 
+    Returns: normalised pixels [size, size, 3]; for "native", a row of patches (mmjax.data.images.native).
     Raises: DataError: the image cannot be read, or these settings do not make a square of it.
     """
     image = read_image(picture)
     image = image if self.colors == "late" else to_rgb(image, self.colors)
-    image = converted(self._cropped(self._resized(image)))
+    image = self._resized(image)
+    image = converted(image if self.resize == "native" else self._cropped(image))
     pixels = np.asarray(image, np.float32) / np.float32(1 / self.scale)
-    return (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+    normal = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+    return to_row(normal, self.patch_size, self.patches) if self.resize == "native" else normal
 
   def at(self, size: int) -> "Preprocess":
     """The same preprocessing for a model of another image size."""
@@ -89,6 +108,9 @@ class Preprocess:
     width, height = image.size
     if self.resize == "none":
       return image
+    if self.resize == "native":
+      rows, columns = native_grid(width, height, self.patch_size, self.patches)
+      return image.resize((columns * self.patch_size, rows * self.patch_size), filter_)
     if self.resize == "patches":
       check_naflex(width, height, self.size, self.grid)
     if self.resize in ("squash", "patches"):
@@ -97,6 +119,8 @@ class Preprocess:
       ratio = max(width, height) / side
       return image.resize((round(width / ratio), round(height / ratio)), filter_)
     short = min(width, height)
+    if self.divisor:
+      return image.resize(_divisible(width, height, side, self.divisor), filter_)
     # The longer side is rounded down, as torchvision does.
     return image.resize((int(side * width / short), int(side * height / short)), filter_)
 
@@ -121,18 +145,29 @@ def check_naflex(width: int, height: int, size: int, grid: int) -> None:
     grid: patches per side of the model.
   Raises: DataError: NaFlex makes another shape of it.
   """
-  patch, low, high = size // grid, 1e-6, 100.0
-  while high - low >= 1e-5:  # their search for the largest scale with at most grid * grid patches
-    scale = (low + high) / 2
-    rows, columns = (max(1, math.ceil(side * scale / patch)) for side in (height, width))
-    low, high = (scale, high) if rows * columns <= grid * grid else (low, scale)
-  rows, columns = (max(1, math.ceil(side * low / patch)) for side in (height, width))
+  rows, columns = native_grid(width, height, size // grid, grid * grid)
   if (rows, columns) != (grid, grid):
     raise DataError(
       f"the image is {width} x {height} pixels, which the folder's NaFlex processor makes {columns} x {rows} patches "
-      f"of. mmjax reads the model at its square resolution, {grid} x {grid} patches. Crop or resize the image to a "
+      f"of. This model has one square resolution, {grid} x {grid} patches. Crop or resize the image to a "
       "square first"
     )
+
+
+def _divisible(width: int, height: int, side: int, divisor: int) -> tuple[int, int]:
+  """Width and height of an image with a shorter side of `side` pixels, or less if the longer side would be too long.
+
+  Both are rounded down to multiples of `divisor`.
+  """
+  scale = side / min(width, height)
+  longest, sizes = (
+    int(1333 / 800 * side),
+    [side if length == min(width, height) else scale * length for length in (width, height)],
+  )
+  if max(sizes) > longest:
+    sizes = [size * longest / max(sizes) for size in sizes]
+  across, down = (max(divisor, int(size + 0.5) // divisor * divisor) for size in sizes)
+  return across, down
 
 
 def _cut(image: Image.Image, side: int, fill: int, odd: str) -> Image.Image:
@@ -168,6 +203,15 @@ def to_transformers(p: Preprocess, processor: str) -> dict[str, Any]:
     )
   if p.resize == "patches":
     p = dataclasses.replace(p, resize="squash")  # the same for every image that `p` takes
+  if p.resize == "native":
+    return {
+      "image_processor_type": "Siglip2ImageProcessor",
+      "do_resize": True,
+      "resample": {name: number for number, name in INTERPOLATIONS.items()}[p.interpolation],
+      "patch_size": p.patch_size,
+      "max_num_patches": p.patches,
+      **_colors_record(p),
+    }
   side, square = p.resize_to or p.size, {"height": p.size, "width": p.size}
   crop = p.crop and (p.resize != "squash" or side != p.size)
   return {
@@ -177,6 +221,13 @@ def to_transformers(p: Preprocess, processor: str) -> dict[str, Any]:
     "resample": {name: number for number, name in INTERPOLATIONS.items()}[p.interpolation],
     "do_center_crop": crop,
     **({"crop_size": square} if crop else {}),
+    **_colors_record(p),
+  }
+
+
+def _colors_record(p: Preprocess) -> dict[str, Any]:
+  """Fields of the colours, which all image processors have."""
+  return {
     "do_rescale": True,
     "rescale_factor": p.scale,
     "do_normalize": True,
@@ -195,6 +246,8 @@ def to_open_clip(p: Preprocess) -> dict[str, Any]:
     p = dataclasses.replace(p, resize="squash")  # the same for every image that `p` takes
   held = (
     ("do_resize false", p.resize != "none"),
+    ("a size_divisor", not p.divisor),
+    ("rows of patches (NaFlex)", p.resize != "native"),
     ("a size before the crop that is not the model's", p.resize_to in (None, p.size)),
     ("a resizing without a crop", p.crop or p.resize == "squash"),
     ("another rescale_factor than 1 / 255", abs(p.scale * 255 - 1) < 1e-6),
@@ -224,7 +277,7 @@ def default_preprocess(size: int, kind: str) -> Preprocess:
   """
   if kind in ("open_clip's CLIP", "open_clip's CoCa", "OpenAI's CLIP"):
     return Preprocess(size, colors="late")
-  if kind.startswith(("CLIP", "ChineseCLIP", "AltCLIP", "Aimv2")):
+  if kind.startswith(("CLIP", "ChineseCLIP", "AltCLIP", "Aimv2", "XCLIP")):
     return Preprocess(size)
   if kind.startswith(("Blip", "OwlViT", "Flava")):
     return Preprocess(size, "squash")

@@ -15,7 +15,7 @@ from mmjax.data import Sound
 from mmjax.encoders import AstConfig, HtsatConfig, TextConfig
 from mmjax.errors import ConfigError
 from mmjax.interop import hub
-from mmjax.interop.architecture import Architecture, check_writable
+from mmjax.interop.architecture import Architecture, check_writable, square_alike
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Content, Format, find_format
@@ -183,7 +183,8 @@ def load(
   * Two-tower models give projected embeddings that are NOT unit-norm.
   * CoCa and BlipForImageTextRetrieval give unit-norm embeddings, as the other library does.
   * Blip2ForImageTextRetrieval gives unit-norm embeddings, for an image one for each query [b, q, d]; `similarities`
-    compares them. ClapModel has encode_audio for features of sounds [b, t, f]. ViLT has `encode`, `fuse` and its head.
+    compares them. ClapModel has encode_audio for features of sounds [b, t, f], and XCLIPModel encode_video for frames
+    [b, t, h, w, 3]. ViLT has `encode`, `fuse` and its head.
   * A single tower gives the pooler_output, or the first token if it has no pooler. T5 gives the mean over its tokens.
     With a projection (CLIPVisionModelWithProjection, SiglipTextModel), it gives the projected embeddings.
   * A sentence encoder gives the mean over its tokens or the first token, as its files say.
@@ -335,7 +336,7 @@ def _read_back(architecture: Architecture, config: ModelConfig) -> ModelConfig:
   """Read the configuration from the external one that is written for it, and from the tensors that it would have."""
   table = Table(architecture.rules(config), flat_shapes(config), partial=True)
   entries = {name: Entry(shape, np.dtype(np.float32)) for name, shape in table.their_shapes.items()}
-  return architecture.read(Fields(architecture.write(config), architecture.name), entries)
+  return square_alike(architecture.read(Fields(architecture.write(config), architecture.name), entries), config)
 
 
 def _check_nearest(architecture: Architecture, config: ModelConfig) -> None:

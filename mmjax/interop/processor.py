@@ -1,11 +1,11 @@
 """Readers of the image preprocessing beside the weights: transformers' image processors and open_clip's settings."""
 
 import dataclasses
-import math
 import re
 from pathlib import Path
 from typing import Any, Literal
 
+from mmjax.encoders import NaFlexConfig
 from mmjax.interop import without_effect
 from mmjax.interop.colors import Colors
 from mmjax.interop.errors import InteropError
@@ -21,9 +21,10 @@ from mmjax.interop.preprocess import (
   Resize,
   default_preprocess,
 )
+from mmjax.interop.shapes import image_tower
 from mmjax.interop.source import Source
+from mmjax.interop.supported import BRIDGETOWER, EFFICIENTNET, NAFLEX, PROCESSORS, VIDEOMAE, VILT
 from mmjax.interop.supported import CONVNEXT as _CONVNEXT
-from mmjax.interop.supported import EFFICIENTNET, NAFLEX, PROCESSORS, VILT
 
 PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
 _ON_WHITE = (5, 21)  # the version of transformers that began to put transparent images on white
@@ -55,6 +56,7 @@ _DINOV3, _FLAVA = "DINOv3ViTImageProcessor", "FlavaImageProcessor"
 _HIDDEN = re.compile(
   r"codebook_|mask_group_|return_(image_mask|codebook_pixels)$|input_size_patches$|total_mask_patches$"
 )
+_MOST_PATCHES = 2**16  # a row of each image has this length
 _CONVNEXT_SQUASHES = 384  # pixels, from which ConvNeXt's processor does not crop
 _CLASSES = {
   "CLIPImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
@@ -65,6 +67,8 @@ _CLASSES = {
   "BeitImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
   "BitImageProcessor": _Class({"shortest_edge": 224}, 3, CLIP_MEAN, CLIP_STD, crop=True),
   EFFICIENTNET: _Class({"height": 346, "width": 346}, 3, HALF, HALF, square=True, rgb=False),
+  BRIDGETOWER: _Class({"shortest_edge": 288}, 3, CLIP_MEAN, CLIP_STD, crop=True, rgb=False),
+  VIDEOMAE: _Class({"shortest_edge": 224}, 2, HALF, HALF, crop=True, rgb=False),
   VILT: _Class({"shortest_edge": 384}, 3, HALF, HALF, rgb=False),
   "DeiTImageProcessor": _Class({"height": 256, "width": 256}, 3, HALF, HALF, square=True, crop=True, rgb=False),
   "OwlViTImageProcessor": _Class({"height": 768, "width": 768}, 3, CLIP_MEAN, CLIP_STD, square=True),
@@ -116,14 +120,16 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
     raise fields.wrong("pad_size", "missing: mmjax does not pad images")
   if name == VILT and size % fields.integer("size_divisor", 32):
     raise fields.wrong("size_divisor", f"a divisor of the model's image size, {size}")
-  grid = _grid(fields, size) if name == NAFLEX else 0
-  resize: Resize = "patches"
+  grid, patches = _grid(fields, size) if name == NAFLEX else (0, 0)
+  resize: Resize = "native"
   side: int | None = size
   if not grid:
     resize, side = _resize(fields, defaults)
   crop = fields.flag("do_center_crop", defaults.crop)
   if name == _CONVNEXT:
     resize, side, crop = _convnext(fields, resize, side, size, crop)
+  elif name == BRIDGETOWER:
+    _check_bridgetower(fields, resize, size, crop)
   else:
     _check_size(fields, resize, side, size, crop)
   normalize = fields.flag("do_normalize", True)
@@ -143,10 +149,12 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
     std,
     odd="down",
     resize_to=None if side == size else side,
-    crop=crop or (resize in ("squash", "patches") and side == size),
+    crop=crop or (resize in ("squash", "native") and side == size),
     scale=scale,
     colors=_conversion(fields.flag("do_convert_rgb", defaults.rgb), version),
     grid=grid,
+    patches=patches,
+    divisor=fields.integer("size_divisor", 32) if name == BRIDGETOWER and resize == "shortest" else 0,
   )
   hidden = {n: "used only in training, to hide patches" for n in fields.values if name == _FLAVA and _HIDDEN.match(n)}
   fields.finish({**without_effect.PREPROCESSOR, **_unused(normalize), **hidden})
@@ -197,6 +205,17 @@ def _convnext(fields: Fields, resize: Resize, side: int | None, size: int, crop:
   return ("squash", size, False) if size >= _CONVNEXT_SQUASHES else ("shortest", int(size / pct), True)
 
 
+def _check_bridgetower(fields: Fields, resize: Resize, size: int, crop: bool) -> None:
+  """Raise InteropError if BridgeTower's processor does not crop the model's image size. It calls it shortest_edge."""
+  if resize == "squash":
+    raise fields.wrong("size", "shortest_edge, as BridgeTower's files have it")
+  if not crop:
+    raise fields.wrong("do_center_crop", "true: mmjax reads the model at one square resolution")
+  cut: Any = fields.get("crop_size") or {"shortest_edge": 288}
+  if cut not in (size, {"shortest_edge": size}):
+    raise fields.wrong("crop_size", f"the model's image size, {size} (or load the model with that image_size)")
+
+
 _Colors3 = tuple[float, float, float]
 
 
@@ -210,13 +229,15 @@ def _efficientnet(fields: Fields, mean: _Colors3, std: _Colors3, normalize: bool
   return mean, std
 
 
-def _grid(fields: Fields, size: int) -> int:
-  """Patches per side of a NaFlex processor, which keeps an image's shape. mmjax has one square resolution."""
+def _grid(fields: Fields, size: int) -> tuple[int, int]:
+  """Patches per side of the model's square image, and largest number of patches, of a NaFlex processor."""
   patch, number = fields.integer("patch_size", 16), fields.integer("max_num_patches", 256)
-  if math.isqrt(number) ** 2 != number or math.isqrt(number) * patch != size:
-    raise fields.wrong("max_num_patches", f"the square number of patches of the model's image size, {size}")
+  if size % patch:
+    raise fields.wrong("patch_size", f"a divisor of the side of the model's square image, {size}")
+  if number > _MOST_PATCHES:
+    raise fields.wrong("max_num_patches", f"at most {_MOST_PATCHES}")
   fields.only("do_resize", True, True)
-  return math.isqrt(number)
+  return size // patch, number
 
 
 def _check_size(fields: Fields, resize: str, side: int | None, size: int, crop: bool) -> None:
@@ -297,12 +318,25 @@ def read_preprocess(source: Source, size: int, own_size: int) -> Preprocess:
     return from_open_clip(source.fields.object("preprocess_cfg"), size)
   fields, version = find_preprocess(source.folder, source.format), source.fields.get("transformers_version")
   version = version if isinstance(version, str) else ""
+  tower = image_tower(source.config)
   if fields is not None:
-    return _at_size(fields, size, own_size, kind, version)
+    found = _at_size(fields, size, own_size, kind, version)
+    return found if isinstance(tower, NaFlexConfig) else _square(found, fields)
   default = default_preprocess(size, kind)
+  if isinstance(tower, NaFlexConfig):
+    default = dataclasses.replace(default, resize="native", grid=size // tower.patch_size, patches=tower.patches)
   if source.format != "transformers":
     return default
   return dataclasses.replace(default, odd="down", colors=_conversion(True, version))
+
+
+def _square(found: Preprocess, fields: Fields) -> Preprocess:
+  """The preprocessing of a NaFlex processor for a model with one square resolution. Others are returned unchanged."""
+  if found.resize != "native":
+    return found
+  if found.patches != found.grid**2:
+    raise fields.wrong("max_num_patches", f"the number of patches of the model's square image, {found.grid**2}")
+  return dataclasses.replace(found, resize="patches", patches=0)
 
 
 def _at_size(fields: Fields, size: int, own_size: int, kind: str, version: str) -> Preprocess:

@@ -42,7 +42,12 @@ class CheckpointImage:
     """Side of the output in pixels."""
     return self.preprocess.size
 
-  def __call__(self, picture: ImageLike, *, record: str = "the image") -> Float[np.ndarray, "h w 3"]:
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of the result."""
+    return self.preprocess.shape
+
+  def __call__(self, picture: ImageLike, *, record: str = "the image") -> Float[np.ndarray, "..."]:
     """Preprocess an image. Raises DataError, which names the record, if it cannot be read or is too large."""
     if isinstance(picture, bytes | str | os.PathLike):
       open_image(picture, record=record, max_pixels=self.max_pixels)
@@ -105,5 +110,9 @@ def sized(transform: ImageTransform, size: int) -> ImageTransform:
 def nearest_preprocess(transform: ImageTransform) -> Preprocess:
   """Make the preprocessing of other libraries that comes nearest to a transform. It neither trims nor adds white."""
   if isinstance(transform, EvalImage):
-    return Preprocess(transform.size, "shortest", "bilinear", transform.normalize.mean, transform.normalize.std)
+    colors = transform.normalize.mean, transform.normalize.std
+    if transform.patches:
+      found = Preprocess(transform.size, "native", transform.interpolation, *colors, patches=transform.patches)
+      return dataclasses.replace(found, grid=transform.size // transform.patch_size)
+    return Preprocess(transform.size, "shortest", "bilinear", *colors)
   return transform.preprocess if isinstance(transform, CheckpointImage) else transform

@@ -23,6 +23,7 @@ from mmjax.interop import transformers_beit as beit
 from mmjax.interop import transformers_blip as blip
 from mmjax.interop import transformers_blip2 as blip2
 from mmjax.interop import transformers_blip2_captioner as blip2_captioner
+from mmjax.interop import transformers_bridgetower as bridgetower
 from mmjax.interop import transformers_causal as causal
 from mmjax.interop import transformers_clap as clap
 from mmjax.interop import transformers_classifiers as classes
@@ -45,6 +46,7 @@ from mmjax.interop import transformers_texts as texts
 from mmjax.interop import transformers_towers as pairs
 from mmjax.interop import transformers_vilt as vilt
 from mmjax.interop import transformers_whisper as whisper
+from mmjax.interop import transformers_xclip as xclip
 from mmjax.interop.architecture import Architecture, Entries
 from mmjax.interop.big_vision import BIG_VISION
 from mmjax.interop.errors import InteropError
@@ -62,6 +64,7 @@ from mmjax.models import (
   BlipPairConfig,
   BlipQuestionConfig,
   BlipRetrievalConfig,
+  BridgeTowerConfig,
   ClapConfig,
   ClassifierConfig,
   GptConfig,
@@ -71,6 +74,7 @@ from mmjax.models import (
   SharedSpaceConfig,
   TwoTowerConfig,
   WhisperConfig,
+  XClipConfig,
 )
 
 Writes = Callable[[Any], bool]
@@ -173,8 +177,8 @@ _CLIP, _SIGLIP, _VIT = "CLIPImageProcessor", "SiglipImageProcessor", "ViTImagePr
 NAFLEX, _BLIP = "Siglip2ImageProcessor", "BlipImageProcessor"
 _BIT, _DEIT, _DINOV3 = "BitImageProcessor", "DeiTImageProcessor", "DINOv3ViTImageProcessor"
 CONVNEXT = "ConvNextImageProcessor"
-VILT = "ViltImageProcessor"
-EFFICIENTNET = "EfficientNetImageProcessor"
+BRIDGETOWER, VILT = "BridgeTowerImageProcessor", "ViltImageProcessor"
+EFFICIENTNET, VIDEOMAE = "EfficientNetImageProcessor", "VideoMAEImageProcessor"
 _HEAD, _REGISTERS = classes.HEAD, "dinov2_with_registers"
 _VISUAL, _TEXTUAL = r"^visual_projection\.", r"^text_projection\."
 
@@ -237,6 +241,21 @@ CLASSES: tuple[Class, ...] = (
     processor=_BLIP,
   ),
   Class("blip_vision_model", blip.BLIP_IMAGE, processor=_BLIP),
+  Class(
+    "bridgetower",
+    bridgetower.BRIDGETOWER_CONTRASTIVE,
+    r"^itc_text_head\.",
+    _is(BridgeTowerConfig, head="contrastive"),
+    processor=BRIDGETOWER,
+  ),
+  Class(
+    "bridgetower",
+    bridgetower.BRIDGETOWER_MATCH,
+    r"^itm_score\.",
+    _is(BridgeTowerConfig, head="match"),
+    processor=BRIDGETOWER,
+  ),
+  Class("bridgetower", bridgetower.BRIDGETOWER, writes=_is(BridgeTowerConfig), processor=BRIDGETOWER),
   Class("beit", classes.BEIT_CLASSES, _HEAD, _classifier(_BEIT), processor=_BEIT_IMAGES),
   Class("beit", beit.BEIT, writes=_BEIT, processor=_BEIT_IMAGES),
   Class("data2vec-vision", classes.DATA2VEC_CLASSES, _HEAD, processor=_BEIT_IMAGES),
@@ -278,6 +297,7 @@ CLASSES: tuple[Class, ...] = (
   Class("opt", opt.OPT, writes=_opt),
   Class("gpt2", causal.GPT2, writes=_is(GptConfig)),
   Class("whisper", whisper.WHISPER, writes=_is(WhisperConfig)),
+  Class("xclip", xclip.XCLIP, writes=_is(XClipConfig), processor=_CLIP),
 )
 """Classes of transformers. Of those with one `kind`, the first whose tensor is there is read."""
 
@@ -286,10 +306,8 @@ PROCESSORS = {row.architecture.name: row.processor for row in CLASSES if row.pro
 
 _REFUSED = {
   "blip_text_model": "BlipTextModel, which mmjax has no model for yet",
-  "bridgetower": "BridgeTowerModel, whose towers read each other in every layer, so neither can be loaded alone",
   "groupvit": "GroupViTModel, whose image tower groups its patches. None of its parts is read",
   "swinv2": "Swinv2Model, whose attention compares directions and computes its bias. It is one tower without parts",
-  "xclip": "XCLIPModel, whose image tower reads videos. None of its parts is read",
 }
 """Other kinds of transformers, and what they are: a sentence each, which says what of them can be had."""
 

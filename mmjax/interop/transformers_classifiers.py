@@ -14,7 +14,7 @@ from mmjax.interop.transformers_convnext import CONVNEXT, CONVNEXT_V2
 from mmjax.interop.transformers_deit import DEIT
 from mmjax.interop.transformers_dino import DINOV2, DINOV2_REGISTERS
 from mmjax.interop.transformers_one_tower import SIGLIP2_IMAGE, SIGLIP_IMAGE
-from mmjax.interop.transformers_parts import read_siglip_image, siglip2_side
+from mmjax.interop.transformers_parts import read_siglip2_image, read_siglip_image
 from mmjax.interop.transformers_resnet import RESNET
 from mmjax.interop.transformers_single import VIT, VIT_MSN
 from mmjax.interop.transformers_swin import SWIN
@@ -148,9 +148,4 @@ SIGLIP_CLASSES = _siglip(
   "siglip",
   lambda vision: read_siglip_image(vision, vision.square("image_size", 224)),
 )
-SIGLIP2_CLASSES = _siglip(
-  SIGLIP2_IMAGE,
-  "Siglip2ForImageClassification",
-  "siglip2",
-  lambda vision: read_siglip_image(vision, siglip2_side(vision)),
-)
+SIGLIP2_CLASSES = _siglip(SIGLIP2_IMAGE, "Siglip2ForImageClassification", "siglip2", read_siglip2_image)

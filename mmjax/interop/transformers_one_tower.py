@@ -8,7 +8,7 @@ transformers 4 with it. Both are read. The longer names are written, because bot
 import dataclasses
 from typing import Any
 
-from mmjax.encoders import TextConfig, ViTConfig
+from mmjax.encoders import NaFlexConfig, TextConfig, ViTConfig
 from mmjax.encoders.config import TowerConfig
 from mmjax.interop.architecture import Architecture, Entries, wrong_kind
 from mmjax.interop.fields import Fields
@@ -20,9 +20,9 @@ from mmjax.interop.transformers_parts import (
   clip_image,
   read_clip_image,
   read_clip_text,
+  read_siglip2_image,
   read_siglip_image,
   read_siglip_text,
-  siglip2_side,
   siglip_image,
   write_clip_text,
   write_text,
@@ -110,10 +110,10 @@ def _write_siglip_image(config: Any) -> dict[str, Any]:
   return _named("SiglipVisionModel", "siglip_vision_model") | write_vision(vit)
 
 
-def _read_siglip2_image(fields: Fields, entries: Entries) -> ViTConfig:
+def _read_siglip2_image(fields: Fields, entries: Entries) -> NaFlexConfig:
   del entries
   fields.only("vision_use_head", True, True)
-  return read_siglip_image(fields, siglip2_side(fields))
+  return read_siglip2_image(fields)
 
 
 def _write_siglip2_image(config: Any) -> dict[str, Any]:

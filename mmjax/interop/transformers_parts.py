@@ -1,9 +1,10 @@
 """The towers of CLIP and SigLIP in transformers: their tensors and their fields. Several classes consist of them."""
 
+import dataclasses
 import math
 from typing import Any
 
-from mmjax.encoders import TextConfig, ViTConfig
+from mmjax.encoders import NaFlexConfig, TextConfig, ViTConfig
 from mmjax.interop.architecture import ACTIVATIONS, THEIR_ACTIVATIONS, sides
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
@@ -118,14 +119,6 @@ def write_clip_text(text: TextConfig) -> dict[str, Any]:
   return write_text(text) | {"eos_token_id": eos}
 
 
-def siglip2_side(vision: Fields) -> int:
-  """Side in pixels of the images of Siglip2's image tower, at its fixed number of patches."""
-  number, side = vision.integer("num_patches", 256), vision.square("patch_size", 16)
-  if math.isqrt(number) ** 2 != number:
-    raise vision.wrong("num_patches", "a square number: mmjax reads Siglip2Model at one fixed, square resolution")
-  return math.isqrt(number) * side
-
-
 def read_siglip_image(vision: Fields, image_size: int) -> ViTConfig:
   """Read the configuration of SigLIP's image tower."""
   vision.only("num_channels", 3, 3)
@@ -136,6 +129,16 @@ def read_siglip_image(vision: Fields, image_size: int) -> ViTConfig:
     **sides(image_size, vision.square("patch_size", 16)),
     pool="map",
   )
+
+
+def read_siglip2_image(vision: Fields) -> NaFlexConfig:
+  """Read the configuration of Siglip2's image tower, which takes images of any shape."""
+  number, side = vision.integer("num_patches", 256), vision.square("patch_size", 16)
+  if math.isqrt(number) ** 2 != number:
+    raise vision.wrong("num_patches", "a square number: there is a position embedding for each patch of a square image")
+  square = read_siglip_image(vision, math.isqrt(number) * side)
+  fields = {field.name: getattr(square, field.name) for field in dataclasses.fields(square)}
+  return NaFlexConfig(**fields, patches=number)
 
 
 def read_siglip_text(text: Fields) -> TextConfig:

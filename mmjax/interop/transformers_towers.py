@@ -1,4 +1,4 @@
-"""Mapping of transformers' two-tower models: CLIPModel, SiglipModel, and Siglip2Model at a fixed resolution."""
+"""Mapping of transformers' two-tower models: CLIPModel, SiglipModel, and Siglip2Model for images of any shape."""
 
 import math
 from typing import Any
@@ -15,9 +15,9 @@ from mmjax.interop.transformers_parts import (
   clip_image,
   read_clip_image,
   read_clip_text,
+  read_siglip2_image,
   read_siglip_image,
   read_siglip_text,
-  siglip2_side,
   siglip_image,
   write_clip_text,
   write_text,
@@ -85,19 +85,18 @@ def write_clip(config: Any) -> dict[str, Any]:
 def read_siglip(fields: Fields, entries: Entries) -> TwoTowerConfig:
   """Read the configuration of SiglipModel. The tensors are not needed."""
   vision = fields.object("vision_config")
-  return _read_siglip(fields, vision, vision.square("image_size", 224))
+  return _read_siglip(fields, vision, read_siglip_image(vision, vision.square("image_size", 224)))
 
 
 def read_siglip2(fields: Fields, entries: Entries) -> TwoTowerConfig:
-  """Read the configuration of Siglip2Model, at its fixed number of patches. The tensors are not needed."""
+  """Read the configuration of Siglip2Model. The tensors are not needed."""
   vision = fields.object("vision_config")
-  return _read_siglip(fields, vision, siglip2_side(vision))
+  return _read_siglip(fields, vision, read_siglip2_image(vision))
 
 
-def _read_siglip(fields: Fields, vision: Fields, image_size: int) -> TwoTowerConfig:
+def _read_siglip(fields: Fields, vision: Fields, image: ViTConfig) -> TwoTowerConfig:
   text = fields.object("text_config")
   vision.only("vision_use_head", True, True)
-  image = read_siglip_image(vision, image_size)
   if text.integer("projection_size", text.integer("hidden_size", 768)) != image.width:
     raise text.wrong("projection_size", f"the vision tower's hidden_size, {image.width}")
   return TwoTowerConfig(

@@ -7,6 +7,7 @@ from mmjax.models.blip import BlipConfig
 from mmjax.models.blip2 import Blip2RetrievalConfig
 from mmjax.models.blip2_captioner import Blip2CaptionerConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.bridgetower import BridgeTowerConfig
 from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.clip4clip import Clip4ClipConfig
@@ -36,6 +37,7 @@ from mmjax.models.vilt_transformers import PublishedViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.models.writer import WriterConfig
+from mmjax.models.xclip import XClipConfig
 
 __all__ = [
   "SHARDING_RULES",
@@ -49,6 +51,7 @@ __all__ = [
   "BlipPairConfig",
   "BlipQuestionConfig",
   "BlipRetrievalConfig",
+  "BridgeTowerConfig",
   "ClapConfig",
   "ClassifierConfig",
   "Clip4ClipConfig",
@@ -83,4 +86,5 @@ __all__ = [
   "VqaConfig",
   "WhisperConfig",
   "WriterConfig",
+  "XClipConfig",
 ]

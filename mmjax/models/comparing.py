@@ -60,7 +60,7 @@ class Comparing(nn.Module):
     return {name: normalize(projections[name](e.pooled.astype(jnp.float32))) for name, e in encoded.items()}
 
   @nn.jit
-  def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
+  def encode_image(self, images: Float[Array, "batch *image"]) -> Float[Array, "batch dim"]:
     """Unit-norm float32 embeddings of normalised images."""
     model: Any = self
     return self.project(model.encode({"image": images}))["image"]

@@ -225,7 +225,7 @@ class Ensemble(nn.Module):
     numbers = lambda module, number, own: module.predict(own, rng=fold_in(rng, number))
     return self._mean(self._each(numbers, self._own(encoded)))
 
-  def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
+  def encode_image(self, images: Float[Array, "batch *image"]) -> Float[Array, "batch dim"]:
     """Compute unit-norm embeddings of images: those of the members side by side."""
     return self._embedded(self._each(lambda module, number: normalize(module.encode_image(images))))
 

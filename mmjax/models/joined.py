@@ -140,7 +140,7 @@ class Joined(nn.Module):
     return self.fusion(*each, rng=rng).pooled.astype(jnp.float32)
 
   @nn.jit
-  def encode_image(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch dim"]:
+  def encode_image(self, images: Float[Array, "batch *image"]) -> Float[Array, "batch dim"]:
     """Compute the pooled vectors of the tower "image", in float32."""
     return self.image(images).pooled.astype(jnp.float32)
 

@@ -212,10 +212,11 @@ class SharedSpace(nn.Module):
     return clipped_bias(self.bias, self.config.max_logit_bias)
 
   @nn.jit
-  def encode_image(
-    self, images: Float[Array, "batch height width 3"], *, rng: Rngs = None
-  ) -> Float[Array, "batch dim"]:
-    """Compute embeddings of normalised images with the tower "image". They are float32 and not unit-norm."""
+  def encode_image(self, images: Float[Array, "batch *image"], *, rng: Rngs = None) -> Float[Array, "batch dim"]:
+    """Compute embeddings of normalised images with the tower "image". They are float32 and not unit-norm.
+
+    Images are [batch, height, width, 3]. A NaFlex tower also takes rows of patches (mmjax.data.images.native).
+    """
     return self.embedding("image", self.image(images, rng=rng))
 
   @nn.jit

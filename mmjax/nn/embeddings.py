@@ -1,6 +1,7 @@
 """Patch embeddings and position embeddings."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
@@ -116,6 +117,32 @@ class NestedStem(nn.Module):
 
 def _squares(x: Float[Array, "batch height width channels"], side: int) -> Float[Array, "batch rows columns square"]:
   return rearrange(x, "b (y p) (x q) c -> b y x (p q c)", p=side, q=side)
+
+
+def resampled_positions(
+  positions: Float[Array, "grid grid width"], places: Float[Array, "batch length 2"]
+) -> Float[Array, "batch length width"]:
+  """Resamples the position embeddings of a square grid to the shapes of images: bilinear, with antialiasing.
+
+  The filter is that of torch.nn.functional.interpolate(mode="bilinear", antialias=True), which SigLIP 2 uses. It is one
+  matrix product for images of different shapes.
+
+  Args:
+    positions: embeddings of the square grid.
+    places: row and column of each patch in its image. Negative for padding, whose embedding has no meaning.
+  Returns: one embedding per patch.
+  """
+  grid, width = positions.shape[0], positions.shape[-1]
+  count = jnp.maximum(places.max(axis=1), 0.0) + 1.0  # rows and columns of each image
+  step = grid / count[:, None, :, None]
+  cells = jnp.arange(grid, dtype=jnp.float32)[None, None, None] + 0.5
+  away = cells - (places[..., None] + 0.5) * step
+  weights = jnp.maximum(1.0 - jnp.abs(away) / jnp.maximum(step, 1.0), 0.0)
+  weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-6)
+  both = weights[:, :, 0, :, None] * weights[:, :, 1, None, :]
+  flat = rearrange(both, "b n i j -> (b n) (i j)")
+  mixed = jnp.matmul(flat, positions.reshape(grid * grid, width), precision=jax.lax.Precision.HIGHEST)
+  return rearrange(mixed, "(b n) d -> b n d", b=places.shape[0])
 
 
 def sincos_2d(rows: int, columns: int, width: int, *, temperature: float = 10_000.0) -> Float[Array, "patches width"]:

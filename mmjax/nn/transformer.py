@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -356,7 +356,8 @@ class Transformer(nn.Module):
     rotation: Rotation | None = None,
     biases: Float[Array, "depth heads length length"] | None = None,
     raw: bool = False,
-  ) -> tuple[Float[Array, "batch length width"], Float[Array, "batch width"]]:
+    taps: int = 0,
+  ) -> tuple[Float[Array, "batch tokens width"], Float[Array, "batch width"]]:
     """Returns all tokens, and the one token at `pick`.
 
     The last block computes the picked token separately, and the compiler removes tokens that nobody reads. A caller
@@ -371,6 +372,8 @@ class Transformer(nn.Module):
       rotation: rotation of each token's queries and keys (rotary position embedding); None: no rotation.
       biases: biases of the attention logits of each block; None: those of relative_buckets, if any.
       raw: if True, all tokens are returned without the last norm, and the picked token with it (FLAVA).
+      taps: if not 0, the tokens after each of this many last blocks are returned, each with the last norm, one block
+        after the other along the axis of the tokens (BridgeTower).
     Returns: all tokens, and the picked token.
     """
     c = self.config
@@ -392,30 +395,40 @@ class Transformer(nn.Module):
       far = (c.relative_buckets, c.relative_distance, self.causal)
       bias = RelativeBias(c.num_heads, *far, name="relative_bias")(length)
     x, rows = rearrange(x, "b l w -> (b l) w"), lambda x: rearrange(x, "(b l) w -> b l w", l=length)
+
+    def tapped(states: Sequence[Array]) -> Array:
+      each = [rows(state)[:, :own] for state in states]
+      return each[0] if len(each) == 1 else jnp.concatenate(each, axis=1)
+
     if c.scan:
+
+      def step(module: Any, carry: Array, at: Any) -> tuple[Array, Array | None]:
+        carry = module(carry, mask, rng, at[0], None, both, bias if biases is None else at[1])
+        return carry, carry if taps else None
+
       scanned = nn.scan(
-        lambda module, carry, at: (
-          module(carry, mask, rng, at[0], None, both, bias if biases is None else at[1]),
-          None,
-        ),
+        step,
         variable_axes={"params": 0, "intermediates": 0, "perturbations": 0},
         split_rngs={"params": True},
         length=c.depth,
         check_constancy_invariants=False,  # there is nothing to check, and the block would be traced once more
       )
       each = None if biases is None else biases[:, None]
-      x, _ = scanned(block(name="blocks"), x, (jnp.arange(c.depth), each))
-      return rows(of_all(x))[:, :own], norm(take_token(rows(x), pick)[:, 0])
+      x, states = scanned(block(name="blocks"), x, (jnp.arange(c.depth), each))
+      tokens = [of_all(x)] if states is None else list(map(of_all, states[c.depth - taps :]))
+      return tapped(tokens), norm(take_token(rows(x), pick)[:, 0])
+    kept = []
     for layer in range(c.depth - 1):
       own_bias = bias if biases is None else biases[layer : layer + 1]
       x = block(name=f"block_{layer}")(x, mask, rng, jnp.asarray(layer), None, both, own_bias)
+      kept += [of_all(x)] if layer >= c.depth - taps else []
     bias = bias if biases is None else biases[-1:]
     last, index = block(name=f"block_{c.depth - 1}"), jnp.asarray(c.depth - 1)
     readable = self._readable(x.shape[0] // length, length, mask, pick)
     apart = None if rotation is None else (rotation.at(pick), rotation)
     each = jnp.broadcast_to(jnp.asarray(pick, jnp.int32), (x.shape[0] // length,))
     picked = last(take_token(rows(x), pick)[:, 0], readable, rng, index, x, apart, _of_query(bias, pick), each)
-    return rows(of_all(last(x, mask, rng, index, None, both, bias)))[:, :own], norm(picked)
+    return tapped([*kept, of_all(last(x, mask, rng, index, None, both, bias))]), norm(picked)
 
   @nn.nowrap
   def _padded(

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from mmjax.data.images.native import from_row
 from mmjax.report.figures import sequential
 
 SIDE = 96
@@ -18,7 +19,9 @@ _SHADES = np.array([[int(sequential(step / 255)[i : i + 2], 16) for i in (1, 3, 
 def seen_pixels(
   picture: Float[np.ndarray, "h w 3"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """Colours of a normalised image, as the model saw it."""
+  """Colours of a normalised image, or of a row of patches, as the model saw it."""
+  if picture.ndim == 2:
+    picture = from_row(picture)
   return np.clip((picture * np.array(std) + np.array(mean)) * 255, 0, 255).round().astype(np.uint8)
 
 

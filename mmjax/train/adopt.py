@@ -8,17 +8,20 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from mmjax.data import Records, make_tokenizer
+from mmjax.data import Image, NativeImage, Records, make_tokenizer
 from mmjax.data.config import DataConfig
+from mmjax.data.features import run_columns
 from mmjax.data.text.config import TokenizerConfig
 from mmjax.data.text.tokenizer import Tokenizer
-from mmjax.data.transforms import EvalImage, eval_transform
+from mmjax.data.transforms import EvalImage, eval_transform, native_patches
+from mmjax.encoders import NaFlexConfig
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, PretrainedConfig
 from mmjax.interop.agreement import Difference, derived_model, refuse
 from mmjax.interop.architecture import differences
 from mmjax.interop.errors import InteropError
 from mmjax.interop.hub import download
+from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.pretrained import read_transform
 from mmjax.interop.run_image import CheckpointImage, ImageTransform, nearest_preprocess, sized
 from mmjax.interop.run_tokenizer import checkpoint_tokenizer
@@ -55,6 +58,8 @@ def adopted(experiment: Experiment, *, unnamed: Experiment | None = None, say: b
   model, data = experiment.model, experiment.data
   if "model" not in config.allow and model == other.model:
     model = derived_model(model, source, config.into)
+  if model != experiment.model and data.columns == other.data.columns:
+    data = _with_native_column(data, model)
   if _brings(source, config, "text", "tokenizer") and data.tokenizer == other.data.tokenizer and _has_text(model):
     data = dataclasses.replace(data, tokenizer=_tokenizer_config(source))
   if _brings(source, config, "image", "preprocess") and all(getattr(data, n) == getattr(other.data, n) for n in _IMAGE):
@@ -99,7 +104,7 @@ def run_image(data: DataConfig, size: int) -> ImageTransform | None:
   if isinstance(found, EvalImage):
     found = dataclasses.replace(found, max_pixels=data.max_pixels)
   else:
-    found = CheckpointImage(nearest_preprocess(found), data.max_pixels, data.trim)
+    found = CheckpointImage(_native(nearest_preprocess(found), data), data.max_pixels, data.trim)
   theirs = _colors(found)
   for name, value in zip(("mean", "std", "trim"), theirs, strict=True):
     if getattr(data, name) != value:
@@ -145,6 +150,21 @@ def _with_preprocess(data: DataConfig, source: Source, size: int) -> DataConfig:
   return dataclasses.replace(data, mean=mean, std=std, trim=trim, preprocess=path)
 
 
+def _with_native_column(data: DataConfig, model: Any) -> DataConfig:
+  """Make the images of a run keep their shape, if its image tower now takes images of any shape."""
+  tower, columns = towers(model).get("image"), dict(run_columns(data))
+  if not isinstance(tower, NaFlexConfig) or columns.get("image") != Image():
+    return data
+  columns["image"] = NativeImage(tower.patch_size, (tower.patches,))
+  return dataclasses.replace(data, columns=columns)
+
+
+def _native(preprocess: Preprocess, data: DataConfig) -> Preprocess:
+  """A checkpoint's preprocessing to rows of patches, with the longest row of the run."""
+  patches = native_patches(data)[1]
+  return dataclasses.replace(preprocess, patches=patches) if patches and preprocess.patches else preprocess
+
+
 def _colors(transform: ImageTransform) -> tuple[Any, Any, bool]:
   """Mean, standard deviation and `trim` of a transform."""
   if isinstance(transform, EvalImage):
@@ -184,7 +204,8 @@ def _other_pixels(source: Source, image: ImageTransform) -> list[Difference]:
   mine = image.preprocess if isinstance(image, CheckpointImage) and not image.trim else image
   if type(mine) is not type(theirs):
     return [("preprocess", mine, theirs)]
-  return [one for one in differences(mine, theirs, "preprocess") if one[0] != "preprocess.max_pixels"]
+  unseen = ("preprocess.max_pixels", "preprocess.patches")  # limits
+  return [one for one in differences(mine, theirs, "preprocess") if one[0] not in unseen]
 
 
 def _say(before: Experiment, after: Experiment) -> None:

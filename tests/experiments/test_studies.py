@@ -79,6 +79,11 @@ def test_a_study_s_own_configuration_is_planned(scripts, options, tmp_path, caps
       "--data.source.examples 60 --model.encoder-depth 1",
       "| learned positions | 16 | 2 |",
     ),
+    (
+      "naflex_digits",
+      "--data.source.examples 60 --data.source.validation 40 --model.embed-dim 8",
+      "| own shape, 4 x 12 patches | 16 | 2 |",
+    ),
   ],
 )
 def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_path, monkeypatch, capsys):

@@ -23,8 +23,6 @@ CONFIGS = {
   "an unknown kind": (dict(model_type="clop"), "model_type is 'clop'", "'clip'"),
   "FLAVA's": (dict(model_type="flava"), "mmjax does not know the field 'vision_config'"),
   "BLIP's": (dict(model_type="blip"), "eos_id=102 must lie in [0, vocab_size="),
-  "BridgeTower": (dict(model_type="bridgetower"), "BridgeTowerModel, whose towers read each other in every layer"),
-  "X-CLIP": (dict(model_type="xclip"), "XCLIPModel, whose image tower reads videos"),
   "an unknown activation": (dict(text_config=dict(hidden_act="relu6")), "text_config: hidden_act is 'relu6'"),
   "a width that is no number": (dict(vision_config=dict(hidden_size="8")), "vision_config: hidden_size is '8'"),
   "a huge width": (dict(vision_config=dict(hidden_size=10**12)), "vision_config: hidden_size is 1000000000000"),

@@ -30,6 +30,7 @@ from mmjax.models.blip import BlipConfig
 from mmjax.models.blip2 import Blip2RetrievalConfig, QFormerConfig
 from mmjax.models.blip2_captioner import Blip2CaptionerConfig
 from mmjax.models.blip_transformers import BlipCaptionerConfig, BlipPairConfig, BlipQuestionConfig, BlipRetrievalConfig
+from mmjax.models.bridgetower import BridgeTowerConfig
 from mmjax.models.clap import ClapConfig
 from mmjax.models.classifier import ClassifierConfig
 from mmjax.models.clip4clip import Clip4ClipConfig
@@ -55,6 +56,7 @@ from mmjax.models.vilt_transformers import PublishedViltConfig
 from mmjax.models.vqa import VqaConfig
 from mmjax.models.whisper import WhisperConfig
 from mmjax.models.writer import WriterConfig
+from mmjax.models.xclip import XClipConfig
 from mmjax.nn.transformer import TransformerConfig
 from tests.interop.references import assert_same_params
 from tests.models.decoders import IMAGE, TEXT
@@ -75,6 +77,13 @@ CONFIGS = (
   Blip2RetrievalConfig(CLS, QFormerConfig(**SIZE, queries=2), embed_dim=4),
   Blip2CaptionerConfig(CLS, QFormerConfig(**SIZE, queries=2), dataclasses.replace(TEXT, padding_positions=2)),
   Blip2CaptionerConfig(CLS, QFormerConfig(**SIZE, queries=2), TEXT, encoder_depth=1),
+  BridgeTowerConfig(
+    dataclasses.replace(CLS, depth=2),
+    bert_config(**SIZE),
+    TransformerConfig(width=12, depth=2, num_heads=2, mlp_dim=12, norm="post"),
+    head="contrastive",
+    embed_dim=4,
+  ),
   AlignConfig(
     image=EfficientNetConfig(33, 0.1, 0.1, lite=False, head=False, norm="frozen"),
     text=bert_config(**SIZE, tanh_pool=False),
@@ -120,6 +129,14 @@ CONFIGS = (
   VerifierConfig(towers={"image": IMAGE}, embed_dim=4, num_identities=3),
   Clip4ClipConfig(
     image=IMAGE, text=READER, embed_dim=4, temporal="tight", frames=2, temporal_depth=1, temporal_heads=2
+  ),
+  XClipConfig(
+    image=dataclasses.replace(CLS, input_norm=True),
+    text=dataclasses.replace(READER, causal=True, pool="argmax", mask_padding=False),
+    order=TransformerConfig(width=4, depth=1, num_heads=2),
+    frames=2,
+    prompt_depth=1,
+    prompt_heads=2,
   ),
   WriterConfig(towers={"video": VideoConfig(frame=IMAGE, frames=2, temporal="lstm", output="patches")}, text=TEXT),
   dataclasses.replace(CODER, quantizer=VectorQuantizer(codes=4, dim=2), discriminator=CODER.image),

@@ -47,6 +47,7 @@ class Making:
     tokenizer: tokenizer of the run. None for a run without text columns.
     fitted: results of `Column.fit`, by column name.
     memory: cache of decoded images and tokenized texts, shared by all columns of a worker.
+    seed: seed of the run's data, for what a column draws for each batch.
   """
 
   data: "DataConfig"
@@ -54,6 +55,7 @@ class Making:
   tokenizer: "Tokenizer | None" = None
   fitted: Mapping[str, Any] = field(default_factory=dict)
   memory: Any = None
+  seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class Maker:
   def begin(self, rows: int) -> Any:
     """Make a buffer for a batch of this many rows."""
     raise NotImplementedError
+
+  def begin_step(self, rows: int, step: int) -> Any:
+    """Make a buffer for the batch of a training step. Its shape may depend on the step, but not on the process."""
+    del step
+    return self.begin(rows)
 
   def fill(self, buffer: Any, row: int, example: Example) -> None:
     """Write an example to a row of the buffer. Raises DataError, which names the record, if the record is bad."""
@@ -129,6 +136,11 @@ class Column(Kind):
   def tokenizes(self) -> bool:
     """True for a text column, which uses the tokenizer of the run."""
     return False
+
+  @property
+  def native_patches(self) -> tuple[int, int] | None:
+    """Side of a patch and longest row, of a column of images at their own shape. None: another column."""
+    return None
 
   def check(self, record: Mapping[str, Any]) -> None:
     """Raise DataError if a record lacks a field that the column reads. Called once per record."""

@@ -60,7 +60,7 @@ class Image(Column):
       size = decode(record["image"], record=record["id"], max_pixels=image.max_pixels).size
       return image.mask(decode_mask(record[RELEVANCE], size, record=record["id"]))
 
-    rows = {name: LazyRows(places, (image.size, image.size, 3), shown)}
+    rows = {name: LazyRows(places, image.shape, shown)}
     return rows | ({RELEVANCE: LazyRows(places, (image.size, image.size), relevant)} if self.relevance else {})
 
   def decode(self, record: Mapping[str, Any], data: "DataConfig") -> None:

@@ -3,6 +3,7 @@
 A matrix maps positions of the output, (u, v, 1) with u and v from -1 to 1, to pixel coordinates of the input.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ class RandomResizedCrop:
       crop_width, crop_height = min(width, crop_width), min(height, crop_height)
     x, y = draws[2] * (width - crop_width), draws[3] * (height - crop_height)
     return box_matrix(x, y, crop_width, crop_height)
+
+  def native_box(self, width: int, height: int, rng: np.random.Generator) -> Matrix:
+    """Draw a crop as `box`, with `ratio` relative to the shape of the image. A scale of (1, 1) is the whole image."""
+    unit = dataclasses.replace(self, squash=True).box(1, 1, rng)
+    return np.diag([width, height, 1.0]) @ unit
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def center_box(width: int, height: int) -> tuple[float, float, float, float]:
   return left, top, left + side, top + side
 
 
-def warp(image: Image.Image, box: Matrix, transforms: Sequence[Matrix], size: int) -> Image.Image:
+def warp(image: Image.Image, box: Matrix, transforms: Sequence[Matrix], size: int | tuple[int, int]) -> Image.Image:
   """Resample an image through matrices.
 
   Resampling is bilinear. Shrinking by more than 2 would alias, so the image is first reduced by an integer factor, by
@@ -109,17 +115,18 @@ def warp(image: Image.Image, box: Matrix, transforms: Sequence[Matrix], size: in
     image: the image.
     box: matrix from the output to pixels of the image.
     transforms: matrices that are multiplied to `box` from the right, in order.
-    size: side of the result in pixels.
-  Returns: the image [size, size].
+    size: side of the result in pixels, or its width and height.
+  Returns: the image.
   """
+  width, height = (size, size) if isinstance(size, int) else size
   matrix = box
   for transform in transforms:
     matrix = matrix @ transform
   (a, b, c), (d, e, f), _ = matrix.tolist()
-  factor = int(2 * min(math.hypot(a, d), math.hypot(b, e)) / size)
+  factor = int(2 * min(math.hypot(a, d) / width, math.hypot(b, e) / height))
   if factor >= 2:
     image = image.reduce(factor)
     a, b, c, d, e, f = (value / factor for value in (a, b, c, d, e, f))
-  scale = 2 / size  # from output pixels to (u, v); Pillow itself samples at pixel centres
-  data = (a * scale, b * scale, c - a - b, d * scale, e * scale, f - d - e)
-  return image.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
+  across, down = 2 / width, 2 / height  # from output pixels to (u, v); Pillow itself samples at pixel centres
+  data = (a * across, b * down, c - a - b, d * across, e * down, f - d - e)
+  return image.transform((width, height), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
