@@ -19,13 +19,14 @@ import mmjax
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import EvalImage
 from mmjax.deploy import standalone
-from mmjax.deploy.formats import DTYPES, FORMATS, LIMIT, DeployError, check_choice
-from mmjax.deploy.packing import pack
+from mmjax.deploy.formats import DTYPES, DYNAMIC, FORMATS, LEAST_COSINE, LIMIT, DeployError, check_choice
+from mmjax.deploy.packing import LINEAR, SCALE, pack
 from mmjax.deploy.parts import TEXTS, Part, check_rows, parts_of
-from mmjax.deploy.programs import computed, to_onnx, to_stablehlo, used_weights
+from mmjax.deploy.programs import computed, dynamic_int8, to_onnx, to_stablehlo, used_weights
 from mmjax.deploy.standalone import MANIFEST, PREPROCESS, TOKENIZER, WEIGHTS
 from mmjax.interop.run_image import write_image
 from mmjax.models.protocols import Compares, missing
+from mmjax.nn.int8 import linear_kernels
 
 if TYPE_CHECKING:
   from mmjax.run import Run
@@ -42,7 +43,8 @@ def export(run: Run, to: str, folder: Path | None = None, *, dtype: str = "float
     run: the run.
     to: "stablehlo" (for JAX and other users of XLA; cpu, cuda and tpu) or "onnx" (for ONNX Runtime, also in a browser).
     folder: folder to write. An export that is there is replaced. None: WORKDIR/export/TO-DTYPE.
-    dtype: dtype of the stored weights: float32, bfloat16, float16, or int8 with a scale per output channel.
+    dtype: dtype of the stored weights: float32, bfloat16, float16, or int8 with a scale per output channel. With
+      int8-dynamic, linear layers also round their input to int8.
     limit: largest difference between the outputs of the export and those of the model with the same weights.
   Returns: the folder.
   Raises: DeployError: the model has nothing that the format holds, the outputs differ by more than `limit`, or the
@@ -88,7 +90,7 @@ def _of_export(folder: Path) -> set[str]:
 
 def _write(run: Run, to: str, dtype: str, folder: Path, limit: float) -> None:
   parts = parts_of(run)
-  packed = pack(jax.device_get(run.params), dtype)
+  packed = pack(jax.device_get(run.params), dtype, linear_kernels(run.model, run.experiment.model.example(1)))
   _write_inputs(run, parts, folder)
   shutil.copy(standalone.__file__, folder / "run.py")
   if to == "onnx" and _fits_page(run, parts):
@@ -98,13 +100,25 @@ def _write(run: Run, to: str, dtype: str, folder: Path, limit: float) -> None:
   used = {part.name: used_weights(part, run.model, packed) for part in parts}
   for part in parts:
     file, weights = f"{part.name}.{to}", used[part.name]
-    program = to_onnx(part, run.model, packed) if to == "onnx" else to_stablehlo(part, run.model, packed, weights)
+    program = _program(run, part, to, dtype, packed, weights)
     (folder / file).write_bytes(program)
     manifest["parts"][part.name] = _part_fields(part, file) | {"weights": weights if to == "stablehlo" else []}
   if to == "stablehlo":
     _write_weights({name: packed[name] for names in used.values() for name in names}, folder, manifest)
   _check(run, parts, packed, folder, manifest, limit)
   _write_manifest(folder, manifest)
+
+
+def _program(run: Run, part: Part, to: str, dtype: str, packed: Mapping[str, np.ndarray], weights: list[str]) -> bytes:
+  if to == "stablehlo":
+    return to_stablehlo(part, run.model, packed, weights)
+  if dtype != DYNAMIC:
+    return to_onnx(part, run.model, packed)
+  linear = {name.removesuffix(LINEAR) for name in packed if name.endswith(LINEAR)}
+  params = jax.device_get(run.params)
+  tables = {name: array for name, array in pack(params, "int8").items() if name.removesuffix(SCALE) not in linear}
+  whole = {name: array for name, array in pack(params, "float32").items() if name in linear}
+  return dynamic_int8(to_onnx(part, run.model, tables | whole))
 
 
 def _write_inputs(run: Run, parts: list[Part], folder: Path) -> None:
@@ -189,12 +203,18 @@ def _check(
       found = loaded.compute(part.name, rows)
       largest = max(largest, float(np.abs(found - same).max()))
       cosines.append(_cosine(found, first))
-    if not largest <= limit:
+    apart = manifest["format"] == "onnx" and manifest["dtype"] == DYNAMIC
+    if apart and min(cosines) < LEAST_COSINE:
+      raise DeployError(
+        f"the exported part {part.name!r} has a cosine of {min(cosines):.3f} to the model, less than {LEAST_COSINE}: "
+        "its activations do not fit int8. Nothing was written. Use --dtype int8, or fine-tune with the command quantize"
+      )
+    if not apart and not largest <= limit:
       raise DeployError(
         f"the exported part {part.name!r} differs from the model by {largest:.2g}, more than {limit:g}: nothing was "
         "written. Please report the model's configuration"
       )
-    checked = {"max_difference": largest, "limit": limit, "batch_sizes": list(_SIZES)}
+    checked = {"max_difference": largest, "limit": None if apart else limit, "batch_sizes": list(_SIZES)}
     manifest["parts"][part.name]["checked"] = checked | {"least_cosine_to_float32": min(cosines)}
   _check_inputs(run, parts, loaded)
   if _has_samples(run, parts):
