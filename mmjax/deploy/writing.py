@@ -168,7 +168,8 @@ def _write_weights(packed: Mapping[str, np.ndarray], folder: Path, manifest: dic
   low = sorted(name for name, array in packed.items() if array.dtype == jnp.bfloat16)
   manifest["bfloat16"] = low
   bits: dict[str, Any] = {name: array.view(np.uint16) if name in set(low) else array for name, array in packed.items()}
-  np.savez(folder / WEIGHTS, **bits)
+  whole = all(array.dtype != np.int8 for array in bits.values())
+  (np.savez if whole else np.savez_compressed)(folder / WEIGHTS, **bits)  # rounded weights fit in fewer bits than 8
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

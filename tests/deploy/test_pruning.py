@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from mmjax.data import make_tokenizer
 from mmjax.deploy import DeployError, retraining
 from mmjax.deploy.__main__ import main
 from mmjax.deploy.pruning import prune, pruned_config
@@ -15,9 +17,11 @@ from mmjax.interop import load, save
 from mmjax.interop.shapes import flat_shapes, flatten, per_layer, unflatten, with_scan
 from mmjax.loading import load_run
 from mmjax.models import ClassifierConfig, TwoTowerConfig
-from mmjax.run import Run
-from mmjax.train.loop import train
+from mmjax.run import CHECKPOINTS, CONFIG
+from mmjax.train.loop import fitted
+from mmjax.train.provenance import write_config
 from tests import tiny
+from tests.deploy import runs
 
 TOWER = dict(width=16, depth=2, num_heads=4, mlp_dim=12)
 MODEL = TwoTowerConfig(
@@ -125,23 +129,44 @@ def test_published_weights_are_written_again(tmp_path, capsys):
 
 
 def test_a_run_is_pruned_and_trained_on(tmp_path, monkeypatch, capsys):
-  whole = train(tiny.experiment(run=dict(workdir=tmp_path / "run", steps=2))).run
-  found = [{"title": "a task", "dataset": "a", "metrics": {"score": 0.5}}]
-  monkeypatch.setattr("mmjax.evaluate.measure", lambda run: found)
-  monkeypatch.setattr("mmjax.evaluate.evaluate", lambda run: found)
+  made, out = tiny.experiment(run=dict(workdir=tmp_path / "run", steps=2)), tmp_path / "small"
+  tokenizer = make_tokenizer(made.data)  # the run is not trained, and otherwise as a run is
+  whole = runs.made(fitted(made, tokenizer, num_records={"": 1}), tmp_path / "run", tokenizer)
+  whole.workdir.mkdir()
+  write_config(whole.experiment, whole.workdir / CONFIG)
+  (whole.workdir / CHECKPOINTS).mkdir()
+  read = lambda folder: whole if Path(folder) == whole.workdir else load_run(folder)
+  first, found = jax.devices()[:1], [{"title": "a task", "dataset": "a", "metrics": {"score": 0.5}}]
+  monkeypatch.setattr(jax, "devices", lambda *_: first)
+  monkeypatch.setattr("mmjax.deploy.compressing._run", read)
+  for name in ("mmjax.evaluate.measure", "mmjax.evaluate.evaluate"):
+    monkeypatch.setattr(name, lambda run: found)
   monkeypatch.setattr("mmjax.report.write_report", lambda workdir, run: workdir)
   monkeypatch.setattr("mmjax.deploy.compressing.latency", lambda run: {"image": 0.001})
-  out = tmp_path / "small"
-  options = ["--heads", "0.5", "--units", "0.5", "--sparsity", "0.5", "--steps", "3", "--out"]
-  assert main(["prune", str(tmp_path / "run"), *options, str(out)]) == 0
+  options = ["--heads", "0.5", "--units", "0.5", "--steps", "2", "--out"]
+  assert main(["prune", str(whole.workdir), *options, str(out)]) == 0
   shown = capsys.readouterr().out
   run = load_run(out)
-  assert isinstance(run, Run) and run.step == 3 and run.experiment.model.image.num_heads == 1
-  kernel = np.asarray(run.params["image"]["transformer"]["block_0"]["mlp"]["up"]["kernel"])
-  assert kernel.shape == (16, 32) and (kernel == 0).sum() == kernel.size // 2
-  assert run.encode_text(["a cat"]).shape == whole.encode_text(["a cat"]).shape
+  assert run.step == 2 and run.experiment.model.image.num_heads == 1
+  assert run.params["image"]["transformer"]["block_0"]["mlp"]["up"]["kernel"].shape == (16, 32)
   assert "a task, score" in shown and "not zero" in shown
   config = json.loads((out / "config.json").read_text())["experiment"]
-  assert config["pretrained"]["path"] == str(out / retraining.PRUNED) and config["compression"]["sparsity"] == 0.5
-  assert main(["prune", str(tmp_path / "run"), *options, str(tmp_path / "run")]) == 2
+  assert config["pretrained"]["path"] == str(out / retraining.PRUNED)
+  assert main(["prune", str(whole.workdir), *options, str(whole.workdir)]) == 2
   assert "give another --out" in capsys.readouterr().err
+
+
+def test_the_commands_say_how_the_run_is_trained_on(tmp_path, monkeypatch):
+  whole, seen = runs.two_towers(tmp_path / "run"), []
+  monkeypatch.setattr("mmjax.deploy.compressing._is_run", lambda path: True)
+  monkeypatch.setattr("mmjax.deploy.compressing._run", lambda path: whole)
+  monkeypatch.setattr("mmjax.deploy.retraining.write_weights", lambda run, config, params, folder: folder)
+  train = lambda experiment: (9 if seen.append(experiment) is None else 0, [])
+  monkeypatch.setattr("mmjax.deploy.retraining.train_and_measure", train)
+  out = ["run", "--out", str(tmp_path / "out")]
+  assert main(["prune", *out, "--sparsity", "0.8", "--steps", "7", "--learning-rate", "0.1"]) == 9
+  assert main(["quantize", *out]) == main(["quantize", *out, "--weights-only"]) == 9
+  assert [one.compression.quantize for one in seen] == ["none", "all", "weights"]
+  assert (seen[0].compression.sparsity, seen[0].run.steps, seen[0].optimizer.learning_rate) == (0.8, 7, 0.1)
+  assert seen[1].run.steps == 5 and seen[1].optimizer.learning_rate == whole.experiment.optimizer.learning_rate / 2
+  assert main(["prune", *out, "--sparsity", "1"]) == main(["prune", *out, "--units", "0.5", "--steps", "0"]) == 2
