@@ -89,7 +89,7 @@ def _of_export(folder: Path) -> set[str]:
 
 
 def _write(run: Run, to: str, dtype: str, folder: Path, limit: float) -> None:
-  parts = parts_of(run)
+  parts = _parts(run, to)
   packed = pack(jax.device_get(run.params), dtype, linear_kernels(run.model, run.experiment.model.example(1)))
   _write_inputs(run, parts, folder)
   shutil.copy(standalone.__file__, folder / "run.py")
@@ -107,6 +107,18 @@ def _write(run: Run, to: str, dtype: str, folder: Path, limit: float) -> None:
     _write_weights({name: packed[name] for names in used.values() for name in names}, folder, manifest)
   _check(run, parts, packed, folder, manifest, limit)
   _write_manifest(folder, manifest)
+
+
+def _parts(run: Run, to: str) -> list[Part]:
+  """Parts of a model that a format holds.
+
+  An export in ONNX has no parts that write texts: jax2onnx 0.17.1 cannot convert their loop for a symbolic batch.
+  """
+  parts = parts_of(run)
+  kept = [part for part in parts if to != "onnx" or part.gives != "ids"]
+  if not kept:
+    raise DeployError(f"the model writes texts ({parts[0].name}), which an export in ONNX cannot: use --to stablehlo")
+  return kept
 
 
 def _program(run: Run, part: Part, to: str, dtype: str, packed: Mapping[str, np.ndarray], weights: list[str]) -> bytes:
@@ -192,7 +204,8 @@ def _check(
 
   for part in parts:
     spec = manifest["parts"][part.name]
-    spec["output"] = {"shape": ["batch", *_row_shape(run, part)], "dtype": "float32", "gives": part.gives}
+    dtype = "int32" if part.gives == "ids" else "float32"
+    spec["output"] = {"shape": ["batch", *_row_shape(run, part)], "dtype": dtype, "gives": part.gives}
   _write_manifest(folder, manifest)
   loaded = load(folder)
   for part in parts:
