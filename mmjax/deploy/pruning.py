@@ -87,7 +87,7 @@ def _transformers(config: Any) -> dict[str, Any]:
 
 
 def _small(tower: Any, heads: float, units: float) -> Any:
-  fields: dict[str, Any] = {"mlp_dim": _left(tower.hidden, units)}
+  fields: dict[str, Any] = {"mlp_dim": _left(tower.hidden, units)} if units else {}
   if heads:
     if tower.key_heads is not None:
       raise DeployError("heads that share keys and values (key_heads) cannot be removed: use --heads 0")

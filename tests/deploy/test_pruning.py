@@ -90,6 +90,12 @@ def test_biases_and_norms_go_with_their_units():
   assert kept == sorted(kept) and np.abs(new[name]).max(1).min() > 1e-6
 
 
+def test_nothing_is_removed_where_nothing_is_asked_for():
+  assert pruned_config(MODEL) == dataclasses.replace(MODEL, image=pruned_config(MODEL.image))
+  assert pruned_config(MODEL.text) == MODEL.text and pruned_config(MODEL.text, heads=0.5).mlp_dim == 12
+  assert pruned_config(MODEL, heads=0.99, units=0.99).text.num_heads == 1  # one stays
+
+
 @pytest.mark.parametrize(
   ("config", "shares", "match"),
   [
