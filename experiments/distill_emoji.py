@@ -22,6 +22,7 @@ by another weight, or without the projection is not known.
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from clip_emoji import EXPERIMENT as CLIP
 
@@ -58,7 +59,8 @@ def taught(*, similarities=False, features=False):
   """Function that adds terms of distillation to an experiment: the teacher's similarities, its embeddings, or both."""
 
   def change(experiment):
-    path, terms = str(experiment.run.workdir / "teacher"), []
+    path = str(experiment.run.workdir / "teacher")
+    terms: list[Any] = []
     if similarities:
       terms.append(Distillation(of=path))
     if features:
