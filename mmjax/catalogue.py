@@ -226,6 +226,7 @@ KINDS: tuple[type[Kind], ...] = (
   contrastive.Contrastive,
   ctc.Ctc,
   distillation.Distillation,
+  distillation.FeatureDistillation,
   draw.DrawCodes,
   draw.DrawMaskedCodes,
   momentum.MomentumContrastive,

@@ -17,7 +17,14 @@ from mmjax.models.two_tower import TwoTowerConfig
 from mmjax.objectives.terms.base import AVERAGE, Term
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.parallel.mesh import ParallelConfig
-from mmjax.settings import AdapterConfig, NumericsConfig, OptimizerConfig, PretrainedConfig, RunConfig
+from mmjax.settings import (
+  AdapterConfig,
+  CompressionConfig,
+  NumericsConfig,
+  OptimizerConfig,
+  PretrainedConfig,
+  RunConfig,
+)
 from mmjax.upgrade import upgraded
 
 __all__ = ["Experiment", "PretrainedConfig", "RunConfig", "from_json", "read_experiment", "to_json"]
@@ -51,6 +58,8 @@ class Experiment:
   """Steps, batch size, seed and the workdir."""
   adapter: AdapterConfig = AdapterConfig()
   """Low-rank adapters (LoRA)."""
+  compression: CompressionConfig = CompressionConfig()
+  """Pruning and quantisation while the run trains."""
 
   def __post_init__(self):
     if not self.objectives:

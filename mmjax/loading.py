@@ -18,6 +18,7 @@ from mmjax.parallel.mesh import make_mesh
 from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, PREPROCESS, TOKENIZER, Run
 from mmjax.train.adapters import with_adapters
 from mmjax.train.checkpoint import Checkpoints
+from mmjax.train.parameters import TERMS
 from mmjax.train.setup import parameter_plan
 
 
@@ -51,5 +52,6 @@ def load_run(
   tokenizer = load_saved(folder) if texts or folder.exists() else None
   image = read_image(workdir / PREPROCESS, image_size(experiment.model))
   adapters, params = params.get(ADAPTERS), with_adapters(experiment, params)
+  params = {name: part for name, part in params.items() if name != TERMS}
   fitted = load_columns(workdir / COLUMNS)
   return Run(experiment, workdir, model, params, tokenizer, mesh, step, fitted, image, adapters)

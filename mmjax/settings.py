@@ -95,6 +95,40 @@ NO_ADAPTERS = AdapterConfig()
 
 
 @dataclasses.dataclass(frozen=True)
+class CompressionConfig:
+  """Pruning and quantisation while a run trains. Such a run begins from trained weights (pretrained.path)."""
+
+  sparsity: float = 0.0
+  """Share of the weights of each kernel that are zero at the end, those with the least magnitude (unstructured
+  pruning). 0: none. The share rises as 1 - (1 - t)^3 (Zhu and Gupta 2017, equation 1). It makes compressed files
+  smaller, and no program faster. The command `python -m mmjax.deploy prune` can remove whole heads and units."""
+  sparse_kernels: tuple[str, ...] = (r"(^|/)kernel$",)
+  """Regular expressions of the paths of the kernels that are pruned."""
+  sparse_from: int = 0
+  """Step of the first pruning."""
+  sparse_until: int | None = None
+  """Step of the last pruning. None: after two thirds of run.steps, so that the rest mends what it cost."""
+  sparse_every: int = 10
+  """Steps between prunings. A weight that is zero stays zero."""
+  quantize: Literal["none", "weights", "all"] = "none"
+  """Quantisation-aware training: round weights, or weights and the inputs of linear layers ("all"), as an export with
+  --dtype int8 or int8-dynamic does. Gradients pass through the rounding (straight-through)."""
+
+  def __post_init__(self):
+    if not 0 <= self.sparsity < 1:
+      raise ValueError(f"compression.sparsity is {self.sparsity}: it must lie in [0, 1)")
+    if self.sparse_every < 1 or self.sparse_from < 0:
+      raise ValueError("compression.sparse_every must be at least 1, and compression.sparse_from at least 0")
+    if self.sparse_until is not None and self.sparse_until <= self.sparse_from:
+      raise ValueError(
+        f"compression.sparse_until is {self.sparse_until}: it must come after sparse_from ({self.sparse_from})"
+      )
+
+
+NO_COMPRESSION = CompressionConfig()
+
+
+@dataclasses.dataclass(frozen=True)
 class NumericsConfig:
   """Reaction to a loss or gradient that is not finite, and to a spike of the loss. Events are lines of events.jsonl."""
 

@@ -216,6 +216,8 @@ def nothing_is_run(monkeypatch):
     "mmjax.deploy.__main__._benchmark",
     "mmjax.deploy.__main__._compare",
     "mmjax.deploy.__main__._export",
+    "mmjax.deploy.__main__._prune",
+    "mmjax.deploy.__main__._quantize",
     "mmjax.deploy.serving.command.serve",
     "mmjax.deploy.serving.drift.report",
     "mmjax.interop.__main__._convert",
@@ -293,7 +295,9 @@ def parsed() -> Iterator[None]:
 def options_of_commands() -> str:
   """The options of `python -m mmjax.interop convert` and of the commands of `python -m mmjax.deploy`."""
   said = io.StringIO()
-  deploy = [("deploy", command) for command in ("export", "compare", "benchmark", "serve", "report")]
+  deploy = [
+    ("deploy", command) for command in ("export", "prune", "quantize", "compare", "benchmark", "serve", "report")
+  ]
   for package, command in [("interop", "convert"), *deploy]:
     with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
       importlib.import_module(f"mmjax.{package}.__main__").main([command, "--help"])

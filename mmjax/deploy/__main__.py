@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmjax.data.errors import DataError
+from mmjax.deploy.compressing import add_prune_options, add_quantize_options
 from mmjax.deploy.formats import DTYPES, FORMATS
 from mmjax.deploy.serving.options import add_report_options, add_serve_options
 from mmjax.errors import UserError
@@ -38,6 +39,8 @@ def commands() -> tuple[Command, ...]:
   """The commands, in the order of --help."""
   return (
     Command("export", "write what a run's model computes, to run without the model's code", _export_options, _export),
+    Command("prune", "remove heads, MLP units or single weights, and fine-tune", add_prune_options, _prune),
+    Command("quantize", "fine-tune a run for weights and activations in int8", add_quantize_options, _quantize),
     Command("compare", "size, latency and quality of a run's export in every dtype", _compare_options, _compare),
     Command("benchmark", "latency and throughput of an export, by batch size", _benchmark_options, _benchmark),
     Command("serve", "answer requests over HTTP, with a page to try the model", add_serve_options, _serve),
@@ -98,6 +101,18 @@ def _export(options: Any) -> int:
   folder = export(load_run(options.workdir), options.to, options.out, dtype=options.dtype)
   _print(f"exported: {folder}")
   return 0
+
+
+def _prune(options: Any) -> int:
+  from mmjax.deploy.compressing import prune
+
+  return prune(options)
+
+
+def _quantize(options: Any) -> int:
+  from mmjax.deploy.compressing import quantize
+
+  return quantize(options)
 
 
 def _compare(options: Any) -> int:

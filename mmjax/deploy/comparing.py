@@ -14,6 +14,9 @@ from rich.table import Column, Table
 from mmjax.deploy.formats import DTYPES
 from mmjax.deploy.packing import pack, unpack
 from mmjax.deploy.timing import benchmark
+from mmjax.nn.dense import OtherKernel
+from mmjax.nn.int8 import linear_kernels
+from mmjax.parallel.mesh import replicated
 
 if TYPE_CHECKING:
   from mmjax.run import Run
@@ -57,7 +60,7 @@ def compare(
 
 def weight_bytes(run: Run, dtype: str) -> int:
   """Size of the weights in a dtype, scales included."""
-  return sum(array.nbytes for array in pack(jax.device_get(run.params), dtype).values())
+  return sum(array.nbytes for array in _packed(run, dtype).values())
 
 
 def metrics(run: Run, dtype: str) -> dict[str, float]:
@@ -70,13 +73,19 @@ def metrics(run: Run, dtype: str) -> dict[str, float]:
   """
   from mmjax.evaluate import evaluate
 
-  params = jax.tree.map(
-    lambda new, old: jax.device_put(new.astype(old.dtype), getattr(old, "sharding", None)),
-    unpack(pack(jax.device_get(run.params), dtype)),
-    run.params,
-  )
+  def placed(new: Any, old: Any) -> Any:
+    if isinstance(new, OtherKernel):
+      return jax.device_put(new, replicated(run.mesh))
+    return jax.device_put(new.astype(old.dtype), getattr(old, "sharding", None))
+
+  params = unpack(_packed(run, dtype))
+  params = jax.tree.map(placed, params, run.params, is_leaf=lambda leaf: isinstance(leaf, OtherKernel))
   results = evaluate(dataclasses.replace(run, params=params))
   return {f"{one['title']}, {name}": value for one in results for name, value in one["metrics"].items()}
+
+
+def _packed(run: Run, dtype: str) -> Any:
+  return pack(jax.device_get(run.params), dtype, linear_kernels(run.model, run.experiment.model.example(1)))
 
 
 def table(rows: Sequence[dict[str, Any]], shown: int = 4) -> Table:

@@ -4,10 +4,15 @@ from mmjax.errors import UserError, did_you_mean
 
 FORMATS = ("stablehlo", "onnx")
 """Formats that hold the computation too, so that no code of the model is needed to run it."""
-DTYPES = ("float32", "bfloat16", "float16", "int8")
-"""Dtypes of the stored weights. The computation is in the dtype of the run."""
+DYNAMIC = "int8-dynamic"
+DTYPES = ("float32", "bfloat16", "float16", "int8", DYNAMIC)
+"""Dtypes of the stored weights. The computation is in the dtype of the run. With int8-dynamic, linear layers also round
+their input to int8 and multiply integers."""
 LIMIT = 1e-5
 """Largest difference between the outputs of an export and those of the model with the same weights."""
+LEAST_COSINE = 0.98
+"""Least cosine between those outputs for int8-dynamic in ONNX. Its runtime rounds activations in another way than
+mmjax: with one scale for a whole array."""
 
 
 class DeployError(UserError):

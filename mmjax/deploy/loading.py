@@ -1,6 +1,6 @@
 """Loading of an export: StableHLO by JAX, ONNX by ONNX Runtime. No code of the model is imported."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Loaded(Exported):
       raise DeployError(f"{self.folder} has no {PREPROCESS}: pass preprocessed float32 arrays")
     return found
 
-  def _make_tokenizer(self) -> Callable[[Sequence[str]], np.ndarray]:
+  def _make_tokenizer(self) -> Any:
     folder = self.folder / TOKENIZER
     if (folder / "checkpoint_tokenizer.json").exists():
       from mmjax.interop.run_tokenizer import load_saved

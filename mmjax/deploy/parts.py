@@ -12,8 +12,11 @@ import numpy as np
 from jax import Array
 
 from mmjax.deploy.formats import DeployError
+from mmjax.evaluators import WrittenAnswers, WrittenCaptions
 from mmjax.models.config import image_size
+from mmjax.models.generate import generate
 from mmjax.models.joined import PRESENT
+from mmjax.models.next_word import GenerateConfig
 from mmjax.models.protocols import Answers, Classifies, Compares, Predicts, missing
 from mmjax.nn.norm import normalize
 
@@ -51,8 +54,9 @@ class Part:
   """A function of a model.
 
   Attributes:
-    name: the name of its file: a column for embeddings, else classify, predict or answer.
-    gives: "embedding" (unit norm), "probabilities" or "number" (in standard deviations of the training data).
+    name: the name of its file: a column for embeddings, else classify, predict, answer, caption or write_answer.
+    gives: "embedding" (unit norm), "probabilities", "number" (in standard deviations of the training data) or "ids" (of
+      the tokens of a text, with its end token and padding).
     inputs: arrays that it reads.
     ask: function of (model, arrays by name) that returns one array [batch, ...].
   """
@@ -71,7 +75,7 @@ class Part:
       arrays: arrays by name, each with a leading batch axis.
     """
     found: Any = model.apply({"params": params}, arrays, method=self.ask)
-    return found.astype(jnp.float32)
+    return found.astype(jnp.int32 if self.gives == "ids" else jnp.float32)
 
 
 def parts_of(run: Run) -> list[Part]:
@@ -80,7 +84,7 @@ def parts_of(run: Run) -> list[Part]:
   Args:
     run: the run.
   Returns: for a model with a shared space an embedding for each tower; otherwise what the model predicts.
-  Raises: DeployError: the model neither embeds, classifies, predicts nor answers.
+  Raises: DeployError: the model neither embeds, classifies, predicts, answers nor writes texts.
   """
   model, config = run.model, run.experiment.model
   inputs = {name: _input(run, name, array) for name, array in config.example(1).items()}
@@ -93,10 +97,11 @@ def parts_of(run: Run) -> list[Part]:
     found.append(Part("predict", "number", _with_present(config, every), _predict))
   if _answers(run) and {"image", "text"} <= set(inputs):
     found.append(Part("answer", "probabilities", every, _answer))
+  found += _writing(run, inputs)
   if not found:
     raise DeployError(
       f"a model of {type(config).__name__} has no part for this format: it neither embeds, classifies, predicts a "
-      "number, nor chooses an answer. Its weights can be exported: --to mmjax"
+      "number, chooses an answer, nor writes texts from an image. Its weights can be exported: --to mmjax"
     )
   return found
 
@@ -136,6 +141,43 @@ class _Embed:
     if direct is not None:
       return normalize(direct(arrays[self.column]))
     return model.project(model.encode(dict(arrays)))[self.column]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Write:
+  """Texts that a decoder writes, the likeliest word each time, from a cache of keys and values: their token ids.
+
+  Attributes:
+    begin: token that a text begins with.
+    length: largest number of tokens after it.
+    question: True if the decoder reads the fusion of an image and a question. False: the encoded image.
+  """
+
+  begin: int
+  length: int
+  question: bool
+
+  def __call__(self, model: Any, arrays: Mapping[str, Array]) -> Array:
+    encoded = model.encode(dict(arrays))
+    context = model.fuse(encoded)["text"] if self.question else encoded["image"]
+    module, variables = model.unbind()
+    prompt = jnp.full((context.mask.shape[0], 1), self.begin, jnp.int32)
+    return generate(module, variables["params"], prompt, context, config=GenerateConfig(self.length)).ids[:, 1:]
+
+
+def _writing(run: Run, inputs: Mapping[str, Input]) -> list[Part]:
+  """The part that writes captions or, for a model that reads questions, answers."""
+  tokenizer, experiment = run.tokenizer, run.experiment
+  if tokenizer is None or "image" not in inputs:
+    return []
+  if WrittenCaptions().applies(experiment):
+    write = _Write(int(tokenizer([""])[0, 0]), tokenizer.config.max_length - 1, question=False)
+    return [Part("caption", "ids", (inputs["image"],), write)]
+  if WrittenAnswers().applies(experiment) and "text" in inputs:
+    begin = int(tokenizer.answer_text([""])[0, 0])
+    write = _Write(begin, tokenizer.config.answer_length - 1, question=True)
+    return [Part("write_answer", "ids", (inputs["image"], inputs["text"]), write)]
+  return []
 
 
 def _classify(model: Any, arrays: Mapping[str, Array]) -> Array:

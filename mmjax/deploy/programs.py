@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -102,6 +104,42 @@ def to_onnx(part: Part, model: nn.Module, packed: Mapping[str, np.ndarray]) -> b
   _rename(made.graph, dict(zip([one.name for one in made.graph.input], names, strict=True)))
   _rename(made.graph, {made.graph.output[0].name: "output"})
   return made.SerializeToString()
+
+
+def dynamic_int8(program: bytes) -> bytes:
+  """Quantise the linear layers of an ONNX model by ONNX Runtime: int8 weights, and activations rounded as it runs.
+
+  Args:
+    program: the model, with float32 weights that are constants.
+  Returns: the model, with MatMulInteger for each product with a constant matrix.
+  Raises: DeployError: onnxruntime is not installed, or cannot quantise the model.
+  """
+  try:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+  except ImportError:
+    raise DeployError("--dtype int8-dynamic needs ONNX Runtime: pip install 'mmjax[onnx]'") from None
+  with tempfile.TemporaryDirectory() as folder:
+    out, said = Path(folder) / "out.onnx", logging.getLogger()
+    said.addFilter(_no_advice)
+    try:
+      quantize_dynamic(
+        onnx.load_from_string(program),
+        out,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+      )
+    except Exception as error:  # raises many types of exceptions
+      raise DeployError(f"ONNX Runtime cannot quantise this model: {error!s:.300}. Use --dtype int8") from error
+    finally:
+      said.removeFilter(_no_advice)
+    return out.read_bytes()
+
+
+def _no_advice(record: logging.LogRecord) -> bool:
+  """False for the advice to preprocess a model, which would store the tables of embeddings in float32 again."""
+  return "pre-processing before quantization" not in record.getMessage()
 
 
 def _rename(graph: Any, names: Mapping[str, str]) -> None:

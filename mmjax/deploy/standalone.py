@@ -7,6 +7,7 @@ jax and flatbuffers for StableHLO. `python run.py IMAGE TEXT TEXT ...` prints th
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import io
 import json
@@ -48,7 +49,6 @@ class Exported:
     backend = {"onnx": _onnx, "stablehlo": _stablehlo}[self.manifest["format"]]
     self._programs = backend(self.folder, self.manifest)
     self._transform: Callable[[Any], np.ndarray] | None = None
-    self._tokenize: Callable[[Sequence[str]], np.ndarray] | None = None
 
   @property
   def parts(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Exported:
     Args:
       part: name of the part.
       arrays: arrays by name, with a leading batch axis of any length. Shapes and dtypes are in the manifest.
-    Returns: float32 [batch, ...].
+    Returns: float32 [batch, ...], or int32 for the token ids of texts.
     Raises: ExportError: there is no such part, or an array is missing or has another shape.
     """
     spec = self._part(part)
@@ -80,7 +80,7 @@ class Exported:
     total, found = len(next(iter(rows.values()))), []
     for start in range(0, total, BATCH):
       found.append(self._programs[part]({name: array[start : start + BATCH] for name, array in rows.items()}))
-    return np.concatenate(found) if found else np.zeros((0, *spec["output"]["shape"][1:]), np.float32)
+    return np.concatenate(found) if found else np.zeros((0, *spec["output"]["shape"][1:]), spec["output"]["dtype"])
 
   def encode_image(self, images: Any) -> np.ndarray:
     """Compute unit-norm embeddings of images: paths, encoded bytes, Pillow images, uint8 arrays, or one preprocessed
@@ -112,9 +112,15 @@ class Exported:
     return number * self.manifest["number"]["std"] + self.manifest["number"]["mean"]
 
   def answer(self, images: Any, questions: Sequence[str]) -> list[str]:
-    """Answer a question about each image with one of the answers of the training data."""
+    """Answer a question about each image, with one of the answers of the training data or in the model's own words."""
+    if "answer" not in self.parts and "write_answer" in self.parts:
+      return self._texts(self.compute("write_answer", self._rows("write_answer", {"image": images, "text": questions})))
     scores = self.compute("answer", self._rows("answer", {"image": images, "text": questions}))
     return [self.manifest["answers"][place] for place in scores.argmax(axis=1)]
+
+  def caption(self, images: Any) -> list[str]:
+    """Write a caption for each image, with the likeliest word each time."""
+    return self._texts(self.compute("caption", self._rows("caption", images)))
 
   def preprocess(self, image: Any) -> np.ndarray:
     """Resize and normalise an image as in evaluation, to float32 [size, size, 3]."""
@@ -124,14 +130,22 @@ class Exported:
 
   def tokenizer(self, strings: Sequence[str]) -> np.ndarray:
     """Make the token ids of texts, int32 [n, length]."""
-    if self._tokenize is None:
-      self._tokenize = self._make_tokenizer()
-    return self._tokenize(strings)
+    return self._words(strings)
 
   def _make_transform(self) -> Callable[[Any], np.ndarray]:
     return EvalImage(_json(self.folder / PREPROCESS))
 
-  def _make_tokenizer(self) -> Callable[[Sequence[str]], np.ndarray]:
+  @functools.cached_property
+  def _words(self) -> Any:
+    return self._make_tokenizer()
+
+  def _texts(self, ids: np.ndarray) -> list[str]:
+    """Texts of rows of ids, up to the end token."""
+    ends = [np.flatnonzero(row == self._words.eos_id) for row in ids]
+    rows = [row[: end[0]] if len(end) else row for row, end in zip(ids, ends, strict=True)]
+    return [self._words.decode(row).strip() for row in rows]
+
+  def _make_tokenizer(self) -> Any:
     return Tokenizer(self.folder / TOKENIZER)
 
   def _part(self, name: str) -> dict[str, Any]:
@@ -230,7 +244,9 @@ class Tokenizer:
     first = config["cls_token"] or config["bos_token"]
     self._engine, self._length = engine, config["max_length"]
     self._begin = [] if first is None else [engine.token_to_id(first)]
-    self._eos, self._pad = engine.token_to_id(config["eos_token"]), engine.token_to_id(config["pad_token"])
+    self.eos_id, self._pad = engine.token_to_id(config["eos_token"]), engine.token_to_id(config["pad_token"])
+    names = [value for name, value in config.items() if name.endswith("_token") and value is not None]
+    self._special = {engine.token_to_id(name) for name in names}
     self._longest = 4096 + 256 * max(config["max_length"], config["answer_length"])
 
   def __call__(self, strings: Sequence[str]) -> np.ndarray:
@@ -238,9 +254,13 @@ class Tokenizer:
     ids = np.full((len(strings), self._length), self._pad, np.int32)
     short = [text[: self._longest] for text in strings]
     for row, found in zip(ids, self._engine.encode_batch(short, add_special_tokens=False), strict=True):
-      words = [*self._begin, *found.ids[: self._length - 1 - len(self._begin)], self._eos]
+      words = [*self._begin, *found.ids[: self._length - 1 - len(self._begin)], self.eos_id]
       row[: len(words)] = words
     return ids
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Make the text of a row of ids, without special tokens."""
+    return self._engine.decode([int(token) for token in ids if int(token) not in self._special])
 
 
 class EvalImage:

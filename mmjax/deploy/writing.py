@@ -19,13 +19,14 @@ import mmjax
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.data.transforms import EvalImage
 from mmjax.deploy import standalone
-from mmjax.deploy.formats import DTYPES, FORMATS, LIMIT, DeployError, check_choice
-from mmjax.deploy.packing import pack
+from mmjax.deploy.formats import DTYPES, DYNAMIC, FORMATS, LEAST_COSINE, LIMIT, DeployError, check_choice
+from mmjax.deploy.packing import LINEAR, SCALE, pack
 from mmjax.deploy.parts import TEXTS, Part, check_rows, parts_of
-from mmjax.deploy.programs import computed, to_onnx, to_stablehlo, used_weights
+from mmjax.deploy.programs import computed, dynamic_int8, to_onnx, to_stablehlo, used_weights
 from mmjax.deploy.standalone import MANIFEST, PREPROCESS, TOKENIZER, WEIGHTS
 from mmjax.interop.run_image import write_image
 from mmjax.models.protocols import Compares, missing
+from mmjax.nn.int8 import linear_kernels
 
 if TYPE_CHECKING:
   from mmjax.run import Run
@@ -42,7 +43,8 @@ def export(run: Run, to: str, folder: Path | None = None, *, dtype: str = "float
     run: the run.
     to: "stablehlo" (for JAX and other users of XLA; cpu, cuda and tpu) or "onnx" (for ONNX Runtime, also in a browser).
     folder: folder to write. An export that is there is replaced. None: WORKDIR/export/TO-DTYPE.
-    dtype: dtype of the stored weights: float32, bfloat16, float16, or int8 with a scale per output channel.
+    dtype: dtype of the stored weights: float32, bfloat16, float16, or int8 with a scale per output channel. With
+      int8-dynamic, linear layers also round their input to int8.
     limit: largest difference between the outputs of the export and those of the model with the same weights.
   Returns: the folder.
   Raises: DeployError: the model has nothing that the format holds, the outputs differ by more than `limit`, or the
@@ -87,8 +89,8 @@ def _of_export(folder: Path) -> set[str]:
 
 
 def _write(run: Run, to: str, dtype: str, folder: Path, limit: float) -> None:
-  parts = parts_of(run)
-  packed = pack(jax.device_get(run.params), dtype)
+  parts = _parts(run, to)
+  packed = pack(jax.device_get(run.params), dtype, linear_kernels(run.model, run.experiment.model.example(1)))
   _write_inputs(run, parts, folder)
   shutil.copy(standalone.__file__, folder / "run.py")
   if to == "onnx" and _fits_page(run, parts):
@@ -98,13 +100,37 @@ def _write(run: Run, to: str, dtype: str, folder: Path, limit: float) -> None:
   used = {part.name: used_weights(part, run.model, packed) for part in parts}
   for part in parts:
     file, weights = f"{part.name}.{to}", used[part.name]
-    program = to_onnx(part, run.model, packed) if to == "onnx" else to_stablehlo(part, run.model, packed, weights)
+    program = _program(run, part, to, dtype, packed, weights)
     (folder / file).write_bytes(program)
     manifest["parts"][part.name] = _part_fields(part, file) | {"weights": weights if to == "stablehlo" else []}
   if to == "stablehlo":
     _write_weights({name: packed[name] for names in used.values() for name in names}, folder, manifest)
   _check(run, parts, packed, folder, manifest, limit)
   _write_manifest(folder, manifest)
+
+
+def _parts(run: Run, to: str) -> list[Part]:
+  """Parts of a model that a format holds.
+
+  An export in ONNX has no parts that write texts: jax2onnx 0.17.1 cannot convert their loop for a symbolic batch.
+  """
+  parts = parts_of(run)
+  kept = [part for part in parts if to != "onnx" or part.gives != "ids"]
+  if not kept:
+    raise DeployError(f"the model writes texts ({parts[0].name}), which an export in ONNX cannot: use --to stablehlo")
+  return kept
+
+
+def _program(run: Run, part: Part, to: str, dtype: str, packed: Mapping[str, np.ndarray], weights: list[str]) -> bytes:
+  if to == "stablehlo":
+    return to_stablehlo(part, run.model, packed, weights)
+  if dtype != DYNAMIC:
+    return to_onnx(part, run.model, packed)
+  linear = {name.removesuffix(LINEAR) for name in packed if name.endswith(LINEAR)}
+  params = jax.device_get(run.params)
+  tables = {name: array for name, array in pack(params, "int8").items() if name.removesuffix(SCALE) not in linear}
+  whole = {name: array for name, array in pack(params, "float32").items() if name in linear}
+  return dynamic_int8(to_onnx(part, run.model, tables | whole))
 
 
 def _write_inputs(run: Run, parts: list[Part], folder: Path) -> None:
@@ -154,7 +180,8 @@ def _write_weights(packed: Mapping[str, np.ndarray], folder: Path, manifest: dic
   low = sorted(name for name, array in packed.items() if array.dtype == jnp.bfloat16)
   manifest["bfloat16"] = low
   bits: dict[str, Any] = {name: array.view(np.uint16) if name in set(low) else array for name, array in packed.items()}
-  np.savez(folder / WEIGHTS, **bits)
+  whole = all(array.dtype != np.int8 for array in bits.values())
+  (np.savez if whole else np.savez_compressed)(folder / WEIGHTS, **bits)  # rounded weights fit in fewer bits than 8
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -177,7 +204,8 @@ def _check(
 
   for part in parts:
     spec = manifest["parts"][part.name]
-    spec["output"] = {"shape": ["batch", *_row_shape(run, part)], "dtype": "float32", "gives": part.gives}
+    dtype = "int32" if part.gives == "ids" else "float32"
+    spec["output"] = {"shape": ["batch", *_row_shape(run, part)], "dtype": dtype, "gives": part.gives}
   _write_manifest(folder, manifest)
   loaded = load(folder)
   for part in parts:
@@ -189,12 +217,18 @@ def _check(
       found = loaded.compute(part.name, rows)
       largest = max(largest, float(np.abs(found - same).max()))
       cosines.append(_cosine(found, first))
-    if not largest <= limit:
+    apart = manifest["format"] == "onnx" and manifest["dtype"] == DYNAMIC
+    if apart and min(cosines) < LEAST_COSINE:
+      raise DeployError(
+        f"the exported part {part.name!r} has a cosine of {min(cosines):.3f} to the model, less than {LEAST_COSINE}: "
+        "its activations do not fit int8. Nothing was written. Use --dtype int8, or fine-tune with the command quantize"
+      )
+    if not apart and not largest <= limit:
       raise DeployError(
         f"the exported part {part.name!r} differs from the model by {largest:.2g}, more than {limit:g}: nothing was "
         "written. Please report the model's configuration"
       )
-    checked = {"max_difference": largest, "limit": limit, "batch_sizes": list(_SIZES)}
+    checked = {"max_difference": largest, "limit": None if apart else limit, "batch_sizes": list(_SIZES)}
     manifest["parts"][part.name]["checked"] = checked | {"least_cosine_to_float32": min(cosines)}
   _check_inputs(run, parts, loaded)
   if _has_samples(run, parts):

@@ -138,8 +138,11 @@ class ViTConfig(TransformerConfig, TowerConfig):
       raise ValueError(f'registers={self.registers} needs a class token: set pool to "cls" or "cls_mean"')
     if self.register_position and not self.registers:
       raise ValueError("register_position=True needs registers of at least 1")
-    if self.rotary != "none" and self.width // self.num_heads % 4:
-      raise ValueError(f"rotary needs heads of 4, 8, ... features: width={self.width}, num_heads={self.num_heads}")
+    if self.rotary != "none" and self.attention_width // self.num_heads % 4:
+      head = self.attention_width // self.num_heads
+      raise ValueError(
+        f"rotary needs heads of 4, 8, ... features, not of {head}: width={self.width}, num_heads={self.num_heads}"
+      )
     if self.map_heads is not None and self.width % self.map_heads:
       raise ValueError(f"width={self.width} must be divisible by map_heads={self.map_heads}")
     if self.pool == "queries" and (self.pool_queries < 2 or self.pool_width % self.pool_heads):
@@ -333,7 +336,8 @@ class ViT(nn.Module):
       positions = patch_positions(c.grid, stretched_to=c.rotary_grid or c.grid, start=c.rotary_start)
     else:
       positions = centered_positions(c.grid)
-    angles = angles_2d(positions, c.width // c.num_heads, temperature=c.rotary_temperature, axes=c.rotary_axes)[None]
+    head = c.attention_width // c.num_heads
+    angles = angles_2d(positions, head, temperature=c.rotary_temperature, axes=c.rotary_axes)[None]
     if c.patch_dropout and rng is not None:
       angles = drop_patches(jnp.repeat(angles, batch, axis=0), rate=c.patch_dropout, rng=rng)
     return rotation(angles, prefix=c.first_patch)

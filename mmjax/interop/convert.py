@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
+
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
 from mmjax.interop.formats import Format, find_format
-from mmjax.interop.pretrained import Positions, Tower, load_pretrained, save
+from mmjax.interop.pretrained import Positions, Pretrained, Tower, load_pretrained, save
 from mmjax.interop.pretrained_tokenizer import TOKENIZER, copy_tokenizer
 from mmjax.interop.shapes import ModelConfig, image_tower, text_tower
 from mmjax.interop.source import TEXT_CFG, tokenizer_fields
@@ -43,9 +45,25 @@ def convert(
   if source.resolve() == target.resolve():
     raise InteropError(f"{target} is both the source and the target: write to another folder")
   found = load_pretrained(source, image_size=image_size, max_length=max_length, positions=positions, tower=tower)
-  config: Any = found.model.config
+  return save_like(found, found.model, found.params, target, format)
+
+
+def save_like(found: Pretrained, model: nn.Module, params: Any, target: Path, format: str) -> Path:
+  """Write a model that was made of a checkpoint's, with the preprocessing and the tokenizer files of the checkpoint.
+
+  Args:
+    found: the checkpoint.
+    model: the model to write.
+    params: its parameters.
+    target: folder to write into, or a file for the formats "openai" and "big_vision".
+    format: name of the format to write.
+  Returns: the file with the weights.
+  Raises: InteropError: as for `save`.
+  """
+  settings: Any = model
+  config = settings.config
   preprocess = None if image_tower(config) is None else found.preprocess
-  written = save(found.model, found.params, target, format, preprocess=preprocess)
+  written = save(model, params, target, format, preprocess=preprocess)
   folder = written.parent
   copy_tokenizer(found.source.folder, folder)
   if isinstance(config, WhisperConfig):

@@ -35,7 +35,7 @@ def export_run(run: Run, format: str, folder: Path | None = None) -> Path:
   """
   form = find_format(format)
   folder = run.workdir / "export" / format if folder is None else folder
-  params = {name: part for name, part in run.params.items() if name != "balance"}  # "balance": weights of loss terms
+  params = {name: part for name, part in run.params.items() if name not in ("balance", "terms")}  # of loss terms
   model = _named(run)
   save(model, params, folder, format, preprocess=run.transform)
   if isinstance(model.config, WhisperConfig) and form.name == "transformers":

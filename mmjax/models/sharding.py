@@ -32,5 +32,6 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"(^|/)logit_(scale|bias)$", ()),
   (r"/lstm/cell/\w+/kernel$", ("fsdp", None)),
   (r"^balance/", ()),
+  (r"^terms/", ()),
   (r"^adapters/", ()),
 )

@@ -30,7 +30,7 @@ def _forward_cpu(x: Array, kernel: Array) -> Array:
 
 
 def _forward(x: Array, kernel: Array) -> Array:
-  return jnp.einsum("...i,io->...o", x, kernel)
+  return jnp.matmul(x, kernel)  # of which ONNX makes a MatMul, and of an einsum its own, slower Einsum
 
 
 def _backward_cpu(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
@@ -100,6 +100,17 @@ def _column_sums_tpu(g: Array) -> Array:
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
+class OtherKernel:
+  """Base class of kernels that are no float32 array. A linear layer leaves its matrix product to them.
+
+  They stand among the parameters of `apply` where the array would (see `mmjax.nn.int8`).
+  """
+
+  def product(self, x: Float[Array, "*batch i"], dtype: jnp.dtype) -> Float[Array, "*batch o"]:
+    """`x @ kernel`, in `dtype`."""
+    raise NotImplementedError
+
+
 class DenseParameters(nn.Module):
   """Parameters of a `Dense`, for code that multiplies several kernels at once. The attributes are those of `Dense`."""
 
@@ -110,6 +121,11 @@ class DenseParameters(nn.Module):
   @nn.compact
   def __call__(self, width: int) -> tuple[Float[Array, "i o"], Float[Array, "o"]]:
     kernel = self.param("kernel", self.kernel_init, (width, self.features), jnp.float32)
+    if isinstance(kernel, OtherKernel):
+      raise ValueError(
+        f"a {type(kernel).__name__} cannot be joined with other kernels for the TPU's attention: set "
+        "--model.NAME.attention xla for each tower, or quantise weights only"
+      )
     if not self.use_bias:
       return kernel, jnp.zeros((self.features,), jnp.float32)
     return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -137,7 +153,8 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-    y = matmul(x, kernel, jnp.dtype(self.dtype))
+    dtype = jnp.dtype(self.dtype)
+    y = kernel.product(x, dtype) if isinstance(kernel, OtherKernel) else matmul(x, kernel, dtype)
     if self.use_bias:
       bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
       y = add_bias(y, bias)

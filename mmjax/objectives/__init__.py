@@ -13,7 +13,7 @@ from mmjax.objectives.losses.captioning import caption_loss, predicted_tokens, t
 from mmjax.objectives.losses.codebook import fit_codebook, nearest_code
 from mmjax.objectives.losses.contrastive import clip_loss, masked_logits, siglip_loss
 from mmjax.objectives.losses.ctc import ctc_loss
-from mmjax.objectives.losses.distillation import distillation_loss
+from mmjax.objectives.losses.distillation import distillation_loss, feature_distillation_loss
 from mmjax.objectives.losses.inputs import image_text
 from mmjax.objectives.losses.item_frequency import ItemFrequency
 from mmjax.objectives.losses.labelled import supcon_loss, supcon_views_loss, unicl_loss
@@ -48,7 +48,7 @@ from mmjax.objectives.terms.base import BatchTerm, ExampleTerm, Forward, Scores,
 from mmjax.objectives.terms.classify import Classify
 from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.ctc import Ctc
-from mmjax.objectives.terms.distillation import Distillation
+from mmjax.objectives.terms.distillation import Distillation, FeatureDistillation
 from mmjax.objectives.terms.draw import DrawCodes, DrawMaskedCodes
 from mmjax.objectives.terms.language import Caption, MaskedWords, NextSentence, TargetText
 from mmjax.objectives.terms.margin_softmax import ArcFace, CosFace, MarginSoftmax
@@ -98,6 +98,7 @@ __all__ = [
   "DrawMaskedCodes",
   "ExampleLosses",
   "ExampleTerm",
+  "FeatureDistillation",
   "Focal",
   "Forward",
   "Hinge",
@@ -152,6 +153,7 @@ __all__ = [
   "distillation_loss",
   "distilled_word_loss",
   "enqueue",
+  "feature_distillation_loss",
   "fit_codebook",
   "focal_loss",
   "global_negatives",

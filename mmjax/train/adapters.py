@@ -23,5 +23,5 @@ def trained_besides(experiment: Experiment) -> OptimizerConfig:
   config = dataclasses.replace(config, frozen=(*config.frozen, *experiment.model.frozen))
   if not adapter.rank:
     return config
-  others = "|".join(f"(?:{expression})" for expression in ("^adapters/", "^balance/", *adapter.trained))
+  others = "|".join(f"(?:{expression})" for expression in ("^adapters/", "^balance/", "^terms/", *adapter.trained))
   return dataclasses.replace(config, frozen=(*config.frozen, f"^(?!.*(?:{others}))"))

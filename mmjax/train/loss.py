@@ -19,7 +19,7 @@ from mmjax.objectives.terms.base import AVERAGE, BatchTerm, ExampleTerm, Forward
 from mmjax.parallel.mesh import BATCH_AXES
 from mmjax.parallel.microbatch import microbatch
 from mmjax.parallel.rules import match_rules
-from mmjax.train.parameters import BALANCE
+from mmjax.train.parameters import BALANCE, TERMS
 from mmjax.train.state import Params, TrainState
 from mmjax.types import Batch
 
@@ -113,7 +113,9 @@ def _of_stream(
         scale, bias = _ask(model, moved, "logit_scale"), _ask(model, moved, "logit_bias")
         metrics |= {"logit_scale": scale, "logit_bias": bias}
 
-      def whole(term: Term, embeddings: Any = embeddings, scale: Array = scale, bias: Array = bias) -> Whole:
+      def whole(
+        term: Term, moved: Any = moved, embeddings: Any = embeddings, scale: Array = scale, bias: Array = bias
+      ) -> Whole:
         name = term.teacher
         return Whole(
           embeddings=embeddings,
@@ -126,6 +128,7 @@ def _of_stream(
           taught_scale=scale if name is None else _ask(taught_by[name], teaching[name], "logit_scale"),
           mesh=mesh,
           axes=BATCH_AXES,
+          own=moved.get(TERMS, {}).get(term.key),
         )
 
       for later in _fetching(terms):

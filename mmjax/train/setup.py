@@ -128,6 +128,7 @@ def prepare(
     adapter=experiment.adapter,
     teachers=make_teachers(experiment.objectives, experiment.model, mesh, kinds),
     balance=experiment.balance,
+    compression=experiment.compression,
   )
   fresh = jax.jit(functools.partial(_state, experiment, start, optimizer), out_shardings=shardings)
   return Training(experiment, model, mesh, optimizer, shapes, shardings, step, fresh, kinds)

@@ -14,11 +14,20 @@ from jaxtyping import Float, Key
 
 from mmjax.models.adapters import merged
 from mmjax.nn.channel_norm import moved_statistics
+from mmjax.nn.int8 import trained_for_int8
 from mmjax.objectives.terms.base import Term
 from mmjax.parallel.mesh import batch_sharding, replicated
 from mmjax.parallel.rules import parameter_path
-from mmjax.settings import NO_ADAPTERS, AdapterConfig, NumericsConfig, OptimizerConfig
+from mmjax.settings import (
+  NO_ADAPTERS,
+  NO_COMPRESSION,
+  AdapterConfig,
+  CompressionConfig,
+  NumericsConfig,
+  OptimizerConfig,
+)
 from mmjax.train.balancing import APART, Balance, balanced_gradient, plain_gradient
+from mmjax.train.compression import pruned, rounded_inputs, zero_where
 from mmjax.train.loss import Aux, has_streams, make_loss
 from mmjax.train.numerics import judge
 from mmjax.train.optimizer import learning_rate, trainable, update_ema
@@ -63,6 +72,7 @@ def make_step(
   adapter: AdapterConfig = NO_ADAPTERS,
   teachers: Teachers = NO_TEACHERS,
   balance: Balance = "fixed",
+  compression: CompressionConfig = NO_COMPRESSION,
 ) -> Step:
   """Make the training step of a model and its objectives.
 
@@ -83,6 +93,7 @@ def make_step(
     adapter: settings of the adapters, which the model's kernels get before it is applied.
     teachers: the frozen teachers of the objectives.
     balance: weighting of the terms, as in Experiment.
+    compression: pruning of the weights after each update, and rounding of those that the model is applied with.
   """
   apart = balance in APART
   schedule = learning_rate(config, steps)
@@ -93,6 +104,8 @@ def make_step(
     if adapter.rank:
       params = merged(adapter, params)
       state = state.replace(ema=None if state.ema is None else merged(adapter, state.ema))
+    if compression.quantize != "none":
+      params = trained_for_int8(params, rounded_inputs(compression, model))
     return loss_of(params, state, batch, batch_keys(state.rng, state.step, batch), frozen)
 
   gradient = (
@@ -108,7 +121,9 @@ def make_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     params = model.config.clamped(moved_statistics(params, seen, trainable(config, params)))
+    params = pruned(compression, params, state.params, state.step, steps)
     ema = None if state.ema is None else update_ema(state.ema, params, config.ema_decay, state.step)
+    ema = None if ema is None else zero_where(compression, ema, params)
     stepped = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema, memory=memory)
     applied, recent, verdict = judge(numerics, loss, grad_norm, state.recent_losses)
     stepped = stepped.replace(recent_losses=recent)

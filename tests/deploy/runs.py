@@ -15,9 +15,11 @@ from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.fusion.config import FusionConfig
 from mmjax.interop.shapes import flat_shapes, unflatten
 from mmjax.models import ClassifierConfig, TwoTowerConfig
+from mmjax.models.blip import BlipConfig
 from mmjax.models.predictor import PredictorConfig
 from mmjax.models.vqa import VqaConfig
-from mmjax.objectives import Answer, Classify
+from mmjax.nn.words import WordsConfig
+from mmjax.objectives import Answer, Caption, Classify
 from mmjax.objectives.terms.regress import Regress
 from mmjax.parallel.mesh import make_mesh
 from mmjax.run import Run
@@ -61,6 +63,17 @@ def answerer(workdir: Path) -> Run:
   text = TextConfig(**TOWER, vocab_size=tokenizer.vocab_size, max_length=8, eos_id=tokenizer.eos_id, causal=False)
   model = VqaConfig(IMAGE, text, FusionConfig(**TOWER), num_answers=3)
   experiment = dataclasses.replace(tiny.EXPERIMENT, model=model, objectives=(Answer(),))
+  return made(experiment, workdir, tokenizer)
+
+
+def captioner(workdir: Path) -> Run:
+  """A model that writes captions."""
+  config = TokenizerConfig(vocab_size=300, max_length=8, bos_token="<bos>")
+  tokenizer = Tokenizer(train_vocabulary(STRINGS, config), config)
+  text = WordsConfig(**TOWER, vocab_size=tokenizer.vocab_size, max_length=8, eos_id=tokenizer.eos_id)
+  experiment = dataclasses.replace(
+    tiny.EXPERIMENT, model=BlipConfig(image=IMAGE, text=text, embed_dim=8), objectives=(Caption(),)
+  )
   return made(experiment, workdir, tokenizer)
 
 

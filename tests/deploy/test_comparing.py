@@ -6,6 +6,7 @@ import pytest
 
 from mmjax.deploy.__main__ import main
 from mmjax.deploy.comparing import compare, metrics, weight_bytes
+from mmjax.nn.int8 import Int8Kernel
 from tests.deploy import runs
 
 
@@ -42,6 +43,19 @@ def test_int8_is_a_quarter_where_matrices_are_large(tmp_path):
   run = runs.dataclasses.replace(runs.two_towers(tmp_path), params=params)
   assert 3.9 < weight_bytes(run, "float32") / weight_bytes(run, "int8") < 4
   assert 1.99 < weight_bytes(run, "float32") / weight_bytes(run, "float16") < 2
+
+
+def test_integers_are_multiplied_in_the_evaluation(run, monkeypatch):
+  seen = {}
+
+  def evaluate(run):
+    seen["kernel"] = run.params["image_projection"]["kernel"]
+    seen["rows"] = run.encode_text(["a cat"])
+    return []
+
+  monkeypatch.setattr("mmjax.evaluate.evaluate", evaluate, raising=False)
+  assert metrics(run, "int8-dynamic") == {}
+  assert isinstance(seen["kernel"], Int8Kernel) and 0.98 < float(seen["rows"][0] @ run.encode_text(["a cat"])[0]) < 1
 
 
 def test_the_run_itself_is_not_changed(run):

@@ -53,6 +53,22 @@ def test_int8_is_stored_as_int8(run, folder, tmp_path):
   assert 0.999 < cosines.min() < 1 - 1e-9
 
 
+def test_linear_layers_multiply_integers(run, folder, tmp_path):
+  small = export(run, "onnx", tmp_path / "dynamic", dtype="int8-dynamic")
+  import onnx
+
+  graph = onnx.load(small / "image.onnx").graph
+  constants, nodes = {one.name for one in graph.initializer}, graph.node
+  linear = [node for node in nodes if node.op_type in ("MatMul", "Gemm", "MatMulInteger") and constants & {*node.input}]
+  assert len(linear) > 7 and {node.op_type for node in linear} == {"MatMulInteger"}
+  assert not any(node.op_type == "Einsum" and constants & {*node.input} for node in nodes)
+  model = load(small)
+  cosines = (model.encode_image(runs.images()) * run.encode_image(runs.images())).sum(1)
+  assert 0.98 < cosines.min() < 1 - 1e-6
+  checked = model.manifest["parts"]["image"]["checked"]
+  assert checked["limit"] is None and 0.98 < checked["least_cosine_to_float32"] < 1
+
+
 def test_classifier(folder, tmp_path):
   run = runs.classifier(tmp_path / "run")
   model = load(export(run, "onnx"))

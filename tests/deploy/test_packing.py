@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.deploy import DeployError, export, load
-from mmjax.deploy.packing import pack, unpack
+from mmjax.deploy.packing import LINEAR, pack, unpack
 from tests.deploy import runs
 
 
@@ -60,6 +60,20 @@ def test_weights_that_do_not_fit_are_named():
     pack({"mlp": {"kernel": np.full((4, 4), 7e4, np.float32)}}, "float16")
   with pytest.raises(DeployError, match="weight kernel has values that are not finite"):
     pack({"kernel": np.full((4, 4), np.nan, np.float32)}, "int8")
+
+
+def test_linear_layers_multiply_integers(tmp_path):
+  runs.needs_stablehlo()
+  run = runs.two_towers(tmp_path / "run")
+  model = load(export(run, "stablehlo", dtype="int8-dynamic"))
+  exact, found = run.encode_image(runs.images()), model.encode_image(runs.images())
+  assert 0.99 < (exact * found).sum(1).min() < 1 - 1e-6
+  checked = model.manifest["parts"]["text"]["checked"]
+  assert 0.99 < checked["least_cosine_to_float32"] < 1 and checked["max_difference"] <= 1e-5
+  program = jax.export.deserialize(bytearray((model.folder / "text.stablehlo").read_bytes())).mlir_module()
+  assert "xi8>) -> tensor<?x" in program and "xi32>" in program
+  weight = f"image/transformer/block_0/mlp/up/kernel{LINEAR}"
+  assert weight in np.load(model.folder / "weights.npz").files
 
 
 @pytest.mark.parametrize(("dtype", "cosine"), [("int8", 0.999), ("bfloat16", 0.9999), ("float16", 0.999999)])

@@ -19,6 +19,7 @@ from mmjax.deploy.__main__ import main as deploy
 from mmjax.deploy.parts import check_rows, parts_of
 from mmjax.deploy.standalone import Exported, ExportError
 from mmjax.evaluate.questions import answer_logits
+from mmjax.evaluators.captions import WriteCaptions, written
 from mmjax.models import ClassifierConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.nn.words import WordsConfig
@@ -155,6 +156,15 @@ def test_answers(tmp_path):
   wanted = np.asarray(jax.nn.softmax(logits))
   np.testing.assert_allclose(model.compute("answer", batch), wanted, rtol=0, atol=1e-6)
   assert model.answer(images, questions) == [("yes", "no", "two")[place] for place in wanted.argmax(1)]
+
+
+def test_captions(tmp_path):
+  run, images = runs.captioner(tmp_path / "run"), runs.images()[:3]
+  assert [part.name for part in writing._parts(run, "onnx")] == ["image", "text"]
+  model = Exported(export(run, "stablehlo"))
+  wanted = written(run, images, WriteCaptions.of(run, beams=1), np.arange(3))
+  assert model.caption(images) == wanted and len(set(wanted)) > 1 and model.caption([]) == []
+  assert model.parts["caption"]["output"] == {"shape": ["batch", 7], "dtype": "int32", "gives": "ids"}
 
 
 def test_models_that_do_without_a_modality_are_told_which_are_there(tmp_path):

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from mmjax.errors import ConfigError
+from mmjax.interop import load
 from mmjax.study import Variant, members
+from mmjax.train.provenance import write_config
+from tests.deploy import runs
 from tests.experiments.tiny_study import TINY, call
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +104,36 @@ def test_studies_of_other_systems_end_in_a_table(script, smaller, shown, tmp_pat
   (report,) = (tmp_path / "run").glob("*/seed0/report.html")
   linked = f'<a href="{report.relative_to(tmp_path / "run").as_posix()}">{study.variants[0].name}, seed 0</a>'
   assert linked in (tmp_path / "run" / "comparison.html").read_text()
+
+
+def test_pruned_variants_begin_from_the_weights_of_the_main_job(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+  script = importlib.import_module("compress_emoji")
+  run = runs.two_towers(tmp_path / "main")
+  run.workdir.mkdir()
+  write_config(run.experiment, run.workdir / "config.json")
+  asked = []
+  monkeypatch.setattr("mmjax.train.train", lambda experiment: asked.append(experiment.run.workdir))
+  monkeypatch.setattr("mmjax.loading.load_run", lambda workdir: run)
+  settings = dataclasses.replace(script.EXPERIMENT.run, workdir=tmp_path)
+  found = members(script.STUDY, dataclasses.replace(script.EXPERIMENT, run=settings))
+  half = next(member for member in found if member.variant.x == 0.5 and member.variant.series == "heads and units")
+  assert (half.experiment.model.image.num_heads, half.experiment.model.text.mlp_dim) == (2, 256)
+  half.variant.prepare(half.experiment)
+  model, _ = load(half.experiment.pretrained.path)
+  assert asked == [tmp_path / "main"] and model.config.image.num_heads == 1 and model.config.text.mlp_dim == 32
+  assert sorted(member.experiment.compression.sparsity for member in found) == [0, 0, 0, 0, 0.5, 0.8, 0.9]
+
+
+def test_students_have_the_terms_of_their_variant(monkeypatch):
+  monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+  script = importlib.import_module("distill_emoji")
+  found = {member.variant.name: member.experiment for member in members(script.STUDY, script.EXPERIMENT)}
+  kinds = {name: {type(term).__name__ for term in one.objectives} for name, one in found.items()}
+  assert kinds["student alone"] == {"Contrastive"}
+  assert kinds["taught both"] == {"Contrastive", "Distillation", "FeatureDistillation"}
+  terms = [term for term in found["taught features"].objectives if term.teacher]
+  assert {term.of for term in terms} == {"runs/distill_emoji/teacher"} and {term.project_to for term in terms} == {256}
 
 
 def test_residual_networks_are_trained_and_evaluated(options, tmp_path, monkeypatch, capsys):

@@ -10,6 +10,7 @@ from mmjax.objectives import (
   clip_loss,
   dcl_loss,
   distillation_loss,
+  feature_distillation_loss,
   focal_loss,
   hinge_loss,
   semi_hard_triplet_loss,
@@ -75,6 +76,21 @@ def test_distillation_is_the_cross_entropy_from_the_teacher_who_gets_no_gradient
   value, gradient = jax.value_and_grad(loss)(teachers[0])
   assert value == pytest.approx(want, rel=1e-5)
   assert bool((gradient == 0).all())
+
+
+def test_features_of_the_teacher_are_the_target_and_get_no_gradient():
+  x, t = (np.asarray(dense.unit(N, width, seed), np.float64) for width, seed in ((4, 2), (3, 3)))
+  projection = np.random.default_rng(0).standard_normal((4, 3))
+  rows = x @ projection
+  cosines = (rows * t).sum(1) / np.linalg.norm(rows, axis=1)
+  given = [jnp.asarray(array, jnp.float32) for array in (x, t, projection)]
+  loss = lambda x, t, projection, **how: feature_distillation_loss(x, t, projection=projection, **how)
+  value, (_, of_teacher) = jax.value_and_grad(loss, (0, 1))(*given)
+  assert value == pytest.approx(1 - cosines.mean(), rel=1e-5) and not of_teacher.any()
+  assert loss(*given, distance="l2") == pytest.approx(((rows - t) ** 2).sum(1).mean(), rel=1e-5)
+  assert feature_distillation_loss(given[1], given[1]) == pytest.approx(0, abs=1e-6)
+  with pytest.raises(ValueError, match="have 4 dimensions, those of the teacher 3"):
+    feature_distillation_loss(given[0], given[1])
 
 
 def test_focal_turns_easy_pairs_down_and_is_siglip_at_gamma_0(pairs):

@@ -16,6 +16,7 @@ from mmjax.objectives import (
   BatchTerm,
   Contrastive,
   Distillation,
+  FeatureDistillation,
   Hinge,
   Matching,
   Sogclr,
@@ -123,6 +124,33 @@ def test_distillation_learns_from_a_frozen_run(teacher):
   given = (ours["image"], ours["text"], theirs["image"], theirs["text"])
   expected = distillation_loss(*given, logit_scale=SCALE, teacher_scale=scale)
   assert float(metrics["distillation_image_text"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_features_of_a_frozen_run_are_learned_by_a_projection(teacher):
+  student = dataclasses.replace(teacher.experiment.model, embed_dim=8)
+  term = FeatureDistillation(of=str(teacher.workdir), project_to=24)
+  made = prepare(dataclasses.replace(with_terms(term), model=student), devices=jax.devices()[:1])
+  batch, params = host_batch(), jax.device_get(made.initial_state().params)
+  projection = params["terms"]["features_image_text"]
+  assert projection.shape == (8, 24)
+  state, metrics = made.step(made.initial_state(), put_batch(batch, made.mesh))
+  ours, theirs = embeddings(made.model, params, batch), embeddings(teacher.model, teacher.params, batch)
+  losses = []
+  for name in ("image", "text"):
+    rows, targets = np.float64(ours[name]) @ projection, np.float64(theirs[name])
+    cosines = (rows * targets).sum(1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(targets, axis=1)
+    losses.append(np.mean(1 - cosines))
+  assert float(metrics["features_image_text"]) == pytest.approx(np.mean(losses), rel=1e-5)
+  moments = {parameter_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)}
+  (moment,) = [leaf for path, leaf in moments.items() if "mu/terms/" in path]
+  assert np.abs(moment).max() > 0  # it is trained, as the model is
+
+
+def test_features_of_another_width_need_a_projection(teacher):
+  student = dataclasses.replace(teacher.experiment.model, embed_dim=8)
+  made = prepare(dataclasses.replace(with_terms(FeatureDistillation(of=str(teacher.workdir))), model=student))
+  with pytest.raises(ValueError, match="have 8 dimensions, those of the teacher 24: set .*project-to 24"):
+    made.step.lower(made.shapes, put_batch(host_batch(), made.mesh))
 
 
 def test_a_teacher_that_reads_other_images_or_words_is_refused(teacher):

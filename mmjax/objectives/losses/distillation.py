@@ -1,9 +1,13 @@
-"""Distillation of contrastive models: the teacher's softmax over the batch is the target."""
+"""Distillation of models that embed: the targets are the teacher's softmax over the batch, or its embeddings."""
+
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from mmjax.nn.norm import normalize
 from mmjax.objectives.losses.inputs import Features, Scalar, TileSize, image_text, positive
 from mmjax.objectives.pairwise.engine import Pairwise, pairwise_loss
 from mmjax.objectives.pairwise.similarity import similarity
@@ -57,3 +61,33 @@ def distillation_loss(
   rows |= {"teacher": teachers["x"], "teacher_scale": teachers["scale"]}
   columns |= {"teacher": teacher_text}
   return pairwise_loss(DISTILL, rows, columns, axis_name=axis_name, tile_size=tile_size, method=method)
+
+
+def feature_distillation_loss(
+  features: Float[Array, "batch dim"],
+  teacher: Float[Array, "batch teacher_dim"],
+  *,
+  projection: Float[Array, "dim teacher_dim"] | None = None,
+  distance: Literal["cosine", "l2"] = "cosine",
+) -> Float[Array, ""]:
+  """Distance of a student's embeddings to those of its teacher (CLIP-KD, Yang et al. 2024, section 3.3.2).
+
+  Args:
+    features: unit-norm embeddings of the student.
+    teacher: unit-norm embeddings of the teacher. They get no gradient.
+    projection: matrix to the width of the teacher. None: the widths are equal.
+    distance: "cosine": one minus the cosine. "l2": the squared Euclidean distance; the projected rows are not
+      normalised.
+  Returns: the mean over the batch. 0 if the embeddings are equal.
+  Raises: ValueError: the widths differ.
+  """
+  rows = features if projection is None else jnp.matmul(features, projection, precision=jax.lax.Precision.HIGHEST)
+  if rows.shape != teacher.shape:
+    raise ValueError(
+      f"the student's embeddings have {rows.shape[-1]} dimensions, those of the teacher {teacher.shape[-1]}: set "
+      f"--objectives.NUMBER.project-to {teacher.shape[-1]}"
+    )
+  target = jax.lax.stop_gradient(teacher)
+  if distance == "l2":
+    return jnp.square(rows - target).sum(-1).mean()
+  return 1.0 - (normalize(rows) * target).sum(-1).mean()

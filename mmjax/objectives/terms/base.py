@@ -195,6 +195,15 @@ class BatchTerm(Term):
     """Make the values that the term keeps from step to step, before the first step. None: it keeps none."""
     return None
 
+  def parameters(self, key: Key[Array, ""], embed_dim: int) -> Any:
+    """Make parameters that only the term has, before the first step. They are trained with the model. None: none.
+
+    Args:
+      key: random key.
+      embed_dim: dimension of the model's embeddings.
+    """
+    return None
+
   def over_batch(self, whole: "Whole") -> tuple[Float[Array, ""], Any]:
     """Compute (unweighted loss over the global batch, memory after this step)."""
     raise NotImplementedError
@@ -215,6 +224,7 @@ class Whole:
     taught_scale: logit_scale of the teacher.
     mesh: the device mesh.
     axes: axes of the mesh over which the batch is split.
+    own: result of the term's `parameters`, trained so far.
   """
 
   embeddings: Mapping[str, Float[Array, "batch dim"]]
@@ -227,6 +237,7 @@ class Whole:
   taught_scale: Float[Array, ""]
   mesh: Mesh
   axes: tuple[str, ...]
+  own: Any = None
 
 
 class Forward:
