@@ -31,7 +31,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 from serve_client import Connection, Server, served, texts_body
-from serve_hostile import attack
+from serve_hostile import EXPECTED, attack
 
 MEASURES = ("throughput", "half", "once", "restart", "hostile")
 TINY = {"seconds": 1.0, "requests": 200, "hostile": 60, "clients": 4}
@@ -235,6 +235,11 @@ def missed(found: dict[str, Any]) -> list[str]:
     statuses = {int(status) for counts in tried["statuses"].values() for status in counts} - {0}
     if statuses - DOCUMENTED:
       faults.append(f"hostile requests got statuses {sorted(statuses - DOCUMENTED)}")
+    for kind, allowed in EXPECTED.items():
+      if others := {int(status) for status in tried["statuses"].get(kind, {})} - allowed:
+        faults.append(
+          f"hostile requests of the kind {kind!r} got {sorted(others)} (0: no answer), not {sorted(allowed)}"
+        )
     growth = tried["after_mb"]["VmHWM"] - tried["before_mb"]["VmRSS"]
     if growth > MOST_GROWTH_MB or tried["answers_afterwards"] != 200:
       faults.append(f"hostile requests took {growth:.0f} MB; the status afterwards is {tried['answers_afterwards']}")
