@@ -15,6 +15,40 @@ MOST_HEAD = 65_536
 """Largest size of a request's headers, in bytes."""
 
 
+class _Joined:
+  """A transport that sends what is written in one turn of the event loop together.
+
+  uvicorn writes the headers and the body of an answer one after the other, and each costs a system call.
+  """
+
+  def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop):
+    self._transport, self._loop, self._parts = transport, loop, list[bytes]()
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._transport, name)
+
+  def write(self, data: bytes) -> None:
+    if not self._parts:
+      self._loop.call_soon(self._flush)
+    self._parts.append(data)
+
+  def close(self) -> None:
+    self._flush()
+    self._transport.close()
+
+  def write_eof(self) -> None:
+    self._flush()
+    self._transport.write_eof()
+
+  def get_write_buffer_size(self) -> int:
+    return self._transport.get_write_buffer_size() + sum(map(len, self._parts))
+
+  def _flush(self) -> None:
+    if self._parts and not self._transport.is_closing():
+      self._transport.write(b"".join(self._parts))
+    self._parts.clear()
+
+
 def bounded(limits: Limits, count: Callable[[int], None] = lambda _: None) -> type[asyncio.Protocol]:
   """Make the HTTP protocol of uvicorn with bounds.
 
@@ -44,7 +78,7 @@ def bounded(limits: Limits, count: Callable[[int], None] = lambda _: None) -> ty
       self._refused, self._drained = False, 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-      super().connection_made(transport)
+      super().connection_made(_Joined(transport, self.loop))
       if len(self.connections) > limits.connections:
         self._refuse(busy())
       else:
