@@ -34,8 +34,6 @@ def serve(options: Any) -> int:
   Returns: the exit status, 0.
   Raises: UserError: a package is missing, the address cannot be used, or the run cannot be served.
   """
-  from mmjax.cli import started
-
   missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
   if missing:
     raise UserError(f"serving needs {', '.join(missing)}: pip install 'mmjax[serve]'")
@@ -45,8 +43,7 @@ def serve(options: Any) -> int:
     host, port = listener.getsockname()[:2]
     if key is None and not host.startswith("127.") and host != "::1":
       say(f"[bold yellow]warning:[/] without an API key, anyone who reaches {host} may use the model: set {KEY}")
-    with started():
-      return _serve(options, listener, key, f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+    return _serve(options, listener, key, f"http://{f'[{host}]' if ':' in host else host}:{port}/")
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -67,7 +64,14 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def _serve(options: Any, listener: socket.socket, key: str | None, url: str) -> int:
-  """Load the run, compile, and answer."""
+  from mmjax.parallel.starting import set_up
+
+  with set_up():
+    return _answer(options, listener, key, url)
+
+
+def _answer(options: Any, listener: socket.socket, key: str | None, url: str) -> int:
+  """Load the model, compile, and answer."""
   import uvicorn
 
   from mmjax.deploy.serving.app import make_app

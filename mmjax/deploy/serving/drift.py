@@ -233,9 +233,9 @@ def reference_rows(
 
 def report(options: Any) -> int:
   """Run the command `report`: print a table and write a page. The status is 0, with drift or without."""
-  from mmjax.cli import started
+  from mmjax.parallel.starting import set_up
 
-  with started():
+  with set_up():
     return _report(options)
 
 

@@ -7,7 +7,7 @@ import concurrent.futures
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -97,7 +97,7 @@ class Service:
     """Unit-norm embeddings of texts."""
     return await self._embedded(EMBED_TEXT, texts)
 
-  async def classify(self, items: Sequence[bytes] | Sequence[str]) -> Float[np.ndarray, "n classes"]:
+  async def classify(self, items: Sequence[Any]) -> Float[np.ndarray, "n classes"]:
     """Probabilities of the classes of a classifier, for encoded images or for texts."""
     if _are_texts(items):
       self._require(CLASSIFY_TEXT)
@@ -106,7 +106,7 @@ class Service:
     return np.stack(await self._ask_images(CLASSIFY, items))
 
   async def zero_shot(
-    self, items: Sequence[bytes] | Sequence[str], labels: Sequence[str], template: str
+    self, items: Sequence[Any], labels: Sequence[str], template: str
   ) -> tuple[Float[np.ndarray, "n labels"], Float[np.ndarray, "n labels"]]:
     """(probabilities, cosines) of labels: the softmax of the model's logit scale times the cosines.
 
@@ -221,7 +221,7 @@ class Service:
     return self.index
 
 
-def _are_texts(items: Sequence[bytes] | Sequence[str]) -> TypeGuard[Sequence[str]]:
+def _are_texts(items: Sequence[Any]) -> bool:
   return isinstance(items[0], str)
 
 
