@@ -55,7 +55,7 @@ def named(items):
 
 def classify(items):
   rows = np.stack(items).mean((1, 2))
-  return rows / rows.sum(1, keepdims=True)
+  return (rows + 1e-9) / (rows + 1e-9).sum(1, keepdims=True)  # black, too, has probabilities
 
 
 def look(item):

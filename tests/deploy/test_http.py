@@ -91,7 +91,7 @@ def test_labels_of_the_user_and_the_models_own_classes():
   templated = {"images": [RED], "labels": ["re"], "template": "{}d"}
   assert one("POST", "/classify", json=templated).json()["cosines"][0][0] == pytest.approx(1, abs=1e-4)
   own = one("POST", "/classify", content=png("green"), headers=PNG).json()
-  assert own["labels"] == list(COLORS) and own["probabilities"] == [[0, 1, 0]]
+  assert own["labels"] == list(COLORS) and own["probabilities"] == [pytest.approx([0, 1, 0], abs=1e-6)]
 
 
 def test_texts_are_classified():
@@ -316,7 +316,20 @@ def test_the_api_key():
     assert one("POST", "/embed/text", json=sent, headers=headers, options=options).status_code == 200
   assert one("GET", "/health", options=options).json()["key"] is True
   assert one("GET", "/", options=options).status_code == 200
-  assert "security" in one("GET", "/openapi.json", options=options).json()
+  api = one("GET", "/openapi.json", options=options).json()
+  assert api["security"] == [{"key": []}] and api["paths"]["/health"]["get"]["security"] == []
+
+
+def test_numbers_that_are_not_finite_are_never_sent():
+  infinite = lambda items: np.full((len(items), 3), np.inf, np.float32)
+  served = fake(ALL, embed_text=infinite, embed_image=infinite, classify=infinite)
+  for path, sent in (
+    ("/embed/text", {"texts": ["a"]}),
+    ("/embed/image", {"images": [RED]}),
+    ("/classify", {"images": [RED]}),
+    ("/classify", {"images": [RED], "labels": ["a"]}),
+  ):
+    assert "not finite" in error(one("POST", path, served, json=sent), 500)
 
 
 def test_the_log_has_no_content_of_users(caplog):

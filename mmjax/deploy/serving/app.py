@@ -17,7 +17,7 @@ import mmjax
 from mmjax.deploy.serving import schemas
 from mmjax.deploy.serving.bodies import parsed, sent
 from mmjax.deploy.serving.describe import described
-from mmjax.deploy.serving.gate import Gate, Limits
+from mmjax.deploy.serving.gate import OPEN, Gate, Limits
 from mmjax.deploy.serving.metrics import Metrics
 from mmjax.deploy.serving.pictures import data_uri
 from mmjax.deploy.serving.refusals import Refused
@@ -184,6 +184,10 @@ def _describe_key(app: FastAPI, key: bool) -> None:
   if key:
     whole.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     whole["security"] = [{"key": []}]
+    for path, operations in whole["paths"].items():
+      if path in OPEN:
+        for operation in operations.values():
+          operation["security"] = []
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

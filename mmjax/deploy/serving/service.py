@@ -101,9 +101,9 @@ class Service:
     """Probabilities of the classes of a classifier, for encoded images or for texts."""
     if _are_texts(items):
       self._require(CLASSIFY_TEXT)
-      return np.stack(await self._ask(CLASSIFY_TEXT, checked_texts(items, "text")))
+      return finite(np.stack(await self._ask(CLASSIFY_TEXT, checked_texts(items, "text"))))
     self._require(CLASSIFY)
-    return np.stack(await self._ask_images(CLASSIFY, items))
+    return finite(np.stack(await self._ask_images(CLASSIFY, items)))
 
   async def zero_shot(
     self, items: Sequence[Any], labels: Sequence[str], template: str
@@ -171,10 +171,7 @@ class Service:
   async def _embedded(self, name: str, items: Sequence[Any]) -> Float[np.ndarray, "n dim"]:
     self._require(name)
     asked = self._ask_images(name, items) if name == EMBED_IMAGE else self._ask(name, checked_texts(items, "text"))
-    rows = np.stack(await asked)
-    if not np.isfinite(rows).all():
-      log.error("an embedding is not finite: float16 may have overflowed")
-      raise Refused(500, "The model gave numbers that are not finite. This is a fault of the service.")
+    rows = finite(np.stack(await asked))
     if self._statistics is not None:
       try:
         self._statistics.add(MODALITIES[name], rows)
@@ -219,6 +216,14 @@ class Service:
     if self.index is None:
       raise Refused(404, "This service has no images to search. Start it with --images DIR.")
     return self.index
+
+
+def finite(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
+  """The outputs of a model. Raises Refused (500) if a number is not finite, which JSON does not have."""
+  if not np.isfinite(rows).all():
+    log.error("an output is not finite: float16 may have overflowed")
+    raise Refused(500, "The model gave numbers that are not finite. This is a fault of the service.")
+  return rows
 
 
 def _are_texts(items: Sequence[Any]) -> bool:
