@@ -33,7 +33,7 @@ class Brute:
     return found, places
 
 
-def test_places_and_cosines_are_those_of_the_graph(tmp_path):
+def test_places_and_cosines_are_those_of_faiss(tmp_path):
   exact = index(tmp_path, 50)
   made = Approximate(exact.folder, exact.names, exact.rows, Brute(exact.rows))
   for query in sampled(exact)[:5]:
@@ -49,7 +49,7 @@ def test_places_and_cosines_are_those_of_the_graph(tmp_path):
 def test_a_missing_library_is_named(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "faiss", None)
   with pytest.raises(UserError, match=r"needs faiss: pip install 'mmjax\[nearest\]'"):
-    approximate(index(tmp_path, 9), tmp_path / "graph.npz")
+    approximate(index(tmp_path, 9), tmp_path / "lists.npz")
 
 
 @pytest.fixture
@@ -60,7 +60,10 @@ def faiss(monkeypatch):
 
   class Graph(Brute):
     def __init__(self, *_):
-      self.hnsw, self.wrong = SimpleNamespace(efConstruction=0, efSearch=0), 0
+      self.wrong = 0
+
+    def train(self, rows):
+      pass
 
     def add(self, rows):
       self.rows = rows
@@ -71,15 +74,19 @@ def faiss(monkeypatch):
     return made
 
   fake = SimpleNamespace(
-    IndexHNSWFlat=Graph, METRIC_INNER_PRODUCT=0, serialize_index=lambda graph: graph.rows, deserialize_index=read
+    IndexFlatIP=Graph,
+    IndexIVFFlat=Graph,
+    METRIC_INNER_PRODUCT=0,
+    serialize_index=lambda graph: graph.rows,
+    deserialize_index=read,
   )
   monkeypatch.setitem(sys.modules, "faiss", fake)
 
 
 def test_it_finds_nearly_all_and_is_read_back(tmp_path, faiss, caplog, monkeypatch):
-  exact, file = index(tmp_path), tmp_path / "graph.npz"
+  exact, file = index(tmp_path), tmp_path / "lists.npz"
   made = approximate(exact, file)
-  assert quality(made, sampled(exact)).recall > 0.95
+  assert quality(made, sampled(exact)).recall > 0.6
   stamp = file.stat().st_mtime_ns
   with monkeypatch.context() as patch:
     patch.setattr(module, "_save", None)
@@ -91,10 +98,10 @@ def test_it_finds_nearly_all_and_is_read_back(tmp_path, faiss, caplog, monkeypat
 
 
 def test_bad_files_are_named(tmp_path, faiss):
-  file = tmp_path / "graph.npz"
+  file = tmp_path / "lists.npz"
   for content in (b"", b"nonsense", b"PK\x03\x04nonsense"):
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"graph\.npz is no graph of images"):
+    with pytest.raises(UserError, match=r"lists\.npz is no file of lists"):
       approximate(index(tmp_path, 30), file)
   with pytest.raises(UserError, match="cannot be written"):
-    approximate(index(tmp_path, 30), tmp_path / "nowhere" / "graph.npz")
+    approximate(index(tmp_path, 30), tmp_path / "nowhere" / "lists.npz")

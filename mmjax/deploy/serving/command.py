@@ -147,10 +147,10 @@ def _loaded(options: Any) -> tuple[Served, Path]:
 
 
 def _approximate(index: Index, place: Path) -> Index:
-  """The index with a graph, after a comparison with exact search."""
+  """The index with lists, after a comparison with exact search."""
   from mmjax.deploy.serving.approximate import FOUND, approximate, quality, sampled
 
-  made = approximate(index, place.with_name(f"{place.name}.graph.npz"))
+  made = approximate(index, place.with_name(f"{place.name}.lists.npz"))
   found = quality(made, sampled(made))
   say(
     f"approximate search: recall@{FOUND} {found.recall:.3f}, {1000 * found.seconds:.2f} ms instead of "

@@ -20,7 +20,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     help="file of the images' embeddings; default: search_index.npz in the "
     "workdir, or DIR.search_index.npz beside an export",
   )
-  add("--approximate", action="store_true", help="search by a graph of neighbours: fast for 100,000 images and more")
+  add("--approximate", action="store_true", help="search only some of the images: faster for 100,000 and more")
   add("--host", default="127.0.0.1", help="address to listen on; default: %(default)s, this machine alone")
   add("--port", type=_port, default=8000, help="port to listen on; default: %(default)s")
   add("--max-batch", type=_batch, default=32, metavar="N", help="largest batch, a power of two; default: %(default)s")
