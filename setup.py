@@ -75,8 +75,10 @@ EXTRAS = {
     "httpx2",
     "flatbuffers",
   ],
-  # The HTTP service, python -m mmjax.deploy serve; see mmjax/deploy/serving/.
-  "serve": ["fastapi", "uvicorn", "prometheus-client"],
+  # The HTTP service, python -m mmjax.deploy serve; see mmjax/deploy/serving/. The last two make it faster.
+  "serve": ["fastapi", "uvicorn", "prometheus-client", "httptools", "uvloop; sys_platform != 'win32'"],
+  # Approximate search, serve --approximate; see mmjax/deploy/serving/approximate.py.
+  "nearest": ["faiss-cpu"],
   # Texts repaired as open_clip repairs them, and SigLIP's tokenizer; see mmjax/interop/siglip_tokenizer.py.
   "interop": ["ftfy", "sentencepiece"],
   # Downloads that a user asks for (--download); see mmjax/interop/hub.py.

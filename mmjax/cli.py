@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import errno
-import logging
 import os
 import signal
 import sys
@@ -219,15 +218,10 @@ def begun(command: str, call: Call, experiment: Experiment) -> Experiment:
 
 @contextlib.contextmanager
 def started() -> Iterator[None]:
-  """Context that sets up logging, the memory allocator, the compiler and, for several processes, their group."""
-  from mmjax.parallel.distributed import process_group
-  from mmjax.parallel.host import tune_allocator, tune_compiler
+  """Context that sets up the process (mmjax.parallel.starting), and turns errors into a message and an exit status."""
+  from mmjax.parallel.starting import set_up
 
-  logging.basicConfig(format="%(message)s", level=logging.WARNING)
-  logging.getLogger("absl").setLevel(logging.ERROR)  # messages of TFDS and Orbax need no action of the user
-  tune_allocator()
-  tune_compiler()
-  with process_group(), answered():
+  with set_up(), answered():
     yield
 
 

@@ -9,7 +9,8 @@ Measures, each with --only NAME alone:
   restart     kill -9 under load, and the same command again: seconds until the next answer
   hostile     10,000 requests with bombs, lying sizes, wrong types, broken HTTP, slow clients: statuses, and memory
 
-Client and service share the machine. --check ends with status 1, and a sentence for each bound that is not kept.
+Client and service share the machine. `cpu_ms` is the time of all cores per image, which other work on the machine
+changes less than rates. --check ends with status 1, and a sentence for each bound that is not kept.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 from serve_client import Connection, Server, served, texts_body
-from serve_hostile import attack
+from serve_hostile import EXPECTED, attack
 
 MEASURES = ("throughput", "half", "once", "restart", "hostile")
 TINY = {"seconds": 1.0, "requests": 200, "hostile": 60, "clients": 4}
@@ -50,14 +51,14 @@ def pictures(count: int, side: int) -> list[bytes]:
   return found
 
 
-def plain_rate(run: Any, images: list[bytes], batch: int, seconds: float) -> float:
-  """Images a second of run.encode_image with `batch` encoded images."""
+def plain_rate(run: Any, images: list[bytes], batch: int, seconds: float) -> tuple[float, float]:
+  """(images a second, seconds of all cores per image) of run.encode_image with `batch` encoded images."""
   groups = [images[start : start + batch] for start in range(0, len(images), batch)]
   run.encode_image(groups[0])
-  began, done = time.monotonic(), 0
+  began, used, done = time.monotonic(), time.process_time(), 0
   while time.monotonic() - began < seconds:
     done += len(run.encode_image(groups[done // batch % len(groups)]))
-  return done / (time.monotonic() - began)
+  return done / (time.monotonic() - began), (time.process_time() - used) / done
 
 
 async def closed_loop(port: int, images: list[bytes], clients: int, seconds: float) -> tuple[float, list[float]]:
@@ -177,17 +178,23 @@ def percentiles(latencies: list[float]) -> dict[str, float]:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
   """Everything that was asked for."""
   from mmjax.loading import load_run
+  from mmjax.parallel.host import tune_compiler
 
+  tune_compiler()  # as the service does
   run, found = load_run(args.workdir), dict[str, Any]()
   port, log = free_port(), args.out.with_suffix(".log")
   options = ["--max-batch", str(args.max_batch), *args.serve]
   images = pictures(4 * args.clients, args.side)
   if {"throughput", "half"} & {*args.only}:
-    plain = plain_rate(run, images, args.clients, args.seconds)
+    plain, plain_cpu = plain_rate(run, images, args.clients, args.seconds)
     with served(args.workdir, port, log, options) as server:
       asyncio.run(closed_loop(port, images, args.clients, min(2.0, args.seconds)))
+      mine, theirs = time.process_time(), server.cpu_seconds()
       rate, latencies = asyncio.run(closed_loop(port, images, args.clients, args.seconds))
       found["throughput"] = {"plain": plain, "served": rate, "share": rate / plain, "clients": percentiles(latencies)}
+      per_image = {"plain": plain_cpu, "served": (server.cpu_seconds() - theirs) / len(latencies)}
+      per_image["clients"] = (time.process_time() - mine) / len(latencies)
+      found["throughput"]["cpu_ms"] = {name: round(1000 * value, 3) for name, value in per_image.items()}
       if "half" in args.only:
         found["half"] = {"rate": rate / 2, **percentiles(asyncio.run(open_loop(port, images, rate / 2, args.seconds)))}
       found["throughput"]["compiled"] = server.metrics()["mmjax_compilations_total"]
@@ -235,6 +242,11 @@ def missed(found: dict[str, Any]) -> list[str]:
     statuses = {int(status) for counts in tried["statuses"].values() for status in counts} - {0}
     if statuses - DOCUMENTED:
       faults.append(f"hostile requests got statuses {sorted(statuses - DOCUMENTED)}")
+    for kind, allowed in EXPECTED.items():
+      if others := {int(status) for status in tried["statuses"].get(kind, {})} - allowed:
+        faults.append(
+          f"hostile requests of the kind {kind!r} got {sorted(others)} (0: no answer), not {sorted(allowed)}"
+        )
     growth = tried["after_mb"]["VmHWM"] - tried["before_mb"]["VmRSS"]
     if growth > MOST_GROWTH_MB or tried["answers_afterwards"] != 200:
       faults.append(f"hostile requests took {growth:.0f} MB; the status afterwards is {tried['answers_afterwards']}")

@@ -116,6 +116,11 @@ class Server:
     numbers = {line.split(":")[0]: line.split() for line in status.splitlines() if line.startswith(("VmRSS", "VmHWM"))}
     return {name: int(words[1]) / 1024 for name, words in numbers.items()}
 
+  def cpu_seconds(self) -> float:
+    """Time of all cores that the process has used."""
+    words = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
   def kill(self) -> None:
     self._process.send_signal(signal.SIGKILL)
     self._process.wait()

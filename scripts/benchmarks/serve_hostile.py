@@ -1,4 +1,7 @@
-"""Hostile requests for scripts/benchmarks/serve.py: bombs, lying sizes, wrong types, broken HTTP, slow clients."""
+"""Hostile requests for scripts/benchmarks/serve.py: bombs, lying sizes, wrong types, broken HTTP, slow clients.
+
+Some kinds have an answer that is known: `EXPECTED`.
+"""
 
 import asyncio
 import base64
@@ -10,6 +13,8 @@ import zlib
 from PIL import Image
 from serve_client import Answer, Connection
 
+EXPECTED = {"too large": {413}, "slow headers": {408}, "trailers": {200, 404}}
+"""The only statuses of some kinds."""
 PATHS = ("/embed/image", "/embed/text", "/classify", "/search", "/caption", "/answer", "/attention")
 
 
@@ -76,7 +81,8 @@ async def attack(port: int, chance: random.Random) -> tuple[str, Answer]:
   """(kind of attack, answer)."""
   connection, path = Connection(port), chance.choice(PATHS)
   kind = chance.choice(
-    ("bomb", "bomb", "types", "types", "mutated", "mutated", "lying", "chunks", "http", "large", "slow")
+    ("bomb", "bomb", "types", "types", "mutated", "mutated", "lying", "chunks", "http", "too large", "deep", "slow")
+    + (("trailers",) if chance.random() < 0.5 else ("slow headers",) if chance.random() < 0.1 else ())
   )
   try:
     return kind, await _attack(connection, kind, path, chance)
@@ -97,8 +103,16 @@ async def _attack(connection: Connection, kind: str, path: str, chance: random.R
       return await connection.ask(
         path, mutated(chance), chance.choice(("application/json", "image/png", "text/plain", ""))
       )
-    case "large":
-      return await connection.ask(path, b"[" * chance.choice((100_000, 9_000_000)))
+    case "deep":
+      return await connection.ask(path, b"[" * 100_000)
+    case "too large":
+      return await connection.ask(path, b"[" * chance.choice((9_000_000, 20_000_000)))
+    case "trailers":
+      lines = b"".join(b"x%d: %d\r\n" % (number, number) for number in range(2_000))
+      first = "POST /embed/text HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ncontent-type: application/json"
+      return await connection.send(f"{first}\r\n\r\n10\r\n".encode() + b'{"texts": ["a"]}\r\n0\r\n' + lines + b"\r\n")
+    case "slow headers":
+      return await connection.send(head.encode())  # and nothing more
     case "lying":
       size = chance.choice(("0", "5", "999999999", "9" * 30, "-1", "x", "1, 2"))
       return await connection.send(f"{head}image/png\r\ncontent-length: {size}\r\n\r\n".encode() + png(), finish=True)

@@ -10,6 +10,7 @@ from mmjax.deploy.serving.served import (
   ATTENTION,
   CAPTION,
   CLASSIFY,
+  CLASSIFY_TEXT,
   EMBED_IMAGE,
   EMBED_TEXT,
   Ability,
@@ -54,7 +55,7 @@ def named(items):
 
 def classify(items):
   rows = np.stack(items).mean((1, 2))
-  return rows / rows.sum(1, keepdims=True)
+  return (rows + 1e-9) / (rows + 1e-9).sum(1, keepdims=True)  # black, too, has probabilities
 
 
 def look(item):
@@ -71,6 +72,7 @@ def fake(names=(EMBED_IMAGE, EMBED_TEXT), *, fingerprint="abc", largest=4, **rep
     EMBED_IMAGE: (embed_images, blank),
     EMBED_TEXT: (embed_texts, "a"),
     CLASSIFY: (classify, blank),
+    CLASSIFY_TEXT: (lambda items: np.abs(embed_texts(items)) / np.abs(embed_texts(items)).sum(1, keepdims=True), "a"),
     ATTENTION: (lambda items: [look(item) for item in items], (blank, "a")),
     CAPTION: (lambda items: [f"it is {name}" for name in named(items)], blank),
     ANSWER: (

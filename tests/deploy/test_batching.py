@@ -58,6 +58,23 @@ def test_every_item_is_computed_once_and_answered_to_its_asker():
   assert all(size == len(batch) for batch, (_, _, size, _) in zip(function.batches, observed, strict=True))
 
 
+def test_a_batch_waits_for_items_that_are_prepared_and_for_no_others():
+  async def client(batcher, number):
+    with batcher.expecting("0", 1):
+      await asyncio.sleep(number / 200)
+    return await batcher.ask("0", [number])
+
+  async def work(batcher):
+    return await asyncio.gather(*(client(batcher, number) for number in range(4)))
+
+  patient, hasty = Doubling(), Doubling()
+  began = time.monotonic()
+  assert run(work, patient, window=5.0) == [[0], [2], [4], [6]] and patient.batches == [[0, 1, 2, 3]]
+  assert run(work, hasty, window=1e-4) == [[0], [2], [4], [6]] and len(hasty.batches) > 1
+  assert run(lambda batcher: batcher.ask("0", [1]), Doubling(), window=5.0) == [2]
+  assert time.monotonic() - began < 5
+
+
 def test_abilities_take_turns():
   order, slow = [], Doubling(0.01)
 

@@ -1,43 +1,29 @@
 """The page of the service in headless Chromium, wide and as on a phone: every part is used as a person would."""
 
-import contextlib
 import importlib.util
 import shutil
-import threading
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmjax.deploy.serving.index import made_index
-from mmjax.deploy.serving.served import ANSWER, ATTENTION, CAPTION, CLASSIFY, EMBED_IMAGE, EMBED_TEXT
+from mmjax.deploy.serving.served import (
+  ANSWER,
+  ATTENTION,
+  CAPTION,
+  CLASSIFY,
+  CLASSIFY_TEXT,
+  EMBED_IMAGE,
+  EMBED_TEXT,
+)
 from mmjax.deploy.serving.service import Service
 from tests.deploy.browser import browsing
+from tests.deploy.listening import listening
 from tests.deploy.served import COLORS, fake, png
 from tests.skips import CHROMIUM, SERVE
 
-ALL = (EMBED_IMAGE, EMBED_TEXT, CLASSIFY, CAPTION, ANSWER, ATTENTION)
-
-
-@contextlib.contextmanager
-def listening(app):
-  """The address of a service in a thread."""
-  import uvicorn
-
-  from mmjax.deploy.serving.command import bound
-
-  listener = bound("127.0.0.1", 0)
-  server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
-  thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-  thread.start()
-  try:
-    while not server.started:
-      time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-  finally:
-    server.should_exit = True
-    thread.join(30)
+ALL = (EMBED_IMAGE, EMBED_TEXT, CLASSIFY, CLASSIFY_TEXT, CAPTION, ANSWER, ATTENTION)
 
 
 @pytest.fixture
@@ -75,7 +61,7 @@ def test_every_part_of_the_page_works(chromium, tmp_path):
     (photos / f"a_{name}_thing.png").write_bytes(png(color, (120, 80)))
   index = made_index(fake(), photos, tmp_path / "index.npz", 100_000)
   app = make_app(Service(fake(ALL), index=index, max_pixels=100_000), Metrics(), key="secret")
-  with listening(app) as url, browsing(chromium, tmp_path / "profile") as page:
+  with listening(app) as (url, _), browsing(chromium, tmp_path / "profile") as page:
     page.size(1200, 900)
     page.ask("Page.navigate", url=url)
     page.until("document.title === 'mmjax: fake' && !document.getElementById('words').hidden")
@@ -84,17 +70,19 @@ def test_every_part_of_the_page_works(chromium, tmp_path):
     page.run("document.getElementById('secret').value = 'secret'; " + press("key") + "; " + press("words"))
     loaded = "[...document.querySelectorAll('#words img')].filter(image => image.naturalWidth > 0).length"
     page.until(f"{loaded} === 3")
-    assert page.run(said("words")).split("\n")[0] == "1.000 a_green_thing.png"
+    assert page.run(said("words")).split("\n")[:2] == ["1.000", "a_green_thing.png"]
     root = page.ask("DOM.getDocument")["root"]["nodeId"]
     field = page.ask("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
     page.ask("DOM.setFileInputFiles", nodeId=field, files=[str(photos / "a_blue_thing.png")])
     page.until("document.getElementById('preview').naturalWidth === 120 && !document.querySelector('button:disabled')")
     page.run("document.getElementById('similar').click()")
-    page.until(f"{said('image')}.startsWith('1.000 a_blue_thing.png')")
+    page.until(f"{said('image')}.startsWith('1.000\\na_blue_thing.png')")
     page.run("document.getElementById('names').value = 'red\\nblue\\n'; " + press("labels"))
     page.until(f"{said('labels')}.startsWith('blue')")
     page.run(press("own"))
     page.until(f"{said('own')}.startsWith('blue\\n100%')")
+    page.run("document.getElementById('sentence').value = 'green'; " + press("typed"))
+    page.until(f"{said('typed')}.startsWith('green\\n100%')")
     page.run("document.getElementById('asked').value = 'Which?'; " + press("question"))
     page.until(f"{said('question')} === 'Which? blue'")
     page.run("document.getElementById('looked').value = 'sea blue'; " + press("attention"))

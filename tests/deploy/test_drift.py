@@ -1,10 +1,13 @@
 """Drift: a shifted input is seen, the same distribution is not; the file holds sums alone."""
 
 import argparse
+import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mmjax.deploy.serving import drift
 from mmjax.deploy.serving.statistics import LEAST, Moments, StatisticsFile, merged, moments, read_statistics
@@ -31,6 +34,33 @@ def test_the_same_distribution_is_not_drift(count):
   reference = embeddings(1000, 1)
   verdicts = [drift.judged("image", [line(embeddings(count, seed))], reference) for seed in range(2, 5)]
   assert [verdict.drifted for verdict in verdicts] == [False] * 3
+
+
+def in_order(count, seed, scale=3.0):
+  """Embeddings of data in the order of their names: neighbours are alike."""
+  rng = np.random.default_rng(seed)
+  topics = scale * np.repeat(rng.standard_normal((count // 20, 6)), 20, axis=0)
+  rows = (topics + rng.standard_normal((count, 6))) @ np.random.default_rng(0).standard_normal((6, DIM)) + 1.0
+  return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_neighbours_of_the_data_are_not_drift():
+  reference = in_order(2000, 1)
+  starts = range(0, 1700, 200)
+  verdicts = [drift.judged("image", [line(reference[start : start + 300])], reference) for start in starts]
+  assert sum(verdict.drifted for verdict in verdicts) <= 1
+  independent = np.random.default_rng(0).permutation(reference)  # without their order, nearly all would be drift
+  wrong = [drift.judged("image", [line(reference[start : start + 300])], independent) for start in starts]
+  assert sum(verdict.drifted for verdict in wrong) > 4
+  other = in_order(2000, 2) * np.where(np.arange(DIM) < 12, 1, -1).astype(np.float32)
+  assert drift.judged("image", [line(other[:300])], reference).drifted
+
+
+def test_large_data_are_taken_in_stretches_of_neighbours():
+  places = drift.stretches(100_000, 2000)
+  assert len(places) == len(set(places)) == 2000 and places[-1] < 100_000
+  assert np.sum(np.diff(places) != 1) == drift.STRETCHES - 1
+  assert drift.stretches(40, 7) == [40 * n // 7 for n in range(7)]
 
 
 @pytest.mark.parametrize("change", [{"shift": 1.5}, {"scale": 1.6}, {"scale": 0.6}])
@@ -109,6 +139,18 @@ def test_the_page_has_a_table_and_a_plot_and_says_what_drifted():
   assert [time for time, _ in verdict.windows] == [30, 3630] and verdict.windows[0][1] < 0.3 < verdict.windows[1][1]
   html = drift.drift_page([verdict], "train", "<run>")
   assert "<b>drifted</b>" in html and "<svg" in html and "&lt;run&gt;" in html and ">400<" in html
+
+
+def test_the_table_fits_into_a_terminal():
+  reference = embeddings(500, 1)
+  verdicts = [drift.judged("image", [line(embeddings(123_456, 2))], reference)]
+  verdicts.append(dataclasses.replace(verdicts[0], modality="text"))
+  console = Console(width=80, file=io.StringIO())
+  console.print(drift._table(verdicts, "validation"))
+  text = console.file.getvalue()
+  for words in ("shift of the mean", "change of spread", "cosine of means", "123,456", "verdict", "validation data"):
+    assert words in text  # whole, on one line
+  assert "…" not in text
 
 
 def test_the_options_of_report_are_checked(capsys):

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from mmjax.deploy.serving.index import made_index
-from mmjax.deploy.serving.served import ANSWER, ATTENTION, CAPTION, CLASSIFY, EMBED_IMAGE, EMBED_TEXT
+from mmjax.deploy.serving.served import (
+  ANSWER,
+  ATTENTION,
+  CAPTION,
+  CLASSIFY,
+  CLASSIFY_TEXT,
+  EMBED_IMAGE,
+  EMBED_TEXT,
+)
 from mmjax.deploy.serving.service import Service
 from mmjax.deploy.serving.statistics import StatisticsFile, read_statistics
 from tests.deploy.served import COLORS, embed_texts, fake, png
@@ -83,7 +91,31 @@ def test_labels_of_the_user_and_the_models_own_classes():
   templated = {"images": [RED], "labels": ["re"], "template": "{}d"}
   assert one("POST", "/classify", json=templated).json()["cosines"][0][0] == pytest.approx(1, abs=1e-4)
   own = one("POST", "/classify", content=png("green"), headers=PNG).json()
-  assert own["labels"] == list(COLORS) and own["probabilities"] == [[0, 1, 0]]
+  assert own["labels"] == list(COLORS) and own["probabilities"] == [pytest.approx([0, 1, 0], abs=1e-6)]
+
+
+def test_texts_are_classified():
+  texts = {"texts": ["red", "blue"]}
+  found = one("POST", "/classify", json=texts | {"labels": ["blue", "red"]}).json()
+  np.testing.assert_allclose(found["cosines"], [[0, 1], [1, 0]], atol=1e-4)
+  classifier = fake([CLASSIFY_TEXT])
+  own = one("POST", "/classify", classifier, json=texts).json()
+  assert own["labels"] == list(COLORS) and own["probabilities"] == [[1, 0, 0], [0, 0, 1]]
+  assert "no classes of its own for texts" in error(one("POST", "/classify", json=texts), 404)
+  assert "for images" in error(one("POST", "/classify", classifier, json={"images": [RED]}), 404)
+  for both in ({}, texts | {"images": [RED]}):
+    assert "either images or texts" in error(one("POST", "/classify", json=both), 422)
+
+
+def test_embeddings_as_bytes():
+  headers = {"accept": "application/octet-stream"}
+  for sent in ({"texts": ["red", "blue", "x"]}, {"texts": ["x"]}):
+    raw = one("POST", "/embed/text", json=sent, headers=headers)
+    assert raw.headers["content-type"] == "application/octet-stream"
+    shape = tuple(map(int, raw.headers["x-shape"].split(",")))
+    np.testing.assert_array_equal(np.frombuffer(raw.content, "<f4").reshape(shape), embed_texts(sent["texts"]))
+  both = one("POST", "/embed/image", json={"images": [RED]}, headers={"accept": "application/json, */*"})
+  assert len(both.json()["embeddings"][0]) == 3
 
 
 def test_captions_and_answers():
@@ -233,18 +265,18 @@ def part(body, more=True):
 
 
 def test_bodies_are_bounded_before_they_are_read():
-  limits = Limits(body=100)
+  limits = Limits(body=100, drain_seconds=0.05)
   lying = [(b"content-length", b"9" * 40)]
   status, said, _, _ = through_gate([], limits=limits, headers=lying)  # nothing is received
   assert status == 413 and "larger than 100 bytes" in said["error"]
   status, _, app, _ = through_gate([part(b"x" * 60)] * 50, limits=limits, headers=[(b"content-length", b"10")])
   assert status == 413 and app._bytes == 0 and app.under_way == 0
-  status, said, *_ = through_gate([part(b"x" * 60)] * 50, limits=Limits(body=1000, bodies=200))
+  status, said, *_ = through_gate([part(b"x" * 60)] * 50, limits=Limits(body=1000, bodies=200, drain_seconds=0.05))
   assert status == 503 and "Try again" in said["error"]
 
 
 def test_slow_clients_and_those_that_leave():
-  status, said, _, _ = through_gate([part(b"x")] * 100, limits=Limits(body_seconds=0.05), gap=0.01)
+  status, said, _, _ = through_gate([part(b"x")] * 100, limits=Limits(body_seconds=0.05, drain_seconds=0.05), gap=0.01)
   assert status == 408 and "within 0.05 s" in said["error"]
   status, _, app, metrics = through_gate([part(b"x"), {"type": "http.disconnect"}])
   assert status is None and app.under_way == 0 and 'status="499"' in metrics
@@ -284,7 +316,20 @@ def test_the_api_key():
     assert one("POST", "/embed/text", json=sent, headers=headers, options=options).status_code == 200
   assert one("GET", "/health", options=options).json()["key"] is True
   assert one("GET", "/", options=options).status_code == 200
-  assert "security" in one("GET", "/openapi.json", options=options).json()
+  api = one("GET", "/openapi.json", options=options).json()
+  assert api["security"] == [{"key": []}] and api["paths"]["/health"]["get"]["security"] == []
+
+
+def test_numbers_that_are_not_finite_are_never_sent():
+  infinite = lambda items: np.full((len(items), 3), np.inf, np.float32)
+  served = fake(ALL, embed_text=infinite, embed_image=infinite, classify=infinite)
+  for path, sent in (
+    ("/embed/text", {"texts": ["a"]}),
+    ("/embed/image", {"images": [RED]}),
+    ("/classify", {"images": [RED]}),
+    ("/classify", {"images": [RED], "labels": ["a"]}),
+  ):
+    assert "not finite" in error(one("POST", path, served, json=sent), 500)
 
 
 def test_the_log_has_no_content_of_users(caplog):

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmjax.deploy.serving.served import Ability
@@ -62,8 +62,8 @@ class Batcher:
   Args:
     abilities: functions of batches, by name.
     max_queue: items that may wait. More are refused.
-    window: seconds that the first item of a batch waits for more. An item that has waited longer, as the thread was
-      busy, does not wait again.
+    window: longest time in seconds that an item waits for others that are being prepared (see `expecting`), while the
+      thread is free. Nothing waits for requests that may come.
     observe: called after each batch.
   """
 
@@ -77,6 +77,7 @@ class Batcher:
   ):
     self._abilities, self._max_queue, self._window, self._observe = abilities, max_queue, window, observe
     self._lanes: dict[str, collections.deque[Waiting]] = {name: collections.deque() for name in abilities}
+    self._expected = dict.fromkeys(abilities, 0)
     self._arrived = asyncio.Event()
     self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="batches")
     self._task: asyncio.Task[None] | None = None
@@ -101,6 +102,16 @@ class Batcher:
       while lane:
         lane.popleft().result.cancel()
     await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
+
+  @contextlib.contextmanager
+  def expecting(self, name: str, count: int) -> Iterator[None]:
+    """Context in which items of an ability are prepared. They are asked for right after it."""
+    self._expected[name] += count
+    try:
+      yield
+    finally:
+      self._expected[name] -= count
+      self._arrived.set()
 
   async def ask(self, name: str, items: Sequence[Any]) -> list[Any]:
     """Compute the results of some items, all or none of which are accepted.
@@ -133,12 +144,16 @@ class Batcher:
         await self._arrived.wait()
         continue
       name = min(lanes, key=lambda name: lanes[name][0].since)
-      await self._fill(lanes[name], self._abilities[name].sizes[-1])
+      await self._fill(name)
       await self._batch(name)
 
-  async def _fill(self, lane: collections.deque[Waiting], size: int) -> None:
-    """Wait until a batch is full, or its first item has waited for the window."""
-    while not self._stopping and len(lane) < size and (left := lane[0].since + self._window - time.monotonic()) > 0:
+  async def _fill(self, name: str) -> None:
+    """Wait until a batch is full, or no more items are prepared, or its first item has waited for the window."""
+    lane, size = self._lanes[name], self._abilities[name].sizes[-1]
+    while not self._stopping and len(lane) < size and self._expected[name]:
+      left = lane[0].since + self._window - time.monotonic()
+      if left <= 0:
+        return
       self._arrived.clear()
       with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(self._arrived.wait(), left)

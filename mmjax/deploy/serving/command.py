@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
-import logging
 import os
+import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,6 +18,7 @@ from rich.progress import track
 from mmjax.errors import UserError
 
 if TYPE_CHECKING:
+  from mmjax.deploy.serving.index import Index
   from mmjax.deploy.serving.served import Served
 
 KEY = "MMJAX_API_KEY"
@@ -61,29 +64,37 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def _serve(options: Any, listener: socket.socket, key: str | None, url: str) -> int:
-  """Load the run, compile, and answer."""
+  from mmjax.parallel.starting import set_up
+
+  with set_up():
+    return _answer(options, listener, key, url)
+
+
+def _answer(options: Any, listener: socket.socket, key: str | None, url: str) -> int:
+  """Load the model, compile, and answer."""
   import uvicorn
 
   from mmjax.deploy.serving.app import make_app
+  from mmjax.deploy.serving.connections import bounded
   from mmjax.deploy.serving.gate import Limits
   from mmjax.deploy.serving.index import made_index
   from mmjax.deploy.serving.logs import log_json
   from mmjax.deploy.serving.metrics import Metrics
-  from mmjax.deploy.serving.of_run import of_run
   from mmjax.deploy.serving.service import Service
   from mmjax.deploy.serving.statistics import StatisticsFile
-  from mmjax.loading import load_run
 
-  logging.basicConfig(format="%(message)s", level=logging.WARNING)
-  logging.getLogger("absl").setLevel(logging.ERROR)
-  run = load_run(options.workdir, step=options.step)
-  served = of_run(run, options.max_batch)
+  served, saved = _loaded(options)
   file = None
   if options.statistics is not None:
     file = StatisticsFile(options.statistics, served.fingerprint, options.statistics_every)
-  index = None
+  index: Index | None = None
   if options.images is not None:
-    index = made_index(served, options.images, options.index or run.workdir / "search_index.npz", options.max_pixels)
+    place = options.index or saved
+    index = made_index(served, options.images, place, options.max_pixels)
+    if options.approximate:
+      index = _approximate(index, place)
+  elif options.approximate:
+    raise UserError("--approximate needs --images DIR")
   metrics = Metrics()
   compile_all(served)
   metrics.ready()
@@ -100,15 +111,52 @@ def _serve(options: Any, listener: socket.socket, key: str | None, url: str) -> 
   say(f"serving {served.name}, step {served.step}: {', '.join(served.abilities)}")
   say(f"{url} (page to try it), {url}docs; Ctrl-C stops")
   log_json()
+  allow_files(limits.connections)
+  gc.collect()
+  gc.freeze()  # the model's objects stay: collections during requests need not look at them
   # uvicorn stops at these signals after the requests under way, and then sends them again, to whatever was set here.
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: None)
+  protocol = bounded(limits, lambda status: metrics.requests.labels("none", str(status)).inc())
   config = uvicorn.Config(
-    app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=round(options.timeout) + 15,
-    timeout_keep_alive=15, ws="none", proxy_headers=False, backlog=2048,
+    app, http=protocol, log_config=None, access_log=False, server_header=False, timeout_keep_alive=15, ws="none",
+    timeout_graceful_shutdown=round(options.timeout) + 15, proxy_headers=False, backlog=2048,
   )  # fmt: skip
   uvicorn.Server(config).run(sockets=[listener])
   return 0
+
+
+def _loaded(options: Any) -> tuple[Served, Path]:
+  """What is served, and the default file of its index."""
+  folder = options.folder.expanduser()
+  from mmjax.deploy.loading import load
+  from mmjax.deploy.serving.of_export import is_export, of_export
+
+  if is_export(folder):
+    for name in ("step", "script"):
+      if getattr(options, name) is not None:
+        raise UserError(f"--{name} is an option of runs, and {folder} is an export: leave it out")
+    place = folder.resolve()
+    return of_export(load(folder), options.max_batch), place.with_name(f"{place.name}.search_index.npz")
+  from mmjax.deploy.serving.of_run import of_run
+  from mmjax.deploy.serving.script import script_kinds
+  from mmjax.loading import load_run
+
+  run = load_run(folder, step=options.step, kinds=script_kinds(options.script))
+  return of_run(run, options.max_batch), run.workdir / "search_index.npz"
+
+
+def _approximate(index: Index, place: Path) -> Index:
+  """The index with lists, after a comparison with exact search."""
+  from mmjax.deploy.serving.approximate import FOUND, approximate, quality, sampled
+
+  made = approximate(index, place.with_name(f"{place.name}.lists.npz"))
+  found = quality(made, sampled(made))
+  say(
+    f"approximate search: recall@{FOUND} {found.recall:.3f}, {1000 * found.seconds:.2f} ms instead of "
+    f"{1000 * found.exact_seconds:.2f} ms, for images of the index"
+  )
+  return made
 
 
 def compile_all(served: Served) -> None:
@@ -118,6 +166,15 @@ def compile_all(served: Served) -> None:
   jobs = [(ability, size) for ability in served.abilities.values() for size in ability.sizes]
   for ability, size in track(jobs, "compiling", transient=True, console=Console(stderr=True)):
     compute(ability, [ability.example], size)
+
+
+def allow_files(connections: int) -> None:
+  """Raise the limit of open files of this process for a number of connections, as far as the system lets it."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  wanted = connections + 512
+  if soft != resource.RLIM_INFINITY and soft < wanted:
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def say(text: str) -> None:

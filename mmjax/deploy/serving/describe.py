@@ -7,6 +7,8 @@ from typing import Any
 
 from mmjax.report.page import Section, page
 
+_LEFT = 'style="text-align: left"'  # the tables of the page are of numbers, which stand at the right
+
 
 def described(api: Mapping[str, Any]) -> str:
   """An HTML document with all routes, their bodies, answers and errors."""
@@ -27,11 +29,12 @@ def _operation(operation: Mapping[str, Any], api: Mapping[str, Any]) -> str:
     parts.append(_block(f"Body, {kind}", content["schema"]))
   rows = []
   for status, response in operation["responses"].items():
-    rows.append(f"<tr><td>{escape(status)}</td><td>{escape(response['description'])}</td></tr>")
+    rows.append(f"<tr><td>{escape(status)}</td><td {_LEFT}>{escape(response['description'])}</td></tr>")
     reference = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
     if status == "200" and reference:
       parts.append(_block("Answer, application/json", api["components"]["schemas"][reference.rpartition("/")[2]]))
-  return f'{"".join(parts)}<div class="scroll"><table>{"".join(rows)}</table></div>'
+  statuses = f'<div class="scroll"><table>{"".join(rows)}</table></div>'
+  return f"{''.join(parts)}<details><summary>Statuses</summary>{statuses}</details>"
 
 
 def _block(title: str, schema: Any) -> str:

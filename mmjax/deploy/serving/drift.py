@@ -1,20 +1,21 @@
 """Drift: the embeddings of a service, compared with those of the data of the run.
 
 A shift is told from chance by a bootstrap over the reference embeddings. Dimensions of embeddings are correlated, so
-that no table of a distribution would do.
+that no table of a distribution would do. Requests that come together are alike, too, such as a folder in the order of
+its names. So draws are also made of neighbours in the order of the data (a moving block bootstrap, Künsch 1989). The
+larger of both distances is the limit.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import logging
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from rich.console import Console
 from rich.table import Table
 
@@ -22,14 +23,19 @@ from mmjax.deploy.serving.statistics import Moments, merged, moments, read_stati
 from mmjax.errors import UserError
 
 if TYPE_CHECKING:
+  from mmjax.deploy.loading import Loaded
   from mmjax.run import Run
 
 DRAWS = 400
-"""Draws of the bootstrap."""
+"""Draws of each bootstrap."""
 LEVEL = 0.99
 """A measure above this share of the draws of all its kind is no chance."""
 LEAST_SHIFT, LEAST_SPREAD = 0.1, 0.1
 """Smaller shifts are not reported, however sure they are."""
+LEAST_BLOCKS = 4
+"""Blocks of neighbours that the reference has, at least: a draw of as many embeddings consists of so many."""
+STRETCHES = 16
+"""Stretches of neighbours that are taken of data that are larger than --records."""
 MOST_DRAWN = 2000  # embeddings that one draw has, at most; what is rarer than that is judged as if there were so many
 
 
@@ -79,31 +85,102 @@ class Verdict:
 
 def distance(served: Moments, reference: Moments) -> Drift:
   """Compute the distance of moments from those of the reference. Dimensions that never vary are left out."""
-  floor = 1e-12 + 1e-6 * float(reference.variance.mean())
-  varies = reference.variance > floor
-  if not varies.any():
-    raise UserError("the reference embeddings are all the same: the model has collapsed, and nothing can be compared")
-  deviation = np.sqrt(reference.variance[varies])
-  shift = (served.mean - reference.mean)[varies] / deviation
-  spread = np.log(np.sqrt(np.maximum(served.variance[varies], floor)) / deviation)
+  varies = _varies(reference.variance)
+  shift, spread = _apart(
+    served.mean[varies], served.variance[varies], reference.mean[varies], reference.variance[varies]
+  )
   norms = max(float(np.linalg.norm(served.mean) * np.linalg.norm(reference.mean)), 1e-12)
   cosine = float(served.mean @ reference.mean) / norms
-  rms = lambda values: float(np.sqrt(np.mean(values**2)))
-  return Drift(rms(shift), rms(spread), cosine, served.norm_mean - reference.norm_mean)
+  return Drift(float(shift), float(spread), cosine, served.norm_mean - reference.norm_mean)
+
+
+def _varies(variance: Float[np.ndarray, " dim"]) -> Bool[np.ndarray, " dim"]:
+  """Dimensions that vary. Raises UserError if there are none."""
+  varies = variance > 1e-12 + 1e-6 * float(variance.mean())
+  if not varies.any():
+    raise UserError("the reference embeddings are all the same: the model has collapsed, and nothing can be compared")
+  return varies
+
+
+def _apart(
+  mean: Float[np.ndarray, "*draws dim"],
+  variance: Float[np.ndarray, "*draws dim"],
+  from_mean: Float[np.ndarray, "*draws dim"],
+  from_variance: Float[np.ndarray, "*draws dim"],
+) -> tuple[Any, Any]:
+  """(shift, spread) of moments, from those of a reference."""
+  floor = 1e-12 + 1e-6 * from_variance.mean(-1, keepdims=True)
+  from_variance = np.maximum(from_variance, floor)
+  shift = (mean - from_mean) / np.sqrt(from_variance)
+  spread = np.log(np.maximum(variance, floor) / from_variance) / 2
+  return np.sqrt((shift**2).mean(-1)), np.sqrt((spread**2).mean(-1))
 
 
 def by_chance(rows: Float[np.ndarray, "n dim"], count: int, *, seed: int = 0) -> dict[str, float]:
-  """The LEVEL quantile of `distance` between two random samples of the reference, by measure.
+  """The LEVEL quantile of `distance` between two samples of the reference, by measure.
+
+  It is the larger one of two kinds of samples: of single rows, and of blocks of neighbours.
 
   Args:
-    rows: the reference embeddings.
+    rows: the reference embeddings, in the order of the data.
     count: size of one sample; that of the other is the number of rows.
     seed: seed of the draws.
   """
-  rng, count = np.random.default_rng(seed), min(count, MOST_DRAWN)
-  sample = lambda size: moments(rows[rng.integers(0, len(rows), size)])
-  found = [distance(sample(count), sample(len(rows))) for _ in range(DRAWS)]
-  return {name: float(np.quantile([getattr(one, name) for one in found], LEVEL)) for name in ("shift", "spread")}
+  rng, total, count = np.random.default_rng(seed), len(rows), min(count, MOST_DRAWN)
+  rows = np.asarray(rows, np.float64)[:, _varies(moments(rows).variance)]
+  rows -= rows.mean(0)
+  blocks = max(1, min(count, total // LEAST_BLOCKS))
+  found = []
+  for length in sorted({1, blocks}):
+    served = _drawn_moments(rows, [in_blocks(total, count, length, rng) for _ in range(DRAWS)])
+    reference = _drawn_moments(rows, [rng.integers(0, total, total) for _ in range(DRAWS)])
+    found.append(np.quantile(_apart(*served, *reference), LEVEL, axis=-1))
+  return dict(zip(("shift", "spread"), np.max(found, axis=0).tolist(), strict=True))
+
+
+def _drawn_moments(
+  rows: Float[np.ndarray, "n dim"], draws: Sequence[Int[np.ndarray, " count"]]
+) -> tuple[Float[np.ndarray, "draws dim"], Float[np.ndarray, "draws dim"]]:
+  """(mean, variance) of rows at some places, for each draw of places. The mean of all rows is 0."""
+  weights = np.stack([np.bincount(places, minlength=len(rows)) / len(places) for places in draws])
+  mean = weights @ rows
+  return mean, weights @ rows**2 - mean**2
+
+
+def in_blocks(total: int, count: int, length: int, rng: np.random.Generator) -> Int[np.ndarray, " count"]:
+  """Random places in blocks of neighbours. The first place follows the last one.
+
+  Args:
+    total: number of places that there are.
+    count: number of places that are drawn.
+    length: places of a block.
+    rng: source of the random numbers.
+
+  Example:
+    >>> import numpy as np
+    >>> in_blocks(5, 6, 3, np.random.default_rng(3)).tolist()
+    [4, 0, 1, 0, 1, 2]
+  """
+  starts = rng.integers(0, total, -(-count // length))
+  return ((starts[:, None] + np.arange(length)) % total).reshape(-1)[:count]
+
+
+def stretches(total: int, most: int) -> list[int]:
+  """Places of the reference: all, or stretches of neighbours, evenly spread.
+
+  Args:
+    total: number of records.
+    most: number of places, at most.
+
+  Example:
+    >>> stretches(3, 9), stretches(64, 32)[:5]
+    ([0, 1, 2], [0, 1, 4, 5, 8])
+  """
+  if total <= most:
+    return list(range(total))
+  pieces = min(STRETCHES, most)
+  length = most // pieces
+  return [total * piece // pieces + place for piece in range(pieces) for place in range(length)]
 
 
 def judged(modality: str, lines: Sequence[Mapping[str, Any]], rows: Float[np.ndarray, "n dim"]) -> Verdict:
@@ -126,43 +203,56 @@ def judged(modality: str, lines: Sequence[Mapping[str, Any]], rows: Float[np.nda
   )
 
 
-def reference_rows(run: Run, split: str, records: int, modalities: Sequence[str]) -> dict[str, np.ndarray]:
-  """Embeddings of images and main captions of a run's data, by modality.
+def reference_rows(
+  run: Run, split: str, records: int, modalities: Sequence[str], model: Run | Loaded | None = None
+) -> dict[str, np.ndarray]:
+  """Embeddings of images and main captions of a run's data, by modality, in the order of the data.
 
   Args:
     run: the run.
     split: "train" or "validation".
-    records: number of records, evenly spread over the split.
+    records: number of records, at most.
     modalities: "image", "text" or both.
+    model: what embeds them: an export. None: the run.
   """
   from mmjax.data import make_source
-  from mmjax.data.places import spread
   from mmjax.data.records import PRIMARY
   from mmjax.evaluate.images import Images
 
-  source = make_source(run.experiment.data, split)
-  chosen = [source[place] for place in spread(len(source), records)]
+  source, model = make_source(run.experiment.data, split), model or run
+  chosen = [source[place] for place in stretches(len(source), records)]
   found: dict[str, np.ndarray] = {}
   if "image" in modalities:
     images = Images(chosen, run.experiment.data)
-    rows = run.encode_image(images)
+    rows = model.encode_image(images)
     found["image"] = np.delete(rows, sorted(images.bad), axis=0)
   if "text" in modalities:
-    found["text"] = run.encode_text([record["captions"][PRIMARY][0] for record in chosen])
+    found["text"] = model.encode_text([record["captions"][PRIMARY][0] for record in chosen])
   return found
 
 
 def report(options: Any) -> int:
   """Run the command `report`: print a table and write a page. The status is 0, with drift or without."""
-  from mmjax.deploy.serving.of_run import fingerprint
+  from mmjax.parallel.starting import set_up
+
+  with set_up():
+    return _report(options)
+
+
+def _report(options: Any) -> int:
+  from mmjax.deploy.loading import load
+  from mmjax.deploy.serving import of_export, of_run
+  from mmjax.deploy.serving.script import script_kinds
   from mmjax.files import write_atomically
   from mmjax.loading import load_run
 
-  logging.getLogger("absl").setLevel(logging.ERROR)
-  run = load_run(options.workdir, step=options.step)
-  lines = read_statistics(options.statistics, fingerprint(run))
+  run = load_run(options.workdir, step=options.step, kinds=script_kinds(options.script))
+  model = None if options.served is None else load(options.served)
+  lines = read_statistics(
+    options.statistics, of_run.fingerprint(run) if model is None else of_export.fingerprint(model)
+  )
   modalities = [name for name in ("image", "text") if any(name in line for line in lines)]
-  rows = reference_rows(run, options.split, options.records, modalities)
+  rows = reference_rows(run, options.split, options.records, modalities, model)
   verdicts = [judged(name, lines, rows[name]) for name in modalities]
   console = Console()
   console.print(_table(verdicts, options.split))
@@ -187,11 +277,15 @@ def _said(verdict: Verdict) -> str:
 
 
 def _table(verdicts: Sequence[Verdict], split: str) -> Table:
+  """One column per modality: nine columns of numbers would not fit into a terminal."""
   table = Table(
-    "", *_COLUMNS, "verdict", caption=f"compared with the {split} data; shifts in standard deviations of it"
-  )
-  for verdict in verdicts:
-    table.add_row(verdict.modality, *_cells(verdict), _said(verdict))
+    "", *(verdict.modality for verdict in verdicts),
+    title=f"compared with the {split} data; shifts in its standard deviations",
+  )  # fmt: skip
+  rows = zip(*(_cells(verdict) for verdict in verdicts), strict=True)
+  for name, cells in zip(_COLUMNS, rows, strict=True):
+    table.add_row(name, *cells)
+  table.add_row("verdict", *map(_said, verdicts))
   return table
 
 
@@ -214,7 +308,8 @@ def drift_page(verdicts: Sequence[Verdict], split: str, name: str) -> str:
   note = (
     f'<p class="note">Embeddings of the service, compared with those of the {escape(split)} data. A shift is in '
     "standard deviations of the data, as the root mean square over dimensions. Chance alone stays below the number "
-    f"beside it in {LEVEL:.0%} of {DRAWS} draws. Drifted: above chance, and above {LEAST_SHIFT:g}.</p>"
+    f"beside it in {LEVEL:.0%} of {DRAWS} draws from the data, of single records and of neighbours. Drifted: above "
+    f"chance, and above {LEAST_SHIFT:g}.</p>"
   )
   table = f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
   charts = "".join(f"<h3>{verdict.modality}</h3>{_chart(verdict)}" for verdict in verdicts)

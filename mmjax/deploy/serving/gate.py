@@ -1,6 +1,7 @@
 """ASGI middleware before all routes: the API key, bounds on bodies, on time and on requests under way, and the log."""
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import hmac
@@ -34,15 +35,23 @@ class Limits:
     body: largest body, in bytes.
     bodies: largest sum of all bodies under way, in bytes.
     requests: largest number of requests under way.
+    connections: largest number of open connections.
+    head_seconds: longest time from the first byte of the headers to the last one.
     body_seconds: longest time until a body is there.
-    seconds: longest time of a request after that.
+    seconds: longest time of a request after that, and of a client that does not read its answer.
+    drained: largest number of bytes of a refused body that are read, and thrown away.
+    drain_seconds: longest time of that.
   """
 
   body: int = 8_000_000
   bodies: int = 256_000_000
   requests: int = 1024
+  connections: int = 2048
+  head_seconds: float = 10.0
   body_seconds: float = 10.0
   seconds: float = 30.0
+  drained: int = 64_000_000
+  drain_seconds: float = 5.0
 
 
 class Gate:
@@ -72,7 +81,9 @@ class Gate:
     try:
       await self._answer(call, receive)
     except Refused as error:
-      await call.refuse(error)
+      self._bytes -= call.held
+      call.held = 0
+      await call.refuse(error, lambda: self._drain(call, receive))
     except Gone:
       call.status = 499  # as nginx logs it; nobody reads an answer
     except TimeoutError:
@@ -82,7 +93,7 @@ class Gate:
       await call.refuse(Refused(500, f"The service failed. Its log names the place, under the id {call.id}."))
     finally:
       self.under_way -= 1
-      self._bytes -= call.size
+      self._bytes -= call.held
       self._log(call)
 
   async def _answer(self, call: "_Call", receive: Receive) -> None:
@@ -116,16 +127,32 @@ class Gate:
             raise Gone
           part = message.get("body", b"")
           call.size += len(part)
+          call.held += len(part)
           self._bytes += len(part)
+          call.whole = not message.get("more_body", False)
           if call.size > most:
             raise _too_large(most)
           if self._bytes > self._limits.bodies:
             raise busy()
           parts.append(part)
-          if not message.get("more_body", False):
+          if call.whole:
             return b"".join(parts)
     except TimeoutError:
       raise Refused(408, f"The body did not arrive within {self._limits.body_seconds:g} s.") from None
+
+  async def _drain(self, call: "_Call", receive: Receive) -> None:
+    """Read the rest of a refused body, and throw it away.
+
+    If a connection is closed while a body arrives, the client's machine is told that the connection was reset, and
+    throws away the answer, too.
+    """
+    left = self._limits.drained
+    with contextlib.suppress(TimeoutError):
+      async with asyncio.timeout(self._limits.drain_seconds):
+        while not call.whole and left > 0:
+          message = await receive()
+          left -= len(message.get("body", b""))
+          call.whole = message["type"] == "http.disconnect" or not message.get("more_body", False)
 
   def _log(self, call: "_Call") -> None:
     route, seconds = call.route, time.monotonic() - call.began
@@ -139,12 +166,15 @@ class Gate:
 
 
 class _Call:
-  """A request: its size, and the status of its answer (0: none was sent)."""
+  """A request: its size, the bytes of it that are held, whether its body has ended, and the status of its answer.
+
+  The status is 0 if there is no answer.
+  """
 
   def __init__(self, scope: MutableMapping[str, Any], send: Send):
     self.scope, self._send = scope, send
     self.id, self.began = uuid.uuid4().hex, time.monotonic()
-    self.size, self.status = 0, 0
+    self.size, self.held, self.whole, self.status = 0, 0, False, 0
     scope["mmjax.id"] = self.id
 
   @property
@@ -161,17 +191,25 @@ class _Call:
       message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self.id.encode())]}
     await self._send(message)
 
-  async def refuse(self, error: Refused) -> None:
-    """Answer with an error, unless an answer has begun."""
+  async def refuse(self, error: Refused, drain: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Answer with an error, unless an answer has begun.
+
+    Args:
+      error: the error.
+      drain: function that reads the rest of the body. It is called between the answer and the end of the connection.
+    """
     if self.status:
       return
     body = json.dumps({"error": error.message}).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
     if error.status in (401, 408, 413, 503):
-      headers["connection"] = "close"  # the rest of the body is not read
+      headers["connection"] = "close"  # the rest of the body is not wanted
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await self.send({"type": "http.response.start", "status": error.status, "headers": pairs})
-    await self.send({"type": "http.response.body", "body": body})
+    await self.send({"type": "http.response.body", "body": body, "more_body": True})
+    if drain is not None and "connection" in headers:
+      await drain()
+    await self.send({"type": "http.response.body", "body": b""})
 
 
 def _too_large(most: int) -> Refused:

@@ -41,4 +41,7 @@ def log_json(stream: TextIO | None = None) -> None:
 
 def request(**fields: Any) -> None:
   """Log a request that was answered."""
-  requests.info("request", extra={"fields": fields})
+  if requests.isEnabledFor(logging.INFO):
+    record = logging.LogRecord(NAME, logging.INFO, __file__, 0, "request", (), None)  # the caller is not looked up
+    record.fields = fields
+    requests.handle(record)

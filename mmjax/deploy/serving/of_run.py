@@ -16,6 +16,7 @@ from mmjax.deploy.serving.served import (
   ATTENTION,
   CAPTION,
   CLASSIFY,
+  CLASSIFY_TEXT,
   EMBED_IMAGE,
   EMBED_TEXT,
   Ability,
@@ -73,7 +74,8 @@ def of_run(run: Run, max_batch: int = 32) -> Served:
     if _embeds(run, "image")
     else None,
     EMBED_TEXT: Ability(ready.encode_text, _TEXT, sizes) if _embeds(run, "text") else None,
-    CLASSIFY: Ability(ready.classify, blank, sizes) if _classifies_images(run) else None,
+    CLASSIFY: Ability(ready.classify, blank, sizes) if _classifies(run, "image") else None,
+    CLASSIFY_TEXT: Ability(ready.classify, _TEXT, sizes) if _classifies(run, "text") else None,
     CAPTION: _captions(ready, blank, few) if side else None,
     ANSWER: _answers(ready, blank, sizes, few) if side else None,
     ATTENTION: _attention(ready, blank) if side else None,
@@ -81,10 +83,10 @@ def of_run(run: Run, max_batch: int = 32) -> Served:
   abilities = {name: ability for name, ability in found.items() if ability is not None}
   if not abilities:
     raise UserError(
-      f"the run in {run.workdir} has nothing to serve: it neither embeds images or texts, nor classifies images, nor "
+      f"the run in {run.workdir} has nothing to serve: it neither embeds nor classifies images or texts, nor "
       "writes captions or answers"
     )
-  classes = run.classes if CLASSIFY in abilities else ()
+  classes = run.classes if {CLASSIFY, CLASSIFY_TEXT} & set(abilities) else ()
   name, scale = run.workdir.resolve().name, _logit_scale(run)
   preprocess = run.preprocess if side else None
   return Served(name, run.step, fingerprint(run), abilities, preprocess, classes, scale)
@@ -109,9 +111,10 @@ def _embeds(run: Run, tower: str) -> bool:
   return has and any(term.compares for term in run.experiment.objectives)
 
 
-def _classifies_images(run: Run) -> bool:
+def _classifies(run: Run, tower: str) -> bool:
+  """True if the run has a classifier of one array, `image` or `text`."""
   config: Any = run.experiment.model
-  return bool(terms(run.experiment, Classifies)) and list(getattr(config, "towers", ())) == ["image"]
+  return bool(terms(run.experiment, Classifies)) and list(getattr(config, "towers", ())) == [tower]
 
 
 def _logit_scale(run: Run) -> float:

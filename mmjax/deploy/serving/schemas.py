@@ -12,6 +12,7 @@ Images = Annotated[list[Base64], Field(min_length=1, max_length=MOST_IMAGES)]
 Phrase = Annotated[str, Field(min_length=1, max_length=2000)]
 Short = Annotated[str, Field(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=1, le=MOST_FOUND)]
+Texts = Annotated[list[Phrase], Field(min_length=1, max_length=MOST_TEXTS)]
 Rows = list[list[float]]
 
 
@@ -30,13 +31,14 @@ class ImagesBody(Body):
 class TextsBody(Body):
   """Texts."""
 
-  texts: Annotated[list[Phrase], Field(min_length=1, max_length=MOST_TEXTS)]
+  texts: Texts
 
 
 class ClassifyBody(Body):
-  """Images, and names of classes. Without names, a classifier answers with its own classes."""
+  """Images or texts, and names of classes. Without names, a classifier answers with its own classes."""
 
-  images: Images
+  images: Images | None = None
+  texts: Texts | None = None
   labels: Annotated[list[Short], Field(min_length=1, max_length=MOST_LABELS)] | None = None
   template: Annotated[str, Field(max_length=200, pattern=r"\{\}")] = "{}"
   """Text around a label, which stands in place of {}."""
@@ -71,7 +73,7 @@ class Embeddings(BaseModel):
 
 
 class Classes(BaseModel):
-  """Probabilities of the labels, one row per image; for labels of the request, their cosines too."""
+  """Probabilities of the labels, one row per image or text; for labels of the request, their cosines too."""
 
   labels: list[str]
   probabilities: Rows
@@ -145,6 +147,20 @@ ERRORS: dict[int, str] = {
 """Errors that requests can have, by status."""
 
 
+BYTES = "application/octet-stream"
+RAW_ROWS: dict[str, Any] = {
+  BYTES: {
+    "schema": {"type": "string", "format": "binary"},
+    "description": "float32 values, the lowest byte first; the header X-Shape has rows and columns",
+  }
+}
+"""Embeddings as they are answered to requests with the header `Accept: application/octet-stream`."""
+
+
+NUMBER = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}
+"""Parameter of /images/NUMBER."""
+
+
 def openapi_body(model: type[Body], *, raw: bool) -> dict[str, Any]:
   """The requestBody of an operation.
 
@@ -154,5 +170,5 @@ def openapi_body(model: type[Body], *, raw: bool) -> dict[str, Any]:
   """
   content: dict[str, Any] = {"application/json": {"schema": model.model_json_schema()}}
   if raw:
-    content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    content[BYTES] = {"schema": {"type": "string", "format": "binary"}}
   return {"requestBody": {"required": True, "content": content}}

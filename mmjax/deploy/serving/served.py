@@ -11,10 +11,11 @@ from jaxtyping import Float, UInt8
 
 Pixels = Float[np.ndarray, "height width 3"]
 
-EMBED_IMAGE, EMBED_TEXT, CLASSIFY, CAPTION, ANSWER, ATTENTION = (
+EMBED_IMAGE, EMBED_TEXT, CLASSIFY, CLASSIFY_TEXT, CAPTION, ANSWER, ATTENTION = (
   "embed_image",
   "embed_text",
   "classify",
+  "classify_text",
   "caption",
   "answer",
   "attention",
@@ -22,7 +23,10 @@ EMBED_IMAGE, EMBED_TEXT, CLASSIFY, CAPTION, ANSWER, ATTENTION = (
 REMEDIES: Mapping[str, str] = {
   EMBED_IMAGE: "This model has no embeddings of images. Serve a run trained with --objectives contrastive.",
   EMBED_TEXT: "This model has no embeddings of texts. Serve a run trained with --objectives contrastive.",
-  CLASSIFY: "This model has no classes of its own. Give labels, or serve a run trained with --objectives classify.",
+  CLASSIFY: "This model has no classes of its own for images. Give labels, or serve a run trained with --objectives "
+  "classify.",
+  CLASSIFY_TEXT: "This model has no classes of its own for texts. Give labels, or serve a run of a text tower trained "
+  "with --objectives classify.",
   CAPTION: "This model writes no captions. Serve a run trained with --objectives caption.",
   ANSWER: "This model answers no questions. Serve a run trained with --objectives answer.",
   ATTENTION: "In this model, words do not read image patches. Serve a run whose model fuses image and text.",

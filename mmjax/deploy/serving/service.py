@@ -22,6 +22,7 @@ from mmjax.deploy.serving.served import (
   ATTENTION,
   CAPTION,
   CLASSIFY,
+  CLASSIFY_TEXT,
   EMBED_IMAGE,
   EMBED_TEXT,
   REMEDIES,
@@ -44,7 +45,7 @@ class Service:
     index: images to search. None: there are none.
     statistics: file of summary statistics. None: they are not written.
     max_queue: items that may wait for the model.
-    window: seconds that an item waits for others, to fill a batch.
+    window: longest time in seconds that a decoded image waits for others that are being decoded.
     max_pixels: largest number of pixels of an image.
     observe: called after each batch.
 
@@ -96,24 +97,28 @@ class Service:
     """Unit-norm embeddings of texts."""
     return await self._embedded(EMBED_TEXT, texts)
 
-  async def classify(self, images: Sequence[bytes]) -> Float[np.ndarray, "n classes"]:
-    """Probabilities of the classes of a classifier."""
+  async def classify(self, items: Sequence[Any]) -> Float[np.ndarray, "n classes"]:
+    """Probabilities of the classes of a classifier, for encoded images or for texts."""
+    if _are_texts(items):
+      self._require(CLASSIFY_TEXT)
+      return finite(np.stack(await self._ask(CLASSIFY_TEXT, checked_texts(items, "text"))))
     self._require(CLASSIFY)
-    return np.stack(await self._ask(CLASSIFY, await self._read(images)))
+    return finite(np.stack(await self._ask_images(CLASSIFY, items)))
 
   async def zero_shot(
-    self, images: Sequence[bytes], labels: Sequence[str], template: str
+    self, items: Sequence[Any], labels: Sequence[str], template: str
   ) -> tuple[Float[np.ndarray, "n labels"], Float[np.ndarray, "n labels"]]:
     """(probabilities, cosines) of labels: the softmax of the model's logit scale times the cosines.
 
     Args:
-      images: encoded images.
+      items: encoded images, or texts.
       labels: names of classes.
       template: text around a label, which stands in place of {}.
     """
-    self._require(EMBED_IMAGE, EMBED_TEXT)
+    self._require(*([] if _are_texts(items) else [EMBED_IMAGE]), EMBED_TEXT)
+    embed: Any = self.embed_texts if _are_texts(items) else self.embed_images
     texts = [template.replace("{}", label) for label in labels]
-    rows, columns = await asyncio.gather(self.embed_images(images), self.embed_texts(texts))
+    rows, columns = await asyncio.gather(embed(items), self.embed_texts(texts))
     cosines = rows @ columns.T
     logits = self.served.logit_scale * cosines
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -143,7 +148,7 @@ class Service:
   async def captions(self, images: Sequence[bytes]) -> list[str]:
     """A caption for each image."""
     self._require(CAPTION)
-    return await self._ask(CAPTION, await self._read(images))
+    return await self._ask_images(CAPTION, images)
 
   async def answers(self, images: Sequence[bytes], questions: Sequence[str]) -> list[str]:
     """The answer to each question about the image beside it; one image may be asked several questions."""
@@ -165,11 +170,8 @@ class Service:
 
   async def _embedded(self, name: str, items: Sequence[Any]) -> Float[np.ndarray, "n dim"]:
     self._require(name)
-    ready = await self._read(items) if name == EMBED_IMAGE else checked_texts(items, "text")
-    rows = np.stack(await self._ask(name, ready))
-    if not np.isfinite(rows).all():
-      log.error("an embedding is not finite: float16 may have overflowed")
-      raise Refused(500, "The model gave numbers that are not finite. This is a fault of the service.")
+    asked = self._ask_images(name, items) if name == EMBED_IMAGE else self._ask(name, checked_texts(items, "text"))
+    rows = finite(np.stack(await asked))
     if self._statistics is not None:
       try:
         self._statistics.add(MODALITIES[name], rows)
@@ -177,12 +179,20 @@ class Service:
         log.error("%s", error)
     return rows
 
+  async def _ask_images(self, name: str, images: Sequence[bytes]) -> list[Any]:
+    with self._started().expecting(name, len(images)):
+      ready = await self._read(images)
+    return await self._ask(name, ready)
+
   async def _ask(self, name: str, items: Sequence[Any]) -> list[Any]:
-    assert self._batcher is not None, "the service has not been started"
     try:
-      return await self._batcher.ask(name, items)
+      return await self._started().ask(name, items)
     except Overloaded:
       raise busy() from None
+
+  def _started(self) -> Batcher:
+    assert self._batcher is not None, "the service has not been started"
+    return self._batcher
 
   async def _read(self, images: Sequence[bytes]) -> list[Pixels]:
     """Decoded and transformed images. Raises Refused (400), which names the first that is none."""
@@ -206,6 +216,18 @@ class Service:
     if self.index is None:
       raise Refused(404, "This service has no images to search. Start it with --images DIR.")
     return self.index
+
+
+def finite(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
+  """The outputs of a model. Raises Refused (500) if a number is not finite, which JSON does not have."""
+  if not np.isfinite(rows).all():
+    log.error("an output is not finite: float16 may have overflowed")
+    raise Refused(500, "The model gave numbers that are not finite. This is a fault of the service.")
+  return rows
+
+
+def _are_texts(items: Sequence[Any]) -> bool:
+  return isinstance(items[0], str)
 
 
 def checked_texts(texts: Sequence[str], what: str) -> list[str]:
