@@ -306,7 +306,7 @@ class _NewestAndBest(policies.PreservationPolicy):
 
 
 def _handlers() -> ocp.type_handlers.TypeHandlerRegistry:
-  """How arrays are written: large ones by all devices that hold a copy, each a part, and small ones by one device.
+  """Make the handlers of arrays: all devices that hold a copy write a large array, each a part, and one a small array.
 
   Orbax would cut the small ones as well, with a program to compile for every shape and place.
   """
