@@ -11,6 +11,7 @@ if TYPE_CHECKING:
   from mmjax.data.columns.codes import PatchCodes
   from mmjax.data.columns.ids import Ids
   from mmjax.data.columns.image import Image
+  from mmjax.data.columns.interleaved import Dialogue, Interleaved
   from mmjax.data.columns.label import Label
   from mmjax.data.columns.sound import Sound
   from mmjax.data.columns.table import Number, Present, Table
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
   from mmjax.data.sources import (
     ClassFolders,
     Coco,
+    Documents,
     EasyVqa,
     Emoji,
     Flickr30k,
@@ -66,6 +68,7 @@ else:
       "columns.class_label": ["ClassLabel"],
       "columns.ids": ["Ids"],
       "columns.image": ["Image"],
+      "columns.interleaved": ["Dialogue", "Interleaved"],
       "columns.sound": ["Sound"],
       "columns.table": ["Number", "Present", "Table"],
       "columns.text": ["Caption", "Question", "SentencePair", "Text"],
@@ -87,6 +90,7 @@ else:
       "sources": [
         "ClassFolders",
         "Coco",
+        "Documents",
         "EasyVqa",
         "Emoji",
         "Flickr30k",
@@ -123,7 +127,9 @@ __all__ = [
   "Column",
   "DataConfig",
   "DataError",
+  "Dialogue",
   "DigitsWords",
+  "Documents",
   "EasyVqa",
   "Emoji",
   "Fbank",
@@ -135,6 +141,7 @@ __all__ = [
   "Instruments",
   "InteractionFile",
   "InteractionSource",
+  "Interleaved",
   "Label",
   "Loader",
   "LogMel",
