@@ -8,12 +8,14 @@ from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.ids import Ids
 from mmjax.data.columns.image import Image
+from mmjax.data.columns.interleaved import Dialogue, Interleaved
 from mmjax.data.columns.label import Label
 from mmjax.data.columns.sound import Sound
 from mmjax.data.columns.video import Video
 from mmjax.data.sound.features import Fbank, LogMel, Mfcc, WhisperMel
 from mmjax.data.sources.class_folders import ClassFolders
 from mmjax.data.sources.coco import Coco
+from mmjax.data.sources.documents import Documents
 from mmjax.data.sources.easy_vqa import EasyVqa
 from mmjax.data.sources.emoji import Emoji
 from mmjax.data.sources.flickr30k import Flickr30k
@@ -48,6 +50,7 @@ from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import built_in
 from mmjax.evaluators.drawn import DrawnScenes
+from mmjax.evaluators.few_shot import FewShot
 from mmjax.evaluators.pair_score_retrieval import PairScoreRetrieval
 from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.reconstructed import ReconstructedImages
@@ -64,6 +67,7 @@ from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.ensemble import EnsembleConfig
+from mmjax.models.flamingo import FlamingoConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.flava_transformers import PublishedFlavaConfig
 from mmjax.models.gpt import GptConfig
@@ -91,6 +95,7 @@ from mmjax.objectives.terms import (
   ctc,
   distillation,
   draw,
+  interleaved,
   language,
   margin_softmax,
   matching,
@@ -131,6 +136,7 @@ KINDS: tuple[type[Kind], ...] = (
   Coco,
   Vqav2,
   Flickr30k,
+  Documents,
   TableFile,
   Weighted,
   InteractionFile,
@@ -148,6 +154,8 @@ KINDS: tuple[type[Kind], ...] = (
   Sound,
   Video,
   PatchCodes,
+  Interleaved,
+  Dialogue,
   # features of sound
   LogMel,
   WhisperMel,
@@ -191,6 +199,7 @@ KINDS: tuple[type[Kind], ...] = (
   Clip4ClipConfig,
   CocaConfig,
   EnsembleConfig,
+  FlamingoConfig,
   FlavaConfig,
   GptConfig,
   ImageCodesConfig,
@@ -228,6 +237,7 @@ KINDS: tuple[type[Kind], ...] = (
   language.MaskedWords,
   language.NextSentence,
   language.TargetText,
+  interleaved.InterleavedText,
   patches.MaskedBoth,
   patches.MaskedPatches,
   answers.Answer,
@@ -262,4 +272,5 @@ KINDS: tuple[type[Kind], ...] = (
   PairScoreRetrieval,
   ReconstructedImages,
   DrawnScenes,
+  FewShot,
 )

@@ -14,10 +14,12 @@ from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
 from mmjax.models.drawing import DrawConfig
 from mmjax.models.ensemble import EnsembleConfig
+from mmjax.models.flamingo import FlamingoConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.flava_transformers import PublishedFlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.image_codes import ImageCodesConfig
+from mmjax.models.interleaved import InterleavedWordsConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
@@ -53,12 +55,14 @@ __all__ = [
   "CocaConfig",
   "DrawConfig",
   "EnsembleConfig",
+  "FlamingoConfig",
   "FlavaConfig",
   "Fsq",
   "GenerateConfig",
   "GptConfig",
   "GumbelQuantizer",
   "ImageCodesConfig",
+  "InterleavedWordsConfig",
   "ModelConfig",
   "OpenClipCocaConfig",
   "PairConfig",

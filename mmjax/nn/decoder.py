@@ -23,6 +23,7 @@ from mmjax.types import Encoded
 
 Tokens = Float[Array, "batch length width"]
 Remembered = KeyValue | None
+Before = Callable[[int, Tokens], Tokens]
 
 _FORBIDDEN = -1e9  # added to a logit, leaves a weight of exactly 0
 
@@ -190,6 +191,7 @@ class Decoder(nn.Module):
     rng: Rngs = None,
     cache: Cache | None = None,
     pairs: Bool[Array, "depth longest longest"] | None = None,
+    before: Before | None = None,
   ) -> tuple[Tokens, Cache | None]:
     """Applies the stack.
 
@@ -202,11 +204,14 @@ class Decoder(nn.Module):
       cache: from `empty_cache` or from the previous call; None: no cache.
       pairs: for each block, True for a position (row) and a position that it may read (column). They are as many as
         the longest sequence has. A causal stack reads no later token besides. None: all.
+      before: function of (number of a block, its input) that changes the input. None: the input stays as it is.
     Returns: the tokens, and the updated cache (None without `cache`).
     Raises:
-      ValueError: `cache` is given with `causal=False` or with a `mask`.
+      ValueError: `cache` is given with `causal=False` or with a `mask`, or `before` with `config.scan`.
     """
     c = self.config
+    if before is not None and c.scan:
+      raise ValueError("a decoder whose blocks differ cannot be scanned: set scan=False")
     x = x.astype(c.dtype)
     if c.input_norm:
       x = norm_layer(c, "input_norm")(x)
@@ -215,11 +220,11 @@ class Decoder(nn.Module):
     if cache is not None:
       if not causal or mask is not None:
         raise ValueError("a decoder with a cache must be causal and unmasked: pass causal=True and mask=None")
-      x, cache = self._step(x, tokens, context_mask, cache, pairs)
+      x, cache = self._step(x, tokens, context_mask, cache, pairs, before)
     else:
       length = x.shape[1]
       own = None if pairs is None else pairs[:, :length, :length]
-      x = self._stack(x, Reading(mask, tokens, context_mask, rotation=c.rotation(length)), causal, rng, own)
+      x = self._stack(x, Reading(mask, tokens, context_mask, rotation=c.rotation(length)), causal, rng, own, before)
     return (norm_layer(c, "norm")(x) if c.norm != "post" and self.final_norm else x), cache
 
   @nn.nowrap
@@ -227,12 +232,15 @@ class Decoder(nn.Module):
     return self.separate_causal, self.cross_mlp
 
   @nn.nowrap
-  def _stack(self, x: Tokens, reading: Reading, causal: bool, rng: Rngs, pairs: Array | None) -> Tokens:
+  def _stack(
+    self, x: Tokens, reading: Reading, causal: bool, rng: Rngs, pairs: Array | None, before: Before | None
+  ) -> Tokens:
     c = self.config
     block = rematerialised(DecoderBlock, c.remat, scan=c.scan)
     if not c.scan:
       for layer in range(c.depth):
         own = reading if pairs is None else dataclasses.replace(reading, pairs=pairs[layer])
+        x = x if before is None else before(layer, x)
         x, _ = block(c, causal, *self._kind(), name=f"block_{layer}")(x, own, rng, jnp.asarray(layer))
       return x
     scanned = nn.scan(
@@ -245,13 +253,20 @@ class Decoder(nn.Module):
 
   @nn.nowrap
   def _step(
-    self, x: Tokens, context: Array | None, context_mask: Array | None, cache: Cache, pairs: Array | None
+    self,
+    x: Tokens,
+    context: Array | None,
+    context_mask: Array | None,
+    cache: Cache,
+    pairs: Array | None,
+    before: Before | None,
   ) -> tuple[Tokens, Cache]:
     mask = cache.context_mask if context is None else context_mask
     rotation = self.config.rotation(x.shape[1], cache.length)
     reading, memories = Reading(None, context, mask, cache.length, rotation), []
     for layer, memory in enumerate(cache.layers):
       own = reading if pairs is None else dataclasses.replace(reading, pairs=pairs[layer])
+      x = x if before is None else before(layer, x)
       x, memory = self._layer(layer)(x, own, None, jnp.asarray(layer), memory)
       memories.append(memory)
     return x, Cache(cache.length + x.shape[1], tuple(memories), mask)
