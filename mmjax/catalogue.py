@@ -74,6 +74,7 @@ from mmjax.models.gpt import GptConfig
 from mmjax.models.image_codes import ImageCodesConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.projector import LinearBridge, MlpBridge, ProjectorConfig, QFormerBridge
 from mmjax.models.quantizers import Fsq, GumbelQuantizer, VectorQuantizer
 from mmjax.models.recognizer import RecognizerConfig
 from mmjax.models.recommender import RecommenderConfig
@@ -206,6 +207,7 @@ KINDS: tuple[type[Kind], ...] = (
   OpenClipCocaConfig,
   PairConfig,
   PredictorConfig,
+  ProjectorConfig,
   PublishedFlavaConfig,
   PublishedViltConfig,
   RecommenderConfig,
@@ -217,6 +219,10 @@ KINDS: tuple[type[Kind], ...] = (
   VqaConfig,
   WhisperConfig,
   WriterConfig,
+  # bridges of projector models
+  LinearBridge,
+  MlpBridge,
+  QFormerBridge,
   # quantizers of image tokenizers
   Fsq,
   VectorQuantizer,

@@ -200,6 +200,23 @@ class Run:
     scores = likelihoods(self, made, [list(choices)] * len(made))
     return [choices[place] for place in scores.argmax(axis=1)]
 
+  def chat(self, *, max_new_tokens: int = 32, temperature: float = 0.0, seed: int = 0) -> Any:
+    """Begin a dialogue about images. The run must have been trained on dialogues.
+
+    `run.chat().say("what is this?", [image])` returns the assistant's turn, and the next `say` goes on from there.
+
+    Args:
+      max_new_tokens: maximal number of tokens of a turn.
+      temperature: divisor of the log-probabilities before a word is sampled; 0: the likeliest word.
+      seed: seed of the samples.
+    Returns: mmjax.evaluate.chat.Chat.
+    Raises: UserError: the run was not trained on dialogues.
+    """
+    from mmjax.evaluate.chat import Chat  # other runs do not need it
+    from mmjax.models.next_word import GenerateConfig
+
+    return Chat(self, GenerateConfig(max_new_tokens=max_new_tokens, temperature=temperature), seed=seed)
+
   def generate(
     self,
     texts: Sequence[str],

@@ -1,4 +1,4 @@
-"""A Flamingo as a run: frozen parts come from other runs and stay as they are, answers, few shots, and refusals."""
+"""Flamingo and projector runs: frozen parts come from other runs and stay, answers, few shots, chats, and refusals."""
 
 import dataclasses
 
@@ -7,17 +7,24 @@ import numpy as np
 import pytest
 
 import mmjax
-from mmjax.data import DataConfig, Interleaved, Source, Text, TokenizerConfig
+from mmjax.data import DataConfig, Dialogue, Interleaved, Source, Text, TokenizerConfig
 from mmjax.data.scenes import png
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.errors import ConfigError, UserError
 from mmjax.evaluate import measure
 from mmjax.evaluators import EvaluationConfig, FewShot
 from mmjax.experiment import Experiment, RunConfig
-from mmjax.models import FlamingoConfig, GptConfig, InterleavedWordsConfig, TwoTowerConfig
+from mmjax.models import (
+  FlamingoConfig,
+  GptConfig,
+  InterleavedWordsConfig,
+  LinearBridge,
+  ProjectorConfig,
+  TwoTowerConfig,
+)
 from mmjax.nn import TransformerConfig, WordsConfig
 from mmjax.objectives import Caption, Contrastive, InterleavedText
-from mmjax.settings import OptimizerConfig
+from mmjax.settings import AdapterConfig, OptimizerConfig
 from mmjax.train import train
 
 TINY = dict(width=8, depth=1, num_heads=2)
@@ -48,7 +55,19 @@ class Said(Greys):
   columns = {"text": Text()}  # noqa: RUF012
 
 
-KINDS = (Greys, Said)
+@dataclasses.dataclass(frozen=True)
+class Talks(Greys):
+  """Dialogues of two questions about an image."""
+
+  columns = {"text": Dialogue(images=1, copies=4, user="d", assistant="l")}  # noqa: RUF012
+
+  def _record(self, split, number):
+    record = super()._record(split, number)
+    turns = [("user", "<image> a"), ("assistant", record["answer"]), ("user", "t"), ("assistant", "light")]
+    return {name: record[name] for name in ("id", "concept", "images")} | {"turns": turns}
+
+
+KINDS = (Greys, Said, Talks)
 ADAM = OptimizerConfig(learning_rate=1e-2, warmup_steps=0, schedule="constant", ema_decay=0.5)
 NO = EvaluationConfig(evaluators={})
 
@@ -233,3 +252,88 @@ def with_model(experiment, **fields):
 
 def with_data(experiment, **fields):
   return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, **fields))
+
+
+@pytest.fixture(scope="module")
+def talker(flamingo):
+  """(workdir, outcome) of a projector model whose language model has low-rank adapters, after two steps."""
+  folder, experiment, _ = flamingo
+  old, tokens = experiment.model, dataclasses.replace(experiment.data.tokenizer, max_length=30)
+  shared = {name: getattr(old, name) for name in ("image", "image_from", "text", "language_from")}
+  changed = dataclasses.replace(
+    experiment,
+    data=dataclasses.replace(experiment.data, source=Talks(), tokenizer=tokens),
+    model=ProjectorConfig(**shared, bridge=LinearBridge(), images=1),
+    objectives=(InterleavedText(said=True),),
+    adapter=AdapterConfig(rank=2, kernels=("^language/.*/(query|value)/kernel$",), trained=("^bridge/", "^token_emb")),
+    evaluation=NO,
+    run=dataclasses.replace(experiment.run, workdir=folder / "talker"),
+  )
+  return folder / "talker", train(changed, kinds=KINDS)
+
+
+def test_a_chat_goes_on_from_its_history(talker):
+  run = mmjax.load_run(talker[0], kinds=KINDS)
+  dark = np.zeros((8, 8, 3), np.uint8)
+  chat = run.chat(max_new_tokens=3)
+  said = chat.say("a", [dark])
+  assert chat.turns == [("user", "<image> a"), ("assistant", said)] and len(chat.images) == 1
+  again = run.chat(max_new_tokens=3)
+  assert again.say("<image> a", [dark]) == said
+  chat.say("t")
+  assert len(chat.turns) == 4 and chat.forgotten == 0
+  chat.say("d l d l d l")
+  assert chat.forgotten >= 2 and len(chat.turns) == 6  # the earliest turns do not fit any more
+  before = list(chat.turns)
+  with pytest.raises(UserError, match="has 1 <image> and 0 images"):
+    chat.say("<image>")
+  with pytest.raises(UserError, match="but the model reads 30"):
+    chat.say("light " * 40)
+  assert chat.turns == before
+  with pytest.raises(UserError, match="was trained on texts, and not on dialogues"):
+    mmjax.load_run(talker[0].parent / "flamingo", kinds=KINDS).chat()
+
+
+def test_adapters_train_and_the_language_model_stays(talker, flamingo):
+  from mmjax.models.adapters import merged
+  from mmjax.run import CHECKPOINTS
+  from mmjax.train.checkpoint import Checkpoints
+  from mmjax.train.setup import parameter_plan
+
+  run = talker[1].run
+  _, shapes, shardings = parameter_plan(run.experiment, run.mesh)
+  checkpoints = Checkpoints(talker[0] / CHECKPOINTS, read_only=True)
+  params, _ = checkpoints.restore_params(shapes, shardings, average=False)
+  checkpoints.close()
+  language = mmjax.load_run(flamingo[0] / "language", kinds=KINDS, average=False).params
+  jax.tree.map(np.testing.assert_array_equal, params["language"], language)
+  adapted = merged(run.experiment.adapter, params)["language"]["decoder"]["block_0"]["attention"]
+  kernels = language["decoder"]["block_0"]["attention"]
+  assert np.abs(adapted["query"]["kernel"] - kernels["query"]["kernel"]).max() > 0
+  np.testing.assert_array_equal(adapted["key"]["kernel"], kernels["key"]["kernel"])
+
+
+def test_the_command_line_of_a_chat(talker, tmp_path, capsys, monkeypatch):
+  import io
+
+  from mmjax import chat, loading
+
+  real = loading.load_run
+  monkeypatch.setattr(loading, "load_run", lambda path: real(path, kinds=KINDS))
+  (tmp_path / "a.png").write_bytes(png(np.zeros((8, 8, 3), np.uint8)))
+  line = [str(talker[0]), "--image", str(tmp_path / "a.png"), "--max-new-tokens", "3"]
+  with pytest.raises(SystemExit) as ended:
+    chat.main([*line, "--say", "a", "t"])
+  assert ended.value.code == 0
+  said = capsys.readouterr().out
+  monkeypatch.setattr("sys.stdin", io.StringIO("a\nt\n\nnever read\n"))
+  with pytest.raises(SystemExit):
+    chat.main(line)
+  assert capsys.readouterr().out == said
+  for wrong, message in (
+    (["--image", "none.png"], "there is no image none.png"),
+    (["--max-new-tokens", "0"], "at least 1"),
+  ):
+    with pytest.raises(SystemExit) as ended:
+      chat.main([str(talker[0]), *wrong])
+    assert ended.value.code == 2 and message in " ".join(capsys.readouterr().err.split())

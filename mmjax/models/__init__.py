@@ -23,6 +23,7 @@ from mmjax.models.interleaved import InterleavedWordsConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.projector import BridgeConfig, LinearBridge, MlpBridge, ProjectorConfig, QFormerBridge
 from mmjax.models.quantizers import Fsq, GumbelQuantizer, QuantizerConfig, VectorQuantizer
 from mmjax.models.recognizer import RecognizerConfig, SymbolsConfig
 from mmjax.models.recommender import RecommenderConfig
@@ -49,6 +50,7 @@ __all__ = [
   "BlipPairConfig",
   "BlipQuestionConfig",
   "BlipRetrievalConfig",
+  "BridgeConfig",
   "ClapConfig",
   "ClassifierConfig",
   "Clip4ClipConfig",
@@ -63,13 +65,17 @@ __all__ = [
   "GumbelQuantizer",
   "ImageCodesConfig",
   "InterleavedWordsConfig",
+  "LinearBridge",
+  "MlpBridge",
   "ModelConfig",
   "OpenClipCocaConfig",
   "PairConfig",
   "PatchesConfig",
   "PredictorConfig",
+  "ProjectorConfig",
   "PublishedFlavaConfig",
   "PublishedViltConfig",
+  "QFormerBridge",
   "QuantizerConfig",
   "RecognizerConfig",
   "RecommenderConfig",

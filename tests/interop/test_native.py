@@ -44,6 +44,7 @@ from mmjax.models.image_codes import ImageCodesConfig
 from mmjax.models.interleaved import InterleavedWordsConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.projector import ProjectorConfig, QFormerBridge
 from mmjax.models.quantizers import Fsq, VectorQuantizer
 from mmjax.models.recognizer import RecognizerConfig, SymbolsConfig
 from mmjax.models.recommender import RecommenderConfig
@@ -123,6 +124,12 @@ CONFIGS = (
   WriterConfig(towers={"video": VideoConfig(frame=IMAGE, frames=2, temporal="lstm", output="patches")}, text=TEXT),
   dataclasses.replace(CODER, quantizer=VectorQuantizer(codes=4, dim=2), discriminator=CODER.image),
   TextToImageConfig(text=TEXT, image=CODER),
+  ProjectorConfig(
+    image=IMAGE,
+    text=InterleavedWordsConfig(**dataclasses.asdict(TEXT), image_id=9),
+    bridge=QFormerBridge(QFormerConfig(**SIZE, queries=2)),
+    images=2,
+  ),
   FlamingoConfig(
     image=IMAGE,
     text=InterleavedWordsConfig(**dataclasses.asdict(TEXT), image_id=9),
