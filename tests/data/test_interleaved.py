@@ -130,6 +130,9 @@ def test_a_dialogue_marks_what_the_assistant_says(tokenizer):
   ids, said = found["text"][0], found["text_said"][0]
   assert spelled(tokenizer, ids[said]) == " red<end> a dog<end>"
   assert spelled(tokenizer, ids) == "<bos> see:<image> a cat<end> a: red<end> see: two<end> a: a dog<end><eos>"
+  cut = Tokenizer(tokenizer._engine, TokenizerConfig(**TOKENS | dict(max_length=len(ids[ids != tokenizer.pad_id]) - 2)))
+  found = batch_of(Dialogue(images=1, user="see:", assistant="a:"), [record], cut).batch
+  assert found["text"][0, -1] == tokenizer.eos_id and not found["text_said"][0, -1] and found["text_said"].any()
   last = batch_of(Dialogue(images=1, user="see:", assistant="a:", learn="last"), [record], tokenizer).batch
   assert spelled(tokenizer, last["text"][0][last["text_said"][0]]) == " a dog<end>"
   prompt = Dialogue(user="see:", assistant="a:").prompt(turns[:3])

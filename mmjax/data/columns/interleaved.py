@@ -271,8 +271,8 @@ class Dialogue(Interleaved):
     if tokenizer.chunk_id is None:
       raise DataError("Dialogues need a token that ends a turn: set --data.tokenizer.chunk-token '<end>'.")
     ids, said = self.ids(pieces, tokenizer, first=first)
-    said[-1] = False  # a turn ends with its chunk token; nobody says that the dialogue has ended
     room = tokenizer.config.max_length
+    said[min(room, len(said)) - 1] = False  # the end token: a turn ends with its chunk token, and nobody says the end
     return {"": _padded(ids, tokenizer, tokenizer.pad_id), "_said": np.array((said + [False] * room)[:room])}
 
   def record(self, item: Any) -> Mapping[str, Any]:
