@@ -102,7 +102,7 @@ def likelihoods(
   if empty:
     raise UserError(f"the choice {empty[0]!r} has no words to rank")
   longest = max(len(ids) for ids in known.values()) + len(end)
-  table = np.full((len(prompts), len(choices[0]), longest), tokenizer.pad_id, np.int32)
+  table: np.ndarray = np.full((len(prompts), len(choices[0]), longest), tokenizer.pad_id, np.int32)
   counts = np.zeros(table.shape[:2], np.int32)
   for row, texts in enumerate(choices):
     for place, text in enumerate(texts):

@@ -221,6 +221,13 @@ def test_bad_documents_are_refused_by_file_and_line(tmp_path, line, said):
   assert "a.jsonl" in str(raised.value)
 
 
+@pytest.mark.parametrize("turn", [["user"], "hi", {"role": "user"}, ["user", 3], [["a"], "b"], None])
+def test_turns_that_are_none_are_refused(tmp_path, turn):
+  (tmp_path / "a.jsonl").write_text(json.dumps({"turns": [turn], "split": "train"}), encoding="utf-8")
+  with pytest.raises(DataError, match=r"a.jsonl, line 1: a turn is .*, not a role and a text"):
+    Documents(path=str(tmp_path), content="dialogue").open("train", Reading())[0]
+
+
 def test_bad_lines_can_be_skipped_and_a_directory_without_lines_is_refused(tmp_path):
   with pytest.raises(DataError, match=r"has no \*.jsonl"):
     Documents(path=str(tmp_path)).open("train", Reading())

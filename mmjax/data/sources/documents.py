@@ -212,25 +212,22 @@ def _mmc4(fields: Mapping[str, Any], place: str) -> dict[str, Any]:
 def _dialogue(fields: Mapping[str, Any], place: str) -> dict[str, Any]:
   """Turns (role, text), and images, of any of the forms."""
   if "conversations" in fields:
-    turns = [(turn.get("from"), turn.get("value")) for turn in _objects(fields, "conversations", place)]
+    turns = [_turn(turn, ("from", "value"), place) for turn in _list(fields, "conversations", place)]
     images = [fields["image"]] if "image" in fields else []
   elif "turns" in fields:
-    turns = [
-      tuple(turn) if isinstance(turn, list) and len(turn) == 2 else (turn.get("role"), turn.get("content"))
-      for turn in _list(fields, "turns", place)
-      if isinstance(turn, list | dict)
-    ]
+    turns = [_turn(turn, ("role", "content"), place) for turn in _list(fields, "turns", place)]
     images = _list(fields, "images", place) if "images" in fields else []
   else:
     raise DataError(f"{place}: has no field turns or conversations. {REMEDY}")
-  return {"turns": [(ROLES.get(role, role), text) for role, text in turns], "images": images}
+  return {"turns": turns, "images": images}
 
 
-def _objects(fields: Mapping[str, Any], name: str, place: str) -> list[dict[str, Any]]:
-  found = _list(fields, name, place)
-  if not all(isinstance(one, dict) for one in found):
-    raise DataError(f"{place}: the field {name!r} is no list of objects. {REMEDY}")
-  return found
+def _turn(turn: Any, names: tuple[str, str], place: str) -> tuple[str, str]:
+  """(role, text) of a list of two, or of an object with these names."""
+  found = [turn.get(name) for name in names] if isinstance(turn, dict) else turn
+  if not isinstance(found, list) or len(found) != 2 or not all(isinstance(part, str) for part in found):
+    raise DataError(f"{place}: a turn is {turn!r:.60}, not a role and a text. {REMEDY}")
+  return ROLES.get(found[0], found[0]), found[1]
 
 
 def _list(fields: Mapping[str, Any], name: str, place: str) -> list[Any]:
