@@ -1,22 +1,42 @@
 """Flamingo in small: made-up names of colours, which only the shots define.
 
-Alayrac et al. 2022 (Flamingo): a frozen language model learns to read images among its words, and then a new task from
-a few shots. An episode gives four colours four made-up names ("dax", "wug"), which are others in every episode. A shot
-is an image of one shape, and the name of its colour: without shots, no model can know the name of the last image.
+Alayrac et al. 2022 (Flamingo): a frozen language model learns to read images among its words, and then a new task
+from a few shots. An episode gives four colours four made-up names ("dax", "wug"), which are others in every episode.
+A shot is an image of one shape, and the name of its colour: without shots, no model can know the name of the last
+image.
 
-Three runs. A language model learns from texts alone ("red is dax. blue is wug. red is dax.") to use what it was told
-just now; it has seen no image. A CLIP run learns to see colours and shapes; it has seen no made-up name. Both are then
-frozen, and the Flamingo learns to read images. It is evaluated with names that were not in its training.
+Three runs. A language model learns from texts alone ("red dax. blue wug. red dax.") to use what it was told just now;
+it has seen no image. A CLIP run learns to see colours and shapes; it has seen no made-up name. Both are then frozen,
+and the Flamingo learns to read images, from texts with made-up names and from texts with the true ones. It is
+evaluated with names that were not in its training.
+
+THE CLAIM DOES NOT HOLD YET. Found on 2026-12-01 (seed 0, a busy machine): the language model says the name of a thing
+that it was told before right in .81 of 1,040 cases, held-out texts (1,500 steps). But after 240 steps of 16 the
+Flamingo has .26, .26, .23, .22 and .19 with 0, 1, 2, 4 and 8 shots (100 held-out images, chance .25; shuffled .22,
+.24, .19 with 2, 4, 8). With made-up names alone in its training, its loss stayed at .59 from step 300 to 580 (batch
+32): it had learnt which names the text has, and not whose they are. The first gated block, before which nothing
+compares words, remained closed (gate .007) while the later two opened (.19, .21), so that the language model's own
+comparison of words does not see the images. The steps set below have not been run to their end.
 """
 
 import dataclasses
+import io
 import random
 from pathlib import Path
 
-from mmjax.data import AugmentationConfig, DataConfig, Interleaved, Source, Text, TokenizerConfig
-from mmjax.data.records import concept_number
-from mmjax.data.scenes import COLOURS, GRID, Shape, draw, png
-from mmjax.data.scenes import KINDS as SHAPES
+import numpy as np
+from PIL import Image
+
+from mmjax.data import (
+  COLOURS,
+  AugmentationConfig,
+  DataConfig,
+  Interleaved,
+  Source,
+  Text,
+  TokenizerConfig,
+  concept_number,
+)
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.evaluators import EvaluationConfig, FewShot, ImageTextRetrieval, LanguageModelling
 from mmjax.experiment import Experiment, RunConfig
@@ -26,31 +46,33 @@ from mmjax.objectives import Caption, Contrastive, InterleavedText
 from mmjax.study import Study, Variant, main
 from mmjax.train import OptimizerConfig
 
-NAMES = tuple(
-  "dax wug fep toma blick zib kiv lorp mip nuz pog quib rof sarn tiv ulm vek wom yad zell "
-  "bant cren dobe elk froy gund hesk jick kobe lunt mave norl orp prad quon resk stiv tove urd vask".split()
-)
+NAMES = tuple("dax wug fep toma blick zib kiv lorp mip nuz pog quib rof sarn tiv ulm".split())
 """Made-up names. The second half is for validation."""
-THINGS = tuple(
-  "cat dog bird fish tree car house book ball cup shoe hat lamp door chair stone leaf star moon boat".split()
-)
+THINGS = tuple("cat dog bird fish tree car".split())
+SHAPES = ("circle", "square", "triangle")
 SHOTS, IN_EPISODE = 8, 4
 STILL = AugmentationConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0, brightness=0, contrast=0, saturation=0)
 
 
 def picture(colour, rng):
-  """An image of one shape of a colour, anywhere on the grid, and the name of the shape."""
-  kind = rng.choice(SHAPES)
-  return png(draw((Shape(kind, colour, rng.randrange(GRID), rng.randrange(GRID)),), 32)), kind
+  """A PNG of one shape of a colour, in one of 4 x 4 cells, and the name of the shape."""
+  kind, top, left = rng.choice(SHAPES), 8 * rng.randrange(4), 8 * rng.randrange(4)
+  y, x = np.mgrid[:7, :7] - 3
+  inside = {"square": np.ones((7, 7), bool), "circle": x**2 + y**2 <= 10, "triangle": 2 * abs(x) <= y + 3}[kind]
+  pixels = np.full((32, 32, 3), 255, np.uint8)
+  pixels[top : top + 7, left : left + 7][inside] = COLOURS[colour]
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, "PNG")
+  return file.getvalue(), kind
 
 
 @dataclasses.dataclass(frozen=True)
 class ToldNames(Source):
-  """Texts that name things, and use the names again: "red is dax. cat is wug. red is dax." There are no images."""
+  """Texts that name things, and use the names again: "red dax. cat wug. red dax." There are no images."""
 
   examples: int = 30_000
   """Number of texts to train on. A hundredth as many, of another seed, are held out."""
-  sentences: int = 9
+  sentences: int = 12
   """Sentences of a text."""
 
   @property
@@ -67,7 +89,7 @@ class ToldNames(Source):
     things = rng.sample((*COLOURS, *THINGS), IN_EPISODE)
     names = dict(zip(things, rng.sample(NAMES, IN_EPISODE), strict=True))
     said = [rng.choice(things) for _ in range(self.sentences)]
-    return {"id": name, "concept": concept_number(name), "text": " ".join(f"{one} is {names[one]}." for one in said)}
+    return {"id": name, "concept": concept_number(name), "text": " ".join(f"{one} {names[one]}." for one in said)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +115,8 @@ class Shapes(Source):
 class NamedColours(Source):
   """Images with made-up names of their colours.
 
-  A training record is a text with SHOTS + 1 images. A validation record is one image with its name. Records with the
-  same `episode` have the same names.
+  A training record is a text with SHOTS + 1 images; in every second one, their names are the true ones ("red"). A
+  validation record is one image with its made-up name. Records with the same `episode` have the same names.
   """
 
   examples: int = 8000
@@ -110,14 +132,14 @@ class NamedColours(Source):
 
   def open(self, split, reading):
     if split == "train":
-      return [self._text(f"named/{number}") for number in range(self.examples)]
+      return [self._text(f"named/{number}", made_up=number % 2 == 0) for number in range(self.examples)]
     return [record for number in range(self.episodes) for record in self._episode(f"named/validation/{number}")]
 
-  def _text(self, name):
+  def _text(self, name, made_up):
     rng = random.Random(name)
-    names = _names(rng, NAMES[: len(NAMES) // 2])
+    names = _names(rng, NAMES[: len(NAMES) // 2]) if made_up else {colour: colour for colour in COLOURS}
     colours = [rng.choice(list(names)) for _ in range(SHOTS + 1)]
-    text = " ".join(f"<image> is {names[colour]}." for colour in colours)
+    text = " ".join(f"<image> {names[colour]}." for colour in colours)
     images = [picture(colour, rng)[0] for colour in colours]
     return {"id": name, "concept": concept_number(name), "text": text, "images": images}
 
@@ -128,8 +150,8 @@ class NamedColours(Source):
       colour = list(names)[number % IN_EPISODE]
       answer, choices = f"{names[colour]}.", [f"{one}." for one in sorted(names.values())]
       record = {"id": f"{name}/{number}", "concept": concept_number(f"{name} {colour}"), "episode": name}
-      shown = {"images": [picture(colour, rng)[0]], "prompt": "<image> is", "answer": answer, "choices": choices}
-      yield record | shown | {"text": f"<image> is {answer}"}
+      shown = {"images": [picture(colour, rng)[0]], "prompt": "<image>", "answer": answer, "choices": choices}
+      yield record | shown | {"text": f"<image> {answer}"}
 
 
 def _names(rng, names):
@@ -140,11 +162,11 @@ LANGUAGE = Experiment(
   data=DataConfig(
     source=ToldNames(),
     columns={"text": Text()},
-    tokenizer=TokenizerConfig(vocab_size=512, max_length=64, bos_token="<bos>"),
+    tokenizer=TokenizerConfig(vocab_size=350, max_length=40, bos_token="<bos>"),
   ),
-  model=GptConfig(WordsConfig(width=96, depth=4, num_heads=4, mlp_dim=192, positions="rotary")),
+  model=GptConfig(WordsConfig(width=64, depth=3, num_heads=4, mlp_dim=128, positions="rotary")),
   objectives=(Caption(image=False),),
-  optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.01),
+  optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=50, weight_decay=0.01),
   evaluation=EvaluationConfig(evaluators={"language": LanguageModelling()}),
   run=RunConfig(steps=1500, batch_size=64, save_every=1000),
 )
@@ -166,19 +188,19 @@ EXPERIMENT = Experiment(
   data=DataConfig(
     source=NamedColours(),
     augmentation=STILL,
-    tokenizer=TokenizerConfig(max_length=64, bos_token="<bos>", image_token="<image>", chunk_token="<chunk>"),
+    tokenizer=TokenizerConfig(max_length=40, bos_token="<bos>", image_token="<image>", chunk_token="<chunk>"),
   ),
   model=FlamingoConfig(
     image=CLIP.model.image,
     text=InterleavedWordsConfig(**dataclasses.asdict(LANGUAGE.model.text)),
     images=SHOTS + 1,
-    resampler=TransformerConfig(width=96, depth=2, num_heads=4, linear_bias=False),
+    resampler=TransformerConfig(width=64, depth=1, num_heads=4, linear_bias=False),
     latents=4,
     cross_heads=4,
-    cross_head_dim=24,
+    cross_head_dim=16,
   ),
   objectives=(InterleavedText(),),
-  optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.01),
+  optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50, weight_decay=0.01),
   evaluation=EvaluationConfig(
     evaluators={
       "few_shot": FewShot(demonstrations="validation", same="episode", examples=400),
@@ -188,7 +210,7 @@ EXPERIMENT = Experiment(
       ),
     }
   ),
-  run=RunConfig(workdir=Path("runs/flamingo_scenes"), steps=1000, batch_size=32, save_every=1000),
+  run=RunConfig(workdir=Path("runs/flamingo_scenes"), steps=400, batch_size=16, save_every=1000),
 )
 
 
