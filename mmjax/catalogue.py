@@ -8,6 +8,7 @@ from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.codes import PatchCodes
 from mmjax.data.columns.ids import Ids
 from mmjax.data.columns.image import Image
+from mmjax.data.columns.interleaved import Dialogue, Interleaved
 from mmjax.data.columns.label import Label
 from mmjax.data.columns.native_image import NativeImage
 from mmjax.data.columns.sound import Sound
@@ -15,6 +16,7 @@ from mmjax.data.columns.video import Video
 from mmjax.data.sound.features import Fbank, LogMel, Mfcc, WhisperMel
 from mmjax.data.sources.class_folders import ClassFolders
 from mmjax.data.sources.coco import Coco
+from mmjax.data.sources.documents import Documents
 from mmjax.data.sources.easy_vqa import EasyVqa
 from mmjax.data.sources.emoji import Emoji
 from mmjax.data.sources.flickr30k import Flickr30k
@@ -50,6 +52,7 @@ from mmjax.encoders.vit import ViTConfig
 from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import built_in
 from mmjax.evaluators.drawn import DrawnScenes
+from mmjax.evaluators.few_shot import FewShot
 from mmjax.evaluators.pair_score_retrieval import PairScoreRetrieval
 from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.reconstructed import ReconstructedImages
@@ -68,12 +71,14 @@ from mmjax.models.clip4clip import Clip4ClipConfig
 from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.ensemble import EnsembleConfig
+from mmjax.models.flamingo import FlamingoConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.flava_transformers import PublishedFlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.image_codes import ImageCodesConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.projector import LinearBridge, MlpBridge, ProjectorConfig, QFormerBridge
 from mmjax.models.quantizers import Fsq, GumbelQuantizer, VectorQuantizer
 from mmjax.models.recognizer import RecognizerConfig
 from mmjax.models.recommender import RecommenderConfig
@@ -96,6 +101,7 @@ from mmjax.objectives.terms import (
   ctc,
   distillation,
   draw,
+  interleaved,
   language,
   margin_softmax,
   matching,
@@ -136,6 +142,7 @@ KINDS: tuple[type[Kind], ...] = (
   Coco,
   Vqav2,
   Flickr30k,
+  Documents,
   TableFile,
   Weighted,
   InteractionFile,
@@ -154,6 +161,8 @@ KINDS: tuple[type[Kind], ...] = (
   Video,
   PatchCodes,
   NativeImage,
+  Interleaved,
+  Dialogue,
   # features of sound
   LogMel,
   WhisperMel,
@@ -200,12 +209,14 @@ KINDS: tuple[type[Kind], ...] = (
   Clip4ClipConfig,
   CocaConfig,
   EnsembleConfig,
+  FlamingoConfig,
   FlavaConfig,
   GptConfig,
   ImageCodesConfig,
   OpenClipCocaConfig,
   PairConfig,
   PredictorConfig,
+  ProjectorConfig,
   PublishedFlavaConfig,
   PublishedViltConfig,
   RecommenderConfig,
@@ -218,6 +229,10 @@ KINDS: tuple[type[Kind], ...] = (
   WhisperConfig,
   WriterConfig,
   XClipConfig,
+  # bridges of projector models
+  LinearBridge,
+  MlpBridge,
+  QFormerBridge,
   # quantizers of image tokenizers
   Fsq,
   VectorQuantizer,
@@ -239,6 +254,7 @@ KINDS: tuple[type[Kind], ...] = (
   language.MaskedWords,
   language.NextSentence,
   language.TargetText,
+  interleaved.InterleavedText,
   patches.MaskedBoth,
   patches.MaskedPatches,
   answers.Answer,
@@ -273,4 +289,5 @@ KINDS: tuple[type[Kind], ...] = (
   PairScoreRetrieval,
   ReconstructedImages,
   DrawnScenes,
+  FewShot,
 )

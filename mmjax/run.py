@@ -163,6 +163,63 @@ class Run:
       raise TypeError("transcribe takes a sequence of sounds; put the one sound in a list")
     return transcripts(self, sounds)
 
+  def answer(
+    self,
+    prompts: Sequence[str],
+    images: Sequence[Sequence[Any]],
+    *,
+    choices: Sequence[str] | None = None,
+    max_new_tokens: int = 16,
+    temperature: float = 0.0,
+    beams: int = 1,
+    seed: int = 0,
+  ) -> list[str]:
+    """Continue texts with images, of a Flamingo or a projector model.
+
+    A prompt may hold demonstrations: texts with images that stand before the last one.
+
+    Args:
+      prompts: the texts, with `<image>` where an image is.
+      images: the images of each prompt, in the order of `<image>`. They are inputs of `preprocess`.
+      choices: texts of which the likeliest is the answer. None: the model writes one.
+      max_new_tokens: maximal number of tokens of a written answer.
+      temperature: divisor of the log-probabilities before a word is sampled; 0: the likeliest word.
+      beams: number of beams of a written answer; above 1, use beam search.
+      seed: seed of the samples.
+    Returns: one answer for each prompt.
+    Raises:
+      UserError: the run reads no texts with images, a prompt is too long, or has not one `<image>` for each image.
+      DataError: an image cannot be read.
+    """
+    from mmjax.evaluate.prompts import Prompt, likelihoods, written  # other runs do not need it
+    from mmjax.models.next_word import GenerateConfig
+
+    if isinstance(prompts, str):
+      raise TypeError("answer takes a list of prompts, and a list of images for each; put the one prompt in a list")
+    made = [Prompt.of(text, shown) for text, shown in zip(prompts, images, strict=True)]
+    if choices is None or not made:
+      config = GenerateConfig(max_new_tokens=max_new_tokens, temperature=temperature, beams=beams)
+      return written(self, made, config, seed=seed)
+    scores = likelihoods(self, made, [list(choices)] * len(made))
+    return [choices[place] for place in scores.argmax(axis=1)]
+
+  def chat(self, *, max_new_tokens: int = 32, temperature: float = 0.0, seed: int = 0) -> Any:
+    """Begin a dialogue about images. The run must have been trained on dialogues.
+
+    `run.chat().say("what is this?", [image])` returns the assistant's turn, and the next `say` goes on from there.
+
+    Args:
+      max_new_tokens: maximal number of tokens of a turn.
+      temperature: divisor of the log-probabilities before a word is sampled; 0: the likeliest word.
+      seed: seed of the samples.
+    Returns: mmjax.evaluate.chat.Chat.
+    Raises: UserError: the run was not trained on dialogues.
+    """
+    from mmjax.evaluate.chat import Chat  # other runs do not need it
+    from mmjax.models.next_word import GenerateConfig
+
+    return Chat(self, GenerateConfig(max_new_tokens=max_new_tokens, temperature=temperature), seed=seed)
+
   def generate(
     self,
     texts: Sequence[str],

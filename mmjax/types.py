@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 #   image        float32 [batch, height, width, 3], normalised
 #   text         int32   [batch, length], token ids, padded with the pad id: of a caption, a question, or a pair
 #   text_words   int32   [batch, length], number of the word of each token, -1 for none (columns.text.Caption.words)
+#   text_images  float32 [batch, images, frames, height, width, 3], images among the words of a text, normalised
+#   text_said    bool    [batch, length], True for the words of a dialogue that the assistant says
 #   segment      int32   [batch, length], of a pair: 0 in the first text, 1 in the second
 #   next         int32   [batch], of a pair: 1 where the second text really follows the first
 #   target       int32   [batch, length], token ids of the text that is written from `text`

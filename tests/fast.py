@@ -19,6 +19,7 @@ data/test_folder_source
 data/test_image_modes
 data/test_images
 data/test_interactions
+data/test_interleaved
 data/test_order
 data/test_recaption
 data/test_scenes_reading

@@ -211,6 +211,7 @@ def nothing_is_run(monkeypatch):
     "mmjax.finetune.finetune",
     "mmjax.probe.probe",
     "mmjax.generate.generate",
+    "mmjax.chat.chat",
     "mmjax.data.__main__._shard",
     "mmjax.data.__main__._inspect",
     "mmjax.deploy.__main__._benchmark",

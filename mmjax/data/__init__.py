@@ -11,6 +11,7 @@ if TYPE_CHECKING:
   from mmjax.data.columns.codes import PatchCodes
   from mmjax.data.columns.ids import Ids
   from mmjax.data.columns.image import Image
+  from mmjax.data.columns.interleaved import Dialogue, Interleaved
   from mmjax.data.columns.label import Label
   from mmjax.data.columns.native_image import NativeImage
   from mmjax.data.columns.sound import Sound
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
   from mmjax.data.sources import (
     ClassFolders,
     Coco,
+    Documents,
     EasyVqa,
     Emoji,
     Flickr30k,
@@ -68,6 +70,7 @@ else:
       "columns.ids": ["Ids"],
       "columns.image": ["Image"],
       "columns.native_image": ["NativeImage"],
+      "columns.interleaved": ["Dialogue", "Interleaved"],
       "columns.sound": ["Sound"],
       "columns.table": ["Number", "Present", "Table"],
       "columns.text": ["Caption", "Question", "SentencePair", "Text"],
@@ -89,6 +92,7 @@ else:
       "sources": [
         "ClassFolders",
         "Coco",
+        "Documents",
         "EasyVqa",
         "Emoji",
         "Flickr30k",
@@ -125,7 +129,9 @@ __all__ = [
   "Column",
   "DataConfig",
   "DataError",
+  "Dialogue",
   "DigitsWords",
+  "Documents",
   "EasyVqa",
   "Emoji",
   "Fbank",
@@ -137,6 +143,7 @@ __all__ = [
   "Instruments",
   "InteractionFile",
   "InteractionSource",
+  "Interleaved",
   "Label",
   "Loader",
   "LogMel",

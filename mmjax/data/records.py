@@ -21,6 +21,9 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | `others` | [str] | texts that do not follow `first` |
 | `label` | str | the name of the class, see mmjax.data.columns.class_label |
 | `text` | str | a text of its own, such as a pair in one |
+| `images` | [bytes] | images, and videos, of a text with `<image>` where each is (columns.interleaved) |
+| `turns` | [(str, str)] | turns of a dialogue: role ("user" or "assistant") and text |
+| `prompt`, `choices` | str, [str] | a text that `answer` follows, and the answers to choose among (FewShot) |
 | `user`, `item` | str | names of a user and an item, see mmjax.data.leave_one_out |
 | `history` | [str] | names of earlier items of the user, the latest first |
 | `missing` | [str] | modalities that the record lacks, whose fields hold placeholders, see mmjax.data.columns.table |
@@ -36,6 +39,7 @@ A record is a plain `Mapping[str, Any]`, such as a dict. It has `id`, `concept`,
 | easy_vqa, vqav2 | questions about one image |
 | coco, flickr30k, folder, shards, tfds | images with the same set of captions, see `captions_concept` |
 | texts | equal pairs of texts |
+| documents | equal texts, or equal turns |
 | table_file | none: each row is a concept of its own |
 | interaction_file, movie_lens | interactions with one item; the number is its place in the catalogue |
 """

@@ -129,6 +129,7 @@ def _fingerprint(texts: Iterable[str], config: TokenizerConfig) -> str:
   for name in ("cls_token", "sep_token", "mask_token"):  # nor do these if they are not set
     if relevant[name] is None:
       del relevant[name]
+  del relevant["image_token"], relevant["chunk_token"]  # the tokenizer adds them to the trained vocabulary
   digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode())
   for text in texts:
     digest.update(text.encode() + b"\0")

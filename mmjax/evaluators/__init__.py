@@ -12,6 +12,7 @@ from mmjax.evaluators.classified import ClassifiedExamples
 from mmjax.evaluators.config import EvaluationConfig, built_in
 from mmjax.evaluators.drawn import DrawnScenes
 from mmjax.evaluators.emoji import EmojiSuite
+from mmjax.evaluators.few_shot import FewShot
 from mmjax.evaluators.hidden_patches import HiddenPatches
 from mmjax.evaluators.hidden_words import HiddenWords
 from mmjax.evaluators.language import LanguageModelling
@@ -50,6 +51,7 @@ __all__ = [
   "EmojiSuite",
   "EvaluationConfig",
   "Evaluator",
+  "FewShot",
   "HiddenPatches",
   "HiddenWords",
   "ImageTextRetrieval",

@@ -24,6 +24,7 @@ from mmjax.interop.source import open_source, tokenizer_fields
 _RECORD = "checkpoint_tokenizer.json"
 _COPIED = (*FILES, CONFIG, OPEN_CLIP_CONFIG)
 _SPECIAL = ("pad_token", "eos_token", "bos_token", "cls_token", "mask_token")
+_ADDED = ("image_token", "chunk_token")
 
 
 class CheckpointTokenizer(Tokenizer):
@@ -47,7 +48,7 @@ class CheckpointTokenizer(Tokenizer):
     self._found: Any = load_tokenizer(folder, config.max_length, open_clip=open_clip)
     begin, self.eos_id, self.pad_id = _special_ids(self._found, folder)
     self.begin_id = self.bos_id = begin
-    self.cls_id = self.sep_id = None
+    self.cls_id = self.sep_id = self.image_id = self.chunk_id = None
     self.mask_id = self._mask_id()
     ids = (self.pad_id, self.eos_id, begin, self.mask_id)
     self.special_ids = tuple(sorted({token for token in ids if token is not None}))
@@ -131,6 +132,12 @@ class CheckpointTokenizer(Tokenizer):
       raise DataError(
         f"The tokenizer of {self.folder} folds case by itself or not at all: set --data.tokenizer.no-lowercase"
       )
+    for name in _ADDED:
+      if getattr(self.config, name) is not None:
+        raise DataError(
+          f"--data.tokenizer.{name.replace('_', '-')} cannot be added to the files of {self.folder}: set "
+          "--data.tokenizer.path to its tokenizer.json, and name its special tokens."
+        )
     named, default = self.named, TokenizerConfig()
     for name in _SPECIAL:
       mine, theirs = getattr(self.config, name), getattr(named, name)

@@ -16,13 +16,16 @@ from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
 from mmjax.models.drawing import DrawConfig
 from mmjax.models.ensemble import EnsembleConfig
+from mmjax.models.flamingo import FlamingoConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.flava_transformers import PublishedFlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.image_codes import ImageCodesConfig
+from mmjax.models.interleaved import InterleavedWordsConfig
 from mmjax.models.next_word import GenerateConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.projector import BridgeConfig, LinearBridge, MlpBridge, ProjectorConfig, QFormerBridge
 from mmjax.models.quantizers import Fsq, GumbelQuantizer, QuantizerConfig, VectorQuantizer
 from mmjax.models.recognizer import RecognizerConfig, SymbolsConfig
 from mmjax.models.recommender import RecommenderConfig
@@ -51,6 +54,7 @@ __all__ = [
   "BlipPairConfig",
   "BlipQuestionConfig",
   "BlipRetrievalConfig",
+  "BridgeConfig",
   "BridgeTowerConfig",
   "ClapConfig",
   "ClassifierConfig",
@@ -58,19 +62,25 @@ __all__ = [
   "CocaConfig",
   "DrawConfig",
   "EnsembleConfig",
+  "FlamingoConfig",
   "FlavaConfig",
   "Fsq",
   "GenerateConfig",
   "GptConfig",
   "GumbelQuantizer",
   "ImageCodesConfig",
+  "InterleavedWordsConfig",
+  "LinearBridge",
+  "MlpBridge",
   "ModelConfig",
   "OpenClipCocaConfig",
   "PairConfig",
   "PatchesConfig",
   "PredictorConfig",
+  "ProjectorConfig",
   "PublishedFlavaConfig",
   "PublishedViltConfig",
+  "QFormerBridge",
   "QuantizerConfig",
   "RecognizerConfig",
   "RecommenderConfig",

@@ -94,8 +94,8 @@ def with_vocabulary(config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfi
 
   Args:
     config: configuration of the model.
-    facts: values of `vocab_size`, `max_length`, `pad_id`, `eos_id`, `mask_id` and `special_ids`. Each text tower takes
-      those for which it has a field.
+    facts: values of `vocab_size`, `max_length`, `pad_id`, `eos_id`, `mask_id`, `special_ids` and `image_id`. Each text
+      tower takes those for which it has a field.
   Returns: the new configuration.
   """
   if hasattr(config, "models"):  # of an ensemble

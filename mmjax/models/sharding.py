@@ -24,7 +24,8 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (
     r"(bias|scale|mean|var|class_token|class_position|register_tokens|register_position|position_embedding|"
     r"fixed_positions|padding_position|padding_embedding|row_embedding|column_embedding|relative_bias/table|"
-    r"token_type_embedding|mode_embedding|probe|mask_token|segment_embedding|query_tokens|query_position)$",
+    r"token_type_embedding|mode_embedding|probe|mask_token|segment_embedding|query_tokens|query_position|"
+    r"latent_embedding|time_embedding|attention_gate|mlp_gate)$",
     (),
   ),
   (r"/bottleneck_tokens$", ()),

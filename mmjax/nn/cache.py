@@ -73,7 +73,7 @@ def empty_cache(config: TransformerConfig, batch_size: int, length: int) -> Cach
 def rewind(caches: Any, length: Int[Array, "batch"]) -> Any:
   """Sets the length of all caches in a pytree, which discards each row's tokens from position `length` on."""
   is_cache = lambda node: isinstance(node, Cache)
-  return jax.tree.map(lambda cache: cache.replace(length=length), caches, is_leaf=is_cache)
+  return jax.tree.map(lambda node: node.replace(length=length) if is_cache(node) else node, caches, is_leaf=is_cache)
 
 
 def reorder(caches: Any, parents: Int[Array, "batch beams"]) -> Any:
@@ -108,6 +108,7 @@ class CachedAttention(Projections):
     rotation: Rotation | None = None,
     pairs: Bool[Array, "longest longest"] | None = None,
     bias: Float[Array, "#batch heads length cached"] | None = None,
+    readable: Bool[Array, "batch length k"] | None = None,
   ) -> tuple[Float[Array, "batch length width"], KeyValue]:
     """Applies attention to new tokens and updates the cache.
 
@@ -122,6 +123,8 @@ class CachedAttention(Projections):
       rotation: rotation of the new tokens (rotary position embedding).
       pairs: with `start`, True for a position (row) and an earlier one that it may read (column); None: all.
       bias: with `start`, added to the scaled logits of the cached keys.
+      readable: for cross-attention, in place of `mask`: True for a new token and a token of the context that it may
+        read. A token that may read none gets zeros, before the output projection.
     Returns: the attention output after the output projection, and the updated keys and values.
     """
     width = x.shape[-1]
@@ -133,6 +136,7 @@ class CachedAttention(Projections):
     else:
       memory = self._keys_and_values(context, width) if memory is None else memory
       allowed = None if mask is None else mask[:, None, None, :]
+      allowed = allowed if readable is None else readable[:, None]
     # Queries that share a head of keys become more queries of that head, so that the cache is not copied.
     group = query.shape[1] // memory.key.shape[1]
     query = rearrange(query, "b (h g) l d -> b h (g l) d", g=group)

@@ -24,6 +24,7 @@ from mmjax.types import Encoded
 
 Tokens = Float[Array, "batch length width"]
 Remembered = KeyValue | None
+Before = Callable[[int, Tokens], Tokens]
 
 _FORBIDDEN = -1e9  # added to a logit, leaves a weight of exactly 0
 
@@ -197,6 +198,7 @@ class Decoder(nn.Module):
     rng: Rngs = None,
     cache: Cache | None = None,
     pairs: Bool[Array, "depth longest longest"] | None = None,
+    before: Before | None = None,
   ) -> tuple[Tokens, Cache | None]:
     """Applies the stack.
 
@@ -209,11 +211,14 @@ class Decoder(nn.Module):
       cache: from `empty_cache` or from the previous call; None: no cache.
       pairs: for each block, True for a position (row) and a position that it may read (column). They are as many as
         the longest sequence has. A causal stack reads no later token besides. None: all.
+      before: function of (number of a block, its input) that changes the input. None: the input stays as it is.
     Returns: the tokens, and the updated cache (None without `cache`).
     Raises:
-      ValueError: `cache` is given with `causal=False` or with a `mask`.
+      ValueError: `cache` is given with `causal=False` or with a `mask`, or `before` with `config.scan`.
     """
     c = self.config
+    if before is not None and c.scan:
+      raise ValueError("a decoder whose blocks differ cannot be scanned: set scan=False")
     x = x.astype(c.dtype)
     if c.input_norm:
       x = norm_layer(c, "input_norm")(x)
@@ -224,13 +229,13 @@ class Decoder(nn.Module):
     if cache is not None:
       if not causal or mask is not None:
         raise ValueError("a decoder with a cache must be causal and unmasked: pass causal=True and mask=None")
-      x, cache = self._step(x, tokens, context_mask, cache, pairs, biases)
+      x, cache = self._step(x, tokens, context_mask, cache, pairs, biases, before)
     else:
       length = x.shape[1]
       own = None if pairs is None else pairs[:, :length, :length]
       bias = None if biases is None else biases(length)
       reading = Reading(mask, tokens, context_mask, rotation=c.rotation(length), bias=bias)
-      x = self._stack(x, reading, causal, rng, own)
+      x = self._stack(x, reading, causal, rng, own, before)
     return (norm_layer(c, "norm")(x) if c.norm != "post" and self.final_norm else x), cache
 
   @nn.nowrap
@@ -238,12 +243,15 @@ class Decoder(nn.Module):
     return self.separate_causal, self.cross_mlp
 
   @nn.nowrap
-  def _stack(self, x: Tokens, reading: Reading, causal: bool, rng: Rngs, pairs: Array | None) -> Tokens:
+  def _stack(
+    self, x: Tokens, reading: Reading, causal: bool, rng: Rngs, pairs: Array | None, before: Before | None
+  ) -> Tokens:
     c = self.config
     block = rematerialised(DecoderBlock, c.remat, scan=c.scan)
     if not c.scan:
       for layer in range(c.depth):
         own = reading if pairs is None else dataclasses.replace(reading, pairs=pairs[layer])
+        x = x if before is None else before(layer, x)
         x, _ = block(c, causal, *self._kind(), name=f"block_{layer}")(x, own, rng, jnp.asarray(layer))
       return x
     scanned = nn.scan(
@@ -264,6 +272,7 @@ class Decoder(nn.Module):
     cache: Cache,
     pairs: Array | None,
     biases: RelativeBias | None,
+    before: Before | None,
   ) -> tuple[Tokens, Cache]:
     mask = cache.context_mask if context is None else context_mask
     rotation = self.config.rotation(x.shape[1], cache.length)
@@ -271,6 +280,7 @@ class Decoder(nn.Module):
     reading, memories = Reading(None, context, mask, cache.length, rotation, bias=bias), []
     for layer, memory in enumerate(cache.layers):
       own = reading if pairs is None else dataclasses.replace(reading, pairs=pairs[layer])
+      x = x if before is None else before(layer, x)
       x, memory = self._layer(layer)(x, own, None, jnp.asarray(layer), memory)
       memories.append(memory)
     return x, Cache(cache.length + x.shape[1], tuple(memories), mask)

@@ -138,10 +138,15 @@ class Words(nn.Module):
     self, ids: Int[Array, "batch length"], start: Int[Array, "batch"] | None = None
   ) -> Float[Array, "batch length width"]:
     """Embeds words. `start` is the position of each row's first word (None: 0)."""
-    c, length = self.config, ids.shape[1]
+    return self.placed(jnp.take(self.table, ids, axis=0), start)
+
+  def placed(
+    self, x: Float[Array, "batch length width"], start: Int[Array, "batch"] | None = None
+  ) -> Float[Array, "batch length width"]:
+    """Adds what depends on the position of a token to token embeddings. `start` is as in `__call__`."""
+    c, length = self.config, x.shape[1]
     if length > c.max_length:
       raise ValueError(f"text has {length} tokens, more than max_length={c.max_length}")
-    x = jnp.take(self.table, ids, axis=0)
     if c.scale_embedding:
       x = x * c.width**0.5
     if c.embedding_dim is not None:

@@ -50,6 +50,7 @@ from mmjax.objectives.terms.contrastive import Contrastive
 from mmjax.objectives.terms.ctc import Ctc
 from mmjax.objectives.terms.distillation import Distillation, FeatureDistillation
 from mmjax.objectives.terms.draw import DrawCodes, DrawMaskedCodes
+from mmjax.objectives.terms.interleaved import InterleavedText
 from mmjax.objectives.terms.language import Caption, MaskedWords, NextSentence, TargetText
 from mmjax.objectives.terms.margin_softmax import ArcFace, CosFace, MarginSoftmax
 from mmjax.objectives.terms.matching import Matching, SwappedMatching
@@ -102,6 +103,7 @@ __all__ = [
   "Focal",
   "Forward",
   "Hinge",
+  "InterleavedText",
   "ItemFrequency",
   "MarginSoftmax",
   "MaskedBoth",

@@ -1,7 +1,6 @@
 """The image tokenizer of a text-to-image run: its parameters are read from its own run before the first step."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, read_experiment
 from mmjax.kinds import Kind
+from mmjax.models.text_to_image import TextToImageConfig
 from mmjax.run import CHECKPOINTS, CONFIG
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.state import TrainState
@@ -30,8 +30,8 @@ def with_image_tokenizer(
   Raises:
     ConfigError: image_from is empty or no run, or its model or its colours differ from those of this run.
   """
-  model: Any = experiment.model
-  if not hasattr(model, "image_from"):
+  model = experiment.model
+  if not isinstance(model, TextToImageConfig):
     return state
   folder = Path(model.image_from).expanduser()
   if not model.image_from or not (folder / CHECKPOINTS).is_dir():

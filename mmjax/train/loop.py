@@ -26,6 +26,7 @@ from mmjax.run import CHECKPOINTS, COLUMNS, CONFIG, PREPROCESS, TOKENIZER, Run
 from mmjax.train.adopt import check_agreement, run_image, run_tokenizer, with_checkpoint
 from mmjax.train.checkpoint import Checkpoints, Restored
 from mmjax.train.evaluations import Made, as_run, check_begun
+from mmjax.train.frozen_parts import check_vocabulary
 from mmjax.train.interrupt import graceful_interrupt
 from mmjax.train.numerics import LossSpikeError, NotFiniteError
 from mmjax.train.provenance import write_config
@@ -85,6 +86,7 @@ def train(
   experiment = with_best_metric(experiment)
   training = (made_by or prepare)(experiment, core, kinds=kinds)
   check_tokenizers(training.step.teachers, tokenizer)
+  check_vocabulary(experiment, tokenizer)
   image = run_image(experiment.data, image_size(experiment.model))
   workdir = make_workdir(experiment.run.workdir)
   loader = make_loaders(experiment, sources, tokenizer, learnt)
@@ -186,6 +188,7 @@ def fitted(
       "eos_id": tokenizer.eos_id,
       "mask_id": -1 if tokenizer.mask_id is None else tokenizer.mask_id,
       "special_ids": tokenizer.special_ids,
+      "image_id": -1 if tokenizer.image_id is None else tokenizer.image_id,
     }
     model = with_vocabulary(model, facts)
     if tokenizer.answers and hasattr(model, "num_answers"):

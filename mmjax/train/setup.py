@@ -22,6 +22,7 @@ from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
 from mmjax.kinds import Kind, option_name
 from mmjax.models.config import image_size, towers
+from mmjax.models.interleaved import InterleavedConfig
 from mmjax.models.protocols import missing
 from mmjax.models.sharding import SHARDING_RULES
 from mmjax.models.shared_space import tower_of
@@ -38,6 +39,7 @@ from mmjax.parallel.rules import Rules, match_rules, parameter_path
 from mmjax.run import TOKENIZER
 from mmjax.train.adapters import trained_besides
 from mmjax.train.balancing import initial_memory
+from mmjax.train.frozen_parts import frozen_parts, with_parts
 from mmjax.train.image_tokenizer import with_image_tokenizer
 from mmjax.train.numerics import no_losses
 from mmjax.train.optimizer import make_optimizer
@@ -82,7 +84,9 @@ class Training:
       start = functools.partial(initial_params, self.experiment, self.model)
       fresh = functools.partial(_state, self.experiment, start, self.optimizer, seed)
       return pretrained_state(fresh, self.experiment, self.shapes, self.shardings)
-    return with_image_tokenizer(self.experiment, self.fresh(jnp.uint32(seed)), self.shardings, self.kinds)
+    parts = frozen_parts(self.experiment, self.shardings, self.kinds)
+    state = with_parts(self.fresh(jnp.uint32(seed)), parts)
+    return with_image_tokenizer(self.experiment, state, self.shardings, self.kinds)
 
 
 def prepare(
@@ -287,6 +291,8 @@ def check_together(experiment: Experiment, mesh: Mesh) -> None:
 def check_frozen_norms(experiment: Experiment) -> None:
   """Raise ConfigError if a new run would train a tower from scratch whose norms keep the statistics of a checkpoint."""
   given = experiment.pretrained
+  if isinstance(experiment.model, InterleavedConfig):
+    return  # its tower is read from elsewhere (mmjax.train.frozen_parts)
   for name, tower in towers(experiment.model).items():
     for field in ("norm", "stem_norm"):
       if getattr(tower, field, None) == "frozen" and (given.path is None or given.into not in ("", name)):

@@ -27,6 +27,7 @@ from mmjax.evaluators import (
   ClassifiedExamples,
   DrawnScenes,
   EvaluationConfig,
+  FewShot,
   MatchedPairs,
   PairRetrieval,
   PairScoreRetrieval,
@@ -151,9 +152,9 @@ def test_metrics_that_are_to_fall():
 
 
 def test_every_evaluator_that_comes_with_mmjax_is_listed_and_saved():
-  # One reads the training images once more, one measures nothing, one names two columns of the script, and two are of
+  # One reads the training images once more, one measures nothing, one names two columns of the script, and three are of
   # models that no other evaluator measures.
-  by_choice = {Probe, ClassifiedExamples, PairScoreRetrieval, ReconstructedImages, DrawnScenes}
+  by_choice = {Probe, ClassifiedExamples, PairScoreRetrieval, ReconstructedImages, DrawnScenes, FewShot}
   assert set(of_base(Evaluator, KINDS)) - by_choice == {type(each) for each in built_in().values()}
   assert from_json(json.loads(json.dumps(to_json(Experiment())))) == Experiment()
   assert hash(Experiment()) == hash(Experiment())

@@ -38,12 +38,15 @@ from mmjax.models.coca import CocaConfig
 from mmjax.models.coca_open_clip import OpenClipCocaConfig
 from mmjax.models.config import ModelConfig
 from mmjax.models.ensemble import EnsembleConfig
+from mmjax.models.flamingo import FlamingoConfig
 from mmjax.models.flava import FlavaConfig
 from mmjax.models.flava_transformers import PublishedFlavaConfig
 from mmjax.models.gpt import GptConfig
 from mmjax.models.image_codes import ImageCodesConfig
+from mmjax.models.interleaved import InterleavedWordsConfig
 from mmjax.models.pair import PairConfig
 from mmjax.models.predictor import PredictorConfig
+from mmjax.models.projector import ProjectorConfig, QFormerBridge
 from mmjax.models.quantizers import Fsq, VectorQuantizer
 from mmjax.models.recognizer import RecognizerConfig, SymbolsConfig
 from mmjax.models.recommender import RecommenderConfig
@@ -141,6 +144,20 @@ CONFIGS = (
   WriterConfig(towers={"video": VideoConfig(frame=IMAGE, frames=2, temporal="lstm", output="patches")}, text=TEXT),
   dataclasses.replace(CODER, quantizer=VectorQuantizer(codes=4, dim=2), discriminator=CODER.image),
   TextToImageConfig(text=TEXT, image=CODER),
+  ProjectorConfig(
+    image=IMAGE,
+    text=InterleavedWordsConfig(**dataclasses.asdict(TEXT), image_id=9),
+    bridge=QFormerBridge(QFormerConfig(**SIZE, queries=2)),
+    images=2,
+  ),
+  FlamingoConfig(
+    image=IMAGE,
+    text=InterleavedWordsConfig(**dataclasses.asdict(TEXT), image_id=9),
+    resampler=TransformerConfig(width=12, depth=1, num_heads=2),
+    latents=2,
+    images=2,
+    frames=2,
+  ),
 )
 
 

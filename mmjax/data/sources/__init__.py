@@ -8,6 +8,7 @@ if TYPE_CHECKING:
   from mmjax.data.sources.base import Reading, Source
   from mmjax.data.sources.class_folders import ClassFolders
   from mmjax.data.sources.coco import Coco
+  from mmjax.data.sources.documents import Documents
   from mmjax.data.sources.easy_vqa import EasyVqa
   from mmjax.data.sources.emoji import Emoji
   from mmjax.data.sources.flickr30k import Flickr30k
@@ -30,6 +31,7 @@ else:
       "base": ["Reading", "Source"],
       "class_folders": ["ClassFolders"],
       "coco": ["Coco"],
+      "documents": ["Documents"],
       "easy_vqa": ["EasyVqa"],
       "emoji": ["Emoji"],
       "flickr30k": ["Flickr30k"],
@@ -51,6 +53,7 @@ else:
 __all__ = [
   "ClassFolders",
   "Coco",
+  "Documents",
   "EasyVqa",
   "Emoji",
   "Flickr30k",

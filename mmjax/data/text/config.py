@@ -28,5 +28,9 @@ class TokenizerConfig:
   """Stands between the two texts of a pair, if set; the text corpora need it."""
   mask_token: str | None = None
   """Stands for a masked word, if set; masked modelling needs it."""
+  image_token: str | None = None
+  """Stands for an image among the words, if set. A vocabulary without it gets it as its last token but chunk_token."""
+  chunk_token: str | None = None
+  """Ends each text between images, if set. A vocabulary without it gets it as its last token."""
   answer_length: int = 8
   """Tokens per answer to a question, special tokens included."""

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Tokenizer:
   Attributes:
     pad_id, eos_id: ids of the padding token and the end token.
     bos_id, cls_id, sep_id, mask_id: ids of the other special tokens. None if the configuration does not name them.
+    image_id, chunk_id: ids of the tokens for images among words. None if the configuration does not name them.
     begin_id: id of the token at the beginning of a text: cls_id if it is set, else bos_id.
     special_ids: ids of all special tokens. They are never masked or predicted as words.
 
@@ -43,13 +44,16 @@ class Tokenizer:
 
   def __init__(self, engine: tokenizers.Tokenizer, config: TokenizerConfig, answers: Sequence[str] = ()):
     self.config, self.answers = config, tuple(answers)
+    engine = _with_tokens(engine, [token for token in (config.image_token, config.chunk_token) if token is not None])
     self.pad_id = _special_id(engine, config.pad_token, "pad_token")
     self.eos_id = _special_id(engine, config.eos_token, "eos_token")
     self.bos_id = _optional_id(engine, config.bos_token, "bos_token")
     self.cls_id = _optional_id(engine, config.cls_token, "cls_token")
     self.sep_id = _optional_id(engine, config.sep_token, "sep_token")
     self.mask_id = _optional_id(engine, config.mask_token, "mask_token")
-    others = (self.eos_id, self.bos_id, self.cls_id, self.sep_id, self.mask_id)
+    self.image_id = _optional_id(engine, config.image_token, "image_token")
+    self.chunk_id = _optional_id(engine, config.chunk_token, "chunk_token")
+    others = (self.eos_id, self.bos_id, self.cls_id, self.sep_id, self.mask_id, self.image_id, self.chunk_id)
     self.special_ids = tuple(sorted({self.pad_id, *(token for token in others if token is not None)}))
     if self.pad_id in others[1:]:
       raise DataError(
@@ -149,6 +153,10 @@ class Tokenizer:
     rows = [[*begin, *words[:room], self.eos_id] for words in self._words(answers)]
     return self._padded(rows, self.config.answer_length)
 
+  def word_ids(self, strings: Sequence[str]) -> list[list[int]]:
+    """Ids of each string, without special tokens, padding or truncation."""
+    return self._words(strings)
+
   def _words(self, strings: Sequence[str]) -> list[list[int]]:
     """Ids without special tokens."""
     texts = self._shortened(strings)
@@ -188,6 +196,11 @@ class Tokenizer:
     """True if both give every text the same ids, up to its length."""
     same = dataclasses.replace(other.config, path=self.config.path, vocab_size=self.config.vocab_size)
     return self.config == same and self._engine.get_vocab() == other._engine.get_vocab()
+
+  def extends(self, vocabulary: Mapping[str, int]) -> bool:
+    """True if all tokens of a vocabulary have the same ids here."""
+    mine = self._engine.get_vocab()
+    return all(mine.get(token) == number for token, number in vocabulary.items())
 
   def check_saved(self, directory: str | Path) -> None:
     """Raise DataError if the tokenizer saved in a folder has another vocabulary or other answers, and so other ids."""
@@ -281,6 +294,16 @@ def _folding(normalizer: tokenizers.normalizers.Normalizer | None) -> tokenizers
   if "Lowercase" in str(normalizer):
     return normalizer
   return tokenizers.normalizers.Sequence([*folding, normalizer])
+
+
+def _with_tokens(engine: tokenizers.Tokenizer, tokens: Sequence[str]) -> tokenizers.Tokenizer:
+  """A tokenizer with further special tokens. Those that it has keep their ids; others get the ids after the last."""
+  missing = [token for token in tokens if engine.token_to_id(token) is None]
+  if not missing:
+    return engine
+  extended = tokenizers.Tokenizer.from_str(engine.to_str())
+  extended.add_special_tokens(missing)
+  return extended
 
 
 def _special_id(engine: tokenizers.Tokenizer, token: str, field: str) -> int:
