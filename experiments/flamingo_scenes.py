@@ -158,13 +158,16 @@ def _names(rng, names):
   return dict(zip(rng.sample(list(COLOURS), IN_EPISODE), rng.sample(names, IN_EPISODE), strict=True))
 
 
+WORDS = WordsConfig(width=64, depth=3, num_heads=4, mlp_dim=128, positions="rotary")
+EYE = ViTConfig(image_size=32, patch_size=8, width=64, depth=2, num_heads=4)
+
 LANGUAGE = Experiment(
   data=DataConfig(
     source=ToldNames(),
     columns={"text": Text()},
     tokenizer=TokenizerConfig(vocab_size=350, max_length=40, bos_token="<bos>"),
   ),
-  model=GptConfig(WordsConfig(width=64, depth=3, num_heads=4, mlp_dim=128, positions="rotary")),
+  model=GptConfig(WORDS),
   objectives=(Caption(image=False),),
   optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=50, weight_decay=0.01),
   evaluation=EvaluationConfig(evaluators={"language": LanguageModelling()}),
@@ -174,7 +177,7 @@ LANGUAGE = Experiment(
 CLIP = Experiment(
   data=DataConfig(source=Shapes(), augmentation=STILL, tokenizer=TokenizerConfig(vocab_size=300, max_length=6)),
   model=TwoTowerConfig(
-    image=ViTConfig(image_size=32, patch_size=8, width=64, depth=2, num_heads=4),
+    image=EYE,
     text=TextConfig(width=64, depth=1, num_heads=4),
     embed_dim=64,
   ),
@@ -191,8 +194,8 @@ EXPERIMENT = Experiment(
     tokenizer=TokenizerConfig(max_length=40, bos_token="<bos>", image_token="<image>", chunk_token="<chunk>"),
   ),
   model=FlamingoConfig(
-    image=CLIP.model.image,
-    text=InterleavedWordsConfig(**dataclasses.asdict(LANGUAGE.model.text)),
+    image=EYE,
+    text=InterleavedWordsConfig(**dataclasses.asdict(WORDS)),
     images=SHOTS + 1,
     resampler=TransformerConfig(width=64, depth=1, num_heads=4, linear_bias=False),
     latents=4,

@@ -90,7 +90,8 @@ class FewShot(Evaluator):
     queries, pool = self._records(run)
     vectors = None
     if self.choose == "similar":
-      vectors = tuple(image_vectors(run, [record["images"][0] for record in each]) for each in (queries, pool))
+      asked, shown = ([record["images"][0] for record in each] for each in (queries, pool))
+      vectors = image_vectors(run, asked), image_vectors(run, shown)
     return self.measured(run, queries, pool, vectors)
 
   def measured(

@@ -163,5 +163,5 @@ class Interleaving(nn.Module):
 
   def __call__(self, batch: Mapping[str, Array]) -> Any:
     """Runs every part of the model once, for `init`."""
-    context = self.encode({IMAGES: batch[IMAGES]})[IMAGES]  # type: ignore[attr-defined]
-    return self.decode(batch["text"], context)  # type: ignore[attr-defined]
+    context = self.encode({IMAGES: batch[IMAGES]})[IMAGES]
+    return self.decode(batch["text"], context)

@@ -224,7 +224,7 @@ def _dialogue(fields: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def _turn(turn: Any, names: tuple[str, str], place: str) -> tuple[str, str]:
   """(role, text) of a list of two, or of an object with these names."""
-  found = [turn.get(name) for name in names] if isinstance(turn, dict) else turn
+  found: Any = [turn.get(name) for name in names] if isinstance(turn, dict) else turn
   if not isinstance(found, list) or len(found) != 2 or not all(isinstance(part, str) for part in found):
     raise DataError(f"{place}: a turn is {turn!r:.60}, not a role and a text. {REMEDY}")
   return ROLES.get(found[0], found[0]), found[1]
