@@ -151,18 +151,13 @@ def test_shards_are_not_written_with_what_no_reader_accepts(tmp_path, format):
     list(write_shards([record], tmp_path, format=format, per_shard=1))  # type: ignore[list-item]
 
 
-class Label:
-  def int2str(self, value):
-    if value < 0:
-      raise ValueError("Invalid integer class label -1")
-    return "big_cat"
-
-
 @pytest.mark.parametrize(
   "value, label, expected",
   [
     (1, True, ["big cat"]),
-    (-1, True, r"tiny/train/0: 'text' is -1, no caption"),
+    (-1, True, r"tiny/train/0: 'text' is -1, no caption \(the classes are 0 to 1; -1 stands for .*on-bad-record skip"),
+    (2, True, r"tiny/train/0: 'text' is 2, no caption \(the classes are 0 to 1"),
+    ([0, 1], True, r"tiny/train/0: 'text' is \[0, 1\], no caption"),
     (b"\xff", False, r"tiny/train/0: 'text' is b'.xff', no caption .*utf-8"),
     (b" a cat ", False, ["a cat"]),
     ([b"a cat", b" "], False, r"tiny/train/0: 'text' is empty"),
@@ -171,9 +166,10 @@ class Label:
   ],
 )
 def test_tfds_follows_the_rule(value, label, expected):
+  features = pytest.importorskip("tensorflow_datasets").features
   source = TfdsRecords.__new__(TfdsRecords)
   source._data, source._image_key, source._caption_key = [{"image": picture(1), "text": value}], "image", "text"  # type: ignore[assignment]
-  source._name, source._split, source._label = "tiny", "train", Label() if label else object()
+  source._name, source._split, source._label = "tiny", "train", features.ClassLabel(names=["dog", "big_cat"]) if label else object()
   if isinstance(expected, list):
     assert source[0]["captions"]["name"] == expected
   else:

@@ -97,11 +97,18 @@ class TfdsRecords:
     """The captions of an example, not checked. Raises DataError for a label without a name, and for bytes not UTF-8."""
     try:
       if hasattr(self._label, "int2str"):
-        return [self._label.int2str(int(value)).replace("_", " ")]
+        return [self._class(int(value))]
       values = [value] if isinstance(value, (bytes, str)) else list(value)
       return [text.decode() if isinstance(text, bytes) else text for text in values]
-    except (ValueError, TypeError) as error:  # a label of -1 means that there is none
+    except (ValueError, TypeError) as error:
       raise DataError(f"{name}: {self._caption_key!r} is {value!r:.60}, no caption ({error}). {REMEDY}") from error
+
+  def _class(self, number: int) -> str:
+    """Name of a class in words. Raises ValueError if there is no such class: TFDS would count -1 from the end."""
+    count = self._label.num_classes
+    if number < 0 or (count is not None and number >= count):
+      raise ValueError(f"the classes are 0 to {'...' if count is None else count - 1}; -1 stands for no label")
+    return self._label.int2str(number).replace("_", " ")
 
 
 def _check_apart(builder: Any, config: Tfds) -> None:
