@@ -4,25 +4,24 @@ A text is a string of Unicode characters. It has something to see in it: more th
 has no NUL character (a sign of UTF-16 that was read as UTF-8). Spaces around it and a byte order mark before it are not
 part of it. Numbers, NaN, null, true and objects are no texts, and are never converted.
 
-A caption is a text, but not a list or an object that was printed (`['a cat', 'a dog']`). An image has one caption or a
-list of them.
+A caption is a text, but not a value that was printed (`['a cat', None]`), see mmjax.data.printed. An image has one
+caption or a list of them.
 """
 
 import json
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from mmjax.data.errors import DataError
+from mmjax.data.printed import is_printed
 
 CAPTION_FIELDS = ("caption", "text", "title", "captions")
 """Fields and columns that have the captions, in order of preference."""
 REMEDY = "Correct the record, or use --data.on-bad-record skip."
 _BYTE_ORDER_MARK = "\ufeff"
 _UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode categories: control, format, separators
-_PRINTED_LIST = re.compile(r"""[\[{][\[{\s]*[bu]?['"]""")
 
 
 def clean(text: str) -> str:
@@ -53,19 +52,9 @@ def text_fault(value: Any) -> str | None:
 def caption_fault(value: Any) -> str | None:
   """Describe why a value is no caption. None: it is one."""
   fault = text_fault(value)
-  if fault is None and _is_printed(clean(value)):
-    return f"is {value!r:.60}, a printed list or object; write each text by itself"
+  if fault is None and is_printed(clean(value)):
+    return f"is {value!r:.60}, a printed list, object or value; write each text by itself"
   return fault
-
-
-def _is_printed(text: str) -> bool:
-  """True for a list, object or bytes that Python or JSON printed: ['a', 'b'], {"en": "a"}, b'a'."""
-  if text[0] == "b" and text[1:2] in ("'", '"'):
-    return len(text) > 2 and text[-1] == text[1]
-  start = _PRINTED_LIST.match(text)
-  if start is None or text[-1] not in "]}":
-    return False
-  return text.rstrip("]} \t\n")[-1:] in ("'", '"') or ("{" in start[0] and ":" in text)
 
 
 def read_captions(value: Any, what: str, remedy: str = REMEDY) -> list[str]:
