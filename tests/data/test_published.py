@@ -207,6 +207,55 @@ def test_damaged_coco_entries_are_named_or_skipped(tmp_path, place, change, mess
   assert source.num_skipped >= 1 and 2 <= len(source) <= 3
 
 
+@pytest.mark.parametrize("caption", [None, ["a", "b"], 3, ""])
+def test_a_file_name_is_no_caption_of_another_image(tmp_path, caption):
+  """An annotation may have the name of its image, and an id that is the number of another image."""
+  content = coco(tmp_path)
+  content["annotations"] += [{"id": 25, "image_id": 9, "caption": caption, "file_name": f"{9:012d}.jpg"}]
+  write(tmp_path / "annotations/captions_train2017.json", content)
+  with pytest.raises(DataError, match=r"annotations\[6\]: the field 'caption' is"):
+    make_source(config("coco", tmp_path), "train")
+  source = make_source(config("coco", tmp_path, on_bad_record="skip"), "train")
+  assert source.num_skipped == 1
+  assert source[1]["captions"]["name"] == ["caption 0 of 25.", "caption 1 of 25."]
+
+
+def test_annotations_may_have_the_file_name_and_images_a_caption(tmp_path):
+  content = coco(tmp_path)
+  content["annotations"] = [entry | {"file_name": "x.jpg"} for entry in content["annotations"]]
+  content["images"] = [entry | {"caption": "not this one", "image_id": 25} for entry in content["images"]]
+  write(tmp_path / "annotations/captions_train2017.json", content)
+  source = make_source(config("coco", tmp_path), "train")
+  assert [record["captions"]["name"][0] for record in source] == [f"caption 0 of {n}." for n in (9, 25, 30)]
+
+
+def test_both_splits_of_coco_are_of_one_year(tmp_path):
+  coco(tmp_path, "2017")
+  coco(tmp_path, "2014")
+  for name in ("captions_val2017.json", "captions_train2014.json"):
+    (tmp_path / "annotations" / name).rename(tmp_path / "annotations" / f"{name}.off")
+  assert "train2017" in make_source(config("coco", tmp_path), "train")[0]["id"]
+  with pytest.raises(DataError, match="has no annotations/captions_val2017.json"):
+    make_source(config("coco", tmp_path), "validation")
+  (tmp_path / "annotations/captions_train2014.json.off").rename(tmp_path / "annotations/captions_train2014.json")
+  ids = [make_source(config("coco", tmp_path), split)[0]["id"] for split in ("train", "validation")]
+  assert "train2014" in ids[0] and "val2014" in ids[1]
+
+
+def test_coco_joined_to_itself_is_named_and_images_without_captions_are_counted(tmp_path, caplog):
+  content = coco(tmp_path)
+  write(tmp_path / "annotations/captions_train2017.json", content | {"annotations": content["annotations"] * 2})
+  with pytest.raises(DataError, match=r"annotations\[6\]: the id 90 is there twice"):
+    make_source(config("coco", tmp_path), "train")
+  source = make_source(config("coco", tmp_path, on_bad_record="skip"), "train")
+  assert source.num_skipped == 6 and len(source[0]["captions"]["name"]) == 2
+  write(
+    tmp_path / "annotations/captions_train2017.json", damaged(content, ("annotations",), content["annotations"][:2])
+  )
+  assert len(make_source(config("coco", tmp_path), "train")) == 2
+  assert "1 images have no caption and are left out, the first is 000000000030.jpg" in caplog.text
+
+
 VQA = [
   (0, ("questions", 1, "question"), None, r"questions.json: questions\[1\] has no field 'question'"),
   (0, ("questions", 1, "question"), "", r"questions\[1\]: the field 'question' is empty"),
