@@ -344,7 +344,7 @@ def test_vqa_files_are_compacted_while_they_are_read(tmp_path):
   number = 3000
   entries = annotations["annotations"][0]
   questions["questions"] = [{"image_id": 9, "question": f"is it {n}?", "question_id": n} for n in range(number)]
-  annotations["annotations"] = [entries | {"question_id": n} for n in range(number)]
+  annotations["annotations"] = [entries | {"question_id": n, "image_id": 9} for n in range(number)]
   write(tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json", questions)
   file = tmp_path / "v2_mscoco_train2014_annotations.json"
   write(file, annotations)
@@ -355,6 +355,54 @@ def test_vqa_files_are_compacted_while_they_are_read(tmp_path):
   assert len(source) == number
   assert kept < 700 * number, "bytes a question"
   assert peak < 2.2 * file.stat().st_size + 900 * number, "the text as bytes and as characters, and what is kept"
+
+
+def test_an_annotation_is_of_the_image_of_its_question(tmp_path, caplog):
+  questions, annotations = vqa(tmp_path)
+  file = tmp_path / "v2_mscoco_train2014_annotations.json"
+  for image, message in ((25, "it is about the image 9, its annotation in .* of 25"), ("9", "image_id a whole number")):
+    write(file, damaged(annotations, ("annotations", 1, "image_id"), image))
+    with pytest.raises(DataError, match=message + r".*--data.on-bad-record skip"):
+      make_source(config("vqav2", tmp_path), "train")
+    assert len(make_source(config("vqav2", tmp_path, on_bad_record="skip"), "train")) == 2
+  write(file, annotations)
+  questions["questions"].pop()
+  write(tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json", questions)
+  assert len(make_source(config("vqav2", tmp_path), "train")) == 2
+  assert "1 annotations have no question in" in caplog.text and "the first is of question_id 25000" in caplog.text
+
+
+def test_answers_and_sentences_without_an_object_follow_the_rule(tmp_path):
+  annotations = vqa(tmp_path)[1]
+  file = tmp_path / "v2_mscoco_train2014_annotations.json"
+  write(file, damaged(annotations, ("annotations", 1, "answers"), [" yes ", "no"]))
+  assert make_source(config("vqav2", tmp_path), "train")[1]["answers"] == ["yes", "no"]
+  write(file, damaged(annotations, ("annotations", 1, "answers"), ["yes", "a\0"]))
+  with pytest.raises(DataError, match=r"\(question_id 9001\): its `answers` must be objects"):
+    make_source(config("vqav2", tmp_path), "train")
+  content = flickr(tmp_path)
+  for text, good in ((" a cat ", True), ("", False), ("['a', None]", False)):
+    write(tmp_path / "dataset_flickr30k.json", damaged(content, ("images", 0, "sentences"), [text]))
+    if good:
+      assert make_source(config("flickr30k", tmp_path), "train")[0]["captions"]["name"] == ["a cat"]
+      continue
+    with pytest.raises(DataError, match=r"images\[0\] \(0.jpg\): `sentences` must be objects"):
+      make_source(config("flickr30k", tmp_path), "train")
+
+
+def test_files_of_flickr_joined_to_themselves_are_named(tmp_path):
+  content = flickr(tmp_path)
+  write(tmp_path / "dataset_flickr30k.json", content | {"images": content["images"] * 2})
+  with pytest.raises(DataError, match=r"images\[4\]: the image '0.jpg' is there twice"):
+    make_source(config("flickr30k", tmp_path), "all")
+  source = make_source(config("flickr30k", tmp_path, on_bad_record="skip"), "all")
+  assert source.num_skipped == 4 and all(len(record["captions"]["name"]) == 2 for record in source)
+  (tmp_path / "dataset_flickr30k.json").unlink()
+  write(tmp_path / "results_20130124.token", "0.jpg#0\tone\n0.jpg#1\ttwo\n" * 2)
+  with pytest.raises(DataError, match=r"line 3: 0.jpg#0 is there twice"):
+    make_source(config("flickr30k", tmp_path), "all")
+  source = make_source(config("flickr30k", tmp_path, on_bad_record="skip"), "all")
+  assert source.num_skipped == 2 and source[0]["captions"]["name"] == ["one", "two"]
 
 
 def test_words_are_learnt_without_reading_pictures(tmp_path, monkeypatch):
