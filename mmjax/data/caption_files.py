@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TextIO
 
 from mmjax.data.captions import CAPTION_FIELDS, json_object
 from mmjax.data.errors import DataError
+from mmjax.data.split_names import find_column
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "filepath")
 SOUND_COLUMNS = ("sound", "audio", "file_name", "filename", "filepath", "path")
@@ -28,14 +29,19 @@ class Keys:
   columns: tuple[str, ...] = IMAGE_COLUMNS
   """Usual names of the column with the file."""
 
-  def find(self, names: Sequence[str], place: str) -> tuple[str, str]:
-    """Find the columns of the image and of the caption. Raises DataError if one is not there, or is there twice."""
+  def find(self, names: Sequence[str], place: str) -> tuple[str, str, str | None]:
+    """Find the columns of the image, of the caption, and of the split, which may be None.
+
+    The usual names count in any case of letters.
+
+    Raises: DataError: one of the first two is not there, or one is there twice.
+    """
     image = _column(names, self.image, self.columns, place, "--data.source.image-key")
     caption = _column(names, self.caption, CAPTION_FIELDS, place, "--data.source.caption-key")
-    for name in (image, caption, SPLIT):
+    for name in (image, caption):
       if names.count(name) > 1:
         raise DataError(f"{place}: the column {name!r} is there {names.count(name)} times. Rename all but one.")
-    return image, caption
+    return image, caption, find_column(names, SPLIT, place)
 
 
 class Row(NamedTuple):
@@ -46,7 +52,7 @@ class Row(NamedTuple):
     image: value of the column of the image.
     caption: value of the column of the caption, whose name is `key`.
     key: name of the column of the caption.
-    split: value of the column `split`. None: there is none.
+    split: value of the column `split`, in any case of letters. None: there is none.
   """
 
   place: str
@@ -84,15 +90,16 @@ def _json_lines(lines: Iterator[str], file: Path, keys: Keys) -> Iterator[Row | 
     if line.strip():
       try:
         row = json_object(line, place, "Each line must be one object.")
-        image, caption = keys.find(list(row), place)
-        yield Row(place, row[image], row[caption], caption, row.get(SPLIT))
+        image, caption, split = keys.find(list(row), place)
+        yield Row(place, row[image], row[caption], caption, None if split is None else row[split])
       except DataError as error:
         yield error
 
 
 def _separated(lines: Iterator[str], file: Path, keys: Keys) -> Iterator[Row | DataError]:
   names, delimiter = _header(next(lines, ""), file, keys)
-  columns = [names.index(name) for name in keys.find(names, f"{file}, line 1")]
+  image, caption, split = keys.find(names, f"{file}, line 1")
+  columns = names.index(image), names.index(caption), None if split is None else names.index(split)
   reader = csv.reader(lines, delimiter=delimiter, strict=True)
   while True:
     line = reader.line_num + 2
@@ -108,19 +115,20 @@ def _separated(lines: Iterator[str], file: Path, keys: Keys) -> Iterator[Row | D
 
 
 def _row(
-  values: Sequence[str], names: Sequence[str], columns: Sequence[int], place: str, delimiter: str
+  values: Sequence[str], names: Sequence[str], columns: tuple[int, int, int | None], place: str, delimiter: str
 ) -> Row | DataError:
+  """The row of some values. `columns`: places of the image, the caption and the split."""
   if len(values) != len(names):
     return DataError(
       f"{place}: {len(values)} fields, and the header has {len(names)}. Put a text that contains {delimiter!r} "
       "between double quotes."
     )
-  image, caption = (values[column] for column in columns)
+  image, caption, split = values[columns[0]], values[columns[1]], columns[2]
   if any(text.startswith(" ") and text.lstrip().startswith('"') for text in (image, caption)):
     return DataError(
       f"{place}: a space before a double quote, which makes the quote part of the text. Remove the space."
     )
-  return Row(place, image, caption, names[columns[1]], values[names.index(SPLIT)] if SPLIT in names else None)
+  return Row(place, image, caption, names[columns[1]], None if split is None else values[split])
 
 
 def _header(line: str, file: Path, keys: Keys) -> tuple[list[str], str]:
@@ -157,8 +165,14 @@ def _lines(lines: TextIO, file: Path) -> Iterator[str]:
     yield line
 
 
+def _known(names: Sequence[str], known: tuple[str, ...], place: str) -> str | None:
+  """The first of the usual names that is there as it is, or else in another case of letters."""
+  exact = next((name for name in known if name in names), None)
+  return exact or next((found for name in known if (found := find_column(names, name, place))), None)
+
+
 def _column(names: Sequence[str], given: str | None, known: tuple[str, ...], place: str, option: str) -> str:
-  found = next((name for name in known if name in names), None) if given is None else given
+  found = _known(names, known, place) if given is None else given
   there = ", ".join(map(repr, names)) or "an empty line"
   if found is None:
     raise DataError(

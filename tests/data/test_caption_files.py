@@ -97,6 +97,8 @@ def test_rows_of_the_wrong_form_are_refused_or_skipped(folder, name, content, me
   [
     ("x.csv", "image|caption\na.png|a\n", r"line 1: none of the columns image, .*only 'image|caption'. Rename"),
     ("x.csv", "image,caption,caption\na.png,a,b\n", r"line 1: the column 'caption' is there 2 times"),
+    ("x.csv", "image,caption,Split,SPLIT\na.png,a,train,val\n", r"'split' is there 2 times \('Split', 'SPLIT'\)"),
+    ("x.csv", "Image,IMAGE,caption\na.png,b.png,a\n", r"line 1: the column 'image' is there 2 times"),
     ("x.csv", "image,caption,split,split\na.png,a,train,val\n", r"line 1: the column 'split' is there 2 times"),
     ("x.csv", "a.png,a cat\n", r"line 1: none of the columns image, .*only 'a.png', 'a cat'"),
     ("x.csv", "\na.png,a cat\n", r"line 1: none of the columns image, .*only an empty line"),
@@ -112,6 +114,11 @@ def test_rows_of_the_wrong_form_are_refused_or_skipped(folder, name, content, me
 def test_files_that_are_none_are_refused_as_a_whole(folder, name, content, message, on_bad_record):
   with pytest.raises(DataError, match=message):
     opened(folder, content, name, on_bad_record=on_bad_record)
+
+
+def test_the_split_of_a_line_counts_in_any_case_of_letters(folder):
+  lines = '{"Image": "a.png", "caption": "a", "Split": "test"}\n{"image": "b.jpg", "caption": "b", "SPLIT": "train"}'
+  assert opened(folder, lines, "x.jsonl", split="train")[0]["captions"]["name"] == ["b"]
 
 
 def test_a_split_is_given_in_all_rows_or_in_none_and_once_for_an_image(folder):

@@ -74,8 +74,10 @@ def test_a_byte_order_mark_does_no_harm(folder):
   assert len(records(folder)) == 3
 
 
-def test_the_split_column_decides(folder):
-  write(folder, "image,caption,split\na.png,a,train\nb.jpg,b,val\nsub/c.webp,c,TRAIN\n")
+@pytest.mark.parametrize("header", ["image,caption,split", "Image,CAPTION, Split ", "File_Name,Text,SPLIT"])
+def test_the_split_column_decides(folder, header):
+  """Also where its name, or that of another usual column, is in another case of letters."""
+  write(folder, header + "\na.png,a,train\nb.jpg,b,val\nsub/c.webp,c,TRAIN\n")
   names = {s: [record["id"].rpartition("/")[2] for record in records(folder, s)] for s in ("train", "validation")}
   assert names == {"train": ["a.png", "c.webp"], "validation": ["b.jpg"]}
 

@@ -195,6 +195,18 @@ def test_rows_of_one_group_are_on_one_side(tmp_path):
   assert len(sides[0]) + len(sides[1]) == 100 and not sides[0] & sides[1] and 15 < len(sides[1]) < 45
 
 
+def test_the_column_of_the_split_counts_in_any_case_of_letters(tmp_path):
+  (tmp_path / "t.csv").write_text("n,Split\n" + "".join(f"{n},{('TRAIN', 'val', 'test')[n % 3]}\n" for n in range(9)))
+  source = TableFile(path=str(tmp_path / "t.csv"))
+  found = {split: [record["n"] for record in source.open(split, Reading())] for split in ("train", "validation")}
+  assert found == {"train": ["0", "3", "6"], "validation": ["1", "2", "4", "5", "7", "8"]}
+  with pytest.raises(DataError, match=r"there is no column 'fold', only n, Split. Check --data.source.split"):
+    dataclasses.replace(source, split="fold").open("train", Reading())
+  (tmp_path / "t.csv").write_text("n,Split,SPLIT\n1,train,val\n")
+  with pytest.raises(DataError, match=r"t.csv: the column 'split' is there 2 times \('Split', 'SPLIT'\)"):
+    source.open("train", Reading())
+
+
 @pytest.mark.parametrize(
   ("text", "said"),
   [

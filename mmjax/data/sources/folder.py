@@ -18,12 +18,10 @@ from mmjax.data.image_names import Found, find_image
 from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, Media, Record, captions_concept
 from mmjax.data.sources.base import Reading, Source, media_columns
+from mmjax.data.split_names import HELD_OUT, TRAINING, split_of
 
 CAPTION_FILES = ("captions.csv", "captions.tsv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
 SPLITS = ("train", "validation", "all")
-TRAINING = ("train", "training")
-HELD_OUT = ("validation", "valid", "val", "dev", "eval", "test", "testing", "heldout", "held-out", "holdout")
-"""Values of the column `split`, besides TRAINING. All of them are the split "validation"."""
 USUAL_COLUMNS = {"image": IMAGE_COLUMNS, "sound": SOUND_COLUMNS, "video": VIDEO_COLUMNS}
 """Usual names of the column with the file."""
 VALIDATION_FRACTION = 0.05
@@ -174,9 +172,10 @@ def _split(value: Any, place: str) -> str | None:
   text = value.strip().casefold() if isinstance(value, str) else value
   if text in (None, ""):
     return None
-  if text not in (*TRAINING, *HELD_OUT):
+  found = split_of(text) if isinstance(text, str) else None
+  if found is None:
     raise DataError(f"{place}: the field 'split' is {value!r:.60}. Write {', '.join((*TRAINING, *HELD_OUT))}.")
-  return "train" if text in TRAINING else "validation"
+  return found
 
 
 def _hashed_split(name: str) -> str:

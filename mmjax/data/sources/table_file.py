@@ -20,6 +20,7 @@ from mmjax.data.image_names import find_image
 from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, captions_concept, concept_number
 from mmjax.data.sources.base import Reading, Source
+from mmjax.data.split_names import find_column, split_of
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
@@ -41,8 +42,9 @@ class TableFile(Source):
   The text columns of data.columns read what `text` names, and image columns the file that `image` names; the columns
   Table, Number and ClassLabel read the other fields by their names.
 
-  Splits: "train", "validation", "all". A column `split` with the values train and validation decides. Without it, a
-  hash of the row (of its `group`, if there is one) keeps `validation_share` for validation.
+  Splits: "train", "validation", "all". A column `split` (in any case of letters) with train and validation, val, dev,
+  test and the like decides. Without it, a hash of the row (of its `group`, if there is one) keeps `validation_share`
+  for validation.
   """
 
   path: str | None = None
@@ -87,21 +89,24 @@ class TableFile(Source):
         raise DataError(
           f"{file}: there is no column {wanted!r}, only {', '.join(map(repr, names))}. Check --data.source.{option}."
         )
-    chosen = [place for place, row in enumerate(rows) if split in ("all", self._split(file, place, row))]
+    column = find_column(names, self.split, str(file))
+    if column is None and self.split != TableFile.split:
+      raise DataError(f"{file}: there is no column {self.split!r}, only {', '.join(names)}. Check --data.source.split.")
+    chosen = [place for place, row in enumerate(rows) if split in ("all", self._split(file, place, row, column))]
     if not chosen:
       raise DataError(
         f"{file}: none of the {len(rows)} rows is in the split {split!r}. Add rows, or a column {self.split!r}."
       )
     return TableRecords(self, file, rows, chosen, reading)
 
-  def _split(self, file: Path, place: int, row: Row) -> str:
-    if self.split in row:
-      value = str(row[self.split]).strip().casefold()
-      if value not in SPLITS[:2]:
+  def _split(self, file: Path, place: int, row: Row, column: str | None) -> str:
+    if column is not None:
+      found = split_of(str(row[column]))
+      if found is None:
         raise DataError(
-          f"{where(file, place)}: the field {self.split!r} is {row[self.split]!r:.60}. Write train or validation."
+          f"{where(file, place)}: the field {column!r} is {row[column]!r:.60}. Write train or validation."
         )
-      return value
+      return found
     key = str(row[self.group]) if self.group else _content(row)
     share = int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big") / 2**64
     return "validation" if share < self.validation_share else "train"
