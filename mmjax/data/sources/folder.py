@@ -78,6 +78,7 @@ class FolderRecords:
 
   Attributes:
     num_skipped: rows that were left out (no caption, missing image, wrong form), with on_bad_record "skip".
+    splits: splits that the column `split` names, sorted; empty: there is no such column.
 
   Raises:
     DataError: naming the file, the row and the column, and what to do.
@@ -93,6 +94,7 @@ class FolderRecords:
     file = _find_captions(self._directory, config.captions_file)
     usual = USUAL_COLUMNS[config.media]
     images, last = self._read(file, Keys(config.image_key, config.caption_key, usual), reading.skip)
+    self.splits = tuple(sorted({image.split for image in images if image.split}))
     chosen = [image for image in images if split in ("all", image.split or _hashed_split(image.name))]
     self._paths, self._captions = [image.path for image in chosen], [image.captions for image in chosen]
     if not chosen:
