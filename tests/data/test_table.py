@@ -195,6 +195,28 @@ def test_rows_of_one_group_are_on_one_side(tmp_path):
   assert len(sides[0]) + len(sides[1]) == 100 and not sides[0] & sides[1] and 15 < len(sides[1]) < 45
 
 
+def test_rows_of_one_image_are_on_one_side(tmp_path):
+  """Whatever the names of its file are; images that are not there are told apart by their names."""
+  for number in range(60):
+    (tmp_path / f"{number}.png").write_bytes(b"x")
+    (tmp_path / f"link{number}.png").symlink_to(tmp_path / f"{number}.png")
+  forms = ("{}.png", "./{}.png", "x/../{}.png", "link{}.png", "gone/{}.png", "")
+  (tmp_path / "x").mkdir()
+  rows = [f"{form.format(n)},words {n} {k}" for n in range(60) for k, form in enumerate(forms)]
+  (tmp_path / "t.csv").write_text("file,words\n" + "\n".join(rows))
+  source = TableFile(path=str(tmp_path / "t.csv"), image="file", text="words")
+  sides = {split: source.open(split, Reading()) for split in ("train", "validation")}
+  found = {
+    split: [records.without_image(n)["words"].split() for n in range(len(records))] for split, records in sides.items()
+  }
+  assert sum(map(len, found.values())) == 360
+  images = {split: {number for _, number, form in words if int(form) < 4} for split, words in found.items()}
+  assert not images["train"] & images["validation"] and 4 < len(images["validation"]) < 24
+  assert len({number for _, number, form in found["validation"] if form == "5"}) > 4, (
+    "rows without an image by themselves"
+  )
+
+
 def test_the_column_of_the_split_counts_in_any_case_of_letters(tmp_path):
   (tmp_path / "t.csv").write_text("n,Split\n" + "".join(f"{n},{('TRAIN', 'val', 'test')[n % 3]}\n" for n in range(9)))
   source = TableFile(path=str(tmp_path / "t.csv"))

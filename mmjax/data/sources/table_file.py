@@ -5,7 +5,8 @@ import dataclasses
 import functools
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mmjax.data.columns.table import MISSING, Present, is_missing
 from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
-from mmjax.data.image_names import find_image
+from mmjax.data.image_names import Found, find_image
 from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, captions_concept, concept_number
 from mmjax.data.sources.base import Reading, Source
@@ -43,8 +44,8 @@ class TableFile(Source):
   Table, Number and ClassLabel read the other fields by their names.
 
   Splits: "train", "validation", "all". A column `split` (in any case of letters) with train and validation, val, dev,
-  test and the like decides. Without it, a hash of the row (of its `group`, if there is one) keeps `validation_share`
-  for validation.
+  test and the like decides. Without it, a hash keeps `validation_share` for validation: of the image of a
+  row, so that the rows of one image are on one side; of its `group`, if that is set; or else of the row.
   """
 
   path: str | None = None
@@ -57,7 +58,8 @@ class TableFile(Source):
   split: str = "split"
   """Column with the split, if the file has it."""
   group: str = ""
-  """Column by which rows stay together: those with the same value are all for training or all for validation."""
+  """Column by which rows stay together: those with the same value are all for training or all for validation. "":
+  the image."""
   validation_share: float = 0.2
   """Share of the rows (of the groups) for validation, if the file has no column `split`."""
 
@@ -92,22 +94,42 @@ class TableFile(Source):
     column = find_column(names, self.split, str(file))
     if column is None and self.split != TableFile.split:
       raise DataError(f"{file}: there is no column {self.split!r}, only {', '.join(names)}. Check --data.source.split.")
-    chosen = [place for place, row in enumerate(rows) if split in ("all", self._split(file, place, row, column))]
+    keys = self._keys(file, rows) if column is None else []
+    sides = (self._hashed(key) for key in keys) if column is None else self._named(file, rows, column)
+    chosen = [place for place, side in enumerate(sides) if split in ("all", side)]
     if not chosen:
       raise DataError(
         f"{file}: none of the {len(rows)} rows is in the split {split!r}. Add rows, or a column {self.split!r}."
       )
     return TableRecords(self, file, rows, chosen, reading)
 
-  def _split(self, file: Path, place: int, row: Row, column: str | None) -> str:
-    if column is not None:
+  def _named(self, file: Path, rows: Sequence[Row], column: str) -> Iterator[str]:
+    """Split of each row, which a column names."""
+    for place, row in enumerate(rows):
       found = split_of(str(row[column]))
       if found is None:
         raise DataError(
           f"{where(file, place)}: the field {column!r} is {row[column]!r:.60}. Write train or validation."
         )
-      return found
-    key = str(row[self.group]) if self.group else _content(row)
+      yield found
+
+  def _keys(self, file: Path, rows: Sequence[Row]) -> list[str]:
+    """Text of each row whose hash decides the split: its group, or its image, or all of its fields.
+
+    An image is a file, under whatever names: of those that the table gives it, the first one decides.
+    """
+    if self.group:
+      return [unicodedata.normalize("NFC", str(row[self.group]).strip()) for row in rows]
+    if not self.image:
+      return [_content(row) for row in rows]
+    images = [_image_of(file, row[self.image]) for row in rows]
+    names: dict[Hashable, str] = {}
+    for found in images:
+      if found is not None:
+        names[found.identity] = min(found.name, names.get(found.identity, found.name))
+    return [_content(row) if found is None else names[found.identity] for row, found in zip(rows, images, strict=True)]
+
+  def _hashed(self, key: str) -> str:
     share = int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big") / 2**64
     return "validation" if share < self.validation_share else "train"
 
@@ -167,6 +189,16 @@ class TableRecords:
       return grey_image()
     found = find_image(self._file.parent, name, f"{at}: the field {self._source.image!r}")
     return read_image_file(Path(found.path), self._max_bytes, otherwise="empty the cell")
+
+
+def _image_of(file: Path, name: Any) -> Found | None:
+  """The image that a cell names. None: it names none. One that is not there is an error when it is read."""
+  if is_missing(name, MISSING):
+    return None
+  try:
+    return find_image(file.parent, name, "")
+  except DataError:
+    return Found("", str(name), str(name))
 
 
 def _content(row: Row) -> str:
