@@ -2,22 +2,20 @@
 
 import csv
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from mmjax.data.captions import CAPTION_FIELDS, json_object
 from mmjax.data.errors import DataError
+from mmjax.data.separated import DELIMITERS, file_lines, header, read_cells
 from mmjax.data.split_names import find_column
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "filepath")
 SOUND_COLUMNS = ("sound", "audio", "file_name", "filename", "filepath", "path")
 VIDEO_COLUMNS = ("video", "file_name", "filename", "filepath", "path")
-DELIMITERS = {".csv": ",;\t", ".tsv": "\t,;", ".tab": "\t,;"}
-"""Delimiters by file extension. The first with which the header has the columns is the file's."""
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 SPLIT = "split"
-MAX_LINE = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +60,13 @@ class Row(NamedTuple):
   split: Any
 
 
-def read_rows(file: Path, keys: Keys) -> Iterator[Row | DataError]:
+def read_rows(file: Path, keys: Keys, is_file: Callable[[str], bool]) -> Iterator[Row | DataError]:
   """Read the rows of a file of captions.
 
   Args:
     file: the file. Its extension says what it is, in upper or lower case.
     keys: names of the columns.
+    is_file: function of a name: true if there is such a file. A text with a line that names one has swallowed rows.
   Returns: an iterator over the rows. In place of a damaged row comes the error that names it.
   Raises: DataError: the file as a whole cannot be read.
   """
@@ -76,10 +75,12 @@ def read_rows(file: Path, keys: Keys) -> Iterator[Row | DataError]:
     raise DataError(
       f"{file}: a file of captions is {', '.join(DELIMITERS)} or {', '.join(JSON_LINES)}. Rename it to what it is."
     )
-  read = _separated if kind in DELIMITERS else _json_lines
   try:
     with file.open(encoding="utf-8-sig", newline="") as lines:
-      yield from read(_lines(lines, file), file, keys)
+      if kind in DELIMITERS:
+        yield from _separated(file_lines(lines, file), file, keys, is_file)
+      else:
+        yield from _json_lines(file_lines(lines, file), file, keys)
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(f"Cannot read {file}: {error}. It must be CSV or TSV with a header, or JSONL, in UTF-8.") from error
 
@@ -96,39 +97,23 @@ def _json_lines(lines: Iterator[str], file: Path, keys: Keys) -> Iterator[Row | 
         yield error
 
 
-def _separated(lines: Iterator[str], file: Path, keys: Keys) -> Iterator[Row | DataError]:
+def _separated(
+  lines: Iterator[str], file: Path, keys: Keys, is_file: Callable[[str], bool]
+) -> Iterator[Row | DataError]:
   names, delimiter = _header(next(lines, ""), file, keys)
-  image, caption, split = keys.find(names, f"{file}, line 1")
-  columns = names.index(image), names.index(caption), None if split is None else names.index(split)
-  reader = csv.reader(lines, delimiter=delimiter, strict=True)
-  while True:
-    line = reader.line_num + 2
-    try:
-      values = next(reader, None)
-    except csv.Error as error:
-      yield _quotes(error, f"{file}, line {line}", reader.line_num + 1)
-      continue
-    if values is None:
-      return
-    if values:  # not an empty line
-      yield _row(values, names, columns, f"{file}, line {line}", delimiter)
+  image, caption, split = (None if name is None else names.index(name) for name in keys.find(names, f"{file}, line 1"))
+  assert image is not None and caption is not None
 
+  def is_row(values: Sequence[str]) -> bool:
+    return len(values) > image and values[image] != "" and is_file(values[image])
 
-def _row(
-  values: Sequence[str], names: Sequence[str], columns: tuple[int, int, int | None], place: str, delimiter: str
-) -> Row | DataError:
-  """The row of some values. `columns`: places of the image, the caption and the split."""
-  if len(values) != len(names):
-    return DataError(
-      f"{place}: {len(values)} fields, and the header has {len(names)}. Put a text that contains {delimiter!r} "
-      "between double quotes."
-    )
-  image, caption, split = values[columns[0]], values[columns[1]], columns[2]
-  if any(text.startswith(" ") and text.lstrip().startswith('"') for text in (image, caption)):
-    return DataError(
-      f"{place}: a space before a double quote, which makes the quote part of the text. Remove the space."
-    )
-  return Row(place, image, caption, names[columns[1]], None if split is None else values[split])
+  for cells in read_cells(lines, file, names, delimiter, is_row):
+    if isinstance(cells, DataError):
+      yield cells
+    else:
+      values = cells.values
+      part = None if split is None else values[split]
+      yield Row(f"{file}, line {cells.line}", values[image], values[caption], names[caption], part)
 
 
 def _header(line: str, file: Path, keys: Keys) -> tuple[list[str], str]:
@@ -136,33 +121,13 @@ def _header(line: str, file: Path, keys: Keys) -> tuple[list[str], str]:
   found: list[tuple[list[str], str]] = []
   for delimiter in DELIMITERS[file.suffix.lower()]:
     try:
-      names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter, strict=True), [])]
+      names = header(line, delimiter)
       found.append((names, delimiter))
       keys.find(names, "")
       return names, delimiter
     except (csv.Error, DataError):
       continue
   return max(found, key=lambda item: len(item[0]), default=([], ","))
-
-
-def _quotes(error: csv.Error, place: str, last: int) -> DataError:
-  """The error for wrong quotes. Raises it where the rest of a long field would be read as rows."""
-  message = (
-    f"{place} (to line {last}): {error}. Put a text with double quotes between double quotes, and double those inside."
-  )
-  if "field larger" in str(error):
-    raise DataError(message) from error
-  return DataError(message)
-
-
-def _lines(lines: TextIO, file: Path) -> Iterator[str]:
-  """The lines of a file, none longer than MAX_LINE in memory."""
-  number = 0
-  while line := lines.readline(MAX_LINE + 1):
-    number += 1
-    if len(line) > MAX_LINE:
-      raise DataError(f"{file}, line {number}: longer than {MAX_LINE} characters. No caption is; correct the row.")
-    yield line
 
 
 def _known(names: Sequence[str], known: tuple[str, ...], place: str) -> str | None:

@@ -119,11 +119,17 @@ class FolderRecords:
     record[self._media] = read_image_file(path, self._max_bytes, otherwise="remove its row")
     return record
 
+  def _is_file(self, name: str) -> bool:
+    try:
+      return (self._directory / name).is_file()
+    except (OSError, ValueError):  # no file can have such a name
+      return False
+
   def _read(self, file: Path, keys: Keys, skip: bool) -> tuple[list[_Image], DataError | None]:
     """Read all rows. Returns the images, and the last row that was skipped."""
     images: dict[Hashable, _Image] = {}
     last: DataError | None = None
-    for row in read_rows(file, keys):
+    for row in read_rows(file, keys, self._is_file):
       try:
         if isinstance(row, DataError):
           raise row
