@@ -51,6 +51,7 @@ class Row(NamedTuple):
     caption: value of the column of the caption, whose name is `key`.
     key: name of the column of the caption.
     split: value of the column `split`, in any case of letters. None: there is none.
+    typed: False for CSV and TSV, in which all values are texts.
   """
 
   place: str
@@ -58,6 +59,7 @@ class Row(NamedTuple):
   caption: Any
   key: str
   split: Any
+  typed: bool
 
 
 def read_rows(file: Path, keys: Keys, is_file: Callable[[str], bool]) -> Iterator[Row | DataError]:
@@ -92,7 +94,7 @@ def _json_lines(lines: Iterator[str], file: Path, keys: Keys) -> Iterator[Row | 
       try:
         row = json_object(line, place, "Each line must be one object.")
         image, caption, split = keys.find(list(row), place)
-        yield Row(place, row[image], row[caption], caption, None if split is None else row[split])
+        yield Row(place, row[image], row[caption], caption, None if split is None else row[split], True)
       except DataError as error:
         yield error
 
@@ -104,8 +106,8 @@ def _separated(
   image, caption, split = (None if name is None else names.index(name) for name in keys.find(names, f"{file}, line 1"))
   assert image is not None and caption is not None
 
-  def is_row(values: Sequence[str]) -> bool:
-    return len(values) > image and values[image] != "" and is_file(values[image])
+  def is_row(values: Sequence[str], line: Sequence[str]) -> bool:
+    return len(line) > image and line[image] != "" and is_file(line[image])
 
   for cells in read_cells(lines, file, names, delimiter, is_row):
     if isinstance(cells, DataError):
@@ -113,7 +115,7 @@ def _separated(
     else:
       values = cells.values
       part = None if split is None else values[split]
-      yield Row(f"{file}, line {cells.line}", values[image], values[caption], names[caption], part)
+      yield Row(f"{file}, line {cells.line}", values[image], values[caption], names[caption], part, False)
 
 
 def _header(line: str, file: Path, keys: Keys) -> tuple[list[str], str]:

@@ -19,6 +19,11 @@ from mmjax.data.printed import is_printed
 
 CAPTION_FIELDS = ("caption", "text", "title", "captions")
 """Fields and columns that have the captions, in order of preference."""
+MISSING = (
+  "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+  "NaN", "None", "n/a", "nan", "null", "NaT", "\\N", "#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#NULL!", "#NUM!",
+)  # fmt: skip
+"""Words for a missing value where all values are texts: those of pandas, of MySQL, and errors of spreadsheets."""
 REMEDY = "Correct the record, or use --data.on-bad-record skip."
 _BYTE_ORDER_MARK = "\ufeff"
 _UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode categories: control, format, separators
@@ -49,21 +54,24 @@ def text_fault(value: Any) -> str | None:
   return None
 
 
-def caption_fault(value: Any) -> str | None:
-  """Describe why a value is no caption. None: it is one."""
+def caption_fault(value: Any, *, typed: bool = True) -> str | None:
+  """Describe why a value is no caption. None: it is one. `typed`: see `read_captions`."""
   fault = text_fault(value)
+  if fault is None and not typed and clean(value) in MISSING:
+    return f"is {value!r}, which stands for a missing value. If the word is meant, add a full stop to it"
   if fault is None and is_printed(clean(value)):
     return f"is {value!r:.60}, a printed list, object or value; write each text by itself"
   return fault
 
 
-def read_captions(value: Any, what: str, remedy: str = REMEDY) -> list[str]:
+def read_captions(value: Any, what: str, remedy: str = REMEDY, *, typed: bool = True) -> list[str]:
   """Check the captions of an image, and clean them.
 
   Args:
     value: a text or a list of texts, as it was read.
     what: file, record and field, for the error.
     remedy: last sentence of the error.
+    typed: False for a text of a file in which all values are texts, so that MISSING stand for a value that is missing.
   Raises: DataError: it is something else.
   """
   texts = value if isinstance(value, (list, tuple)) else [value]
@@ -73,7 +81,7 @@ def read_captions(value: Any, what: str, remedy: str = REMEDY) -> list[str]:
   elif not all(isinstance(text, str) for text in texts):
     fault = f"is {value!r:.60}, neither a text nor a list of texts"
   else:
-    fault = next((wrong for text in texts if (wrong := caption_fault(text))), None)
+    fault = next((wrong for text in texts if (wrong := caption_fault(text, typed=typed))), None)
   if fault is not None:
     raise DataError(f"{what} {fault}. {remedy}")
   return [clean(text) for text in texts]

@@ -26,7 +26,11 @@ def header(line: str, delimiter: str) -> list[str]:
 
 
 def read_cells(
-  lines: Iterator[str], file: Path, names: Sequence[str], delimiter: str, is_row: Callable[[Sequence[str]], bool]
+  lines: Iterator[str],
+  file: Path,
+  names: Sequence[str],
+  delimiter: str,
+  is_row: Callable[[Sequence[str], Sequence[str]], bool],
 ) -> Iterator[Cells | DataError]:
   """Read the rows after the header. In place of a damaged row comes the error that names it.
 
@@ -35,8 +39,8 @@ def read_cells(
     file: the file, for errors.
     names: names of the columns.
     delimiter: character between the values.
-    is_row: function of the values of a line in the middle of a text: true if they look like those of a row. The text
-      is then refused, because a double quote is missing and has swallowed rows.
+    is_row: function of the values of a row, and those of a line in the middle of one of its texts: true if these look
+      like a row. The text is then refused, because a double quote is missing and has swallowed rows.
   Raises: DataError: the rest of a long field would be read as rows.
   """
   reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -66,7 +70,7 @@ def file_lines(lines: TextIO, file: Path) -> Iterator[str]:
 
 
 def _fault(
-  values: Sequence[str], names: Sequence[str], delimiter: str, is_row: Callable[[Sequence[str]], bool]
+  values: Sequence[str], names: Sequence[str], delimiter: str, is_row: Callable[[Sequence[str], Sequence[str]], bool]
 ) -> str | None:
   if len(values) != len(names):
     return (
@@ -80,7 +84,7 @@ def _fault(
       return f"the field {name!r} has a NUL character. Remove it, or write the file as UTF-8."
     for line in re.split(r"[\r\n]+", value)[1:]:
       parts = [part.strip().strip('"') for part in line.split(delimiter)]
-      if len(parts) > 1 and is_row(parts):
+      if len(parts) > 1 and is_row(values, parts):
         return (
           f"the field {name!r} goes over several lines, and one looks like a row ({line!r:.60}): a double quote is "
           "missing or too many. Double those inside of a text."

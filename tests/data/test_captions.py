@@ -116,6 +116,22 @@ def test_every_reader_refuses_what_is_no_caption(tmp_path, reader, value):
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("value", ["nan", "NULL", "None", "\\N", "<NA>", "#N/A", " NaN "])
+def test_words_for_a_missing_value_are_texts_where_values_have_types(tmp_path, reader, value):
+  if reader in JSON:
+    assert captions(tmp_path, reader, value) == [value.strip()]
+    return
+  with pytest.raises(DataError, match=r"which stands for a missing value. If the word is meant, add a full stop"):
+    captions(tmp_path, reader, value)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("value", ["nan bread", "none", "Null.", "2024", "NA!", "nil"])
+def test_other_words_are_texts_everywhere(tmp_path, reader, value):
+  assert captions(tmp_path, reader, value) == [value]
+
+
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("value", [" a cat ", "\ufeffa cat", "x\u2028y\x85z\x0b", "a, b; c\t'd\"", "ü 👍"])
 def test_every_reader_gives_the_same_caption(tmp_path, reader, value):
   assert captions(tmp_path, reader, value) == read_captions(value, "r:")

@@ -234,8 +234,8 @@ def test_the_column_of_the_split_counts_in_any_case_of_letters(tmp_path):
   [
     ("a,b\n", r"t.csv: the table has no rows, only the columns 'a', 'b'"),
     ("", "the table has no rows"),
-    ("a,b\n1,2,3\n", r"t.csv, row 1 \(line 2\): 3 fields, and there are 2 columns"),
-    ('a,b\n1,2\n1,"2\n', r"t.csv, row 2 \(line 3\): unexpected end of data"),
+    ("a,b\n1,2,3\n", r"t.csv, row 1, line 2: 3 fields, and the header has 2"),
+    ('a,b\n1,2\n1,"2\n', r"t.csv, row 2, line 3 .*: unexpected end of data"),
     ("a,a\n1,2\n", "the column 'a' is there 2 times"),
     ("a,\n1,2\n", "the column '' has no name"),
     ("a,concept\n1,2\n", "the column 'concept' is reserved. Rename it"),
@@ -247,6 +247,60 @@ def test_a_bad_table_is_named(tmp_path, text, said):
   (tmp_path / "t.csv").write_text(text)
   with pytest.raises(DataError, match=said):
     TableFile(path=str(tmp_path / "t.csv")).open("train", Reading())
+
+
+@pytest.mark.parametrize(
+  ("row", "said"),
+  [
+    ('red.png, "a cat",1', "row 2, line 3: a space before a double quote"),
+    ("red.png,a\0,1", "row 2, line 3: the field 'words' has a NUL character"),
+    ("red.png,a,1,2", "row 2, line 3: 4 fields"),
+    ('red.png,"a\nred.png,b",1', "row 2, line 3: the field 'words' goes over several lines, and one looks like a row"),
+    ("red.png,nan,1", "row 2: the field 'words' is 'nan', which stands for a missing value"),
+  ],
+)  # fmt: skip
+def test_texts_of_a_table_follow_the_rule_of_all_readers(table, row, said):
+  rows = ("red.png,an orc,1", row, "red.png,an elf,2")
+  (table / "t.csv").write_text("\n".join(("picture,words,n", *rows)))
+  source = TableFile(path=str(table / "t.csv"), image="picture", text="words")
+  with pytest.raises(DataError, match=r"t.csv, " + said + r".*--data.on-bad-record skip"):
+    records = source.open("all", Reading())
+    records[1]
+  if "'nan'" not in said:  # which is skipped when it is read
+    records = source.open("all", Reading(on_bad_record="skip"))
+    assert records.num_skipped == 1
+    assert [record["id"].rpartition(" ")[2] for record in records] == ["1", "3"], "rows keep their numbers"
+
+
+def test_rows_that_a_text_has_swallowed_are_found_without_images(tmp_path):
+  (tmp_path / "t.csv").write_text('n,words\n1,"a\n2,b"\n3,c\n')
+  with pytest.raises(DataError, match=r"row 1, line 2: the field 'words' goes over several lines.*'2,b'"):
+    TableFile(path=str(tmp_path / "t.csv"), text="words").open("all", Reading())
+  (tmp_path / "t.csv").write_text('n,words\n1,"a\nwell, b\n\n3"\n3,c\n')
+  assert len(TableFile(path=str(tmp_path / "t.csv"), text="words").open("all", Reading())) == 2
+
+
+@pytest.mark.parametrize("name, delimiter", [("t.csv", ";"), ("t.csv", "\t"), ("t.tsv", "\t"), ("t.tsv", ",")])
+def test_the_delimiter_is_that_of_the_header(table, name, delimiter):
+  (table / name).write_text(delimiter.join(("picture", "words")) + "\n" + delimiter.join(("red.png", "an orc")))
+  source = TableFile(path=str(table / name), image="picture", text="words")
+  assert source.open("all", Reading())[0]["captions"] == {"name": ["an orc"]}
+
+
+def test_bad_splits_are_counted(tmp_path):
+  (tmp_path / "t.csv").write_text("n,split\n1,train\n2,tset\n3,test\n")
+  records = TableFile(path=str(tmp_path / "t.csv")).open("train", Reading(on_bad_record="skip"))
+  assert (len(records), records.num_skipped) == (1, 1)
+
+
+def test_times_in_nanoseconds_have_a_remedy(tmp_path):
+  times = pyarrow.array([1700000000000000200], pyarrow.timestamp("ns"))
+  parquet.write_table(pyarrow.table({"time": times}), tmp_path / "t.parquet")
+  try:
+    records = TableFile(path=str(tmp_path / "t.parquet")).open("all", Reading())
+    assert records[0]["time"].nanosecond == 200, "with pandas"
+  except DataError as error:
+    assert "the column 'time' has times in nanoseconds" in str(error) and "timestamp('us')" in str(error)
 
 
 def test_a_file_that_is_none_is_named(tmp_path):

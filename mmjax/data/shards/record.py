@@ -26,7 +26,7 @@ _LENGTH = struct.Struct("<I")
 
 def parse_text(data: bytes, place: str) -> list[str]:
   """Read the caption of a .txt file. Raises DataError if it is not a text in UTF-8, or too long."""
-  return read_captions(_decoded(data, place), f"{place}: the caption")
+  return read_captions(_decoded(data, place), f"{place}: the caption", typed=False)
 
 
 def parse_json(data: bytes, place: str, field: str | None = None) -> list[str]:

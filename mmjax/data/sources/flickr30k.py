@@ -113,7 +113,7 @@ def _token(file: Path, complaints: Complaints) -> Iterator[_Entry]:
       where = f"{file}, line {number}"
       key, _, text = line.partition("\t")
       name, _, place = key.rpartition("#")
-      wrong = caption_fault(text)
+      wrong = caption_fault(text, typed=False)
       if wrong is not None or not (name and place.isdecimal()):
         complaints.add(f"{where} is not NAME.jpg#NUMBER, a tab and a caption{f': it {wrong}' if wrong else ''}.")
       elif key in seen:

@@ -144,7 +144,7 @@ class FolderRecords:
 
 def _add(images: dict[Hashable, _Image], row: Row, found: Found) -> None:
   """Add a row to its image. Raises DataError if the row is wrong, or contradicts another one."""
-  texts = read_captions(row.caption, f"{row.place}: the field {row.key!r}")
+  texts = read_captions(row.caption, f"{row.place}: the field {row.key!r}", typed=row.typed)
   image = _Image(found.path, found.name, texts, _split(row.split, row.place), row.place)
   before = images.get(found.identity)
   other = before or next(iter(images.values()), image)
