@@ -98,7 +98,31 @@ def test_classes_may_be_numbers_and_no_image_is_read_to_know_them():
   assert ClassLabel("digit").fit(Records([None] * 7)) == {"classes": ["0", "1", "2"], "counts": [3, 2, 2]}
 
 
-@pytest.mark.parametrize("value", [True, None, "", 1.5, ["a"]])
+def labels(*values):
+  return [{"id": f"{place}.png", "label": value} for place, value in enumerate(values)]
+
+
+def test_one_class_has_one_name_whatever_spaces_and_forms_of_unicode():
+  column, records = ClassLabel(), labels("caf\u00e9", "cafe\u0301", "dog", "dog ", " dog")
+  learnt = column.fit(records)
+  assert learnt == {"classes": ["caf\u00e9", "dog"], "counts": [2, 3]}
+  assert [int(column.row(record, None, learnt)) for record in records] == [0, 0, 1, 1, 1]
+  with pytest.raises(DataError, match=r"1.png.*'nan', which stands for a missing value.*setting `missing`"):
+    column.fit(labels("dog", "nan"))
+  assert ClassLabel(missing=()).fit(labels("dog", "None"))["classes"] == ["None", "dog"]
+  with pytest.raises(DataError, match=r"the classes '1' and '1.0', which are one value"):
+    column.fit(labels("1", "1.0", "2"))
+  learnt = column.fit(labels(1, 2, "01"))
+  assert [int(column.row(record, None, learnt)) for record in labels("2.0", 1, "01")] == [2, 1, 0]
+
+
+@pytest.mark.parametrize("value", ["NA", "nan", "None", " null ", "N/A", "<NA>", "\\N"])
+def test_words_for_a_missing_value_are_no_classes(value):
+  with pytest.raises(DataError, match="cat.png: the field 'label' is .*, which stands for a missing value"):
+    ClassLabel().fit([{"id": "cat.png", "label": value}])
+
+
+@pytest.mark.parametrize("value", [True, None, "", 1.5, ["a"], "  ", "\u200b", "a\0"])
 def test_what_is_no_class_is_named(value):
   with pytest.raises(DataError, match="cat.png: the field 'label' is .*, not the name or number of a class"):
     ClassLabel().fit([{"id": "cat.png", "label": value}])

@@ -46,6 +46,25 @@ def test_a_new_category_is_unknown_and_a_rare_one_is_too():
   assert rare.row(ROWS[1], None, rare.fit(ROWS))[2].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(
+  "names, other, others",
+  [(("True", "False"), "true", "TRUE"), (("1", "2.5"), "1.0", "1."), (("3.0", "x"), "3", "3.00")],
+)
+def test_one_value_in_two_words_is_one_category_or_an_error(names, other, others):
+  """1 and 1.0, true and True: both in the training data is an error; one of them in new data is the other."""
+  column, rows = Table(categorical=("c",)), [{"id": name, "c": name} for name in names]
+  fitted = column.fit(rows)
+  place = fitted["categorical"]["c"].index(names[0]) + 1.0
+  for word in (names[0], other, others):
+    assert column.row({"id": "", "c": word}, None, fitted).tolist() == [[place, 0.0]]
+    assert not column.unknown({"c": word}, "c", fitted)
+  assert column.row({"id": "", "c": "01"}, None, fitted).tolist() == [[0.0, 0.0]]
+  with pytest.raises(DataError, match="has the categories .* and .*, which are one value"):
+    column.fit([*rows, {"id": "", "c": other}])
+  assert column.fit([{"id": "", "c": "01"}, {"id": "", "c": "1"}])["categorical"] == {"c": ["01", "1"]}
+  assert column.category({"c": "e\u0301"}, "c") == "\u00e9"
+
+
 def test_quantiles_are_normal_scores():
   values = np.random.default_rng(0).exponential(size=101)
   rows = [{"id": str(place), "x": value} for place, value in enumerate(values)]
