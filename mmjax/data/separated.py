@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from mmjax.data.downloads import instead
 from mmjax.data.errors import DataError
 
 DELIMITERS = {".csv": ",;\t", ".tsv": "\t,;", ".tab": "\t,;"}
@@ -64,6 +65,8 @@ def file_lines(lines: TextIO, file: Path) -> Iterator[str]:
   number = 0
   while line := lines.readline(MAX_LINE + 1):
     number += 1
+    if number == 1 and (found := instead(line[:1000].encode(errors="replace"))):
+      raise DataError(f"{file} {found}.")
     if len(line) > MAX_LINE:
       raise DataError(f"{file}, line {number}: longer than {MAX_LINE} characters. No caption is; correct the row.")
     yield line
