@@ -1,5 +1,6 @@
 """Readers of annotation files of published data sets. A file is read once, and each entry is checked."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -11,7 +12,7 @@ from typing import Any
 from mmjax.data.captions import caption_fault, unique
 from mmjax.data.downloads import refused
 from mmjax.data.errors import DataError
-from mmjax.data.fingerprint import digest
+from mmjax.data.fingerprint import digest, sample
 from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading
 
@@ -164,6 +165,11 @@ class CaptionedImages:
   def fingerprint(self) -> int:
     """Number that changes with the file names and their order."""
     return digest(self._names)
+
+  @functools.cached_property
+  def sample(self) -> int:
+    """Number that changes with the captions of a sample of the images."""
+    return sample(self)
 
   def without_image(self, index: int) -> Record:
     """Make a record without its image."""

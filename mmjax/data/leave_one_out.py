@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from mmjax.data.errors import DataError
-from mmjax.data.fingerprint import digest
+from mmjax.data.fingerprint import digest, sample
 from mmjax.data.records import Records
 
 SPLITS = ("train", "validation")
@@ -189,6 +189,11 @@ class InteractionRecords:
   def fingerprint(self) -> int:
     """Number that changes with the interactions and their order."""
     return digest(f"{self.log.user[place]} {self.log.item[place]}" for place in self.places.tolist())
+
+  @functools.cached_property
+  def sample(self) -> int:
+    """Number that changes with the names and texts of a sample of the interactions."""
+    return sample(self)
 
   def _record(self, index: int, of_user: Any, of_item: Any) -> dict[str, Any]:
     log, place = self.log, int(self.places[index])

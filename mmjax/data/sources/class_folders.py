@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from mmjax.data.annotations import Complaints
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.class_label import ClassLabel
 from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.fingerprint import digest
+from mmjax.data.fingerprint import SAMPLED, digest
 from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, Media, Record, concept_number
 from mmjax.data.sound.headers import EXTENSIONS
@@ -176,3 +178,10 @@ class ClassRecords:
   def fingerprint(self) -> int:
     """Number that changes with the file names and their order."""
     return digest(str(path.relative_to(self._root)) for path, _ in self._images)
+
+  @property
+  def sample(self) -> int:
+    """Number that changes with the sizes of a sample of the files."""
+    places = np.unique(np.linspace(0, len(self) - 1, min(SAMPLED, len(self))).round().astype(np.int64))
+    files = [self._images[place][0] for place in places.tolist()]
+    return digest(f"{file.name} {file.stat().st_size if file.is_file() else 'bad'}" for file in files)

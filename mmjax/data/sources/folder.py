@@ -1,6 +1,7 @@
 """A user's own images, sounds or videos: a directory, and a CSV, TSV or JSONL with a caption of each."""
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
@@ -13,7 +14,7 @@ from mmjax.data.captions import read_captions
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.fingerprint import digest
+from mmjax.data.fingerprint import digest, sample
 from mmjax.data.image_names import Found, find_image
 from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, Media, Record, captions_concept
@@ -111,9 +112,18 @@ class FolderRecords:
     """Number that changes with the file names and their order."""
     return digest(os.path.relpath(path, self._directory) for path in self._paths)
 
+  @functools.cached_property
+  def sample(self) -> int:
+    """Number that changes with the captions of a sample of the records."""
+    return sample(self)
+
+  def without_image(self, index: int) -> Record:
+    """The record without its file, which is not read."""
+    texts = self._captions[index]
+    return Record(captions={PRIMARY: texts}, id=self._paths[index], concept=captions_concept(texts))
+
   def __getitem__(self, index: int) -> Record:
-    path, texts = Path(self._paths[index]), self._captions[index]
-    record = Record(captions={PRIMARY: texts}, id=str(path), concept=captions_concept(texts))
+    path, record = Path(self._paths[index]), self.without_image(index)
     if self._media == "video" and path.is_dir():  # of whose frames only some are read
       return {**record, "video": str(path)}
     record[self._media] = read_image_file(path, self._max_bytes, otherwise="remove its row")

@@ -62,7 +62,9 @@ class InteractionSource(Source):
     """Read all interactions. Raises DataError, which names the file and the row."""
     raise NotImplementedError
 
-  def _arranged(self, origin: str, events: Any, users: Entities, items: Entities, num_skipped: int = 0) -> Interactions:
+  def _arranged(
+    self, origin: str, events: Any, users: Entities, items: Entities, *, num_skipped: int = 0
+  ) -> Interactions:
     settings: Any = dict(history=self.history, drop_last=self.drop_last, cold=self.cold, other=self.other)
     return Interactions(origin, events, users, items, num_skipped=num_skipped, **settings)
 
@@ -121,7 +123,9 @@ class InteractionFile(InteractionSource):
     times = [event[2] for event in events]
     users = self._table("users", self.user, user_names, reading)
     items = self._table("items", self.item, item_names, reading)
-    return self._arranged(str(file), (user, item, np.array(times, np.float64)), users, items, complaints.number)
+    return self._arranged(
+      str(file), (user, item, np.array(times, np.float64)), users, items, num_skipped=complaints.number
+    )
 
   def _events(self, table: TableRows, complaints: Complaints) -> Iterator[tuple[str, str, float]]:
     """(user, item, time) of the good rows."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from mmjax.data.annotations import Complaints, Images, data_folder, fault, first_of, read_json
 from mmjax.data.captions import clean, text_fault
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.fingerprint import digest
+from mmjax.data.fingerprint import digest, sample
 from mmjax.data.records import Record
 from mmjax.data.sources.base import QUESTION, Reading, Source
 
@@ -114,6 +114,11 @@ class Vqav2Records:
   def fingerprint(self) -> int:
     """Number that changes with the questions' numbers and their order."""
     return digest(str(question.number) for question, _ in self._items)
+
+  @functools.cached_property
+  def sample(self) -> int:
+    """Number that changes with the texts of a sample of the questions."""
+    return sample(self)
 
   def without_image(self, index: int) -> Record:
     """The record but for its image."""
