@@ -26,6 +26,8 @@ MISSING = (
 """Words for a missing value where all values are texts: those of pandas, of MySQL, and errors of spreadsheets."""
 REMEDY = "Correct the record, or use --data.on-bad-record skip."
 _BYTE_ORDER_MARK = "\ufeff"
+_BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10)))
+"""Letters, marks and symbols that are blank: fillers of Hangul, Braille without dots, variation selectors."""
 _UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode categories: control, format, separators
 
 
@@ -36,7 +38,7 @@ def clean(text: str) -> str:
 
 def is_blank(text: str) -> bool:
   """True if there is nothing to see in a text."""
-  return all(unicodedata.category(character) in _UNSEEN for character in text)
+  return all(unicodedata.category(character) in _UNSEEN or character in _BLANKS for character in text)
 
 
 def text_fault(value: Any) -> str | None:

@@ -15,7 +15,8 @@ from tests.data.shard_files import picture, tar_of
 
 WRONG = [
   None, True, 3, 2.5, float("nan"), [], {}, {"en": "a cat"}, ["a cat", None], ["a cat", 1], [["a cat"]], ["a cat", ""],
-  "", " \n\t", "\ufeff", "\u200b\u200d", "\u3000", "a\0c\0", "\ud800", '["a cat", "a dog"]', "['a cat', 'a dog']",
+  "", " \n\t", "\ufeff", "\u200b\u200d", "\u3000", "\u3164", "\u2800 \u2800", "\ufe0f", "\u115f\uffa0",
+  "a\0c\0", "\ud800", '["a cat", "a dog"]', "['a cat', 'a dog']",
   "['a cat' 'a dog']", '{"en": "a cat"}', "{'en': 1}", "[['a cat']]", '[{"raw": "a cat"}]', "b'a cat'", ' ["a"]\n',
   '["a cat", null]', "['a cat', None]", "[None]", "[nan]", "[]", "{}", "()", "[1]", "[1, 2]", "[0.1 -2e5]",
   "('a', 'b')", "('a',)", "{'a', 'b'}", "{1: 'a'}", "{en: 'a'}", "array(['a'], dtype=object)",
