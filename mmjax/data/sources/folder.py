@@ -182,6 +182,9 @@ def _find_captions(directory: Path, given: str | None) -> Path:
       f"{directory} has no {' or '.join(path.name for path in candidates)}. "
       "Write one with the columns image and caption, or name yours with --data.source.captions-file FILE."
     )
+  if len(found) > 1:
+    others = ", ".join(path.name for path in found[1:])
+    log.warning("%s is read and %s is not: name another with --data.source.captions-file", found[0], others)
   return found[0]
 
 
