@@ -354,3 +354,19 @@ def test_the_splits_of_a_folder_are_shards_of_their_own(tmp_path, capsys, format
   (tmp_path / "captions.csv").write_text("image,caption\n0.png,a\n1.png,b\n")
   assert main(["shard", str(tmp_path), str(tmp_path / "one"), "--format", format]) == 0
   assert [path.suffix[:4] for path in (tmp_path / "one").iterdir()] == [{"webdataset": ".tar"}.get(format, ".arr")]
+
+
+def test_a_shard_of_a_set_that_is_not_there_is_named(tmp_path):
+  """One shard of three by itself is not all of them; a part of those that are there may be chosen."""
+  shards(tmp_path / "data", range(30), format="webdataset")
+  for number in range(3):
+    (tmp_path / f"data/0000{number}.tar").rename(tmp_path / f"data/x-0000{number}-of-00003.tar")
+  cache = tmp_path / "cache"
+  assert len(opened(f"{tmp_path}/data/x-00000-of-00003.tar", directory=cache)) == 10
+  (tmp_path / "data/x-00002-of-00003.tar").unlink()
+  with pytest.raises(
+    DataError, match=r"x-00002-of-00003.tar: the names of the shards beside it .*--data.on-bad-record"
+  ):
+    opened(f"{tmp_path}/data/*.tar", directory=cache)
+  source = opened(f"{tmp_path}/data/*.tar", directory=cache, reading={"on_bad_record": "skip"})
+  assert (len(source), source.num_skipped) == (20, 1)
