@@ -13,7 +13,7 @@ _TOKEN = re.compile(
     | (?P<open>[\[({]) | (?P<close>[\])}]) | (?P<mark>[,:=])""",
   re.VERBOSE | re.DOTALL,
 )
-_VALUES = ("none", "nan", "nat", "na", "null", "true", "false", "inf", "infinity", "undefined")
+_VALUES = ("none", "nan", "nat", "na", "null", "true", "false", "inf", "infinity", "undefined", "np.true_", "np.false_")
 _MAKERS = (
   "array", "ndarray", "tensor", "eagertensor", "series", "ordereddict", "odict", "defaultdict", "deque", "counter",
   "frozenset", "set", "list", "tuple", "dict", "dict_keys", "dict_values", "dict_items", "bytearray", "range",
@@ -37,6 +37,8 @@ def is_printed(text: str) -> bool:
   """
   if text[0] == "b" and text[1:2] in ("'", '"'):
     return len(text) > 2 and text[-1] == text[1]
+  if text in ("np.True_", "np.False_"):
+    return True
   if text[-1] not in "])}>":
     return False
   if _OBJECT.fullmatch(text) or _is_quoted(text):

@@ -23,7 +23,7 @@ WRONG = [
   "[array(['a', nan], dtype=object)]",
   "OrderedDict([('en', 'a')])", "collections.deque(['a'])", "frozenset({'a'})", "tensor(3)", "np.str_('a')",
   "tf.Tensor(b'a', shape=(), dtype=string)", "['a' ... 'b']", "Caption(text='a')", "<object object at 0x7f>",
-  "[object Object]", "['a', 'it's']", "[" * 300 + "1" + "]" * 300, "[" + "1, " * 9000 + "]",
+  "[object Object]", "np.True_", "[np.True_]", "['a', 'it's']", "[" * 300 + "1" + "]" * 300, "[" + "1, " * 9000 + "]",
 ]  # fmt: skip
 RIGHT = {
   " a cat\n": "a cat", "\ufeffa cat": "a cat", " \ufeff a cat": "a cat", "nan": "nan", "None": "None", "0": "0",
