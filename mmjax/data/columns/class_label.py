@@ -24,10 +24,10 @@ class ClassLabel(Column):
 
   field: str = "label"
   """Field of the record with the name of the class: a text or a whole number."""
-  missing: tuple[str, ...] = (*MISSING, "nan", "<na>", "#n/a", "\\n")
-  """Texts that stand for a missing value, in lower case, and are no classes. Shorten it if one is a class."""
   unseen: Literal["refuse", "accept"] = "refuse"
   """Class that no training record has. accept: it is -1 (verification of identities that were never seen)."""
+  missing: tuple[str, ...] = (*MISSING, "nan", "<na>", "#n/a", "\\n")
+  """Texts that stand for a missing value, in lower case, and are no classes. Shorten it if one is a class."""
 
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((), np.int32)}

@@ -42,8 +42,9 @@ def place_of(name: str, names: Sequence[str]) -> int | None:
   """Place of a name among sorted names: as it is, or in other words. None: it is not there."""
   same = meaning(name)
   others = {"true": ("True", "TRUE"), "false": ("False", "FALSE")}.get(same, (f"{same}.0", f"{same}0"))
-  for spelling in (name, same, *others):
+  decomposed = unicodedata.normalize("NFD", name)  # older runs kept names as they were
+  for spelling in (name, same, *others, decomposed):
     place = bisect.bisect_left(names, spelling)
-    if place < len(names) and names[place] == spelling and meaning(spelling) == same:
+    if place < len(names) and names[place] == spelling and meaning(clean_name(spelling)) == same:
       return place
   return None

@@ -86,7 +86,7 @@ class TableFile(Source):
           f"{file}: there is no column {wanted!r}, only {', '.join(map(repr, table.names))}. Check "
           f"--data.source.{option}."
         )
-    sides = self._sides(table, complaints)
+    sides = self._sides(table, split, complaints)
     chosen = [place for place, side in enumerate(sides) if side and split in ("all", side)]
     if not chosen:
       raise DataError(
@@ -94,14 +94,16 @@ class TableFile(Source):
       )
     return TableRecords(self, table, chosen, reading, complaints.number)
 
-  def _sides(self, table: TableRows, complaints: Complaints) -> Sequence[str]:
-    """Split of each row; "" for one that is left out."""
+  def _sides(self, table: TableRows, split: str, complaints: Complaints) -> Sequence[str]:
+    """Split of each row; "" for one that is left out. Images are looked for only if `split` is not "all"."""
     column = find_column(table.names, self.split, str(table.file))
     if column is None:
       if self.split != TableFile.split:
         raise DataError(
           f"{table.file}: there is no column {self.split!r}, only {', '.join(table.names)}. Check --data.source.split."
         )
+      if split == "all":
+        return ["all"] * len(table.rows)
       return [self._hashed(key) for key in self._keys(table.file, table.rows)]
     sides = [split_of(str(row[column])) or "" for row in table.rows]
     for place, side in enumerate(sides):
