@@ -13,6 +13,7 @@ from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from mmjax.data import DataConfig, DataError, Number, Present, Reading, Table, TableFile, evaluation_batches
 from mmjax.data.batching import Batcher
 from mmjax.data.columns.fitting import fit_columns
+from mmjax.data.columns.table import MISSING
 from mmjax.data.transforms import eval_transform
 
 ROWS = [
@@ -65,6 +66,15 @@ def test_one_value_in_two_words_is_one_category_or_an_error(names, other, others
   old = {"scaling": "standard", "numeric": {}, "categorical": {"c": ["e\u0301"]}}  # of a run before names had one form
   for form in ("e\u0301", "\u00e9"):
     assert column.row({"id": "", "c": form}, None, old).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "<NA>", "#N/A", "\\N"])
+def test_a_word_for_a_missing_value_is_no_category(word):
+  column, rows = Table(categorical=("c",)), [{"id": "", "c": name} for name in ("a", "b", word)]
+  with pytest.raises(DataError, match=r"the field 'c' .* as a category, which stands for .* in `missing`"):
+    column.fit(rows)
+  column = dataclasses.replace(column, missing=(*MISSING, word.casefold()))
+  assert column.fit(rows)["categorical"] == {"c": ["a", "b"]}
 
 
 def test_quantiles_are_normal_scores():

@@ -10,7 +10,7 @@ import numpy as np
 from mmjax.data.captions import text_fault
 from mmjax.data.columns.base import Column, Making, Shapes
 from mmjax.data.columns.names import clean_name, place_of, two_of_one_meaning
-from mmjax.data.columns.table import MISSING, is_missing
+from mmjax.data.columns.table import MISSING, WORDS, is_missing
 from mmjax.data.errors import DataError
 from mmjax.errors import did_you_mean
 
@@ -26,7 +26,7 @@ class ClassLabel(Column):
   """Field of the record with the name of the class: a text or a whole number."""
   unseen: Literal["refuse", "accept"] = "refuse"
   """Class that no training record has. accept: it is -1 (verification of identities that were never seen)."""
-  missing: tuple[str, ...] = (*MISSING, "nan", "<na>", "#n/a", "\\n")
+  missing: tuple[str, ...] = (*MISSING, *WORDS)
   """Texts that stand for a missing value, in lower case, and are no classes. Shorten it if one is a class."""
 
   def arrays(self, name: str, making: Making) -> Shapes:

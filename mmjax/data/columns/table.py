@@ -18,6 +18,8 @@ from mmjax.data.errors import DataError
 UNKNOWN = 0
 """Code of a category that is not in the training data, or is rare there."""
 MISSING = ("", "na", "n/a", "null", "none")
+WORDS = ("nan", "nat", "<na>", "#n/a", "\\n")
+"""Texts for a missing value, in lower case, that are no categories: list them in `missing`."""
 LARGEST = 1e30
 """Largest number, by its absolute value."""
 QUANTILES = 101
@@ -103,6 +105,11 @@ class Table(Column):
         raise DataError(
           f"the field {field!r} of the table has the categories {two[0]!r} and {two[1]!r}, which are one value: "
           "write one of them in all records."
+        )
+      if words := [name for name in counts if name.casefold() in WORDS]:
+        raise DataError(
+          f"the field {field!r} of the table has {words[0]!r} as a category, which stands for a missing value: leave "
+          f"the field empty there, or list {words[0].casefold()!r} in `missing`"
         )
     common = {f: sorted(n for n, count in found.items() if count >= self.min_count) for f, found in names.items()}
     scales = {field: self._scale(np.array(values, np.float64)) for field, values in numbers.items()}
