@@ -17,7 +17,7 @@ from mmjax.data.columns.table import MISSING, Present, is_missing
 from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import digest
-from mmjax.data.image_names import Found, find_image
+from mmjax.data.image_names import find_image
 from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, captions_concept, concept_number
 from mmjax.data.sources.base import Reading, Source
@@ -37,8 +37,8 @@ class TableFile(Source):
   Table, Number and ClassLabel read the other fields by their names.
 
   Splits: "train", "validation", "all". A column `split` (in any case of letters) with train and validation, val, dev,
-  test and the like decides. Without it, a hash keeps `validation_share` for validation: of the image of a
-  row, so that the rows of one image are on one side; of its `group`, if that is set; or else of the row.
+  test and the like decides. Without it, a hash of the row (of its `group`, if that is set) keeps `validation_share`
+  for validation. The rows of one image are on one side.
   """
 
   path: str | None = None
@@ -113,20 +113,20 @@ class TableFile(Source):
     return sides
 
   def _keys(self, file: Path, rows: Sequence[Row]) -> list[str]:
-    """Text of each row whose hash decides the split: its group, or its image, or all of its fields.
+    """Text of each row whose hash decides the split: its group, or all of its fields.
 
-    An image is a file, under whatever names: of those that the table gives it, the first one decides.
+    The rows of one image have one key, that of one of them. An image is a file, under whatever names.
     """
     if self.group:
       return [unicodedata.normalize("NFC", str(row[self.group]).strip()) for row in rows]
+    keys = [_content(row) for row in rows]
     if not self.image:
-      return [_content(row) for row in rows]
+      return keys
     images = [_image_of(file, row[self.image]) for row in rows]
-    names: dict[Hashable, str] = {}
-    for found in images:
-      if found is not None:
-        names[found.identity] = min(found.name, names.get(found.identity, found.name))
-    return [_content(row) if found is None else names[found.identity] for row, found in zip(rows, images, strict=True)]
+    first: dict[Hashable, str] = {}
+    for image, key in zip(images, keys, strict=True):
+      first[image] = min(key, first.get(image, key))
+    return [key if image is None else first[image] for image, key in zip(images, keys, strict=True)]
 
   def _hashed(self, key: str) -> str:
     share = int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big") / 2**64
@@ -190,14 +190,14 @@ class TableRecords:
     return read_image_file(Path(found.path), self._max_bytes, otherwise="empty the cell")
 
 
-def _image_of(file: Path, name: Any) -> Found | None:
-  """The image that a cell names. None: it names none. One that is not there is an error when it is read."""
+def _image_of(file: Path, name: Any) -> Hashable:
+  """Identity of the image that a cell names. None: it names none. One that is not there is an error when it is read."""
   if is_missing(name, MISSING):
     return None
   try:
-    return find_image(file.parent, name, "")
+    return find_image(file.parent, name, "").identity
   except DataError:
-    return Found("", str(name), str(name))
+    return str(name)
 
 
 def _content(row: Row) -> str:
