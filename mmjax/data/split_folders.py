@@ -1,6 +1,7 @@
 """Folders of splits in a directory of folders of classes."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmjax.data.errors import DataError
@@ -10,11 +11,15 @@ TESTS = ("test", "testing")
 log = logging.getLogger(__name__)
 
 
-def split_folders(root: Path) -> dict[str, Path] | None:
+def split_folders(root: Path, suffixes: Sequence[str]) -> dict[str, Path] | None:
   """Find the folders of splits by their names, in any case of letters.
 
-  A folder with such a name that has files, beside folders with other names, is a class ("train" beside "car").
+  A folder with such a name that has files, beside folders with other names, is a class ("train" beside "car"). Beside
+  folders of splits, a folder without images is not read.
 
+  Args:
+    root: the directory.
+    suffixes: extensions of images (sounds, videos), in lower case.
   Returns: {"train": folder, "validation": folder}, one of them or both. None: the folders are classes.
   Raises: DataError: some folders are splits and some are not, a split has two folders, or names only contain the name
     of a split ("seg_train").
@@ -25,9 +30,12 @@ def split_folders(root: Path) -> dict[str, Path] | None:
   if not named or (others and all(_has_files(each) for each in named)):
     _check_alike(folders)
     return None
-  if others:
+  for other in others:
+    if not _has_media(other, suffixes):
+      log.warning("%s is not read: it has no images beside the folders of splits", other)
+      continue
     raise DataError(
-      f"{others[0]} is a folder beside {named[0].name}, which is that of a split. If it is a class, move it into "
+      f"{other} is a folder beside {named[0].name}, which is that of a split. If it is a class, move it into "
       f"{named[0].name}; rename it to {', '.join((*TRAINING, *HELD_OUT))} if it is a split, or move it away."
     )
   return _by_split(root, named)
@@ -57,6 +65,11 @@ def _by_split(root: Path, named: list[Path]) -> dict[str, Path]:
       if left not in chosen:
         log.warning("%s is not read: %s is the folder for validation", left, chosen[0].name)
   return found
+
+
+def _has_media(folder: Path, suffixes: Sequence[str]) -> bool:
+  """True if there is an image in a folder, or in its folders or theirs."""
+  return any(file.suffix.lower() in suffixes for depth in ("*", "*/*", "*/*/*") for file in folder.glob(depth))
 
 
 def _has_files(folder: Path) -> bool:

@@ -45,6 +45,16 @@ def test_a_folder_of_tests_is_left_where_there_is_one_for_validation(tmp_path, c
   assert "test is not read: val is the folder for validation" in caplog.text
 
 
+def test_a_folder_without_images_beside_those_of_splits_is_not_read(tmp_path, caplog):
+  source = paint(tmp_path, "train/a/1.png", "val/a/2.png")
+  (tmp_path / "cache/deep").mkdir(parents=True)
+  (tmp_path / "cache/deep/x.npy").write_bytes(b"x")
+  assert len(source.open("all", Reading())) == 2 and "cache is not read" in caplog.text
+  paint(tmp_path, "cache/deep/1.png")
+  with pytest.raises(DataError, match="cache is a folder beside train"):
+    source.open("all", Reading())
+
+
 def test_a_class_may_be_called_train(tmp_path):
   source = paint(tmp_path, "train/1.png", "car/2.png", "test tube/3.png")
   assert {record["label"] for record in source.open("all", Reading())} == {"train", "car", "test tube"}

@@ -65,7 +65,7 @@ class ClassFolders(Source):
     if not root.is_dir():
       raise DataError(f"--data.source.path {root} is not a directory. Give the one with a folder per class.")
     complaints = Complaints(reading)
-    folders = split_folders(root)
+    folders = split_folders(root, SUFFIXES[self.media])
     if folders is None:
       files = list(_files(root, self.media, complaints))
       images = [image for image in files if split in ("all", self._side(image[0], complaints))]
