@@ -39,7 +39,12 @@ def _parser() -> argparse.ArgumentParser:
   shard.add_argument(
     "source", metavar="IN", help="a folder with images or sounds and captions.csv or .jsonl, or a pattern of shards"
   )
-  shard.add_argument("target", metavar="OUT", type=Path, help="the directory for 00000.tar, 00001.tar, ...")
+  shard.add_argument(
+    "target",
+    metavar="OUT",
+    type=Path,
+    help="the directory for 00000.tar, 00001.tar, ...; with a column `split` for train/ and validation/ in it",
+  )
   shard.add_argument(
     "--format", choices=("webdataset", "arrayrecord"), default="webdataset", help="default: %(default)s"
   )
@@ -54,12 +59,12 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _open(patterns: Sequence[str], options: Any) -> Any:
+def _open(patterns: Sequence[str], options: Any, split: str = "all") -> Any:
   """A folder, or shards."""
   reading = Reading(options.dir, "skip" if options.skip else "error")
   if len(patterns) == 1 and Path(patterns[0]).expanduser().is_dir():
-    return Folder(patterns[0], media=options.media).open("all", reading)
-  return ShardRecords(Shards(tuple(patterns), media=options.media), "all", reading)
+    return Folder(patterns[0], media=options.media).open(split, reading)
+  return ShardRecords(Shards(tuple(patterns), media=options.media), split, reading)
 
 
 class _Records:
@@ -96,15 +101,28 @@ def _decode(record: Any, media: Media) -> None:
 
 
 def _shard(options: Any) -> int:
+  """Write all records; of a folder with a column `split`, those of each split into a directory of its own."""
+  source = _open([options.source], options)
+  splits = getattr(source, "splits", ())
+  if not splits:
+    _write(source, options.target, options)
+  for split in splits:
+    _write(_open([options.source], options, split), options.target / split, options)
+  if len(splits) == 2:
+    patterns = {split: f"'{options.target / split}/*'" for split in splits}
+    _say(f"Read with --data.source.patterns {patterns['train']} --data.source.validation {patterns['validation']}")
+  return 0
+
+
+def _write(source: Any, target: Path, options: Any) -> None:
   from mmjax.data.shards.writer import write_shards
 
-  records = _Records(_open([options.source], options), options)
+  records = _Records(source, options)
   to = {"format": options.format, "per_shard": options.per_shard, "media": options.media}
-  shards = list(write_shards(records, options.target, **to))
+  shards = list(write_shards(records, target, **to))
   if not shards:
     raise DataError(f"{options.source} has no record that can be used; {records.skipped} were skipped.")
   _say(f"{records.read} records in {len(shards)} shards, the last {shards[-1]}; {records.skipped} skipped")
-  return 0
 
 
 def _inspect(options: Any) -> int:

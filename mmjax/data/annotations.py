@@ -1,5 +1,6 @@
 """Readers of annotation files of published data sets. A file is read once, and each entry is checked."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.captions import caption_fault, unique
+from mmjax.data.downloads import refused
 from mmjax.data.errors import DataError
-from mmjax.data.fingerprint import digest
+from mmjax.data.fingerprint import digest, sample
 from mmjax.data.records import PRIMARY, Record, captions_concept
 from mmjax.data.sources.base import Reading
 
@@ -97,13 +99,23 @@ def read_json(path: Path, lists: Sequence[str], compact: Callable[[dict], Any]) 
   try:
     fields = json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: compact(unique(pairs)))
   except (OSError, ValueError, RecursionError) as error:
-    raise DataError(f"Cannot read {path}: {error}. It must be the published JSON file; download it again.") from error
+    raise DataError(_unread(path, error)) from error
   if not isinstance(fields, dict):
     raise DataError(f"{path} is not a JSON object with the field {lists[0]!r}. Download it again.")
   for name in lists:
     if not isinstance(fields.get(name), list):
       raise DataError(f"{path} has no list {name!r}, only {', '.join(map(str, fields))}. Is it the right file?")
   return [fields[name] for name in lists]
+
+
+def _unread(path: Path, error: Exception) -> str:
+  """Message about a file that is no JSON."""
+  otherwise = f"{error}. It must be the published JSON file; download it again."
+  try:
+    with path.open("rb") as file:
+      return refused(file.read(1000), f"Cannot read {path}", otherwise)
+  except OSError:
+    return f"Cannot read {path}: {otherwise}"
 
 
 def fault(entry: Any, fields: Mapping[str, type], where: str) -> str | None:
@@ -153,6 +165,11 @@ class CaptionedImages:
   def fingerprint(self) -> int:
     """Number that changes with the file names and their order."""
     return digest(self._names)
+
+  @functools.cached_property
+  def sample(self) -> int:
+    """Number that changes with the captions of a sample of the images."""
+    return sample(self)
 
   def without_image(self, index: int) -> Record:
     """Make a record without its image."""

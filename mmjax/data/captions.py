@@ -4,25 +4,31 @@ A text is a string of Unicode characters. It has something to see in it: more th
 has no NUL character (a sign of UTF-16 that was read as UTF-8). Spaces around it and a byte order mark before it are not
 part of it. Numbers, NaN, null, true and objects are no texts, and are never converted.
 
-A caption is a text, but not a list or an object that was printed (`['a cat', 'a dog']`). An image has one caption or a
-list of them.
+A caption is a text, but not a value that was printed (`['a cat', None]`), see mmjax.data.printed. An image has one
+caption or a list of them.
 """
 
 import json
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from mmjax.data.errors import DataError
+from mmjax.data.printed import is_printed
 
 CAPTION_FIELDS = ("caption", "text", "title", "captions")
 """Fields and columns that have the captions, in order of preference."""
+MISSING = (
+  "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+  "NaN", "None", "n/a", "nan", "null", "NaT", "\\N", "#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#NULL!", "#NUM!",
+)  # fmt: skip
+"""Words for a missing value where all values are texts: those of pandas, of MySQL, and errors of spreadsheets."""
 REMEDY = "Correct the record, or use --data.on-bad-record skip."
 _BYTE_ORDER_MARK = "\ufeff"
+_BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10)))
+"""Letters, marks and symbols that are blank: fillers of Hangul, Braille without dots, variation selectors."""
 _UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode categories: control, format, separators
-_PRINTED_LIST = re.compile(r"""[\[{][\[{\s]*[bu]?['"]""")
 
 
 def clean(text: str) -> str:
@@ -32,7 +38,7 @@ def clean(text: str) -> str:
 
 def is_blank(text: str) -> bool:
   """True if there is nothing to see in a text."""
-  return all(unicodedata.category(character) in _UNSEEN for character in text)
+  return all(unicodedata.category(character) in _UNSEEN or character in _BLANKS for character in text)
 
 
 def text_fault(value: Any) -> str | None:
@@ -50,31 +56,24 @@ def text_fault(value: Any) -> str | None:
   return None
 
 
-def caption_fault(value: Any) -> str | None:
-  """Describe why a value is no caption. None: it is one."""
+def caption_fault(value: Any, *, typed: bool = True) -> str | None:
+  """Describe why a value is no caption. None: it is one. `typed`: see `read_captions`."""
   fault = text_fault(value)
-  if fault is None and _is_printed(clean(value)):
-    return f"is {value!r:.60}, a printed list or object; write each text by itself"
+  if fault is None and not typed and clean(value) in MISSING:
+    return f"is {value!r}, which stands for a missing value. If the word is meant, add a full stop to it"
+  if fault is None and is_printed(clean(value)):
+    return f"is {value!r:.60}, a printed list, object or value; write each text by itself"
   return fault
 
 
-def _is_printed(text: str) -> bool:
-  """True for a list, object or bytes that Python or JSON printed: ['a', 'b'], {"en": "a"}, b'a'."""
-  if text[0] == "b" and text[1:2] in ("'", '"'):
-    return len(text) > 2 and text[-1] == text[1]
-  start = _PRINTED_LIST.match(text)
-  if start is None or text[-1] not in "]}":
-    return False
-  return text.rstrip("]} \t\n")[-1:] in ("'", '"') or ("{" in start[0] and ":" in text)
-
-
-def read_captions(value: Any, what: str, remedy: str = REMEDY) -> list[str]:
+def read_captions(value: Any, what: str, remedy: str = REMEDY, *, typed: bool = True) -> list[str]:
   """Check the captions of an image, and clean them.
 
   Args:
     value: a text or a list of texts, as it was read.
     what: file, record and field, for the error.
     remedy: last sentence of the error.
+    typed: False for a text of a file in which all values are texts, so that MISSING stand for a value that is missing.
   Raises: DataError: it is something else.
   """
   texts = value if isinstance(value, (list, tuple)) else [value]
@@ -84,7 +83,7 @@ def read_captions(value: Any, what: str, remedy: str = REMEDY) -> list[str]:
   elif not all(isinstance(text, str) for text in texts):
     fault = f"is {value!r:.60}, neither a text nor a list of texts"
   else:
-    fault = next((wrong for text in texts if (wrong := caption_fault(text))), None)
+    fault = next((wrong for text in texts if (wrong := caption_fault(text, typed=typed))), None)
   if fault is not None:
     raise DataError(f"{what} {fault}. {remedy}")
   return [clean(text) for text in texts]

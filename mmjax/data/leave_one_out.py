@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from mmjax.data.errors import DataError
-from mmjax.data.fingerprint import digest
+from mmjax.data.fingerprint import digest, sample
 from mmjax.data.records import Records
 
 SPLITS = ("train", "validation")
@@ -52,6 +52,7 @@ class Interactions:
     drop_last: number of interactions at the end of each user that are left out before the last one is held out.
     cold: share of the items that are not trained on.
     other: True if a record also has the fields of an item that is drawn at random.
+    num_skipped: number of bad rows of the file that were left out.
   Raises: DataError: there is no interaction, or the names of two fields are equal.
   """
 
@@ -66,6 +67,7 @@ class Interactions:
     drop_last: int = 0,
     cold: float = 0.0,
     other: bool = False,
+    num_skipped: int = 0,
   ):
     if not len(events[0]):
       raise DataError(f"{origin} has no interactions. Add rows.")
@@ -75,7 +77,7 @@ class Interactions:
     if drop_last:
       left = np.searchsorted(user, user, side="right") - np.arange(len(user))
       user, item, time = (each[left > drop_last] for each in (user, item, time))
-    self.origin, self.users, self.items = origin, users, items
+    self.origin, self.users, self.items, self.num_skipped = origin, users, items, num_skipped
     self.user, self.item, self.time = user, item, time
     self.first = np.searchsorted(user, user)
     self.history, self.other = history, other
@@ -165,10 +167,11 @@ class InteractionRecords:
   Attributes:
     log: all interactions.
     places: places of those of this split.
+    num_skipped: number of bad rows of the file that were left out.
   """
 
   def __init__(self, log: Interactions, places: Int[np.ndarray, " n"]):
-    self.log, self.places = log, places
+    self.log, self.places, self.num_skipped = log, places, log.num_skipped
 
   def __len__(self) -> int:
     return len(self.places)
@@ -186,6 +189,11 @@ class InteractionRecords:
   def fingerprint(self) -> int:
     """Number that changes with the interactions and their order."""
     return digest(f"{self.log.user[place]} {self.log.item[place]}" for place in self.places.tolist())
+
+  @functools.cached_property
+  def sample(self) -> int:
+    """Number that changes with the names and texts of a sample of the interactions."""
+    return sample(self)
 
   def _record(self, index: int, of_user: Any, of_item: Any) -> dict[str, Any]:
     log, place = self.log, int(self.places[index])

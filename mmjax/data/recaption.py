@@ -1,5 +1,6 @@
 """Captions from a file in place of a source's own: the data step of BLIP's CapFilt (Li et al. 2022, section 3.3)."""
 
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from mmjax.data.captions import json_object, read_captions
 from mmjax.data.errors import DataError
 from mmjax.data.features import IMAGE_TEXT, source_features
-from mmjax.data.fingerprint import digest
+from mmjax.data.fingerprint import digest, sample
 from mmjax.data.records import PRIMARY, Record, Records, captions_concept, siblings
 from mmjax.files import write_atomically
 
@@ -60,6 +61,11 @@ class RecaptionedRecords:
     if record["concept"] == captions_concept(record["captions"][PRIMARY]):  # its captions were its identity
       new["concept"] = captions_concept(new["captions"][PRIMARY])
     return new
+
+  @functools.cached_property
+  def sample(self) -> int:
+    """Number that changes with the captions of a sample of the records."""
+    return sample(self)
 
   def captions(self, index: int) -> Captions:
     """The captions alone."""

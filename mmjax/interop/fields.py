@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mmjax.data.downloads import instead
 from mmjax.interop.errors import InteropError
 
 T = TypeVar("T")
@@ -173,4 +174,5 @@ def read_json(path: Path) -> Fields:
   except (OSError, ValueError, RecursionError) as error:
     if isinstance(error, InteropError):
       raise
-    raise InteropError(f"{path} cannot be read as JSON: {error}") from error
+    content = path.read_bytes()[:1000] if path.is_file() else b""
+    raise InteropError(f"{path} {instead(content) or f'cannot be read as JSON: {error}'}") from error

@@ -74,6 +74,10 @@ class HealthWatch:
           "from trained weights may ignore this)",
         )
 
+  def due(self, step: int, log_every: int) -> bool:
+    """True at the last early step if no log line is early, so that `losses` sees an early step in every run."""
+    return log_every > self._early and step == self._early
+
   def batch(self, step: int, batch: Batch, terms: Sequence[Term]) -> None:
     """Check a batch (rows of this process). Warns if most negatives are false, or few are left.
 
@@ -94,8 +98,9 @@ class HealthWatch:
     masked = any(getattr(term, "mask_same_concept", False) for term in terms)
     counts = np.unique(concepts, return_counts=True)[1]
     most = len(concepts) // 4 if masked else 1
-    if len(concepts) > 1 and len(counts) <= max(1, most) and any(term.spares_duplicates for term in terms):
-      left = len(concepts) - float((counts**2).sum()) / len(concepts)
+    left = len(concepts) - float((counts**2).sum()) / len(concepts)
+    few = len(counts) <= max(1, most) or (masked and left < len(concepts) / 2)
+    if len(concepts) > 1 and few and any(term.spares_duplicates for term in terms):
       self._once(
         "concepts",
         step,
@@ -105,17 +110,23 @@ class HealthWatch:
       )
 
   def _captions(self, step: int, texts: np.ndarray, concepts: np.ndarray, spared: bool) -> None:
-    """Warn if most texts occur more than once. `spared`: the terms handle those of one concept."""
+    """Warn if many negatives are false. `spared`: the terms handle the texts of one concept.
+
+    One text of half of the rows makes a quarter of all pairs false. Ten classes of equal size make a tenth.
+    """
     _, text = np.unique(texts, axis=0, return_inverse=True)
     of = np.unique(np.stack([text.ravel(), concepts]), axis=1)[0]  # texts, once for each of their concepts
     repeated = np.mean(np.bincount(of)[text.ravel()] > 1) if spared else 1 - len(np.unique(text)) / len(texts)
-    if repeated > 0.5:
+    counts = np.bincount(text.ravel())
+    pairs = float((counts * (counts - 1)).sum()) / max(1, len(texts) * (len(texts) - 1))
+    many = repeated > 0.25 if spared else pairs > 0.15
+    if repeated > 0.5 or (many and len(texts) >= 16):
       which = "are also those of images of other concepts" if spared else "repeat another one"
       remedy = "" if spared else "mask_same_concept (where duplicates share a concept), the loss unicl, "
       self._once(
         "captions",
         step,
-        f"{100 * repeated:.0f}% of the captions in a batch {which}: most negatives are false. Use more varied "
+        f"{100 * repeated:.0f}% of the captions in a batch {which}, and are false negatives. Use more varied "
         f"captions, {remedy}or a smaller batch",
       )
 

@@ -174,6 +174,9 @@ class Session:
       self._progress.report(self._step, numbers)
       self._watch.numbers(self._step, numbers)
       self._watch.losses(self._step, numbers, _chances(self._experiment))
+    elif self._watch.due(self._step, self._experiment.run.log_every):
+      numbers = {name: float(value) for name, value in values.items()}
+      self._watch.losses(self._step, numbers, _chances(self._experiment))
 
   def _roll_back(self, flight: _Flight) -> TrainState:
     """Return the state of the last checkpoint. Data continues after the bad batch, and the log after the checkpoint."""

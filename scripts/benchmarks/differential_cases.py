@@ -21,10 +21,19 @@ NAMES = (
 )  # fmt: skip
 TEXTS = (
   "a cat", "a man, a plan, a canal", 'she said "hi"', '"quoted"', "one\ntwo", "tab\there", "semi; colon", " spaced ",
-  "\ufeffmarked", "ünïcödé 👍", "日本語", "nan", "None", "null", "0", "1e5", "true", "e\u0301", "x\u2028y", "a\r\nb",
-  "[music]", "{x}", "b", "''", '""', "'a', 'b'", "a\x85b", "back\\slash", "#hash", "=1+1", "a" * 300,
+  "\ufeffmarked", "ünïcödé 👍", "日本語", "nan bread", "none", "0", "1e5", "true", "2024",
+  "e\u0301", "x\u2028y", "a\r\nb",
+  "[music]", "{x}", "(a cat)", "(2024)", "[12:30]", "dog(s)", "Bob (left)", "[1] a cat", "[cat, dog]", "P(X=1)",
+  "b", "''", '""', "'a', 'b'", "a\x85b", "back\\slash", "#hash", "=1+1", "a" * 300,
 )  # fmt: skip
-NO_TEXTS = ("", " ", "\u200b", "\ufeff", "a\0b", "['a', 'b']", '["a"]', '{"en": "a"}', "b'a'")
+MISSING = ("nan", "NaN", "None", "null", "NULL", "N/A", "#N/A", "<NA>", "\\N")
+"""Texts in JSON, and words for a missing value in CSV."""
+PRINTED = (
+  "['a', 'b']", '["a"]', '{"en": "a"}', "b'a'", '["a cat", null]', "['a cat', None]", "[None]", "[nan]", "[]", "{}",
+  "[1, 2]", "[1 2]", "('a', 'b')", "('a',)", "{1: 'a'}", "{'a', 'b'}", "array(['a'], dtype=object)",
+  "OrderedDict([('en', 'a')])", "deque(['a'])", "tensor(3)", "np.str_('a')", "frozenset({'a'})", "[object Object]",
+)  # fmt: skip
+NO_TEXTS = ("", " ", "\u200b", "\ufeff", "\u3164", "\u2800", "a\0b", *PRINTED)
 NO_CAPTIONS: tuple[Any, ...] = (
   None, True, 3, float("nan"), float("inf"), {}, {"en": "a cat"}, [], ["a", None], [["a"]], [1], ["a", ""], "\ud800",
 )  # fmt: skip
@@ -114,6 +123,7 @@ def _asked(rng: random.Random, folder: Path, name: str, faults: float) -> Any:
 
 def _said(rng: random.Random, split: str, faults: float) -> tuple[Any, str]:
   caption = rng.choice(NO_TEXTS) if rng.random() < faults else rng.choice(TEXTS)
+  caption = rng.choice(MISSING) if rng.random() < faults / 4 else caption
   return caption, rng.choice((*NO_SPLITS, *SPLITS)) if rng.random() < faults / 2 else split
 
 
@@ -123,7 +133,7 @@ def _lines(rng: random.Random, rows: Sequence[tuple[Any, Any, str]], faults: flo
     said: Any = [caption, rng.choice(TEXTS)] if rng.random() < 0.2 else caption
     said = rng.choice(NO_CAPTIONS) if rng.random() < faults else said
     fields = {"image": 5 if rng.random() < faults / 4 else name, "caption": said, "extra": [1, {"a": None}]}
-    fields |= {"split": split} if with_split else {}
+    fields |= {rng.choice(("split", "Split")): split} if with_split else {}
     line = json.dumps(fields, ensure_ascii=rng.random() < 0.5 or said == "\ud800")
     if rng.random() < faults / 2:
       line = rng.choice((line[:-1], f"[{line}]", line[:-1] + ', "caption": "twice"}', line + line, "null", '"text"'))
@@ -135,7 +145,7 @@ def _table(rng: random.Random, rows: Sequence[tuple[Any, Any, str]], delimiter: 
   with_split, text = rng.random() < 0.5, io.StringIO(newline="")
   quoting = rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
   writer = csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=rng.choice(("\n", "\r\n")))
-  header = ["id", "image", "caption", *(["split"] if with_split else [])]
+  header = ["id", "image", "caption", *([rng.choice(("split", "Split", "SPLIT"))] if with_split else [])]
   if rng.random() < faults / 4:
     header[0] = rng.choice(header[1:])
   writer.writerow(header)

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from differential_cases import Case
+from differential_cases import PRINTED, Case
 from PIL import Image, ImageOps
 
 _TRAIN = {"train", "training"}
 _HELD_OUT = {"validation", "valid", "val", "dev", "eval", "test", "testing", "heldout", "held-out", "holdout"}
+
+
+_MISSING = {"nan", "NaN", "None", "null", "NULL", "N/A", "#N/A", "<NA>", "\\N"}
+_BLANK = "\u3164\u2800"
 
 
 class Refused(Exception):
@@ -67,15 +71,29 @@ def _rows(case: Case) -> Iterator[tuple[Any, Any, Any] | Refused]:
     text = case.file.read_bytes().decode("utf-8-sig")
   except UnicodeDecodeError as error:
     raise Refused("encoding") from error
-  yield from _json(text) if case.delimiter is None else _csv(text, case.delimiter)
+  yield from _json(text) if case.delimiter is None else _csv(text, case.delimiter, case.folder)
 
 
-def _csv(text: str, delimiter: str) -> Iterator[tuple[Any, Any, Any] | Refused]:
+def _swallowed(row: list[str], header: list[str], delimiter: str, folder: Path) -> bool:
+  """True if a text has a line that is a row: with a name of an image in its place."""
+  for line in "\n".join(text.replace("\r", "\n").partition("\n")[2] for text in row).split("\n"):
+    names = line.split(delimiter)[header.index("image") : header.index("image") + 1]
+    if delimiter in line and names and names[0].strip().strip('"') and "\0" not in line:
+      try:
+        if os.path.isfile(os.path.join(folder, names[0].strip().strip('"'))):
+          return True
+      except OSError:
+        pass
+  return False
+
+
+def _csv(text: str, delimiter: str, folder: Path) -> Iterator[tuple[Any, Any, Any] | Refused]:
   reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
   try:
     header = [name.strip() for name in next(reader, [])]
   except csv.Error as error:
     raise Refused(str(error)) from error
+  header = [name.lower() for name in header]
   if any(header.count(name) != 1 for name in ("image", "caption")) or header.count("split") > 1:
     raise Refused("header")
   while True:
@@ -90,6 +108,12 @@ def _csv(text: str, delimiter: str) -> Iterator[tuple[Any, Any, Any] | Refused]:
       fields = dict(zip(header, row))
       bad = len(row) != len(header) or any(fields[name].lstrip().startswith('"') and fields[name][0] == " "
                                            for name in ("image", "caption"))  # fmt: skip
+      bad = (
+        bad
+        or "\0" in "".join(row)
+        or fields["caption"].strip() in _MISSING
+        or _swallowed(row, header, delimiter, folder)
+      )
       yield Refused("fields") if bad else (fields["image"], fields["caption"], fields.get("split"))
 
 
@@ -102,7 +126,13 @@ def _json(text: str) -> Iterator[tuple[Any, Any, Any] | Refused]:
       fields = dict(pairs)
       if len(fields) != len(pairs) or line[0] != "{":
         raise ValueError("not one object with each field once")
-      yield fields["image"], _plain(fields["caption"]), fields.get("split")
+      if len({name.lower() for name in fields}) < len(fields):
+        raise ValueError("a field in two cases")
+      yield (
+        fields["image"],
+        _plain(fields["caption"]),
+        {name.lower(): value for name, value in fields.items()}.get("split"),
+      )
     except (ValueError, KeyError, TypeError) as error:
       yield Refused(str(error))
 
@@ -147,17 +177,23 @@ def _normal(folder: Path, name: str) -> str:
 
 
 def _caption(text: Any) -> str:
-  if not isinstance(text, str) or "\0" in text or not any(c.isprintable() and not c.isspace() for c in text):
+  if (
+    not isinstance(text, str)
+    or "\0" in text
+    or not any(c.isprintable() and not c.isspace() and c not in _BLANK for c in text)
+  ):
     raise Refused("caption")
   try:
     text.encode()
   except UnicodeEncodeError as error:
     raise Refused("surrogates") from error
   text = text.strip().lstrip("\ufeff").strip()
+  printed = text in PRINTED
   try:
-    printed = isinstance(ast.literal_eval(text), (list, dict, bytes))
-  except (ValueError, SyntaxError, MemoryError, RecursionError):
-    printed = False
+    value = ast.literal_eval(text)
+    printed |= isinstance(value, (list, dict, set, bytes)) or (isinstance(value, tuple) and text[0] == "(")
+  except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+    pass
   if printed:
     raise Refused("a printed list")
   return text

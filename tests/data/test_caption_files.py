@@ -51,6 +51,11 @@ def test_what_a_file_is_follows_from_its_extension_and_header(folder, name, cont
   assert read(folder, content, name) == expected
 
 
+@pytest.mark.parametrize("text", ["one\n\ntwo, three", "none.png, a file\nfour.png,x", "a.png", "x\na.png", "\n,a.png"])
+def test_a_text_of_several_lines_is_a_text(folder, text):
+  assert read(folder, f'image,caption\na.png,"{text}"\n')["a.png"] == [text.strip()]
+
+
 BAD_ROWS = [
   ("x.csv", "image,caption\na.png,a man, a plan, a canal\n", r"x.csv, line 2: 4 fields, .* has 2. .*','.*quotes"),
   ("x.csv", "image,caption\na.png,a cat,\n", r"line 2: 3 fields"),
@@ -60,6 +65,10 @@ BAD_ROWS = [
   ("x.csv", 'image,caption\na.png,"a cat" on a mat\n', r"line 2 .to line 2.: .*expected after.*double those"),
   ("x.csv", 'image,caption\na.png, "a cat"\n', r"line 2: a space before a double quote"),
   ("x.csv", 'image,caption\na.png,"a cat\n', r"line 2 .to line 2.: unexpected end of data"),
+  ("x.csv", 'image,caption\na.png,"wide\nsub/c.png,dog"\n', r"line 2: the field 'caption' goes over .*'sub/c.png,dog'"),
+  ("x.tsv", 'image\tcaption\na.png\t"5 ft\r\na.png\t27"\n', r"line 2: .*looks like a row"),
+  ("x.csv", 'image;caption\na.png;"wide\n./b.jpg;dog\n"\n', r"line 2: the field 'caption' .*looks like a row"),
+  ("x.csv", 'image,caption\na.png,a\0b\n', r"line 2: the field 'caption' has a NUL"),
   ("x.csv", "image,caption,split\na.png,a,tarin\n", r"line 2: the field 'split' is 'tarin'. Write train, .*, val"),
   ("x.jsonl", '{"image": "a.png", "caption": "a", "split": 1}\n', r"line 1: the field 'split' is 1"),
   ("x.jsonl", '{"image": "a.png", "caption": NaN}\n', r"x.jsonl, line 1: the field 'caption' is nan, neither a text"),
@@ -97,6 +106,8 @@ def test_rows_of_the_wrong_form_are_refused_or_skipped(folder, name, content, me
   [
     ("x.csv", "image|caption\na.png|a\n", r"line 1: none of the columns image, .*only 'image|caption'. Rename"),
     ("x.csv", "image,caption,caption\na.png,a,b\n", r"line 1: the column 'caption' is there 2 times"),
+    ("x.csv", "image,caption,Split,SPLIT\na.png,a,train,val\n", r"'split' is there 2 times \('Split', 'SPLIT'\)"),
+    ("x.csv", "Image,IMAGE,caption\na.png,b.png,a\n", r"line 1: the column 'image' is there 2 times"),
     ("x.csv", "image,caption,split,split\na.png,a,train,val\n", r"line 1: the column 'split' is there 2 times"),
     ("x.csv", "a.png,a cat\n", r"line 1: none of the columns image, .*only 'a.png', 'a cat'"),
     ("x.csv", "\na.png,a cat\n", r"line 1: none of the columns image, .*only an empty line"),
@@ -112,6 +123,11 @@ def test_rows_of_the_wrong_form_are_refused_or_skipped(folder, name, content, me
 def test_files_that_are_none_are_refused_as_a_whole(folder, name, content, message, on_bad_record):
   with pytest.raises(DataError, match=message):
     opened(folder, content, name, on_bad_record=on_bad_record)
+
+
+def test_the_split_of_a_line_counts_in_any_case_of_letters(folder):
+  lines = '{"Image": "a.png", "caption": "a", "Split": "test"}\n{"image": "b.jpg", "caption": "b", "SPLIT": "train"}'
+  assert opened(folder, lines, "x.jsonl", split="train")[0]["captions"]["name"] == ["b"]
 
 
 def test_a_split_is_given_in_all_rows_or_in_none_and_once_for_an_image(folder):

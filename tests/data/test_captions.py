@@ -15,17 +15,28 @@ from tests.data.shard_files import picture, tar_of
 
 WRONG = [
   None, True, 3, 2.5, float("nan"), [], {}, {"en": "a cat"}, ["a cat", None], ["a cat", 1], [["a cat"]], ["a cat", ""],
-  "", " \n\t", "\ufeff", "\u200b\u200d", "\u3000", "a\0c\0", "\ud800", '["a cat", "a dog"]', "['a cat', 'a dog']",
+  "", " \n\t", "\ufeff", "\u200b\u200d", "\u3000", "\u3164", "\u2800 \u2800", "\ufe0f", "\u115f\uffa0",
+  "a\0c\0", "\ud800", '["a cat", "a dog"]', "['a cat', 'a dog']",
   "['a cat' 'a dog']", '{"en": "a cat"}', "{'en': 1}", "[['a cat']]", '[{"raw": "a cat"}]', "b'a cat'", ' ["a"]\n',
+  '["a cat", null]', "['a cat', None]", "[None]", "[nan]", "[]", "{}", "()", "[1]", "[1, 2]", "[0.1 -2e5]",
+  "('a', 'b')", "('a',)", "{'a', 'b'}", "{1: 'a'}", "{en: 'a'}", "array(['a'], dtype=object)",
+  "[array(['a', nan], dtype=object)]",
+  "OrderedDict([('en', 'a')])", "collections.deque(['a'])", "frozenset({'a'})", "tensor(3)", "np.str_('a')",
+  "tf.Tensor(b'a', shape=(), dtype=string)", "['a' ... 'b']", "Caption(text='a')", "<object object at 0x7f>",
+  "[object Object]", "np.True_", "[np.True_]", "['a', 'it's']", "[" * 300 + "1" + "]" * 300, "[" + "1, " * 9000 + "]",
 ]  # fmt: skip
 RIGHT = {
   " a cat\n": "a cat", "\ufeffa cat": "a cat", " \ufeff a cat": "a cat", "nan": "nan", "None": "None", "0": "0",
-  "[1]": "[1]", "[a cat] 'b'": "[a cat] 'b'", '"a cat"': '"a cat"', "b": "b", "b'": "b'", "{x}": "{x}", "👍": "👍",
+  "[music]": "[music]", "(a cat)": "(a cat)", "(2024)": "(2024)", "'a', 'b'": "'a', 'b'", "('Stop')": "('Stop')",
+  "dog(s)": "dog(s)", "Bob (left)": "Bob (left)", "P(X=1)": "P(X=1)", "[12:30]": "[12:30]", "(5in pipe)": "(5in pipe)",
+  "[1] a cat": "[1] a cat", "(1) (2)": "(1) (2)", "[cat, dog]": "[cat, dog]", "f(x)": "f(x)", "2024": "2024",
+  "dog(3)": "dog(3)", "set (1)": "set (1)", "['twas night]": "['twas night]", "<br>": "<br>", "{x: y}": "{x: y}",
+  "[a cat] 'b'": "[a cat] 'b'", '"a cat"': '"a cat"', "b": "b", "b'": "b'", "{x}": "{x}", "👍": "👍",
   "a\ufeffb": "a\ufeffb", "x\u2028y": "x\u2028y", "e\u0301": "e\u0301", "\ufffd": "\ufffd", "['a'": "['a'",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("value", WRONG, ids=repr)
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: repr(value)[:40])
 def test_what_is_no_caption_is_refused(value):
   with pytest.raises(DataError, match=r"^r: (is|has) .*\. Mend it$"):
     read_captions(value, "r:", "Mend it")
@@ -96,13 +107,29 @@ def captions(folder, reader, value):
 @pytest.mark.parametrize(
   "reader, value",
   [
-    *((reader, value) for reader in READERS for value in ("", "a\0c\0", "['a cat', 'a dog']", "\u200b")),
+    *((reader, value) for reader in READERS for value in ("", "a\0c\0", "['a cat', None]", "array([1])", "\u200b")),
     *((reader, value) for reader in JSON for value in (None, True, 3, float("nan"), {"en": "a cat"})),
   ],
 )
 def test_every_reader_refuses_what_is_no_caption(tmp_path, reader, value):
   with pytest.raises(DataError, match=r"captions\.|x\.tar|dataset_flickr30k|results_|captions_train2017"):
     captions(tmp_path, reader, value)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("value", ["nan", "NULL", "None", "\\N", "<NA>", "#N/A", " NaN "])
+def test_words_for_a_missing_value_are_texts_where_values_have_types(tmp_path, reader, value):
+  if reader in JSON:
+    assert captions(tmp_path, reader, value) == [value.strip()]
+    return
+  with pytest.raises(DataError, match=r"which stands for a missing value. If the word is meant, add a full stop"):
+    captions(tmp_path, reader, value)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("value", ["nan bread", "none", "Null.", "2024", "NA!", "nil"])
+def test_other_words_are_texts_everywhere(tmp_path, reader, value):
+  assert captions(tmp_path, reader, value) == [value]
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -151,18 +178,13 @@ def test_shards_are_not_written_with_what_no_reader_accepts(tmp_path, format):
     list(write_shards([record], tmp_path, format=format, per_shard=1))  # type: ignore[list-item]
 
 
-class Label:
-  def int2str(self, value):
-    if value < 0:
-      raise ValueError("Invalid integer class label -1")
-    return "big_cat"
-
-
 @pytest.mark.parametrize(
   "value, label, expected",
   [
     (1, True, ["big cat"]),
-    (-1, True, r"tiny/train/0: 'text' is -1, no caption"),
+    (-1, True, r"tiny/train/0: 'text' is -1, no caption \(the classes are 0 to 1; -1 stands for .*on-bad-record skip"),
+    (2, True, r"tiny/train/0: 'text' is 2, no caption \(the classes are 0 to 1"),
+    ([0, 1], True, r"tiny/train/0: 'text' is \[0, 1\], no caption"),
     (b"\xff", False, r"tiny/train/0: 'text' is b'.xff', no caption .*utf-8"),
     (b" a cat ", False, ["a cat"]),
     ([b"a cat", b" "], False, r"tiny/train/0: 'text' is empty"),
@@ -171,9 +193,11 @@ class Label:
   ],
 )
 def test_tfds_follows_the_rule(value, label, expected):
+  features = pytest.importorskip("tensorflow_datasets").features
   source = TfdsRecords.__new__(TfdsRecords)
   source._data, source._image_key, source._caption_key = [{"image": picture(1), "text": value}], "image", "text"  # type: ignore[assignment]
-  source._name, source._split, source._label = "tiny", "train", Label() if label else object()
+  source._name, source._split = "tiny", "train"
+  source._label = features.ClassLabel(names=["dog", "big_cat"]) if label else object()
   if isinstance(expected, list):
     assert source[0]["captions"]["name"] == expected
   else:

@@ -5,11 +5,13 @@ import json
 import logging
 import shutil
 
+import numpy as np
 import pytest
 
-from mmjax.data import DataError, Tfds, make_source
+from mmjax.data import ClassFolders, DataError, InteractionFile, Reading, Tfds, make_source
 from mmjax.data.fingerprint import SAMPLED, check_identity, order_identity, sample
 from mmjax.data.shards.writer import write_shards
+from mmjax.data.sources.weighted import WeightedRecords
 from tests.golden.sources import config_of, picture, sentence
 
 
@@ -64,6 +66,74 @@ OTHERS = {
   "texts, files": changed(lambda folder: (folder / "3.txt").rename(folder / "99.txt"), "."),
 }
 """Another order, or other records of the same number. The records of easy_vqa cannot change."""
+
+
+def sorted_texts(*keys):
+  """The texts in the lists of a JSON file, or in its lines, in the opposite order; all else as it was."""
+
+  def apply(path):
+    lines = path.suffix == ".jsonl"
+    content = [json.loads(line) for line in path.read_text().splitlines()] if lines else json.loads(path.read_text())
+    entries = content if lines else content[keys[0]]
+    texts = [entry[keys[-1]] for entry in entries][::-1]
+    changed = [entry | {keys[-1]: text} for entry, text in zip(entries, texts, strict=True)]
+    written = (
+      "".join(json.dumps(entry) + "\n" for entry in changed) if lines else json.dumps(content | {keys[0]: changed})
+    )
+    path.write_text(written)
+
+  return apply
+
+
+TEXTS = {
+  "folder": changed(sorted_texts("caption"), "captions.jsonl"),
+  "coco": changed(sorted_texts("annotations", "caption"), "annotations/captions_train2017.json"),
+  "flickr30k": changed(sorted_texts("images", "sentences"), "dataset_flickr30k.json"),
+  "vqav2": changed(sorted_texts("questions", "question"), "v2_OpenEnded_mscoco_train2014_questions.json"),
+  "emoji, captions of a file": changed(sorted_texts("captions"), "captions.jsonl"),
+}
+"""The same files in the same order, with other texts."""
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_other_texts_of_the_same_files_are_refused_but_by_older_runs(case, tmp_path, emoji_config, caplog):
+  data = config_of(case, tmp_path, emoji_config)
+  before = order_identity(make_source(data, "train"))
+  after = order_identity(make_source(TEXTS[case](tmp_path, data), "train"))
+  assert before["fingerprint"] == after["fingerprint"], "the names are the same"
+  with pytest.raises(DataError, match=r"others or in another order \(the sample was"):
+    check_identity(after, before)
+  check_identity(after, {"fingerprint": before["fingerprint"]})
+  assert "The checkpoint has no sample of the data, as it is of an older version" in caplog.text
+
+
+def test_other_files_under_the_same_names_are_refused(tmp_path):
+  for label in "ab":
+    (tmp_path / label).mkdir()
+    for number in range(3):
+      (tmp_path / label / f"{number}.png").write_bytes(picture(number))
+  source = ClassFolders(path=str(tmp_path))
+  before = order_identity(source.open("all", Reading()))
+  assert order_identity(source.open("all", Reading())) == before
+  (tmp_path / "a/1.png").write_bytes(picture(1, size=(99, 99)))
+  with pytest.raises(DataError, match="the sample was"):
+    check_identity(order_identity(source.open("all", Reading())), before)
+
+
+def test_other_weights_and_interactions_are_refused(tmp_path):
+  records = [{"id": str(n), "concept": n, "captions": {"name": [str(n)]}} for n in range(4)]
+  before = order_identity(WeightedRecords(records, np.array([1.0, 2, 3, 4])))
+  assert order_identity(WeightedRecords(records, np.array([1.0, 2, 3, 4]))) == before
+  with pytest.raises(DataError, match="the sample was"):
+    check_identity(order_identity(WeightedRecords(records, np.array([4.0, 3, 2, 1]))), before)
+  file = tmp_path / "log.csv"
+  found = []
+  for users in ("ab", "cd", "ab"):
+    file.write_text("user,item,time\n" + "".join(f"{user},{n},{n}\n" for user in users for n in range(3)))
+    found.append(order_identity(InteractionFile(path=str(file)).open("train", Reading())))
+  assert found[0] == found[2]
+  with pytest.raises(DataError, match="the sample was"):
+    check_identity(found[1], found[0])
 
 
 @pytest.mark.parametrize("case", OTHERS)

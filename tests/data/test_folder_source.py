@@ -69,13 +69,23 @@ def test_a_picture_may_have_several_captions(folder):
   assert first["concept"] == second["concept"], "the same captions mean the same thing"
 
 
+def test_a_second_caption_file_is_not_passed_over_without_a_word(folder, caplog):
+  write(write(folder, GOOD), "file_name,text\na.png,x\n", "metadata.csv")
+  assert len(records(folder)) == 3
+  assert "captions.csv is read and metadata.csv is not: name another with --data.source.captions-file" in caplog.text
+  caplog.clear()
+  assert len(records(folder, captions_file="metadata.csv")) == 1 and not caplog.text
+
+
 def test_a_byte_order_mark_does_no_harm(folder):
   (folder / "captions.csv").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
   assert len(records(folder)) == 3
 
 
-def test_the_split_column_decides(folder):
-  write(folder, "image,caption,split\na.png,a,train\nb.jpg,b,val\nsub/c.webp,c,TRAIN\n")
+@pytest.mark.parametrize("header", ["image,caption,split", "Image,CAPTION, Split ", "File_Name,Text,SPLIT"])
+def test_the_split_column_decides(folder, header):
+  """Also where its name, or that of another usual column, is in another case of letters."""
+  write(folder, header + "\na.png,a,train\nb.jpg,b,val\nsub/c.webp,c,TRAIN\n")
   names = {s: [record["id"].rpartition("/")[2] for record in records(folder, s)] for s in ("train", "validation")}
   assert names == {"train": ["a.png", "c.webp"], "validation": ["b.jpg"]}
 

@@ -16,9 +16,9 @@ from array_record.python import array_record_module
 from PIL import Image
 
 from mmjax.data import DataConfig, DataError, Folder, Reading, Shards
-from mmjax.data.caption_files import MAX_LINE
 from mmjax.data.images.decoding import FORMATS, decode
 from mmjax.data.images.photo import open_photo
+from mmjax.data.separated import MAX_LINE
 from mmjax.data.shards.record import MAX_TEXT_BYTES, decode_record, encode_record
 from mmjax.data.shards.tar_headers import BrokenTar, members
 from mmjax.data.sources.shards import ShardRecords

@@ -97,6 +97,13 @@ def test_a_drawn_item_stands_beside_each_interaction(folder):
   assert fitted["item2"] == fitted["item"] == fitted["history"]
 
 
+def test_bad_rows_are_counted_and_equal_ones_are_not_on_both_sides(folder):
+  (folder / "log.csv").write_text(ROWS + "ann,d,9\nann,,4\nann,a,soon\nann,a\n")
+  held_out = source(folder).open("validation", Reading(on_bad_record="skip"))
+  assert pairs(held_out) == [("ann", "d"), ("bob", "d")] and held_out.num_skipped == 4
+  assert held_out[0]["history"] == ["c", "b", "a"]
+
+
 @pytest.mark.parametrize(
   ("rows", "fields", "said"),
   [
@@ -108,6 +115,8 @@ def test_a_drawn_item_stands_beside_each_interaction(folder):
     (ROWS + "ann,,4\n", {}, "log.csv, row 9: the field 'item' is '', not a name"),
     (ROWS + "ann,a,soon\n", {}, "log.csv, row 9: the field 'time' is 'soon', not a number"),
     (ROWS + "ann,a,\n", {}, "log.csv, row 9: the field 'time', by which interactions are ordered, is empty"),
+    (ROWS + "ann,d,9\n", {}, "log.csv, row 9: the same user, item and time are in an earlier row.*bad-record skip"),
+    (ROWS + "ann,a,1700000000000000003\n", {}, "row 9: the field 'time' is '1700000000000000003', too large"),
     ("user,item,time\n", {}, "the table has no rows"),
     ("user,item,time\nann,a,1\n", {}, "no interaction is in the split 'validation'"),
   ],

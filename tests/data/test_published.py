@@ -207,6 +207,55 @@ def test_damaged_coco_entries_are_named_or_skipped(tmp_path, place, change, mess
   assert source.num_skipped >= 1 and 2 <= len(source) <= 3
 
 
+@pytest.mark.parametrize("caption", [None, ["a", "b"], 3, ""])
+def test_a_file_name_is_no_caption_of_another_image(tmp_path, caption):
+  """An annotation may have the name of its image, and an id that is the number of another image."""
+  content = coco(tmp_path)
+  content["annotations"] += [{"id": 25, "image_id": 9, "caption": caption, "file_name": f"{9:012d}.jpg"}]
+  write(tmp_path / "annotations/captions_train2017.json", content)
+  with pytest.raises(DataError, match=r"annotations\[6\]: the field 'caption' is"):
+    make_source(config("coco", tmp_path), "train")
+  source = make_source(config("coco", tmp_path, on_bad_record="skip"), "train")
+  assert source.num_skipped == 1
+  assert source[1]["captions"]["name"] == ["caption 0 of 25.", "caption 1 of 25."]
+
+
+def test_annotations_may_have_the_file_name_and_images_a_caption(tmp_path):
+  content = coco(tmp_path)
+  content["annotations"] = [entry | {"file_name": "x.jpg"} for entry in content["annotations"]]
+  content["images"] = [entry | {"caption": "not this one", "image_id": 25} for entry in content["images"]]
+  write(tmp_path / "annotations/captions_train2017.json", content)
+  source = make_source(config("coco", tmp_path), "train")
+  assert [record["captions"]["name"][0] for record in source] == [f"caption 0 of {n}." for n in (9, 25, 30)]
+
+
+def test_both_splits_of_coco_are_of_one_year(tmp_path):
+  coco(tmp_path, "2017")
+  coco(tmp_path, "2014")
+  for name in ("captions_val2017.json", "captions_train2014.json"):
+    (tmp_path / "annotations" / name).rename(tmp_path / "annotations" / f"{name}.off")
+  assert "train2017" in make_source(config("coco", tmp_path), "train")[0]["id"]
+  with pytest.raises(DataError, match="has no annotations/captions_val2017.json"):
+    make_source(config("coco", tmp_path), "validation")
+  (tmp_path / "annotations/captions_train2014.json.off").rename(tmp_path / "annotations/captions_train2014.json")
+  ids = [make_source(config("coco", tmp_path), split)[0]["id"] for split in ("train", "validation")]
+  assert "train2014" in ids[0] and "val2014" in ids[1]
+
+
+def test_coco_joined_to_itself_is_named_and_images_without_captions_are_counted(tmp_path, caplog):
+  content = coco(tmp_path)
+  write(tmp_path / "annotations/captions_train2017.json", content | {"annotations": content["annotations"] * 2})
+  with pytest.raises(DataError, match=r"annotations\[6\]: the id 90 is there twice"):
+    make_source(config("coco", tmp_path), "train")
+  source = make_source(config("coco", tmp_path, on_bad_record="skip"), "train")
+  assert source.num_skipped == 6 and len(source[0]["captions"]["name"]) == 2
+  write(
+    tmp_path / "annotations/captions_train2017.json", damaged(content, ("annotations",), content["annotations"][:2])
+  )
+  assert len(make_source(config("coco", tmp_path), "train")) == 2
+  assert "1 images have no caption and are left out, the first is 000000000030.jpg" in caplog.text
+
+
 VQA = [
   (0, ("questions", 1, "question"), None, r"questions.json: questions\[1\] has no field 'question'"),
   (0, ("questions", 1, "question"), "", r"questions\[1\]: the field 'question' is empty"),
@@ -295,7 +344,7 @@ def test_vqa_files_are_compacted_while_they_are_read(tmp_path):
   number = 3000
   entries = annotations["annotations"][0]
   questions["questions"] = [{"image_id": 9, "question": f"is it {n}?", "question_id": n} for n in range(number)]
-  annotations["annotations"] = [entries | {"question_id": n} for n in range(number)]
+  annotations["annotations"] = [entries | {"question_id": n, "image_id": 9} for n in range(number)]
   write(tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json", questions)
   file = tmp_path / "v2_mscoco_train2014_annotations.json"
   write(file, annotations)
@@ -306,6 +355,54 @@ def test_vqa_files_are_compacted_while_they_are_read(tmp_path):
   assert len(source) == number
   assert kept < 700 * number, "bytes a question"
   assert peak < 2.2 * file.stat().st_size + 900 * number, "the text as bytes and as characters, and what is kept"
+
+
+def test_an_annotation_is_of_the_image_of_its_question(tmp_path, caplog):
+  questions, annotations = vqa(tmp_path)
+  file = tmp_path / "v2_mscoco_train2014_annotations.json"
+  for image, message in ((25, "it is about the image 9, its annotation in .* of 25"), ("9", "image_id a whole number")):
+    write(file, damaged(annotations, ("annotations", 1, "image_id"), image))
+    with pytest.raises(DataError, match=message + r".*--data.on-bad-record skip"):
+      make_source(config("vqav2", tmp_path), "train")
+    assert len(make_source(config("vqav2", tmp_path, on_bad_record="skip"), "train")) == 2
+  write(file, annotations)
+  questions["questions"].pop()
+  write(tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json", questions)
+  assert len(make_source(config("vqav2", tmp_path), "train")) == 2
+  assert "1 annotations have no question in" in caplog.text and "the first is of question_id 25000" in caplog.text
+
+
+def test_answers_and_sentences_without_an_object_follow_the_rule(tmp_path):
+  annotations = vqa(tmp_path)[1]
+  file = tmp_path / "v2_mscoco_train2014_annotations.json"
+  write(file, damaged(annotations, ("annotations", 1, "answers"), [" yes ", "no"]))
+  assert make_source(config("vqav2", tmp_path), "train")[1]["answers"] == ["yes", "no"]
+  write(file, damaged(annotations, ("annotations", 1, "answers"), ["yes", "a\0"]))
+  with pytest.raises(DataError, match=r"\(question_id 9001\): its `answers` must be objects"):
+    make_source(config("vqav2", tmp_path), "train")
+  content = flickr(tmp_path)
+  for text, good in ((" a cat ", True), ("", False), ("['a', None]", False)):
+    write(tmp_path / "dataset_flickr30k.json", damaged(content, ("images", 0, "sentences"), [text]))
+    if good:
+      assert make_source(config("flickr30k", tmp_path), "train")[0]["captions"]["name"] == ["a cat"]
+      continue
+    with pytest.raises(DataError, match=r"images\[0\] \(0.jpg\): `sentences` must be objects"):
+      make_source(config("flickr30k", tmp_path), "train")
+
+
+def test_files_of_flickr_joined_to_themselves_are_named(tmp_path):
+  content = flickr(tmp_path)
+  write(tmp_path / "dataset_flickr30k.json", content | {"images": content["images"] * 2})
+  with pytest.raises(DataError, match=r"images\[4\]: the image '0.jpg' is there twice"):
+    make_source(config("flickr30k", tmp_path), "all")
+  source = make_source(config("flickr30k", tmp_path, on_bad_record="skip"), "all")
+  assert source.num_skipped == 4 and all(len(record["captions"]["name"]) == 2 for record in source)
+  (tmp_path / "dataset_flickr30k.json").unlink()
+  write(tmp_path / "results_20130124.token", "0.jpg#0\tone\n0.jpg#1\ttwo\n" * 2)
+  with pytest.raises(DataError, match=r"line 3: 0.jpg#0 is there twice"):
+    make_source(config("flickr30k", tmp_path), "all")
+  source = make_source(config("flickr30k", tmp_path, on_bad_record="skip"), "all")
+  assert source.num_skipped == 2 and source[0]["captions"]["name"] == ["one", "two"]
 
 
 def test_words_are_learnt_without_reading_pictures(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mmjax.data import DataConfig, DataError, Reading, Shards, TokenizerConfig, make_loader, make_source, make_tokenizer
+from mmjax.data.__main__ import main
 from mmjax.data.shards.open_files import MAX_OPEN
 from mmjax.data.shards.paths import expand
 from tests.data.changed import with_source
@@ -329,3 +330,43 @@ def test_bad_settings_are_named(tmp_path):
   (tmp_path / "x.zip").touch()
   with pytest.raises(DataError, match=r"x.zip: shards are .tar or .array_record"):
     opened(tmp_path / "x.zip", directory=tmp_path)
+
+
+@pytest.mark.parametrize("format", ["webdataset", "arrayrecord"])
+def test_the_splits_of_a_folder_are_shards_of_their_own(tmp_path, capsys, format):
+  names = [f"{number}.png" for number in range(6)]
+  for number, name in enumerate(names):
+    (tmp_path / name).write_bytes(picture(number))
+  rows = "".join(f"{name},caption {name},{('train', 'test', 'Training')[n % 3]}\n" for n, name in enumerate(names))
+  (tmp_path / "captions.csv").write_text("image,caption,Split\n" + rows)
+  out = tmp_path / "out"
+  assert main(["shard", str(tmp_path), str(out), "--format", format]) == 0
+  assert (
+    f"--data.source.patterns '{out}/train/*' --data.source.validation '{out}/validation/*'" in capsys.readouterr().out
+  )
+  source = Shards((f"{out}/train/*",), validation=(f"{out}/validation/*",))
+  found = {
+    split: [r["captions"]["name"][0] for r in source.open(split, Reading(str(tmp_path / "cache")))]
+    for split in ("train", "validation")
+  }
+  assert found == {split: [f"caption {n}.png" for n in places] for split, places in
+                   (("train", (0, 2, 3, 5)), ("validation", (1, 4)))}  # fmt: skip
+  (tmp_path / "captions.csv").write_text("image,caption\n0.png,a\n1.png,b\n")
+  assert main(["shard", str(tmp_path), str(tmp_path / "one"), "--format", format]) == 0
+  assert [path.suffix[:4] for path in (tmp_path / "one").iterdir()] == [{"webdataset": ".tar"}.get(format, ".arr")]
+
+
+def test_a_shard_of_a_set_that_is_not_there_is_named(tmp_path):
+  """One shard of three by itself is not all of them; a part of those that are there may be chosen."""
+  shards(tmp_path / "data", range(30), format="webdataset")
+  for number in range(3):
+    (tmp_path / f"data/0000{number}.tar").rename(tmp_path / f"data/x-0000{number}-of-00003.tar")
+  cache = tmp_path / "cache"
+  assert len(opened(f"{tmp_path}/data/x-00000-of-00003.tar", directory=cache)) == 10
+  (tmp_path / "data/x-00002-of-00003.tar").unlink()
+  with pytest.raises(
+    DataError, match=r"x-00002-of-00003.tar: the names of the shards beside it .*--data.on-bad-record"
+  ):
+    opened(f"{tmp_path}/data/*.tar", directory=cache)
+  source = opened(f"{tmp_path}/data/*.tar", directory=cache, reading={"on_bad_record": "skip"})
+  assert (len(source), source.num_skipped) == (20, 1)

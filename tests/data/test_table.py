@@ -13,6 +13,7 @@ from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from mmjax.data import DataConfig, DataError, Number, Present, Reading, Table, TableFile, evaluation_batches
 from mmjax.data.batching import Batcher
 from mmjax.data.columns.fitting import fit_columns
+from mmjax.data.columns.table import MISSING
 from mmjax.data.transforms import eval_transform
 
 ROWS = [
@@ -44,6 +45,36 @@ def test_a_new_category_is_unknown_and_a_rare_one_is_too():
   assert [COLUMN.unknown(row, "kind", fitted) for row in (*ROWS, new)] == [False] * 4 + [True]
   rare = dataclasses.replace(COLUMN, min_count=2)
   assert rare.row(ROWS[1], None, rare.fit(ROWS))[2].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+  "names, other, others",
+  [(("True", "False"), "true", "TRUE"), (("1", "2.5"), "1.0", "1."), (("3.0", "x"), "3", "3.00")],
+)
+def test_one_value_in_two_words_is_one_category_or_an_error(names, other, others):
+  """1 and 1.0, true and True: both in the training data is an error; one of them in new data is the other."""
+  column, rows = Table(categorical=("c",)), [{"id": name, "c": name} for name in names]
+  fitted = column.fit(rows)
+  place = fitted["categorical"]["c"].index(names[0]) + 1.0
+  for word in (names[0], other, others):
+    assert column.row({"id": "", "c": word}, None, fitted).tolist() == [[place, 0.0]]
+    assert not column.unknown({"c": word}, "c", fitted)
+  assert column.row({"id": "", "c": "01"}, None, fitted).tolist() == [[0.0, 0.0]]
+  with pytest.raises(DataError, match="has the categories .* and .*, which are one value"):
+    column.fit([*rows, {"id": "", "c": other}])
+  assert column.fit([{"id": "", "c": "01"}, {"id": "", "c": "1"}])["categorical"] == {"c": ["01", "1"]}
+  old = {"scaling": "standard", "numeric": {}, "categorical": {"c": ["e\u0301"]}}  # of a run before names had one form
+  for form in ("e\u0301", "\u00e9"):
+    assert column.row({"id": "", "c": form}, None, old).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "<NA>", "#N/A", "\\N"])
+def test_a_word_for_a_missing_value_is_no_category(word):
+  column, rows = Table(categorical=("c",)), [{"id": "", "c": name} for name in ("a", "b", word)]
+  with pytest.raises(DataError, match=r"the field 'c' .* as a category, which stands for .* in `missing`"):
+    column.fit(rows)
+  column = dataclasses.replace(column, missing=(*MISSING, word.casefold()))
+  assert column.fit(rows)["categorical"] == {"c": ["a", "b"]}
 
 
 def test_quantiles_are_normal_scores():
@@ -195,13 +226,47 @@ def test_rows_of_one_group_are_on_one_side(tmp_path):
   assert len(sides[0]) + len(sides[1]) == 100 and not sides[0] & sides[1] and 15 < len(sides[1]) < 45
 
 
+def test_rows_of_one_image_are_on_one_side(tmp_path):
+  """Whatever the names of its file are; images that are not there are told apart by their names."""
+  for number in range(60):
+    (tmp_path / f"{number}.png").write_bytes(b"x")
+    (tmp_path / f"link{number}.png").symlink_to(tmp_path / f"{number}.png")
+  forms = ("{}.png", "./{}.png", "x/../{}.png", "link{}.png", "gone/{}.png", "")
+  (tmp_path / "x").mkdir()
+  rows = [f"{form.format(n)},words {n} {k}" for n in range(60) for k, form in enumerate(forms)]
+  (tmp_path / "t.csv").write_text("file,words\n" + "\n".join(rows))
+  source = TableFile(path=str(tmp_path / "t.csv"), image="file", text="words")
+  sides = {split: source.open(split, Reading()) for split in ("train", "validation")}
+  found = {
+    split: [records.without_image(n)["words"].split() for n in range(len(records))] for split, records in sides.items()
+  }
+  assert sum(map(len, found.values())) == 360
+  images = {split: {number for _, number, form in words if int(form) < 4} for split, words in found.items()}
+  assert not images["train"] & images["validation"] and 4 < len(images["validation"]) < 24
+  assert len({number for _, number, form in found["validation"] if form == "5"}) > 4, (
+    "rows without an image by themselves"
+  )
+
+
+def test_the_column_of_the_split_counts_in_any_case_of_letters(tmp_path):
+  (tmp_path / "t.csv").write_text("n,Split\n" + "".join(f"{n},{('TRAIN', 'val', 'test')[n % 3]}\n" for n in range(9)))
+  source = TableFile(path=str(tmp_path / "t.csv"))
+  found = {split: [record["n"] for record in source.open(split, Reading())] for split in ("train", "validation")}
+  assert found == {"train": ["0", "3", "6"], "validation": ["1", "2", "4", "5", "7", "8"]}
+  with pytest.raises(DataError, match=r"there is no column 'fold', only n, Split. Check --data.source.split"):
+    dataclasses.replace(source, split="fold").open("train", Reading())
+  (tmp_path / "t.csv").write_text("n,Split,SPLIT\n1,train,val\n")
+  with pytest.raises(DataError, match=r"t.csv: the column 'split' is there 2 times \('Split', 'SPLIT'\)"):
+    source.open("train", Reading())
+
+
 @pytest.mark.parametrize(
   ("text", "said"),
   [
     ("a,b\n", r"t.csv: the table has no rows, only the columns 'a', 'b'"),
     ("", "the table has no rows"),
-    ("a,b\n1,2,3\n", r"t.csv, row 1 \(line 2\): 3 fields, and there are 2 columns"),
-    ('a,b\n1,2\n1,"2\n', r"t.csv, row 2 \(line 3\): unexpected end of data"),
+    ("a,b\n1,2,3\n", r"t.csv, row 1, line 2: 3 fields, and the header has 2"),
+    ('a,b\n1,2\n1,"2\n', r"t.csv, row 2, line 3 .*: unexpected end of data"),
     ("a,a\n1,2\n", "the column 'a' is there 2 times"),
     ("a,\n1,2\n", "the column '' has no name"),
     ("a,concept\n1,2\n", "the column 'concept' is reserved. Rename it"),
@@ -213,6 +278,60 @@ def test_a_bad_table_is_named(tmp_path, text, said):
   (tmp_path / "t.csv").write_text(text)
   with pytest.raises(DataError, match=said):
     TableFile(path=str(tmp_path / "t.csv")).open("train", Reading())
+
+
+@pytest.mark.parametrize(
+  ("row", "said"),
+  [
+    ('red.png, "a cat",1', "row 2, line 3: a space before a double quote"),
+    ("red.png,a\0,1", "row 2, line 3: the field 'words' has a NUL character"),
+    ("red.png,a,1,2", "row 2, line 3: 4 fields"),
+    ('red.png,"a\nred.png,b",1', "row 2, line 3: the field 'words' goes over several lines, and one looks like a row"),
+    ("red.png,nan,1", "row 2: the field 'words' is 'nan', which stands for a missing value"),
+  ],
+)  # fmt: skip
+def test_texts_of_a_table_follow_the_rule_of_all_readers(table, row, said):
+  rows = ("red.png,an orc,1", row, "red.png,an elf,2")
+  (table / "t.csv").write_text("\n".join(("picture,words,n", *rows)))
+  source = TableFile(path=str(table / "t.csv"), image="picture", text="words")
+  with pytest.raises(DataError, match=r"t.csv, " + said + r".*--data.on-bad-record skip"):
+    records = source.open("all", Reading())
+    records[1]
+  if "'nan'" not in said:  # which is skipped when it is read
+    records = source.open("all", Reading(on_bad_record="skip"))
+    assert records.num_skipped == 1
+    assert [record["id"].rpartition(" ")[2] for record in records] == ["1", "3"], "rows keep their numbers"
+
+
+def test_rows_that_a_text_has_swallowed_are_found_without_images(tmp_path):
+  (tmp_path / "t.csv").write_text('n,words\n1,"a\n2,b"\n3,c\n')
+  with pytest.raises(DataError, match=r"row 1, line 2: the field 'words' goes over several lines.*'2,b'"):
+    TableFile(path=str(tmp_path / "t.csv"), text="words").open("all", Reading())
+  (tmp_path / "t.csv").write_text('n,words\n1,"a\nwell, b\n\n3"\n3,c\n')
+  assert len(TableFile(path=str(tmp_path / "t.csv"), text="words").open("all", Reading())) == 2
+
+
+@pytest.mark.parametrize("name, delimiter", [("t.csv", ";"), ("t.csv", "\t"), ("t.tsv", "\t"), ("t.tsv", ",")])
+def test_the_delimiter_is_that_of_the_header(table, name, delimiter):
+  (table / name).write_text(delimiter.join(("picture", "words")) + "\n" + delimiter.join(("red.png", "an orc")))
+  source = TableFile(path=str(table / name), image="picture", text="words")
+  assert source.open("all", Reading())[0]["captions"] == {"name": ["an orc"]}
+
+
+def test_bad_splits_are_counted(tmp_path):
+  (tmp_path / "t.csv").write_text("n,split\n1,train\n2,tset\n3,test\n")
+  records = TableFile(path=str(tmp_path / "t.csv")).open("train", Reading(on_bad_record="skip"))
+  assert (len(records), records.num_skipped) == (1, 1)
+
+
+def test_times_in_nanoseconds_have_a_remedy(tmp_path):
+  times = pyarrow.array([1700000000000000200], pyarrow.timestamp("ns"))
+  parquet.write_table(pyarrow.table({"time": times}), tmp_path / "t.parquet")
+  try:
+    records = TableFile(path=str(tmp_path / "t.parquet")).open("all", Reading())
+    assert records[0]["time"].nanosecond == 200, "with pandas"
+  except DataError as error:
+    assert "the column 'time' has times in nanoseconds" in str(error) and "timestamp('us')" in str(error)
 
 
 def test_a_file_that_is_none_is_named(tmp_path):

@@ -1,7 +1,9 @@
 """Any TFDS data set that has been prepared."""
 
+import dataclasses
 import io
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from mmjax.data import DataConfig, DataError, Reading, Tfds, make_source
+from mmjax.data.sources.tfds import _leaves
 from tests.data.changed import with_source
 
 
@@ -36,6 +39,19 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder):
       picture.seek(0)
       texts = [{"text": f"one {index}"}, {"text": f"two {index}"}]
       yield index, {"image": picture, "label": index % 2, "sentence": f"number {index}", "notes": texts}
+
+
+def test_a_sequence_of_images_is_no_image(tmp_path, monkeypatch, config):
+  """Several images for each example; beside one image they are left out."""
+  of = tfds.features
+  features = {"frames": of.Sequence(of.Image()), "image": of.Image(), "label": of.ClassLabel(num_classes=2)}
+  assert [key for key, _, within in _leaves(of.FeaturesDict(features)) if within] == ["frames"]
+  source = dataclasses.replace(config.source, image_key="frames")
+  for kept, chosen in ((features, source), ({**features, "image": of.Sequence({"a": of.Image()})}, config.source)):
+    builder = SimpleNamespace(info=SimpleNamespace(features=of.FeaturesDict(kept)))
+    monkeypatch.setattr("mmjax.data.sources.tfds._builder", lambda *_, builder=builder: builder)
+    with pytest.raises(DataError, match="tiny_pictures: the feature 'frames' is a sequence of images"):
+      chosen.open("train", Reading(str(tmp_path)))
 
 
 @pytest.fixture(scope="module")

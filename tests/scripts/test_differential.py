@@ -22,7 +22,7 @@ def test_folders_are_read_as_by_an_obvious_slow_reader(tmp_path):
 @pytest.mark.parametrize(
   "module, name, broken",
   [
-    (folder, "read_captions", lambda value, *_: [str(value)]),
+    (folder, "read_captions", lambda value, *_, **__: [str(value)]),
     (folder, "_hashed_split", lambda name: "train"),
     (modes, "orientation", lambda image: 1),
     (modes, "_fault", lambda image: None),

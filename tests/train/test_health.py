@@ -1,6 +1,7 @@
 """Warnings say what is seen and what to do, once in a while."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from mmjax.objectives import Caption, Contrastive, Matching, MomentumContrastive, Supcon, Unicl
 from mmjax.train.health import HealthWatch, single_rows
+from mmjax.train.session import Session
 from tests.tiny import experiment
 
 
@@ -91,6 +93,59 @@ def test_batches_of_few_concepts(watch, said, terms, few, enough):
   left = {1: 0, 2: 4}[len(set(few))]
   assert len(said) == 1 and f"a batch of 8 has only {len(set(few))} different concept(s)" in said[0]
   assert f"a row has {left} negatives on average" in said[0]
+
+
+@pytest.mark.parametrize(
+  "concepts, warned",
+  [
+    ([0] * 24 + list(range(1, 9)), True),  # "photo" alone on three of four images: 9 concepts, 14 of 31 negatives
+    (np.arange(32) % 9, False),  # classes
+    ([0] * 12 + list(range(20)), False),
+    (np.arange(32) // 2, False),  # emoji by two artists
+  ],
+)
+def test_one_concept_on_most_rows_leaves_few_negatives(watch, said, concepts, warned):
+  watch.batch(0, batch(concepts, concepts), MASKED)
+  assert len(said) == warned
+  assert not warned or ("only 9 different concept(s)" in said[0] and "has 14 negatives on average" in said[0])
+
+
+@pytest.mark.parametrize("terms", [PLAIN, MASKED])
+@pytest.mark.parametrize(
+  "shared, warned",
+  [(16, True), (4, False), (2, False)],  # rows of 32 whose caption is "photo": one of two captions, and accidents
+)
+def test_a_caption_that_half_of_the_images_share_makes_false_negatives(watch, said, terms, shared, warned):
+  watch.batch(0, batch([0] * shared + list(range(1, 33 - shared)), range(32)), terms)
+  assert len(said) == warned
+  assert not warned or "are false negatives" in said[0]
+
+
+def test_classes_without_a_mask_are_no_surprise(watch, said):
+  watch.batch(0, batch(np.arange(32) % 20, np.arange(32) % 20), PLAIN)
+  assert said == []
+
+
+def test_an_early_step_is_checked_if_no_log_line_is_early(watch):
+  """Of log lines at steps 500, 1,000, ... none is early."""
+  assert [step for step in range(1, 2001) if watch.due(step, 500)] == [watch._early]
+  assert not any(watch.due(step, 10) for step in range(1, 2001))
+
+
+@pytest.mark.parametrize("log_every, steps", [(500, [100]), (50, [50, 100])])
+def test_a_session_has_its_losses_checked_early(log_every, steps):
+  heard, session = [], Session.__new__(Session)
+  session._step, session._start = 0, 0
+  session._experiment = experiment(run={"log_every": log_every, "steps": 2000})
+  session._watch = HealthWatch(lambda *said: heard.append(said[:2]), early=100)
+  quiet = SimpleNamespace(advance=lambda *_: None, write=lambda *_: None, report=lambda *_: None)
+  session._progress = session._writer = quiet
+  session._clock = SimpleNamespace(numbers=lambda: {"input_wait_share": 0.0})
+  checked = []
+  session._watch.losses = lambda step, numbers, chances: checked.append((step, numbers["loss"]))
+  for _ in range(120):
+    session._count({"loss": jnp.float32(0.0)})
+  assert checked == [(step, 0.0) for step in steps]
 
 
 def test_a_loss_of_nearly_0_early(watch, said):

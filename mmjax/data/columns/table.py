@@ -1,6 +1,5 @@
 """Columns of the numbers and categories of a record, and of one number that is predicted."""
 
-import bisect
 import dataclasses
 import functools
 import math
@@ -13,11 +12,14 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from mmjax.data.columns.base import Column, Evaluating, Maker, Making, Shapes
+from mmjax.data.columns.names import clean_name, place_of, two_of_one_meaning
 from mmjax.data.errors import DataError
 
 UNKNOWN = 0
 """Code of a category that is not in the training data, or is rare there."""
 MISSING = ("", "na", "n/a", "null", "none")
+WORDS = ("nan", "nat", "<na>", "#n/a", "\\n")
+"""Texts for a missing value, in lower case, that are no categories: list them in `missing`."""
 LARGEST = 1e30
 """Largest number, by its absolute value."""
 QUANTILES = 101
@@ -98,6 +100,17 @@ class Table(Column):
           f"the field {field!r} of the table is missing in all {len(records)} training records, so that nothing can be "
           "learned from it: fill it, or leave it out of the column"
         )
+    for field, counts in names.items():
+      if two := two_of_one_meaning(counts):
+        raise DataError(
+          f"the field {field!r} of the table has the categories {two[0]!r} and {two[1]!r}, which are one value: "
+          "write one of them in all records."
+        )
+      if words := [name for name in counts if name.casefold() in WORDS]:
+        raise DataError(
+          f"the field {field!r} of the table has {words[0]!r} as a category, which stands for a missing value: leave "
+          f"the field empty there, or list {words[0].casefold()!r} in `missing`"
+        )
     common = {f: sorted(n for n, count in found.items() if count >= self.min_count) for f, found in names.items()}
     scales = {field: self._scale(np.array(values, np.float64)) for field, values in numbers.items()}
     return {"scaling": self.scaling, "numeric": scales, "categorical": common}
@@ -122,7 +135,7 @@ class Table(Column):
   def unknown(self, record: Mapping[str, Any], field: str, fitted: Any) -> bool:
     """True if the category of a record is not in the vocabulary."""
     value = self.category(record, field)
-    return value is not None and value not in fitted["categorical"][field]
+    return value is not None and place_of(value, fitted["categorical"][field]) is None
 
   def coder(self, fitted: Any) -> Callable[[Mapping[str, Any], str], tuple[float, bool]]:
     """Return the function from (record, field) to (scaled number or code, True if missing).
@@ -160,7 +173,7 @@ class Table(Column):
         f"{record['id']}: the field {field!r} is {value!r:.60}, not the name of a category. Correct it, or list the "
         "field in `numeric`."
       )
-    return str(value).strip()
+    return clean_name(str(value))
 
   def _scale(self, values: Float[np.ndarray, " n"]) -> dict[str, Any]:
     if self.scaling == "quantile":
@@ -172,8 +185,8 @@ class Table(Column):
       name, names = self.category(record, field), fitted["categorical"][field]
       if name is None:
         return 0.0, True
-      place = bisect.bisect_left(names, name)
-      return (place + 1.0 if place < len(names) and names[place] == name else float(UNKNOWN)), False
+      place = place_of(name, names)
+      return float(UNKNOWN) if place is None else place + 1.0, False
     number, scale = self.number(record, field), fitted["numeric"][field]
     if number is None:
       return 0.0, True

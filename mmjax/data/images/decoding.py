@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
+from mmjax.data.downloads import refused
 from mmjax.data.errors import DataError
 from mmjax.data.images.modes import to_rgb
 
@@ -64,9 +65,8 @@ def open_image(picture: bytes | str | os.PathLike, *, record: str, max_pixels: i
     raise DataError(f"{record}: refused as a decompression bomb ({error}). Shrink it or remove it.") from error
   except Exception as error:  # header parsers raise many types of exceptions
     why = "" if isinstance(error, UnidentifiedImageError) else f" ({error!r})"
-    raise DataError(
-      f"{record}: cannot be read as an image{why}; formats are {', '.join(FORMATS)}. Replace or remove it."
-    ) from error
+    otherwise = f"cannot be read as an image{why}; formats are {', '.join(FORMATS)}. Replace or remove it."
+    raise DataError(refused(picture if isinstance(picture, bytes) else None, record, otherwise)) from error
   width, height = image.size
   if width * height > max_pixels:
     raise DataError(

@@ -3,13 +3,14 @@
 import glob
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmjax.data.errors import DataError
 
 MAX_SHARDS = 1_000_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_PART = re.compile(r"(.*-)(\d{1,12})-of-(\d{1,12})(\D*)")
 _RANGE = re.compile(r"(\d{1,12})\.\.(\d{1,12})")
 
 
@@ -59,3 +60,18 @@ def _globbed(name: str) -> list[Path]:
   if not glob.has_magic(name):
     return [Path(name).absolute()]
   return [Path(found).absolute() for found in sorted(glob.iglob(name, recursive=True))]
+
+
+def missing_parts(paths: Iterable[Path]) -> list[Path]:
+  """Files that the names of others say there are: NAME-00001-of-00002 beside NAME-00000-of-00002."""
+  sets = {}
+  for path in paths:
+    found = _PART.fullmatch(path.name)
+    if found and int(found[3]) <= MAX_SHARDS:
+      sets[path.parent, found[1], found[3], found[4]] = len(found[2])
+  names = (
+    folder / f"{begin}{number:0{width}}-of-{count}{end}"
+    for (folder, begin, count, end), width in sets.items()
+    for number in range(int(count))
+  )
+  return [path for path in names if not path.exists()]

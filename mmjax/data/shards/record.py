@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmjax.data.captions import CAPTION_FIELDS, REMEDY, json_object, read_captions
+from mmjax.data.downloads import instead
 from mmjax.data.errors import DataError
 
 MAX_TEXT_BYTES = 1_000_000
@@ -26,7 +27,7 @@ _LENGTH = struct.Struct("<I")
 
 def parse_text(data: bytes, place: str) -> list[str]:
   """Read the caption of a .txt file. Raises DataError if it is not a text in UTF-8, or too long."""
-  return read_captions(_decoded(data, place), f"{place}: the caption")
+  return read_captions(_decoded(data, place), f"{place}: the caption", typed=False)
 
 
 def parse_json(data: bytes, place: str, field: str | None = None) -> list[str]:
@@ -75,6 +76,8 @@ def decode_record(data: bytes, place: str, field: str | None = None) -> tuple[by
 def _decoded(data: bytes, place: str) -> str:
   if len(data) > MAX_TEXT_BYTES:
     raise DataError(f"{place}: {len(data)} bytes of caption, and the limit is {MAX_TEXT_BYTES}. {REMEDY}")
+  if found := instead(data):
+    raise DataError(f"{place}: {found} and write the shard again. {REMEDY}")
   try:
     return data.decode("utf-8-sig")
   except UnicodeDecodeError as error:

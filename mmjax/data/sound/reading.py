@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mmjax.data.downloads import refused
 from mmjax.data.errors import DataError
 from mmjax.data.sound.clip import Clip, library
 from mmjax.data.sound.headers import FORMATS, check_complete, sound_format, truncated
@@ -71,7 +72,8 @@ def _bytes(sound: bytes | str | os.PathLike, record: str) -> bytes:
 def _decoded(data: bytes, record: str, max_seconds: float, longer: str) -> tuple[np.ndarray, int]:
   form = sound_format(data)
   if form is None:
-    raise DataError(f"{record}: is not a sound file; formats are {', '.join(FORMATS)}. Replace it or remove it.")
+    otherwise = f"is not a sound file; formats are {', '.join(FORMATS)}. Replace it or remove it."
+    raise DataError(refused(data, record, otherwise))
   check_complete(data, form, record)
   if form == "MP3":
     data = with_length(data, record)

@@ -1,8 +1,10 @@
 """COCO captions as published: images with about five captions each."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from mmjax.data.annotations import CaptionedImages, Complaints, Images, data_folder, fault, first_of, read_json
 from mmjax.data.captions import clean
@@ -11,16 +13,29 @@ from mmjax.data.sources.base import Reading, Source
 
 LAYOUT = "annotations/captions_train2017.json (and captions_val2017.json) and the images in train2017/ and val2017/"
 YEARS = ("2017", "2014")
+_FILE = "annotations/captions_{}{}.json"
 _PARTS = {"train": "train", "validation": "val"}
 _IMAGE: Mapping[str, type] = {"id": int, "file_name": str}
 _CAPTION: Mapping[str, type] = {"image_id": int, "caption": str}
+log = logging.getLogger(__name__)
+
+
+class _Image(NamedTuple):
+  id: int
+  file_name: str
+
+
+class _Caption(NamedTuple):
+  image_id: int
+  caption: str
+  id: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Coco(Source):
   """Captioned images of COCO (Lin et al. 2014) as published: about five captions each.
 
-  Splits: "train", "validation": of 2017, or else of 2014.
+  Splits: "train", "validation": both of 2017, or else both of 2014. Most of val2014 is in train2017.
   """
 
   path: str | None = None
@@ -31,7 +46,7 @@ class Coco(Source):
 
 
 class CocoRecords(CaptionedImages):
-  """The captioned images of "train" or "validation", in the file's order: of 2017, or else of 2014.
+  """The captioned images of "train" or "validation", in the file's order.
 
   The annotation file is read once (train2017: 92 MB; 0.3 GB at the peak, 0.2 GB kept); images when asked for.
 
@@ -46,31 +61,61 @@ class CocoRecords(CaptionedImages):
     if split not in _PARTS:
       raise unknown("coco split", split, _PARTS)
     part, folder = _PARTS[split], data_folder("coco", config.path, LAYOUT)
-    file = first_of(folder, [f"annotations/captions_{part}{year}.json" for year in YEARS], LAYOUT)
-    year = file.stem[-4:]
+    year = _year(folder)
+    file = first_of(folder, [_FILE.format(part, year)], LAYOUT)
     self._pictures = Images(first_of(folder, [f"{part}{year}", f"images/{part}{year}"], LAYOUT))
     complaints = Complaints(reading)
     images, entries = read_json(file, ("images", "annotations"), _compact)
     names = _names(images, str(file), self._pictures, complaints)
     self._captions: dict[str, list[str]] = {}
-    for place, entry in enumerate(entries):
-      where = f"{file}: annotations[{place}]"
-      if not isinstance(entry, tuple):
-        complaints.add(fault(entry, _CAPTION, where) or f"{where} is not as published.")
-      elif entry[0] not in names:
-        complaints.add(f"{where} is of image_id {entry[0]}, which `images` does not list.")
-      elif (name := names[entry[0]]) is not None:
-        self._captions.setdefault(name, []).append(entry[1])
+    for where, entry in _annotations(entries, str(file), complaints):
+      if entry.image_id not in names:
+        complaints.add(f"{where} is of image_id {entry.image_id}, which `images` does not list.")
+      elif (name := names[entry.image_id]) is not None:
+        self._captions.setdefault(name, []).append(entry.caption)
     self._names, self.num_skipped = list(self._captions), complaints.number
     if not self._names:
       raise DataError(f"{file} captions no image. Fetch it again.")
+    if without := [name for name in names.values() if name is not None and name not in self._captions]:
+      log.warning("%s: %d images have no caption and are left out, the first is %s", file, len(without), without[0])
+
+
+def _year(folder: Path) -> str:
+  """The year of both splits: the first one that has both, or else one. Splits of two years share images."""
+  there = {year: [part for part in _PARTS.values() if (folder / _FILE.format(part, year)).exists()] for year in YEARS}
+  return max(YEARS, key=lambda year: len(there[year]))
 
 
 def _compact(entry: dict) -> Any:
-  """(image_id, caption) or (id, file_name) of a good entry; any other stays as it is, to be complained of."""
-  if fault(entry, _CAPTION, "") is None:
-    return entry["image_id"], clean(entry["caption"])
-  return (entry["id"], entry["file_name"]) if fault(entry, _IMAGE, "") is None else entry
+  """A good annotation or image without what is not used; any other stays as it is. The list it is in is not known."""
+  if "file_name" not in entry and fault(entry, _CAPTION, "") is None:
+    return _caption(entry)
+  if "image_id" not in entry and fault(entry, _IMAGE, "") is None:
+    return _Image(entry["id"], entry["file_name"])
+  return entry
+
+
+def _caption(entry: dict) -> _Caption:
+  return _Caption(entry["image_id"], clean(entry["caption"]), entry.get("id"))
+
+
+def _annotations(entries: Sequence[Any], file: str, complaints: Complaints) -> Iterator[tuple[str, _Caption]]:
+  """(place in the file, annotation) of the good annotations."""
+  seen = set[int]()
+  for place, entry in enumerate(entries):
+    where = f"{file}: annotations[{place}]"
+    if not isinstance(entry, _Caption):
+      wrong = f"{where} is not as published." if isinstance(entry, _Image) else fault(entry, _CAPTION, where)
+      if wrong is not None:
+        complaints.add(wrong)
+        continue
+      entry = _caption(entry)
+    if isinstance(entry.id, int) and entry.id in seen:
+      complaints.add(f"{where}: the id {entry.id} is there twice. Is the file joined to itself?")
+      continue
+    if isinstance(entry.id, int):
+      seen.add(entry.id)
+    yield where, entry
 
 
 def _names(images: Sequence[Any], file: str, pictures: Images, complaints: Complaints) -> dict[int, str | None]:
@@ -78,9 +123,12 @@ def _names(images: Sequence[Any], file: str, pictures: Images, complaints: Compl
   names: dict[int, str | None] = {}
   for place, entry in enumerate(images):
     where = f"{file}: images[{place}]"
-    if not isinstance(entry, tuple):
-      complaints.add(fault(entry, _IMAGE, where) or f"{where} is not as published.")
-      continue
+    if not isinstance(entry, _Image):
+      wrong = f"{where} is not as published." if isinstance(entry, _Caption) else fault(entry, _IMAGE, where)
+      if wrong is not None:
+        complaints.add(wrong)
+        continue
+      entry = _Image(entry["id"], entry["file_name"])
     number, name = entry
     if number in names and names[number] != name:
       complaints.add(f"{where}: the id {number} is there twice, with the images {names[number]!r} and {name!r}.")

@@ -80,17 +80,21 @@ _Entry = tuple[str, str, list[str], str]
 
 
 def _karpathy(file: Path, complaints: Complaints) -> Iterator[_Entry]:
+  seen = set[tuple[str, str]]()
   for place, entry in enumerate(read_json(file, ("images",), _compact)[0]):
     where = f"{file}: images[{place}]"
     wrong = fault(entry, {"filename": str, "split": str, "sentences": list}, where)
     if wrong is None and entry["split"] not in _KARPATHY_SPLITS:
       wrong = f"{where}: the field 'split' is {entry['split']!r}, not {', '.join(_KARPATHY_SPLITS)}."
-    if wrong is None and not (entry["sentences"] and all(isinstance(text, str) for text in entry["sentences"])):
+    if wrong is None and not (entry["sentences"] and not any(map(caption_fault, entry["sentences"]))):
       wrong = f"{where} ({entry['filename']}): `sentences` must be objects with a text `raw`."
+    if wrong is None and (entry["filename"], entry["split"]) in seen:
+      wrong = f"{where}: the image {entry['filename']!r} is there twice. Is the file joined to itself?"
     if wrong is not None:
       complaints.add(wrong)
     else:
-      yield where, entry["filename"], entry["sentences"], _KARPATHY_SPLITS[entry["split"]]
+      seen.add((entry["filename"], entry["split"]))
+      yield where, entry["filename"], [clean(text) for text in entry["sentences"]], _KARPATHY_SPLITS[entry["split"]]
 
 
 def _compact(entry: dict) -> Any:
@@ -103,13 +107,17 @@ def _token(file: Path, complaints: Complaints) -> Iterator[_Entry]:
     lines = file.read_text(encoding="utf-8-sig").split("\n")  # splitlines() also splits at characters of captions
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(f"Cannot read {file}: {error}. It must be the file as published; fetch it again.") from error
+  seen = set[str]()
   for number, line in enumerate(lines, 1):
     if line.strip():
       where = f"{file}, line {number}"
       key, _, text = line.partition("\t")
       name, _, place = key.rpartition("#")
-      wrong = caption_fault(text)
+      wrong = caption_fault(text, typed=False)
       if wrong is not None or not (name and place.isdecimal()):
         complaints.add(f"{where} is not NAME.jpg#NUMBER, a tab and a caption{f': it {wrong}' if wrong else ''}.")
+      elif key in seen:
+        complaints.add(f"{where}: {key} is there twice. Is the file joined to itself?")
       else:
+        seen.add(key)
         yield where, name, [clean(text)], hashed_split(name)

@@ -1,6 +1,7 @@
 """A user's own images, sounds or videos: a directory, and a CSV, TSV or JSONL with a caption of each."""
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
@@ -13,17 +14,15 @@ from mmjax.data.captions import read_captions
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.text import Caption
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.fingerprint import digest
+from mmjax.data.fingerprint import digest, sample
 from mmjax.data.image_names import Found, find_image
 from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, Media, Record, captions_concept
 from mmjax.data.sources.base import Reading, Source, media_columns
+from mmjax.data.split_names import HELD_OUT, TRAINING, split_of
 
 CAPTION_FILES = ("captions.csv", "captions.tsv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
 SPLITS = ("train", "validation", "all")
-TRAINING = ("train", "training")
-HELD_OUT = ("validation", "valid", "val", "dev", "eval", "test", "testing", "heldout", "held-out", "holdout")
-"""Values of the column `split`, besides TRAINING. All of them are the split "validation"."""
 USUAL_COLUMNS = {"image": IMAGE_COLUMNS, "sound": SOUND_COLUMNS, "video": VIDEO_COLUMNS}
 """Usual names of the column with the file."""
 VALIDATION_FRACTION = 0.05
@@ -80,6 +79,7 @@ class FolderRecords:
 
   Attributes:
     num_skipped: rows that were left out (no caption, missing image, wrong form), with on_bad_record "skip".
+    splits: splits that the column `split` names, sorted; empty: there is no such column.
 
   Raises:
     DataError: naming the file, the row and the column, and what to do.
@@ -95,6 +95,7 @@ class FolderRecords:
     file = _find_captions(self._directory, config.captions_file)
     usual = USUAL_COLUMNS[config.media]
     images, last = self._read(file, Keys(config.image_key, config.caption_key, usual), reading.skip)
+    self.splits = tuple(sorted({image.split for image in images if image.split}))
     chosen = [image for image in images if split in ("all", image.split or _hashed_split(image.name))]
     self._paths, self._captions = [image.path for image in chosen], [image.captions for image in chosen]
     if not chosen:
@@ -111,19 +112,34 @@ class FolderRecords:
     """Number that changes with the file names and their order."""
     return digest(os.path.relpath(path, self._directory) for path in self._paths)
 
+  @functools.cached_property
+  def sample(self) -> int:
+    """Number that changes with the captions of a sample of the records."""
+    return sample(self)
+
+  def without_image(self, index: int) -> Record:
+    """The record without its file, which is not read."""
+    texts = self._captions[index]
+    return Record(captions={PRIMARY: texts}, id=self._paths[index], concept=captions_concept(texts))
+
   def __getitem__(self, index: int) -> Record:
-    path, texts = Path(self._paths[index]), self._captions[index]
-    record = Record(captions={PRIMARY: texts}, id=str(path), concept=captions_concept(texts))
+    path, record = Path(self._paths[index]), self.without_image(index)
     if self._media == "video" and path.is_dir():  # of whose frames only some are read
       return {**record, "video": str(path)}
     record[self._media] = read_image_file(path, self._max_bytes, otherwise="remove its row")
     return record
 
+  def _is_file(self, name: str) -> bool:
+    try:
+      return (self._directory / name).is_file()
+    except (OSError, ValueError):  # no file can have such a name
+      return False
+
   def _read(self, file: Path, keys: Keys, skip: bool) -> tuple[list[_Image], DataError | None]:
     """Read all rows. Returns the images, and the last row that was skipped."""
     images: dict[Hashable, _Image] = {}
     last: DataError | None = None
-    for row in read_rows(file, keys):
+    for row in read_rows(file, keys, self._is_file):
       try:
         if isinstance(row, DataError):
           raise row
@@ -138,7 +154,7 @@ class FolderRecords:
 
 def _add(images: dict[Hashable, _Image], row: Row, found: Found) -> None:
   """Add a row to its image. Raises DataError if the row is wrong, or contradicts another one."""
-  texts = read_captions(row.caption, f"{row.place}: the field {row.key!r}")
+  texts = read_captions(row.caption, f"{row.place}: the field {row.key!r}", typed=row.typed)
   image = _Image(found.path, found.name, texts, _split(row.split, row.place), row.place)
   before = images.get(found.identity)
   other = before or next(iter(images.values()), image)
@@ -166,6 +182,9 @@ def _find_captions(directory: Path, given: str | None) -> Path:
       f"{directory} has no {' or '.join(path.name for path in candidates)}. "
       "Write one with the columns image and caption, or name yours with --data.source.captions-file FILE."
     )
+  if len(found) > 1:
+    others = ", ".join(path.name for path in found[1:])
+    log.warning("%s is read and %s is not: name another with --data.source.captions-file", found[0], others)
   return found[0]
 
 
@@ -174,9 +193,10 @@ def _split(value: Any, place: str) -> str | None:
   text = value.strip().casefold() if isinstance(value, str) else value
   if text in (None, ""):
     return None
-  if text not in (*TRAINING, *HELD_OUT):
+  found = split_of(text) if isinstance(text, str) else None
+  if found is None:
     raise DataError(f"{place}: the field 'split' is {value!r:.60}. Write {', '.join((*TRAINING, *HELD_OUT))}.")
-  return "train" if text in TRAINING else "validation"
+  return found
 
 
 def _hashed_split(name: str) -> str:

@@ -1,19 +1,21 @@
 """Sources of interactions of users with items: their base, and a file with user, item and time."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmjax.data.annotations import Complaints
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.ids import Ids
 from mmjax.data.columns.table import MISSING, Present, is_missing, number_of
 from mmjax.data.errors import DataError, unknown
 from mmjax.data.leave_one_out import OTHER, SPLITS, Entities, InteractionRecords, Interactions, aligned, numbered
 from mmjax.data.sources.base import Reading, Source
-from mmjax.data.sources.table_file import TableFile, read_table, where
+from mmjax.data.sources.table_file import TableFile
+from mmjax.data.table_rows import TableRows, read_table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,9 +62,11 @@ class InteractionSource(Source):
     """Read all interactions. Raises DataError, which names the file and the row."""
     raise NotImplementedError
 
-  def _arranged(self, origin: str, events: Any, users: Entities, items: Entities) -> Interactions:
+  def _arranged(
+    self, origin: str, events: Any, users: Entities, items: Entities, *, num_skipped: int = 0
+  ) -> Interactions:
     settings: Any = dict(history=self.history, drop_last=self.drop_last, cold=self.cold, other=self.other)
-    return Interactions(origin, events, users, items, **settings)
+    return Interactions(origin, events, users, items, num_skipped=num_skipped, **settings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,19 +109,39 @@ class InteractionFile(InteractionSource):
         "time."
       )
     file = Path(self.path).expanduser()
-    names, rows = read_table(file)
+    complaints = Complaints(reading)
+    table = read_table(file, complaints)
     for option in ("user", "item", "time"):
-      if getattr(self, option) not in names:
+      if getattr(self, option) not in table.names:
         raise DataError(
-          f"{file}: there is no column {getattr(self, option)!r}, only {', '.join(map(repr, names))}. Check "
+          f"{file}: there is no column {getattr(self, option)!r}, only {', '.join(map(repr, table.names))}. Check "
           f"--data.source.{option}."
         )
-    times = [_time({**row, "id": where(file, place)}, self.time) for place, row in enumerate(rows)]
-    user_names, user = numbered([_name(row, self.user, where(file, place)) for place, row in enumerate(rows)])
-    item_names, item = numbered([_name(row, self.item, where(file, place)) for place, row in enumerate(rows)])
+    events = list(self._events(table, complaints))
+    user_names, user = numbered([event[0] for event in events])
+    item_names, item = numbered([event[1] for event in events])
+    times = [event[2] for event in events]
     users = self._table("users", self.user, user_names, reading)
     items = self._table("items", self.item, item_names, reading)
-    return self._arranged(str(file), (user, item, np.array(times, np.float64)), users, items)
+    return self._arranged(
+      str(file), (user, item, np.array(times, np.float64)), users, items, num_skipped=complaints.number
+    )
+
+  def _events(self, table: TableRows, complaints: Complaints) -> Iterator[tuple[str, str, float]]:
+    """(user, item, time) of the good rows."""
+    seen = set[tuple[str, str, float]]()
+    for place, row in enumerate(table.rows):
+      at = table.where(place)
+      try:
+        event = _name(row, self.user, at), _name(row, self.item, at), _time({**row, "id": at}, self.time)
+      except DataError as error:
+        complaints.add(str(error))
+        continue
+      if event in seen:
+        complaints.add(f"{at}: the same user, item and time are in an earlier row. Remove one of them.")
+        continue
+      seen.add(event)
+      yield event
 
   def _table(self, option: str, key: str, names: Sequence[str], reading: Reading) -> Entities:
     source: TableFile = getattr(self, option)
@@ -166,4 +190,10 @@ def _time(row: Mapping[str, Any], field: str) -> float:
   number = number_of(row if stamp is None else {**row, field: stamp()}, field, MISSING)
   if number is None:
     raise DataError(f"{row['id']}: the field {field!r}, by which interactions are ordered, is empty. Fill it.")
+  exact = int(value) if isinstance(value, int) or (isinstance(value, str) and value.strip().isdecimal()) else number
+  if exact != number:
+    raise DataError(
+      f"{row['id']}: the field {field!r} is {value!r:.60}, too large to be told from the next number. Write the time "
+      "in microseconds or seconds."
+    )
   return number

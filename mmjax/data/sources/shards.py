@@ -17,7 +17,7 @@ from mmjax.data.errors import DataError, unknown
 from mmjax.data.fingerprint import sample
 from mmjax.data.records import Media, Part, Record, concept_number
 from mmjax.data.shards.open_files import plain_files
-from mmjax.data.shards.paths import expand
+from mmjax.data.shards.paths import expand, missing_parts
 from mmjax.data.shards.reading import ARRAY_RECORD, TAR, ArrayRecordShard, Shard, TarShard, array_record_files
 from mmjax.data.shards.tar_headers import DIRECTORY, LABEL
 from mmjax.data.shards.tar_index import tar_index
@@ -149,6 +149,9 @@ class ShardRecords:
 
     before = len(self.shards)
     paths = expand(pattern)
+    for path in missing_parts(paths):
+      if path not in paths:  # those are named below
+        self._fault(f"{path}: the names of the shards beside it say that there is this one. Restore it")
     for path in track(paths, f"opening {pattern}", transient=True, disable=len(paths) < 8, console=_console()):
       if not path.is_file():
         self._fault(f"{path}: there is no such shard. Restore it")

@@ -1,14 +1,15 @@
 """A table in one file: CSV, TSV or Parquet, with a name of an image file and a text in each row, or without."""
 
-import csv
 import dataclasses
 import functools
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmjax.data.annotations import Complaints
 from mmjax.data.captions import read_captions
 from mmjax.data.columns.base import Column
 from mmjax.data.columns.image import Image
@@ -20,18 +21,12 @@ from mmjax.data.image_names import find_image
 from mmjax.data.images.files import read_image_file
 from mmjax.data.records import PRIMARY, captions_concept, concept_number
 from mmjax.data.sources.base import Reading, Source
+from mmjax.data.split_names import find_column, split_of
+from mmjax.data.table_rows import Row, TableRows, read_table
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-PARQUET = (".parquet", ".pq")
 SPLITS = ("train", "validation", "all")
-RESERVED = ("concept", "captions", "missing")
-"""Fields of a record that the source makes, and that no column of the file may be called."""
-MAX_BYTES = 2**31
-"""Largest Parquet table, in uncompressed bytes. Tables are held in memory."""
 NO_TEXT = "missing"
 """Caption of a row without a text. The field `missing` says that it is none."""
-
-Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +36,9 @@ class TableFile(Source):
   The text columns of data.columns read what `text` names, and image columns the file that `image` names; the columns
   Table, Number and ClassLabel read the other fields by their names.
 
-  Splits: "train", "validation", "all". A column `split` with the values train and validation decides. Without it, a
-  hash of the row (of its `group`, if there is one) keeps `validation_share` for validation.
+  Splits: "train", "validation", "all". A column `split` (in any case of letters) with train and validation, val, dev,
+  test and the like decides. Without it, a hash of the row (of its `group`, if that is set) keeps `validation_share`
+  for validation. The rows of one image are on one side.
   """
 
   path: str | None = None
@@ -55,7 +51,8 @@ class TableFile(Source):
   split: str = "split"
   """Column with the split, if the file has it."""
   group: str = ""
-  """Column by which rows stay together: those with the same value are all for training or all for validation."""
+  """Column by which rows stay together: those with the same value are all for training or all for validation. "":
+  the image."""
   validation_share: float = 0.2
   """Share of the rows (of the groups) for validation, if the file has no column `split`."""
 
@@ -80,29 +77,58 @@ class TableFile(Source):
     if split not in SPLITS:
       raise unknown("split of a table", split, SPLITS)
     file = Path(self.path).expanduser()
-    names, rows = read_table(file)
+    complaints = Complaints(reading)
+    table = read_table(file, complaints, self.image)
     for option in ("image", "text", "group"):
       wanted = getattr(self, option)
-      if wanted and wanted not in names:
+      if wanted and wanted not in table.names:
         raise DataError(
-          f"{file}: there is no column {wanted!r}, only {', '.join(map(repr, names))}. Check --data.source.{option}."
+          f"{file}: there is no column {wanted!r}, only {', '.join(map(repr, table.names))}. Check "
+          f"--data.source.{option}."
         )
-    chosen = [place for place, row in enumerate(rows) if split in ("all", self._split(file, place, row))]
+    sides = self._sides(table, split, complaints)
+    chosen = [place for place, side in enumerate(sides) if side and split in ("all", side)]
     if not chosen:
       raise DataError(
-        f"{file}: none of the {len(rows)} rows is in the split {split!r}. Add rows, or a column {self.split!r}."
+        f"{file}: none of the {len(table.rows)} rows is in the split {split!r}. Add rows, or a column {self.split!r}."
       )
-    return TableRecords(self, file, rows, chosen, reading)
+    return TableRecords(self, table, chosen, reading, complaints.number)
 
-  def _split(self, file: Path, place: int, row: Row) -> str:
-    if self.split in row:
-      value = str(row[self.split]).strip().casefold()
-      if value not in SPLITS[:2]:
+  def _sides(self, table: TableRows, split: str, complaints: Complaints) -> Sequence[str]:
+    """Split of each row; "" for one that is left out. Images are looked for only if `split` is not "all"."""
+    column = find_column(table.names, self.split, str(table.file))
+    if column is None:
+      if self.split != TableFile.split:
         raise DataError(
-          f"{where(file, place)}: the field {self.split!r} is {row[self.split]!r:.60}. Write train or validation."
+          f"{table.file}: there is no column {self.split!r}, only {', '.join(table.names)}. Check --data.source.split."
         )
-      return value
-    key = str(row[self.group]) if self.group else _content(row)
+      if split == "all":
+        return ["all"] * len(table.rows)
+      return [self._hashed(key) for key in self._keys(table.file, table.rows)]
+    sides = [split_of(str(row[column])) or "" for row in table.rows]
+    for place, side in enumerate(sides):
+      if not side:
+        value = table.rows[place][column]
+        complaints.add(f"{table.where(place)}: the field {column!r} is {value!r:.60}. Write train or validation.")
+    return sides
+
+  def _keys(self, file: Path, rows: Sequence[Row]) -> list[str]:
+    """Text of each row whose hash decides the split: its group, or all of its fields.
+
+    The rows of one image have one key, that of one of them. An image is a file, under whatever names.
+    """
+    if self.group:
+      return [unicodedata.normalize("NFC", str(row[self.group]).strip()) for row in rows]
+    keys = [_content(row) for row in rows]
+    if not self.image:
+      return keys
+    images = [_image_of(file, row[self.image]) for row in rows]
+    first: dict[Hashable, str] = {}
+    for image, key in zip(images, keys, strict=True):
+      first[image] = min(key, first.get(image, key))
+    return [key if image is None else first[image] for image, key in zip(images, keys, strict=True)]
+
+  def _hashed(self, key: str) -> str:
     share = int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big") / 2**64
     return "validation" if share < self.validation_share else "train"
 
@@ -112,15 +138,15 @@ class TableRecords:
 
   Args:
     source: settings of the source.
-    file: the file, for errors.
-    rows: all rows.
+    table: all rows.
     chosen: places of the rows of the split.
     reading: settings that all sources share.
+    num_skipped: rows that were left out, with on_bad_record "skip".
   """
 
-  def __init__(self, source: TableFile, file: Path, rows: Sequence[Row], chosen: Sequence[int], reading: Reading):
-    self._source, self._file, self._rows, self._chosen = source, file, rows, chosen
-    self._max_bytes = reading.max_bytes
+  def __init__(self, source: TableFile, table: TableRows, chosen: Sequence[int], reading: Reading, num_skipped: int):
+    self._source, self._table, self._rows, self._chosen = source, table, table.rows, chosen
+    self._max_bytes, self.num_skipped = reading.max_bytes, num_skipped
 
   def __len__(self) -> int:
     return len(self._chosen)
@@ -139,14 +165,14 @@ class TableRecords:
   def without_image(self, index: int) -> dict[str, Any]:
     """The record, without reading its image."""
     place, source = self._chosen[index], self._source
-    row, at = self._rows[place], where(self._file, self._chosen[index])
+    row, at = self._rows[place], self._table.where(place)
     lacks = tuple(
       name for name in ("image", "text") if getattr(source, name) and is_missing(row[getattr(source, name)], MISSING)
     )
     record = {**row, "id": at, "concept": self._concept(row, lacks), "missing": lacks}
     if source.text:
       given = NO_TEXT if "text" in lacks else row[source.text]
-      record["captions"] = {PRIMARY: read_captions(given, f"{at}: the field {source.text!r}")}
+      record["captions"] = {PRIMARY: read_captions(given, f"{at}: the field {source.text!r}", typed=self._table.typed)}
     return record
 
   def _concept(self, row: Row, lacks: Sequence[str]) -> int:
@@ -157,20 +183,25 @@ class TableRecords:
     return concept_number(str(row[source.image]) if source.image and "image" not in lacks else _content(row))
 
   def _image(self, place: int) -> bytes:
-    name, at = self._rows[place][self._source.image], where(self._file, place)
+    name, at = self._rows[place][self._source.image], self._table.where(place)
     if is_missing(name, MISSING):
       return grey_image()
-    found = find_image(self._file.parent, name, f"{at}: the field {self._source.image!r}")
+    found = find_image(self._table.file.parent, name, f"{at}: the field {self._source.image!r}")
     return read_image_file(Path(found.path), self._max_bytes, otherwise="empty the cell")
+
+
+def _image_of(file: Path, name: Any) -> Hashable:
+  """Identity of the image that a cell names. None: it names none. One that is not there is an error when it is read."""
+  if is_missing(name, MISSING):
+    return None
+  try:
+    return find_image(file.parent, name, "").identity
+  except DataError:
+    return str(name)
 
 
 def _content(row: Row) -> str:
   return "\0".join(f"{name}\0{row[name]}" for name in sorted(row))
-
-
-def where(file: Path, place: int) -> str:
-  """Name of a row in errors and reports. Rows are counted from 1, without the line of names."""
-  return f"{file}, row {place + 1}"
 
 
 @functools.cache
@@ -181,66 +212,3 @@ def grey_image() -> bytes:
   buffer = io.BytesIO()
   Pixels.new("RGB", (8, 8), (128, 128, 128)).save(buffer, "PNG")
   return buffer.getvalue()
-
-
-def read_table(file: Path) -> tuple[list[str], list[Row]]:
-  """Read a table. Returns the names of its columns, and its rows: texts from CSV, typed values from Parquet.
-
-  Raises: DataError: the file cannot be read, has no rows, has two columns of one name or one of a reserved name, or a
-    row has another number of fields. The message names file and row.
-  """
-  kind = file.suffix.lower()
-  if kind not in (*DELIMITERS, *PARQUET):
-    raise DataError(f"{file}: a table is {', '.join((*DELIMITERS, *PARQUET))}. Rename it to what it is.")
-  names, rows = _separated(file, DELIMITERS[kind]) if kind in DELIMITERS else _parquet(file)
-  for name in names:
-    if names.count(name) > 1 or name in RESERVED or not name:
-      fault = "is reserved" if name in RESERVED else f"is there {names.count(name)} times" if name else "has no name"
-      raise DataError(f"{file}: the column {name!r} {fault}. Rename it.")
-  if not rows:
-    raise DataError(f"{file}: the table has no rows, only the columns {', '.join(map(repr, names))}. Add rows.")
-  return names, rows
-
-
-def _separated(file: Path, delimiter: str) -> tuple[list[str], list[Row]]:
-  rows: list[Row] = []
-  try:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-      reader = csv.reader(lines, delimiter=delimiter, strict=True)
-      names = [name.strip() for name in next(reader, [])]
-      for cells in reader:
-        if len(cells) not in (0, len(names)):
-          raise DataError(
-            f"{where(file, len(rows))} (line {reader.line_num}): {len(cells)} fields, and there are {len(names)} "
-            f"columns. Put a text that contains {delimiter!r} between double quotes."
-          )
-        if cells:  # not an empty line
-          rows.append(dict(zip(names, cells, strict=True)))
-  except csv.Error as error:
-    raise DataError(
-      f"{where(file, len(rows))} (line {reader.line_num}): {error}. Put a text with double quotes between double "
-      "quotes, and double those inside."
-    ) from error
-  except (OSError, UnicodeDecodeError) as error:
-    raise DataError(f"Cannot read {file}: {error}. It must be {file.suffix} with a line of names, in UTF-8.") from error
-  return names, rows
-
-
-def _parquet(file: Path) -> tuple[list[str], list[Row]]:
-  try:
-    import pyarrow
-    from pyarrow import parquet
-  except ImportError as error:
-    raise DataError(f"{file}: Parquet needs the package pyarrow. Install it, or write the table as CSV.") from error
-  try:
-    with parquet.ParquetFile(file) as opened:
-      metadata = opened.metadata
-      size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-      if size > MAX_BYTES:
-        raise DataError(f"{file}: the table has {size} bytes; up to {MAX_BYTES} are read. Split it.")
-      table = opened.read()
-    return list(table.column_names), table.to_pylist()
-  except DataError:
-    raise
-  except (OSError, ValueError, OverflowError, NotImplementedError, MemoryError, pyarrow.ArrowException) as error:
-    raise DataError(f"Cannot read {file}: {error}. It must be a Parquet file.") from error

@@ -56,8 +56,17 @@ class TfdsRecords:
     name = config.name
     split = {"train": config.train_split, "validation": config.validation_split}.get(split, split)
     builder = _builder(name, Path(reading.dir).expanduser())
-    leaves = dict(_leaves(builder.info.features))
-    images = [key for key, feature in leaves.items() if isinstance(feature, tfds.features.Image)]
+    found = list(_leaves(builder.info.features))
+    leaves = {key: feature for key, feature, _ in found}
+    repeated = [key for key, feature, within in found if within and isinstance(feature, tfds.features.Image)]
+    images = [
+      key for key, feature in leaves.items() if isinstance(feature, tfds.features.Image) and key not in repeated
+    ]
+    if repeated and (not images or config.image_key in repeated):
+      raise DataError(
+        f"{name}: the feature {repeated[0]!r} is a sequence of images, and an example needs one. Write the data set "
+        "with one image for each example, or as shards (python -m mmjax.data shard)."
+      )
     texts = [
       key for key, feature in leaves.items() if isinstance(feature, (tfds.features.Text, tfds.features.ClassLabel))
     ]
@@ -97,11 +106,18 @@ class TfdsRecords:
     """The captions of an example, not checked. Raises DataError for a label without a name, and for bytes not UTF-8."""
     try:
       if hasattr(self._label, "int2str"):
-        return [self._label.int2str(int(value)).replace("_", " ")]
+        return [self._class(int(value))]
       values = [value] if isinstance(value, (bytes, str)) else list(value)
       return [text.decode() if isinstance(text, bytes) else text for text in values]
-    except (ValueError, TypeError) as error:  # a label of -1 means that there is none
+    except (ValueError, TypeError) as error:
       raise DataError(f"{name}: {self._caption_key!r} is {value!r:.60}, no caption ({error}). {REMEDY}") from error
+
+  def _class(self, number: int) -> str:
+    """Name of a class in words. Raises ValueError if there is no such class: TFDS would count -1 from the end."""
+    count = self._label.num_classes
+    if number < 0 or (count is not None and number >= count):
+      raise ValueError(f"the classes are 0 to {'...' if count is None else count - 1}; -1 stands for no label")
+    return self._label.int2str(number).replace("_", " ")
 
 
 def _check_apart(builder: Any, config: Tfds) -> None:
@@ -145,14 +161,15 @@ def _builder(name: str, directory: Path) -> Any:
   raise unknown("TFDS data set", name.partition("/")[0], [*tfds.list_builders(with_community_datasets=False), *local])
 
 
-def _leaves(features: Any, prefix: str = ""):
-  """(path, feature) of every feature; sequences count as what they are sequences of."""
+def _leaves(features: Any, prefix: str = "", repeated: bool = False):
+  """(path, feature, True in a sequence) of every feature; sequences count as what they are sequences of."""
   for key, feature in features.items():
     inner = getattr(feature, "feature", feature)
+    within = repeated or inner is not feature
     if hasattr(inner, "items"):
-      yield from _leaves(inner, f"{prefix}{key}/")
+      yield from _leaves(inner, f"{prefix}{key}/", within)
     else:
-      yield prefix + key, inner
+      yield prefix + key, inner, within
 
 
 def _choose(given: str | None, candidates: list[str], what: str, option: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from mmjax.data.annotations import Complaints, Images, data_folder, fault, first_of, read_json
 from mmjax.data.captions import clean, text_fault
 from mmjax.data.errors import DataError, unknown
-from mmjax.data.fingerprint import digest
+from mmjax.data.fingerprint import digest, sample
 from mmjax.data.records import Record
 from mmjax.data.sources.base import QUESTION, Reading, Source
 
@@ -21,6 +22,7 @@ LAYOUT = (
 _PARTS = {"train": "train2014", "validation": "val2014"}
 _QUESTION: Mapping[str, type] = {"question_id": int, "image_id": int, "question": str}
 _ANNOTATION: Mapping[str, type] = {"question_id": int, "multiple_choice_answer": str, "answers": list}
+log = logging.getLogger(__name__)
 
 
 class _Question(NamedTuple):
@@ -31,6 +33,7 @@ class _Question(NamedTuple):
 
 class _Answers(NamedTuple):
   number: int
+  picture: int | None
   main: str
   all: tuple[str, ...]
 
@@ -78,21 +81,31 @@ class Vqav2Records:
     self._name = f"COCO_{part}_{{:012d}}.jpg"
     complaints = Complaints(reading)
     answers = _read_answers(annotations, complaints)
+    asked = set[int]()
     items: dict[int, tuple[_Question, _Answers]] = {}
     for place, question in enumerate(read_json(questions, ("questions",), _compact)[0]):
       where = f"{questions}: questions[{place}]"
       if not isinstance(question, _Question):
         complaints.add(fault(question, _QUESTION, where) or f"{where} is not as published.")
-      elif question.number not in answers:
+        continue
+      asked.add(question.number)
+      if question.number not in answers:
         complaints.add(f"{where}: question_id {question.number} has no annotation in {annotations}.")
       elif self._name.format(question.picture) not in self._pictures:
         name = self._name.format(question.picture)
         complaints.add(f"{where}: there is no image {name!r} in {self._pictures.folder}.")
+      elif (other := answers[question.number].picture) not in (question.picture, None):
+        complaints.add(
+          f"{where}: it is about the image {question.picture}, its annotation in {annotations} of {other}."
+        )
       elif items.setdefault(question.number, (question, answers[question.number]))[0] != question:
         complaints.add(f"{where}: question_id {question.number} is there twice, with other words or another image.")
     self._items, self.num_skipped = list(items.values()), complaints.number
     if not self._items:
       raise DataError(f"{questions} has no question. Fetch it again.")
+    if without := answers.keys() - asked:
+      text = "%s: %d annotations have no question in %s and are left out, the first is of question_id %d"
+      log.warning(text, annotations, len(without), questions, min(without))
 
   def __len__(self) -> int:
     return len(self._items)
@@ -101,6 +114,11 @@ class Vqav2Records:
   def fingerprint(self) -> int:
     """Number that changes with the questions' numbers and their order."""
     return digest(str(question.number) for question, _ in self._items)
+
+  @functools.cached_property
+  def sample(self) -> int:
+    """Number that changes with the texts of a sample of the questions."""
+    return sample(self)
 
   def without_image(self, index: int) -> Record:
     """The record but for its image."""
@@ -128,7 +146,7 @@ def _read_answers(file: Path, complaints: Complaints) -> dict[int, _Answers]:
       if answers.setdefault(entry.number, entry) != entry:
         complaints.add(f"{where}: question_id {entry.number} is there twice, with other answers.")
       continue
-    wrong = "its `answers` must be objects with a text `answer`"
+    wrong = "its `answers` must be objects with a text `answer`, and its image_id a whole number"
     complaints.add(fault(entry, _ANNOTATION, where) or f"{where} (question_id {entry['question_id']}): {wrong}.")
   return answers
 
@@ -141,9 +159,11 @@ def _compact(entry: dict) -> Any:
   if fault(entry, _QUESTION, "") is None:
     return _Question(entry["question_id"], entry["image_id"], clean(entry["question"]))
   if fault(entry, _ANNOTATION, "") is None and entry["answers"]:
-    said = entry["answers"]
-    if all(isinstance(answer, str) for answer in said):
-      return _Answers(entry["question_id"], sys.intern(clean(entry["multiple_choice_answer"])), tuple(said))
+    picture, main = entry.get("image_id"), sys.intern(clean(entry["multiple_choice_answer"]))
+    said = [_answer(text) if type(text) is str else None for text in entry["answers"]]
+    good = tuple(text for text in said if text is not None)
+    if len(good) == len(said) and (picture is None or type(picture) is int):
+      return _Answers(entry["question_id"], picture, main, good)
   return entry
 
 

@@ -1,6 +1,7 @@
 """Records of another source with a weight each, from a file."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from mmjax.data.columns.answer import Weight
 from mmjax.data.columns.base import Column
 from mmjax.data.errors import DataError
+from mmjax.data.fingerprint import digest, order_identity
 from mmjax.data.records import Records
 from mmjax.data.sources.base import Reading, Source
 from mmjax.data.sources.class_folders import ClassFolders
@@ -69,6 +71,11 @@ class WeightedRecords:
 
   def __getitem__(self, index: int) -> Mapping[str, Any]:
     return {**self._source[index], "weight": float(self._weights[index])}
+
+  @functools.cached_property
+  def sample(self) -> int:
+    """Number that changes with the weights, and with a sample of the source."""
+    return digest([self._weights.tobytes().hex(), *map(repr, sorted(order_identity(self._source).items()))])
 
   @property
   def features(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from mmjax.data.downloads import refused
 from mmjax.data.errors import DataError
 from mmjax.data.images.decoding import ImageLike
 from mmjax.data.images.files import read_image_file
@@ -77,7 +78,8 @@ def open_video(
     return Stills(video, frame_rate, record, limits)
   form = video_format(video)
   if form is None:
-    raise DataError(f"{record}: is not a video; formats are {', '.join(FORMATS)}. Replace it or remove it.")
+    otherwise = f"is not a video; formats are {', '.join(FORMATS)}. Replace it or remove it."
+    raise DataError(refused(video, record, otherwise))
   if form in ANIMATIONS:
     return Animation(video, form, record, limits)
   check_complete(video, form, record)
