@@ -227,7 +227,8 @@ def _turn(turn: Any, names: tuple[str, str], place: str) -> tuple[str, str]:
   found: Any = [turn.get(name) for name in names] if isinstance(turn, dict) else turn
   if not isinstance(found, list) or len(found) != 2 or not all(isinstance(part, str) for part in found):
     raise DataError(f"{place}: a turn is {turn!r:.60}, not a role and a text. {REMEDY}")
-  return ROLES.get(found[0], found[0]), found[1]
+  role, text = map(str, found)
+  return ROLES.get(role, role), text
 
 
 def _list(fields: Mapping[str, Any], name: str, place: str) -> list[Any]:

@@ -127,7 +127,7 @@ def _answer(options: Any, listener: socket.socket, key: str | None, url: str) ->
 
 
 def _loaded(options: Any) -> tuple[Served, Path]:
-  """What is served, and the default file of its index."""
+  """Return the parts of a run or an export that are served, and the default file of the index."""
   folder = options.folder.expanduser()
   from mmjax.deploy.loading import load
   from mmjax.deploy.serving.of_export import is_export, of_export
