@@ -117,6 +117,14 @@ class Fields:
       raise self.wrong(name, "true or false")
     return value
 
+  def switch(self, name: str, default: bool) -> bool:
+    """Boolean of a step that null leaves out, as in the image processors of transformers."""
+    if name in self.values and self.values[name] is None:
+      self.used.add(name)
+      self.nulls.add(name)
+      return False
+    return self.flag(name, default)
+
   def text(self, name: str, default: str | None = None) -> str:
     """String."""
     value = self._get(name, default)

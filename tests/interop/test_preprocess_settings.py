@@ -70,6 +70,16 @@ CASES = [
   ("SiglipImageProcessor", SQUARE | dict(do_normalize=False, image_std=[0, 0, 0]), ""),
   ("SiglipImageProcessor", SQUARE | dict(do_normalize=False, do_rescale=False), ""),
   ("Siglip2ImageProcessor", NAFLEX | dict(do_resize=False), "do_resize"),
+  # null is "off", whatever the default of the class.
+  ("CLIPImageProcessor", SHORTEST | dict(do_center_crop=None, crop_size=7), ""),
+  ("DeiTImageProcessor", SQUARE | dict(do_center_crop=None), ""),
+  ("ViTImageProcessor", dict(size=SIDE, default_to_square=None), ""),
+  *(
+    (name, SQUARE | {step: None}, "")
+    for name in ("SiglipImageProcessor", "ViTImageProcessor")
+    for step in ("do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_convert_rgb", "do_pad")
+  ),
+  ("CLIPImageProcessor", CROPPED | dict(do_convert_rgb=None), ""),
   # Colours.
   ("ViTImageProcessor", SQUARE | dict(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]), ""),
   ("ViTImageProcessor", SQUARE | dict(image_mean=0.25, image_std=2), ""),
