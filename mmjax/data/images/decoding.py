@@ -9,6 +9,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 
 from mmjax.data.errors import DataError
 from mmjax.data.images.modes import to_rgb
+from mmjax.data.images.whole import check_whole, mark
 
 ImageLike = bytes | str | os.PathLike | Image.Image | np.ndarray
 
@@ -39,8 +40,14 @@ def decode(picture: ImageLike, *, record: str = "the image", max_pixels: int = M
     image = picture
   else:
     image = open_image(picture, record=record, max_pixels=max_pixels)
+  encoded = isinstance(picture, bytes | str | os.PathLike)
   try:
-    return to_rgb(image, record)
+    if encoded:
+      mark(image)
+    converted = to_rgb(image, record)
+    if encoded:
+      check_whole(image, picture, record)
+    return converted
   except DataError:
     raise
   except Exception as error:  # decoders raise many types of exceptions
