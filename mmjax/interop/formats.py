@@ -115,13 +115,17 @@ def _write_transformers(folder: Path, content: Content) -> None:
 def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = None) -> None:
   """Write config.json and preprocessor_config.json, as transformers reads them."""
   from mmjax.interop.finding import CONFIG
-  from mmjax.interop.preprocess import to_transformers
-  from mmjax.interop.run_image import nearest_preprocess
+  from mmjax.interop.preprocess import Preprocess, to_transformers, version_of
+  from mmjax.interop.run_image import CheckpointImage, nearest_preprocess
   from mmjax.interop.shapes import audio_tower
   from mmjax.interop.sound_settings import write_sound
   from mmjax.interop.supported import CONVNEXT, EFFICIENTNET, NAFLEX, PROCESSORS, VILT
 
-  _write_json(folder / CONFIG, content.fields | (more or {}))
+  more = dict(more or {})
+  if isinstance(content.preprocess, Preprocess | CheckpointImage):
+    version = version_of(nearest_preprocess(content.preprocess))
+    more |= {"transformers_version": version} if version else {}
+  _write_json(folder / CONFIG, content.fields | more)
   if content.sound is not None:
     _write_json(folder / "preprocessor_config.json", write_sound(content.sound, audio_tower(content.config)))
   if content.preprocess is not None:
