@@ -1,5 +1,6 @@
 """What a format cannot hold of a preprocessing is said when a checkpoint is converted or exported."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 
 from mmjax import interop
+from mmjax.data import TokenizerConfig
+from mmjax.data.text.tokenizer import Tokenizer, train_vocabulary
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.interop import InteropError
 from mmjax.interop.__main__ import main
@@ -14,6 +17,7 @@ from mmjax.interop.convert import convert
 from mmjax.interop.formats import find_format
 from mmjax.interop.kept import image_notes, lost, text_notes
 from mmjax.interop.preprocess import HALF, Preprocess
+from mmjax.interop.pretrained_tokenizer import export_tokenizer
 from mmjax.interop.run_image import CheckpointImage
 from mmjax.interop.shapes import flat_shapes, unflatten
 from mmjax.models import TwoTowerConfig
@@ -95,3 +99,14 @@ def test_other_ids_are_named():
     raise InteropError("x has no tokenizer.json")
 
   assert text_notes(ids, missing) == ["The folder has no tokenizer that can be read: x has no tokenizer.json."]
+
+
+def test_a_token_that_the_model_does_not_have_is_refused(tmp_path):
+  texts = ["two hearts and a long sentence", "a cat"]
+  config = TokenizerConfig(vocab_size=300, max_length=8)
+  folder = saved(tmp_path, "transformers", odd="down")
+  export_tokenizer(Tokenizer(train_vocabulary(texts, config), config), folder)
+  tokenizer = interop.load_pretrained(folder).tokenizer
+  with pytest.raises(InteropError, match="and the model has 64 tokens: the tokenizer was extended after the model"):
+    tokenizer(texts)  # the embedding of a missing row would be NaN
+  assert dataclasses.replace(tokenizer, rows=300)(texts).max() >= 64
