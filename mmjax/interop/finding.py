@@ -32,6 +32,7 @@ _OTHERS = {
 }
 _LOAD = "torch.load({}, map_location='cpu', weights_only=True)"
 _LFS = b"version https://git-lfs.github.com/spec/"
+_ADAPTER = "adapter_config.json"
 _SUFFIXES = (".safetensors", ".npz")
 
 
@@ -83,6 +84,11 @@ def weights_in(folder: Path) -> Path:
   preferred = (*OPEN_CLIP_WEIGHTS, *([] if has_config else [WEIGHTS])) if has_open_clip else ()
   for name in (*preferred, *((WEIGHTS, INDEX) if has_config else ())):
     if name in names:
+      if _ADAPTER in names:
+        raise InteropError(
+          f"{folder / _ADAPTER} is an adapter (LoRA) beside {name}, which transformers would apply. Merge it (in peft, "
+          f"merge_and_unload) and save the model. If {name} holds it already, remove {_ADAPTER}"
+        )
       return folder / name
   _refuse_other_folders(folder, names)
   single = [n for n in names if n.endswith(_SUFFIXES) and not _SHARD.search(n)]
@@ -208,7 +214,7 @@ def _refuse_other_folders(folder: Path, names: list[str]) -> None:
       f"{folder} is the workdir of a run. Export it first (`python experiments/NAME.py export --run.workdir {folder}`) "
       f"and give {folder / 'export' / 'mmjax'}"
     )
-  if "adapter_config.json" in names:
+  if _ADAPTER in names:
     raise InteropError(
       f"{folder} holds an adapter (LoRA), not a model: merge it first (in peft, merge_and_unload), and save the model"
     )

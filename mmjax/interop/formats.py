@@ -209,6 +209,13 @@ def _write_nothing(folder: Path, content: Content) -> None:
   """The weights are the only file."""
 
 
+def _write_openai(folder: Path, content: Content) -> None:
+  """Add the buffers that tell OpenAI's files, whose activation is known, from others with the same names."""
+  from mmjax.interop.openai import buffers
+
+  content.tensors.update(buffers(content.config))
+
+
 def _write_json(path: Path, fields: dict[str, Any]) -> None:
   path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -235,7 +242,7 @@ FORMATS: tuple[Format, ...] = (
     notes=("open_clip repairs texts with ftfy before tokenizing. Training did not.",),
     name_tokenizer=_name_open_clip_tokenizer,
   ),
-  Format("openai", _openai, _write_nothing, alone=True),
+  Format("openai", _openai, _write_openai, alone=True),
   Format("big_vision", _big_vision, _write_nothing, weights="model.npz", alone=True),
   Format("mmjax", _native, _write_native, name_tokenizer=_name_native_tokenizer),
 )

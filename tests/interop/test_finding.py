@@ -263,6 +263,11 @@ REFUSED = {
   "a hub cache without its revision": (snapshots, "Give one of its snapshots: abc123, other"),
   "the workdir of a run": (workdir, "is the workdir of a run", "export/mmjax"),
   "an adapter": (lambda f: touched(renamed(f, "adapter_model.safetensors"), "adapter_config.json"), "merge it first"),
+  "an adapter beside the weights": (
+    lambda f: touched(f, "adapter_config.json"),
+    "adapter_config.json is an adapter (LoRA) beside model.safetensors",
+    "remove adapter_config.json",
+  ),
   "a hub id": (
     lambda f: "openai/clip-vit-base-patch32",
     "hf download openai/clip-vit-base-patch32 --local-dir clip-vit",
@@ -276,6 +281,10 @@ REFUSED = {
   "open_clip's weights without their configuration": (
     lambda f: replaced(f, open_clip_weights(), "open_clip_model.safetensors"),
     "put the open_clip_config.json that it was published with beside it",
+  ),
+  "renamed weights of open_clip without their configuration": (
+    lambda f: replaced(f, open_clip_weights(), "laion.safetensors") / "laion.safetensors",
+    "but not its buffers (input_resolution, context_length, vocab_size). It may be of open_clip",
   ),
   "weights without any configuration": (
     lambda f: (f / "config.json").unlink() or f,
