@@ -109,6 +109,20 @@ def test_broken_exif_is_an_error_of_the_record_in_both_paths(monkeypatch):
     pixels(data)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_exif_whose_directory_lies_outside_of_it_is_refused(kind):
+  data = turned(kind, 6)
+  at = data.index(b"MM\0*\0\0\0\x08")
+  broken = data[: at + 6] + b"\xff\xff" + data[at + 8 :]
+  if kind == "PNG":
+    size = int.from_bytes(broken[at - 8 : at - 4], "big")
+    broken = broken[: at + size] + struct.pack(">I", zlib.crc32(broken[at - 4 : at + size])) + broken[at + size + 4 :]
+  with pytest.raises(DataError, match="row 7: its EXIF cannot be read .*its directory is at byte 65535"):
+    pixels(broken)
+  if kind == "JPEG":
+    assert open_photo(broken, record="row 7", max_pixels=10**6) is None
+
+
 MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "La"]
 
 

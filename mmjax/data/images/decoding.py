@@ -40,13 +40,12 @@ def decode(picture: ImageLike, *, record: str = "the image", max_pixels: int = M
     image = picture
   else:
     image = open_image(picture, record=record, max_pixels=max_pixels)
-  encoded = isinstance(picture, bytes | str | os.PathLike)
   try:
-    if encoded:
-      mark(image)
+    if isinstance(picture, np.ndarray | Image.Image):
+      return to_rgb(image, record)
+    mark(image)
     converted = to_rgb(image, record)
-    if encoded:
-      check_whole(image, picture, record)
+    check_whole(image, picture, record)
     return converted
   except DataError:
     raise

@@ -64,8 +64,19 @@ def orientation(image: Image.Image) -> int:
 
   A TIFF is turned by Pillow when it is loaded, and has none afterwards. Raises many types of errors if it is corrupt.
   """
+  exif = image.info.get("exif")
+  if isinstance(exif, bytes):
+    _check_directory(exif.removeprefix(b"Exif\0\0"))
   found = image.getexif().get(_ORIENTATION, 1)
   return int(found) if found in _TURNED else 1
+
+
+def _check_directory(exif: bytes) -> None:
+  """Raise ValueError if the directory of an EXIF lies outside of it, which Pillow reads as an empty one."""
+  if exif[:2] in (b"II", b"MM") and len(exif) > 8:
+    start = int.from_bytes(exif[4:8], "little" if exif[:2] == b"II" else "big")
+    if start + 2 > len(exif):
+      raise ValueError(f"its directory is at byte {start} of {len(exif)}")
 
 
 def _upright(image: Image.Image, record: str) -> Image.Image:
