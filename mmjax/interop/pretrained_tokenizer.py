@@ -60,7 +60,7 @@ class PretrainedTokenizer:
     ids = np.array([encoding.ids for encoding in self.engine.encode_batch(texts)], np.int32)
     if self.zeroed is not None:
       ids[ids == self.zeroed] = 0
-    if self.rows is not None and ids.size and (largest := int(ids.max())) >= self.rows:
+    if self.rows is not None and ids.size and (largest := int(np.max(ids))) >= self.rows:
       raise InteropError(
         f"a text has the token {self.engine.id_to_token(largest)!r} of number {largest}, and the model has {self.rows} "
         "tokens: the tokenizer was extended after the model. Take the token out of its files, or leave it out of texts"

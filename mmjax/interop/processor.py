@@ -110,8 +110,8 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   defaults = _CLASSES[name]
   fields.only("use_square_size", False, False)
   interpolation = fields.choice("resample", INTERPOLATIONS, defaults.interpolation)
-  if name == _DINOV3 and interpolation in ("bicubic", "lanczos"):
-    raise fields.wrong("resample", f"2 (bilinear): {_DINOV3} resizes numbers, and these filters leave their range")
+  if name == _DINOV3 and interpolation != "bilinear":
+    raise fields.wrong("resample", f"2 (bilinear): {_DINOV3} resizes numbers, with filters that are not Pillow's")
   if fields.switch("do_pad", False) and "pad_size" in fields:
     raise fields.wrong("pad_size", "missing: mmjax does not pad images")
   if name == VILT and size % fields.integer("size_divisor", 32):
@@ -122,6 +122,8 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   if not grid:
     resize, side = _resize(fields, defaults)
   crop = fields.switch("do_center_crop", defaults.crop)
+  if name == VILT and crop:
+    raise fields.wrong("do_center_crop", f"false: {VILT} has the field, and does not crop")
   if name == _CONVNEXT:
     resize, side, crop = _convnext(fields, resize, side, size, crop)
   else:
@@ -236,7 +238,7 @@ def _colors(fields: Fields, name: str, default: tuple[float, float, float]) -> t
   """Three numbers, or one for all channels."""
   value = fields.get(name)
   if isinstance(value, int | float) and not isinstance(value, bool):
-    found = (float(value),) * 3
+    found = (fields.number(name),) * 3
   else:
     found = fields.colors(name, default)
   if name.endswith("std") and 0.0 in found:
@@ -279,6 +281,8 @@ def from_open_clip(fields: Fields, size: int) -> Preprocess:
     fill=fields.integer("fill_color", 0, least=0),
     colors="late",
   )
+  if found.fill > 255:
+    raise fields.wrong("fill_color", "a grey level from 0 to 255")
   fields.finish(without_effect.OPEN_CLIP)
   return found
 
