@@ -85,7 +85,13 @@ def convert(
   positions: Positions = "open_clip",
   tower: Tower = "",
 ) -> Path:
-  """Do as `convert_with_notes`, and return the file with the weights. The notes are logged as warnings."""
+  """Read a checkpoint and write it in another format. What the format cannot hold is logged as warnings.
+
+  Args:
+    source, target, format, image_size, max_length, positions, tower: as for `convert_with_notes`.
+  Returns: the file with the weights.
+  Raises: InteropError: as for `convert_with_notes`.
+  """
   written, notes = convert_with_notes(
     source, target, format, image_size=image_size, max_length=max_length, positions=positions, tower=tower
   )

@@ -9,7 +9,6 @@ import re
 import zlib
 from pathlib import Path
 
-import simplejpeg
 from PIL import Image
 
 from mmjax.data.errors import DataError
@@ -46,6 +45,8 @@ def _bytes(picture: bytes | str | os.PathLike) -> bytes:
 
 def _check_jpeg(data: bytes, mode: str, record: str) -> None:
   """Decode at 1/8 of the size, which reads all of the data."""
+  import simplejpeg  # here, so that --help does not wait for it
+
   try:
     simplejpeg.decode_jpeg(data, "CMYK" if mode == "CMYK" else "GRAY", fastdct=True, min_factor=8)
   except ValueError as error:
@@ -72,6 +73,8 @@ def _is_harmless(data: bytes, reason: str) -> bool:
 
 def _extra_in_header(data: bytes) -> bool:
   """True if bytes before the scan belong to no segment, and the JPEG is not damaged without them."""
+  import simplejpeg
+
   kept, place = [data[:2]], 2
   while (start := data.find(b"\xff", place)) >= 0 and len(data) > start + 3:
     if data[start + 1] in (0x00, 0xFF):
