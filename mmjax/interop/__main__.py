@@ -93,9 +93,9 @@ def _console() -> Console:
 
 
 def _convert(options: Any) -> int:
-  from mmjax.interop.convert import convert, size_text
+  from mmjax.interop.convert import convert_with_notes, size_text
 
-  written = convert(
+  written, notes = convert_with_notes(
     options.source,
     options.target,
     options.to,
@@ -108,6 +108,8 @@ def _convert(options: Any) -> int:
   Console().print(
     f"{written} ({size_text(written.stat().st_size)}). Files in the folder: {files}", highlight=False, soft_wrap=True
   )
+  for note in notes:
+    print(f"Note: {note}")
   return 0
 
 

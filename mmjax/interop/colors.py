@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 
 from mmjax.data.errors import DataError
 from mmjax.data.images.decoding import MAX_PIXELS, ImageLike, decode, open_image
+from mmjax.data.images.whole import check_whole, mark
 
 Colors = Literal["drop", "white", "late", "none"]
 """Conversion of an image to RGB.
@@ -34,8 +35,12 @@ def _opened(picture: ImageLike) -> Image.Image:
   name = str(picture) if not isinstance(picture, bytes) else "the image"
   image = open_image(picture, record=name, max_pixels=MAX_PIXELS)  # type: ignore[arg-type]
   try:
+    mark(image)
     image.load()
+    check_whole(image, picture, name)  # type: ignore[arg-type]
     return ImageOps.exif_transpose(image)
+  except DataError:
+    raise
   except Exception as error:  # decoders raise many types of exceptions
     raise DataError(f"{name}: the image is corrupt or truncated ({error!r}). Replace or remove it.") from error
 

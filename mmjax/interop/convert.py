@@ -1,5 +1,7 @@
 """Conversion of a checkpoint to another format, and a listing of its tensors."""
 
+import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,17 +10,21 @@ import flax.linen as nn
 
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import Fields
+from mmjax.interop.finding import OPEN_CLIP_WEIGHTS, WEIGHTS
 from mmjax.interop.formats import Format, find_format
+from mmjax.interop.kept import image_notes, text_notes
 from mmjax.interop.pretrained import Positions, Pretrained, Tower, load_pretrained, save
 from mmjax.interop.pretrained_tokenizer import TOKENIZER, copy_tokenizer
 from mmjax.interop.shapes import ModelConfig, image_tower, text_tower
-from mmjax.interop.source import TEXT_CFG, tokenizer_fields
+from mmjax.interop.source import TEXT_CFG, open_source, tokenizer_fields
 from mmjax.interop.speech_settings import copy_settings
 from mmjax.interop.tensors import TensorFile
 from mmjax.models.whisper import WhisperConfig
 
+logger = logging.getLogger(__name__)
 
-def convert(
+
+def convert_with_notes(
   source: str | Path,
   target: str | Path,
   format: str,
@@ -27,7 +33,7 @@ def convert(
   max_length: int | None = None,
   positions: Positions = "open_clip",
   tower: Tower = "",
-) -> Path:
+) -> tuple[Path, list[str]]:
   """Read a checkpoint and write it in another format, with its preprocessing and its tokenizer files.
 
   Args:
@@ -38,7 +44,7 @@ def convert(
     max_length: new number of text tokens; position embeddings are cut off or interpolated. None: the checkpoint's.
     positions: library whose filter resamples image positions.
     tower: "image", "audio" or "text": only this tower of a whole model. Empty: the whole model.
-  Returns: the file with the weights.
+  Returns: (the file with the weights, sentences on the preprocessing of images and texts that the format cannot hold).
   Raises: InteropError: `load` or `save` fails, or the target is the source.
   """
   source, target = Path(source).expanduser(), Path(target).expanduser()
@@ -69,7 +75,46 @@ def save_like(found: Pretrained, model: nn.Module, params: Any, target: Path, fo
   if isinstance(config, WhisperConfig):
     copy_settings(found.source.folder, folder)
   fields = found.source.fields.values
-  name_tokenizer(find_format(format), folder, tokenizer_fields(found.source), config, fields)
+  form = find_format(format)
+  name_tokenizer(form, folder, tokenizer_fields(found.source), config, fields)
+  notes = [] if form.name == "mmjax" else image_notes(preprocess, form, folder)
+  return written, [*notes, *_text_notes(found, written)]
+
+
+def _text_notes(found: Pretrained, written: Path) -> list[str]:
+  """Compare the tokenizer of a checkpoint with that of the folder that was written."""
+  if getattr(text_tower(found.model.config), "max_length", None) is None:
+    return []
+  try:
+    ours = found.tokenizer
+  except InteropError:
+    return []  # the source has none either
+  alone = written if written.suffix == ".npz" or written.name not in (WEIGHTS, *OPEN_CLIP_WEIGHTS) else written.parent
+  return text_notes(ours, lambda: dataclasses.replace(found, source=open_source(alone)).tokenizer)
+
+
+def convert(
+  source: str | Path,
+  target: str | Path,
+  format: str,
+  *,
+  image_size: int | None = None,
+  max_length: int | None = None,
+  positions: Positions = "open_clip",
+  tower: Tower = "",
+) -> Path:
+  """Read a checkpoint and write it in another format. What the format cannot hold is logged as warnings.
+
+  Args:
+    source, target, format, image_size, max_length, positions, tower: as for `convert_with_notes`.
+  Returns: the file with the weights.
+  Raises: InteropError: as for `convert_with_notes`.
+  """
+  written, notes = convert_with_notes(
+    source, target, format, image_size=image_size, max_length=max_length, positions=positions, tower=tower
+  )
+  for note in notes:
+    logger.warning("%s: %s", written, note)
   return written
 
 

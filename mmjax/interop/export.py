@@ -5,14 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.transforms import EvalImage
 from mmjax.encoders import ViTConfig
 from mmjax.interop.card import model_card
 from mmjax.interop.convert import name_tokenizer
 from mmjax.interop.formats import Format, find_format
+from mmjax.interop.kept import image_notes
 from mmjax.interop.pretrained import save
 from mmjax.interop.pretrained_tokenizer import copy_tokenizer, export_tokenizer
-from mmjax.interop.run_image import nearest_preprocess
 from mmjax.interop.run_tokenizer import CheckpointTokenizer
 from mmjax.interop.speech_export import named_begin, write_speech
 from mmjax.models.blip2_captioner import Blip2CaptionerConfig
@@ -81,38 +80,8 @@ def _write_tokenizer(run: Run, form: Format, folder: Path) -> None:
 
 def notes(run: Run, form: Format, folder: Path) -> list[str]:
   """List what a format cannot hold of a run: the differences between mmjax and the other library, and the remedies."""
-  found = [] if form.name == "mmjax" else [*_image_notes(run, form, folder), *form.notes]
+  found = [] if form.name == "mmjax" else [*image_notes(run.transform, form, folder), *form.notes]
   image = getattr(run.experiment.model, "image", None)
   if isinstance(image, ViTConfig) and image.patch_dropout:
     found.append("Training dropped patches at random. The exported model does not.")
-  return found
-
-
-def _image_notes(run: Run, form: Format, folder: Path) -> list[str]:
-  transform = run.transform
-  if transform is None:
-    return []
-  p, found = nearest_preprocess(transform), []
-  if form.alone:
-    found.append(
-      f"{form.library if form.library != 'mmjax' else form.name} has no file for preprocessing: images of {p.size} "
-      f"pixels, mean {p.mean}, std {p.std} (data.mean, data.std)."
-    )
-  if isinstance(transform, EvalImage):
-    found += [
-      "Transparent images are put on white in mmjax. Other libraries drop the transparency (transformers 5 puts them "
-      "on white too): put them on white first.",
-      "mmjax crops an image to its middle square before resizing (bilinear). Other libraries crop after resizing "
-      "(do_center_crop; resize_mode shortest), so the pixels of images that are not square differ a little.",
-    ]
-    if not form.alone:
-      found.append(
-        f"To train and evaluate with the preprocessing that is written here, set --data.preprocess {folder} (and "
-        "--data.no-trim): then there is no difference."
-      )
-  if getattr(transform, "trim", False):
-    found.append(
-      "mmjax cut off empty margins (data.trim). Other libraries do not: cut them off first, or train with "
-      "--data.no-trim."
-    )
   return found

@@ -100,14 +100,14 @@ class Fields:
   def number(self, name: str, default: float | None = None) -> float:
     """Number between -1e9 and 1e9."""
     value = self._get(name, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or value != value or abs(value) > 1e9:
+    if not _is_number(value):
       raise self.wrong(name, "a number")
     return float(value)
 
   def colors(self, name: str, default: Collection[float]) -> tuple[float, float, float]:
     """Three numbers, for red, green and blue."""
     value = self._get(name, list(default))
-    if not isinstance(value, list | tuple) or len(value) != 3 or not all(type(n) in (int, float) for n in value):
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(_is_number(n) for n in value):
       raise self.wrong(name, "three numbers")
     return float(value[0]), float(value[1]), float(value[2])
 
@@ -117,6 +117,14 @@ class Fields:
     if not isinstance(value, bool):
       raise self.wrong(name, "true or false")
     return value
+
+  def switch(self, name: str, default: bool) -> bool:
+    """Boolean of a step that null leaves out, as in the image processors of transformers."""
+    if name in self.values and self.values[name] is None:
+      self.used.add(name)
+      self.nulls.add(name)
+      return False
+    return self.flag(name, default)
 
   def text(self, name: str, default: str | None = None) -> str:
     """String."""
@@ -157,6 +165,11 @@ class Fields:
     return value
 
 
+def _is_number(value: Any) -> bool:
+  """True for a number between -1e9 and 1e9. JSON of Python may hold NaN and Infinity."""
+  return type(value) in (int, float) and abs(value) <= 1e9
+
+
 def _short(value: Any) -> str:
   text = repr(value)
   return text if len(text) <= 60 else f"{text[:57]}..."
@@ -170,7 +183,10 @@ def read_json(path: Path) -> Fields:
   try:
     if path.stat().st_size > _MAX_JSON:
       raise InteropError(f"{path} is larger than {_MAX_JSON} bytes, which is too large for a configuration")
-    return Fields(json.loads(path.read_text(encoding="utf-8")), str(path))
+    text = path.read_text(encoding="utf-8")
+    if text.startswith("version https://git-lfs.github.com/spec/"):
+      raise InteropError(f"{path} is a git-lfs pointer, not the file: run `git lfs pull` in {path.parent}")
+    return Fields(json.loads(text), str(path))
   except (OSError, ValueError, RecursionError) as error:
     if isinstance(error, InteropError):
       raise

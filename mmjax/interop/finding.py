@@ -23,6 +23,8 @@ _TO_TRANSFORMERS = (
 _OTHERS = {
   ".msgpack": "weights of Flax: " + _TO_TRANSFORMERS.format("from_flax"),
   ".h5": "weights of TensorFlow: " + _TO_TRANSFORMERS.format("from_tf"),
+  ".keras": "weights of Keras: save the tensors under the names of transformers or open_clip as .safetensors",
+  ".index": "a checkpoint of TensorFlow: " + _TO_TRANSFORMERS.format("from_tf"),
   ".onnx": "an ONNX program: download the weights that it was exported from",
   ".gguf": "quantised weights for llama.cpp: download the original ones",
   ".zip": "an archive: unpack it, and give the folder",
@@ -31,7 +33,12 @@ _OTHERS = {
   ".json": "a configuration: give its folder",
 }
 _LOAD = "torch.load({}, map_location='cpu', weights_only=True)"
+_HUB = "https://huggingface.co/"
 _LFS = b"version https://git-lfs.github.com/spec/"
+_STATES = ("optimizer", "scheduler", "training_args", "rng_state", "random_states", "scaler")
+"""Beginnings of the names of files of a training, beside its weights."""
+_ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
+_ADAPTER = "adapter_config.json"
 _SUFFIXES = (".safetensors", ".npz")
 
 
@@ -54,7 +61,10 @@ def existing(path: str | Path) -> Path:
     raise InteropError(f"{path} cannot be read: {error.strerror}") from error
   if found:
     return _snapshot(path) if path.is_dir() else path
-  name = model_name(text)
+  if text.startswith(_HUB):
+    parts = text.removeprefix(_HUB).split("/")
+    raise InteropError(f"{text} is an address: give the model's name, {'/'.join(parts[:2])}, or a folder")
+  name = None if text.startswith((".", "/", "~")) else model_name(text)
   there = None if name is None else cached(name)
   if there is not None:
     return _snapshot(there)
@@ -83,6 +93,11 @@ def weights_in(folder: Path) -> Path:
   preferred = (*OPEN_CLIP_WEIGHTS, *([] if has_config else [WEIGHTS])) if has_open_clip else ()
   for name in (*preferred, *((WEIGHTS, INDEX) if has_config else ())):
     if name in names:
+      if _ADAPTER in names:
+        raise InteropError(
+          f"{folder / _ADAPTER} is an adapter (LoRA) beside {name}, which transformers would apply. Merge it (in peft, "
+          f"merge_and_unload) and save the model. If {name} holds it already, remove {_ADAPTER}"
+        )
       return folder / name
   _refuse_other_folders(folder, names)
   single = [n for n in names if n.endswith(_SUFFIXES) and not _SHARD.search(n)]
@@ -208,7 +223,7 @@ def _refuse_other_folders(folder: Path, names: list[str]) -> None:
       f"{folder} is the workdir of a run. Export it first (`python experiments/NAME.py export --run.workdir {folder}`) "
       f"and give {folder / 'export' / 'mmjax'}"
     )
-  if "adapter_config.json" in names:
+  if _ADAPTER in names:
     raise InteropError(
       f"{folder} holds an adapter (LoRA), not a model: merge it first (in peft, merge_and_unload), and save the model"
     )
@@ -216,7 +231,12 @@ def _refuse_other_folders(folder: Path, names: list[str]) -> None:
 
 def _nothing(folder: Path, names: list[str]) -> InteropError:
   """Error for a folder without weights that mmjax reads."""
-  pickles = [n for n in names if n.endswith(_PICKLES)]
+  if any(name in names for name in _ORBAX):
+    return InteropError(
+      f"{folder} is a checkpoint of Orbax. If a run of mmjax wrote it, export the run "
+      "(`python experiments/NAME.py export --run.workdir WORKDIR`). Otherwise save its arrays as .safetensors"
+    )
+  pickles = [n for n in names if n.endswith(_PICKLES) and not n.startswith(_STATES)]
   pickles.sort(key=lambda n: not n.startswith(("pytorch_model", "open_clip_pytorch_model")))
   if pickles:
     return refused(folder / pickles[0])

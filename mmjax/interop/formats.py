@@ -119,13 +119,17 @@ def _write_transformers(folder: Path, content: Content) -> None:
 def _write_config(folder: Path, content: Content, more: dict[str, Any] | None = None) -> None:
   """Write config.json and preprocessor_config.json, as transformers reads them."""
   from mmjax.interop.finding import CONFIG
-  from mmjax.interop.preprocess import to_transformers
-  from mmjax.interop.run_image import nearest_preprocess
+  from mmjax.interop.preprocess import Preprocess, to_transformers, version_of
+  from mmjax.interop.run_image import CheckpointImage, nearest_preprocess
   from mmjax.interop.shapes import audio_tower
   from mmjax.interop.sound_settings import write_sound
   from mmjax.interop.supported import CONVNEXT, EFFICIENTNET, NAFLEX, PROCESSORS, VILT
 
-  _write_json(folder / CONFIG, content.fields | (more or {}))
+  more = dict(more or {})
+  if isinstance(content.preprocess, Preprocess | CheckpointImage):
+    version = version_of(nearest_preprocess(content.preprocess))
+    more |= {"transformers_version": version} if version else {}
+  _write_json(folder / CONFIG, content.fields | more)
   if content.sound is not None:
     _write_json(folder / "preprocessor_config.json", write_sound(content.sound, audio_tower(content.config)))
   if content.preprocess is not None:
@@ -209,6 +213,13 @@ def _write_nothing(folder: Path, content: Content) -> None:
   """The weights are the only file."""
 
 
+def _write_openai(folder: Path, content: Content) -> None:
+  """Add the buffers that tell OpenAI's files, whose activation is known, from others with the same names."""
+  from mmjax.interop.openai import buffers
+
+  content.tensors.update(buffers(content.config))
+
+
 def _write_json(path: Path, fields: dict[str, Any]) -> None:
   path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -235,7 +246,7 @@ FORMATS: tuple[Format, ...] = (
     notes=("open_clip repairs texts with ftfy before tokenizing. Training did not.",),
     name_tokenizer=_name_open_clip_tokenizer,
   ),
-  Format("openai", _openai, _write_nothing, alone=True),
+  Format("openai", _openai, _write_openai, alone=True),
   Format("big_vision", _big_vision, _write_nothing, weights="model.npz", alone=True),
   Format("mmjax", _native, _write_native, name_tokenizer=_name_native_tokenizer),
 )

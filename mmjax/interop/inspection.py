@@ -53,7 +53,7 @@ _UNREAD = {
 _VOCABULARIES = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 _UNREAD_NAMES = {
   GENERATION: "settings of text generation",
-  "config_sentence_transformers.json": "versions and prompts",
+  "config_sentence_transformers.json": "versions, and prompts that are used by name only",
   "data_config.json": "data of the training",
   PREPROCESSOR_CONFIG: f"{PROCESSOR_CONFIG} has precedence, or the format has no such file",
 }

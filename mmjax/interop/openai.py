@@ -4,12 +4,17 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from mmjax.encoders import ResNetConfig, TextConfig, ViTConfig
 from mmjax.interop.architecture import Architecture, Entries, changed_towers, wrong_kind
 from mmjax.interop.fields import Fields
 from mmjax.interop.open_clip import rules
 from mmjax.interop.open_clip_towers import BUFFERS
 from mmjax.models import TwoTowerConfig
+
+OWN = ("input_resolution", "context_length", "vocab_size")
+"""Buffers of OpenAI's files. Files of open_clip with the same names of weights do not have them."""
 
 
 def read(fields: Fields, entries: Entries) -> TwoTowerConfig:
@@ -96,6 +101,14 @@ def nearest(config: TwoTowerConfig) -> TwoTowerConfig:
     return dataclasses.replace(config, image=resnet, image_projection="none", text_projection="linear")
   image = dict(stem="patch", pool="cls", class_position=True)
   return changed_towers(config, image, image_projection="linear", text_projection="linear")
+
+
+def buffers(config: TwoTowerConfig) -> dict[str, np.ndarray]:
+  """Numbers that OpenAI's files hold beside the weights."""
+  text = config.text
+  assert isinstance(config.image, ViTConfig | ResNetConfig) and isinstance(text, TextConfig)
+  values = (config.image.image_size, text.max_length, text.vocab_size)
+  return {name: np.array(value, np.int64) for name, value in zip(OWN, values, strict=True)}
 
 
 OPENAI = Architecture("OpenAI's CLIP", read, write, rules, BUFFERS, nearest=nearest)

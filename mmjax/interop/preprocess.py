@@ -237,6 +237,11 @@ def _colors_record(p: Preprocess) -> dict[str, Any]:
   }
 
 
+def version_of(p: Preprocess) -> str:
+  """Version of transformers that converts images to RGB as a preprocessing does. "": any that is new."""
+  return "4.57.0" if p.colors == "drop" else ""
+
+
 def to_open_clip(p: Preprocess) -> dict[str, Any]:
   """Make the content of preprocess_cfg.
 

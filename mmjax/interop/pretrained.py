@@ -98,7 +98,9 @@ class Pretrained:
     """Tokenizer that makes the ids for encode_text. Raises InteropError if the folder has none that mmjax can read."""
     length, own = _text_length(self.model.config), _text_length(self.source.config)
     fields, pad = tokenizer_fields(self.source), padding_of(self.source.config)
-    return load_tokenizer(self.source.folder, length, open_clip=fields, whole=length != own, pad_id=pad)
+    found = load_tokenizer(self.source.folder, length, open_clip=fields, whole=length != own, pad_id=pad)
+    rows = getattr(text_tower(self.source.config), "vocab_size", None)
+    return dataclasses.replace(found, rows=rows) if isinstance(found, PretrainedTokenizer) else found
 
   def generation(self, prompt_length: int) -> GenerateConfig:
     """Settings for mmjax.models.generate, as generation_config.json and transformers' defaults have them.

@@ -44,12 +44,14 @@ class PretrainedTokenizer:
     max_length: tokens per text.
     clean: clean-up of the texts (see mmjax.interop.text_cleaning).
     zeroed: a token that is written as 0. None: there is none.
+    rows: tokens that the model has. None: unknown.
   """
 
   engine: tokenizers.Tokenizer
   max_length: int
   clean: str = ""
   zeroed: int | None = None
+  rows: int | None = None
 
   def __call__(self, strings: Sequence[str]) -> Int32[np.ndarray, "n t"]:
     if isinstance(strings, str):
@@ -58,6 +60,11 @@ class PretrainedTokenizer:
     ids = np.array([encoding.ids for encoding in self.engine.encode_batch(texts)], np.int32)
     if self.zeroed is not None:
       ids[ids == self.zeroed] = 0
+    if self.rows is not None and ids.size and (largest := int(np.max(ids))) >= self.rows:
+      raise InteropError(
+        f"a text has the token {self.engine.id_to_token(largest)!r} of number {largest}, and the model has {self.rows} "
+        "tokens: the tokenizer was extended after the model. Take the token out of its files, or leave it out of texts"
+      )
     return ids.reshape(-1, self.max_length)
 
 

@@ -114,9 +114,9 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   defaults = _CLASSES[name]
   fields.only("use_square_size", False, False)
   interpolation = fields.choice("resample", INTERPOLATIONS, defaults.interpolation)
-  if name == _DINOV3 and interpolation in ("bicubic", "lanczos"):
-    raise fields.wrong("resample", f"2 (bilinear): {_DINOV3} resizes numbers, and these filters leave their range")
-  if fields.flag("do_pad", False) and "pad_size" in fields:
+  if name == _DINOV3 and interpolation != "bilinear":
+    raise fields.wrong("resample", f"2 (bilinear): {_DINOV3} resizes numbers, with filters that are not Pillow's")
+  if fields.switch("do_pad", False) and "pad_size" in fields:
     raise fields.wrong("pad_size", "missing: mmjax does not pad images")
   if name == VILT and size % fields.integer("size_divisor", 32):
     raise fields.wrong("size_divisor", f"a divisor of the model's image size, {size}")
@@ -125,15 +125,17 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
   side: int | None = size
   if not grid:
     resize, side = _resize(fields, defaults)
-  crop = fields.flag("do_center_crop", defaults.crop)
+  crop = fields.switch("do_center_crop", defaults.crop)
+  if name == VILT and crop:
+    raise fields.wrong("do_center_crop", f"false: {VILT} has the field, and does not crop")
   if name == _CONVNEXT:
     resize, side, crop = _convnext(fields, resize, side, size, crop)
   elif name == BRIDGETOWER:
     _check_bridgetower(fields, resize, size, crop)
   else:
     _check_size(fields, resize, side, size, crop)
-  normalize = fields.flag("do_normalize", True)
-  scale = fields.number("rescale_factor", 1 / 255) if fields.flag("do_rescale", True) else 1.0
+  normalize = fields.switch("do_normalize", True)
+  scale = fields.number("rescale_factor", 1 / 255) if fields.switch("do_rescale", True) else 1.0
   if not scale:
     raise fields.wrong("rescale_factor", "a number other than 0")
   mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -151,7 +153,7 @@ def from_transformers(fields: Fields, size: int, kind: str, version: str = "") -
     resize_to=None if side == size else side,
     crop=crop or (resize in ("squash", "native") and side == size),
     scale=scale,
-    colors=_conversion(fields.flag("do_convert_rgb", defaults.rgb), version),
+    colors=_conversion(fields.switch("do_convert_rgb", defaults.rgb), version),
     grid=grid,
     patches=patches,
     divisor=fields.integer("size_divisor", 32) if name == BRIDGETOWER and resize == "shortest" else 0,
@@ -174,12 +176,12 @@ def _class_name(fields: Fields, kind: str) -> str:
 def _resize(fields: Fields, defaults: _Class) -> tuple[Resize, int | None]:
   """Read the way to resize, and the side in pixels."""
   size = fields.get("size") or defaults.size
-  square = fields.flag("default_to_square", defaults.square)
+  square = fields.switch("default_to_square", defaults.square)
   if isinstance(size, int) and not isinstance(size, bool):
     size = {"height": size, "width": size} if square else {"shortest_edge": size}
   elif isinstance(size, list) and len(size) == 2:
     size = {"height": size[0], "width": size[1]}
-  if not fields.flag("do_resize", True):
+  if not fields.switch("do_resize", True):
     return "none", None
   if not isinstance(size, dict) or not all(type(n) is int and 0 < n < 2**24 for n in size.values()):
     raise fields.wrong("size", "a number of pixels, or an object with shortest_edge, or with height and width")
@@ -221,9 +223,9 @@ _Colors3 = tuple[float, float, float]
 
 def _efficientnet(fields: Fields, mean: _Colors3, std: _Colors3, normalize: bool) -> tuple[_Colors3, _Colors3]:
   """Mean and deviation of EfficientNet's processor, which may move colours by 1, and divide by the deviation twice."""
-  if fields.flag("rescale_offset", False) and fields.flag("do_rescale", True):
+  if fields.switch("rescale_offset", False) and fields.switch("do_rescale", True):
     mean = (mean[0] + 1, mean[1] + 1, mean[2] + 1)
-  if fields.flag("include_top", True):
+  if fields.switch("include_top", True):
     own = std if normalize else _colors(fields, "image_std", HALF)
     std = (std[0] * own[0], std[1] * own[1], std[2] * own[2])
   return mean, std
@@ -257,7 +259,7 @@ def _colors(fields: Fields, name: str, default: tuple[float, float, float]) -> t
   """Three numbers, or one for all channels."""
   value = fields.get(name)
   if isinstance(value, int | float) and not isinstance(value, bool):
-    found = (float(value),) * 3
+    found = (fields.number(name),) * 3
   else:
     found = fields.colors(name, default)
   if name.endswith("std") and 0.0 in found:
@@ -300,6 +302,8 @@ def from_open_clip(fields: Fields, size: int) -> Preprocess:
     fill=fields.integer("fill_color", 0, least=0),
     colors="late",
   )
+  if found.fill > 255:
+    raise fields.wrong("fill_color", "a grey level from 0 to 255")
   fields.finish(without_effect.OPEN_CLIP)
   return found
 

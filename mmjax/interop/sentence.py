@@ -9,6 +9,7 @@ from mmjax.interop import without_effect
 from mmjax.interop.errors import InteropError
 from mmjax.interop.fields import read_json
 
+_SETTINGS = "config_sentence_transformers.json"
 _MODULES, _POOLING = "modules.json", "1_Pooling"
 _OTHERS = ("pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens")
 
@@ -21,6 +22,7 @@ def read_pooling(config: TextConfig, folder: Path) -> TextConfig:
   """
   if not (folder / _MODULES).is_file():
     return config
+  _check_prompt(folder)
   path = _pooling_file(folder)
   pooling = read_json(path)
   for name in (*_OTHERS, "pooling_mode_lasttoken"):
@@ -31,6 +33,21 @@ def read_pooling(config: TextConfig, folder: Path) -> TextConfig:
   pooling.only("word_embedding_dimension", config.width, config.width)
   pooling.finish(without_effect.POOLING)
   return dataclasses.replace(config, pool="mean" if mean else "first", tanh_pool=False)
+
+
+def _check_prompt(folder: Path) -> None:
+  """Raise InteropError if sentence-transformers puts a prompt before every text, which mmjax does not."""
+  path = folder / _SETTINGS
+  if not path.is_file():
+    return
+  fields = read_json(path)
+  name = fields.get("default_prompt_name")
+  prompt = None if name is None else fields.object("prompts").values.get(name)
+  if name is not None and prompt != "":
+    raise InteropError(
+      f"{path}: default_prompt_name is {name!r}: sentence-transformers puts the prompt {prompt!r} before every text, "
+      "which mmjax does not. Put it before your texts yourself, and set default_prompt_name to null in the file"
+    )
 
 
 def _pooling_file(folder: Path) -> Path:

@@ -27,7 +27,7 @@ from mmjax.interop.native import NATIVE
 from mmjax.interop.npz_file import NpzFile
 from mmjax.interop.open_clip import OPEN_CLIP, OPEN_CLIP_HF
 from mmjax.interop.open_clip_coca import OPEN_CLIP_COCA
-from mmjax.interop.openai import OPENAI
+from mmjax.interop.openai import OPENAI, OWN
 from mmjax.interop.resample import Resampling
 from mmjax.interop.safetensors_file import SafetensorsFile
 from mmjax.interop.sentence import read_pooling
@@ -189,6 +189,12 @@ def _open_clip(path: Path, file: TensorFile) -> tuple[str, TensorFile, Fields]:
     raise InteropError(
       f"{path} has the tensors of open_clip, which do not tell its activation and its heads: put the "
       f"{OPEN_CLIP_CONFIG} that it was published with beside it"
+    )
+  if not all(name in file.entries for name in OWN):
+    raise InteropError(
+      f"{path} has the names of OpenAI's CLIP, but not its buffers ({', '.join(OWN)}). It may be of open_clip, with "
+      f"another activation: put the {OPEN_CLIP_CONFIG} that it was published with beside it. If it is OpenAI's, "
+      "convert the original .pt again with all of its tensors"
     )
   return "openai", file, Fields({}, str(path))
 

@@ -111,7 +111,8 @@ def test_headers_that_lie_are_caught():
   at = honest.index(b"\xff\xc0") + 5
   assert struct.unpack(">HH", honest[at : at + 4]) == (48, 64)
   taller = honest[:at] + struct.pack(">HH", 4800, 640) + honest[at + 4 :]
-  assert decode(taller, record="r", max_pixels=4800 * 640).size == (640, 4800), "what is missing is grey"
+  with pytest.raises(DataError, match="r: the JPEG is damaged"):  # Pillow shows grey where pixels are missing
+    decode(taller, record="r", max_pixels=4800 * 640)
   with pytest.raises(DataError, match="refused"):
     decode(taller, record="r", max_pixels=4800 * 640 - 1)
   frame = honest[at - 5 : at] + struct.pack(">HH", 60_000, 60_000) + honest[at + 4 : at + 14]

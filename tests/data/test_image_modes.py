@@ -44,7 +44,16 @@ def png(width: int, depth: int, colour: int, row: bytes, *chunks: bytes) -> byte
 
 def tiff(width: int, height: int, data: bytes, **tags: int) -> bytes:
   """A little-endian TIFF of one strip. Tags by name, as below."""
-  numbers = {"subfile": 254, "bits": 258, "photometric": 262, "sample_format": 339}
+  numbers = {
+    "subfile": 254,
+    "old_subfile": 255,
+    "samples": 277,
+    "white": 281,
+    "extra": 338,
+    "bits": 258,
+    "photometric": 262,
+    "sample_format": 339,
+  }
   fields = {256: width, 257: height, 259: 1, 273: 8, 277: 1, 278: height, 279: len(data)}
   fields |= {numbers[name]: value for name, value in tags.items()}
   entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
@@ -98,6 +107,20 @@ def test_broken_exif_is_an_error_of_the_record_in_both_paths(monkeypatch):
   assert open_photo(data, record="row 7", max_pixels=10**6) is None, "left to Pillow, which names the record"
   with pytest.raises(DataError, match=r"row 7: its EXIF cannot be read .*unpack requires.*Remove the EXIF"):
     pixels(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_exif_whose_directory_lies_outside_of_it_is_refused(kind):
+  data = turned(kind, 6)
+  at = data.index(b"MM\0*\0\0\0\x08")
+  broken = data[: at + 6] + b"\xff\xff" + data[at + 8 :]
+  if kind == "PNG":
+    size = int.from_bytes(broken[at - 8 : at - 4], "big")
+    broken = broken[: at + size] + struct.pack(">I", zlib.crc32(broken[at - 4 : at + size])) + broken[at + size + 4 :]
+  with pytest.raises(DataError, match="row 7: its EXIF cannot be read .*its directory is at byte 65535"):
+    pixels(broken)
+  if kind == "JPEG":
+    assert open_photo(broken, record="row 7", max_pixels=10**6) is None
 
 
 MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "La"]
@@ -200,13 +223,47 @@ def test_grey_of_16_and_12_bits_in_tiff():
     (tiff(4, 1, bytes([0, 1, 128, 255]), bits=8, photometric=1, sample_format=2), "a TIFF of signed or floating"),
     (tiff(4, 1, bytes(8), bits=16, photometric=1, sample_format=2), "mode I has numbers of 32 bits"),
     (tiff(4, 1, bytes(4), bits=8, photometric=1, subfile=1), "first page is a preview or a mask"),
+    (tiff(4, 1, bytes(4), bits=8, photometric=1, old_subfile=2), "first page is a preview or a mask"),
+    (tiff(4, 1, struct.pack("<4H", 0, 9, 99, 1023), bits=16, photometric=1), "16 bits whose values are all below 4096"),
+    (
+      tiff(2, 1, struct.pack("<2H", 0, 4095), bits=16, photometric=1, white=4095),
+      "a TIFF of 16 bits whose white is 4095",
+    ),
     (png(2, 16, 2, bytes(12), chunk(b"tRNS", bytes(6))), "a PNG of 16 bits with a transparent colour"),
   ],
-  ids=["int32", "float32", "PFM", "int8", "int16", "preview", "transparent"],
+  ids=["int32", "float32", "PFM", "int8", "int16", "preview", "old preview", "10 bits", "12 bits", "transparent"],
 )
 def test_what_cannot_be_known_is_refused_by_name(data, message):
   with pytest.raises(DataError, match=rf"^row 7: .*{message}.*Convert it to 8 bits RGB, or remove it"):
     pixels(data)
+
+
+def patched(data: bytes, tag: int, kind: int, new: int) -> bytes:
+  """A little-endian TIFF with another number of a tag."""
+  at = data.index(struct.pack("<HH", tag, kind))
+  return data[:at] + struct.pack("<H", new) + data[at + 2 :]
+
+
+def test_a_fourth_band_that_is_not_named_is_not_transparency():
+  data = encoded(RGBA, "TIFF")
+  assert pixels(data).shape[2] == 4
+  with pytest.raises(DataError, match="row 7: a TIFF of 4 bands that does not say if the last one is transparency"):
+    pixels(patched(data, 338, 3, 340))
+
+
+def test_colours_of_8_bits_in_a_tiff_are_refused():
+  image = RGB.quantize(16)
+  data = encoded(image, "TIFF")
+  np.testing.assert_array_equal(pixels(data), pixels(image))
+  at = data.index(struct.pack("<HHI", 320, 3, 768)) + 8
+  start = struct.unpack("<I", data[at : at + 4])[0]
+  colours = np.frombuffer(data[start : start + 1536], "<u2") >> 8
+  with pytest.raises(DataError, match="row 7: a TIFF whose colours are written with 8 bits"):
+    pixels(data[:start] + colours.astype("<u2").tobytes() + data[start + 1536 :])
+
+
+def test_a_black_tiff_of_16_bits_is_black():
+  assert not pixels(tiff(2, 1, bytes(4), bits=16, photometric=1)).any()
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])

@@ -101,7 +101,11 @@ def test_a_long_clip_is_refused_or_cropped():
     (lambda: "missing.wav", "cannot read missing.wav: No such file"),
     (lambda: (np.zeros(9, np.int32), 16000), "int32"),
     (lambda: (np.zeros(9, np.float32), 0), "the rate is 0"),
+    (lambda: (np.zeros(9, np.float32), 16000.5), "the rate is 16000.5"),
     (lambda: (np.array([np.inf]), 16000), "not finite"),
+    (lambda: (np.zeros((2, 16000), np.float32), 16000), "16000 channels; up to 16 .*The order is .n, chan"),
+    (lambda: (np.stack([tone(), -tone()], 1), 16000), "its channels cancel each other"),
+    (lambda: encoded(np.stack([tone(), -tone()], 1), "FLAC"), "its channels cancel each other"),
   ],
 )
 def test_what_is_no_sound_is_refused_in_one_sentence_that_names_it(data, message):
@@ -122,6 +126,7 @@ def test_a_missing_codec_and_a_missing_library_are_named(monkeypatch):
 
 
 def test_silence_is_a_clip_whose_loudness_stays():
+  assert not read_sound(encoded(np.zeros((100, 2), np.float32))).samples.any()
   silent = read_sound(encoded(np.zeros(100, np.float32))).samples
   np.testing.assert_array_equal(with_loudness(silent, -20), silent)
 

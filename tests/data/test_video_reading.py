@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import struct
 import sys
 
 import numpy as np
@@ -105,6 +106,58 @@ def test_frames_are_turned_upright(angle, corner):
   assert frame.shape[:2] == ((24, 32) if angle == 180 else (32, 24))
   bright = [(y, x) for y, x in itertools.product((2, -2), (2, -2)) if frame[y, x, 0] > 200]
   assert bright == [corner]
+
+
+def with_matrix(data: bytes, a: float, b: float, c: float, d: float) -> bytes:
+  """An MP4 with another display matrix in the header of its track (ISO 14496-12, section 8.3.2)."""
+  place = data.index(b"tkhd") + 4 + 40
+  values = (round(value * 65536) for value in (a, b, 0, c, d, 0, 0, 0, 16384))
+  return data[:place] + struct.pack(">9i", *values) + data[place + 36 :]
+
+
+@pytest.mark.parametrize(
+  ("matrix", "shown"),
+  [
+    ((1, 0, 0, 1), lambda a: a),
+    ((-1, 0, 0, 1), lambda a: a[:, ::-1]),
+    ((1, 0, 0, -1), lambda a: a[::-1]),
+    ((-1, 0, 0, -1), lambda a: a[::-1, ::-1]),
+    ((0, 1, 1, 0), lambda a: a.swapaxes(0, 1)),
+    ((0, 1, -1, 0), lambda a: np.rot90(a, -1)),
+    ((0, -1, 1, 0), lambda a: np.rot90(a)),
+    ((0, -1, -1, 0), lambda a: a[::-1, ::-1].swapaxes(0, 1)),
+  ],
+)
+def test_frames_are_mirrored_as_the_display_matrix_says(matrix, shown):
+  pixels = clip(2)
+  pixels[:, :4, -4:] = 90  # no symmetry
+  data = encoded(pixels)
+  with open_video(data) as plain, open_video(with_matrix(data, *matrix)) as video:
+    stored = np.asarray(next(iter(plain.read([1]))))
+    np.testing.assert_array_equal(np.asarray(next(iter(video.read([1])))), shown(stored))
+
+
+@pytest.mark.parametrize("matrix", [(0.7071, 0.7071, -0.7071, 0.7071), (2, 0, 0, 1), (1, 0.5, 0, 1)])
+def test_other_display_matrices_are_refused(matrix):
+  refused(with_matrix(FILES["mp4"](), *matrix), "display matrix .* is neither a turn by 90 degrees nor a mirror")
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_joined_files_are_refused(form):
+  data = FILES[form]()
+  refused(data + data, rf"a second video begins at byte {len(data)}: files were joined")
+
+
+def test_a_second_segment_and_times_that_are_there_twice_are_refused():
+  data = FILES["mkv"]()
+  refused(data + data[data.index(b"\x18\x53\x80\x67") :], "a second video begins at byte")
+  twice = data.replace(b"\x81\x00\x28", b"\x81\x00\x50", 1)  # the frame at 40 ms, of track 1
+  assert twice != data
+  refused(twice, "two frames have the same time")
+
+
+def test_a_sequence_of_images_is_no_video():
+  refused(animated(CLIP[:3], "AVIF"), "is not a video")
 
 
 @pytest.mark.parametrize("form", FILES)

@@ -227,6 +227,7 @@ def snapshots(folder):
   return root
 
 
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 PICKLE = b"\x80\x02}q\x00."
 REFUSED = {
   "a dangling link": (
@@ -263,10 +264,28 @@ REFUSED = {
   "a hub cache without its revision": (snapshots, "Give one of its snapshots: abc123, other"),
   "the workdir of a run": (workdir, "is the workdir of a run", "export/mmjax"),
   "an adapter": (lambda f: touched(renamed(f, "adapter_model.safetensors"), "adapter_config.json"), "merge it first"),
+  "an adapter beside the weights": (
+    lambda f: touched(f, "adapter_config.json"),
+    "adapter_config.json is an adapter (LoRA) beside model.safetensors",
+    "remove adapter_config.json",
+  ),
   "a hub id": (
     lambda f: "openai/clip-vit-base-patch32",
     "hf download openai/clip-vit-base-patch32 --local-dir clip-vit",
   ),
+  "an address of the hub": (
+    lambda f: "https://huggingface.co/a/b/tree/main",
+    "is an address: give the model's name, a/b,",
+  ),
+  "a path that is not there": (lambda f: "./no/pe", "no/pe does not exist: give a folder with weights"),
+  "a git-lfs pointer as configuration": (
+    lambda f: (f / "config.json").write_bytes(LFS) and f,
+    "config.json is a git-lfs pointer, not the file: run `git lfs pull` in",
+  ),
+  "Keras": (lambda f: replaced(f, b"x", "model.keras"), "model.keras is weights of Keras"),
+  "a checkpoint of TensorFlow": (lambda f: replaced(f, b"x", "model.ckpt.index"), "is a checkpoint of TensorFlow"),
+  "Orbax": (lambda f: replaced(f, b"{}", "_METADATA"), "is a checkpoint of Orbax", "export the run"),
+  "states of a training only": (lambda f: replaced(f, b"x", "optimizer.pt"), "holds no weights. It needs config.json"),
   "a hub id of open_clip": (lambda f: "hf-hub:laion/CLIP-B32", "hf download laion/CLIP-B32 --local-dir CLIP-B32"),
   "a path for open_clip": (lambda f: f"local-dir:{f}", "give the folder without 'local-dir:'"),
   "no path": (lambda f: "", "is no path"),
@@ -276,6 +295,10 @@ REFUSED = {
   "open_clip's weights without their configuration": (
     lambda f: replaced(f, open_clip_weights(), "open_clip_model.safetensors"),
     "put the open_clip_config.json that it was published with beside it",
+  ),
+  "renamed weights of open_clip without their configuration": (
+    lambda f: replaced(f, open_clip_weights(), "laion.safetensors") / "laion.safetensors",
+    "but not its buffers (input_resolution, context_length, vocab_size). It may be of open_clip",
   ),
   "weights without any configuration": (
     lambda f: (f / "config.json").unlink() or f,

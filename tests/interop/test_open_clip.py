@@ -151,9 +151,14 @@ def test_openai_names(tmp_path):
     theirs = open_clip.CLIP(12, cfg, text, quick_gelu=True).eval()
     randomize(theirs)
     path = tmp_path / f"{number}.safetensors"
-    save_file({k: v.contiguous() for k, v in theirs.state_dict().items() if "attn_mask" not in k}, path)
-    model, params = interop.load(path)
     side = cfg["image_size"]
+    weights = {k: v.contiguous() for k, v in theirs.state_dict().items() if "attn_mask" not in k}
+    save_file(weights, path)
+    with pytest.raises(interop.InteropError, match="not its buffers .*It may be of open_clip, with another activation"):
+      interop.load(path)
+    buffers = dict(input_resolution=torch.tensor(side), context_length=torch.tensor(9), vocab_size=torch.tensor(50))
+    save_file(weights | buffers, path)
+    model, params = interop.load(path)
     pixels = torch.tensor(IMAGES[:, :side, :side].transpose(0, 3, 1, 2))
     assert_close(embed(model, params, "encode_image", IMAGES[:, :side, :side]), theirs.encode_image(pixels))
     assert_close(embed(model, params, "encode_text", IDS), theirs.encode_text(torch.tensor(IDS).long()))

@@ -12,7 +12,7 @@ from mmjax.data.images.native import PADDED
 from mmjax.interop import InteropError, without_effect
 from mmjax.interop.fields import Fields, read_json
 from mmjax.interop.preprocess import Preprocess, to_open_clip, to_transformers
-from mmjax.interop.processor import from_transformers
+from mmjax.interop.processor import from_open_clip, from_transformers
 from tests.interop.references import reference
 
 pytestmark = pytest.mark.references
@@ -57,7 +57,10 @@ CASES = [
   ("ViTImageProcessor", dict(size=30, do_center_crop=True, crop_size=SIDE), ""),
   *((name, SHORTEST, "") for name in BASE if name.startswith(("S", "V", "Bl")) and name != "Siglip2ImageProcessor"),
   *((name, CROPPED, "") for name in ("SiglipImageProcessor", "ViTImageProcessor", "BlipImageProcessor")),
-  ("DINOv3ViTImageProcessor", SQUARE | dict(resample=3), "resample is 3, but must be 2"),
+  *(("DINOv3ViTImageProcessor", SQUARE | dict(resample=n), f"resample is {n}, but must be 2") for n in (0, 1, 3, 4, 5)),
+  ("ViltImageProcessor", CROPPED | dict(size_divisor=8), "do_center_crop is True, but must be false"),
+  ("ViTImageProcessor", SQUARE | dict(image_mean=[0.5, float("nan"), 0.5]), "image_mean"),
+  ("ViTImageProcessor", SQUARE | dict(image_std=float("inf")), "image_std"),
   # Steps that are left out.
   ("CLIPImageProcessor", SHORTEST | dict(do_center_crop=False), ""),
   ("CLIPImageProcessor", SHORTEST | dict(do_center_crop=False, crop_size=7), ""),
@@ -74,6 +77,16 @@ CASES = [
   # Images of any shape: more or fewer patches than the square image has.
   ("Siglip2ImageProcessor", dict(patch_size=8, max_num_patches=16, resample=3), ""),
   ("Siglip2ImageProcessor", dict(patch_size=4, max_num_patches=3, image_mean=[0.1, 0.2, 0.3]), ""),
+  # null is "off", whatever the default of the class.
+  ("CLIPImageProcessor", SHORTEST | dict(do_center_crop=None, crop_size=7), ""),
+  ("DeiTImageProcessor", SQUARE | dict(do_center_crop=None), ""),
+  ("ViTImageProcessor", dict(size=SIDE, default_to_square=None), ""),
+  *(
+    (name, SQUARE | {step: None}, "")
+    for name in ("SiglipImageProcessor", "ViTImageProcessor")
+    for step in ("do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_convert_rgb", "do_pad")
+  ),
+  ("CLIPImageProcessor", CROPPED | dict(do_convert_rgb=None), ""),
   # Colours.
   ("ViTImageProcessor", SQUARE | dict(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]), ""),
   ("ViTImageProcessor", SQUARE | dict(image_mean=0.25, image_std=2), ""),
@@ -197,6 +210,11 @@ VALUES = {
 }
 VALUES |= {"processor_class": "CLIPProcessor", "model_input_names": ["pixel_values"], "disable_grouping": True}
 VALUES |= {"_valid_processor_keys": ["images"], "transformers_version": "4.40.0", "_commit_hash": "0"}
+
+
+def test_a_grey_level_of_open_clip_is_checked():
+  with pytest.raises(InteropError, match="fill_color is 300, but must be a grey level from 0 to 255"):
+    from_open_clip(Fields({"fill_color": 300}, "cfg"), 24)
 
 
 @pytest.mark.parametrize("name", without_effect.PREPROCESSOR)

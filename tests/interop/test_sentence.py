@@ -68,3 +68,18 @@ def test_length_and_case(folder):
     path.write_text(json.dumps({"max_seq_length": 9} | changes))
     with pytest.raises(InteropError, match=f"sentence_bert_config.json.*{said}"):
       _sentence_length(folder)
+
+
+def test_a_prompt_before_every_text_is_refused(folder):
+  path = folder / "config_sentence_transformers.json"
+  path.write_text(json.dumps({"prompts": {"query": "query: ", "none": ""}, "default_prompt_name": "query"}))
+  with pytest.raises(
+    InteropError, match="config_sentence_transformers.json: default_prompt_name is 'query'.*'query: '"
+  ):
+    read_pooling(BERT, folder)
+  edited(path, default_prompt_name="missing")
+  with pytest.raises(InteropError, match="default_prompt_name is 'missing'"):
+    read_pooling(BERT, folder)
+  for name in (None, "none"):  # prompts that are used by name only, or that are empty
+    edited(path, default_prompt_name=name)
+    assert read_pooling(BERT, folder).pool == "mean"

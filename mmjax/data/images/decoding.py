@@ -10,6 +10,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 from mmjax.data.downloads import refused
 from mmjax.data.errors import DataError
 from mmjax.data.images.modes import to_rgb
+from mmjax.data.images.whole import check_whole, mark
 
 ImageLike = bytes | str | os.PathLike | Image.Image | np.ndarray
 
@@ -41,7 +42,12 @@ def decode(picture: ImageLike, *, record: str = "the image", max_pixels: int = M
   else:
     image = open_image(picture, record=record, max_pixels=max_pixels)
   try:
-    return to_rgb(image, record)
+    if isinstance(picture, np.ndarray | Image.Image):
+      return to_rgb(image, record)
+    mark(image)
+    converted = to_rgb(image, record)
+    check_whole(image, picture, record)
+    return converted
   except DataError:
     raise
   except Exception as error:  # decoders raise many types of exceptions

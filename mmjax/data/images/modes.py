@@ -24,7 +24,9 @@ _TURNED = {
 _CONVERTED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _REMEDY = "Convert it to 8 bits RGB, or remove it."
-_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 258, 262, 339  # tags of TIFF
+_SUBFILE, _OLD_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 255, 258, 262, 339  # tags of TIFF
+_WHITE, _COLOURS, _EXTRA_SAMPLES = 281, 320, 338
+_DARK = 16  # a TIFF of 16 bits whose values stay below this share of 256 has up to 12 bits
 
 
 def to_rgb(image: Image.Image, record: str) -> Image.Image:
@@ -44,7 +46,10 @@ def to_rgb(image: Image.Image, record: str) -> Image.Image:
   tags = getattr(image, "tag_v2", {})
   bits, white_is_zero = tags.get(_BITS, (16,))[0], tags.get(_PHOTOMETRIC) == 0
   wide = image.mode == "I"  # 16 bits in an image of 32 bits
+  dark = image.format == "TIFF" and max(tags.get(_BITS, (1,))) == 16 and tags.get(_PHOTOMETRIC) in (1, 2)
   image.load()
+  if dark:
+    _check_dark(image, record)
   image = _upright(image, record)
   if wide or image.mode in _GREY_16:
     return _from_grey16(image, bits, white_is_zero)
@@ -59,8 +64,19 @@ def orientation(image: Image.Image) -> int:
 
   A TIFF is turned by Pillow when it is loaded, and has none afterwards. Raises many types of errors if it is corrupt.
   """
+  exif = image.info.get("exif")
+  if isinstance(exif, bytes):
+    _check_directory(exif.removeprefix(b"Exif\0\0"))
   found = image.getexif().get(_ORIENTATION, 1)
   return int(found) if found in _TURNED else 1
+
+
+def _check_directory(exif: bytes) -> None:
+  """Raise ValueError if the directory of an EXIF lies outside of it, which Pillow reads as an empty one."""
+  if exif[:2] in (b"II", b"MM") and len(exif) > 8:
+    start = int.from_bytes(exif[4:8], "little" if exif[:2] == b"II" else "big")
+    if start + 2 > len(exif):
+      raise ValueError(f"its directory is at byte {start} of {len(exif)}")
 
 
 def _upright(image: Image.Image, record: str) -> Image.Image:
@@ -95,9 +111,29 @@ def _tiff_fault(image: Image.Image) -> str | None:
   tags = getattr(image, "tag_v2", {})
   if any(kind not in (1, 4) for kind in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1))):
     return "a TIFF of signed or floating numbers, of which none is known to be white"
-  if tags.get(_SUBFILE, 0) & 5:
+  if tags.get(_SUBFILE, 0) & 5 or tags.get(_OLD_SUBFILE) == 2:
     return "a TIFF whose first page is a preview or a mask, as in raw files of cameras"
+  if image.mode in ("RGBA", "LA", "PA") and _EXTRA_SAMPLES not in tags:
+    return f"a TIFF of {len(image.getbands())} bands that does not say if the last one is transparency or infrared"
+  if 0 < max(tags.get(_COLOURS, (0,))) < 256:
+    return "a TIFF whose colours are written with 8 bits, where 16 bits belong"
+  white, full = np.min(tags.get(_WHITE, 65535)), 2 ** max(tags.get(_BITS, (8,))) - 1
+  if white < full and full > 255:
+    return f"a TIFF of {full.bit_length()} bits whose white is {white}, and not {full}"
   return None
+
+
+def _check_dark(image: Image.Image, record: str) -> None:
+  """Raise DataError if all values of a TIFF of 16 bits are those of 12 bits or less: its white cannot be known."""
+  if image.mode in _GREY_16 or image.mode == "I":
+    largest = int(np.asarray(image).max()) >> 8
+  else:
+    largest = int(np.asarray(image)[..., :3].max())
+  if largest < _DARK and np.asarray(image).any():
+    raise DataError(
+      f"{record}: a TIFF of 16 bits whose values are all below 4096: it has 12 bits or less, or is almost black. "
+      f"{_REMEDY}"
+    )
 
 
 def _raw_mode(image: Image.Image) -> str:

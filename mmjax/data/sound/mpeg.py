@@ -4,9 +4,11 @@ Without such a header, libsndfile estimates the length from the first frame. Of 
 reads a part only, without a word.
 """
 
+import re
 from typing import NamedTuple
 
-from mmjax.data.sound.headers import truncated
+from mmjax.data.errors import DataError
+from mmjax.data.sound.headers import after_id3, truncated
 
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8000)}
 """Samples per second by version: MPEG 1, 2, 2.5."""
@@ -19,11 +21,22 @@ _MONO = 3
 _TAGS = (b"Xing", b"Info", b"VBRI")
 
 
+_SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
+_REMEDY = "Separate them, or write the file again (ffmpeg -i IN.mp3 OUT.flac)."
+
+
 class Frame(NamedTuple):
-  """A frame: its size in bytes, and the place of the data after its side information."""
+  """A frame.
+
+  Attributes:
+    size: bytes of the frame.
+    body: place of the data after its side information.
+    kind: version, layer and rate, and if it is mono. A decoder cannot change them in the middle.
+  """
 
   size: int
   body: int
+  kind: tuple[int, int, bool]
 
 
 def with_length(data: bytes, record: str) -> bytes:
@@ -32,30 +45,84 @@ def with_length(data: bytes, record: str) -> bytes:
   Args:
     data: the file.
     record: name of the record, for the error.
-  Raises: DataError: the file has no such header, and its last frame is cut off. A cut between frames is not noticed.
+  Raises:
+    DataError: the file has no such header, and its last frame is cut off; or there are frames that would not be read:
+      after those that the header counts, or after bytes that are no frame. A cut between frames is not noticed.
   """
-  start = _after_id3(data)
+  start = after_id3(data)
+  if _frame(data, start) is None:  # the tag is longer than it says, which libsndfile does not accept
+    data, start = data[_next(data, start) :] or data, 0
   first = _frame(data, start)
-  if (
-    first is None
-    or data[start + first.body : start + first.body + 4] in _TAGS
-    or data[start + 36 : start + 40] in _TAGS
-  ):
+  if first is None:
     return data
+  claimed = _claimed(data, start, first)
+  count = _walk(data, start, first, record, whole=claimed is None)
+  if claimed is None:
+    return data[:start] + _tag(data[start : start + 4], count) + data[start:]
+  if claimed and count - 1 > claimed + 1:  # some writers do not count the last frame
+    raise DataError(
+      f"{record}: its header counts {claimed} frames, and there are {count - 1}: files were joined, or the header is "
+      f"wrong. {_REMEDY}"
+    )
+  return data
+
+
+def _claimed(data: bytes, start: int, first: Frame) -> int | None:
+  """Number of frames that the header in the first frame counts. 0: it does not say. None: there is no header."""
+  for place in (start + first.body, start + 36):
+    tag = data[place : place + 4]
+    if tag == b"VBRI":
+      return int.from_bytes(data[place + 14 : place + 18], "big")
+    if tag in _TAGS:
+      counts = int.from_bytes(data[place + 4 : place + 8], "big") & 1
+      return int.from_bytes(data[place + 8 : place + 12], "big") if counts else 0
+  return None
+
+
+def _walk(data: bytes, start: int, first: Frame, record: str, *, whole: bool) -> int:
+  """Count the frames, and check that none is behind bytes that are no frame.
+
+  Args:
+    data: the file.
+    start: place of the first frame.
+    first: the first frame.
+    record: name of the record, for the error.
+    whole: True if the last frame must be complete. Otherwise the decoder notices it.
+  Returns: the number of frames.
+  """
   count, place = 0, start
   while (frame := _frame(data, place)) is not None:
+    if frame.kind != first.kind:
+      raise DataError(f"{record}: the rate or the channels change at byte {place}: files were joined. {_REMEDY}")
     if place + frame.size > len(data):
-      raise truncated(record, f"its last frame has {len(data) - place} of {frame.size} bytes")
+      if whole:
+        raise truncated(record, f"its last frame has {len(data) - place} of {frame.size} bytes")
+      break
     count, place = count + 1, place + frame.size
-  return data[:start] + _tag(data[start : start + 4], count) + data[start:]
+  following = _next(data, place, first.kind)
+  if following < len(data):
+    raise DataError(
+      f"{record}: the frames end at byte {place} and go on at byte {following}: files were joined, or it is damaged. "
+      f"{_REMEDY}"
+    )
+  return count
 
 
-def _after_id3(data: bytes) -> int:
-  """Place after the ID3 tag that a file may begin with."""
-  if data[:3] != b"ID3" or len(data) < 10:
-    return 0
-  size = sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
-  return 10 + size + (10 if data[5] & 0x10 else 0)
+def _next(data: bytes, place: int, kind: tuple[int, int, bool] | None = None) -> int:
+  """Place of the next frame that another one follows. The end of the file if there is none.
+
+  Args:
+    data: the file.
+    place: where the search begins.
+    kind: the kind that the frame has. None: any.
+  """
+  for match in _SYNC.finditer(data, place):
+    frame = _frame(data, match.start())
+    if frame is not None and kind in (None, frame.kind):
+      second = _frame(data, match.start() + frame.size)
+      if second is not None and second.kind == frame.kind:
+        return match.start()
+  return len(data)
 
 
 def _frame(data: bytes, place: int) -> Frame | None:
@@ -68,7 +135,8 @@ def _frame(data: bytes, place: int) -> Frame | None:
     return None
   first = version == 3
   size = (144_000 if first else 72_000) * _KBITS[first][kbits - 1] // _RATES[version][rate] + (head[2] >> 1 & 1)
-  return Frame(size, 4 + (0 if head[1] & 1 else 2) + _side(version, head[3]))
+  kind = (version, rate, head[3] >> 6 == _MONO)
+  return Frame(size, 4 + (0 if head[1] & 1 else 2) + _side(version, head[3]), kind)
 
 
 def _side(version: int, modes: int) -> int:

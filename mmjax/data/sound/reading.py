@@ -10,9 +10,9 @@ import numpy as np
 
 from mmjax.data.downloads import refused
 from mmjax.data.errors import DataError
+from mmjax.data.sound import flac, mpeg
 from mmjax.data.sound.clip import Clip, library
-from mmjax.data.sound.headers import FORMATS, check_complete, sound_format, truncated
-from mmjax.data.sound.mpeg import with_length
+from mmjax.data.sound.headers import FORMATS, check_complete, sound_format, truncated, without_id3
 
 SoundLike = bytes | str | os.PathLike | Clip | tuple[np.ndarray, int]
 
@@ -22,6 +22,9 @@ MAX_CHANNELS = 16
 MIN_RATE, MAX_RATE = 1000, 384_000
 MAX_SAMPLE = 16.0
 """Largest sample. Full scale is 1; float files may exceed it. A larger one is not in this scale (int16 as float)."""
+
+_CANCELLED = 0.01
+"""Largest peak of the average, as a part of the channels' peak, at which they cancel each other."""
 
 
 def read_sound(
@@ -70,13 +73,16 @@ def _bytes(sound: bytes | str | os.PathLike, record: str) -> bytes:
 
 
 def _decoded(data: bytes, record: str, max_seconds: float, longer: str) -> tuple[np.ndarray, int]:
+  data = without_id3(data)
   form = sound_format(data)
   if form is None:
     otherwise = f"is not a sound file; formats are {', '.join(FORMATS)}. Replace it or remove it."
     raise DataError(refused(data, record, otherwise))
   check_complete(data, form, record)
   if form == "MP3":
-    data = with_length(data, record)
+    data = mpeg.with_length(data, record)
+  elif form == "FLAC":
+    data = flac.with_length(data, record)
   soundfile = library("soundfile")
   if form not in soundfile.available_formats():
     raise DataError(
@@ -140,8 +146,15 @@ def _from_array(sound: tuple[Any, int], record: str) -> tuple[np.ndarray, int]:
       f"{record}: an array of {samples.dtype} {list(samples.shape)} is not a sound; give (samples, rate) with samples "
       "of float or int16 [n] or [n, channels]."
     )
-  if not MIN_RATE <= rate <= MAX_RATE:
-    raise DataError(f"{record}: the rate is {rate}, and {MIN_RATE} to {MAX_RATE} are accepted. Correct it.")
+  if samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS:
+    raise DataError(
+      f"{record}: an array of {list(samples.shape)} has {samples.shape[1]} channels; up to {MAX_CHANNELS} are "
+      "accepted. The order is [n, channels]: transpose an array [channels, n], as torchaudio gives."
+    )
+  if not MIN_RATE <= rate <= MAX_RATE or rate != int(rate):
+    raise DataError(
+      f"{record}: the rate is {rate}, and whole numbers from {MIN_RATE} to {MAX_RATE} are accepted. Correct it."
+    )
   return samples.astype(np.float32), int(rate)
 
 
@@ -156,4 +169,16 @@ def _checked(samples: np.ndarray, record: str) -> np.ndarray:
     raise DataError(
       f"{record}: has samples up to {largest:.6g}, and full scale is 1. Divide them (int16 by 32768), or replace it."
     )
-  return samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
+  return samples if samples.ndim == 1 else _mean(samples, record)
+
+
+def _mean(samples: np.ndarray, record: str) -> np.ndarray:
+  """Average the channels."""
+  mean = samples.mean(axis=1, dtype=np.float32)
+  peak = np.abs(samples).max()
+  if peak and np.abs(mean).max() <= _CANCELLED * peak:
+    raise DataError(
+      f"{record}: its channels cancel each other, so that their average is silence: one of them is inverted. Invert "
+      "it, or keep one channel."
+    )
+  return mean

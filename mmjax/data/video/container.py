@@ -3,6 +3,8 @@
 import bisect
 import importlib
 import io
+import itertools
+import struct
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +14,9 @@ from PIL import Image
 from mmjax.data.errors import DataError
 from mmjax.data.video.headers import truncated
 from mmjax.data.video.limits import Limits
+
+_EXACT = 0.01
+"""Largest difference of a display matrix from a turn or a mirror, as a part of its scale."""
 
 
 def library(record: str) -> Any:
@@ -62,6 +67,10 @@ class Container:
       self._file.close()
       raise self._corrupt(error) from error
     shown = sorted((packet.pts, packet.duration or 0) for packet in self._packets)
+    for before, after in itertools.pairwise(shown):
+      if before[0] == after[0]:
+        self._file.close()
+        raise DataError(f"{record}: two frames have the same time, as where files were joined. Convert it again.")
     tick, first = float(self._stream.time_base), shown[0][0]
     self._shown = [pts for pts, _ in shown]
     times = np.array([(pts - first) * tick for pts, _ in shown])
@@ -183,7 +192,24 @@ class Container:
       pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
     except Exception as error:
       raise self._corrupt(error) from error
-    return Image.fromarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
+    return Image.fromarray(self._upright(pixels, frame))
+
+  def _upright(self, pixels: np.ndarray, frame: Any) -> np.ndarray:
+    """Turn and mirror pixels by the display matrix (a, b, u, c, d, v, x, y, w): x' = a x + c y, y' = b x + d y."""
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+      return pixels
+    a, b, _, c, d, *_ = (value / 65536 for value in struct.unpack("=9i", bytes(side)))
+    size = max(map(abs, (a, b, c, d)))
+    kept, swapped = (abs(abs(p) - size) + abs(abs(q) - size) for p, q in ((a, d), (b, c)))
+    if not size or min(kept + abs(b) + abs(c), swapped + abs(a) + abs(d)) > _EXACT * size:
+      raise DataError(
+        f"{self._record}: its display matrix ({a:g}, {b:g}, {c:g}, {d:g}) is neither a turn by 90 degrees nor a "
+        "mirror. Convert it again with ffmpeg, which turns the frames."
+      )
+    x, y = (c, b) if abs(b) > abs(a) else (a, d)
+    pixels = pixels.swapaxes(0, 1) if abs(b) > abs(a) else pixels
+    return np.ascontiguousarray(pixels[:: 1 if y > 0 else -1, :: 1 if x > 0 else -1])
 
   def _corrupt(self, error: Exception) -> DataError:
     if isinstance(error, DataError):

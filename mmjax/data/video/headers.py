@@ -11,13 +11,15 @@ FORMATS = ("MP4", "WebM", "MKV", "GIF", "animated WebP")
 EXTENSIONS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".gif", ".webp")
 """Extensions of the files that are read. The content of a file says what it is, and not its extension."""
 
+_IMAGES = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Brands of images, and of sequences of them, in the container of MP4."""
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # elements of Matroska (RFC 9559, section 5.1)
 
 
 def video_format(data: bytes) -> str | None:
   """Tell the format of a video file by its first bytes. None: no format that is read."""
   if data[4:8] == b"ftyp":
-    return "MP4"
+    return None if data[8:12] in _IMAGES else "MP4"
   if data[:4] == _EBML:
     return "MATROSKA"
   if data[:6] in (b"GIF87a", b"GIF89a"):
@@ -38,7 +40,7 @@ def check_complete(data: bytes, form: str, record: str) -> None:
 
 
 def _check_mp4(data: bytes, record: str) -> None:
-  place, names = 0, set()
+  place, names = 0, set[bytes]()
   while place < len(data):
     size, header = int.from_bytes(data[place : place + 4], "big"), 8
     if size == 1:
@@ -47,7 +49,10 @@ def _check_mp4(data: bytes, record: str) -> None:
       size = len(data) - place
     if size < header or place + size > len(data):
       raise truncated(record, f"a part of it claims {size} bytes, and there are {len(data) - place}")
-    names.add(data[place + 4 : place + 8])
+    name = data[place + 4 : place + 8]
+    if name in names and name in (b"ftyp", b"moov"):
+      raise joined(record, place)
+    names.add(name)
     place += size
   if b"moov" not in names:
     raise truncated(record, "it has no index of its frames (moov)")
@@ -61,6 +66,12 @@ def _check_matroska(data: bytes, record: str) -> None:
   length, place = _vint(data, body + 4)
   if length is not None and place + length > len(data):
     raise truncated(record, f"its header claims {length} bytes, and there are {len(data) - place}")
+  if length is not None and data[place + length : place + length + 4] == _SEGMENT:
+    raise joined(record, place + length)
+  second = body
+  while (second := data.find(_EBML, second + 1)) >= 0:
+    if any(kind in data[second : second + 64] for kind in (b"webm", b"matroska")):
+      raise joined(record, second)
 
 
 def _vint(data: bytes, place: int) -> tuple[int | None, int]:
@@ -84,6 +95,9 @@ def gif_durations(data: bytes, record: str) -> list[int]:
   while place < len(data):
     kind = data[place]
     if kind == 0x3B:  # trailer
+      second = data.find(b"GIF8", place)
+      if second >= 0:
+        raise joined(record, second)
       return found
     if kind == 0x21:  # extension, of which a graphic control extension has the delay of the next image
       if data[place + 1 : place + 3] == b"\xf9\x04":
@@ -129,7 +143,17 @@ def webp_durations(data: bytes, record: str) -> list[int]:
     if data[place : place + 4] == b"ANMF":
       found.append(int.from_bytes(data[place + 20 : place + 23], "little"))
     place += 8 + size + size % 2
+  second = data.find(b"WEBP", end)
+  if second >= 0:
+    raise joined(record, second - 8)
   return found or [0]
+
+
+def joined(record: str, place: int) -> DataError:
+  """The error for a file behind which another one stands. A decoder would leave it out, or mix the frames of both."""
+  return DataError(
+    f"{record}: a second video begins at byte {place}: files were joined. Separate them, or join them with ffmpeg."
+  )
 
 
 def truncated(record: str, why: str) -> DataError:
