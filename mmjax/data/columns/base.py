@@ -1,12 +1,14 @@
 """Base class of columns, which convert a field of a record into arrays for training and for evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmjax.data.errors import DataError
+from mmjax.errors import did_you_mean
 from mmjax.kinds import Kind
 
 if TYPE_CHECKING:  # not imported at run time, so that reading a configuration stays fast
@@ -52,7 +54,7 @@ class Making:
   data: "DataConfig"
   image_size: int = 0
   tokenizer: "Tokenizer | None" = None
-  fitted: Mapping[str, Any] = field(default_factory=dict)
+  fitted: Mapping[str, Any] = dataclass_field(default_factory=dict)
   memory: Any = None
 
 
@@ -71,7 +73,7 @@ class Evaluating:
   image: "EvalImage | None"
   tokenizer: "Tokenizer | None"
   caption: Callable[[Mapping[str, Any]], str]
-  fitted: Mapping[str, Any] = field(default_factory=dict)
+  fitted: Mapping[str, Any] = dataclass_field(default_factory=dict)
   first: int = 0
 
 
@@ -130,8 +132,22 @@ class Column(Kind):
     """True for a text column, which uses the tokenizer of the run."""
     return False
 
+  @property
+  def fields(self) -> tuple[str, ...]:
+    """Names of the fields of a record that the column reads: by default its setting `field`, if it has one.
+
+    The first record is checked before the training, and every record when it is read.
+    """
+    field = getattr(self, "field", "")
+    return (field,) if field and isinstance(field, str) else ()
+
+  @property
+  def optional(self) -> bool:
+    """True if records may lack the fields. At least one training record must have them."""
+    return False
+
   def check(self, record: Mapping[str, Any]) -> None:
-    """Raise DataError if a record lacks a field that the column reads. Called once per record."""
+    """Raise DataError if a field of a record has a wrong value. Called once per record, which has the fields."""
 
   @property
   def decodes(self) -> bool:
@@ -182,22 +198,49 @@ def make_row(
   try:
     return column.row(record, rng, fitted)
   except KeyError as error:
-    raise lacks_field(name, column, record, error) from error
+    raise lacking(name, column, record, error) from error
 
 
-def lacks_field(name: str, column: Column, record: Mapping[str, Any], error: KeyError) -> DataError:
+def check_record(name: str, column: Column, record: Mapping[str, Any]) -> None:
+  """Raise DataError if a record lacks a field that a column reads, or `Column.check` refuses it."""
+  for field in () if column.optional else column.fields:
+    if field not in record:
+      raise lacks_field(name, column, record, field)
+  column.check(record)
+
+
+def lacking(name: str, column: Column, record: Mapping[str, Any], error: KeyError) -> Exception:
+  """The error of `lacks_field` if a KeyError is the access to a field that a record lacks. Otherwise the KeyError."""
+  field = error.args[0] if error.args else None
+  return lacks_field(name, column, record, field) if isinstance(field, str) and field not in record else error
+
+
+def lacks_field(
+  name: str, column: Column, record: Mapping[str, Any], field: str, *, option: str = "--data.columns"
+) -> DataError:
   """The error for a record without a field that a column reads.
 
   Args:
     name: name of the column.
     column: the column.
     record: the record.
-    error: error of the access.
+    field: the field.
+    option: the option of the columns.
   """
-  return DataError(
-    f"the column {name!r} ({type(column).__name__}) reads {error}, and the record {record.get('id', '?')!r} has only "
-    f"{', '.join(sorted(record))}. Change the column's settings."
+  settings = [each.name for each in fields(column) if each.name != "missing"] if is_dataclass(column) else []
+  naming = [each for each in settings if _names(getattr(column, each), field)]
+  remedy = (
+    f"Set {option}.{name}.{naming[0]}." if naming else f"Name other columns with {option}, or another --data.source."
   )
+  there = "has" if not column.optional else "and all others lack it; it has"
+  return DataError(
+    f"the column {name!r} ({type(column).__name__}) reads the field {field!r}; the record {record.get('id', '?')!r} "
+    f"{there} {', '.join(sorted(record))}.{did_you_mean(field, record)} {remedy}"
+  )
+
+
+def _names(setting: Any, field: str) -> bool:
+  return setting == field or (isinstance(setting, tuple) and field in setting)
 
 
 @dataclass(frozen=True)
