@@ -75,6 +75,24 @@ def open_fields(value: Any, prefix: str = "") -> dict[str, type[Kind]]:
   return found
 
 
+def check_listed(config: Any, kinds: Sequence[type[Kind]]) -> None:
+  """Check that the class of every value in an open field is known. Otherwise the run could be trained, but not loaded.
+
+  Args:
+    config: default configuration of a script.
+    kinds: known classes.
+  Raises: ConfigError: one is not. The message names the field and the class.
+  """
+  for path in open_fields(config):
+    value = _value(config, path.split("."))
+    if isinstance(value, Kind) and type(value) not in kinds:
+      name = type(value).__name__
+      raise ConfigError(
+        f"{_option(path)} holds a {name}, a class of the script that main does not know: call main(..., "
+        f"kinds=({name},)), with all classes of the script, or the run could not be loaded"
+      )
+
+
 def replaced(value: Any, path: Sequence[str], new: Any) -> Any:
   """Replace the value at a path. The path consists of field names, tuple indices and mapping keys."""
   if not path:

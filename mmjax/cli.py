@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 
 from mmjax.catalogue import KINDS
-from mmjax.choosing import chosen, listing
+from mmjax.choosing import check_listed, chosen, listing
 from mmjax.data.errors import DataError
 from mmjax.deploy.formats import DTYPES
 from mmjax.deploy.formats import FORMATS as PROGRAMS
@@ -180,6 +180,7 @@ def parse(command: str, call: Call) -> Experiment:
   """
   experiment, arguments = call.experiment, call.arguments
   known = check((*KINDS, *call.kinds))
+  check_listed(experiment, known)
   listed = "\n".join(f"  {one.name:9} {one.help}" for one in call.commands)
   try:
     experiment, arguments = chosen(experiment, arguments, known)
