@@ -184,7 +184,7 @@ def parse(command: str, call: Call) -> Experiment:
   listed = "\n".join(f"  {one.name:9} {one.help}" for one in call.commands)
   try:
     experiment, arguments = chosen(experiment, arguments, known)
-    return tyro.cli(
+    parsed = tyro.cli(
       type(experiment),
       prog=f"{os.path.basename(sys.argv[0])} {command}",
       description=f"{call.description or ''}\n\nCommands (the first word; default: {call.commands[0].name}):\n"
@@ -193,6 +193,8 @@ def parse(command: str, call: Call) -> Experiment:
       args=arguments,
       config=(tyro.conf.AvoidSubcommands,),
     )
+    parsed.check_streams()
+    return parsed
   except ValueError as error:  # from the check of a field
     _fail(str(error))
 

@@ -73,6 +73,7 @@ def train(
     UserError: the configuration, the data or a checkpoint is wrong, or the run stopped because of its numerics
       (NotFiniteError, LossSpikeError).
   """
+  experiment.check_streams()
   experiment = with_checkpoint(experiment)
   check_model(experiment)
   sources = {name: make_source(each.data, "train") for name, each in experiment.by_stream().items()}
