@@ -99,6 +99,9 @@ def test_a_loaded_run_predicts_with_whatever_is_there(trained):
     trained.predict({"numbers": rows, "other": rows})
   with pytest.raises(UserError, match="has no objective that classifies"):
     trained.classify(rows)
+  for images in ([np.zeros((8, 8, 3), np.uint8)], np.zeros((1, 8, 8, 3), np.float32)):
+    with pytest.raises(UserError, match=r"has no images; its columns are numbers, .*: use run.encode\(COLUMN, items\)"):
+      trained.encode_image(images)
 
 
 def test_a_run_resumes_with_its_scales_only(trained, file, tmp_path):
