@@ -9,7 +9,7 @@ import numpy as np
 
 from mmjax.data.errors import DataError
 from mmjax.errors import did_you_mean
-from mmjax.kinds import Kind
+from mmjax.kinds import Kind, undefined
 
 if TYPE_CHECKING:  # not imported at run time, so that reading a configuration stays fast
   from mmjax.data.config import DataConfig
@@ -102,7 +102,7 @@ class Column(Kind):
 
   def arrays(self, name: str, making: Making) -> Shapes:
     """Return shape and dtype of one row of every array that the column adds to a batch."""
-    raise NotImplementedError
+    raise undefined(self, "arrays")
 
   def row(self, record: Mapping[str, Any], rng: np.random.Generator | None, fitted: Any) -> np.ndarray:
     """Make the row of one record.
@@ -113,7 +113,7 @@ class Column(Kind):
       fitted: result of `fit`.
     Raises: DataError: the record is bad. The message names it.
     """
-    raise NotImplementedError
+    raise undefined(self, "row")
 
   def fit(self, records: Sequence[Mapping[str, Any]]) -> Any:
     """Compute values from the training data that the column needs, such as means or classes. They must be JSON values.
@@ -173,8 +173,14 @@ class Column(Kind):
       evaluating: transforms and tokenizer.
     Returns: arrays, or LazyRows, whose rows are made when they are read.
     """
-    rows = np.stack([make_row(name, self, record, None, evaluating.fitted.get(name)) for record in records])
-    return {name: rows[places]}
+    rows = [np.asarray(make_row(name, self, record, None, evaluating.fitted.get(name))) for record in records]
+    for record, row in zip(records, rows, strict=True):
+      if row.shape != rows[0].shape:
+        raise DataError(
+          f"{record['id']}: `row` of the column {name!r} ({type(self).__name__}) gives the shape {list(row.shape)}, "
+          f"and {list(rows[0].shape)} for {records[0]['id']}. Rows must be alike."
+        )
+    return {name: np.stack(rows)[places]}
 
   def record(self, item: Any) -> Mapping[str, Any]:
     """Make a record with one item, for `Run.encode`."""
@@ -257,7 +263,15 @@ class _RowByRow(Maker):
     return np.empty((rows, *shape), dtype)
 
   def fill(self, buffer: np.ndarray, row: int, example: Example) -> None:
-    buffer[row] = make_row(self.name, self.column, example.record, example.rng, self.fitted)
+    made = np.asarray(make_row(self.name, self.column, example.record, example.rng, self.fitted))
+    shape, dtype = self.shape
+    if made.shape != tuple(shape) or not np.can_cast(made.dtype, dtype, "same_kind"):
+      raise DataError(
+        f"{example.record['id']}: `row` of the column {self.name!r} ({type(self.column).__name__}) gives {made.dtype} "
+        f"{list(made.shape)}, and its `arrays` says {np.dtype(dtype)} {list(shape)}. Make the two equal, or correct "
+        "the record."
+      )
+    buffer[row] = made
 
   def end(self, buffer: np.ndarray) -> dict[str, np.ndarray]:
     return {self.name: buffer}

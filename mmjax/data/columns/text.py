@@ -9,6 +9,7 @@ import numpy as np
 from mmjax.data.captions import text_fault
 from mmjax.data.columns.base import Column, Evaluating, Example, Maker, Making, Shapes
 from mmjax.data.errors import DataError
+from mmjax.kinds import undefined
 
 
 class TextColumn(Column):
@@ -23,7 +24,7 @@ class TextColumn(Column):
 
   def texts(self, record: Mapping[str, Any]) -> Sequence[str]:
     """Return the texts of a record from which the vocabulary is learned."""
-    raise NotImplementedError
+    raise undefined(self, "texts")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float, Int, Key
 
-from mmjax.kinds import Kind
+from mmjax.kinds import Kind, undefined
 from mmjax.models.protocols import Compares, Encodes
 from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.objectives.losses.balance import piecewise_linear
@@ -49,7 +49,7 @@ class Term(Kind):
   @property
   def name(self) -> str:
     """Name of the term among those of its stream. The terms of a stream must have different names."""
-    raise NotImplementedError
+    raise undefined(self, "name")
 
   @property
   def key(self) -> str:
@@ -59,7 +59,7 @@ class Term(Kind):
   @property
   def needs(self) -> tuple[str, ...]:
     """Names of the arrays in a batch that the term reads."""
-    raise NotImplementedError
+    raise undefined(self, "needs")
 
   @property
   def asks(self) -> tuple[type, ...]:
@@ -150,7 +150,7 @@ class ExampleTerm(Term):
       encoded: encodings of the global batch, by the names in `reads`.
       keys: one key per row, of this term.
     """
-    raise NotImplementedError
+    raise undefined(self, "fetch")
 
   def over_rows(self, forward: "Forward", taught: Any) -> Scores:
     """Compute the scores of the rows of `forward.batch`.
@@ -159,11 +159,11 @@ class ExampleTerm(Term):
       forward: outputs of the model for the rows.
       taught: result of `teach`, or of `fetch`, for the same rows. None for a term without both.
     """
-    raise NotImplementedError
+    raise undefined(self, "over_rows")
 
   def teach(self, forward: "Forward") -> Any:
     """Compute the targets from the teacher's outputs: arrays [batch, ...]. Called for terms with a teacher."""
-    raise NotImplementedError
+    raise undefined(self, "teach")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,7 @@ class BatchTerm(Term):
 
   def over_batch(self, whole: "Whole") -> tuple[Float[Array, ""], Any]:
     """Compute (unweighted loss over the global batch, memory after this step)."""
-    raise NotImplementedError
+    raise undefined(self, "over_batch")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
-from mmjax.kinds import Kind, option_name
+from mmjax.kinds import Kind, option_name, undefined
 from mmjax.objectives.losses.contrastive import clip_loss, siglip_loss
 from mmjax.objectives.losses.labelled import supcon_views_loss, unicl_loss
 from mmjax.objectives.losses.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
@@ -42,7 +42,7 @@ class PairLoss(Kind):
         are positives of each other. `axis_name`: mesh axes of the batch. `tile_size`: rows and columns of the
         similarity matrix in memory at once.
     """
-    raise NotImplementedError
+    raise undefined(self, "__call__")
 
   def chance(self, batch_size: int) -> float | None:
     """Loss if all similarities are equal. None if no closed form is known."""
