@@ -71,6 +71,42 @@ def test_a_term_moves_the_parameters_that_it_names_and_no_others():
   assert changed and all(path.startswith("text") for path in changed)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Both(ExampleTerm, BatchTerm):
+  """Mean square of the pooled image, and distance of image and text, which grows with the steps that it remembers."""
+
+  name, needs, reads = "both", ("image", "text"), ("image",)
+
+  def over_rows(self, forward, taught):
+    pooled = forward.encoded["image"].pooled
+    return {
+      "loss": (jnp.square(pooled).mean(-1), jnp.ones(len(pooled))),
+      "pooled": (pooled[:, 0], jnp.ones(len(pooled))),
+    }
+
+  def memory(self, embed_dim):
+    return jnp.ones(())
+
+  def over_batch(self, whole):
+    distance = jnp.square(whole.embeddings["image"] - whole.embeddings["text"]).sum(-1).mean()
+    return whole.memory * distance, whole.memory + 1
+
+
+def test_the_loss_of_a_term_with_two_parts_is_their_sum():
+  made, batch = training(Both()), host_batch()
+  state = made.initial_state()
+  for remembered in (1, 2):
+    params = jax.device_get(state.params)
+    pooled = STILL.build().apply({"params": params}, {"image": batch["image"]}, method="encode")["image"].pooled
+    unit = embeddings(made.model, params, batch)
+    rows, whole = jnp.square(pooled).mean(), jnp.square(unit["image"] - unit["text"]).sum(-1).mean()
+    state, metrics = made.step(state, put_batch(batch, made.mesh))
+    assert rows > 1e-3 < whole
+    np.testing.assert_allclose(metrics["both"], rows + remembered * whole, rtol=1e-5)
+    np.testing.assert_allclose(metrics["both_pooled"], pooled[:, 0].mean(), rtol=1e-5, atol=1e-6)
+  assert state.memory["both"] == 3
+
+
 def test_an_expression_that_moves_nothing_is_named():
   with pytest.raises(ConfigError, match="hinge_image_text moves 'imagge', which matches no parameter's path"):
     training(Contrastive(loss=Hinge(), moves=("imagge",)))

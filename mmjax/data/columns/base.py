@@ -98,6 +98,22 @@ class Column(Kind):
 
   A script can define its own: a frozen dataclass with the methods `arrays` and `row`. It overrides the other methods if
   one array, made row by row from one record each, is not enough.
+
+  Example:
+    >>> import dataclasses
+    >>> import numpy as np
+    >>> from mmjax.data import Column
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Rate(Column):
+    ...   field: str = "rate"
+    ...
+    ...   def arrays(self, name, making):
+    ...     return {name: ((), np.float32)}
+    ...
+    ...   def row(self, record, rng, fitted):
+    ...     return np.asarray(record[self.field], np.float32)
+    >>> Rate().row({"id": "beat/0", "rate": 60}, None, None)
+    array(60., dtype=float32)
   """
 
   def arrays(self, name: str, making: Making) -> Shapes:

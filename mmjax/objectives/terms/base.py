@@ -30,7 +30,24 @@ _FUSION = 999  # number of the fusion's random stream; towers and their views ha
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Term(Kind):
-  """One weighted term of the loss. A term inherits from ExampleTerm, from BatchTerm, or from both."""
+  """One weighted term of the loss. A term inherits from ExampleTerm, from BatchTerm, or from both.
+
+  Its loss is then the sum of the two parts.
+
+  Example:
+    >>> import dataclasses
+    >>> import jax.numpy as jnp
+    >>> from mmjax.objectives import BatchTerm
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Apart(BatchTerm):
+    ...   name, needs = "apart", ("image", "text")
+    ...
+    ...   def over_batch(self, whole):
+    ...     distance = whole.embeddings["image"] - whole.embeddings["text"]
+    ...     return jnp.square(distance).sum(-1).mean(), None
+    >>> Apart(weight=0.5).key
+    'apart'
+  """
 
   weight: float = 1.0
   """Weight of the term in the sum."""

@@ -17,6 +17,20 @@ class PairLoss(Kind):
 
   A script can define its own: a frozen dataclass that inherits from this class and defines `__call__`. Its fields are
   the settings. Pass it to `main(EXPERIMENT, kinds=(Mine,))`, so that `--objectives.0.loss mine` chooses it.
+
+  Example:
+    >>> import dataclasses
+    >>> import jax.numpy as jnp
+    >>> from mmjax.objectives import Contrastive, PairLoss, clip_loss
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Cooled(PairLoss):
+    ...   factor: float = 0.5
+    ...
+    ...   def __call__(self, image, text, *, logit_scale, ids, axis_name, tile_size, **_):
+    ...     scale = self.factor * logit_scale
+    ...     return clip_loss(image, text, logit_scale=scale, ids=ids, axis_name=axis_name, tile_size=tile_size)
+    >>> Contrastive(loss=Cooled()).name
+    'cooled_image_text'
   """
 
   needs_bias: ClassVar[bool] = False
