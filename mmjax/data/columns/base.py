@@ -232,7 +232,12 @@ def check_record(name: str, column: Column, record: Mapping[str, Any]) -> None:
 
 
 def lacking(name: str, column: Column, record: Mapping[str, Any], error: KeyError) -> Exception:
-  """The error of `lacks_field` if a KeyError is the access to a field that a record lacks. Otherwise the KeyError."""
+  """The error of `lacks_field` if a KeyError is the access to a field that a record lacks. Otherwise the KeyError.
+
+  Args:
+    name, column, record: arguments of `lacks_field`.
+    error: the error of `fit` or `row`.
+  """
   field = error.args[0] if error.args else None
   return lacks_field(name, column, record, field) if isinstance(field, str) and field not in record else error
 
@@ -249,8 +254,8 @@ def lacks_field(
     field: the field.
     option: the option of the columns.
   """
-  settings = [each.name for each in fields(column) if each.name != "missing"] if is_dataclass(column) else []
-  naming = [each for each in settings if _names(getattr(column, each), field)]
+  settings: Any = fields(column) if is_dataclass(column) else ()
+  naming = [each.name for each in settings if _names(getattr(column, each.name), field)]
   remedy = (
     f"Set {option}.{name}.{naming[0]}." if naming else f"Name other columns with {option}, or another --data.source."
   )

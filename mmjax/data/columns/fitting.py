@@ -22,10 +22,11 @@ def check_fields(columns: Mapping[str, Column], source: Any, *, skip: bool = Fal
     stream: name of the stream of the columns. Empty: the rows of data.source.
   Raises: DataError: a field is missing. The message names the column, its setting and the fields that are there.
   """
-  read = getattr(source, "without_image", source.__getitem__)
-  first = next(_good(source.__getitem__, len(source), skip), None)
+  without = getattr(source, "without_image", source.__getitem__)
+  first: Mapping[str, Any] = next(_good(source.__getitem__, len(source), skip), {})
   option = f"--data.streams.{stream}.columns" if stream else "--data.columns"
-  for name, column in columns.items() if first is not None else ():
+  for name, column in columns.items() if first else ():
+    read = without if column.optional else source.__getitem__
     for field in column.fields:
       if field not in first and not (
         (skip or column.optional) and any(field in record for record in _good(read, len(source), skip))
