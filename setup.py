@@ -18,7 +18,6 @@ CORE = [
   "array_record",
   "numpy",
   "einops",
-  "chex",
   "jaxtyping",
   "cattrs",
   "tyro",
@@ -56,6 +55,7 @@ EXTRAS = {
   # MP4, WebM and MKV files; see mmjax/data/video/. GIF, WebP and folders of frames need no more than Pillow.
   "video": ["av"],
   "dev": [
+    "chex",
     "pytest",
     "setuptools>=77",
     "hypothesis",

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from mmjax.errors import ConfigError
+from mmjax.errors import ConfigError, did_you_mean
 from mmjax.kinds import Kind, default, find, is_base, of_base, option_name
 
 Config = TypeVar("Config")
@@ -73,6 +73,24 @@ def open_fields(value: Any, prefix: str = "") -> dict[str, type[Kind]]:
       found |= {f"{path}{step}": base} if base is not None and step else {}
       found |= open_fields(element, f"{path}{step}.") if dataclasses.is_dataclass(element) else {}
   return found
+
+
+def check_listed(config: Any, kinds: Sequence[type[Kind]]) -> None:
+  """Check that the class of every value in an open field is known. Otherwise the run could be trained, but not loaded.
+
+  Args:
+    config: default configuration of a script.
+    kinds: known classes.
+  Raises: ConfigError: one is not. The message names the field and the class.
+  """
+  for path in open_fields(config):
+    value = _value(config, path.split("."))
+    if isinstance(value, Kind) and type(value) not in kinds:
+      name = type(value).__name__
+      raise ConfigError(
+        f"{_option(path)} holds a {name}, a class of the script that main does not know: call main(..., "
+        f"kinds=({name},)), with all classes of the script, or the run could not be loaded"
+      )
 
 
 def replaced(value: Any, path: Sequence[str], new: Any) -> Any:
@@ -150,6 +168,7 @@ def _check_fields(
   for argument in arguments:
     option = argument.partition("=")[0]
     path, _, name = option[2:].replace("-", "_").rpartition(".") if option.startswith("--") else ("", "", "")
+    _check_keys(config, option, path, fields)
     if path not in fields:
       _check_place(config, option, path, name, fields, kinds)
     elif isinstance(here := _value(config, path.split(".")), Kind):
@@ -157,6 +176,24 @@ def _check_fields(
       if not _has(type(here), name) and having:
         names = ", ".join(option_name(kind) for kind in having)
         raise ConfigError(f"{option}: {option_name(type(here))} has no {name!r}; choose {_option(path)} {names}")
+
+
+def _check_keys(config: Any, option: str, path: str, fields: Mapping[str, type[Kind]]) -> None:
+  """Raise ConfigError if an option goes through a mapping of the configuration that has no such name."""
+  for place, step in enumerate(steps := path.split(".")):
+    if isinstance(config, Mapping) and step not in config:
+      field = ".".join(steps[:place])
+      known = ", ".join(config) or "none"
+      choose = f"Choose all with {_option(field)} NAME=KIND" if field in fields else "Add it in the script"
+      raise ConfigError(
+        f"{option}: {_option(field)} has no {step!r}; there are: {known}.{did_you_mean(step, config)} {choose}."
+      )
+    if isinstance(config, Mapping):
+      config = config[step]
+    elif step in _annotations(type(config)):
+      config = getattr(config, step)
+    else:
+      return
 
 
 def _check_place(

@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 
 from mmjax.catalogue import KINDS
-from mmjax.choosing import chosen, listing
+from mmjax.choosing import check_listed, chosen, listing
 from mmjax.data.errors import DataError
 from mmjax.deploy.formats import DTYPES
 from mmjax.deploy.formats import FORMATS as PROGRAMS
@@ -179,10 +179,11 @@ def parse(command: str, call: Call) -> Experiment:
   """
   experiment, arguments = call.experiment, call.arguments
   known = check((*KINDS, *call.kinds))
+  check_listed(experiment, known)
   listed = "\n".join(f"  {one.name:9} {one.help}" for one in call.commands)
   try:
     experiment, arguments = chosen(experiment, arguments, known)
-    return tyro.cli(
+    parsed = tyro.cli(
       type(experiment),
       prog=f"{os.path.basename(sys.argv[0])} {command}",
       description=f"{call.description or ''}\n\nCommands (the first word; default: {call.commands[0].name}):\n"
@@ -191,6 +192,8 @@ def parse(command: str, call: Call) -> Experiment:
       args=arguments,
       config=(tyro.conf.AvoidSubcommands,),
     )
+    parsed.check_streams()
+    return parsed
   except ValueError as error:  # from the check of a field
     _fail(str(error))
 

@@ -73,28 +73,33 @@ class Experiment:
     names = [objective.key for objective in self.objectives]
     if len(set(names)) < len(names):
       raise ValueError(f"objectives must differ in their loss or in the arrays that they compare; got {names}")
-    self._check_streams()
     for term in self.objectives:
       if term.needs_bias and getattr(self.model, "init_logit_bias", None) is None:
         raise ValueError(f"the objective {term.name} needs a bias: set --model.init-logit-bias (SigLIP uses -10)")
 
-  def _check_streams(self) -> None:
-    """Raise ValueError if terms and streams do not fit together, or a stream has no whole number of rows."""
+  def check_streams(self) -> None:
+    """Check that terms and streams fit together, and that each stream has a whole number of rows.
+
+    It is no check of a field, so that a command line may set terms and streams one after the other.
+
+    Raises: ConfigError: they do not. The message lists the streams.
+    """
     named, read = {"", *self.data.streams}, {term.stream for term in self.objectives}
+    known = ", ".join(self.data.streams) or "none"
     for term in self.objectives:
       if term.stream not in named:
-        known = ", ".join(self.data.streams) or "none"
-        raise ValueError(
-          f"the objective {term.name} reads the stream {term.stream!r}, which data.streams does not have; it has "
+        raise ConfigError(
+          f"the objective {term.name} reads the stream {term.stream!r}, which data.streams does not have; there are: "
           f"{known}.{did_you_mean(term.stream, list(self.data.streams))}"
         )
     for name in sorted(named - read):
-      what = f"stream {name!r}" if name else "rows of data.source"
-      raise ValueError(f"no objective reads the {what}: add one with stream={name!r}, or remove the stream")
+      what = f"the stream {name!r} of data.streams ({known})" if name else "the rows of data.source"
+      remedy = "remove the stream" if name else f"let the stream be data.source; data.streams has {known}"
+      raise ConfigError(f"no objective reads {what}: add one with stream={name!r}, or {remedy}")
     for name, rows in self._rows().items():
       if rows < 1 or rows != int(rows):
         shares = ", ".join(f"{stream} {each.share}" for stream, each in self.data.streams.items())
-        raise ValueError(
+        raise ConfigError(
           f"run.batch_size={self.run.batch_size} gives {rows:g} rows to {name or 'data.source'} with the shares "
           f"{shares}: choose shares and a batch size that give each stream a whole number of rows"
         )
@@ -108,7 +113,10 @@ class Experiment:
     """One experiment per stream, as if the stream were the only data: its source, columns, terms and batch size.
 
     The rows of data.source have the name "". A run without streams is the only entry.
+
+    Raises: ConfigError: terms and streams do not fit together.
     """
+    self.check_streams()
     if not self.data.streams:
       return {"": self}
     return {

@@ -84,6 +84,20 @@ def default(kind: type[AnyKind], where: str) -> AnyKind:
   return kind()
 
 
+def undefined(value: Kind, member: str) -> ConfigError:
+  """The error for a value of a class that does not define a method or property which its base leaves to it.
+
+  Args:
+    value: the value.
+    member: name of the method or property.
+  """
+  kind, base = type(value), base_of(type(value))
+  return ConfigError(
+    f"the {_readable(base)} {kind.__name__} must define `{member}`: see the docstring of {kind.__name__}.{member}, "
+    f"which it inherits"
+  )
+
+
 def check(kinds: Sequence[type[Kind]]) -> tuple[type[Kind], ...]:
   """Check classes, and return them without duplicates.
 

@@ -72,11 +72,24 @@ class Run:
     """Resize and normalise an image as in evaluation. It is a path, encoded bytes, a PIL image or a uint8 array.
 
     With a column NativeImage, the result is a row of patches instead (mmjax.data.images.native).
+    Raises: UserError: the run has no images.
     """
+    self._check_images()
     return self.transform(image)
 
+  def _check_images(self) -> None:
+    if self.transform is None:
+      names = ", ".join(name for each in self.by_stream().values() for name in run_columns(each.experiment.data))
+      raise UserError(
+        f"the run in {self.workdir} has no images; its columns are {names}: use run.encode(COLUMN, items)"
+      )
+
   def encode_image(self, images: Sequence[Any] | Float[np.ndarray, "n *image"]) -> Float[np.ndarray, "n dim"]:
-    """Compute unit-norm embeddings of images. They are inputs of `preprocess`, or one preprocessed float32 array."""
+    """Compute unit-norm embeddings of images. They are inputs of `preprocess`, or one preprocessed float32 array.
+
+    Raises: UserError: the run has no images.
+    """
+    self._check_images()
     if isinstance(images, np.ndarray) and images.dtype == np.float32 and images.ndim == len(self.transform.shape) + 1:
       return self._encode("encode_image", len(images), images.__getitem__)
     return self._encode("encode_image", len(images), functools.partial(self.shown, images))

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
+from mmjax.catalogue import KINDS
+from mmjax.choosing import check_listed
 from mmjax.cli import Call, Command, answer_planner, answered, parse, split_command, started
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
@@ -112,7 +114,10 @@ def _plan(call: Call) -> int:
 
 
 def members(study: Study, experiment: Experiment) -> list[Member]:
-  """List the runs of a study, ordered by seed, so that a table of all variants is complete early."""
+  """List the runs of a study, ordered by seed, so that a table of all variants is complete early.
+
+  Raises: ConfigError: a variant's settings do not fit together, or it holds a class that study.kinds does not list.
+  """
   runs = []
   for seed in range(experiment.run.seed, experiment.run.seed + study.seeds):
     for variant in study.variants:
@@ -120,6 +125,7 @@ def members(study: Study, experiment: Experiment) -> list[Member]:
         changed = variant.change(experiment)
       except ValueError as error:  # from the check of a field
         raise ConfigError(f"the variant {variant.name!r} of this study cannot have these settings: {error}") from None
+      check_listed(changed, (*KINDS, *study.kinds))
       workdir = experiment.run.workdir / _folder(variant.name) / f"seed{seed}"
       run = dataclasses.replace(changed.run, workdir=workdir, seed=seed)
       runs.append(Member(variant, dataclasses.replace(changed, run=run)))

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,11 @@ def test_a_script_imports_from_the_public_face_of_each_package(path):
     node.module for node in nodes if node.module and node.module.startswith("mmjax.") and "." in node.module[6:]
   ]
   assert deeper == []
+
+
+@pytest.mark.parametrize(
+  "page", ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
+)
+def test_a_page_imports_from_the_public_face_of_each_package(page):
+  text = (ROOT / page).read_text(encoding="utf-8")
+  assert re.findall(r"^ *(?:from|import) mmjax\.\w+\.[\w.]+", text, re.MULTILINE) == []

@@ -11,6 +11,7 @@ import pytest
 
 from mmjax.catalogue import KINDS
 from mmjax.choosing import chosen, listing, open_fields
+from mmjax.cli import main
 from mmjax.encoders.resnet import ResNetConfig
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment, from_json, to_json
@@ -79,6 +80,18 @@ def test_a_wrong_name_is_answered_with_the_names_there_are(line, said):
   with pytest.raises(ConfigError) as raised:
     chosen(EXPERIMENT, line.split(), KINDS)
   assert said in str(raised.value)
+
+
+def test_a_class_of_the_script_that_main_does_not_know_is_named_before_anything_else(capsys):
+  own = dataclasses.replace(EXPERIMENT, objectives=(Contrastive(loss=Mine()),))
+  with pytest.raises(SystemExit) as ended:
+    main(own, arguments=["--help"])
+  said = " ".join(capsys.readouterr().err.split())
+  assert ended.value.code == 2
+  assert "--objectives.0.loss holds a Mine, a class of the script" in said and "kinds=(Mine,)" in said
+  with pytest.raises(SystemExit) as ended:
+    main(own, arguments=["--help"], kinds=(Mine,))
+  assert ended.value.code == 0
 
 
 def test_help_lists_what_could_stand_in_every_open_field():

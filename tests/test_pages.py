@@ -3,6 +3,7 @@
 Python blocks run in a folder that has what they read, under the names that they use: nothing in them is replaced.
 """
 
+import ast
 import builtins
 import contextlib
 import dataclasses
@@ -29,6 +30,7 @@ from PIL import Image
 
 from mmjax import interop
 from mmjax.catalogue import KINDS
+from mmjax.choosing import open_fields
 from mmjax.encoders import TextConfig, ViTConfig
 from mmjax.experiment import Experiment, from_json, to_json
 from mmjax.finetune import Finetune
@@ -138,6 +140,35 @@ def test_a_block_runs_and_what_it_defines_works(block, module):
   assert not unknown, f"{block} reads names that it does not define: a reader cannot run it"
   for value in list(vars(module).values()):
     use(value)
+
+
+PUBLIC = {
+  name: getattr(package, name)
+  for package in map(importlib.import_module, ("mmjax.data", "mmjax.evaluators", "mmjax.models", "mmjax.objectives"))
+  for name in package.__all__
+}
+CALLS = sorted({
+  span for page in PAGES for span in inline(page)
+  if re.fullmatch(r"[A-Z]\w+\(\S.*\)", span) and dataclasses.is_dataclass(PUBLIC.get(span.partition("(")[0]))
+})  # fmt: skip
+"""Values of configurations between the blocks, in tables too. `...` stands for any value of a field."""
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_value_in_the_text_or_in_a_table_can_be_made(call):
+  made: Any = ast.parse(call, mode="eval").body
+  kind = PUBLIC[made.func.id]
+  assert {keyword.arg for keyword in made.keywords} <= {field.name for field in dataclasses.fields(kind)}
+  names = {node.id for node in ast.walk(made) if isinstance(node, ast.Name)}
+  if "..." in call or not names <= set(PUBLIC):  # classes that a block on the page defines
+    return
+  value = eval(call, dict(PUBLIC))
+  for name, base in open_fields(value).items():
+    assert "." in name or isinstance(getattr(value, name), base | tuple | dict | None), f"{name} is no {base.__name__}"
+
+
+def test_the_text_has_values_to_make():
+  assert 'Contrastive(loss=Unicl(), labels="group")' in CALLS and len(CALLS) > 8
 
 
 def global_names(table: symtable.SymbolTable) -> set[str]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmjax.data.columns.base import Column, Example, Making, Shapes
+from mmjax.data.columns.base import Column, Example, Making, Shapes, check_record
 from mmjax.data.columns.memory import Memory
 from mmjax.data.config import DataConfig
 from mmjax.data.errors import DataError
@@ -117,8 +117,8 @@ class Batcher:
   ) -> None:
     record = self._source[index]
     if index not in self._checked:
-      for column in self._columns.values():
-        column.check(record)
+      for name, column in self._columns.items():
+        check_record(name, column, record)
       if len(self._checked) < _MOST_CHECKED:
         self._checked.add(index)
     batch["index"][row] = index

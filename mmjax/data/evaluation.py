@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.columns.base import Column, Evaluating
+from mmjax.data.columns.base import Column, Evaluating, check_record
 from mmjax.data.features import source_features
 from mmjax.data.records import PRIMARY, Records
 from mmjax.data.sources.base import columns_of_features
@@ -51,8 +51,8 @@ def evaluation_batches(
     indices = np.minimum(indices, len(source) - 1).astype(np.int32)
     records = [source[index] for index in indices[valid].tolist()]
     for record in records:
-      for column in columns.values():
-        column.check(record)
+      for name, column in columns.items():
+        check_record(name, column, record)
     places = indices - start
     batch: dict[str, Any] = {"index": indices, "valid": valid}
     batch["concept"] = np.array([record["concept"] for record in records], np.int32)[places]

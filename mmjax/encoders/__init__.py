@@ -7,7 +7,7 @@ from mmjax.encoders.config import TowerConfig
 from mmjax.encoders.conv_grid import ConvGrid, ConvGridConfig
 from mmjax.encoders.convnext import ConvNeXt, ConvNeXtConfig
 from mmjax.encoders.efficientnet import EfficientNet, EfficientNetConfig
-from mmjax.encoders.embedding_bag import EmbeddingBag, EmbeddingBagConfig
+from mmjax.encoders.embedding_bag import EmbeddingBagConfig
 from mmjax.encoders.fastvit import FastViT, FastViTConfig
 from mmjax.encoders.htsat import Htsat, HtsatConfig
 from mmjax.encoders.modern_text import ModernText, ModernTextConfig
@@ -16,9 +16,9 @@ from mmjax.encoders.resnet import ResNet, ResNetConfig
 from mmjax.encoders.sizes import vit_size
 from mmjax.encoders.speech import SpeechConfig, SpeechTransformer
 from mmjax.encoders.swin import Swin, SwinConfig
-from mmjax.encoders.table import FTTransformer, FTTransformerConfig
+from mmjax.encoders.table import FTTransformerConfig
 from mmjax.encoders.text import TextConfig, TextTransformer
-from mmjax.encoders.video import VideoConfig, VideoTower
+from mmjax.encoders.video import VideoConfig
 from mmjax.encoders.vit import ViT, ViTConfig
 
 __all__ = [
@@ -32,9 +32,7 @@ __all__ = [
   "ConvNeXtConfig",
   "EfficientNet",
   "EfficientNetConfig",
-  "EmbeddingBag",
   "EmbeddingBagConfig",
-  "FTTransformer",
   "FTTransformerConfig",
   "FastViT",
   "FastViTConfig",
@@ -56,7 +54,6 @@ __all__ = [
   "ViT",
   "ViTConfig",
   "VideoConfig",
-  "VideoTower",
   "bert_config",
   "vit_size",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
-from mmjax.kinds import Kind
+from mmjax.kinds import Kind, undefined
 
 
 class TowerConfig(Kind):
@@ -14,7 +14,7 @@ class TowerConfig(Kind):
   @property
   def pooled_width(self) -> int:
     """Width of the one vector per example."""
-    raise NotImplementedError
+    raise undefined(self, "pooled_width")
 
   @property
   def batch_statistics(self) -> bool:
@@ -31,15 +31,15 @@ class TowerConfig(Kind):
 
   def flops(self) -> int:
     """Forward FLOPs for one example, by formula: what is dropped in training counts, and so does padding."""
-    raise NotImplementedError
+    raise undefined(self, "flops")
 
   def example(self, batch_size: int) -> Array:
     """Zeros of the shape that the tower takes: the array of its column, [batch, ...]."""
-    raise NotImplementedError
+    raise undefined(self, "example")
 
   def build(self) -> nn.Module:
     """Returns the linen module. It is called with the column's array [batch, ...] and `rng`, and returns Encoded."""
-    raise NotImplementedError
+    raise undefined(self, "build")
 
 
 def check_image_size(images: Array, side: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from mmjax.data.columns.base import check_record
 from mmjax.data.errors import DataError
 from mmjax.data.places import spread
 from mmjax.data.sources.base import IMAGE_TEXT
@@ -107,8 +108,8 @@ def readable(
   for place in places:
     try:
       record = read(place)
-      for column in columns.values():
-        column.check(record)
+      for name, column in columns.items():
+        check_record(name, column, record)
       good.append((record, place))
     except DataError as error:
       if data.on_bad_record != "skip":

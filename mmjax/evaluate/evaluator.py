@@ -35,7 +35,18 @@ class Shared:
 class Evaluator(Kind):
   """Measures a run, and draws sections of its report.
 
-  A run takes the evaluators of its configuration (evaluation.evaluators) that apply to it, in their order.
+  A run takes the evaluators of its configuration (evaluation.evaluators) that apply to it, in their order. A script
+  lists its own there, beside those of `built_in`, and passes the class to `main(EXPERIMENT, kinds=(Mine,))`.
+
+  Example:
+    >>> import dataclasses
+    >>> from mmjax.evaluators import EvaluationConfig, Evaluator, built_in
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Parameters(Evaluator):
+    ...   def metrics(self, experiment):
+    ...     return ["model/scale"]
+    >>> list(EvaluationConfig(evaluators={**built_in(), "size": Parameters()}).evaluators)[-1]
+    'size'
   """
 
   def applies(self, experiment: Experiment) -> bool:

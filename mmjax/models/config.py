@@ -10,7 +10,7 @@ from jax import Array
 
 from mmjax.encoders.config import TowerConfig
 from mmjax.errors import ConfigError
-from mmjax.kinds import Kind
+from mmjax.kinds import Kind, undefined
 
 
 class ModelConfig(Kind):
@@ -18,7 +18,7 @@ class ModelConfig(Kind):
 
   def build(self) -> nn.Module:
     """Make the linen module. Its only attribute `config` is this configuration."""
-    raise NotImplementedError
+    raise undefined(self, "build")
 
   def fitted(self, learnt: Mapping[str, Any]) -> "ModelConfig":
     """Return the configuration with the fields that depend on the data. Called before the first step.

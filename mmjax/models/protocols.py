@@ -1,11 +1,12 @@
 """Protocols: the methods of models that loss terms and evaluators call.
 
 A term lists the protocols that it needs (`Term.asks`). If the model lacks one, the run stops before its first step. A
-model satisfies a protocol if it has the methods. It need not inherit from the protocol.
+model satisfies a protocol if it has the methods, and if its configuration has the settings that the protocol names as
+`settings`. It need not inherit from the protocol. A protocol may inherit from others.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from jax import Array
 from jaxtyping import Bool, Float, Int
@@ -49,6 +50,12 @@ class Matches(Protocol):
   def match_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]: ...
 
 
+class AlignsWords(Fuses, Protocol):
+  """Keeps the tokens of words and patches apart in a fusion."""
+
+  settings: ClassVar[tuple[str, ...]] = ("text.pad_id", "text.eos_id", "text.special_ids", "image.grid")
+
+
 class ScoresPairs(Protocol):
   """Computes a score from both items of a pair, which is no product of two embeddings."""
 
@@ -67,6 +74,8 @@ class ScoresPairs(Protocol):
 class GuessesWords(Protocol):
   """Encodes texts with masked words, and predicts these words."""
 
+  settings: ClassVar[tuple[str, ...]] = ("text.vocab_size", "text.pad_id", "text.mask_id", "text.special_ids")
+
   def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded: ...
 
   def word_logits(
@@ -84,6 +93,8 @@ class GuessesWords(Protocol):
 class OrdersSentences(Protocol):
   """Classifies pairs of texts: 1 if the second follows the first, otherwise 0."""
 
+  settings: ClassVar[tuple[str, ...]] = ("text.vocab_size", "text.pad_id", "text.mask_id", "text.special_ids")
+
   def encode_words(self, ids: Int[Array, "batch length"], *, rng: Rngs = None) -> Encoded: ...
 
   def next_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]: ...
@@ -91,6 +102,8 @@ class OrdersSentences(Protocol):
 
 class GuessesPatches(Protocol):
   """Encodes images with masked patches, and predicts these patches."""
+
+  settings: ClassVar[tuple[str, ...]] = ("image.patch_size", "image.grid")
 
   def encode_patches(
     self, images: Float[Array, "batch height width 3"], hidden: Bool[Array, "batch patches"], *, rng: Rngs = None
@@ -103,6 +116,8 @@ class GuessesPatches(Protocol):
 
 class Writes(Protocol):
   """Predicts each next word of a text, with an encoded context."""
+
+  settings: ClassVar[tuple[str, ...]] = ("text.vocab_size", "text.pad_id")
 
   def decode(
     self,
@@ -132,6 +147,8 @@ class Writes(Protocol):
 class Recognizes(Protocol):
   """Scores the symbols of a text for each token of an encoding, for CTC."""
 
+  settings: ClassVar[tuple[str, ...]] = ("text.pad_id", "text.special_ids")
+
   def symbol_logits(self, encoded: Encoded) -> Float[Array, "batch frames symbols"]:
     """Compute the scores in float32. The blank is the padding token of the vocabulary (`config.text.pad_id`)."""
     ...
@@ -139,6 +156,8 @@ class Recognizes(Protocol):
 
 class Answers(Protocol):
   """Classifies the answer to a question."""
+
+  settings: ClassVar[tuple[str, ...]] = ("num_answers",)
 
   def answer_logits(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch answers"]: ...
 
@@ -169,6 +188,8 @@ class Discriminates(Protocol):
 class Draws(Protocol):
   """Predicts the codes of an image from a text."""
 
+  settings: ClassVar[tuple[str, ...]] = ("text.vocab_size", "text.pad_id", "image.num_codes")
+
   def image_codes(self, images: Float[Array, "batch height width 3"]) -> Int[Array, "batch positions"]: ...
 
   def draw_logits(
@@ -181,11 +202,15 @@ class Draws(Protocol):
 class Classifies(Protocol):
   """Classifies examples."""
 
+  settings: ClassVar[tuple[str, ...]] = ("num_classes",)
+
   def class_logits(self, encoded: Mapping[str, Encoded], *, rng: Rngs = None) -> Float[Array, "batch classes"]: ...
 
 
 class ClassifiesByMember(Protocol):
   """Classifies examples by each member of an ensemble alone."""
+
+  settings: ClassVar[tuple[str, ...]] = ("models", "num_classes")
 
   def member_class_logits(
     self, encoded: Mapping[str, Encoded], *, rng: Rngs = None
@@ -228,6 +253,22 @@ class Grounds(Protocol):
 
 
 def missing(model: Any, protocol: type) -> list[str]:
-  """List the methods of a protocol that a model (an object or a class) lacks."""
-  names = [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
-  return [name for name in names if not callable(getattr(model, name, None))]
+  """List what a model lacks of a protocol and of those that it inherits from.
+
+  Args:
+    model: the linen module, or its class, whose settings are not checked then.
+    protocol: the protocol.
+  Returns: names of methods, then settings of the configuration: `model.text.pad_id` for `config.text.pad_id`.
+  """
+  parts = [vars(each) for each in protocol.__mro__ if each.__module__ not in ("typing", "builtins")]
+  methods = [name for part in parts for name, value in part.items() if callable(value) and not name.startswith("_")]
+  settings = [setting for part in parts for setting in part.get("settings", ())]
+  kind = model if isinstance(model, type) else type(model)
+  lacking = [name for name in methods if not callable(getattr(kind, name, None))]
+  if model is not kind:
+    lacking += [f"model.{setting}" for setting in settings if not _has(model.config, setting.split("."))]
+  return list(dict.fromkeys(lacking))
+
+
+def _has(config: Any, path: list[str]) -> bool:
+  return not path or (hasattr(config, path[0]) and _has(getattr(config, path[0]), path[1:]))

@@ -6,6 +6,7 @@ from mmjax.nn.embeddings import ConvStem, PatchEmbed, sincos_1d, sincos_2d
 from mmjax.nn.mlp import MLP
 from mmjax.nn.norm import LayerNorm, layer_norm, normalize
 from mmjax.nn.pooling import AttentionPool, TanhPool, eos_position, first_position, mean_pool
+from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.nn.transformer import Block, Transformer, TransformerConfig, take_token
 from mmjax.nn.words import Words, WordsConfig
 
@@ -18,6 +19,7 @@ __all__ = [
   "LayerNorm",
   "MultiHeadAttention",
   "PatchEmbed",
+  "Rngs",
   "TanhPool",
   "Transformer",
   "TransformerConfig",
@@ -26,6 +28,7 @@ __all__ = [
   "attention",
   "eos_position",
   "first_position",
+  "fold_in",
   "layer_norm",
   "mean_pool",
   "normalize",

@@ -9,14 +9,14 @@ from mmjax.objectives.losses.answering import (
   answer_scores,
 )
 from mmjax.objectives.losses.balance import piecewise_linear, uncertainty_weighted
-from mmjax.objectives.losses.captioning import caption_loss, predicted_tokens, text_log_likelihood
+from mmjax.objectives.losses.captioning import caption_loss, text_log_likelihood
 from mmjax.objectives.losses.codebook import fit_codebook, nearest_code
 from mmjax.objectives.losses.contrastive import clip_loss, masked_logits, siglip_loss
 from mmjax.objectives.losses.ctc import ctc_loss
 from mmjax.objectives.losses.distillation import distillation_loss, feature_distillation_loss
 from mmjax.objectives.losses.inputs import image_text
 from mmjax.objectives.losses.item_frequency import ItemFrequency
-from mmjax.objectives.losses.labelled import supcon_loss, supcon_views_loss, unicl_loss
+from mmjax.objectives.losses.labelled import supcon_views_loss, unicl_loss
 from mmjax.objectives.losses.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
 from mmjax.objectives.losses.margin_softmax import arcface_cosines, cosface_cosines
 from mmjax.objectives.losses.masked_images import masked_code_loss, masked_pixel_loss
@@ -33,7 +33,7 @@ from mmjax.objectives.losses.momentum import Queue, enqueue, momentum_update
 from mmjax.objectives.losses.momentum_contrast import momentum_contrast_loss
 from mmjax.objectives.losses.next_sentence import next_sentence_loss
 from mmjax.objectives.losses.patch_masks import block_patches, random_patches
-from mmjax.objectives.losses.patches import normalize_patches, patchify, unpatchify
+from mmjax.objectives.losses.patches import normalize_patches, patchify
 from mmjax.objectives.losses.per_example import ExampleLosses, class_loss, cross_entropy, mean_where, weighted
 from mmjax.objectives.losses.regression import regression_loss
 from mmjax.objectives.losses.relevance import relevance_loss
@@ -180,7 +180,6 @@ __all__ = [
   "pairwise_statistics",
   "patchify",
   "piecewise_linear",
-  "predicted_tokens",
   "random_patches",
   "regression_loss",
   "relevance_loss",
@@ -189,7 +188,6 @@ __all__ = [
   "siglip_loss",
   "similarity",
   "sogclr_loss",
-  "supcon_loss",
   "supcon_views_loss",
   "take_positions",
   "text_log_likelihood",
@@ -197,7 +195,6 @@ __all__ = [
   "triplet_loss",
   "uncertainty_weighted",
   "unicl_loss",
-  "unpatchify",
   "weighted",
   "word_patch_distance",
 ]

@@ -11,7 +11,7 @@ import jax
 import optax
 
 from mmjax.data import DataError, Loader, Records, Tokenizer, make_loader, make_source
-from mmjax.data.columns.fitting import fit_columns, load_columns, of_stream, save_columns, stream_column
+from mmjax.data.columns.fitting import check_fields, fit_columns, load_columns, of_stream, save_columns, stream_column
 from mmjax.data.features import run_columns
 from mmjax.data.feed import device_prefetch
 from mmjax.data.streams import Streams, stream_seed
@@ -74,9 +74,13 @@ def train(
     UserError: the configuration, the data or a checkpoint is wrong, or the run stopped because of its numerics
       (NotFiniteError, LossSpikeError).
   """
+  experiment.check_streams()
   experiment = with_checkpoint(experiment)
   check_model(experiment)
   sources = {name: make_source(each.data, "train") for name, each in experiment.by_stream().items()}
+  for name, each in experiment.by_stream().items():
+    columns, skip = run_columns(each.data, sources[name]), each.data.reading.skip
+    check_fields(columns, sources[name], skip=skip, stream=name)
   tokenizer = streams_tokenizer(experiment, sources)
   learnt = learn_columns(experiment, sources)
   sizes = {name: len(source) for name, source in sources.items()}

@@ -14,14 +14,15 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from mmjax.catalogue import KINDS
 from mmjax.data.batching import row_shapes
 from mmjax.data.columns.base import Shapes
 from mmjax.data.features import run_columns
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.errors import ConfigError
 from mmjax.experiment import Experiment
-from mmjax.kinds import Kind, option_name
-from mmjax.models.config import image_size, towers
+from mmjax.kinds import Kind, default, of_base, option_name
+from mmjax.models.config import ModelConfig, image_size, towers
 from mmjax.models.interleaved import InterleavedConfig
 from mmjax.models.protocols import missing
 from mmjax.models.sharding import SHARDING_RULES
@@ -214,10 +215,13 @@ def _check_towers(experiment: Experiment, entries: Shapes) -> None:
         f"{array.dtype} {list(array.shape[1:])}: make the settings of --data.columns.{name} and of the tower equal"
       )
   for term in experiment.objectives:
-    for name in term.encodes if isinstance(term, BatchTerm) else ():
+    compared = term.encodes if isinstance(term, BatchTerm) else ()
+    read = term.reads if isinstance(term, ExampleTerm) else ()
+    for name in (*compared, *read):
       if tower_of(name, list(taken)) is None:
+        what = "compares" if name in compared else "reads the encoding of"
         raise ConfigError(
-          f"the objective {term.name} compares {name!r}, for which the model has no tower; it has {', '.join(taken)}"
+          f"the objective {term.name} {what} {name!r}, for which the model has no tower; it has {', '.join(taken)}"
         )
 
 
@@ -243,14 +247,22 @@ def check_model(experiment: Experiment) -> None:
   """Raise ConfigError if the model lacks a method that an objective needs, or their settings do not fit."""
   model = experiment.model.build()
   for term in experiment.objectives:
-    lacking = [name for protocol in term.asks for name in missing(type(model), protocol)]
+    lacking = dict.fromkeys(name for protocol in term.asks for name in missing(model, protocol))
     if lacking:
+      having = _models_with(term.asks)
+      others = f"choose another model ({', '.join(having)})" if having else "no model of mmjax has it: define one"
       raise ConfigError(
         f"the objective {term.name} ({type(term).__name__}) asks the model for {', '.join(lacking)}, which "
-        f"{type(experiment.model).__name__} (--model {option_name(type(experiment.model))}) does not have: choose "
-        "another model, or remove the objective"
+        f"{type(experiment.model).__name__} (--model {option_name(type(experiment.model))}) does not have: {others}, "
+        "or remove the objective"
       )
     term.check(experiment.model, run_columns(experiment.data.of_stream(term.stream)))
+
+
+def _models_with(protocols: Sequence[type]) -> list[str]:
+  """Names of the models that come with mmjax, and that satisfy the protocols with the defaults of their settings."""
+  models = {option_name(kind): default(kind, "--model").build() for kind in of_base(ModelConfig, KINDS)}
+  return [name for name, model in models.items() if not any(missing(model, each) for each in protocols)]
 
 
 def check_moves(experiment: Experiment, params: Params) -> None:

@@ -30,13 +30,13 @@ from mmjax.plan.topologies import parse_topology
 from mmjax.plan.variants import with_batch, with_mesh, with_microbatches
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MOST_OFF = 0.1
+MOST_OFF, TINY_BATCH = 0.1, 16_384
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--check", action="store_true", help="fail where a plan is off by more than 10%%")
-  parser.add_argument("--tiny", action="store_true", help="one small step, to show that the benchmark runs")
+  parser.add_argument("--tiny", action="store_true", help="one step of the tests' model")
   options = parser.parse_args()
   sys.path[:0] = [str(REPOSITORY / "experiments"), str(REPOSITORY)]
   rows = []
@@ -60,8 +60,8 @@ def missed(rows: Sequence[tuple[str, int, int, int]]) -> list[str]:
 
 
 def tiny_steps() -> Iterator[tuple[str, Experiment, int]]:
-  """One step of the tests' model: too small for its memory to tell from that of the process."""
-  yield "tests/tiny.py", importlib.import_module("tests.tiny").EXPERIMENT, 1
+  """One step of the tests' model, of a batch whose memory can be told from that of the process."""
+  yield "tests/tiny.py", with_batch(importlib.import_module("tests.tiny").EXPERIMENT, TINY_BATCH), 1
 
 
 def steps() -> Iterator[tuple[str, Experiment, int]]:

@@ -2,29 +2,43 @@
 
 import dataclasses
 import io
+import re
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from mmjax.data import (
+  Answer,
   AugmentationConfig,
   Caption,
+  ClassLabel,
   Column,
   DataConfig,
   DataError,
+  Ids,
   Image,
+  Label,
+  Question,
+  SentencePair,
+  Sound,
+  Source,
+  Table,
   Text,
   Tokenizer,
   TokenizerConfig,
+  Video,
+  Weight,
   evaluation_batches,
   make_loader,
+  make_source,
   make_tokenizer,
 )
 from mmjax.data.batching import Batcher, row_shapes
-from mmjax.data.columns.base import Evaluating, make_row
-from mmjax.data.columns.fitting import fit_columns
+from mmjax.data.columns.base import Evaluating, check_record, make_row
+from mmjax.data.columns.fitting import check_fields, fit_columns
 from mmjax.data.text.tokenizer import train_vocabulary
+from mmjax.errors import ConfigError
 
 RECORDS = [{"id": "beat/0", "signal": [1.0, 2.0], "rate": 60}]
 
@@ -45,11 +59,109 @@ class Signal(Column):
 
 
 def test_a_field_that_no_record_has_is_named_with_those_that_there_are():
-  said = r"the column 'signal' \(Signal\) reads 'ecg', and the record 'beat/0' has only id, rate, signal"
+  said = (
+    r"the column 'signal' \(Signal\) reads the field 'signl'; the record 'beat/0' has id, rate, signal. Did you mean "
+    r"'signal'\? Set --data.columns.signal.field\."
+  )
   with pytest.raises(DataError, match=said):
-    fit_columns({"signal": Signal(field="ecg")}, RECORDS)
+    fit_columns({"signal": Signal(field="signl")}, RECORDS)
   with pytest.raises(DataError, match=said):
-    make_row("signal", Signal(field="ecg"), RECORDS[0], None, 1.5)
+    make_row("signal", Signal(field="signl"), RECORDS[0], None, 1.5)
+
+
+class Broken(Signal):
+  def row(self, record, rng, fitted):
+    return {}["nothing of the record"]
+
+
+def test_only_the_access_to_a_field_is_about_the_record():
+  with pytest.raises(KeyError, match="nothing of the record"):
+    make_row("signal", Broken(), {"nothing of the record": 1, **RECORDS[0]}, None, 1.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut(Signal):
+  length: int = 1
+  dtype: type = np.float32
+
+  def row(self, record, rng, fitted):
+    return np.asarray(record["signal"][: self.length if record["id"] == "beat/0" else 2], self.dtype)
+
+
+@pytest.mark.parametrize("column, gives", [(Cut(), r"float32 \[1\]"), (Cut(length=2, dtype=np.complex64), "complex64")])
+def test_a_row_that_is_not_as_arrays_says_is_named(column, gives):
+  rows = Batcher(DataConfig(columns={"signal": column}), [{**RECORDS[0], "concept": 0}], None, 0, 0)
+  said = rf"beat/0: `row` of the column 'signal' \(Cut\) gives {gives}.*, and its `arrays` says float32 \[2\]"
+  assert re.search(said, rows(np.zeros(1, int), np.zeros(1, int)).error)
+
+
+def test_rows_of_different_shapes_are_named_in_evaluation():
+  records = [RECORDS[0], {**RECORDS[0], "id": "beat/1"}]
+  with pytest.raises(
+    DataError, match=r"beat/1: `row` of the column 'signal' \(Cut\) gives the shape \[2\], and \[1\] for"
+  ):
+    Cut().evaluated("signal", records, np.arange(2), Evaluating(None, None, None))
+
+
+@dataclasses.dataclass(frozen=True)
+class NoColumn(Column):
+  """Nothing is defined."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSource(Source):
+  """Nothing is defined."""
+
+
+def test_what_a_class_must_define_is_named():
+  with pytest.raises(
+    ConfigError, match="the column NoColumn must define `arrays`: see the docstring of NoColumn.arrays"
+  ):
+    row_shapes(DataConfig(columns={"signal": NoColumn()}), 0)
+  with pytest.raises(ConfigError, match="the column NoColumn must define `row`"):
+    make_row("signal", NoColumn(), RECORDS[0], None, None)
+  with pytest.raises(ConfigError, match="the source NoSource must define `open`"):
+    make_source(DataConfig(source=NoSource()), "train")
+
+
+@pytest.mark.parametrize(
+  "column, field",
+  [
+    (Caption(), "captions"),
+    (Question(), "question"),
+    (SentencePair(), "first"),
+    (Image(), "image"),
+    (Answer(), "answer"),
+    (Weight(), "answer"),
+    (Text("signl"), "signl"),
+    (Sound(), "sound"),
+    (Video(), "video"),
+    (Ids(names="signl"), "item"),
+    (Table(numeric=("rate", "signl")), "signl"),
+    (Label("signl"), "signl"),
+    (ClassLabel(), "label"),
+  ],
+)
+@pytest.mark.parametrize("skip", [False, True])
+def test_the_first_record_has_what_columns_read(column, field, skip):
+  said = (
+    rf"the column 'one' \({type(column).__name__}\) reads the field '{field}'; the record 'beat/0' .*id, rate, signal"
+  )
+  with pytest.raises(DataError, match=said) as refused:
+    check_fields({"one": column}, RECORDS, skip=skip)
+  near = "Did you mean 'signal'? Set --data.columns.one." in str(refused.value)
+  assert near == (field == "signl")
+  if not column.optional:
+    with pytest.raises(DataError, match=said):
+      check_record("one", column, RECORDS[0])
+
+
+def test_a_later_record_may_have_a_field_where_records_may_lack_it():
+  records = [*RECORDS, {**RECORDS[0], "group": "old", "captions": {}}]
+  check_fields({"group": Label()}, records)
+  check_fields({"text": Caption()}, records, skip=True)
+  with pytest.raises(DataError, match=r"Name other columns with --data.streams.more.columns, or another"):
+    check_fields({"text": Caption()}, records, stream="more")
 
 
 def test_columns_make_what_they_learnt_into_rows():

@@ -201,11 +201,6 @@ def test_a_bad_sound_is_named_or_skipped(caplog):
   assert places == [0, 2, 3, 4] and len(good) == 4 and "clip/1" in caplog.text
 
 
-def test_a_record_without_sound_is_named():
-  with pytest.raises(DataError, match="r: a column Sound reads the field 'sound'.*there are id, image"):
-    Sound().check({"id": "r", "image": b""})
-
-
 def test_a_report_plays_and_draws_a_clip():
   html = Sound(features=MEL).show(records(1)[0])
   assert "data:audio/wav;base64," in html and "data:image/png;base64," in html

@@ -16,10 +16,10 @@ from mmjax.objectives import (
   semi_hard_triplet_loss,
   siglip_loss,
   sogclr_loss,
-  supcon_loss,
   triplet_loss,
   unicl_loss,
 )
+from mmjax.objectives.losses.labelled import supcon_loss
 from tests.objectives import dense
 
 N, D, SCALE = 6, 4, 5.0

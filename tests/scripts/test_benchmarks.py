@@ -116,9 +116,9 @@ def test_decoding_that_misses_a_bound_is_named():
 
 
 def test_generation_is_measured():
-  done = run("generation.py")
+  done = run("generation.py", "--check")
   assert done.returncode == 0, done.stderr
-  assert [line.split()[1] for line in done.stdout.splitlines()[2:]] == ["4", "8"]
+  assert [line.split()[1] for line in done.stdout.splitlines()[2:]] == ["256", "512"]
 
 
 def test_a_cache_that_misses_a_bound_is_named():
@@ -126,13 +126,16 @@ def test_a_cache_that_misses_a_bound_is_named():
   assert generation.missed(good) == []
   (fault,) = generation.missed([good[0], (512, 10.0, 10.0, 300.0)])
   assert fault == "at 512 tokens the cache makes one 30.0 times as fast; the bound is 32"
+  assert generation.missed([good[0], (512, 10.0, 10.0, 300.0)], generation.LEAST_TINY_GAIN) == []
+  (fault,) = generation.missed([good[0], (512, 10.0, 10.0, 30.0)], generation.LEAST_TINY_GAIN)
+  assert "3.0 times as fast; the bound is 4" in fault
   (fault,) = generation.missed([good[0], (512, 16.0, 10.0, 1000.0)])
   assert "1.60 times what it takes at 32" in fault
   assert "one length" in generation.missed(good[:1])[0]
 
 
 def test_planned_memory_is_measured():
-  done = run("plan_memory.py")
+  done = run("plan_memory.py", "--check")
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines()[-1].startswith("| tests/tiny.py | 1 |")
 
@@ -155,8 +158,9 @@ def test_configurations_are_planned(tmp_path):
     "1 x 2",
     "2",
   )
-  assert done.returncode == 1
-  assert done.stderr.splitlines()[-1] == "clip_l14_1m on cpu:2: PLAN.md has no such row to compare with"
+  assert done.returncode == 0, done.stderr
+  (fault,) = plan_table.missed({("siglip_b16", "cpu:2"): row}, plan_table.TINY)
+  assert fault == "siglip_b16 on cpu:2: there is no such row to compare with; there are clip_l14_1m on cpu:2"
 
 
 def test_the_page_of_plans_keeps_its_own_bounds_and_a_worse_row_is_named():

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 
 from mmjax.catalogue import KINDS
 from mmjax.choosing import chosen
+from mmjax.cli import Call, main, parse
 from mmjax.data import Caption, DataConfig, DataError, Emoji, Source, Stream, TokenizerConfig, make_source
 from mmjax.data.streams import Streams
 from mmjax.encoders.bert import bert_config
@@ -209,19 +211,38 @@ def test_plan_compiles_the_rows_of_every_stream():
 @pytest.mark.parametrize(
   "streams, terms, said",
   [
-    ({"words": 0.5}, ("", "word"), "reads the stream 'word', .* it has words. Did you mean 'words'"),
-    ({"words": 0.5}, ("",), "no objective reads the stream 'words': add one with stream='words'"),
-    ({"words": 0.5}, ("words",), "no objective reads the rows of data.source"),
+    ({"words": 0.5}, ("", "word"), "reads the stream 'word', .* there are: words. Did you mean 'words'"),
+    ({"words": 0.25, "b": 0.25}, ("", "b"), r"reads the stream 'words' of data.streams \(words, b\): add .*'words'"),
+    ({"words": 0.5}, ("words",), "no objective reads the rows of data.source: .* data.streams has words"),
     ({"words": 0.3}, ("", "words"), "batch_size=16 gives 11.2 rows to data.source with the shares words 0.3"),
     ({"a": 0.5, "b": 0.5}, ("", "a", "b"), "gives 0 rows to data.source"),
-    ({}, ("words",), "data.streams does not have; it has none"),
+    ({}, ("words",), "data.streams does not have; there are: none"),
   ],
 )
-def test_streams_and_terms_that_do_not_fit_are_named(streams, terms, said):
+def test_streams_and_terms_that_do_not_fit_are_named(streams, terms, said, capsys):
   data = dataclasses.replace(EXPERIMENT.data, streams={name: Stream(share=share) for name, share in streams.items()})
   objectives = tuple(Contrastive(stream=name) for name in terms)
-  with pytest.raises(ValueError, match=said):
-    dataclasses.replace(EXPERIMENT, data=data, objectives=objectives)
+  unfit = dataclasses.replace(EXPERIMENT, data=data, objectives=objectives)
+  with pytest.raises(ConfigError, match=said):
+    train(unfit)
+  with pytest.raises(SystemExit) as ended:  # a sentence, and no traceback
+    main(unfit, arguments=["train"])
+  assert ended.value.code == 2 and re.search(said, " ".join(capsys.readouterr().err.split()))
+
+
+def test_a_command_line_may_name_a_stream_after_its_term_was_chosen():
+  """The value in between has a stream that no term reads."""
+  parsed = parse("train", Call(TWO, "--objectives contrastive sogclr --objectives.1.stream more".split()))
+  assert [type(term).__name__ + term.stream for term in parsed.objectives] == ["Contrastive", "Sogclrmore"]
+
+
+def test_a_stream_of_the_command_line_is_one_of_the_script():
+  for experiment, said in (
+    (TWO, "has no 'mor'; there are: more. Did you mean 'more'?"),
+    (EXPERIMENT, "there are: none"),
+  ):
+    with pytest.raises(ConfigError, match=said):
+      chosen(experiment, ["--data.streams.mor.share", ".3"], KINDS)
 
 
 def test_a_share_is_a_share():

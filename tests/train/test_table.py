@@ -99,6 +99,9 @@ def test_a_loaded_run_predicts_with_whatever_is_there(trained):
     trained.predict({"numbers": rows, "other": rows})
   with pytest.raises(UserError, match="has no objective that classifies"):
     trained.classify(rows)
+  for images in ([np.zeros((8, 8, 3), np.uint8)], np.zeros((1, 8, 8, 3), np.float32)):
+    with pytest.raises(UserError, match=r"has no images; its columns are numbers, .*: use run.encode\(COLUMN, items\)"):
+      trained.encode_image(images)
 
 
 def test_a_run_resumes_with_its_scales_only(trained, file, tmp_path):
@@ -112,7 +115,7 @@ def test_a_run_resumes_with_its_scales_only(trained, file, tmp_path):
 def test_a_column_that_vanished_or_changed_is_said_before_the_first_step(file, tmp_path):
   broken = tmp_path / "broken.csv"
   broken.write_text(file.read_text().replace("size,noise", "size,nois"))
-  with pytest.raises(DataError, match=r"broken.csv, row 1: there is no field 'noise'"):
+  with pytest.raises(DataError, match=r"field 'noise'; the record '.*broken.csv, row 1' .* Did you mean 'nois'"):
     train(experiment(broken, tmp_path / "a"))
   broken.write_text(file.read_text() + "\nbig,0,old,20,cheap,validation")
   with pytest.raises(DataError, match=r"broken.csv, row 162: the field 'size' is 'big', not a number"):

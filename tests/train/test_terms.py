@@ -2,20 +2,30 @@
 
 import dataclasses
 import functools
+from typing import Protocol
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.catalogue import KINDS
 from mmjax.data.text.tokenizer import Tokenizer
 from mmjax.errors import ConfigError
+from mmjax.kinds import default, of_base
+from mmjax.models import protocols
+from mmjax.models.config import ModelConfig
+from mmjax.models.ensemble import EnsembleConfig
+from mmjax.models.protocols import AlignsWords, missing
 from mmjax.models.shared_space import SharedSpaceConfig
 from mmjax.objectives import (
   Answer,
   BatchTerm,
+  Caption,
   Contrastive,
   Distillation,
+  ExampleTerm,
   FeatureDistillation,
   Hinge,
   Matching,
@@ -27,7 +37,7 @@ from mmjax.objectives import (
 from mmjax.parallel.mesh import put_batch
 from mmjax.parallel.rules import parameter_path
 from mmjax.train.loop import train
-from mmjax.train.setup import check_needs, check_tokenizers, prepare
+from mmjax.train.setup import check_model, check_needs, check_tokenizers, prepare
 from tests.tiny import EXPERIMENT, experiment, host_batch
 
 STILL = dataclasses.replace(EXPERIMENT.model, image=dataclasses.replace(EXPERIMENT.model.image, patch_dropout=0.0))
@@ -60,6 +70,42 @@ def test_a_term_moves_the_parameters_that_it_names_and_no_others():
   one, two = moments
   changed = {path.partition("/mu/")[2] for path in one if not np.allclose(one[path], two[path], rtol=1e-4, atol=1e-8)}
   assert changed and all(path.startswith("text") for path in changed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Both(ExampleTerm, BatchTerm):
+  """Mean square of the pooled image, and distance of image and text, which grows with the steps that it remembers."""
+
+  name, needs, reads = "both", ("image", "text"), ("image",)
+
+  def over_rows(self, forward, taught):
+    pooled = forward.encoded["image"].pooled
+    return {
+      "loss": (jnp.square(pooled).mean(-1), jnp.ones(len(pooled))),
+      "pooled": (pooled[:, 0], jnp.ones(len(pooled))),
+    }
+
+  def memory(self, embed_dim):
+    return jnp.ones(())
+
+  def over_batch(self, whole):
+    distance = jnp.square(whole.embeddings["image"] - whole.embeddings["text"]).sum(-1).mean()
+    return whole.memory * distance, whole.memory + 1
+
+
+def test_the_loss_of_a_term_with_two_parts_is_their_sum():
+  made, batch = training(Both()), host_batch()
+  state = made.initial_state()
+  for remembered in (1, 2):
+    params = jax.device_get(state.params)
+    pooled = STILL.build().apply({"params": params}, {"image": batch["image"]}, method="encode")["image"].pooled
+    unit = embeddings(made.model, params, batch)
+    rows, whole = jnp.square(pooled).mean(), jnp.square(unit["image"] - unit["text"]).sum(-1).mean()
+    state, metrics = made.step(state, put_batch(batch, made.mesh))
+    assert rows > 1e-3 < whole
+    np.testing.assert_allclose(metrics["both"], rows + remembered * whole, rtol=1e-5)
+    np.testing.assert_allclose(metrics["both_pooled"], pooled[:, 0].mean(), rtol=1e-5, atol=1e-6)
+  assert state.memory["both"] == 3
 
 
 def test_an_expression_that_moves_nothing_is_named():
@@ -170,13 +216,75 @@ def test_a_teacher_that_reads_other_images_or_words_is_refused(teacher):
 @pytest.mark.parametrize(
   ("terms", "said"),
   [
-    ((Answer(),), r"the objective answer \(Answer\) asks the model for fuse, answer_logits, which TwoTowerConfig"),
-    ((Matching(group=2),), "the objective matching .* asks the model for fuse, match_logits"),
+    (
+      (Answer(),),
+      r"the objective answer \(Answer\) asks the model for fuse, answer_logits, model.num_answers, which "
+      r"TwoTowerConfig \(--model two_tower\) does not have: choose another model \(.*vqa",
+    ),
+    ((Matching(group=2),), r"the objective matching .* asks the model for fuse, match_logits, .* \(albef, .*blip"),
   ],
 )
 def test_a_term_that_asks_a_model_for_what_it_lacks_is_named_before_the_first_step(terms, said):
   with pytest.raises(ConfigError, match=said):
     prepare(with_terms(*terms))
+
+
+class Shouts(Protocol):
+  def shout(self): ...
+
+
+class ShoutsLouder(Shouts, Protocol):
+  settings = ("text.volume",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading(ExampleTerm):
+  asked: type = Shouts
+
+  name, needs, reads = "reading", ("text",), ("text",)
+
+  @property
+  def asks(self):
+    return (self.asked,)
+
+
+@dataclasses.dataclass(frozen=True)
+class WriterWithoutText(ModelConfig):
+  def build(self):
+    return SilentWriter(self)
+
+
+class SilentWriter(nn.Module):
+  config: WriterWithoutText
+
+  def encode(self, batch, *, rng=None): ...
+
+  def decode(self, ids, context, *, rng=None, cache=None, text=None): ...
+
+  def empty_cache(self, batch_size, length): ...
+
+
+def test_methods_of_inherited_protocols_and_settings_are_asked_for():
+  louder = "asks the model for shout, model.text.volume, which .*: no model of mmjax has it: define one, or remove"
+  with pytest.raises(ConfigError, match=louder):
+    check_model(with_terms(Reading(asked=ShoutsLouder)))
+  writer = dataclasses.replace(EXPERIMENT, model=WriterWithoutText(), objectives=(Caption(image=False),))
+  with pytest.raises(ConfigError, match="asks the model for model.text.vocab_size, model.text.pad_id, .*coca.*gpt"):
+    check_model(writer)
+
+
+def test_models_with_the_methods_of_a_protocol_have_its_settings():
+  """So that a term never fails for a setting, in a model that has the methods. Members decide what an ensemble has."""
+  kinds = [kind for kind in of_base(ModelConfig, KINDS) if kind is not EnsembleConfig]
+  known = [each for each in vars(protocols).values() if isinstance(each, type) and set(vars(each)) & {"settings"}]
+  models = [default(kind, "").build() for kind in kinds]
+  lacking = [
+    (type(model).__name__, protocol.__name__, missing(model, protocol))
+    for model in models
+    for protocol in known
+    if protocol is not AlignsWords and not missing(type(model), protocol) and missing(model, protocol)
+  ]
+  assert len(models) > 20 and len(known) > 7 and not lacking
 
 
 def test_columns_towers_and_terms_that_do_not_fit_are_named():
@@ -187,6 +295,8 @@ def test_columns_towers_and_terms_that_do_not_fit_are_named():
         with_terms(Sounding()), model=SharedSpaceConfig(towers={"image": STILL.image, "text": STILL.text})
       )
     )
+  with pytest.raises(ConfigError, match="reads the encoding of 'text', for which the model has no tower; it has image"):
+    check(dataclasses.replace(with_terms(Reading()), model=SharedSpaceConfig(towers={"image": STILL.image})))
   with pytest.raises(ConfigError, match=r"the column 'text' gives int32 \[8\] a row, and .* takes int32 \[9\]"):
     text = dataclasses.replace(EXPERIMENT.model.text, max_length=9)
     check(dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, text=text)))

@@ -39,6 +39,10 @@ class Answer(TextColumn):
     if self.candidates < 0 or self.candidates == 1:
       raise ValueError(f"candidates={self.candidates} must be 0 (none) or at least 2 (the answer and another one)")
 
+  @property
+  def fields(self) -> tuple[str, ...]:
+    return ("answer", "answers")
+
   def arrays(self, name: str, making: Making) -> Shapes:
     length, tokenizer = making.data.tokenizer.answer_length, making.tokenizer
     classes = making.data.num_answers if tokenizer is None else len(tokenizer.answers)
@@ -95,6 +99,10 @@ class Weight(Column):
 
   field: str = ""
   """Field of the record with the weight, a number of at least 0. Empty: the share of annotators who gave `answer`."""
+
+  @property
+  def fields(self) -> tuple[str, ...]:
+    return (self.field,) if self.field else ("answer", "answers")
 
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((), np.float32)}

@@ -1,13 +1,15 @@
 """Base class of columns, which convert a field of a record into arrays for training and for evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmjax.data.errors import DataError
-from mmjax.kinds import Kind
+from mmjax.errors import did_you_mean
+from mmjax.kinds import Kind, undefined
 
 if TYPE_CHECKING:  # not imported at run time, so that reading a configuration stays fast
   from mmjax.data.config import DataConfig
@@ -53,7 +55,7 @@ class Making:
   data: "DataConfig"
   image_size: int = 0
   tokenizer: "Tokenizer | None" = None
-  fitted: Mapping[str, Any] = field(default_factory=dict)
+  fitted: Mapping[str, Any] = dataclass_field(default_factory=dict)
   memory: Any = None
   seed: int = 0
 
@@ -73,7 +75,7 @@ class Evaluating:
   image: "EvalImage | None"
   tokenizer: "Tokenizer | None"
   caption: Callable[[Mapping[str, Any]], str]
-  fitted: Mapping[str, Any] = field(default_factory=dict)
+  fitted: Mapping[str, Any] = dataclass_field(default_factory=dict)
   first: int = 0
 
 
@@ -103,11 +105,27 @@ class Column(Kind):
 
   A script can define its own: a frozen dataclass with the methods `arrays` and `row`. It overrides the other methods if
   one array, made row by row from one record each, is not enough.
+
+  Example:
+    >>> import dataclasses
+    >>> import numpy as np
+    >>> from mmjax.data import Column
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Rate(Column):
+    ...   field: str = "rate"
+    ...
+    ...   def arrays(self, name, making):
+    ...     return {name: ((), np.float32)}
+    ...
+    ...   def row(self, record, rng, fitted):
+    ...     return np.asarray(record[self.field], np.float32)
+    >>> Rate().row({"id": "beat/0", "rate": 60}, None, None)
+    array(60., dtype=float32)
   """
 
   def arrays(self, name: str, making: Making) -> Shapes:
     """Return shape and dtype of one row of every array that the column adds to a batch."""
-    raise NotImplementedError
+    raise undefined(self, "arrays")
 
   def row(self, record: Mapping[str, Any], rng: np.random.Generator | None, fitted: Any) -> np.ndarray:
     """Make the row of one record.
@@ -118,7 +136,7 @@ class Column(Kind):
       fitted: result of `fit`.
     Raises: DataError: the record is bad. The message names it.
     """
-    raise NotImplementedError
+    raise undefined(self, "row")
 
   def fit(self, records: Sequence[Mapping[str, Any]]) -> Any:
     """Compute values from the training data that the column needs, such as means or classes. They must be JSON values.
@@ -142,8 +160,22 @@ class Column(Kind):
     """Side of a patch and longest row, of a column of images at their own shape. None: another column."""
     return None
 
+  @property
+  def fields(self) -> tuple[str, ...]:
+    """Names of the fields of a record that the column reads: by default its setting `field`, if it has one.
+
+    The first record is checked before the training, and every record when it is read.
+    """
+    field = getattr(self, "field", "")
+    return (field,) if field and isinstance(field, str) else ()
+
+  @property
+  def optional(self) -> bool:
+    """True if records may lack the fields. At least one training record must have them."""
+    return False
+
   def check(self, record: Mapping[str, Any]) -> None:
-    """Raise DataError if a record lacks a field that the column reads. Called once per record."""
+    """Raise DataError if a field of a record has a wrong value. Called once per record, which has the fields."""
 
   @property
   def decodes(self) -> bool:
@@ -169,8 +201,14 @@ class Column(Kind):
       evaluating: transforms and tokenizer.
     Returns: arrays, or LazyRows, whose rows are made when they are read.
     """
-    rows = np.stack([make_row(name, self, record, None, evaluating.fitted.get(name)) for record in records])
-    return {name: rows[places]}
+    rows = [np.asarray(make_row(name, self, record, None, evaluating.fitted.get(name))) for record in records]
+    for record, row in zip(records, rows, strict=True):
+      if row.shape != rows[0].shape:
+        raise DataError(
+          f"{record['id']}: `row` of the column {name!r} ({type(self).__name__}) gives the shape {list(row.shape)}, "
+          f"and {list(rows[0].shape)} for {records[0]['id']}. Rows must be alike."
+        )
+    return {name: np.stack(rows)[places]}
 
   def record(self, item: Any) -> Mapping[str, Any]:
     """Make a record with one item, for `Run.encode`."""
@@ -194,22 +232,54 @@ def make_row(
   try:
     return column.row(record, rng, fitted)
   except KeyError as error:
-    raise lacks_field(name, column, record, error) from error
+    raise lacking(name, column, record, error) from error
 
 
-def lacks_field(name: str, column: Column, record: Mapping[str, Any], error: KeyError) -> DataError:
+def check_record(name: str, column: Column, record: Mapping[str, Any]) -> None:
+  """Raise DataError if a record lacks a field that a column reads, or `Column.check` refuses it."""
+  for field in () if column.optional else column.fields:
+    if field not in record:
+      raise lacks_field(name, column, record, field)
+  column.check(record)
+
+
+def lacking(name: str, column: Column, record: Mapping[str, Any], error: KeyError) -> Exception:
+  """The error of `lacks_field` if a KeyError is the access to a field that a record lacks. Otherwise the KeyError.
+
+  Args:
+    name, column, record: arguments of `lacks_field`.
+    error: the error of `fit` or `row`.
+  """
+  field = error.args[0] if error.args else None
+  return lacks_field(name, column, record, field) if isinstance(field, str) and field not in record else error
+
+
+def lacks_field(
+  name: str, column: Column, record: Mapping[str, Any], field: str, *, option: str = "--data.columns"
+) -> DataError:
   """The error for a record without a field that a column reads.
 
   Args:
     name: name of the column.
     column: the column.
     record: the record.
-    error: error of the access.
+    field: the field.
+    option: the option of the columns.
   """
-  return DataError(
-    f"the column {name!r} ({type(column).__name__}) reads {error}, and the record {record.get('id', '?')!r} has only "
-    f"{', '.join(sorted(record))}. Change the column's settings."
+  settings: Any = fields(column) if is_dataclass(column) else ()
+  naming = [each.name for each in settings if _names(getattr(column, each.name), field)]
+  remedy = (
+    f"Set {option}.{name}.{naming[0]}." if naming else f"Name other columns with {option}, or another --data.source."
   )
+  there = "has" if not column.optional else "and all others lack it; it has"
+  return DataError(
+    f"the column {name!r} ({type(column).__name__}) reads the field {field!r}; the record {record.get('id', '?')!r} "
+    f"{there} {', '.join(sorted(record))}.{did_you_mean(field, record)} {remedy}"
+  )
+
+
+def _names(setting: Any, field: str) -> bool:
+  return setting == field or (isinstance(setting, tuple) and field in setting)
 
 
 @dataclass(frozen=True)
@@ -226,7 +296,15 @@ class _RowByRow(Maker):
     return np.empty((rows, *shape), dtype)
 
   def fill(self, buffer: np.ndarray, row: int, example: Example) -> None:
-    buffer[row] = make_row(self.name, self.column, example.record, example.rng, self.fitted)
+    made = np.asarray(make_row(self.name, self.column, example.record, example.rng, self.fitted))
+    shape, dtype = self.shape
+    if made.shape != tuple(shape) or not np.can_cast(made.dtype, dtype, "same_kind"):
+      raise DataError(
+        f"{example.record['id']}: `row` of the column {self.name!r} ({type(self.column).__name__}) gives {made.dtype} "
+        f"{list(made.shape)}, and its `arrays` says {np.dtype(dtype)} {list(shape)}. Make the two equal, or correct "
+        "the record."
+      )
+    buffer[row] = made
 
   def end(self, buffer: np.ndarray) -> dict[str, np.ndarray]:
     return {self.name: buffer}

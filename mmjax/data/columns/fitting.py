@@ -1,13 +1,47 @@
 """Values that columns learn from the training data, and the file in the workdir that stores them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.columns.base import Column, lacks_field
+from mmjax.data.columns.base import Column, lacking, lacks_field
 from mmjax.data.errors import DataError
 from mmjax.files import write_atomically
+
+
+def check_fields(columns: Mapping[str, Column], source: Any, *, skip: bool = False, stream: str = "") -> None:
+  """Check before the training that the records have the fields that the columns read.
+
+  The first record is read. All are searched for a field that it lacks if records may lack it.
+
+  Args:
+    columns: the columns by name.
+    source: the training records.
+    skip: True if bad records are left out.
+    stream: name of the stream of the columns. Empty: the rows of data.source.
+  Raises: DataError: a field is missing. The message names the column, its setting and the fields that are there.
+  """
+  without = getattr(source, "without_image", source.__getitem__)
+  first: Mapping[str, Any] = next(_good(source.__getitem__, len(source), skip), {})
+  option = f"--data.streams.{stream}.columns" if stream else "--data.columns"
+  for name, column in columns.items() if first else ():
+    read = without if column.optional else source.__getitem__
+    for field in column.fields:
+      if field not in first and not (
+        (skip or column.optional) and any(field in record for record in _good(read, len(source), skip))
+      ):
+        raise lacks_field(name, column, first, field, option=option)
+
+
+def _good(read: Callable[[int], Any], size: int, skip: bool) -> Iterator[Any]:
+  """The records that can be read."""
+  for index in range(size):
+    try:
+      yield read(index)
+    except DataError:
+      if not skip:
+        raise
 
 
 def fit_columns(columns: Mapping[str, Column], source: Any) -> dict[str, Any]:
@@ -20,7 +54,7 @@ def _fit(name: str, column: Column, source: Any) -> Any:
   try:
     return column.fit(source)
   except KeyError as error:
-    raise lacks_field(name, column, source[0], error) from error
+    raise lacking(name, column, source[0], error) from error
 
 
 def stream_column(stream: str, column: str) -> str:

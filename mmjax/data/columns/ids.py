@@ -38,6 +38,10 @@ class Ids(Column):
     if self.length < 1 or self.min_count < 1:
       raise ValueError(f"length={self.length} and min_count={self.min_count} must be at least 1")
 
+  @property
+  def fields(self) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((self.field, self.names or self.field)))
+
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((self.length,), np.int32)}
 

@@ -28,6 +28,10 @@ class Image(Column):
   augmentation: AugmentationConfig | None = None
   """Random changes of the training images of this column. None: those of data.augmentation."""
 
+  @property
+  def fields(self) -> tuple[str, ...]:
+    return ("image", *(RELEVANCE,) * self.relevance)
+
   def arrays(self, name: str, making: Making) -> Shapes:
     side = making.image_size
     shapes: Shapes = {name: ((side, side, 3), np.float32)}

@@ -73,13 +73,11 @@ class Interleaved(TextColumn):
     pixels = ((self.images, self.frames, side, side, 3), np.float32)
     return super().arrays(name, making) | {f"{name}_images": pixels}
 
+  @property
+  def fields(self) -> tuple[str, ...]:
+    return ("text", "images")
+
   def check(self, record: Mapping[str, Any]) -> None:
-    for field in ("text", "images"):
-      if field not in record:
-        raise DataError(
-          f"{record['id']}: a column Interleaved reads the field {field!r}, which is not here; there are "
-          f"{', '.join(sorted(record))}. Use a source of texts with images, such as --data.source documents."
-        )
     fault = text_fault(record["text"])
     if fault is not None:
       raise DataError(f"{record['id']}: the text {fault}. Correct the record, or use --data.on-bad-record skip.")
@@ -239,13 +237,14 @@ class Dialogue(Interleaved):
   def arrays(self, name: str, making: Making) -> Shapes:
     return super().arrays(name, making) | {f"{name}_said": ((making.data.tokenizer.max_length,), np.bool_)}
 
+  @property
+  def fields(self) -> tuple[str, ...]:
+    return ("turns", "images")
+
   def check(self, record: Mapping[str, Any]) -> None:
-    turns = record.get("turns")
-    if not turns or "images" not in record:
-      raise DataError(
-        f"{record['id']}: a column Dialogue reads turns and images, and there are {', '.join(sorted(record))}. Use a "
-        "source of dialogues, such as --data.source documents."
-      )
+    turns = record["turns"]
+    if not turns:
+      raise DataError(f"{record['id']}: there are no turns. Correct the record, or use --data.on-bad-record skip.")
     for role, text in turns:
       fault = "is of " + repr(role) if role not in ("user", "assistant") else text_fault(text)
       if fault is not None:

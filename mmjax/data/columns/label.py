@@ -17,6 +17,10 @@ class Label(Column):
   field: str = "group"
   """Field of the record. All records without it have the same number."""
 
+  @property
+  def optional(self) -> bool:
+    return True
+
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((), np.int32)}
 

@@ -42,6 +42,10 @@ class NativeImage(Column):
       raise ValueError(f"patch_size={self.patch_size} and lengths={self.lengths} must be at least 1, and not empty")
 
   @property
+  def fields(self) -> tuple[str, ...]:
+    return ("image",)
+
+  @property
   def native_patches(self) -> tuple[int, int]:
     return self.patch_size, max(self.lengths)
 

@@ -79,13 +79,6 @@ class Sound(Column):
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((self.num_frames, self.features.size), np.float32)}
 
-  def check(self, record: Mapping[str, Any]) -> None:
-    if self.field not in record:
-      raise DataError(
-        f"{record['id']}: a column Sound reads the field {self.field!r}, which is not here; there are "
-        f"{', '.join(sorted(record))}. Name another field, or use a source of sounds (--data.source.media sound)."
-      )
-
   def decode(self, record: Mapping[str, Any], data: "DataConfig") -> None:
     self.clip(record)
 

@@ -9,6 +9,7 @@ import numpy as np
 from mmjax.data.captions import text_fault
 from mmjax.data.columns.base import Column, Evaluating, Example, Maker, Making, Shapes
 from mmjax.data.errors import DataError
+from mmjax.kinds import undefined
 
 
 class TextColumn(Column):
@@ -23,7 +24,7 @@ class TextColumn(Column):
 
   def texts(self, record: Mapping[str, Any]) -> Sequence[str]:
     """Return the texts of a record from which the vocabulary is learned."""
-    raise NotImplementedError
+    raise undefined(self, "texts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Caption(TextColumn):
 
   words: bool = False
   """Add NAME_words, int32 [length]: number of the word that each token is part of. -1: none (special tokens)."""
+
+  @property
+  def fields(self) -> tuple[str, ...]:
+    return ("captions",)
 
   def arrays(self, name: str, making: Making) -> Shapes:
     ids = super().arrays(name, making)
@@ -75,10 +80,10 @@ class Text(TextColumn):
   """Field of the record."""
 
   def check(self, record: Mapping[str, Any]) -> None:
-    if not isinstance(record.get(self.field), str):
+    if not isinstance(record[self.field], str):
       raise DataError(
-        f"{record['id']}: a column Text reads the field {self.field!r}, which is no text here; there are "
-        f"{', '.join(sorted(record))}. Name another field, remove the record, or use --data.on-bad-record skip."
+        f"{record['id']}: a column Text reads the field {self.field!r}, which is no text here. Name another field, "
+        "remove the record, or use --data.on-bad-record skip."
       )
     check_filled(record, self.field)
 
@@ -103,6 +108,10 @@ class Text(TextColumn):
 @dataclasses.dataclass(frozen=True)
 class Question(TextColumn):
   """Field `question` of a record, int32 [length]."""
+
+  @property
+  def fields(self) -> tuple[str, ...]:
+    return ("question",)
 
   def check(self, record: Mapping[str, Any]) -> None:
     check_filled(record, "question")
@@ -131,12 +140,16 @@ class SentencePair(TextColumn):
   The field `first` is followed by `second` in half of the rows (next = 1), and by one of `others` in the rest.
   """
 
+  @property
+  def fields(self) -> tuple[str, ...]:
+    return ("first", "second", "others")
+
   def arrays(self, name: str, making: Making) -> Shapes:
     words = ((making.data.tokenizer.max_length,), np.int32)
     return {name: words, "segment": words, "next": ((), np.int32)}
 
   def check(self, record: Mapping[str, Any]) -> None:
-    for field in ("first", "second", "others"):
+    for field in self.fields:
       check_filled(record, field)
 
   def maker(self, name: str, making: Making) -> Maker:

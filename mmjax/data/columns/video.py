@@ -74,13 +74,6 @@ class Video(Column):
   def arrays(self, name: str, making: Making) -> Shapes:
     return {name: ((self.frames, making.image_size, making.image_size, 3), np.float32)}
 
-  def check(self, record: Mapping[str, Any]) -> None:
-    if self.field not in record:
-      raise DataError(
-        f"{record['id']}: a column Video reads the field {self.field!r}, which is not here; there are "
-        f"{', '.join(sorted(record))}. Name another field, or use a source of videos (--data.source.media video)."
-      )
-
   def decode(self, record: Mapping[str, Any], data: "DataConfig") -> None:
     for _ in self.clip(record, None)[0]:
       pass

@@ -9,7 +9,7 @@ from mmjax.data.columns.base import Column
 from mmjax.data.columns.image import Image
 from mmjax.data.columns.text import Caption, Question, SentencePair
 from mmjax.data.records import Media, Records
-from mmjax.kinds import Kind, option_name
+from mmjax.kinds import Kind, option_name, undefined
 
 # Features are names of the entries of a batch, see mmjax.types. "text" is a caption; the question where there are
 # answers; and both texts of a pair where there is "next".
@@ -116,4 +116,4 @@ class Source(Kind):
       reading: settings that all sources share.
     Raises: DataError, which names the file or record, and says what to change.
     """
-    raise NotImplementedError
+    raise undefined(self, "open")

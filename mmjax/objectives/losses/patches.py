@@ -1,4 +1,4 @@
-"""Images as patches: cut, reassemble and normalise them."""
+"""Images as patches: cut and normalise them."""
 
 import jax.numpy as jnp
 from einops import rearrange
@@ -25,14 +25,6 @@ def patchify(
   if images.shape[1] % patch_size or images.shape[2] % patch_size:
     raise ValueError(f"patch_size={patch_size} must divide the sides of {images.shape[1]}x{images.shape[2]} images")
   return rearrange(images, "b (y p) (x q) c -> b (y x) (p q c)", p=patch_size, q=patch_size)
-
-
-def unpatchify(
-  patches: Float[Array, "batch patches pixels"], grid: tuple[int, int], patch_size: int
-) -> Float[Array, "batch height width channels"]:
-  """Reassembles images from patches; inverse of `patchify`. `grid` is (rows, columns) of patches."""
-  rows, columns = grid
-  return rearrange(patches, "b (y x) (p q c) -> b (y p) (x q) c", y=rows, x=columns, p=patch_size, q=patch_size)
 
 
 def normalize_patches(patches: Float[Array, "batch patches pixels"]) -> Float[Array, "batch patches pixels"]:

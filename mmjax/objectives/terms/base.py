@@ -12,7 +12,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float, Int, Key
 
-from mmjax.kinds import Kind
+from mmjax.kinds import Kind, undefined
 from mmjax.models.protocols import Compares, Encodes
 from mmjax.nn.stochastic import Rngs, fold_in
 from mmjax.objectives.losses.balance import piecewise_linear
@@ -30,7 +30,24 @@ _FUSION = 999  # number of the fusion's random stream; towers and their views ha
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Term(Kind):
-  """One weighted term of the loss. A term inherits from ExampleTerm, from BatchTerm, or from both."""
+  """One weighted term of the loss. A term inherits from ExampleTerm, from BatchTerm, or from both.
+
+  Its loss is then the sum of the two parts.
+
+  Example:
+    >>> import dataclasses
+    >>> import jax.numpy as jnp
+    >>> from mmjax.objectives import BatchTerm
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Apart(BatchTerm):
+    ...   name, needs = "apart", ("image", "text")
+    ...
+    ...   def over_batch(self, whole):
+    ...     distance = whole.embeddings["image"] - whole.embeddings["text"]
+    ...     return jnp.square(distance).sum(-1).mean(), None
+    >>> Apart(weight=0.5).key
+    'apart'
+  """
 
   weight: float = 1.0
   """Weight of the term in the sum."""
@@ -49,7 +66,7 @@ class Term(Kind):
   @property
   def name(self) -> str:
     """Name of the term among those of its stream. The terms of a stream must have different names."""
-    raise NotImplementedError
+    raise undefined(self, "name")
 
   @property
   def key(self) -> str:
@@ -59,7 +76,7 @@ class Term(Kind):
   @property
   def needs(self) -> tuple[str, ...]:
     """Names of the arrays in a batch that the term reads."""
-    raise NotImplementedError
+    raise undefined(self, "needs")
 
   @property
   def asks(self) -> tuple[type, ...]:
@@ -150,7 +167,7 @@ class ExampleTerm(Term):
       encoded: encodings of the global batch, by the names in `reads`.
       keys: one key per row, of this term.
     """
-    raise NotImplementedError
+    raise undefined(self, "fetch")
 
   def over_rows(self, forward: "Forward", taught: Any) -> Scores:
     """Compute the scores of the rows of `forward.batch`.
@@ -159,11 +176,11 @@ class ExampleTerm(Term):
       forward: outputs of the model for the rows.
       taught: result of `teach`, or of `fetch`, for the same rows. None for a term without both.
     """
-    raise NotImplementedError
+    raise undefined(self, "over_rows")
 
   def teach(self, forward: "Forward") -> Any:
     """Compute the targets from the teacher's outputs: arrays [batch, ...]. Called for terms with a teacher."""
-    raise NotImplementedError
+    raise undefined(self, "teach")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,7 +223,7 @@ class BatchTerm(Term):
 
   def over_batch(self, whole: "Whole") -> tuple[Float[Array, ""], Any]:
     """Compute (unweighted loss over the global batch, memory after this step)."""
-    raise NotImplementedError
+    raise undefined(self, "over_batch")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float, Int, Key
 
 from mmjax.errors import ConfigError
-from mmjax.models.protocols import Compares, Encodes, Fuses, Matches
+from mmjax.models.protocols import AlignsWords, Compares, Encodes, Fuses, Matches
 from mmjax.objectives.losses.alignment import word_patch_distance
 from mmjax.objectives.losses.matching import (
   MATCHING_CHANCE,
@@ -163,6 +163,10 @@ class SwappedMatching(WrongPairs):
   @property
   def sides(self) -> tuple[str, ...]:
     return ("image",)
+
+  @property
+  def asks(self) -> tuple[type, ...]:
+    return (*super().asks, *(AlignsWords,) * bool(self.alignment))
 
   def over_rows(self, forward: Forward, taught: Any) -> Scores:
     model, encoded, partners = forward.model, forward.encoded, self.partners(forward, taught)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
-from mmjax.kinds import Kind, option_name
+from mmjax.kinds import Kind, option_name, undefined
 from mmjax.objectives.losses.contrastive import clip_loss, siglip_loss
 from mmjax.objectives.losses.labelled import supcon_views_loss, unicl_loss
 from mmjax.objectives.losses.margin import hinge_loss, semi_hard_triplet_loss, triplet_loss
@@ -17,6 +17,20 @@ class PairLoss(Kind):
 
   A script can define its own: a frozen dataclass that inherits from this class and defines `__call__`. Its fields are
   the settings. Pass it to `main(EXPERIMENT, kinds=(Mine,))`, so that `--objectives.0.loss mine` chooses it.
+
+  Example:
+    >>> import dataclasses
+    >>> import jax.numpy as jnp
+    >>> from mmjax.objectives import Contrastive, PairLoss, clip_loss
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Cooled(PairLoss):
+    ...   factor: float = 0.5
+    ...
+    ...   def __call__(self, image, text, *, logit_scale, ids, axis_name, tile_size, **_):
+    ...     scale = self.factor * logit_scale
+    ...     return clip_loss(image, text, logit_scale=scale, ids=ids, axis_name=axis_name, tile_size=tile_size)
+    >>> Contrastive(loss=Cooled()).name
+    'cooled_image_text'
   """
 
   needs_bias: ClassVar[bool] = False
@@ -42,7 +56,7 @@ class PairLoss(Kind):
         are positives of each other. `axis_name`: mesh axes of the batch. `tile_size`: rows and columns of the
         similarity matrix in memory at once.
     """
-    raise NotImplementedError
+    raise undefined(self, "__call__")
 
   def chance(self, batch_size: int) -> float | None:
     """Loss if all similarities are equal. None if no closed form is known."""
