@@ -54,7 +54,7 @@ def convert_with_notes(
   return save_like(found, found.model, found.params, target, format)
 
 
-def save_like(found: Pretrained, model: nn.Module, params: Any, target: Path, format: str) -> Path:
+def save_like(found: Pretrained, model: nn.Module, params: Any, target: Path, format: str) -> tuple[Path, list[str]]:
   """Write a model that was made of a checkpoint's, with the preprocessing and the tokenizer files of the checkpoint.
 
   Args:
@@ -63,7 +63,7 @@ def save_like(found: Pretrained, model: nn.Module, params: Any, target: Path, fo
     params: its parameters.
     target: folder to write into, or a file for the formats "openai" and "big_vision".
     format: name of the format to write.
-  Returns: the file with the weights.
+  Returns: (the file with the weights, sentences on what the format cannot hold), as for `convert_with_notes`.
   Raises: InteropError: as for `save`.
   """
   settings: Any = model
