@@ -34,6 +34,7 @@ CRASHED = 70
 PASSED = Path(os.environ["MMJAX_PASSED"]) if os.environ.get("MMJAX_PASSED") else None
 """File with the names of tests that have passed."""
 crashes: list[str] = []
+failures: set[str] = set()
 
 # The same inputs every time, and no more than tests have time for: scripts/benchmarks/fuzz.py is the long form.
 hypothesis.settings.register_profile("quick", max_examples=50, derandomize=True, database=None, deadline=None)
@@ -128,8 +129,11 @@ def pytest_handlecrashitem(crashitem):
 
 
 def pytest_runtest_logreport(report):
-  """Notes the tests that passed, in the process that hears of all."""
-  if PASSED and "PYTEST_XDIST_WORKER" not in os.environ and report.when == "teardown" and report.passed:
+  """Notes the tests that passed, in the process that hears of all. Those that failed run again after a crash."""
+  if report.failed:
+    failures.add(report.nodeid)
+  over = report.when == "teardown" and report.nodeid not in failures
+  if PASSED and "PYTEST_XDIST_WORKER" not in os.environ and over:
     with PASSED.open("a", encoding="utf-8") as file:
       file.write(f"{report.nodeid}\n")
 

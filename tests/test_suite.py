@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,17 @@ def test_a_program_is_read_when_all_of_it_is_written_and_not_before(tmp_path, mo
   (tmp_path / "program-cache").write_bytes(b"ha")  # by a process without this, which was killed while it wrote
   cache.put("program", b"whole")
   assert LRUCache(str(tmp_path), max_size=-1).get("program") == b"whole"
+
+
+def test_what_failed_before_a_crash_runs_again(tmp_path, monkeypatch, pytestconfig):
+  (hooks,) = (plugin for plugin in pytestconfig.pluginmanager.get_plugins() if hasattr(plugin, "CRASHED"))
+  monkeypatch.setattr(hooks, "PASSED", tmp_path / "passed")
+  monkeypatch.setattr(hooks, "failures", set())
+  monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+  for name, failing in (("good", None), ("bad", "call"), ("unmade", "setup"), ("untidy", "teardown")):
+    for when in ("setup", "call", "teardown"):
+      hooks.pytest_runtest_logreport(SimpleNamespace(nodeid=name, when=when, failed=when == failing))
+  assert (tmp_path / "passed").read_text() == "good\n"
 
 
 def test_a_cpu_s_branch_is_traced_and_the_others_must_give_the_same():

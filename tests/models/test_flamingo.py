@@ -71,6 +71,13 @@ def program():
   )
 
 
+@functools.cache
+def encoded():
+  """PIXELS, encoded with the opened gates."""
+  module, _, params = made()
+  return jax.jit(lambda params: module.apply({"params": params}, {IMAGES: PIXELS}, method="encode")[IMAGES])(params)
+
+
 def said(ids=IDS, pixels=PIXELS, params=None):
   return np.asarray(program()(made()[2] if params is None else params, ids, pixels))
 
@@ -138,7 +145,7 @@ def test_words_before_any_image_read_zeros():
 
 def test_cached_logits_are_the_uncached_with_images_on_the_way():
   module, _, params = made()
-  context = module.apply({"params": params}, {IMAGES: PIXELS}, method="encode")[IMAGES]
+  context = encoded()
   step = jax.jit(
     lambda ids, context, cache: module.apply({"params": params}, ids, context, cache=cache, method="decode")
   )
@@ -152,7 +159,7 @@ def test_cached_logits_are_the_uncached_with_images_on_the_way():
 @pytest.mark.parametrize("beams", [1, 2])
 def test_generation_with_images_follows_from_the_logits(beams):
   module, _, params = made()
-  context = module.apply({"params": params}, {IMAGES: PIXELS}, method="encode")[IMAGES]
+  context = encoded()
   prompt = jnp.asarray([[2, 4, IMAGE, 5, 0], [2, IMAGE, IMAGE, 9, 4], [2, 8, 0, 0, 0], [2, 3, 4, 5, IMAGE]], jnp.int32)
   config = GenerateConfig(max_new_tokens=3, beams=beams)
   found = np.asarray(generate(module, params, prompt, context, config=config).ids)
@@ -213,7 +220,7 @@ def test_settings_that_do_not_fit_are_refused(change, said):
 
 def test_a_context_of_other_images_is_refused():
   module, _, params = made()
-  context = module.apply({"params": params}, {IMAGES: PIXELS}, method="encode")[IMAGES]
+  context = encoded()
   cut = dataclasses.replace(context, tokens=context.tokens[:, :3])
   with pytest.raises(ConfigError, match="3 tokens, which are no images of latents=2"):
     module.apply({"params": params}, IDS, cut, method="decode")

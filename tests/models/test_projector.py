@@ -33,10 +33,16 @@ def made():
   return module, params, jax.jit(lambda ids, pixels: module.apply({"params": params}, ids, pixels, method=both))
 
 
+@functools.cache
+def encoded():
+  module, params, _ = made()
+  return jax.jit(lambda params: module.apply({"params": params}, {IMAGES: PIXELS}, method="encode")[IMAGES])(params)
+
+
 def test_images_take_the_places_of_words():
   """The logits are those of the language model on embeddings in which image tokens were replaced one by one."""
   module, params, said = made()
-  images = np.asarray(module.apply({"params": params}, {IMAGES: PIXELS}, method="encode")[IMAGES].tokens)
+  images = np.asarray(encoded().tokens)
   assert images.shape == (2, 4, 16)
   table = np.concatenate([params["language"]["words"]["token_embedding"], params["token_embedding"]])
   x = table[np.asarray(IDS)]
@@ -49,7 +55,7 @@ def test_images_take_the_places_of_words():
     tokens, _ = m.decoder(m.words.placed(x), causal=True)
     return m.words.logits(tokens)
 
-  expected = language.apply({"params": params["language"]}, jnp.asarray(x), method=through)
+  expected = jax.jit(lambda p, x: language.apply({"params": p}, x, method=through))(params["language"], jnp.asarray(x))
   found = said(IDS, PIXELS)
   np.testing.assert_allclose(found[..., :VOCABULARY], expected, rtol=0, atol=1e-5)
   assert (found[..., IMAGE] == np.finfo(np.float32).min).all()
@@ -73,7 +79,7 @@ def test_nothing_reads_a_later_word_or_image():
 
 def test_cached_logits_are_the_uncached():
   module, params, said = made()
-  context = module.apply({"params": params}, {IMAGES: PIXELS}, method="encode")[IMAGES]
+  context = encoded()
   step = jax.jit(lambda i, c, cache: module.apply({"params": params}, i, c, cache=cache, method="decode"))
   first, cache = step(IDS[:, :8], context, module.empty_cache(2, 10))
   rest, _ = step(IDS[:, 8:], None, cache)
