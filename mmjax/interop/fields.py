@@ -183,10 +183,7 @@ def read_json(path: Path) -> Fields:
   try:
     if path.stat().st_size > _MAX_JSON:
       raise InteropError(f"{path} is larger than {_MAX_JSON} bytes, which is too large for a configuration")
-    text = path.read_text(encoding="utf-8")
-    if text.startswith("version https://git-lfs.github.com/spec/"):
-      raise InteropError(f"{path} is a git-lfs pointer, not the file: run `git lfs pull` in {path.parent}")
-    return Fields(json.loads(text), str(path))
+    return Fields(json.loads(path.read_text(encoding="utf-8")), str(path))
   except (OSError, ValueError, RecursionError) as error:
     if isinstance(error, InteropError):
       raise

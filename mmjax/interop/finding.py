@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from mmjax.data.downloads import instead
 from mmjax.interop.errors import InteropError
 from mmjax.interop.hub import cache_folder, cached, model_name
 
@@ -34,7 +35,6 @@ _OTHERS = {
 }
 _LOAD = "torch.load({}, map_location='cpu', weights_only=True)"
 _HUB = "https://huggingface.co/"
-_LFS = b"version https://git-lfs.github.com/spec/"
 _STATES = ("optimizer", "scheduler", "training_args", "rng_state", "random_states", "scaler")
 """Beginnings of the names of files of a training, beside its weights."""
 _ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
@@ -125,8 +125,9 @@ def check_weights(path: Path) -> None:
     raise InteropError(f"{path} cannot be read: {error.strerror}") from error
   if not head:
     raise InteropError(f"{path} is empty: download or export the file again")
-  if head.startswith(_LFS):
-    raise InteropError(f"{path} is a git-lfs pointer, not the weights: run `git lfs pull` in {path.parent}")
+  found = instead(head)
+  if found is not None:
+    raise InteropError(f"{path} {found}")
   if head.lstrip()[:1] == b"<":
     raise InteropError(f"{path} is a web page, not weights: download the file itself again")
   if path.suffix in _OTHERS:

@@ -141,7 +141,7 @@ class Words(nn.Module):
     return self.placed(jnp.take(self.table, ids, axis=0), start)
 
   def placed(
-    self, x: Float[Array, "batch length width"], start: Int[Array, "batch"] | None = None
+    self, x: Float[Array, "batch length table_width"], start: Int[Array, "batch"] | None = None
   ) -> Float[Array, "batch length width"]:
     """Adds what depends on the position of a token to token embeddings. `start` is as in `__call__`."""
     c, length = self.config, x.shape[1]

@@ -96,7 +96,7 @@ def test_a_question_weighs_what_its_field_says_or_the_share_of_annotators_who_ag
 def test_what_is_no_weight_is_refused_with_the_record(value):
   with pytest.raises(DataError, match=r"q/0: the field 'importance' is .*, not a number of at least 0"):
     batch(Answer(), Weight(field="importance"), records=[RECORDS[0] | {"importance": value}])
-  with pytest.raises(DataError, match=r"\(Weight\) reads 'importance'"):
+  with pytest.raises(DataError, match=r"\(Weight\) reads the field 'importance'"):
     batch(Answer(), Weight(field="importance"))
 
 

@@ -160,8 +160,9 @@ def test_what_a_column_needs_is_said(tokenizer):
   with pytest.raises(DataError, match="set --data.tokenizer.image-token '<image>'"):
     plain = Tokenizer(tokenizer._engine, TokenizerConfig(**TOKENS | dict(image_token=None, chunk_token=None)))
     Interleaved().ids([Piece("a")], plain)
-  with pytest.raises(DataError, match="reads the field 'text', which is not here"):
-    Interleaved().check({"id": "x", "images": []})
+  assert Interleaved().fields == ("text", "images") and Dialogue().fields == ("turns", "images")
+  with pytest.raises(DataError, match="there are no turns"):
+    Dialogue().check({"id": "x", "images": [], "turns": []})
   with pytest.raises(DataError, match="is of 'system'"):
     Dialogue().check({"id": "x", "images": [], "turns": [("system", "a")]})
   with pytest.raises(ValueError, match="images=0"):

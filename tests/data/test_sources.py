@@ -15,6 +15,7 @@ from mmjax.data import (
   ClassFolders,
   Coco,
   DataError,
+  Documents,
   EasyVqa,
   Emoji,
   Flickr30k,
@@ -125,7 +126,7 @@ def test_settings_of_older_versions_are_read(source):
 
 
 def test_older_settings_of_every_source_are_tested():
-  newer = {ClassFolders, Instruments, SpokenDigits, TableFile, Weighted, InteractionFile, MovieLens}
+  newer = {ClassFolders, Documents, Instruments, SpokenDigits, TableFile, Weighted, InteractionFile, MovieLens}
   assert [type(source) for source in READ] == [kind for kind in of_base(Source, KINDS) if kind not in newer]
 
 

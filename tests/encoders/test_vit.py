@@ -107,7 +107,7 @@ def test_positions_matter():
     ({"pool": "queries", "pool_queries": 1}, "pool_queries=1 must be at least 2"),
     ({"depth": 0}, "depth=0 must be at least 1"),
     ({"pool": "mean", "class_position": True}, 'pool="mean" has no class token'),
-    ({"num_heads": 4, "rotary": "patches"}, "rotary needs heads of 4, 8, ... features: width=8, num_heads=4"),
+    ({"num_heads": 4, "rotary": "patches"}, "rotary needs heads of 4, 8, ... features, not of 2: width=8, num_heads=4"),
     ({"pool": "map", "registers": 1}, "registers=1 needs a class token"),
     ({"pool": "cls", "register_position": True}, "register_position=True needs registers"),
     ({"pool": "cls_and_mean", "tanh_pool": True}, 'choose a pool other than "cls_and_mean"'),

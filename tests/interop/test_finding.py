@@ -242,10 +242,10 @@ REFUSED = {
   "a file cut short": (truncated, "it is truncated"),
   "a git-lfs pointer": (
     lambda f: replaced(f, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
-    "is a git-lfs pointer, not the weights: run `git lfs pull` in",
+    "model.safetensors is a pointer of Git LFS in place of the file. Run git lfs pull",
   ),
   "an empty archive": (lambda f: replaced(f, b"", "x.npz"), "x.npz is empty"),
-  "a web page": (lambda f: replaced(f, b"\n<!DOCTYPE html><html>"), "is a web page, not weights"),
+  "a web page": (lambda f: replaced(f, b"\n<!DOCTYPE html><html>"), "is a page of HTML in place of the file"),
   "a pickle with another name": (lambda f: replaced(f, PICKLE), "is a pickle"),
   "a zip with another name": (lambda f: replaced(f, b"PK\x03\x04" + bytes(90)), "is a pickle"),
   "Flax": (
@@ -280,7 +280,7 @@ REFUSED = {
   "a path that is not there": (lambda f: "./no/pe", "no/pe does not exist: give a folder with weights"),
   "a git-lfs pointer as configuration": (
     lambda f: (f / "config.json").write_bytes(LFS) and f,
-    "config.json is a git-lfs pointer, not the file: run `git lfs pull` in",
+    "config.json is a pointer of Git LFS in place of the file. Run git lfs pull",
   ),
   "Keras": (lambda f: replaced(f, b"x", "model.keras"), "model.keras is weights of Keras"),
   "a checkpoint of TensorFlow": (lambda f: replaced(f, b"x", "model.ckpt.index"), "is a checkpoint of TensorFlow"),

@@ -41,7 +41,7 @@ def encoded():
 
 def test_images_take_the_places_of_words():
   """The logits are those of the language model on embeddings in which image tokens were replaced one by one."""
-  module, params, said = made()
+  _, params, said = made()
   images = np.asarray(encoded().tokens)
   assert images.shape == (2, 4, 16)
   table = np.concatenate([params["language"]["words"]["token_embedding"], params["token_embedding"]])

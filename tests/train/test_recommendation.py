@@ -122,5 +122,5 @@ def test_what_does_not_fit_is_said_before_the_first_step(folder, tmp_path):
   with pytest.raises(ConfigError, match="sampled_softmax reads 'item2', which no column"):
     train(dataclasses.replace(right, data=plain))
   table = dataclasses.replace(right.data, source=TableFile(str(folder / "log.csv")), columns=right.data.source.columns)
-  with pytest.raises(DataError, match="a column Ids reads"):
+  with pytest.raises(DataError, match=r"the column 'history' \(Ids\) reads the field 'history'"):
     train(dataclasses.replace(right, data=table))

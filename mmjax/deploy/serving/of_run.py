@@ -51,6 +51,7 @@ class Ready:
   """Transform of images that are transformed already: a service transforms them one by one, before the batch."""
 
   size: int
+  shape: tuple[int, ...]
   max_pixels: int
 
   def __call__(self, picture: Pixels, *, record: str = "") -> Pixels:
@@ -66,8 +67,9 @@ def of_run(run: Run, max_batch: int = 32) -> Served:
   Raises: UserError: there is nothing in it that a service offers.
   """
   side = image_size(run.experiment.model)
-  ready = dataclasses.replace(run, image=Ready(side, run.experiment.data.max_pixels)) if side else run
-  blank = np.zeros((side, side, 3), np.float32)
+  shape = run.transform.shape if side else ()
+  ready = dataclasses.replace(run, image=Ready(side, shape, run.experiment.data.max_pixels)) if side else run
+  blank = np.zeros(shape, np.float32)
   sizes, few = powers(max_batch), powers(min(max_batch, MOST_WRITTEN))
   found = {
     EMBED_IMAGE: Ability(lambda items: ready.encode_image(np.stack(items)), blank, sizes)
