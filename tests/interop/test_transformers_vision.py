@@ -162,6 +162,7 @@ def test_every_class_of_images_is_tried():
     "Align",
     "ViTModel",
     "BridgeTower",
+    "InstructBlip",
     "XCLIP",
   )
   images = [row.architecture.name for row in CLASSES if row.processor]
