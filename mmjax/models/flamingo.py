@@ -1,18 +1,16 @@
 """Flamingo: a frozen language model that reads images among its words (Alayrac et al. 2022)."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
-from einops import rearrange
 from jax import Array
 from jaxtyping import Int
 
 from mmjax.errors import ConfigError
-from mmjax.models.interleaved import IMAGES, InterleavedConfig, Interleaving
+from mmjax.models.interleaved import InterleavedConfig, Interleaving
 from mmjax.nn.cache import Cache, KeyValue
 from mmjax.nn.gated_cross import GatedCrossBlock, last_image_mask
 from mmjax.nn.resampler import Resampler
@@ -103,14 +101,10 @@ class Flamingo(Interleaving):
     self.resampler = Resampler(c.resampler, c.latents, c.frames)
     self.cross = [GatedCrossBlock(c.cross) for _ in range(c.cross.depth)]
 
-  def encode(self, batch: Mapping[str, Array], *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Encodes the images of texts. `tokens` are the latents of all images of a row, in their order."""
-    del rng  # the tower is frozen, and the resampler has no dropout
-    if IMAGES not in batch:
-      return {}
-    latents = self.resampler(*self.features(batch[IMAGES]))
-    tokens = rearrange(latents, "(b n) k d -> b (n k) d", b=batch[IMAGES].shape[0])
-    return {IMAGES: Encoded(tokens, jnp.ones(tokens.shape[:2], bool), tokens[:, 0])}
+  @nn.nowrap
+  def connected(self, features: Array, mask: Array) -> Array:
+    """Latents of each image."""
+    return self.resampler(features, mask)
 
   def decode(
     self,

@@ -18,7 +18,9 @@ from mmjax.models.config import ModelConfig
 from mmjax.models.gpt import Gpt, GptConfig
 from mmjax.nn.cache import Cache
 from mmjax.nn.decoder import Before
+from mmjax.nn.stochastic import Rngs
 from mmjax.nn.words import WordsConfig
+from mmjax.types import Encoded
 
 IMAGES = "text_images"
 """Name of the array with the images of a text. It is that of a column Interleaved with the name "text"."""
@@ -125,6 +127,24 @@ class Interleaving(nn.Module):
     self.language = Language(GptConfig(c.text.language))
     init = nn.initializers.normal(0.02)
     self.new_table = self.param("token_embedding", init, (c.text.new_tokens, c.text.width), jnp.float32)
+
+  def encode(self, batch: Mapping[str, Array], *, rng: Rngs = None) -> dict[str, Encoded]:
+    """Encodes the images of texts. `tokens` are those of all images of a row, in their order."""
+    del rng  # the tower is frozen, and what follows it has no dropout
+    if IMAGES not in batch:
+      return {}
+    tokens = self.connected(*self.features(batch[IMAGES]))
+    tokens = rearrange(tokens, "(b n) k d -> b (n k) d", b=batch[IMAGES].shape[0])
+    return {IMAGES: Encoded(tokens, jnp.ones(tokens.shape[:2], bool), tokens[:, 0])}
+
+  @nn.nowrap
+  def connected(
+    self,
+    features: Float[Array, "batch*images frames tokens image_width"],
+    mask: Bool[Array, "batch*images frames tokens"],
+  ) -> Float[Array, "batch*images k width"]:
+    """Tokens of each image for the language model. `features` and `mask` are those of the method `features`."""
+    raise NotImplementedError
 
   @nn.nowrap
   def embed(self, ids: Int[Array, "batch length"]) -> Float[Array, "batch length width"]:

@@ -5,20 +5,18 @@ LLaVA (Liu et al. 2023) has a linear layer or an MLP, BLIP-2 (Li et al. 2023) a 
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jax import Array
 from jaxtyping import Float, Int
 
 from mmjax.encoders.config import TowerConfig
 from mmjax.kinds import Kind
 from mmjax.models.blip2 import QFormer, QFormerConfig
-from mmjax.models.interleaved import IMAGES, InterleavedConfig, Interleaving
+from mmjax.models.interleaved import InterleavedConfig, Interleaving
 from mmjax.nn.cache import Cache
 from mmjax.nn.dense import Dense
 from mmjax.nn.mlp import gelu
@@ -158,15 +156,10 @@ class Projector(Interleaving):
     c = self.config
     self.bridge = c.bridge.build(c.text.width, c.text.dtype)
 
-  def encode(self, batch: Mapping[str, Array], *, rng: Rngs = None) -> dict[str, Encoded]:
-    """Encodes the images of texts. `tokens` are those of all images of a row, in their order."""
-    del rng  # the tower is frozen, and the bridge has no dropout
-    if IMAGES not in batch:
-      return {}
-    features, mask = self.features(batch[IMAGES])
-    bridged = self.bridge(Encoded(features[:, 0], mask[:, 0], features[:, 0, 0]))
-    tokens = rearrange(bridged, "(b n) k d -> b (n k) d", b=batch[IMAGES].shape[0])
-    return {IMAGES: Encoded(tokens, jnp.ones(tokens.shape[:2], bool), tokens[:, 0])}
+  @nn.nowrap
+  def connected(self, features: Array, mask: Array) -> Array:
+    """Tokens of each image from the bridge."""
+    return self.bridge(Encoded(features[:, 0], mask[:, 0], features[:, 0, 0]))
 
   def decode(
     self,
